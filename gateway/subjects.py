@@ -1,0 +1,146 @@
+"""Addresses of channels and subjects of NATS: one table, the same that NATS uses for MQTT topics.
+
+A level of an address is a token of the subject. An empty level is ``/`` and a dot inside a level is ``//``, as no
+level holds a slash: so the table can be read backwards. Levels that are ``*`` or ``>`` would act as wildcards
+in NATS, and are refused before they reach it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import Self
+
+LIVE_PREFIX = "_apimgmt.live."
+ADDRESS_MAX_BYTES = 1024
+_RESERVED = ("_apimgmt", "_INBOX", "$")
+_UNSAFE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
+
+
+class InvalidAddress(ValueError):
+    """The text is no address, template or filter; its message may be shown to the caller."""
+
+
+def subject_of(address: str) -> str:
+    """Give the subject of a concrete address. Raises InvalidAddress."""
+    levels = _levels(address)
+    if "+" in levels or "#" in levels:
+        raise InvalidAddress("an address to publish to has no wildcards")
+    return ".".join(map(_token, levels))
+
+
+def address_of(subject: str) -> str:
+    """Give the address whose subject this is; the inverse of :func:`subject_of`."""
+    return "/".join("" if token == "/" else token.replace("//", ".") for token in subject.split("."))
+
+
+def filters_of(mqtt_filter: str) -> tuple[str, ...]:
+    """Give the subject filters that match what an MQTT topic filter matches. Raises InvalidAddress.
+
+    ``a/#`` also matches its parent ``a`` (MQTT 5, 4.7.1.2), which needs a second filter.
+    """
+    levels = _levels(mqtt_filter)
+    if any("#" in level for level in levels[:-1]) or ("#" in levels[-1] and levels[-1] != "#"):
+        raise InvalidAddress("`#` stands alone and last in a filter")
+    if any("+" in level and level != "+" for level in levels):
+        raise InvalidAddress("`+` fills a whole level of a filter")
+    tokens = [{"+": "*", "#": ">"}.get(level) or _token(level) for level in levels]
+    if tokens[-1] == ">" and len(tokens) > 1:
+        return ".".join(tokens), ".".join(tokens[:-1])
+    return (".".join(tokens),)
+
+
+def matches(subject_filter: str, subject: str) -> bool:
+    """Say whether a subject filter of NATS matches a subject."""
+    wanted, given = subject_filter.split("."), subject.split(".")
+    for position, token in enumerate(wanted):
+        if token == ">":
+            return len(given) > position
+        if position >= len(given) or (token != "*" and token != given[position]):
+            return False
+    return len(wanted) == len(given)
+
+
+def overlap(one: str, other: str) -> bool:
+    """Say whether two subject filters can match the same subject."""
+    left, right = one.split("."), other.split(".")
+    for mine, theirs in zip(left, right, strict=False):
+        if ">" in (mine, theirs):
+            return True
+        if mine != theirs and "*" not in (mine, theirs):
+            return False
+    return len(left) == len(right)
+
+
+def live(subject: str) -> str:
+    """Give the core subject on which JetStream sends each stored event once more."""
+    return LIVE_PREFIX + subject
+
+
+def stream_of(channel_address: str) -> str:
+    """Give the name of a channel's stream."""
+    return "CH_" + hashlib.sha256(channel_address.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A channel's address: levels, some of them ``{parameters}``."""
+
+    address: str
+    subject: str
+    """Its subject filter: ``*`` where the address has a parameter."""
+    parameters: tuple[str, ...]
+    _tokens: tuple[str, ...] = field(repr=False)
+
+    @classmethod
+    def parse(cls, address: str) -> Self:
+        """Read a channel's address. Raises InvalidAddress."""
+        levels = _levels(address)
+        parameters: list[str] = []
+        tokens: list[str] = []
+        for level in levels:
+            found = _PARAMETER.fullmatch(level)
+            if found:
+                parameters.append(found[1])
+                tokens.append("*")
+                continue
+            if "{" in level or "}" in level or level in ("+", "#"):
+                raise InvalidAddress("a parameter fills a whole level: `sensors/{deviceId}`")
+            tokens.append(_token(level))
+        if len(set(parameters)) != len(parameters):
+            raise InvalidAddress("a parameter is named twice")
+        return cls(address, ".".join(tokens), tuple(parameters), tuple(tokens))
+
+    def match(self, subject: str) -> dict[str, str] | None:
+        """Give the parameters' values where the subject of a concrete address matches, else None."""
+        given = subject.split(".")
+        if len(given) != len(self._tokens):
+            return None
+        values: list[str] = []
+        for wanted, token in zip(self._tokens, given, strict=True):
+            if wanted == "*":
+                values.append(address_of(token))
+            elif wanted != token:
+                return None
+        return dict(zip(self.parameters, values, strict=True))
+
+
+def _levels(address: str) -> list[str]:
+    if not address:
+        raise InvalidAddress("an address is not empty")
+    if _UNSAFE.search(address):
+        raise InvalidAddress("an address has no spaces or control characters")
+    if len(address.encode()) > ADDRESS_MAX_BYTES:
+        raise InvalidAddress(f"an address has at most {ADDRESS_MAX_BYTES} bytes")
+    if address.startswith(_RESERVED):
+        raise InvalidAddress("addresses that begin with `_apimgmt`, `_INBOX` or `$` are reserved")
+    levels = address.split("/")
+    if "*" in levels or ">" in levels:
+        raise InvalidAddress("a level that is `*` or `>` is a wildcard of the event log, not a name")
+    return levels
+
+
+def _token(level: str) -> str:
+    return level.replace(".", "//") or "/"
