@@ -19,33 +19,33 @@ _UNSAFE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
 
 
-class InvalidAddress(ValueError):
+class AddressError(ValueError):
     """The text is no address, template or filter; its message may be shown to the caller."""
 
 
 def subject_of(address: str) -> str:
-    """Give the subject of a concrete address. Raises InvalidAddress."""
+    """Give the subject of a concrete address. Raises AddressError."""
     levels = _levels(address)
     if "+" in levels or "#" in levels:
-        raise InvalidAddress("an address to publish to has no wildcards")
+        raise AddressError("an address to publish to has no wildcards")
     return ".".join(map(_token, levels))
 
 
 def address_of(subject: str) -> str:
     """Give the address whose subject this is; the inverse of :func:`subject_of`."""
-    return "/".join("" if token == "/" else token.replace("//", ".") for token in subject.split("."))
+    return "/".join("" if part == "/" else part.replace("//", ".") for part in subject.split("."))
 
 
 def filters_of(mqtt_filter: str) -> tuple[str, ...]:
-    """Give the subject filters that match what an MQTT topic filter matches. Raises InvalidAddress.
+    """Give the subject filters that match what an MQTT topic filter matches. Raises AddressError.
 
     ``a/#`` also matches its parent ``a`` (MQTT 5, 4.7.1.2), which needs a second filter.
     """
     levels = _levels(mqtt_filter)
     if any("#" in level for level in levels[:-1]) or ("#" in levels[-1] and levels[-1] != "#"):
-        raise InvalidAddress("`#` stands alone and last in a filter")
+        raise AddressError("`#` stands alone and last in a filter")
     if any("+" in level and level != "+" for level in levels):
-        raise InvalidAddress("`+` fills a whole level of a filter")
+        raise AddressError("`+` fills a whole level of a filter")
     tokens = [{"+": "*", "#": ">"}.get(level) or _token(level) for level in levels]
     if tokens[-1] == ">" and len(tokens) > 1:
         return ".".join(tokens), ".".join(tokens[:-1])
@@ -55,10 +55,10 @@ def filters_of(mqtt_filter: str) -> tuple[str, ...]:
 def matches(subject_filter: str, subject: str) -> bool:
     """Say whether a subject filter of NATS matches a subject."""
     wanted, given = subject_filter.split("."), subject.split(".")
-    for position, token in enumerate(wanted):
-        if token == ">":
+    for position, part in enumerate(wanted):
+        if part == ">":
             return len(given) > position
-        if position >= len(given) or (token != "*" and token != given[position]):
+        if position >= len(given) or part not in ("*", given[position]):
             return False
     return len(wanted) == len(given)
 
@@ -96,7 +96,7 @@ class Template:
 
     @classmethod
     def parse(cls, address: str) -> Self:
-        """Read a channel's address. Raises InvalidAddress."""
+        """Read a channel's address. Raises AddressError."""
         levels = _levels(address)
         parameters: list[str] = []
         tokens: list[str] = []
@@ -107,10 +107,10 @@ class Template:
                 tokens.append("*")
                 continue
             if "{" in level or "}" in level or level in ("+", "#"):
-                raise InvalidAddress("a parameter fills a whole level: `sensors/{deviceId}`")
+                raise AddressError("a parameter fills a whole level: `sensors/{deviceId}`")
             tokens.append(_token(level))
         if len(set(parameters)) != len(parameters):
-            raise InvalidAddress("a parameter is named twice")
+            raise AddressError("a parameter is named twice")
         return cls(address, ".".join(tokens), tuple(parameters), tuple(tokens))
 
     def match(self, subject: str) -> dict[str, str] | None:
@@ -129,16 +129,16 @@ class Template:
 
 def _levels(address: str) -> list[str]:
     if not address:
-        raise InvalidAddress("an address is not empty")
+        raise AddressError("an address is not empty")
     if _UNSAFE.search(address):
-        raise InvalidAddress("an address has no spaces or control characters")
+        raise AddressError("an address has no spaces or control characters")
     if len(address.encode()) > ADDRESS_MAX_BYTES:
-        raise InvalidAddress(f"an address has at most {ADDRESS_MAX_BYTES} bytes")
+        raise AddressError(f"an address has at most {ADDRESS_MAX_BYTES} bytes")
     if address.startswith(_RESERVED):
-        raise InvalidAddress("addresses that begin with `_apimgmt`, `_INBOX` or `$` are reserved")
+        raise AddressError("addresses that begin with `_apimgmt`, `_INBOX` or `$` are reserved")
     levels = address.split("/")
     if "*" in levels or ">" in levels:
-        raise InvalidAddress("a level that is `*` or `>` is a wildcard of the event log, not a name")
+        raise AddressError("a level that is `*` or `>` is a wildcard of the event log, not a name")
     return levels
 
 
