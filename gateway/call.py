@@ -1,0 +1,182 @@
+"""What walks the path: a Call, the Principal it proves to be, and the Reply it comes to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+from typing import Protocol as Interface
+
+if TYPE_CHECKING:
+    from gateway.connections import Connection
+    from gateway.refusals import Refused
+    from gateway.snapshot import Limit, Route
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Protocol(StrEnum):
+    """The five doors. The value is the label in usage, snapshots and the management API."""
+
+    HTTP = "http"
+    SSE = "sse"
+    WEBSOCKET = "websocket"
+    MQTT = "mqtt"
+    AMQP = "amqp"
+
+
+class Verb(StrEnum):
+    """What a scope may allow: the part before its colon."""
+
+    CALL = "call"
+    PUBLISH = "publish"
+    SUBSCRIBE = "subscribe"
+    JOBS = "jobs"
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """One right that a call needs: ``publish:sensors/temperature``."""
+
+    verb: Verb
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.verb}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who a key or token was proved to belong to, as of one snapshot revision."""
+
+    consumer: str
+    key: str
+    tier: str
+    scopes: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    expires_at: float | None = None
+    """Unix seconds; None where the credential does not expire."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a caller showed of itself, before anything was believed."""
+
+    kind: str
+    """``key`` (an API key), ``token`` (a JWT) or ``ticket`` (a single-use connect ticket)."""
+    value: str
+
+
+class Exchange(Interface):
+    """The caller's side of an HTTP or SSE call, as the accepting server lends it to a handler.
+
+    Reading and sending raise :class:`ClientGone` once the caller has hung up.
+    """
+
+    async def read(self) -> bytes:
+        """Give the next part of the body, ``b""`` at its end. Raises Refused ``too-large`` past the limit."""
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the head of the answer."""
+
+    async def send(self, body: bytes, *, more: bool = True) -> None:
+        """Send a part of the body; ``more=False`` ends it."""
+
+    async def gone(self) -> None:
+        """Return when the caller has hung up."""
+
+
+class Socket(Interface):
+    """The caller's side of a WebSocket, as the accepting server lends it to a handler."""
+
+    async def accept(self, subprotocol: str | None = None, headers: Headers | None = None) -> None:
+        """Answer ``101``."""
+
+    async def receive(self) -> str | bytes:
+        """Give the next message. Raises :class:`ClientGone` with the peer's close code once it is gone."""
+
+    async def send(self, message: str | bytes) -> None:
+        """Send one message; waits while the peer does not read. Raises :class:`ClientGone`."""
+
+    async def close(self, code: int, reason: str = "") -> None:
+        """Send the close frame; never raises."""
+
+
+class ClientGone(Exception):
+    """The caller hung up: nothing can be sent to it any more."""
+
+    def __init__(self, code: int = 1006, reason: str = "") -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class Call:
+    """One request, or one connection for all its life, on its way down the path."""
+
+    protocol: Protocol
+    address: str
+    """The path (HTTP, SSE, WebSocket) or the topic or channel address, normalised once."""
+    ip: str
+    handler: str = ""
+    """Which handler takes it: a key of ``gateway.handle.HANDLERS``."""
+    target: str = ""
+    """The route's name or the channel's address: the label in usage and in the ledger."""
+    method: str = "GET"
+    query: bytes = b""
+    headers: Headers = field(default_factory=list)
+    """Names in lower case, as ASGI gives them."""
+    credential: Credential | None = None
+    is_anonymous: bool = False
+    """Needs no credential: a signed link is its own proof."""
+    origin: str | None = None
+    rights: tuple[Right, ...] = ()
+    """All that it needs before it is handled; messages inside a connection need their own."""
+    route: Route | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """What the route's or endpoint's path parameters matched."""
+    peer: Any = None
+    """The :class:`Exchange` (HTTP, SSE) or :class:`Socket` (WebSocket) of this call."""
+    principal: Principal | None = None
+    connection: Connection | None = None
+    """Set for SSE, WebSocket, MQTT and AMQP once the connection is counted as open."""
+    traceparent: str | None = None
+    started_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def who(self) -> Principal:
+        """The proved principal; only after ``authenticate``."""
+        assert self.principal is not None, "the call was not authenticated"
+        return self.principal
+
+    def header(self, name: bytes) -> str | None:
+        """Give the first header of that lower-case name, as latin-1 text."""
+        for key, value in self.headers:
+            if key == name:
+                return value.decode("latin-1")
+        return None
+
+
+@dataclass(slots=True)
+class Reply:
+    """What became of a call."""
+
+    status: int = 0
+    """The HTTP status sent, 101 for an accepted WebSocket; 0 where the protocol has none."""
+    refused: Refused | None = None
+    error_class: str = ""
+    """A label of the connection ledger (see :class:`gateway.refusals.ErrorClass`), empty where all was well."""
+    close_code: int = 0
+    closed_by: str = ""
+    """``client``, ``gateway`` or ``upstream``; empty where nothing stayed open."""
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+def abandoned() -> Reply:
+    """Say that the caller went away before there was an answer (status 499 in usage)."""
+    return Reply(status=499, error_class="client_gone", closed_by="client")

@@ -1,0 +1,154 @@
+"""API keys and connect tickets as text: how they are made, told apart and digested, and where callers put them.
+
+A key is ``apim_<id>_<secret><check>``: id 12 and secret 32 characters of base62, check 6 characters of base62 of the
+CRC-32 of all before it, so that scanners and typing errors are caught before any look-up. At rest a key is its
+HMAC-SHA-256 under the server's pepper.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import string
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+from gateway.call import Credential, Headers
+from gateway.refusals import Reason, Refused
+
+PREFIX = "apim"
+ID_CHARS, SECRET_CHARS, CHECK_CHARS = 12, 32, 6
+CREDENTIAL_MAX_BYTES = 8 * 1024
+"""A JWT may be long; what is longer than this is no credential."""
+
+_BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
+_KEY = re.compile(
+    rf"{PREFIX}_([0-9A-Za-z]{{{ID_CHARS}}})_[0-9A-Za-z]{{{SECRET_CHARS}}}([0-9A-Za-z]{{{CHECK_CHARS}}})", re.ASCII
+)
+TICKET_PREFIX = "tick_"
+
+
+class Malformed(ValueError):
+    """The text is not a key: wrong shape, or its check characters do not fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key just made. Its text is shown once and never stored."""
+
+    id: str
+    text: str
+    digest: str
+
+
+def new_key(pepper: bytes) -> NewKey:
+    """Make a key with 190 bits of secret."""
+    id_ = _random(ID_CHARS)
+    body = f"{PREFIX}_{id_}_{_random(SECRET_CHARS)}"
+    text = body + _check(body)
+    return NewKey(id_, text, digest(text, pepper))
+
+
+def parse(text: str) -> str:
+    """Give a key's id. Raises :class:`Malformed` for what cannot be a key."""
+    match = _KEY.fullmatch(text)
+    if match is None or not hmac.compare_digest(match[2], _check(text[:-CHECK_CHARS])):
+        raise Malformed("not a key")
+    return match[1]
+
+
+def digest(text: str, pepper: bytes) -> str:
+    """Give what is kept of a key, in hexadecimal."""
+    return hmac.digest(pepper, text.encode(), "sha256").hex()
+
+
+def new_ticket() -> str:
+    """Make a connect ticket."""
+    return TICKET_PREFIX + secrets.token_urlsafe(24)
+
+
+def ticket_store_key(ticket: str) -> str:
+    """Say under which Redis key a ticket lies: its hash, so that the store holds no usable ticket."""
+    return "ticket:" + hashlib.sha256(ticket.encode()).hexdigest()
+
+
+def from_text(text: str) -> Credential:
+    """Tell a key, a ticket and a token apart by their shape alone."""
+    if len(text) > CREDENTIAL_MAX_BYTES:
+        raise Refused(Reason.INVALID_REQUEST, "The credential is too long.", cause="credential-malformed")
+    if text.startswith(TICKET_PREFIX):
+        return Credential("ticket", text)
+    if not text.startswith(PREFIX + "_") and text.count(".") == 2:
+        return Credential("token", text)
+    return Credential("key", text)
+
+
+def from_request(headers: Headers, query: bytes, subprotocols: Iterable[str] = ()) -> Credential | None:
+    """Find the one credential of an HTTP request or WebSocket handshake.
+
+    Looked for in ``Authorization``, ``X-API-Key``, the WebSocket subprotocols ``["bearer", CREDENTIAL]`` and, for a
+    ticket only, ``?ticket=``. Raises Refused for two credentials, and for a key in the query string.
+    """
+    found = [*_in_headers(headers), *_in_subprotocols(list(subprotocols)), *_in_query(query)]
+    if len(found) > 1:
+        raise Refused(Reason.INVALID_REQUEST, "Send one credential, not several.", cause="credential-twice")
+    return found[0] if found else None
+
+
+def _in_headers(headers: Headers) -> Iterable[Credential]:
+    for name, value in headers:
+        if name == b"x-api-key":
+            yield from_text(_text(value))
+        elif name == b"authorization":
+            scheme, _, credential = _text(value).partition(" ")
+            if scheme.lower() != "bearer" or not credential.strip():
+                raise Refused(
+                    Reason.UNAUTHENTICATED, "Send the key as `Authorization: Bearer KEY`.", cause="credential-malformed"
+                )
+            yield from_text(credential.strip())
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode("ascii")
+    except UnicodeDecodeError:
+        raise Refused(Reason.UNAUTHENTICATED, cause="credential-malformed") from None
+
+
+def _in_subprotocols(offered: list[str]) -> Iterable[Credential]:
+    if "bearer" in offered:
+        rest = offered[offered.index("bearer") + 1 :]
+        if not rest:
+            raise Refused(Reason.UNAUTHENTICATED, "Offer the key after `bearer`.", cause="credential-malformed")
+        yield from_text(rest[0])
+
+
+def _in_query(query: bytes) -> Iterable[Credential]:
+    if b"ticket=" not in query and b"apim_" not in query:
+        return
+    for name, value in parse_qsl(query.decode("latin-1"), max_num_fields=100):
+        if name == "ticket":
+            yield Credential("ticket", value)
+        elif value.startswith(PREFIX + "_"):
+            raise Refused(
+                Reason.UNAUTHENTICATED,
+                "A key never belongs in an address; send it in a header, or a connect ticket as `?ticket=`.",
+                cause="key-in-query",
+            )
+
+
+def _random(chars: int) -> str:
+    return "".join(secrets.choice(_BASE62) for _ in range(chars))
+
+
+def _check(body: str) -> str:
+    number = zlib.crc32(body.encode())
+    digits = ""
+    for _ in range(CHECK_CHARS):
+        number, rest = divmod(number, 62)
+        digits = _BASE62[rest] + digits
+    return digits

@@ -1,0 +1,207 @@
+"""The documents of the snapshot as values: consumers, keys, tiers with their limits, routes and channels.
+
+docs/architecture.md describes how they lie in the NATS KV bucket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any
+
+
+class Metric(StrEnum):
+    """What a limit counts."""
+
+    REQUESTS = "requests"
+    CONNECTIONS = "connections"
+    OPEN_CONNECTIONS = "open_connections"
+    MESSAGES_IN = "messages_in"
+    MESSAGES_OUT = "messages_out"
+    BYTES_IN = "bytes_in"
+    BYTES_OUT = "bytes_out"
+    TOKENS_IN = "tokens_in"
+    TOKENS_OUT = "tokens_out"
+    OPEN_JOBS = "open_jobs"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One limit of a tier, consumer or key (see docs/limits.md)."""
+
+    metric: Metric
+    amount: float
+    per: float | str | None = None
+    """Seconds, ``"month"``, or None for what is counted while open (``open_connections``, ``open_jobs``)."""
+    burst: float = 0
+    scope: str = "consumer"
+    exceed: str = "reject"
+    mode: str = "enforce"
+    close_at: float = 20
+    fail: str = "open"
+
+    @property
+    def name(self) -> str:
+        """Its name in ``RateLimit-Policy`` and ``violated-policies``: ``requests-per-10s``."""
+        if self.per is None:
+            return self.metric.value
+        return f"{self.metric.value}-per-{self.per if isinstance(self.per, str) else f'{self.per:g}s'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One policy of a route, in the order that the route names."""
+
+    type: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    mode: str = "enforce"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What may be called: a path and what handles it."""
+
+    name: str
+    path: str
+    methods: tuple[str, ...]
+    protocol: str
+    handler: Mapping[str, Any]
+    policies: tuple[Policy, ...] = ()
+    reserved_override: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """A named, durable log of events at an address (a template where it has ``{parameters}``)."""
+
+    address: str
+    stream: str
+    subject: str
+    title: str = ""
+    schema: Mapping[str, Any] | None = None
+    on_invalid: str = "reject"
+    retention: Mapping[str, Any] = field(default_factory=dict)
+    protocols: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """A named set of limits."""
+
+    name: str
+    limits: tuple[Limit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """Who calls."""
+
+    name: str
+    tier: str
+    limits: tuple[Limit, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    is_active: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """How a consumer proves itself; the digest is all there is of its secret."""
+
+    id: str
+    consumer: str
+    digest: str
+    scopes: tuple[str, ...] = ()
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    allowed_ips: tuple[IPv4Network | IPv6Network, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _limit(document: Mapping[str, Any]) -> Limit:
+    per = document.get("per")
+    amount = float(document["amount"])
+    return Limit(
+        metric=Metric(document["metric"]),
+        amount=amount,
+        per=float(per) if isinstance(per, int | float) else per,
+        burst=float(document.get("burst") or amount),
+        scope=document.get("scope") or "consumer",
+        exceed=document.get("exceed") or "reject",
+        mode=document.get("mode") or "enforce",
+        close_at=float(document.get("close_at") or 20),
+        fail=document.get("fail") or "open",
+    )
+
+
+def _limits(document: Mapping[str, Any]) -> tuple[Limit, ...]:
+    return tuple(_limit(limit) for limit in document.get("limits") or ())
+
+
+def _tier(document: Mapping[str, Any]) -> Tier:
+    return Tier(document["name"], _limits(document))
+
+
+def _consumer(document: Mapping[str, Any]) -> Consumer:
+    return Consumer(
+        document["name"],
+        document["tier"],
+        _limits(document),
+        document.get("metadata") or {},
+        bool(document.get("is_active", True)),
+    )
+
+
+def _key(document: Mapping[str, Any]) -> Key:
+    return Key(
+        id=document["id"],
+        consumer=document["consumer"],
+        digest=document["digest"],
+        scopes=tuple(document.get("scopes") or ()),
+        expires_at=document.get("expires_at"),
+        revoked_at=document.get("revoked_at"),
+        allowed_ips=tuple(ip_network(network, strict=False) for network in document.get("allowed_ips") or ()),
+        allowed_origins=tuple(document.get("allowed_origins") or ()),
+        limits=_limits(document),
+        metadata=document.get("metadata") or {},
+    )
+
+
+def _route(document: Mapping[str, Any]) -> Route:
+    return Route(
+        name=document["name"],
+        path=document["path"],
+        methods=tuple(method.upper() for method in document.get("methods") or ()),
+        protocol=document["protocol"],
+        handler=document["handler"],
+        policies=tuple(
+            Policy(policy["type"], policy.get("options") or {}, policy.get("mode") or "enforce")
+            for policy in document.get("policies") or ()
+        ),
+        reserved_override=bool(document.get("reserved_override")),
+    )
+
+
+def _channel(document: Mapping[str, Any]) -> Channel:
+    return Channel(
+        address=document["address"],
+        stream=document["stream"],
+        subject=document["subject"],
+        title=document.get("title") or "",
+        schema=document.get("schema"),
+        on_invalid=document.get("on_invalid") or "reject",
+        retention=document.get("retention") or {},
+        protocols=tuple(document.get("protocols") or ()),
+    )
+
+
+READERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "tier": _tier,
+    "consumer": _consumer,
+    "key": _key,
+    "route": _route,
+    "channel": _channel,
+}

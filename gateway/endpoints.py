@@ -1,0 +1,55 @@
+"""The addresses under ``/v1`` that the data plane itself answers, and the right that each needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.call import Protocol, Verb
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One method of one reserved address."""
+
+    protocol: Protocol
+    method: str
+    path: str
+    handler: str
+    verb: Verb | None = None
+    """The right that it needs, on the name that ``parameter`` matched."""
+    parameter: str = ""
+    anonymous: bool = False
+    """Served without a key: a signed link is its own proof."""
+
+
+HTTP, SSE, WEBSOCKET = Protocol.HTTP, Protocol.SSE, Protocol.WEBSOCKET
+
+ENDPOINTS = (
+    Endpoint(WEBSOCKET, "GET", "/v1/stream", "stream"),
+    Endpoint(SSE, "GET", "/v1/events", "events"),
+    Endpoint(HTTP, "POST", "/v1/tickets", "ticket"),
+    Endpoint(HTTP, "GET", "/v1/me", "me"),
+    Endpoint(HTTP, "POST", "/v1/jobs/{type}", "job.submit", Verb.JOBS, "type"),
+    Endpoint(HTTP, "GET", "/v1/jobs/{id}", "job.status"),
+    Endpoint(HTTP, "DELETE", "/v1/jobs/{id}", "job.cancel"),
+    Endpoint(HTTP, "GET", "/v1/jobs/{id}/result", "job.result", anonymous=True),
+    Endpoint(SSE, "GET", "/v1/jobs/{id}/events", "job.events"),
+)
+"""Channel addresses may hold slashes, so ``/v1/channels/{address}/events`` is matched by :data:`CHANNEL_EVENTS`."""
+
+CHANNEL_PREFIX, CHANNEL_SUFFIX = "/v1/channels/", "/events"
+CHANNEL_EVENTS = (
+    Endpoint(HTTP, "POST", CHANNEL_PREFIX, "publish", Verb.PUBLISH, "address"),
+    Endpoint(HTTP, "GET", CHANNEL_PREFIX, "history", Verb.SUBSCRIBE, "address"),
+)
+
+RESERVED_PREFIXES = (
+    "/v1", "/api", "/admin", "/portal", "/dashboards", "/registry", "/docs", "/static",
+    "/healthz", "/readyz", "/metrics",
+)  # fmt: skip
+"""A route may take an address under these only when it is exact and marked ``reserved_override``."""
+
+
+def is_reserved(path: str) -> bool:
+    """Say whether the path lies under a reserved prefix."""
+    return any(path == prefix or path.startswith(prefix + "/") for prefix in RESERVED_PREFIXES)

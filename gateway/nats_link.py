@@ -1,0 +1,129 @@
+"""The connection to NATS, and the buckets and streams of ours that must exist there."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+import nats
+import orjson
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import KeyValueConfig, RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import BadRequestError, NotFoundError
+
+logger = logging.getLogger(__name__)
+
+SNAPSHOT_BUCKET = "snapshot"
+JOBS_BUCKET = "jobs"
+USAGE_STREAM = "USAGE"
+DEAD_STREAM = "DEAD"
+USAGE_SUBJECT = "_apimgmt.usage"
+DEAD_SUBJECT = "_apimgmt.dead"
+CONTROL_SUBJECT = "_apimgmt.control"
+ANSWER_TIMEOUT_S = 2.0
+NO_RESPONDERS = "503"
+
+_DAY_S = timedelta(days=1).total_seconds()
+_STREAMS = (
+    StreamConfig(
+        name=USAGE_STREAM,
+        subjects=[f"{USAGE_SUBJECT}.>"],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        max_age=35 * _DAY_S,
+        max_bytes=2 * 1024**3,
+        allow_direct=True,
+    ),
+    StreamConfig(
+        name=DEAD_STREAM,
+        subjects=[f"{DEAD_SUBJECT}.>"],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        max_age=35 * _DAY_S,
+        max_bytes=2 * 1024**3,
+        allow_direct=True,
+    ),
+)
+_BUCKETS = (
+    KeyValueConfig(bucket=SNAPSHOT_BUCKET, history=1, storage=StorageType.FILE, direct=True),
+    KeyValueConfig(bucket=JOBS_BUCKET, history=1, storage=StorageType.FILE, ttl=8 * _DAY_S, direct=True),
+)
+
+
+async def connect(url: str, name: str) -> tuple[Client, JetStreamContext]:
+    """Connect, and stay connected: reconnects without end. Raises when the first connection fails within 5 s."""
+    client = await nats.connect(
+        url,
+        name=name,
+        connect_timeout=5,
+        reconnect_time_wait=0.2,
+        max_reconnect_attempts=-1,
+        ping_interval=5,
+        max_outstanding_pings=2,
+        allow_reconnect=True,
+        error_cb=_log_error,
+        disconnected_cb=_log_disconnected,
+        reconnected_cb=_log_reconnected,
+        pending_size=8 * 1024 * 1024,
+    )
+    return client, client.jetstream(timeout=2)
+
+
+async def ensure_infrastructure(js: JetStreamContext) -> None:
+    """Make the buckets and streams of ours that are missing; changes none that exist."""
+    for bucket in _BUCKETS:
+        try:
+            await js.stream_info(f"KV_{bucket.bucket}")
+        except NotFoundError:
+            await _tolerating_a_rival(js.create_key_value(bucket))
+    for stream in _STREAMS:
+        try:
+            await js.stream_info(str(stream.name))
+        except NotFoundError:
+            await _tolerating_a_rival(js.add_stream(stream))
+
+
+async def _tolerating_a_rival(creation: object) -> None:
+    """Two processes may find the same stream missing; the second creation is then no fault."""
+    try:
+        await creation  # type: ignore[misc]
+    except BadRequestError as error:
+        if error.err_code != 10058:  # stream name already in use
+            raise
+
+
+async def _log_error(error: Exception) -> None:
+    logger.warning("nats: %s", error or type(error).__name__)
+
+
+async def _log_disconnected() -> None:
+    logger.warning("nats: connection lost")
+
+
+async def _log_reconnected() -> None:
+    logger.info("nats: connected again")
+
+
+async def read_batch(client: Client, stream: str, subject: str, first: int, most: int = 500) -> list[Msg]:
+    """Read the stored messages of a subject (wildcards allowed) from a sequence on: one request, no consumer.
+
+    Messages carry ``Nats-Sequence`` and ``Nats-Subject`` headers. Raises TimeoutError when the stream does not answer.
+    """
+    inbox = client.new_inbox()
+    subscription = await client.subscribe(inbox)
+    try:
+        ask = {"seq": max(first, 1), "next_by_subj": subject, "batch": most}
+        await client.publish(f"$JS.API.DIRECT.GET.{stream}", orjson.dumps(ask), reply=inbox)
+        messages: list[Msg] = []
+        while True:
+            message = await subscription.next_msg(timeout=ANSWER_TIMEOUT_S)
+            status = (message.headers or {}).get("Status")
+            if status == NO_RESPONDERS:
+                raise TimeoutError(f"stream {stream} does not answer")
+            if status is not None:
+                return messages
+            messages.append(message)
+    finally:
+        await subscription.unsubscribe()

@@ -1,0 +1,122 @@
+"""Everything that one data-plane process holds: made at its start, drained at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+import orjson
+import redis.asyncio as redis
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from redis.exceptions import RedisError
+
+from gateway.authenticate import FailedKeys
+from gateway.call import Call, Reply
+from gateway.config import Config
+from gateway.connections import Connections
+from gateway.handlers import channel, job, me, mqtt, ticket, upstream, websocket
+from gateway.hub import Hub
+from gateway.limit import Limiter
+from gateway.log import EventLog
+from gateway.nats_link import CONTROL_SUBJECT, connect, ensure_infrastructure
+from gateway.refusals import Reason, Refused
+from gateway.snapshot import Snapshot
+from gateway.snapshot_feed import SnapshotFeed
+from gateway.upstream_client import UpstreamClient
+from gateway.usage import Usage
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[["Plane", Call], Awaitable[Reply]]
+
+HANDLERS: Mapping[str, Handler] = {
+    "upstream": upstream.forward,
+    "websocket": websocket.proxy,
+    "stream": channel.stream,
+    "events": channel.events,
+    "publish": channel.publish_events,
+    "history": channel.history,
+    "job.submit": job.submit,
+    "job.status": job.status,
+    "job.cancel": job.cancel,
+    "job.result": job.result,
+    "job.events": job.events,
+    "ticket": ticket.issue,
+    "me": me.show,
+    "mqtt": mqtt.handle_mqtt,
+}
+
+
+class Plane:
+    """One data-plane process's engines, picture of the control plane, limits, connections and usage."""
+
+    handlers = HANDLERS
+    redis_errors = RedisError
+
+    def __init__(self, config: Config, client: Client, js: JetStreamContext) -> None:
+        self.config = config
+        self.nats = client
+        self.js = js
+        self.redis = redis.Redis.from_url(
+            config.redis_url,
+            socket_timeout=config.engine_timeout_s,
+            socket_connect_timeout=config.engine_timeout_s,
+            max_connections=32,
+        )
+        self.snapshot = Snapshot()
+        self.failed_keys = FailedKeys(config.failed_keys_per_minute)
+        self.limiter = Limiter(self.redis, owner=config.process, timeout_s=config.engine_timeout_s)
+        self.connections = Connections(self.snapshot)
+        self.usage = Usage(config, self.connections, js)
+        self.log = EventLog(client, js)
+        self.hub = Hub(client, self.log)
+        self.upstreams = UpstreamClient(config)
+        self.draining = False
+        self._feed = SnapshotFeed(client, self.snapshot)
+
+    @classmethod
+    async def start(cls, config: Config) -> Plane:
+        """Connect to the engines and load the snapshot. Raises when NATS cannot be reached."""
+        client, js = await connect(config.nats_url, config.process)
+        await ensure_infrastructure(js)
+        plane = cls(config, client, js)
+        await plane._feed.start()
+        await plane.log.start()
+        await plane.limiter.start()
+        await client.subscribe(f"{CONTROL_SUBJECT}.close", cb=plane._close_connection)
+        plane.connections.start()
+        plane.usage.start()
+        return plane
+
+    async def stop(self) -> None:
+        """Drain: ask open connections to leave, give back what is leased, send the last usage, disconnect."""
+        self.draining = True
+        await self.connections.drain(self.config.drain_s)
+        await self.connections.stop()
+        await self._feed.stop()
+        await self.limiter.stop()
+        await self.usage.stop()
+        await self.upstreams.close()
+        await self.log.stop()
+        await self.redis.aclose()
+        try:
+            async with asyncio.timeout(2):
+                await self.nats.close()
+        except TimeoutError:
+            logger.warning("nats did not take leave in time")
+
+    async def _close_connection(self, message: Msg) -> None:
+        """Close a connection at an operator's word; other processes hold the connections that this one lacks."""
+        try:
+            wanted = orjson.loads(message.data)["connection"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            logger.warning("control: a close message could not be read")
+            return
+        connection = self.connections.find(wanted)
+        if connection is not None:
+            connection.close(
+                Refused(Reason.KEY_REVOKED, "An operator closed this connection.", cause="operator-closed")
+            )

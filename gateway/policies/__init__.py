@@ -1,0 +1,1 @@
+"""One file a policy; a route names them in order."""

@@ -1,0 +1,243 @@
+"""Consumers, keys, tiers, routes and channels: one read-only picture of the control plane, kept fresh from NATS KV."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.call import Principal, Protocol, Right, Verb
+from gateway.documents import READERS, Channel, Consumer, Key, Limit, Metric, Policy, Route, Tier
+from gateway.endpoints import CHANNEL_EVENTS, CHANNEL_PREFIX, CHANNEL_SUFFIX, ENDPOINTS, Endpoint
+from gateway.refusals import Reason, Refused
+from gateway.routing import PathTable
+
+__all__ = ["Channel", "Consumer", "Key", "Limit", "Match", "Metric", "Policy", "Route", "Snapshot", "Tier"]
+
+logger = logging.getLogger(__name__)
+
+_NAMES = {"key": "id", "channel": "address"}
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a request turned out to mean."""
+
+    protocol: Protocol
+    handler: str
+    target: str
+    rights: tuple[Right, ...] = ()
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    route: Route | None = None
+    is_anonymous: bool = False
+
+
+class Snapshot:
+    """The picture as of one revision. Reading is looking up in dictionaries; :mod:`gateway.snapshot_feed` writes."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self._documents: dict[str, dict[str, Any]] = {kind: {} for kind in READERS}
+        self._principals: dict[str, Principal] = {}
+        self._keys_of: dict[str, set[str]] = {}
+        self._listeners: list[Callable[[frozenset[str]], None]] = []
+        self._paths: PathTable[Route | Endpoint] = PathTable()
+        self._addresses: PathTable[Channel] = PathTable()
+        self._rebuild_tables({"route", "channel"})
+
+    @classmethod
+    def from_documents(cls, documents: Mapping[str, Iterable[Mapping[str, Any]]]) -> Snapshot:
+        """Build one in memory from documents by kind, as docs/architecture.md describes them."""
+        snapshot = cls()
+        snapshot.apply(
+            [
+                (kind, document[_NAMES.get(kind, "name")], document)
+                for kind, all_ in documents.items()
+                for document in all_
+            ]
+        )
+        return snapshot
+
+    def apply(self, changes: Iterable[tuple[str, str, Mapping[str, Any] | None]]) -> None:
+        """Take over changes in order: (kind, name, document, or None where it was deleted); then tell the listeners.
+
+        A document that cannot be read is logged and left out: one bad row never stops the others.
+        """
+        kinds: set[str] = set()
+        for kind, name, document in changes:
+            if kind not in READERS:
+                continue
+            try:
+                self._set(kind, name, None if document is None else READERS[kind](document))
+            except (KeyError, TypeError, ValueError):
+                logger.exception("snapshot: a document of kind %s could not be read", kind)
+                continue
+            kinds.add(kind)
+        if not kinds:
+            return
+        self._rebuild_tables(kinds)
+        self.revision += 1
+        for listener in self._listeners:
+            listener(frozenset(kinds))
+
+    def on_change(self, listener: Callable[[frozenset[str]], None]) -> None:
+        """Call the listener after each change with the kinds of documents that changed."""
+        self._listeners.append(listener)
+
+    def names(self) -> set[tuple[str, str]]:
+        """Say which documents there are, as (kind, name)."""
+        return {(kind, name) for kind, documents in self._documents.items() for name in documents}
+
+    def key(self, key_id: str) -> Key | None:
+        """Give a key, revoked and expired ones included."""
+        key: Key | None = self._documents["key"].get(key_id)
+        return key
+
+    def principal(self, key_id: str) -> Principal | None:
+        """Give whom a key stands for, with the limits that apply to it; None where it may not be used (any more).
+
+        A key's expiry is not looked at: it depends on the time.
+        """
+        known = self._principals.get(key_id)
+        if known is not None:
+            return known
+        key = self.key(key_id)
+        if key is None or key.revoked_at is not None:
+            return None
+        consumer: Consumer | None = self._documents["consumer"].get(key.consumer)
+        if consumer is None or not consumer.is_active:
+            return None
+        tier: Tier = self._documents["tier"].get(consumer.tier) or Tier(consumer.tier)
+        principal = Principal(
+            consumer=consumer.name,
+            key=key.id,
+            tier=tier.name,
+            scopes=key.scopes,
+            limits=_overridden(_overridden(tier.limits, consumer.limits), key.limits),
+            metadata={**consumer.metadata, **key.metadata},
+            expires_at=key.expires_at,
+        )
+        self._principals[key_id] = principal
+        return principal
+
+    def channel(self, address: str) -> tuple[Channel, Mapping[str, str]] | None:
+        """Find the channel of a concrete address, and what its parameters are there."""
+        found = self._addresses.find(address)
+        return found[0] if found else None
+
+    def channels(self) -> Iterable[Channel]:
+        """Give all channels."""
+        return self._documents["channel"].values()
+
+    def routes(self) -> Iterable[Route]:
+        """Give all routes."""
+        return self._documents["route"].values()
+
+    def match(self, protocol: Protocol, method: str, path: str) -> Match:
+        """Say what a request means. ``protocol`` is WEBSOCKET for an upgrade, else HTTP.
+
+        Raises Refused ``not-found``, ``method-not-allowed`` or ``upgrade-required``.
+        """
+        found = self._paths.find(path) or _channel_events(path)
+        method = "GET" if method == "HEAD" else method
+        usable = [
+            (entry, parameters)
+            for entry, parameters in found
+            if (entry.protocol == Protocol.WEBSOCKET) == (protocol is Protocol.WEBSOCKET)
+        ]
+        if not usable:
+            if found and protocol is not Protocol.WEBSOCKET:
+                raise Refused(Reason.UPGRADE_REQUIRED, headers=((b"upgrade", b"websocket"),))
+            raise Refused(Reason.NOT_FOUND, f"Nothing is served at {path}.")
+        for entry, parameters in usable:
+            if isinstance(entry, Route) and (method in entry.methods or not entry.methods):
+                return _route_match(entry, parameters, method)
+            if isinstance(entry, Endpoint) and entry.method == method:
+                return _endpoint_match(entry, parameters)
+        allow = ", ".join(sorted({method for entry, _ in usable for method in _methods(entry)}))
+        raise Refused(Reason.METHOD_NOT_ALLOWED, f"{path} takes {allow}.", headers=((b"allow", allow.encode()),))
+
+    def _set(self, kind: str, name: str, document: Any) -> None:
+        documents = self._documents[kind]
+        before = documents.get(name)
+        if document is None:
+            documents.pop(name, None)
+        else:
+            documents[name] = document
+        if kind == "key":
+            self._principals.pop(name, None)
+            if before is not None:
+                self._keys_of.get(before.consumer, set()).discard(name)
+            if document is not None:
+                self._keys_of.setdefault(document.consumer, set()).add(name)
+        elif kind == "consumer":
+            for key_id in self._keys_of.get(name, ()):
+                self._principals.pop(key_id, None)
+        elif kind == "tier":
+            self._principals.clear()
+
+    def _rebuild_tables(self, kinds: set[str]) -> None:
+        if "route" in kinds:
+            routes: list[Route] = list(self._documents["route"].values())
+            overridden = {route.path for route in routes if route.reserved_override}
+            self._paths = PathTable((route.path, route) for route in routes)
+            for endpoint in ENDPOINTS:
+                if endpoint.path not in overridden:
+                    self._paths.add(endpoint.path, endpoint)
+        if "channel" in kinds:
+            self._addresses = PathTable((channel.address, channel) for channel in self._documents["channel"].values())
+
+
+def _methods(entry: Route | Endpoint) -> tuple[str, ...]:
+    return entry.methods if isinstance(entry, Route) else (entry.method,)
+
+
+def _channel_events(path: str) -> list[tuple[Route | Endpoint, Mapping[str, str]]]:
+    if not (path.startswith(CHANNEL_PREFIX) and path.endswith(CHANNEL_SUFFIX)):
+        return []
+    address = path[len(CHANNEL_PREFIX) : -len(CHANNEL_SUFFIX)]
+    return [(endpoint, {"address": address}) for endpoint in CHANNEL_EVENTS] if address else []
+
+
+def _endpoint_match(endpoint: Endpoint, parameters: Mapping[str, str]) -> Match:
+    name = parameters.get(endpoint.parameter, "")
+    return Match(
+        protocol=endpoint.protocol,
+        handler=endpoint.handler,
+        target=name or endpoint.path,
+        rights=(Right(endpoint.verb, name),) if endpoint.verb else (),
+        parameters=parameters,
+        is_anonymous=endpoint.anonymous,
+    )
+
+
+_CHANNEL_HANDLERS = {"sse": "events", "websocket": "stream"}
+
+
+def _route_match(route: Route, parameters: Mapping[str, str], method: str) -> Match:
+    kind = route.handler.get("type")
+    if kind == "channel":
+        handler = _CHANNEL_HANDLERS.get(route.protocol) or ("publish" if method == "POST" else "history")
+        parameters = {**parameters, "address": route.handler["channel"]}
+    elif kind == "job":
+        handler = "job.submit"
+        parameters = {**parameters, "type": route.handler["job_type"]}
+    else:
+        handler = "websocket" if route.protocol == Protocol.WEBSOCKET else "upstream"
+    return Match(
+        protocol=Protocol(route.protocol),
+        handler=handler,
+        target=route.name,
+        rights=(Right(Verb.CALL, route.name),),
+        parameters=parameters,
+        route=route,
+    )
+
+
+def _overridden(limits: tuple[Limit, ...], overrides: tuple[Limit, ...]) -> tuple[Limit, ...]:
+    """Replace each limit that an override of the same metric and period names; add those that are new."""
+    if not overrides:
+        return limits
+    replaced = {(limit.metric, limit.per) for limit in overrides}
+    return (*(limit for limit in limits if (limit.metric, limit.per) not in replaced), *overrides)
