@@ -72,7 +72,7 @@ class Plane:
         self.connections = Connections(self.snapshot)
         self.usage = Usage(config, self.connections, js)
         self.log = EventLog(client, js)
-        self.hub = Hub(client, self.log)
+        self.hub = Hub(client, self.log, self.snapshot)
         self.upstreams = UpstreamClient(config)
         self.draining = False
         self._feed = SnapshotFeed(client, self.snapshot)
@@ -85,6 +85,7 @@ class Plane:
         plane = cls(config, client, js)
         await plane._feed.start()
         await plane.log.start()
+        await plane.hub.start()
         await plane.limiter.start()
         await client.subscribe(f"{CONTROL_SUBJECT}.close", cb=plane._close_connection)
         plane.connections.start()
@@ -100,6 +101,7 @@ class Plane:
         await self.limiter.stop()
         await self.usage.stop()
         await self.upstreams.close()
+        await self.hub.stop()
         await self.log.stop()
         await self.redis.aclose()
         try:
