@@ -1,0 +1,133 @@
+"""Who a credential proves to be, and what it may do."""
+
+import time
+from ipaddress import ip_network
+from types import SimpleNamespace
+
+import pytest
+
+from gateway.authenticate import FailedKeys, allowed, authenticate
+from gateway.call import Call, Credential, Principal, Protocol, Right, Verb
+from gateway.credentials import new_key
+from gateway.refusals import Reason, Refused
+from gateway.snapshot import Snapshot
+
+PEPPER = b"pepper"
+KEY = new_key(PEPPER)
+
+
+def plane_with(**key):
+    document = {
+        "id": KEY.id,
+        "consumer": "acme",
+        "digest": KEY.digest,
+        "scopes": ["call:quotes", "subscribe:sensors/*"],
+    }
+    snapshot = Snapshot.from_documents(
+        {"tier": [{"name": "gold"}], "consumer": [{"name": "acme", "tier": "gold"}], "key": [document | key]}
+    )
+    return SimpleNamespace(snapshot=snapshot, config=SimpleNamespace(key_pepper=PEPPER), failed_keys=FailedKeys(20))
+
+
+def call_with(text=KEY.text, **more):
+    return Call(protocol=Protocol.HTTP, address="/", ip="192.0.2.7", credential=Credential("key", text), **more)
+
+
+async def refusal(plane, call):
+    with pytest.raises(Refused) as caught:
+        await authenticate(plane, call)
+    return caught.value
+
+
+async def test_a_valid_key_proves_its_consumer():
+    principal = await authenticate(plane_with(), call_with())
+    assert (principal.consumer, principal.key, principal.tier) == ("acme", KEY.id, "gold")
+
+
+@pytest.mark.parametrize(
+    ("plane", "call", "cause"),
+    [
+        (plane_with(), call_with("nonsense"), "key-malformed"),
+        (plane_with(), call_with(new_key(PEPPER).text), "key-unknown"),
+        (plane_with(digest="ab"), call_with(), "key-unknown"),
+        (plane_with(revoked_at=1.0), call_with(), "key-revoked"),
+        (plane_with(expires_at=1.0), call_with(), "key-expired"),
+        (plane_with(consumer="nobody"), call_with(), "consumer-disabled"),
+    ],
+    ids=["malformed", "unknown", "wrong secret", "revoked", "expired", "no consumer"],
+)
+async def test_bad_keys_look_the_same_and_are_told_apart_in_the_log(plane, call, cause):
+    refused = await refusal(plane, call)
+    assert refused.cause == cause
+    assert refused.problem() == Refused(Reason.UNAUTHENTICATED).problem()
+
+
+async def test_a_key_that_will_be_revoked_later_still_works():
+    assert await authenticate(plane_with(expires_at=time.time() + 60), call_with())
+
+
+async def test_no_credential_is_refused():
+    call = call_with()
+    call.credential = None
+    assert (await refusal(plane_with(), call)).cause == "credential-missing"
+
+
+async def test_guessing_stops_before_any_look_up():
+    plane = plane_with()
+    for _ in range(20):
+        await refusal(plane, call_with("nonsense"))
+    refused = await refusal(plane, call_with())
+    assert (refused.reason, refused.cause) == (Reason.RATE_LIMITED, "failed-keys")
+    assert 0 < refused.retry_after_s <= 60
+
+
+async def test_a_key_works_only_from_its_addresses():
+    inside = plane_with(allowed_ips=["192.0.2.0/24"])
+    outside = plane_with(allowed_ips=[str(ip_network("198.51.100.0/24"))])
+    assert await authenticate(inside, call_with())
+    assert (await refusal(outside, call_with())).reason is Reason.IP_NOT_ALLOWED
+
+
+async def test_a_browser_may_use_a_key_only_from_its_origins():
+    plane = plane_with(allowed_origins=["https://app.example"])
+    assert await authenticate(plane, call_with(origin="https://app.example"))
+    assert await authenticate(plane, call_with())
+    for origin in ("https://evil.example", "null"):
+        assert (await refusal(plane, call_with(origin=origin))).reason is Reason.ORIGIN_NOT_ALLOWED
+
+
+async def test_a_call_needs_its_rights():
+    assert await authenticate(plane_with(), call_with(rights=(Right(Verb.CALL, "quotes"),)))
+    refused = await refusal(plane_with(), call_with(rights=(Right(Verb.CALL, "orders"),)))
+    assert refused.reason is Reason.FORBIDDEN
+    assert "call:orders" in refused.detail
+
+
+async def test_a_signed_link_needs_no_key():
+    call = call_with(is_anonymous=True)
+    call.credential = None
+    assert (await authenticate(plane_with(), call)).consumer == ""
+
+
+@pytest.mark.parametrize(
+    ("scope", "right", "covers"),
+    [
+        ("publish:*", "publish:a/b/c", True),
+        ("publish:*", "subscribe:a", False),
+        ("subscribe:sensors/*", "subscribe:sensors/d1/temperature", True),
+        ("subscribe:sensors/*", "subscribe:sensors", False),
+        ("publish:sensors/{id}/temperature", "publish:sensors/d1/temperature", True),
+        ("publish:sensors/{id}/temperature", "publish:sensors/d1/x/temperature", False),
+        ("call:quotes", "call:quotes2", False),
+        ("call:a.c", "call:abc", False),
+        ("*", "jobs:reports", True),
+    ],
+)
+def test_scopes_cover_what_they_say(scope, right, covers):
+    verb, name = right.split(":", 1)
+    principal = Principal(consumer="c", key="k", tier="t", scopes=(scope,))
+    assert allowed(principal, Right(Verb(verb), name)) is covers
+
+
+def test_no_scope_gives_no_right():
+    assert not allowed(Principal(consumer="c", key="k", tier="t"), Right(Verb.CALL, "quotes"))

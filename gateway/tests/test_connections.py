@@ -1,0 +1,106 @@
+"""Open sockets of one process: refreshed, revoked, expired, drained."""
+
+import asyncio
+import time
+
+import pytest
+
+from gateway.call import Call, Protocol, Right, Verb
+from gateway.connections import Connections
+from gateway.refusals import Reason
+from gateway.snapshot import Snapshot
+
+KEY = {"id": "k1", "consumer": "acme", "digest": "00", "scopes": ["call:feed"]}
+CONSUMER = {"name": "acme", "tier": "gold"}
+
+
+@pytest.fixture
+def snapshot():
+    return Snapshot.from_documents({"tier": [{"name": "gold"}], "consumer": [CONSUMER], "key": [KEY]})
+
+
+@pytest.fixture
+def connections(snapshot):
+    return Connections(snapshot)
+
+
+@pytest.fixture
+def connected(snapshot, connections):
+    """Open one connection and keep what it was closed with."""
+    closed = []
+    call = Call(Protocol.WEBSOCKET, "/ws/feed", "192.0.2.1", rights=(Right(Verb.CALL, "feed"),))
+    call.principal = snapshot.principal("k1")
+    connections.open(call, closed.append)
+    return call, closed
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (("key", "k1", KEY | {"revoked_at": time.time()}), Reason.KEY_REVOKED),
+        (("key", "k1", None), Reason.KEY_REVOKED),
+        (("consumer", "acme", CONSUMER | {"is_active": False}), Reason.KEY_REVOKED),
+        (("key", "k1", KEY | {"scopes": ["call:other"]}), Reason.FORBIDDEN),
+    ],
+    ids=["revoked", "deleted", "consumer disabled", "right withdrawn"],
+)
+def test_a_connection_that_lost_its_right_is_closed(snapshot, connected, change, reason):
+    _, closed = connected
+    snapshot.apply([change])
+    assert [refused.reason for refused in closed] == [reason]
+
+
+def test_a_changed_tier_reaches_a_live_connection_without_closing_it(snapshot, connected):
+    call, closed = connected
+    snapshot.apply([("tier", "gold", {"name": "gold", "limits": [{"metric": "messages_in", "amount": 3, "per": 1}]})])
+    assert closed == []
+    assert [limit.amount for limit in call.who.limits] == [3]
+
+
+def test_a_key_revoked_during_the_handshake_closes_the_connection_as_it_opens(snapshot, connections):
+    call = Call(Protocol.MQTT, "", "192.0.2.1")
+    call.principal = snapshot.principal("k1")
+    snapshot.apply([("key", "k1", None)])
+    closed = []
+    connections.open(call, closed.append)
+    assert [refused.reason for refused in closed] == [Reason.KEY_REVOKED]
+
+
+def test_only_the_first_reason_counts(connected, snapshot, connections):
+    call, closed = connected
+    snapshot.apply([("key", "k1", None)])
+    snapshot.apply([("consumer", "acme", None)])
+    assert len(closed) == 1
+    assert call.connection.closing is closed[0]
+
+
+async def test_an_expired_key_closes_its_connections(snapshot, connections, connected):
+    _, closed = connected
+    connections.start()
+    snapshot.apply([("key", "k1", KEY | {"expires_at": time.time() - 1})])
+    async with asyncio.timeout(5):
+        while not closed:
+            await asyncio.sleep(0.01)
+    await connections.stop()
+    assert closed[0].reason is Reason.TOKEN_EXPIRED
+
+
+async def test_draining_asks_everybody_to_leave_and_waits_until_they_have(connections, connected):
+    call, closed = connected
+    draining = asyncio.create_task(connections.drain(5))
+    while not closed:
+        await asyncio.sleep(0)
+    assert closed[0].reason is Reason.DRAINING
+    assert not draining.done()
+    connections.closed(call.connection)
+    await draining
+    assert len(connections) == 0
+
+
+def test_counting_is_per_message_and_per_byte(connected):
+    call, _ = connected
+    call.connection.received(10)
+    call.connection.received(5, messages=0)
+    call.connection.sent(7)
+    assert (call.connection.messages_in, call.connection.bytes_in) == (1, 15)
+    assert (call.connection.messages_out, call.connection.bytes_out) == (1, 7)
