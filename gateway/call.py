@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
 if TYPE_CHECKING:
+    from gateway.budget import Budget
     from gateway.connections import Connection
     from gateway.refusals import Refused
     from gateway.snapshot import Limit, Route
@@ -144,6 +145,8 @@ class Call:
     principal: Principal | None = None
     connection: Connection | None = None
     """Set for SSE, WebSocket, MQTT and AMQP once the connection is counted as open."""
+    budget: Budget | None = None
+    """What the limiter knows of this call: its counters and open slots."""
     traceparent: str | None = None
     started_at: float = field(default_factory=time.monotonic)
 

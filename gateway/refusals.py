@@ -200,6 +200,7 @@ class Refused(Exception):
         policies: tuple[str, ...] = (),
         headers: tuple[tuple[bytes, bytes], ...] = (),
         members: dict[str, Any] | None = None,
+        fatal: bool = False,
     ) -> None:
         super().__init__(reason, detail)
         self.reason = reason
@@ -213,6 +214,8 @@ class Refused(Exception):
         self.headers = headers
         self.members = members or {}
         """Further members of the problem details and error frames, such as ``pointer``."""
+        self.fatal = fatal
+        """Raised inside a connection: end it, not only this message."""
 
     @property
     def row(self) -> Row:

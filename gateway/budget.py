@@ -1,0 +1,121 @@
+"""What one call may spend from: the counters of its consumer, key, address and connection, by metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from gateway.call import Principal
+from gateway.counters import MONTH, Counter, Flood
+from gateway.open_slots import Slot
+from gateway.snapshot import Limit, Metric
+
+Spending = tuple[Counter, float]
+Counters = tuple[Counter, ...]
+
+HELD = (Metric.OPEN_CONNECTIONS, Metric.OPEN_JOBS)
+"""Counted while open, not spent."""
+
+
+def scope_id(principal: Principal, ip: str, limit: Limit) -> str:
+    """Say whose budget a limit is."""
+    return {"key": principal.key, "ip": ip}.get(limit.scope, principal.consumer)
+
+
+def bucket_key(scope: str, name: str, limit: Limit) -> str:
+    """Name the shared bucket. A changed amount is another bucket; a quota goes on with what was used."""
+    shape = "" if limit.per == MONTH else f":{limit.amount!r}:{limit.burst!r}"
+    return f"lim:{{{scope}:{name}}}:{limit.name}{shape}"
+
+
+class Plan:
+    """The counters of one principal at one address that outlive a call."""
+
+    __slots__ = ("by_metric", "connection", "ip", "limits", "open", "policy", "used_at")
+
+    def __init__(self, principal: Principal, ip: str, counter: Callable[[Limit, str, str], Counter]) -> None:
+        self.limits = principal.limits
+        self.ip = ip
+        self.used_at = 0.0
+        self.policy: dict[bool, bytes] = {}
+        """The ``RateLimit-Policy`` field, made once."""
+        self.by_metric: dict[Metric, list[Counter]] = {}
+        self.open: list[tuple[Limit, str]] = []
+        """Limits of open connections, and the store's key of each."""
+        self.connection: list[Limit] = []
+        """Limits that each connection has for itself."""
+        for limit in sorted(principal.limits, key=_longest_first):
+            name = scope_id(principal, ip, limit)
+            if limit.metric is Metric.OPEN_CONNECTIONS:
+                self.open.append((limit, f"open:{{{limit.scope}:{name}}}:{limit.metric.value}"))
+            elif limit.metric in HELD:
+                continue
+            elif limit.scope == "connection":
+                self.connection.append(limit)
+            else:
+                key = bucket_key(limit.scope, name, limit)
+                self.by_metric.setdefault(limit.metric, []).append(counter(limit, key, principal.consumer))
+
+    def shared(self) -> Iterator[Counter]:
+        """Give all counters that other processes share."""
+        for counters in self.by_metric.values():
+            yield from counters
+
+
+class Budget:
+    """What one call spends from, and the open slots that it holds."""
+
+    __slots__ = (
+        "_floods", "_own", "bytes_in", "bytes_out", "connections", "label", "limits", "messages_in", "messages_out",
+        "open", "requests", "slots", "tokens_in", "tokens_out",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.limits: tuple[Limit, ...] | None = None
+        self.label = ""
+        self.open: list[tuple[Limit, str]] = []
+        self.slots: list[Slot] = []
+        self._own: dict[Limit, Counter] = {}
+        self._floods: dict[Limit, Flood] = {}
+        self.requests: Counters = ()
+        self.connections: Counters = ()
+        self.messages_in: Counters = ()
+        self.messages_out: Counters = ()
+        self.bytes_in: Counters = ()
+        self.bytes_out: Counters = ()
+        self.tokens_in: Counters = ()
+        self.tokens_out: Counters = ()
+
+    def bind(self, limits: tuple[Limit, ...], plan: Plan, consumer: str) -> None:
+        """Spend from these counters from now on: at the start, and when the caller's limits changed."""
+        self.limits = limits
+        self.label = consumer
+        self.open = plan.open
+        own = {limit: self._own.get(limit) or Counter(limit, "", consumer) for limit in plan.connection}
+        self._own = own
+        for metric in Metric:
+            if metric not in HELD:
+                mine = [counter for limit, counter in own.items() if limit.metric is metric]
+                setattr(self, metric.value, (*plan.by_metric.get(metric, ()), *mine))
+
+    def of(self, metric: Metric) -> Counters:
+        """Give the counters of a metric."""
+        counters: Counters = getattr(self, metric.value)
+        return counters
+
+    def must_close(self, blocked: list[Spending], now: float) -> bool:
+        """Say whether a refusal ends the connection: the limit says so, or what it asks is far beyond it for long."""
+        closes = False
+        for counter, cost in blocked:
+            limit = counter.limit
+            if limit.exceed == "close":
+                closes = True
+            elif limit.per != MONTH and limit.close_at > 0:
+                flood = self._floods.get(limit)
+                if flood is None:
+                    flood = self._floods[limit] = Flood(limit)
+                closes = flood.rises(cost, now) or closes
+        return closes
+
+
+def _longest_first(limit: Limit) -> float:
+    return -float(limit.per) if isinstance(limit.per, int | float) else float("-inf")

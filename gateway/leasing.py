@@ -1,0 +1,161 @@
+"""Leases of this process: asks the store ahead of need, counts alone while it is away, returns what lies idle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+from gateway.budget import Spending
+from gateway.counters import Counter, Terms
+from gateway.leases import Store
+from gateway.refusals import Reason, Refused
+from gateway.snapshot import Limit
+
+T = TypeVar("T")
+IDLE_S = 1.0
+"""A lease untouched for so long is returned."""
+NOTHING = Terms(0.0, 0.0, 0.0)
+"""What is asked of a bucket that is only looked at, or given back to."""
+
+
+class Leasing:
+    """The counters that this process shares with others, and what it leased for them."""
+
+    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._counters: WeakValueDictionary[tuple[str, Limit], Counter] = WeakValueDictionary()
+        self._leased: set[Counter] = set()
+        self._alone: set[Counter] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.unshared: dict[tuple[str, str], float] = {}
+        """What was let through while the store was away, by limit name and consumer."""
+
+    def counter(self, limit: Limit, key: str, consumer: str) -> Counter:
+        """Give the counter of a shared bucket: one for all its callers in this process."""
+        counter = self._counters.get((key, limit))
+        if counter is None:
+            counter = self._counters[key, limit] = Counter(limit, key, consumer, self._ask_ahead)
+        return counter
+
+    async def lease(self, lacking: list[Spending]) -> None:
+        """Ask the store for these, or join who asked. Raises Refused where it is away and the limit closed."""
+        for counter, cost in lacking:
+            counter.waiting += cost
+        try:
+            now = self._clock()
+            asked = {counter: self.ask(counter, counter.terms(cost, now)) for counter, cost in lacking}
+            await asyncio.wait(asked.values())
+        finally:
+            for counter, cost in lacking:
+                counter.waiting -= cost
+        names = tuple(counter.limit.name for counter, task in asked.items() if not task.result())
+        if names:
+            raise Refused(
+                Reason.OVERLOADED,
+                "Limits cannot be counted at this moment.",
+                retry_after_s=max(1.0, self._store.pause_left_s),
+                policies=names,
+            )
+
+    async def look(self, counters: list[Counter]) -> None:
+        """Ask the store what is left of these."""
+        asked = [self.ask(counter, NOTHING) for counter in counters if not counter.is_alone]
+        if asked:
+            await asyncio.wait(asked)
+
+    def ask(self, counter: Counter, asked: Terms) -> asyncio.Task[bool]:
+        """Ask the store, or join who asked already."""
+        if counter.pending is None:
+            counter.pending = self.spawn(self._ask_store(counter, asked))
+        return counter.pending
+
+    async def _ask_store(self, counter: Counter, asked: Terms) -> bool:
+        """Lease from the store; False where it is away and the limit says ``fail: closed``."""
+        try:
+            granted = await self._store.lease(counter.key, counter.rate, counter.size, asked)
+        finally:
+            counter.pending = None
+        now = self._clock()
+        if granted is not None:
+            if not counter.is_alone:
+                counter.granted(asked, granted.tokens, granted.left, granted.reset_s, now)
+                counter.moved_at = now
+                self._leased.add(counter)
+        elif counter.limit.fail != "closed" or counter.limit.mode == "shadow":
+            counter.part()
+            self._alone.add(counter)
+        else:
+            return False
+        return True
+
+    def _ask_ahead(self, counter: Counter) -> None:
+        """Lease more in the background: the lease runs low."""
+        now = self._clock()
+        if counter.pending is not None or counter.is_alone or now < counter.ask_at:
+            return
+        asked = counter.terms(0, now)
+        if asked.want >= 1:
+            self.ask(counter, asked)
+
+    def tick(self, now: float) -> None:
+        """Return what lay idle; share again what was counted alone, now that the store is back."""
+        for counter in [*self._leased]:
+            self._keep(counter, now)
+        if self._alone and not self._store.is_away:
+            self.rejoin()
+
+    def _keep(self, counter: Counter, now: float) -> None:
+        if counter.is_month and counter.reset_at is not None and now >= counter.reset_at:
+            counter.lease = counter.leased = 0.0  # tokens of a month that ended
+            counter.left, counter.reset_at = counter.size, None
+            self._leased.discard(counter)
+        elif counter.lease != counter.seen:
+            counter.seen, counter.moved_at = counter.lease, now
+        elif now - counter.moved_at >= IDLE_S:
+            self._return(counter)
+
+    def _return(self, counter: Counter) -> None:
+        """Give back what is not used, so that other processes can have it."""
+        if self._store.is_away:
+            return
+        self._leased.discard(counter)
+        if counter.is_alone or counter.lease <= 0:
+            return
+        self._give(counter, counter.lease)
+        counter.left += counter.lease
+        counter.lease = counter.leased = 0.0
+
+    def _give(self, counter: Counter, tokens: float) -> None:
+        self.spawn(self._store.lease(counter.key, counter.rate, counter.size, NOTHING, back=tokens))
+
+    def rejoin(self) -> None:
+        """Share again: the store is back. What was let through meanwhile is told; quotas pay for it."""
+        for counter in self._alone:
+            held = counter.held
+            spent = counter.rejoin()
+            name = (counter.limit.name, counter.label)
+            self.unshared[name] = self.unshared.get(name, 0) + spent
+            if counter.is_month and spent != held:
+                self._give(counter, held - spent)
+        self._alone.clear()
+
+    async def stop(self) -> None:
+        """Give back all leases."""
+        await self._finish()
+        for counter in [*self._leased]:
+            self._return(counter)
+        await self._finish()
+
+    async def _finish(self) -> None:
+        if self._tasks:
+            await asyncio.wait([*self._tasks], timeout=1)
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Do it on a task of its own: a caller that goes away must not cut it short."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

@@ -1,0 +1,298 @@
+"""Limit: let calls, messages and bytes through as the caller's limits allow (see docs/limits.md).
+
+A charge is decided here, from tokens that this process leased ahead of need: arithmetic, no round trip. The store is
+awaited only by who comes first after a pause, or finds the lease dry while the shared bucket may have more. All limits
+that a charge touches allow it, or none is spent from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gateway.budget import Budget, Plan, Spending, bucket_key
+from gateway.call import Call, Headers, Principal, Protocol
+from gateway.counters import MONTH, put_back, spend
+from gateway.leases import Store
+from gateway.leasing import Leasing
+from gateway.limit_fields import facts, fields
+from gateway.open_slots import BEAT_S, OpenSlots
+from gateway.refusals import Reason, Refused
+from gateway.snapshot import Limit, Metric
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from gateway.plane import Plane
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.25
+PLAN_IDLE_S = 60.0
+DELAY_MAX_S = 60.0
+"""``exceed: delay`` holds a message back at most so long, then it is refused."""
+DELAY_REQUEST_MAX_S = 3.0
+"""A request is held back only so long: its client waits for an answer."""
+
+
+class Limiter:
+    """The limits of all callers, as one process enforces them."""
+
+    def __init__(
+        self, redis: Redis, *, owner: str, timeout_s: float = 0.5, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self.store = Store(redis, timeout_s=timeout_s, clock=clock, on_return=self._back)
+        self._leasing = Leasing(self.store, clock)
+        self._slots = OpenSlots(self.store, owner)
+        self._plans: dict[tuple[str, str, str], Plan] = {}
+        self._keeper: asyncio.Task[None] | None = None
+        self.shadowed: dict[tuple[str, str], int] = {}
+        """How often a limit in ``mode: shadow`` would have refused, by limit name and consumer."""
+
+    @property
+    def unshared(self) -> dict[tuple[str, str], float]:
+        """What was let through while the store was away, by limit name and consumer."""
+        return self._leasing.unshared
+
+    async def start(self) -> None:
+        """Begin to return idle leases, to keep slots alive and to look for a store that is away."""
+        self._keeper = asyncio.create_task(self._keep(), name="limiter")
+
+    async def stop(self) -> None:
+        """Give back all leases and slots."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        self._slots.drop_all()
+        await self._leasing.stop()
+        await self.store.stop()
+
+    async def admit(self, call: Call) -> None:
+        """Let a request, or a connection with its open slot, in. Raises Refused."""
+        if not call.who.limits:
+            return
+        if call.protocol is Protocol.HTTP:
+            budget = self._bound(call)
+            if not spend(budget.requests, 1, self._clock()):
+                await self._settle(budget, [(counter, 1) for counter in budget.requests], DELAY_REQUEST_MAX_S)
+            return
+        try:
+            budget = self._bound(call)
+            await self._take_slots(budget)
+            await self._settle(budget, [(counter, 1) for counter in budget.connections], DELAY_REQUEST_MAX_S)
+        except BaseException:
+            self.released(call)
+            raise
+
+    def charge_now(
+        self, call: Call, *, messages_in: int = 0, messages_out: int = 0, bytes_in: int = 0, bytes_out: int = 0
+    ) -> bool:
+        """Charge from what is held here. False: nothing was charged, await ``charge``."""
+        budget = call.budget
+        limits = call.principal.limits  # type: ignore[union-attr]  # only after authenticate; asserting costs too much here
+        if not limits:
+            return True
+        if budget is None or budget.limits is not limits:
+            budget = self._bound(call)
+        now = self._clock()
+        if messages_in and not spend(budget.messages_in, messages_in, now):
+            return False
+        if bytes_in and not spend(budget.bytes_in, bytes_in, now):
+            put_back(budget.messages_in, messages_in)
+            return False
+        if not (messages_out or bytes_out):
+            return True
+        if spend(budget.messages_out, messages_out, now):
+            if spend(budget.bytes_out, bytes_out, now):
+                return True
+            put_back(budget.messages_out, messages_out)
+        put_back(budget.messages_in, messages_in)
+        put_back(budget.bytes_in, bytes_in)
+        return False
+
+    async def charge(
+        self,
+        call: Call,
+        *,
+        messages_in: int = 0,
+        messages_out: int = 0,
+        bytes_in: int = 0,
+        bytes_out: int = 0,
+        tokens_in: int = 0,
+        tokens_out: int = 0,
+    ) -> None:
+        """Charge all or nothing: waits where limits say ``delay``, raises Refused where they say no."""
+        if not call.who.limits:
+            return
+        budget = self._bound(call)
+        costs = (
+            (budget.messages_in, messages_in), (budget.messages_out, messages_out), (budget.bytes_in, bytes_in),
+            (budget.bytes_out, bytes_out), (budget.tokens_in, tokens_in), (budget.tokens_out, tokens_out),
+        )  # fmt: skip
+        asked: list[Spending] = [(counter, cost) for counters, cost in costs if cost for counter in counters]
+        is_request = call.protocol is Protocol.HTTP and messages_in > 0
+        await self._settle(budget, asked, DELAY_REQUEST_MAX_S if is_request else DELAY_MAX_S)
+
+    async def charge_by(self, call: Call, limit: Limit, key: str, cost: float = 1) -> None:
+        """Charge a limit that no tier names, under a key that a route's function chose. Raises Refused."""
+        counter = self._leasing.counter(limit, bucket_key("function", key, limit), call.who.consumer)
+        await self._settle(call.budget or Budget(), [(counter, cost)], DELAY_REQUEST_MAX_S)
+
+    def refund(self, call: Call, metric: Metric, cost: float) -> None:
+        """Give back what was charged ahead and then not used."""
+        if call.who.limits:
+            put_back(self._bound(call).of(metric), cost)
+
+    def released(self, call: Call) -> None:
+        """Give the call's open slots back. Never waits."""
+        if call.budget is not None:
+            for slot in call.budget.slots:
+                self._slots.drop(slot)
+            call.budget.slots.clear()
+
+    def left(self, principal: Principal, call: Call | None = None) -> list[dict[str, Any]]:
+        """Say each limit and what is left of it, as far as is known here (``look`` asks the store first)."""
+        if not principal.limits:
+            return []
+        plan = self._plan(principal, call.ip if call is not None else "")
+        return facts(plan, self._slots.count, self._clock())
+
+    async def look(self, principal: Principal) -> None:
+        """Ask the store what is left of the principal's shared limits, so that ``left`` tells it."""
+        await self._leasing.look([*self._plan(principal, "").shared()])
+
+    def headers(self, call: Call) -> Headers:
+        """Give ``RateLimit-Policy`` and ``RateLimit`` for the limits that apply to this call."""
+        if call.principal is None or not call.principal.limits:
+            return []
+        return fields(self._plan(call.principal, call.ip), call.protocol, self._slots.count, self._clock())
+
+    # What a call spends from
+
+    def _bound(self, call: Call) -> Budget:
+        principal = call.who
+        budget = call.budget
+        if budget is None:
+            budget = call.budget = Budget()
+        if budget.limits is not principal.limits:
+            budget.bind(principal.limits, self._plan(principal, call.ip), principal.consumer)
+        return budget
+
+    def _plan(self, principal: Principal, ip: str) -> Plan:
+        name = (principal.consumer, principal.key, ip)
+        plan = self._plans.get(name)
+        if plan is None or plan.limits is not principal.limits:
+            plan = self._plans[name] = Plan(principal, ip, self._leasing.counter)
+        plan.used_at = self._clock()
+        return plan
+
+    # Decide
+
+    async def _settle(self, budget: Budget, asked: list[Spending], delay_s: float) -> None:
+        """Charge all or nothing, longest window first; ask the store and wait where that may help."""
+        ends_at = self._clock() + delay_s
+        asked = sorted(asked, key=_longest_first)
+        while True:
+            now = self._clock()
+            lacking = [(counter, cost) for counter, cost in asked if counter.lacks(cost, now)]
+            if not lacking:
+                for counter, cost in asked:
+                    counter.take(cost, now)
+                return
+            blocked = [spending for spending in lacking if spending[0].wait_s(spending[1], now) > 0]
+            shadows = [spending for spending in blocked if spending[0].limit.mode == "shadow"]
+            if shadows:
+                self._tally_shadows(shadows)
+                asked = [spending for spending in asked if spending not in shadows]
+            elif blocked:
+                await self._wait_or_refuse(budget, blocked, ends_at)
+            else:
+                await self._leasing.lease(lacking)
+
+    async def _wait_or_refuse(self, budget: Budget, blocked: list[Spending], ends_at: float) -> None:
+        now = self._clock()
+        wait_s = max(counter.wait_s(cost, now) for counter, cost in blocked)
+        if now + wait_s > ends_at or any(counter.limit.exceed != "delay" for counter, _ in blocked):
+            raise _refusal(budget, blocked, wait_s, now)
+        first, cost = blocked[0]
+        try:
+            async with asyncio.timeout(ends_at - now), first.turn:
+                while (wait_s := first.wait_s(cost, self._clock())) > 0:
+                    await asyncio.sleep(wait_s)
+        except TimeoutError:
+            raise _refusal(budget, blocked, wait_s, now) from None
+
+    def _tally_shadows(self, shadows: list[Spending]) -> None:
+        for counter, _ in shadows:
+            name = (counter.limit.name, counter.label)
+            self.shadowed[name] = self.shadowed.get(name, 0) + 1
+
+    async def _take_slots(self, budget: Budget) -> None:
+        for limit, key in budget.open:
+            slot = self._slots.new(key)
+            budget.slots.append(slot)
+            if not await self._slots.take(slot, limit):
+                self.shadowed[limit.name, budget.label] = self.shadowed.get((limit.name, budget.label), 0) + 1
+
+    # Keep
+
+    async def _keep(self) -> None:
+        beat_at = forget_at = self._clock()
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = self._clock()
+            try:
+                self._leasing.tick(now)
+                if self.store.is_away and self.store.pause_left_s <= 0:
+                    await self.store.ping()
+                if now - beat_at >= BEAT_S:
+                    beat_at = now
+                    await self._slots.beat()
+            except Exception:
+                logger.exception("keeping leases failed; going on")
+            if now - forget_at >= PLAN_IDLE_S:
+                forget_at = now
+                self._forget(now)
+
+    def _back(self) -> None:
+        """Share again: the store is back, and may have forgotten who is connected."""
+        self._leasing.rejoin()
+        self._leasing.spawn(self._slots.beat())
+
+    def _forget(self, now: float) -> None:
+        """Let go of callers that have been away, unless their buckets still fill."""
+        for name, plan in [*self._plans.items()]:
+            if now - plan.used_at > PLAN_IDLE_S and all(counter.full_at <= now for counter in plan.shared()):
+                del self._plans[name]
+
+
+def _longest_first(spending: Spending) -> float:
+    per = spending[0].limit.per
+    return -float(per) if isinstance(per, int | float) else float("-inf")
+
+
+def _refusal(budget: Budget, blocked: list[Spending], wait_s: float, now: float) -> Refused:
+    limit = blocked[0][0].limit
+    is_quota = limit.per == MONTH
+    per = "a month" if is_quota else f"{limit.per:g} s"
+    return Refused(
+        Reason.QUOTA_EXCEEDED if is_quota else Reason.RATE_LIMITED,
+        f"The limit of {limit.amount:g} {limit.metric.value} per {per} is used up.",
+        retry_after_s=-(-wait_s * 1000 // 1) / 1000,
+        policies=tuple(counter.limit.name for counter, _ in blocked),
+        fatal=budget.must_close(blocked, now),
+    )
+
+
+async def limit(plane: Plane, call: Call) -> None:
+    """Let the call in as its limits allow. Raises Refused."""
+    await plane.limiter.admit(call)
+
+
+def release(plane: Plane, call: Call) -> None:
+    """Give back what the call held while it was open. Never waits, never raises."""
+    plane.limiter.released(call)
