@@ -86,6 +86,7 @@ class Plane:
         await plane._feed.start()
         await plane.log.start()
         await plane.hub.start()
+        await plane.hub.start()
         await plane.limiter.start()
         await client.subscribe(f"{CONTROL_SUBJECT}.close", cb=plane._close_connection)
         plane.connections.start()

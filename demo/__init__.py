@@ -1,0 +1,1 @@
+"""A configuration, an upstream and a sensor that show the product moving within a minute."""

@@ -1,0 +1,81 @@
+"""The jobs' crossing: documents that the data plane accepted become rows, and rows' changes become documents."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Any
+
+import orjson
+from asgiref.sync import sync_to_async
+from kombu.exceptions import OperationalError
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from gateway.nats_link import JOBS_BUCKET, ensure_infrastructure, read_batch
+from jobs import registry, services, tasks
+from jobs.models import Job
+
+logger = logging.getLogger(__name__)
+
+STREAM = f"KV_{JOBS_BUCKET}"
+PREFIX = f"$KV.{JOBS_BUCKET}."
+TYPE_PREFIX = "type."
+CANCEL_PREFIX = "cancel."
+LOOK_S = 0.2
+BATCH = 200
+
+
+async def run(nc: Client, js: JetStreamContext, stop: asyncio.Event) -> None:
+    """Carry jobs both ways until told to stop. Raises when NATS or the database fails; starting again is safe."""
+    await ensure_infrastructure(js)
+    bucket = await js.key_value(JOBS_BUCKET)
+    for type_ in registry.all_types():
+        document = {"name": type_.name, "title": type_.title, "schema": type_.schema}
+        await bucket.put(TYPE_PREFIX + type_.name, orjson.dumps(document))
+    position = 1
+    while not stop.is_set():
+        position = await _take_in(nc, position)
+        for document, version in await sync_to_async(_changed)():
+            await bucket.put(document["id"], orjson.dumps(document))
+            await sync_to_async(_published)(document["id"], version)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), LOOK_S)
+
+
+async def _take_in(nc: Client, position: int) -> int:
+    """Take in what lies in the bucket from a position on. Gives the next position."""
+    while True:
+        messages = await read_batch(nc, STREAM, f"{PREFIX}>", position, BATCH)
+        for message in messages:
+            headers = message.headers or {}
+            position = int(headers["Nats-Sequence"]) + 1
+            name = headers["Nats-Subject"].removeprefix(PREFIX)
+            if name.startswith(CANCEL_PREFIX):
+                await sync_to_async(services.cancel)(name.removeprefix(CANCEL_PREFIX))
+            elif message.data and not name.startswith(TYPE_PREFIX):
+                await _accept(orjson.loads(message.data))
+        if len(messages) < BATCH:
+            return position
+
+
+async def _accept(document: dict[str, Any]) -> None:
+    if document["state"] != "queued":
+        return
+    job = await sync_to_async(services.accept)(document)
+    if job is None:
+        return
+    try:
+        await sync_to_async(tasks.run.delay)(job.id)
+    except OperationalError:
+        # The row is kept; the sweeper queues it once Redis is back.
+        logger.warning("job %s waits: the queue cannot be reached", job.id)
+
+
+def _changed() -> list[tuple[dict[str, Any], int]]:
+    return [(job.document(), job.version) for job in Job.objects.unpublished()[:BATCH]]
+
+
+def _published(job_id: str, version: int) -> None:
+    Job.objects.filter(id=job_id).update(published_version=version)

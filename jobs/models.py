@@ -1,0 +1,105 @@
+"""Job: one piece of work that was accepted with 202 and that a client polls."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+from django.db import models
+
+STALE_AFTER = timedelta(seconds=20)
+"""A running job whose worker has not been heard of for so long may be claimed by another."""
+ATTEMPTS_MAX = 3
+
+
+class State(models.TextChoices):
+    """Where a job stands. The last three are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+FINAL = (State.COMPLETED, State.FAILED, State.CANCELLED)
+
+
+class JobQuerySet(models.QuerySet["Job"]):
+    """Reads of jobs."""
+
+    def unpublished(self) -> Self:
+        """Those whose document in NATS is older than the row."""
+        return self.filter(version__gt=models.F("published_version")).order_by("submitted_at")
+
+    def claimable(self, now: datetime) -> Self:
+        """Those that a worker may take: queued, or running under a worker that has gone silent."""
+        return self.filter(
+            models.Q(state=State.QUEUED) | models.Q(state=State.RUNNING, heartbeat_at__lt=now - STALE_AFTER)
+        )
+
+    def expired(self, now: datetime) -> Self:
+        """Those that have ended and need not be kept any longer."""
+        return self.filter(expires_at__lt=now, state__in=FINAL)
+
+
+class Job(models.Model):
+    """One piece of work. Clients poll its document; ``version`` grows with every change of it."""
+
+    id = models.CharField(max_length=40, primary_key=True)
+    type = models.CharField(max_length=100, db_index=True)
+    consumer = models.CharField(max_length=100, db_index=True)
+    key = models.CharField(max_length=40)
+    state = models.CharField(max_length=10, choices=State, default=State.QUEUED, db_index=True)
+    progress = models.FloatField(default=0)
+    message = models.CharField(max_length=500, blank=True)
+    input = models.JSONField()
+    body_hash = models.CharField(max_length=64)
+    result = models.JSONField(null=True)
+    file_name = models.CharField(max_length=200, blank=True)
+    file_type = models.CharField(max_length=100, blank=True)
+    error = models.JSONField(null=True)
+    attempts = models.PositiveIntegerField(default=0)
+    claim = models.CharField(max_length=40, blank=True)
+    heartbeat_at = models.DateTimeField(null=True)
+    submitted_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+    expires_at = models.DateTimeField(null=True)
+    traceparent = models.CharField(max_length=64, blank=True)
+    version = models.PositiveIntegerField(default=1)
+    published_version = models.PositiveIntegerField(default=0)
+
+    objects = JobQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-submitted_at",)
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.id}"
+
+    @property
+    def is_final(self) -> bool:
+        """Nothing more will happen to it."""
+        return self.state in FINAL
+
+    def document(self) -> dict[str, Any]:
+        """Say how it stands, as the document that the data plane serves from (docs/architecture.md)."""
+        return {
+            "id": self.id,
+            "type": self.type,
+            "consumer": self.consumer,
+            "key": self.key,
+            "state": self.state,
+            "progress": self.progress,
+            "message": self.message,
+            "input": self.input,
+            "body_hash": self.body_hash,
+            "result": self.result,
+            "file": {"name": self.file_name, "type": self.file_type} if self.file_name else None,
+            "error": self.error,
+            "submitted_at": self.submitted_at.timestamp(),
+            "started_at": self.started_at.timestamp() if self.started_at else None,
+            "ended_at": self.ended_at.timestamp() if self.ended_at else None,
+            "traceparent": self.traceparent,
+        }

@@ -1,0 +1,27 @@
+"""Celery's way in: each task calls a service."""
+
+from __future__ import annotations
+
+from celery import shared_task
+from django.utils import timezone
+
+from jobs import services
+
+
+@shared_task(name="jobs.run")  # type: ignore[untyped-decorator]
+def run(job_id: str) -> None:
+    """Run one job."""
+    services.run(job_id)
+
+
+@shared_task(name="jobs.sweep")  # type: ignore[untyped-decorator]
+def sweep() -> None:
+    """Queue again what no worker has."""
+    for job_id in services.lost(timezone.now()):
+        run.delay(job_id)
+
+
+@shared_task(name="jobs.clean")  # type: ignore[untyped-decorator]
+def clean() -> None:
+    """Delete what need not be kept any longer."""
+    services.clean(timezone.now())
