@@ -116,7 +116,7 @@ def from_headers(channel: str, subject: str, headers: Mapping[str, str], data: b
         id=int(headers["Nats-Sequence"]),
         time=headers.get("ce-time") or headers.get("Nats-Time-Stamp", ""),
         data=data,
-        content_type=headers.get("content-type", JSON_TYPE),
+        content_type=decoded(headers.get("content-type", JSON_TYPE)),
         type=decoded(headers.get("ce-type", EVENT_TYPE)),
         source=decoded(headers.get("ce-source", "")),
         subject=decoded(about) if about else None,

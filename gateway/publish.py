@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-IDEMPOTENCY_KEY_MAX_CHARS = 255
+ATTRIBUTES_MAX = 32
+ATTRIBUTES_MAX_BYTES = 4096
+CONTENT_TYPE_MAX_CHARS = 200
 DETAIL_MAX_CHARS = 500
 UNREAD: Any = object()
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -54,8 +56,8 @@ class Publication:
 
 
 @dataclass(frozen=True, slots=True)
-class _Accepted:
-    """A publication that may be published, once limits agree; or its fault."""
+class Admitted:
+    """A publication whose right, channel and payload were looked at, and the fault that was found."""
 
     publication: Publication
     channel: Channel
@@ -66,13 +68,35 @@ class _Accepted:
 
 async def publish(plane: Plane, call: Call, publication: Publication) -> Stored:
     """Store one event. Raises Refused; an invalid event is kept in the dead letters where its channel says so."""
-    accepted = _accept(plane, call, publication)
-    if not _charged_now(plane, call, 1, len(publication.data)):
-        await plane.limiter.charge(call, messages_in=1, bytes_in=_bytes_in(call, len(publication.data)))
-    if accepted.fault is not None:
-        await _bury(plane, call, accepted, accepted.fault)
-        raise accepted.fault
-    return await _store(plane, call, accepted)
+    return await store(plane, call, await admit(plane, call, publication))
+
+
+async def admit(plane: Plane, call: Call, publication: Publication) -> Admitted:
+    """Do all of :func:`publish` but store the event, so that a connection may have many on their way to the log.
+
+    Waits only where a limit delays; then nothing that comes after on the connection should be admitted before.
+    """
+    admitted = _accept(plane, call, publication)
+    await _charge(plane, call, 1, len(publication.data))
+    if admitted.fault is not None:
+        await _bury(plane, call, admitted, admitted.fault)
+        raise admitted.fault
+    return admitted
+
+
+async def store(plane: Plane, call: Call, admitted: Admitted) -> Stored:
+    """Store what was admitted; events are stored in the order in which this was first run."""
+    publication = admitted.publication
+    stored = await plane.log.publish(
+        admitted.channel,
+        admitted.subject,
+        publication.data,
+        admitted.headers,
+        message_id=_message_id(call, publication),
+    )
+    if stored.duplicate:
+        await _require_same_body(plane, admitted, stored)
+    return stored
 
 
 async def publish_all(plane: Plane, call: Call, publications: Sequence[Publication]) -> list[Stored]:
@@ -81,15 +105,13 @@ async def publish_all(plane: Plane, call: Call, publications: Sequence[Publicati
     Where the log fails on the way, some may be kept: with an idempotency key a repeat stores only the others.
     """
     all_ = [_accept(plane, call, publication) for publication in publications]
-    bytes_ = sum(len(publication.data) for publication in publications)
-    if not _charged_now(plane, call, len(all_), bytes_):
-        await plane.limiter.charge(call, messages_in=len(all_), bytes_in=_bytes_in(call, bytes_))
-    for number, accepted in enumerate(all_):
-        if accepted.fault is not None:
-            await _bury(plane, call, accepted, accepted.fault)
-            at = f"/{number}{accepted.fault.members.get('pointer', '')}"
-            raise Refused(accepted.fault.reason, accepted.fault.detail, members={"pointer": at})
-    outcomes = await asyncio.gather(*(_store(plane, call, accepted) for accepted in all_), return_exceptions=True)
+    await _charge(plane, call, len(all_), sum(len(publication.data) for publication in publications))
+    for number, admitted in enumerate(all_):
+        if admitted.fault is not None:
+            await _bury(plane, call, admitted, admitted.fault)
+            at = f"/{number}{admitted.fault.members.get('pointer', '')}"
+            raise Refused(admitted.fault.reason, admitted.fault.detail, members={"pointer": at})
+    outcomes = await asyncio.gather(*(store(plane, call, admitted) for admitted in all_), return_exceptions=True)
     stored = []
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
@@ -128,7 +150,7 @@ def is_routed_to(call: Call, address: str) -> bool:
     return call.route is not None and call.route.handler.get("channel") == address
 
 
-def _accept(plane: Plane, call: Call, publication: Publication) -> _Accepted:
+def _accept(plane: Plane, call: Call, publication: Publication) -> Admitted:
     channel, subject = channel_for(plane, call, publication.address, Verb.PUBLISH)
     if len(publication.data) > plane.log.payload_max_bytes:
         raise Refused(Reason.TOO_LARGE, f"An event holds at most {plane.log.payload_max_bytes} bytes.")
@@ -139,7 +161,7 @@ def _accept(plane: Plane, call: Call, publication: Publication) -> _Accepted:
         headers = _headers(call, publication)
     except Refused as refused:
         fault = refused
-    return _Accepted(publication, channel, subject, headers, fault)
+    return Admitted(publication, channel, subject, headers, fault)
 
 
 def _validate(plane: Plane, channel: Channel, publication: Publication) -> None:
@@ -166,11 +188,13 @@ def _headers(call: Call, publication: Publication) -> dict[str, str]:
     if source.startswith(_CONSUMERS) and source != own_source:
         fail("The source names another consumer.", "/source")
     headers = {f"ce-{name}": encoded(value) for name, value in attributes.items()}
+    if sum(map(len, headers.values())) > ATTRIBUTES_MAX_BYTES or len(headers) > ATTRIBUTES_MAX:
+        fail(f"CloudEvents attributes hold at most {ATTRIBUTES_MAX_BYTES} bytes.")
     headers["ce-specversion"] = "1.0"
     headers["ce-source"] = encoded(source)
     headers["ce-type"] = encoded(attributes.get("type") or EVENT_TYPE)
     headers["ce-time"] = _time(attributes.get("time"))
-    headers["content-type"] = encoded(publication.content_type)
+    headers["content-type"] = encoded(publication.content_type[:CONTENT_TYPE_MAX_CHARS])
     traceparent = publication.traceparent or attributes.get("traceparent") or call.traceparent
     headers.pop("ce-traceparent", None)
     if traceparent and _TRACEPARENT.fullmatch(traceparent):
@@ -190,24 +214,11 @@ def _time(given: str | None) -> str:
     return given
 
 
-def _bytes_in(call: Call, bytes_: int) -> int:
-    """The body of an HTTP request was charged as it was read."""
-    return 0 if call.protocol is Protocol.HTTP else bytes_
-
-
-def _charged_now(plane: Plane, call: Call, messages: int, bytes_: int) -> bool:
-    return plane.limiter.charge_now(call, messages_in=messages, bytes_in=_bytes_in(call, bytes_))
-
-
-async def _store(plane: Plane, call: Call, accepted: _Accepted) -> Stored:
-    publication = accepted.publication
-    message_id = _message_id(call, publication)
-    stored = await plane.log.publish(
-        accepted.channel, accepted.subject, publication.data, accepted.headers, message_id=message_id
-    )
-    if stored.duplicate:
-        await _require_same_body(plane, accepted, stored)
-    return stored
+async def _charge(plane: Plane, call: Call, messages: int, bytes_: int) -> None:
+    """Charge the limits. The body of an HTTP request was charged as it was read."""
+    bytes_in = 0 if call.protocol is Protocol.HTTP else bytes_
+    if not plane.limiter.charge_now(call, messages_in=messages, bytes_in=bytes_in):
+        await plane.limiter.charge(call, messages_in=messages, bytes_in=bytes_in)
 
 
 def _message_id(call: Call, publication: Publication) -> str | None:
@@ -215,15 +226,13 @@ def _message_id(call: Call, publication: Publication) -> str | None:
     key = publication.idempotency_key
     if key is None:
         return None
-    if not 0 < len(key) <= IDEMPOTENCY_KEY_MAX_CHARS:
-        raise Refused(Reason.INVALID_REQUEST, f"An idempotency key has 1 to {IDEMPOTENCY_KEY_MAX_CHARS} characters.")
     whole = orjson.dumps([call.who.consumer, publication.address, key])
     return hashlib.sha256(whole).hexdigest()
 
 
-async def _require_same_body(plane: Plane, accepted: _Accepted, stored: Stored) -> None:
-    first = await plane.log.event(accepted.channel, stored.sequence)
-    if first is not None and first.data != accepted.publication.data:
+async def _require_same_body(plane: Plane, admitted: Admitted, stored: Stored) -> None:
+    first = await plane.log.event(admitted.channel, stored.sequence)
+    if first is not None and first.data != admitted.publication.data:
         raise Refused(
             Reason.INVALID_PAYLOAD,
             "This idempotency key was used with another body.",
@@ -232,13 +241,13 @@ async def _require_same_body(plane: Plane, accepted: _Accepted, stored: Stored) 
         )
 
 
-async def _bury(plane: Plane, call: Call, accepted: _Accepted, fault: Refused) -> None:
+async def _bury(plane: Plane, call: Call, admitted: Admitted, fault: Refused) -> None:
     """Keep an invalid event with its fault, where its channel says so."""
-    if accepted.channel.on_invalid != "dead-letter":
+    if admitted.channel.on_invalid != "dead-letter":
         return
-    publication = accepted.publication
+    publication = admitted.publication
     letter = {
-        "channel": accepted.channel.address,
+        "channel": admitted.channel.address,
         "address": publication.address,
         "reason": fault.reason.value,
         "detail": fault.detail[:DETAIL_MAX_CHARS],
@@ -249,7 +258,7 @@ async def _bury(plane: Plane, call: Call, accepted: _Accepted, fault: Refused) -
         "event": _as_json(publication.data),
         "dead_at": rfc3339(datetime.now(UTC)),
     }
-    await plane.log.store(f"{DEAD_SUBJECT}.{accepted.channel.stream}", orjson.dumps(letter))
+    await plane.log.store(f"{DEAD_SUBJECT}.{admitted.channel.stream}", orjson.dumps(letter))
 
 
 def _as_json(data: bytes) -> dict[str, Any]:

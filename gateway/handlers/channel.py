@@ -1,0 +1,235 @@
+"""Channels over HTTP, SSE and WebSocket: publish, history, live events, and the many-channel stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, quote
+
+import orjson
+
+from gateway.call import Call, Headers, Reply
+from gateway.catch_up import EARLIEST
+from gateway.cloudevents import binary_attributes, structured
+from gateway.event import JSON_TYPE
+from gateway.protocols.sse import EventStream, Position
+from gateway.protocols.websocket import StreamConnection
+from gateway.publish import Publication, publish, publish_all
+from gateway.reading import position_of, select
+from gateway.refusals import Reason, Refused
+from gateway.validation import fail, parse
+
+if TYPE_CHECKING:
+    from gateway.plane import Plane
+
+STRUCTURED, BATCHED = "application/cloudevents+json", "application/cloudevents-batch+json"
+FORM = "application/x-www-form-urlencoded"
+BATCH_MAX = 1000
+IDEMPOTENCY_KEY_MAX_CHARS = 255
+HISTORY_DEFAULT, HISTORY_MAX = 100, 1000
+HISTORY_MAX_BYTES = 4 * 1024 * 1024
+CHANNELS_MAX = 50
+
+
+async def stream(plane: Plane, call: Call) -> Reply:
+    """Serve ``WS /v1/stream``, and WebSocket routes to a channel."""
+    return await StreamConnection(plane, call).serve(call.peer)
+
+
+async def events(plane: Plane, call: Call) -> Reply:
+    """Serve ``GET /v1/events?channel=A&channel=B``, and SSE routes to a channel."""
+    query = _query(call, repeatable=frozenset({"channel"}), known={"channel", "from", "last_event_id", "ticket"})
+    addresses = sorted({call.parameters["address"]} if "address" in call.parameters else set(query["channel"]))
+    if not addresses or len(addresses) > CHANNELS_MAX:
+        raise Refused(Reason.INVALID_REQUEST, f"Name 1 to {CHANNELS_MAX} channels as `?channel=`.")
+    selections = [select(plane, call, address) for address in addresses]
+    return await EventStream(plane, call, selections, _start(call, query, len(selections))).serve()
+
+
+async def publish_events(plane: Plane, call: Call) -> Reply:
+    """Serve ``POST /v1/channels/{address}/events``: one event, or a JSON array of them."""
+    body = await _body(call)
+    publications, is_batch = _publications(call, body)
+    if is_batch:
+        ids = [str(stored.sequence) for stored in await publish_all(plane, call, publications)]
+        return await _answer(plane, call, 201, {"ids": ids})
+    stored = await publish(plane, call, publications[0])
+    return await _answer(plane, call, 201, {"id": str(stored.sequence)})
+
+
+async def history(plane: Plane, call: Call) -> Reply:
+    """Serve ``GET /v1/channels/{address}/events?after=ID&limit=100``; 410 where ``after`` is no longer kept."""
+    query = _query(call, known={"after", "limit"})
+    address = call.parameters["address"]
+    selection = select(plane, call, address)
+    limit = _limit(query["limit"][0] if query["limit"] else "")
+    after = position_of(query["after"][0]) if query["after"] else EARLIEST
+    if not isinstance(after, int):
+        raise Refused(Reason.INVALID_REQUEST, "`after` is an id.")
+    extent = await plane.log.extent(selection.channel)
+    if after != EARLIEST and after + 1 < extent.first:
+        raise Refused(
+            Reason.GONE,
+            f"Events up to {extent.first - 1} are no longer kept; the oldest left is {extent.first}.",
+            members={"oldest": str(extent.first)},
+        )
+    batch = await plane.log.batch(selection.channel, selection.subject, after, limit, HISTORY_MAX_BYTES)
+    next_ = None
+    if batch.pending:
+        next_ = f"{plane.config.public_url}{quote(call.address)}?after={batch.events[-1].id}&limit={limit}"
+    results = ",".join(event.frame() for event in batch.events)
+    body = f'{{"results":[{results}],"next":{orjson.dumps(next_).decode()}}}'.encode()
+    return await _send(plane, call, 200, body)
+
+
+def _publications(call: Call, body: bytes) -> tuple[list[Publication], bool]:
+    """Read the body as its content type says; the flag tells whether the answer is a list."""
+    content_type = call.header(b"content-type") or JSON_TYPE
+    essence = content_type.partition(";")[0].strip().lower()
+    if essence == STRUCTURED:
+        return [_structured(call, parse(body))], False
+    if essence == BATCHED:
+        batch = parse(body)
+        if not isinstance(batch, list):
+            fail("A CloudEvents batch is a JSON array.")
+        return _numbered([_structured(call, event, f"/{number}") for number, event in enumerate(batch)]), True
+    attributes = binary_attributes(call.headers)
+    if essence == FORM:  # what `curl -d` says of JSON
+        content_type = JSON_TYPE
+    if essence in (JSON_TYPE, FORM) and not attributes and body.lstrip()[:1] == b"[":
+        parts = parse(body)
+        return _numbered(
+            [_publication(call, part, value=value) for part, value in zip(_split(body), parts, strict=True)]
+        ), True
+    return [_publication(call, body, content_type=content_type, attributes=attributes)], False
+
+
+def _publication(call: Call, data: bytes, **more: Any) -> Publication:
+    return Publication(
+        address=call.parameters["address"],
+        data=data,
+        idempotency_key=_idempotency_key(call),
+        traceparent=call.traceparent,
+        **more,
+    )
+
+
+def _numbered(publications: list[Publication]) -> list[Publication]:
+    """Give each event of a batch a key of its own."""
+    if not 0 < len(publications) <= BATCH_MAX:
+        fail(f"An array holds 1 to {BATCH_MAX} events.")
+    return [
+        replace(publication, idempotency_key=publication.idempotency_key and f"{publication.idempotency_key}#{number}")
+        for number, publication in enumerate(publications)
+    ]
+
+
+def _structured(call: Call, event: Any, at: str = "") -> Publication:
+    content = structured(event, at)
+    return _publication(call, content.data, content_type=content.content_type, attributes=content.attributes)
+
+
+def _split(body: bytes) -> list[bytes]:
+    """Cut a JSON array, known to be well-formed, into its elements' own text."""
+    text = body.decode()
+    decoder = json.JSONDecoder()
+    elements = []
+    at = _past_space(text, text.index("[") + 1)
+    while text[at] != "]":
+        _, end = decoder.raw_decode(text, at)
+        elements.append(text[at:end].encode())
+        at = _past_space(text, end)
+        if text[at] == ",":
+            at = _past_space(text, at + 1)
+    return elements
+
+
+def _past_space(text: str, at: int) -> int:
+    while text[at] in " \t\r\n":
+        at += 1
+    return at
+
+
+def _idempotency_key(call: Call) -> str | None:
+    """Read the header as a structured-field string or bare: both are the same key."""
+    given = call.header(b"idempotency-key")
+    if given is None:
+        return None
+    key = given.strip()
+    if len(key) >= 2 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    if not 0 < len(key) <= IDEMPOTENCY_KEY_MAX_CHARS:
+        raise Refused(Reason.INVALID_REQUEST, f"An idempotency key has 1 to {IDEMPOTENCY_KEY_MAX_CHARS} characters.")
+    return key
+
+
+def _start(call: Call, query: Mapping[str, list[str]], count: int) -> list[Position]:
+    """Say where each channel begins: the last id seen, else ``from``, else with what comes next."""
+    last = call.header(b"last-event-id") or next(iter(query["last_event_id"]), "")
+    given = last or next(iter(query["from"]), "latest")
+    if count == 1:
+        return [position_of(given)]
+    if "-" in given and given.replace("-", "").isdigit():
+        parts = given.split("-")
+        if len(parts) != count:
+            raise Refused(
+                Reason.INVALID_REQUEST,
+                "The id is of another set of channels.",
+                cause="invalid-position",
+            )
+        return [position_of(part) for part in parts]
+    position = position_of(given)
+    if isinstance(position, int) and position != EARLIEST:
+        raise Refused(
+            Reason.INVALID_REQUEST, f"An id over {count} channels has {count} parts.", cause="invalid-position"
+        )
+    return [position] * count
+
+
+def _limit(text: str) -> int:
+    if not text:
+        return HISTORY_DEFAULT
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) > 0):
+        raise Refused(Reason.INVALID_REQUEST, f"`limit` is a number from 1 to {HISTORY_MAX}.")
+    return min(int(text), HISTORY_MAX)
+
+
+def _query(call: Call, *, known: set[str], repeatable: frozenset[str] = frozenset()) -> dict[str, list[str]]:
+    """Read the query string strictly: what is not known is refused, as it would be ignored."""
+    found: dict[str, list[str]] = {name: [] for name in known}
+    try:
+        pairs = parse_qsl(call.query.decode("ascii"), keep_blank_values=True, max_num_fields=100, errors="strict")
+    except ValueError:
+        raise Refused(Reason.INVALID_REQUEST, "The query string cannot be read.") from None
+    for name, value in pairs:
+        if name not in known:
+            raise Refused(Reason.INVALID_REQUEST, f"Unknown query parameter {name[:40]!r}.")
+        if found[name] and name not in repeatable:
+            raise Refused(Reason.INVALID_REQUEST, f"`{name}` is given twice.")
+        found[name].append(value)
+    return found
+
+
+async def _body(call: Call) -> bytes:
+    parts = []
+    while part := await call.peer.read():
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def _answer(plane: Plane, call: Call, status: int, said: Mapping[str, Any]) -> Reply:
+    return await _send(plane, call, status, orjson.dumps(said))
+
+
+async def _send(plane: Plane, call: Call, status: int, body: bytes) -> Reply:
+    headers: Headers = [
+        (b"content-type", JSON_TYPE.encode()),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+        *plane.limiter.headers(call),
+    ]
+    await call.peer.start(status, headers)
+    await call.peer.send(body, more=False)
+    return Reply(status=status, bytes_out=len(body))

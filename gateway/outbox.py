@@ -1,0 +1,138 @@
+"""What waits to be sent to one connection: bounded, charged to the limits as it leaves, taken out in one go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from gateway.refusals import Reason, Refused
+
+if TYPE_CHECKING:
+    from gateway.call import Call
+    from gateway.plane import Plane
+
+T = TypeVar("T")
+
+_CONTROL = -1
+SEND_TIMEOUT_S = 10.0
+"""How long one lot may take to be sent; a reader that takes longer is too slow."""
+_PAUSE_MAX_S = 5.0
+
+
+class Outbox(Generic[T]):
+    """One connection's queue. Events are counted and charged; control frames are neither."""
+
+    def __init__(
+        self, plane: Plane, call: Call, *, overflowed: Callable[[Refused], None], say: Callable[[Refused], T]
+    ) -> None:
+        self._limiter = plane.limiter
+        self._call = call
+        self._max_bytes = plane.config.send_buffer_max_bytes
+        self._max_events = plane.config.send_buffer_max_events
+        self._overflowed = overflowed
+        self._say = say
+        self._items: deque[tuple[T, int]] = deque()
+        self._bytes = 0
+        self._lot: tuple[int, int] = (0, 0)
+        self._waiter: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._is_throttled = False
+        self._is_over = False
+
+    def put(self, item: T) -> None:
+        """Queue a control frame."""
+        self._add(item, _CONTROL)
+
+    def put_event(self, item: T, bytes_: int) -> None:
+        """Queue an event of so many bytes."""
+        self._bytes += bytes_
+        self._add(item, bytes_)
+
+    def has_room(self) -> bool:
+        """Say whether it is less than half full."""
+        return (
+            2 * (len(self._items) + self._lot[0]) < self._max_events
+            and 2 * (self._bytes + self._lot[1]) < self._max_bytes
+        )
+
+    async def room(self) -> None:
+        """Wait until it is less than half full: whoever queues answers thus waits for their reader."""
+        while not self.has_room():
+            if self._drained is None:
+                self._drained = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._drained)
+
+    async def take(self) -> list[T]:
+        """Wait for something to send and give all that limits allow to be sent now.
+
+        Raises Refused where a limit says that the connection is to be closed.
+        """
+        self._left()
+        while not self._items:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        count = len(self._items)
+        events = sum(bytes_ != _CONTROL for _, bytes_ in self._items) if self._bytes else 0
+        if events and (
+            self._is_throttled or not self._limiter.charge_now(self._call, messages_out=events, bytes_out=self._bytes)
+        ):
+            return await self._take_one()
+        items = [item for item, _ in self._items]
+        self._items.clear()
+        self._lot, self._bytes = (count, self._bytes), 0
+        self._count(events, self._lot[1])
+        return items
+
+    async def _take_one(self) -> list[T]:
+        """Take one item where the limits do not allow all: wait for the limit, and say once that it was met."""
+        item, bytes_ = self._items[0]
+        if bytes_ != _CONTROL:
+            try:
+                await self._limiter.charge(self._call, messages_out=1, bytes_out=bytes_)
+            except Refused as refused:
+                return await self._pause(refused)
+            self._is_throttled = False
+            self._bytes -= bytes_
+            self._count(1, bytes_)
+        self._items.popleft()
+        self._lot = (1, max(bytes_, 0))
+        return [item]
+
+    async def _pause(self, refused: Refused) -> list[T]:
+        """Hold events back, lose none: a reader whose limit stays met falls behind until it is too slow."""
+        if refused.fatal:
+            raise refused
+        if not self._is_throttled:
+            self._is_throttled = True
+            if self._call.connection is not None:
+                self._call.connection.refused(refused)
+            return [self._say(refused)]
+        await asyncio.sleep(min(refused.retry_after_s or 0.1, _PAUSE_MAX_S))
+        return []
+
+    def _add(self, item: T, bytes_: int) -> None:
+        items = self._items
+        if self._is_over:
+            return
+        items.append((item, bytes_))
+        if len(items) + self._lot[0] > self._max_events or self._bytes + self._lot[1] > self._max_bytes:
+            self._is_over = True
+            self._overflowed(Refused(Reason.TOO_SLOW))
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _left(self) -> None:
+        """The lot that was taken has been sent."""
+        self._lot = (0, 0)
+        if self._drained is not None and self.has_room():
+            self._drained.set_result(None)
+            self._drained = None
+
+    def _count(self, events: int, bytes_: int) -> None:
+        if events and self._call.connection is not None:
+            self._call.connection.sent(bytes_, events)

@@ -1,0 +1,173 @@
+"""Server-sent events: channels rendered for ``EventSource``, resumable by ``Last-Event-ID`` over one or many."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from gateway.authenticate import allowed
+from gateway.call import Call, ClientGone, Headers, Reply
+from gateway.catch_up import Gap
+from gateway.event import Event
+from gateway.hub import Listening
+from gateway.outbox import SEND_TIMEOUT_S, Outbox
+from gateway.publish import is_routed_to
+from gateway.reading import Selection, gap_members, resolve
+from gateway.refusals import Reason, Refused
+
+if TYPE_CHECKING:
+    from gateway.plane import Plane
+
+RETRY_MS = 2000
+HEARTBEAT = b":\n\n"
+HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+]
+Position = int | datetime | None
+
+
+class EventStream:
+    """One open stream of events of one or several channels. Its ids are positions, in the order of the selections."""
+
+    def __init__(
+        self, plane: Plane, call: Call, selections: Sequence[Selection], positions: Sequence[Position]
+    ) -> None:
+        self._plane = plane
+        self._call = call
+        self._selections = selections
+        self._asked = positions
+        self._positions = [0] * len(selections)
+        self._principal = call.principal
+        self._listenings: list[Listening] = []
+        self._ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
+        self._outbox: Outbox[bytes] = Outbox(plane, call, overflowed=self.close, say=_error_event)
+
+    async def serve(self) -> Reply:
+        """Answer 200 and stream until the caller leaves, is refused or the process drains."""
+        positions = [
+            await resolve(self._plane, selection.channel, position)
+            for selection, position in zip(self._selections, self._asked, strict=True)
+        ]
+        exchange = self._call.peer
+        gone = asyncio.create_task(exchange.gone(), name="sse gone")
+        writer: asyncio.Task[None] | None = None
+        try:
+            for number, position in enumerate(positions):
+                await self._follow(number, position)
+            self._plane.connections.open(self._call, self.close)
+            await exchange.start(200, [*HEADERS, *self._plane.limiter.headers(self._call)])
+            writer = asyncio.create_task(self._write(), name="sse writer")
+            ends: set[asyncio.Future[Any]] = {gone, writer, self._ending}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            return await self._end(writer)
+        finally:
+            for listening in self._listenings:
+                listening.stop()
+            tasks = [task for task in (gone, writer) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def close(self, refused: Refused) -> None:
+        """End the stream for this reason."""
+        if not self._ending.done():
+            self._ending.set_result(refused)
+
+    async def _follow(self, number: int, position: int | None) -> None:
+        selection = self._selections[number]
+
+        def began(begins_at: int) -> None:
+            self._positions[number] = begins_at
+
+        def deliver(event: Event) -> None:
+            self._deliver(number, event)
+
+        def on_gap(gap: Gap) -> None:
+            self._positions[number] = gap.to_id - 1
+            self._outbox.put(_named_event("gap", gap_members(self._plane, selection, gap)))
+
+        self._listenings.append(
+            await self._plane.hub.follow(
+                selection.channel,
+                selection.subject,
+                position,
+                deliver,
+                began=began,
+                on_gap=on_gap,
+                has_room=self._outbox.has_room,
+            )
+        )
+
+    def _deliver(self, number: int, event: Event) -> None:
+        if self._principal is not self._call.principal and not self._is_still_allowed():
+            return
+        self._positions[number] = event.id
+        if len(self._positions) == 1:
+            rendered = event.sse()
+        else:
+            rendered = b"id: %b\n%b" % ("-".join(map(str, self._positions)).encode(), event.sse_data())
+        self._outbox.put_event(rendered, len(rendered))
+
+    def _is_still_allowed(self) -> bool:
+        """Look at the rights again: the consumer, key or tier has changed."""
+        self._principal = self._call.principal
+        for selection in self._selections:
+            if not is_routed_to(self._call, selection.address) and not allowed(self._call.who, selection.right):
+                self.close(Refused(Reason.FORBIDDEN, f"This key lacks the scope `{selection.right}`."))
+                return False
+        return True
+
+    async def _write(self) -> None:
+        exchange = self._call.peer
+        await exchange.send(b"retry: %d\n\n" % RETRY_MS)
+        while True:
+            try:
+                async with asyncio.timeout(self._plane.config.sse_heartbeat_s):
+                    items = await self._outbox.take()
+            except TimeoutError:
+                items = [HEARTBEAT]
+            except Refused as refused:
+                self.close(refused)
+                return
+            if not items:
+                continue
+            try:
+                async with asyncio.timeout(SEND_TIMEOUT_S):
+                    await exchange.send(b"".join(items))
+            except TimeoutError:
+                self.close(Refused(Reason.TOO_SLOW))
+                return
+
+    async def _end(self, writer: asyncio.Task[None]) -> Reply:
+        if writer.done() and not self._ending.done():
+            failure = writer.exception()
+            if failure is not None and not isinstance(failure, ClientGone):
+                raise failure
+        if not self._ending.done():
+            return Reply(status=200, closed_by="client")
+        refused = self._ending.result()
+        writer.cancel()
+        await asyncio.gather(writer, return_exceptions=True)
+        if refused.reason is not Reason.TOO_SLOW:
+            # A stream that ends normally is opened again by EventSource; then it is told 401 or 403 where due.
+            last = b"" if refused.reason is Reason.DRAINING else _error_event(refused)
+            try:
+                async with asyncio.timeout(self._plane.config.close_timeout_s):
+                    await self._call.peer.send(last, more=False)
+            except (TimeoutError, ClientGone):
+                pass
+        return Reply(status=200, refused=refused, error_class=refused.row.live.value, closed_by="gateway")
+
+
+def _error_event(refused: Refused) -> bytes:
+    return _named_event("error", refused.problem())
+
+
+def _named_event(name: str, said: dict[str, Any]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(said))

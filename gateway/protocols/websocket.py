@@ -1,0 +1,393 @@
+"""The connection of ``/v1/stream``: one socket, many channels, both ways.
+
+Channels would make a task of every message; this class is a Channels consumer that drives ``receive`` itself. Ping
+and pong are the server's (``ws_ping_interval``, ``ws_ping_timeout``): ASGI gives an application neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from channels.consumer import AsyncConsumer
+
+from gateway.authenticate import allowed, authenticate
+from gateway.call import Call, ClientGone, Reply, Socket
+from gateway.catch_up import Gap
+from gateway.credentials import from_text
+from gateway.event import Event, rfc3339
+from gateway.hub import Listening
+from gateway.outbox import SEND_TIMEOUT_S, Outbox
+from gateway.publish import Admitted, Publication, admit, is_routed_to, store
+from gateway.reading import Selection, gap_members, position_of, resolve, select
+from gateway.refusals import ErrorClass, Reason, Refused
+from gateway.validation import dump, parse
+
+if TYPE_CHECKING:
+    from gateway.plane import Plane
+
+logger = logging.getLogger(__name__)
+
+CLOUDEVENTS = "cloudevents.json"
+BEARER = "bearer"
+SUBSCRIPTIONS_MAX = 200
+IN_FLIGHT_MAX = 128
+"""Publishes of one connection on their way to the log; past it the socket is not read."""
+REF_MAX_CHARS = 255
+_SAID_BEFORE_CLOSE = {Reason.RATE_LIMITED, Reason.QUOTA_EXCEEDED, Reason.TOO_MANY_CONNECTIONS}
+_NORMAL_CLOSE = {1000, 1001, 1005}
+_SERVER_CLOSED = {1002: Reason.INVALID_REQUEST, 1007: Reason.INVALID_PAYLOAD, 1009: Reason.TOO_LARGE}
+
+Frame = Mapping[str, Any]
+
+
+class Subscription:
+    """What one ``subscribe`` frame asked for, while it lasts."""
+
+    __slots__ = ("listening", "principal", "selection")
+
+    def __init__(self, selection: Selection, principal: object) -> None:
+        self.selection = selection
+        self.principal = principal
+        self.listening: Listening | None = None
+
+    def stop(self) -> None:
+        """Deliver nothing more."""
+        if self.listening is not None:
+            self.listening.stop()
+
+
+class StreamConnection(AsyncConsumer):  # type: ignore[misc]
+    """One socket on ``/v1/stream``, for a call that was authenticated and limited."""
+
+    def __init__(self, plane: Plane, call: Call) -> None:
+        self._plane = plane
+        self._call = call
+        self._message_max_bytes = plane.config.stream_message_max_bytes
+        self._subscriptions: dict[str, Subscription] = {}
+        self._is_cloudevents = False
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._landed: asyncio.Future[None] | None = None
+        self._outbox: Outbox[str] = Outbox(plane, call, overflowed=self.close, say=_error)
+        self._handlers: dict[str, Callable[[Frame, str | None], Awaitable[None]]] = {
+            "ping": self._ping,
+            "publish": self._publish,
+            "subscribe": self._subscribe,
+            "unsubscribe": self._unsubscribe,
+            "auth": self._auth,
+        }
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve as an ASGI application, as ``StreamConnection.as_asgi(plane=…, call=…)`` makes one."""
+        from gateway.protocols.socket import AsgiSocket
+
+        self.scope = scope
+        self.base_send = send
+        await self.serve(AsgiSocket(scope, receive, send))
+
+    async def serve(self, socket: Socket) -> Reply:
+        """Accept the socket and serve it until either side ends it."""
+        self._socket = socket
+        self._ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
+        await socket.accept(self._choose_subprotocol())
+        connection = self._plane.connections.open(self._call, self.close)
+        self._say({"type": "welcome", "connection": connection.id, "limits": self._plane.limiter.left(self._call.who)})
+        reader = asyncio.create_task(self._read(), name="stream reader")
+        writer = asyncio.create_task(self._write(), name="stream writer")
+        try:
+            ends: set[asyncio.Future[Any]] = {reader, writer, self._ending}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            return await self._end(reader, writer)
+        finally:
+            for subscription in self._subscriptions.values():
+                subscription.stop()
+            for task in (reader, writer):
+                task.cancel()
+            await asyncio.gather(reader, writer, return_exceptions=True)
+
+    def close(self, refused: Refused) -> None:
+        """End the connection for this reason; returns at once."""
+        if not self._ending.done():
+            self._ending.set_result(refused)
+
+    def _choose_subprotocol(self) -> str | None:
+        offered = [part.strip() for part in (self._call.header(b"sec-websocket-protocol") or "").split(",")]
+        self._is_cloudevents = CLOUDEVENTS in offered
+        return CLOUDEVENTS if self._is_cloudevents else BEARER if BEARER in offered else None
+
+    # Reading
+
+    async def _read(self) -> None:
+        socket, outbox = self._socket, self._outbox
+        route = self._call.route
+        if route is not None and route.handler.get("channel"):
+            await self._handle({"type": "subscribe", "channel": self._call.parameters["address"]})
+        while True:
+            message = await socket.receive()
+            if len(message) > self._message_max_bytes or (
+                len(message) * 4 > self._message_max_bytes and _bytes_of(message) > self._message_max_bytes
+            ):
+                raise Refused(Reason.TOO_LARGE, f"A message holds at most {self._message_max_bytes} bytes.")
+            frame, refused = _read_frame(message)
+            if refused is not None:
+                self._refuse(refused, None)
+            else:
+                await self._handle(frame)
+            if not outbox.has_room():
+                await outbox.room()
+
+    async def _handle(self, frame: Frame) -> None:
+        ref = frame.get("ref")
+        try:
+            if ref is not None and not (isinstance(ref, str) and len(ref) <= REF_MAX_CHARS):
+                ref = None
+                raise _malformed("`ref` is a string of at most 255 characters.")
+            handler = self._handlers.get(frame["type"]) if isinstance(frame.get("type"), str) else None
+            if handler is None:
+                raise _malformed(f"`type` is one of {', '.join(self._handlers)}.")
+            await handler(frame, ref)
+        except Refused as refused:
+            self._refuse(refused, ref)
+
+    def _refuse(self, refused: Refused, ref: str | None) -> None:
+        if refused.fatal:
+            raise refused
+        if self._call.connection is not None:
+            self._call.connection.refused(refused)
+        self._outbox.put(_error(refused, ref))
+
+    async def _ping(self, frame: Frame, ref: str | None) -> None:
+        self._say({"type": "pong"} if ref is None else {"type": "pong", "ref": ref})
+
+    async def _publish(self, frame: Frame, ref: str | None) -> None:
+        if "data" not in frame:
+            raise _malformed("`publish` needs `data`.")
+        dedupe, traceparent = frame.get("dedupe", False), frame.get("traceparent")
+        if not isinstance(dedupe, bool) or (dedupe and not ref):
+            raise _malformed("`dedupe` is true or false, and needs a `ref`.")
+        if traceparent is not None and not isinstance(traceparent, str):
+            raise _malformed("`traceparent` is a string.")
+        data = dump(frame["data"])
+        if self._call.connection is not None:
+            self._call.connection.received(len(data))
+        admitted = await admit(
+            self._plane,
+            self._call,
+            Publication(
+                address=_channel_of(frame),
+                data=data,
+                idempotency_key=ref if dedupe else None,
+                traceparent=traceparent,
+                value=frame["data"],
+            ),
+        )
+        task = asyncio.create_task(self._store(admitted, ref))
+        self._in_flight.add(task)
+        task.add_done_callback(self._has_landed)
+        while len(self._in_flight) >= IN_FLIGHT_MAX:
+            self._landed = asyncio.get_running_loop().create_future()
+            await self._landed
+
+    async def _store(self, admitted: Admitted, ref: str | None) -> None:
+        try:
+            stored = await store(self._plane, self._call, admitted)
+        except Refused as refused:
+            self._refuse(refused, ref)
+        except Exception:
+            logger.exception("publish failed on %s", admitted.channel.address)
+            self._refuse(Refused(Reason.INTERNAL), ref)
+        else:
+            said = {"type": "published", "id": str(stored.sequence)}
+            self._say(said if ref is None else said | {"ref": ref})
+
+    def _has_landed(self, task: asyncio.Task[None]) -> None:
+        self._in_flight.discard(task)
+        if self._landed is not None and not self._landed.done():
+            self._landed.set_result(None)
+
+    async def _subscribe(self, frame: Frame, ref: str | None) -> None:
+        address = _channel_of(frame)
+        start = frame.get("from", "latest")
+        if not isinstance(start, str | int) or isinstance(start, bool):
+            raise _malformed("`from` is `earliest`, `latest`, an id or an RFC 3339 instant.")
+        asked = position_of(str(start))
+        selection = select(self._plane, self._call, address)
+        if address not in self._subscriptions and len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
+            raise Refused(Reason.INVALID_REQUEST, f"A connection holds at most {SUBSCRIPTIONS_MAX} subscriptions.")
+        position = await resolve(self._plane, selection.channel, asked)
+        self._drop(address)
+        subscription = Subscription(selection, self._call.principal)
+
+        def began(position: int) -> None:
+            said = {"type": "subscribed", "channel": address, "id": str(position)}
+            self._say(said if ref is None else said | {"ref": ref})
+
+        def on_gap(gap: Gap) -> None:
+            self._say({"type": "gap"} | gap_members(self._plane, selection, gap))
+
+        subscription.listening = await self._plane.hub.follow(
+            selection.channel,
+            selection.subject,
+            position,
+            self._delivery(subscription),
+            began=began,
+            on_gap=on_gap,
+            has_room=self._outbox.has_room,
+        )
+        self._subscriptions[address] = subscription
+
+    def _delivery(self, subscription: Subscription) -> Callable[[Event], None]:
+        put_event, call = self._outbox.put_event, self._call
+        is_cloudevents = self._is_cloudevents
+
+        def deliver(event: Event) -> None:
+            if subscription.principal is not call.principal and not self._is_still_allowed(subscription):
+                return
+            text = event.cloudevent() if is_cloudevents else event.frame()
+            put_event(text, len(text))
+
+        return deliver
+
+    def _is_still_allowed(self, subscription: Subscription) -> bool:
+        """Look at the right again: the consumer, key or tier has changed."""
+        selection = subscription.selection
+        subscription.principal = self._call.principal
+        if is_routed_to(self._call, selection.address) or allowed(self._call.who, selection.right):
+            return True
+        self._drop(selection.address)
+        refused = Refused(
+            Reason.FORBIDDEN,
+            f"This key lost the scope `{selection.right}`.",
+            members={"channel": selection.address},
+        )
+        self._refuse(refused, None)
+        return False
+
+    async def _unsubscribe(self, frame: Frame, ref: str | None) -> None:
+        address = _channel_of(frame)
+        self._drop(address)
+        said = {"type": "unsubscribed", "channel": address}
+        self._say(said if ref is None else said | {"ref": ref})
+
+    def _drop(self, address: str) -> None:
+        subscription = self._subscriptions.pop(address, None)
+        if subscription is not None:
+            subscription.stop()
+
+    async def _auth(self, frame: Frame, ref: str | None) -> None:
+        """Take a newer credential of the same consumer; the connection then lives by that one."""
+        token = frame.get("token")
+        if not isinstance(token, str) or not token:
+            raise _malformed("`auth` needs a `token`.")
+        principal = await authenticate(self._plane, replace(self._call, credential=from_text(token), connection=None))
+        if principal.consumer != self._call.who.consumer:
+            raise Refused(Reason.FORBIDDEN, "The credential is another consumer's.", cause="auth-other-consumer")
+        self._call.principal = principal
+        said = {"type": "authenticated", "expires_at": principal.expires_at}
+        self._say(said if ref is None else said | {"ref": ref})
+
+    # Writing
+
+    def _say(self, frame: Frame) -> None:
+        self._outbox.put(orjson.dumps(frame).decode())
+
+    async def _write(self) -> None:
+        take, send = self._outbox.take, self._socket.send
+        while True:
+            texts = await take()
+            try:
+                async with asyncio.timeout(SEND_TIMEOUT_S):
+                    for text in texts:
+                        await send(text)
+            except TimeoutError:
+                raise Refused(Reason.TOO_SLOW) from None
+
+    # Ending
+
+    async def _end(self, reader: asyncio.Task[None], writer: asyncio.Task[None]) -> Reply:
+        refused = self._ending.result() if self._ending.done() else None
+        if refused is None:
+            failure = _failure(reader) or _failure(writer)
+            if isinstance(failure, ClientGone):
+                return _left(failure)
+            if isinstance(failure, Refused):
+                refused = failure
+            elif failure is not None:
+                logger.error("stream connection failed", exc_info=failure)
+                refused = Refused(Reason.INTERNAL)
+            else:
+                return _left(ClientGone())
+        for task in (reader, writer):
+            task.cancel()
+        await asyncio.gather(reader, writer, return_exceptions=True)
+        await self._take_leave(refused)
+        return Reply(
+            status=101,
+            refused=refused,
+            error_class=refused.row.live.value,
+            close_code=refused.row.websocket,
+            closed_by="gateway",
+        )
+
+    async def _take_leave(self, refused: Refused) -> None:
+        try:
+            async with asyncio.timeout(self._plane.config.close_timeout_s):
+                if refused.reason is Reason.DRAINING:
+                    by = datetime.now(UTC) + timedelta(seconds=refused.retry_after_s or 0)
+                    await self._socket.send(orjson.dumps({"type": "reconnect", "by": rfc3339(by)}).decode())
+                elif refused.reason in _SAID_BEFORE_CLOSE:
+                    await self._socket.send(_error(refused))
+                await self._socket.close(refused.row.websocket, refused.close_reason())
+        except (TimeoutError, ClientGone):
+            logger.debug("a connection was gone before it could be told why")
+
+
+def _bytes_of(message: str | bytes) -> int:
+    return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
+
+
+def _read_frame(message: str | bytes) -> tuple[Frame, Refused | None]:
+    """Read one message; a fault is given back, not raised, as nothing of the frame is known then."""
+    if isinstance(message, bytes):
+        return {}, _malformed("Frames are JSON text, not binary.")
+    try:
+        frame = parse(message)
+    except Refused as refused:
+        return {}, refused
+    if not isinstance(frame, dict):
+        return {}, _malformed("A frame is a JSON object.")
+    return frame, None
+
+
+def _channel_of(frame: Frame) -> str:
+    channel = frame.get("channel")
+    if not isinstance(channel, str):
+        raise _malformed("`channel` is the address of a channel.")
+    return channel
+
+
+def _malformed(detail: str) -> Refused:
+    return Refused(Reason.INVALID_REQUEST, detail, cause="invalid-frame")
+
+
+def _error(refused: Refused, ref: str | None = None) -> str:
+    return orjson.dumps(refused.frame(ref)).decode()
+
+
+def _failure(task: asyncio.Task[None]) -> BaseException | None:
+    return task.exception() if task.done() and not task.cancelled() else None
+
+
+def _left(gone: ClientGone) -> Reply:
+    """Say how a connection ended whose peer, or whose server for the peer's fault, closed it."""
+    if gone.code in _SERVER_CLOSED:
+        refused = Refused(_SERVER_CLOSED[gone.code])
+        error_class = ErrorClass.PROTOCOL_ERROR.value
+        return Reply(101, refused=refused, error_class=error_class, close_code=gone.code, closed_by="gateway")
+    error_class = "" if gone.code in _NORMAL_CLOSE else ErrorClass.CLIENT_GONE.value
+    return Reply(101, error_class=error_class, close_code=gone.code, closed_by="client")
