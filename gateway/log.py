@@ -40,6 +40,7 @@ BATCH_MAX = 1000
 _FULL = {10023, 10028, 10047, 10077}
 """Error codes of JetStream: insufficient resources, memory, storage; the store failed."""
 _TOO_LARGE = 10054
+_NO_SUCH_STREAM = 10059
 _NO_RESPONDERS, _NO_MESSAGE, _END_OF_BATCH = "503", "404", "204"
 
 
@@ -199,18 +200,23 @@ class EventLog:
         return (await self.last(channel)) + 1
 
     async def _read_extent(self, channel: Channel) -> Extent:
-        answers = await self._ask_making_stream(
-            channel, lambda: self._ask(f"$JS.API.STREAM.INFO.{channel.stream}", b"", None)
-        )
+        answers = await self._ask_making_stream(channel, lambda: self._info(channel))
         said = orjson.loads(answers[0].data)
-        if "error" in said:
-            raise _refusal(said["error"])
         state = said["state"]
         began_at = int(said["config"].get("first_seq") or 1)
-        # An empty stream says first 0 or last + 1; one that was never written to says last 0 or first_seq - 1.
+        # A stream that was never written to says last 0 or first_seq - 1; an empty one has no first.
         last = max(int(state["last_seq"]), began_at - 1)
         first = int(state["first_seq"]) if state["messages"] else last + 1
         return Extent(first, last, began_at)
+
+    async def _info(self, channel: Channel) -> list[Msg]:
+        answers = await self._ask(f"$JS.API.STREAM.INFO.{channel.stream}", b"", None)
+        error = orjson.loads(answers[0].data).get("error")
+        if error is None:
+            return answers
+        if error.get("err_code") == _NO_SUCH_STREAM:
+            raise StreamMissing
+        raise _refusal(error)
 
     async def _direct_get(self, channel: Channel, question: Mapping[str, Any]) -> list[Msg]:
         subject = f"$JS.API.DIRECT.GET.{channel.stream}"
