@@ -111,7 +111,7 @@ class Counter:
         self.is_alone = ask is None
         """No store stands behind it: a connection's own limit, or the store is away."""
         self.lease = ALONE if ask is None else 0.0
-        self.low = NEVER
+        self.low = 0.0
         """Below this, more is leased in the background."""
         self.ask = ask or _nobody
         self.left = self.size
@@ -174,6 +174,12 @@ class Counter:
         if self.lease < self.low:
             self.ask(self)
 
+    def can_spend(self, lease: float) -> bool:
+        """Say whether the lease may go down to this; it runs low, so more is asked for."""
+        if lease >= 0:
+            self.ask(self)
+        return lease >= 0
+
     def put_back(self, cost: float) -> None:
         """Undo a spending."""
         self.full_at -= cost * self.interval_s
@@ -192,7 +198,7 @@ class Counter:
         self.leased, self.leased_at = self.lease, now
         self.left, self.left_at = left, now
         self.reset_at = now + reset_s if reset_s else None
-        self.low = max(self.lease / 2, 1.5 * self.unit) if self.size * LEASE_SHARE >= 2 * self.unit else NEVER
+        self.low = max(self.lease / 2, 1.5 * self.unit) if self.size * LEASE_SHARE >= 2 * self.unit else 0.0
         self.ask_at = now + min(PROBE_S, self.span_s / 4) if tokens < asked.want / 2 else 0.0
 
     def part(self) -> None:
@@ -200,16 +206,20 @@ class Counter:
         if self.is_alone:
             return
         self.is_alone = True
-        self.low = NEVER
+        self.low = 0.0
         self.held = self.lease
-        self.leased = self.lease = self.lease + max(0.0, self.left) if self.is_month else ALONE
+        if self.is_month:
+            self.leased = self.lease = self.lease + max(0.0, self.left)
+            self.left = 0.0
+        else:
+            self.leased = self.lease = ALONE
 
     def rejoin(self) -> float:
         """Share again; gives what was spent alone. A quota owes that (less ``held``); a bucket refilled meanwhile."""
         spent = self.leased - self.lease
         self.is_alone = False
         self.lease = self.leased = 0.0
-        self.low, self.left, self.left_at, self.ask_at = NEVER, self.size, NEVER, 0.0
+        self.low, self.left, self.left_at, self.ask_at = 0.0, self.size, NEVER, 0.0
         return spent
 
     def remaining(self, now: float) -> float:
@@ -244,18 +254,15 @@ class Flood:
 def spend(counters: tuple[Counter, ...], cost: float, now: float) -> bool:
     """Spend of all or of none. The fast path: what it cannot decide at once (debt, dry leases) it leaves alone."""
     for counter in counters:
-        full_at = counter.full_at
-        if full_at < now:
+        lease = counter.lease - cost
+        if (full_at := counter.full_at) < now:
             full_at = now
         full_at += cost * counter.interval_s
-        lease = counter.lease - cost
-        if lease < 0 or full_at > now + counter.span_s:
+        if full_at > now + counter.span_s or (lease < counter.low and not counter.can_spend(lease)):
             put_back(counters, cost, counter)
             return False
         counter.full_at = full_at
         counter.lease = lease
-        if lease < counter.low:
-            counter.ask(counter)
     return True
 
 

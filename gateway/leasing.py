@@ -93,6 +93,7 @@ class Leasing:
 
     def _ask_ahead(self, counter: Counter) -> None:
         """Lease more in the background: the lease runs low."""
+        counter.low = 0.0  # the answer sets it again
         now = self._clock()
         if counter.pending is not None or counter.is_alone or now < counter.ask_at:
             return

@@ -1,0 +1,534 @@
+"""What callers may do under their limits, on a real Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from gateway.call import Call, Principal, Protocol
+from gateway.leases import SLOT_S
+from gateway.limit import DELAY_REQUEST_MAX_S, Limiter
+from gateway.open_slots import BEAT_S
+from gateway.refusals import Reason, Refused
+from gateway.snapshot import Limit, Metric
+from gateway.tests.valkey_server import ValkeyServer
+
+REQUESTS = Limit(Metric.REQUESTS, 5, 10.0)
+MESSAGES = Limit(Metric.MESSAGES_IN, 10, 60.0)
+OPEN = Limit(Metric.OPEN_CONNECTIONS, 2)
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory):
+    server = ValkeyServer(tmp_path_factory.mktemp("valkey"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def redis(valkey):
+    client = Redis.from_url(valkey.url, retry=Retry(NoBackoff(), 0))
+    await client.flushall()
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def limiter(redis):
+    limiter = Limiter(redis, owner="process-1")
+    await limiter.start()
+    yield limiter
+    await limiter.stop()
+
+
+@pytest.fixture
+async def other(redis):
+    limiter = Limiter(redis, owner="process-2")
+    await limiter.start()
+    yield limiter
+    await limiter.stop()
+
+
+def principal(*limits: Limit, key: str = "k1", consumer: str = "acme") -> Principal:
+    return Principal(consumer, key, "gold", limits=limits)
+
+
+def call(who: Principal, protocol: Protocol = Protocol.WEBSOCKET, ip: str = "192.0.2.1") -> Call:
+    return Call(protocol, "/x", ip, principal=who)
+
+
+async def refusal(attempt) -> Refused:
+    with pytest.raises(Refused) as caught:
+        await attempt
+    return caught.value
+
+
+async def admitted(limiter: Limiter, calls: list[Call]) -> int:
+    answers = await asyncio.gather(*(limiter.admit(one) for one in calls), return_exceptions=True)
+    assert all(answer is None or isinstance(answer, Refused) for answer in answers)
+    return answers.count(None)
+
+
+async def test_five_in_ten_seconds_are_five_and_the_sixth_is_told_when_to_return(limiter):
+    who = principal(REQUESTS)
+    for _ in range(5):
+        await limiter.admit(call(who, Protocol.HTTP))
+    refused = await refusal(limiter.admit(call(who, Protocol.HTTP)))
+    assert refused.reason is Reason.RATE_LIMITED
+    assert refused.policies == ("requests-per-10s",)
+    assert refused.retry_after_s == pytest.approx(2, abs=0.5)
+    assert not refused.fatal
+
+
+async def test_refused_calls_cost_no_round_trip(limiter):
+    who = principal(REQUESTS)
+    await admitted(limiter, [call(who, Protocol.HTTP) for _ in range(10)])
+    calls = limiter.store.calls
+    assert await admitted(limiter, [call(who, Protocol.HTTP) for _ in range(500)]) == 0
+    assert limiter.store.calls == calls
+
+
+async def test_who_returns_after_the_time_told_is_admitted(limiter):
+    who = principal(Limit(Metric.REQUESTS, 5, 1.0))
+    assert await admitted(limiter, [call(who, Protocol.HTTP) for _ in range(9)]) == 5
+    refused = await refusal(limiter.admit(call(who, Protocol.HTTP)))
+    await asyncio.sleep(refused.retry_after_s)
+    await limiter.admit(call(who, Protocol.HTTP))
+
+
+async def test_many_at_once_on_a_cold_limiter_are_admitted_exactly(limiter):
+    who = principal(Limit(Metric.REQUESTS, 1000, 3600.0))
+    assert await admitted(limiter, [call(who, Protocol.HTTP) for _ in range(1500)]) == 1000
+
+
+async def test_a_small_budget_is_exact_over_several_processes(limiter, other):
+    who = principal(MESSAGES)
+    calls, count = [call(who), call(who), call(who)], 0
+    for n in range(30):
+        try:
+            await (limiter, other)[n % 2].charge(calls[n % 3], messages_in=1)
+            count += 1
+        except Refused:
+            pass
+    assert count == 10
+
+
+async def test_one_budget_for_all_protocols_and_keys_of_a_consumer(limiter):
+    one, two = principal(MESSAGES), principal(MESSAGES, key="k2")
+    mqtt, rest = call(one, Protocol.MQTT), call(two, Protocol.HTTP)
+    for _ in range(5):
+        await limiter.charge(mqtt, messages_in=1)
+        await limiter.charge(rest, messages_in=1)
+    assert (await refusal(limiter.charge(mqtt, messages_in=1))).reason is Reason.RATE_LIMITED
+    assert (await refusal(limiter.charge(rest, messages_in=1))).reason is Reason.RATE_LIMITED
+
+
+@pytest.mark.parametrize(("scope", "same", "others"), [
+    ("key", call(principal(Limit(Metric.MESSAGES_IN, 3, 60.0, scope="key"))),
+     call(principal(Limit(Metric.MESSAGES_IN, 3, 60.0, scope="key"), key="k2"))),
+    ("ip", call(principal(Limit(Metric.MESSAGES_IN, 3, 60.0, scope="ip"), key="k3")),
+     call(principal(Limit(Metric.MESSAGES_IN, 3, 60.0, scope="ip"), key="k3"), ip="2001:db8::1")),
+    ("connection", call(principal(Limit(Metric.MESSAGES_IN, 3, 60.0, scope="connection"))),
+     call(principal(Limit(Metric.MESSAGES_IN, 3, 60.0, scope="connection")))),
+])  # fmt: skip
+async def test_a_scope_has_a_budget_of_its_own(limiter, scope, same, others):
+    same.budget = others.budget = None
+    for _ in range(3):
+        await limiter.charge(same, messages_in=1)
+    await refusal(limiter.charge(same, messages_in=1))
+    await limiter.charge(others, messages_in=1)
+
+
+async def test_limits_of_a_connection_need_no_store(limiter):
+    one = call(principal(Limit(Metric.MESSAGES_IN, 3, 60.0, scope="connection")))
+    assert [limiter.charge_now(one, messages_in=1) for _ in range(4)] == [True, True, True, False]
+    assert limiter.store.calls == 0
+
+
+async def test_nothing_is_spent_of_one_limit_when_another_refuses(limiter):
+    who = principal(Limit(Metric.MESSAGES_IN, 100, 60.0), Limit(Metric.BYTES_IN, 50, 3600.0))
+    one = call(who)
+    await limiter.charge(one, messages_in=1, bytes_in=50)
+    for _ in range(5):
+        refused = await refusal(limiter.charge(one, messages_in=1, bytes_in=50))
+        assert refused.policies == ("bytes_in-per-3600s",)
+        assert not limiter.charge_now(one, messages_in=1, bytes_in=50)
+    await limiter.look(who)
+    assert {fact["metric"]: fact["remaining"] for fact in limiter.left(who)} == {"messages_in": 99, "bytes_in": 0}
+
+
+async def test_the_longest_window_speaks_first_and_all_violated_are_named(limiter):
+    one = call(principal(Limit(Metric.MESSAGES_IN, 2, 1.0), Limit(Metric.MESSAGES_IN, 2, "month")))
+    await limiter.charge(one, messages_in=2)
+    refused = await refusal(limiter.charge(one, messages_in=2))
+    assert refused.reason is Reason.QUOTA_EXCEEDED
+    assert refused.policies == ("messages_in-per-month", "messages_in-per-1s")
+    assert refused.retry_after_s > 1
+
+
+async def test_a_burst_larger_than_the_amount_is_let_through_once(limiter):
+    one = call(principal(Limit(Metric.MESSAGES_IN, 1, 60.0, burst=20)))
+    count = 0
+    while count < 50:
+        try:
+            await limiter.charge(one, messages_in=1)
+        except Refused as refused:
+            assert refused.retry_after_s == pytest.approx(60, abs=2)
+            break
+        count += 1
+    assert count == 20
+
+
+async def test_a_frame_larger_than_the_bucket_passes_when_it_is_full_and_is_paid_for(limiter):
+    one = call(principal(Limit(Metric.BYTES_IN, 10_000, 1.0)))
+    await limiter.charge(one, bytes_in=64 * 1024)
+    refused = await refusal(limiter.charge(one, bytes_in=1))
+    assert refused.retry_after_s == pytest.approx(5.5, abs=0.5)
+
+
+async def test_delay_holds_back_until_it_is_allowed(limiter):
+    one = call(principal(Limit(Metric.MESSAGES_IN, 20, 1.0, exceed="delay")))
+    began_at = time.monotonic()
+    for _ in range(35):
+        await limiter.charge(one, messages_in=1)
+    assert time.monotonic() - began_at >= 0.7
+
+
+async def test_delayed_callers_all_get_their_turn(limiter):
+    who = principal(Limit(Metric.MESSAGES_IN, 20, 1.0, exceed="delay"))
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(limiter.charge(call(who), messages_in=1) for _ in range(40)))
+
+
+async def test_a_delayed_caller_may_go_away_and_costs_nothing(limiter):
+    who = principal(Limit(Metric.MESSAGES_IN, 2, 20.0, exceed="delay"))
+    await limiter.charge(call(who), messages_in=2)
+    waiting = [asyncio.create_task(limiter.charge(call(who), messages_in=1)) for _ in range(5)]
+    await asyncio.sleep(0.05)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await limiter.look(who)
+    assert limiter.left(who)[0]["reset_s"] <= 20
+
+
+async def test_a_request_is_delayed_for_seconds_at_most(limiter):
+    who = principal(Limit(Metric.REQUESTS, 1, 60.0, exceed="delay"))
+    await limiter.admit(call(who, Protocol.HTTP))
+    refused = await refusal(limiter.admit(call(who, Protocol.HTTP)))
+    assert refused.retry_after_s > DELAY_REQUEST_MAX_S
+
+
+async def test_close_ends_the_connection(limiter):
+    one = call(principal(Limit(Metric.MESSAGES_IN, 1, 60.0, exceed="close")))
+    await limiter.charge(one, messages_in=1)
+    assert (await refusal(limiter.charge(one, messages_in=1))).fatal
+
+
+async def test_a_flood_past_close_at_ends_the_connection_that_makes_it(limiter):
+    who = principal(Limit(Metric.MESSAGES_IN, 2, 3600.0, close_at=5))
+    flooding, modest = call(who), call(who)
+    await limiter.charge(flooding, messages_in=2)
+    fatal = [(await refusal(limiter.charge(flooding, messages_in=1))).fatal for _ in range(15)]
+    assert fatal[:9] == [False] * 9
+    assert fatal[-1]
+    assert not (await refusal(limiter.charge(modest, messages_in=1))).fatal
+
+
+async def test_a_shadow_limit_refuses_nothing_and_counts_what_it_would_have(limiter):
+    shadow = Limit(Metric.MESSAGES_IN, 3, 3600.0, mode="shadow")
+    one = call(principal(shadow, Limit(Metric.MESSAGES_IN, 8, 7200.0)))
+    for _ in range(8):
+        await limiter.charge(one, messages_in=1)
+    assert limiter.shadowed == {(shadow.name, "acme"): 5}
+    assert (await refusal(limiter.charge(one, messages_in=1))).policies == ("messages_in-per-7200s",)
+    assert b"3600" not in dict(limiter.headers(one)).get(b"ratelimit-policy", b"")
+
+
+async def test_changed_limits_hold_for_calls_that_are_open(limiter):
+    one = call(principal(Limit(Metric.MESSAGES_IN, 1, 3600.0)))
+    await limiter.charge(one, messages_in=1)
+    await refusal(limiter.charge(one, messages_in=1))
+    one.principal = principal(Limit(Metric.MESSAGES_IN, 3, 3600.0))
+    for _ in range(3):
+        await limiter.charge(one, messages_in=1)
+    await refusal(limiter.charge(one, messages_in=1))
+    one.principal = principal()
+    assert limiter.charge_now(one, messages_in=1000)
+
+
+async def test_equal_limits_of_a_new_snapshot_go_on_with_the_same_budget(limiter):
+    one = call(principal(Limit(Metric.MESSAGES_IN, 4, 3600.0, scope="connection")))
+    other_scope = Limit(Metric.MESSAGES_IN, 4, 7200.0)
+    one.principal = principal(*one.principal.limits, other_scope)
+    await limiter.charge(one, messages_in=4)
+    one.principal = principal(*one.principal.limits)
+    assert set((await refusal(limiter.charge(one, messages_in=1))).policies) == {
+        "messages_in-per-3600s",
+        "messages_in-per-7200s",
+    }
+
+
+async def test_who_has_no_limits_pays_nothing(limiter):
+    one = call(principal(), Protocol.HTTP)
+    await limiter.admit(one)
+    assert limiter.charge_now(one, messages_in=10**9, bytes_in=10**12)
+    await limiter.charge(one, messages_in=10**9)
+    assert limiter.headers(one) == []
+    assert limiter.left(one.who) == []
+    limiter.released(one)
+    assert limiter.store.calls == 0
+
+
+async def test_a_steady_stream_waits_for_no_round_trip(limiter):
+    one = call(principal(Limit(Metric.MESSAGES_IN, 100_000, 1.0), Limit(Metric.BYTES_IN, 10**12, "month")))
+    await limiter.charge(one, messages_in=1, bytes_in=100)
+    waits = 0
+    for n in range(3000):
+        if not limiter.charge_now(one, messages_in=1, bytes_in=100):
+            waits += 1
+            await limiter.charge(one, messages_in=1, bytes_in=100)
+        if n % 10 == 0:
+            await asyncio.sleep(0.001)
+    assert waits < 60
+
+
+async def test_an_idle_lease_is_returned_for_others(limiter, other):
+    who = principal(Limit(Metric.MESSAGES_IN, 100, 36_000.0))
+    await limiter.charge(call(who), messages_in=1)
+    async with asyncio.timeout(10):
+        while True:
+            await other.look(who)
+            if other.left(who)[0]["remaining"] == 99:
+                break
+            await asyncio.sleep(0.1)
+
+
+async def test_what_a_stopped_process_held_is_returned(redis, other):
+    who = principal(Limit(Metric.MESSAGES_IN, 100, 36_000.0), OPEN)
+    stopping = Limiter(redis, owner="process-3")
+    await stopping.start()
+    await stopping.admit(call(who))
+    await stopping.charge(call(who), messages_in=1)
+    await stopping.stop()
+    await other.look(who)
+    assert [fact["remaining"] for fact in other.left(who)] == [99, 2]
+    assert await redis.zcard("open:{consumer:acme}:open_connections") == 0
+
+
+async def test_what_was_reserved_and_not_used_is_returned(limiter):
+    one = call(principal(Limit(Metric.TOKENS_OUT, 1000, 36_000.0)))
+    await limiter.charge(one, tokens_out=1000)
+    limiter.refund(one, Metric.TOKENS_OUT, 400)
+    await limiter.charge(one, tokens_out=400)
+    await refusal(limiter.charge(one, tokens_out=1))
+
+
+async def test_a_routes_own_limit_counts_by_the_key_that_it_names(limiter):
+    limit = Limit(Metric.REQUESTS, 2, 3600.0)
+    one = call(principal(), Protocol.HTTP)
+    await limiter.charge_by(one, limit, "tenant-1", 2)
+    await refusal(limiter.charge_by(one, limit, "tenant-1"))
+    await limiter.charge_by(one, limit, "tenant-2")
+
+
+# Open connections
+
+
+async def test_only_so_many_connections_are_open_over_all_processes(limiter, other):
+    who = principal(OPEN)
+    first, second, third = call(who), call(who), call(who)
+    await limiter.admit(first)
+    await other.admit(second)
+    refused = await refusal(limiter.admit(third))
+    assert refused.reason is Reason.TOO_MANY_CONNECTIONS
+    assert refused.policies == ("open_connections",)
+    assert refused.retry_after_s > 0
+    other.released(second)
+    other.released(second)
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                await limiter.admit(third)
+                break
+            except Refused:
+                await asyncio.sleep(0.01)
+    await refusal(other.admit(call(who)))
+
+
+async def test_one_that_closes_and_opens_again_at_once_is_let_in(limiter):
+    who = principal(OPEN)
+    held = [call(who), call(who)]
+    for one in held:
+        await limiter.admit(one)
+    for _ in range(50):
+        limiter.released(held.pop(0))
+        held.append(call(who))
+        await limiter.admit(held[-1])
+
+
+async def test_requests_take_no_slot(limiter):
+    who = principal(Limit(Metric.OPEN_CONNECTIONS, 0))
+    await limiter.admit(call(who, Protocol.HTTP))
+    await refusal(limiter.admit(call(who, Protocol.SSE)))
+
+
+async def test_a_refused_connection_keeps_no_slot(limiter, redis):
+    who = principal(OPEN, Limit(Metric.CONNECTIONS, 1, 3600.0))
+    await limiter.admit(call(who))
+    assert (await refusal(limiter.admit(call(who)))).policies == ("connections-per-3600s",)
+    await limiter.store.ping()
+    assert await redis.zcard("open:{consumer:acme}:open_connections") == 1
+
+
+async def test_callers_that_hang_up_while_they_are_admitted_keep_no_slot(limiter, redis):
+    who = principal(Limit(Metric.OPEN_CONNECTIONS, 1000))
+    for wait_s in (0, 0.0001, 0.0003, 0.001) * 10:
+        one = call(who)
+        task = asyncio.create_task(limiter.admit(one))
+        await asyncio.sleep(wait_s)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        limiter.released(one)
+    await limiter.store.ping()
+    assert await redis.zcard("open:{consumer:acme}:open_connections") == 0
+
+
+async def test_a_shadow_limit_of_connections_lets_all_in_and_counts(limiter):
+    who = principal(Limit(Metric.OPEN_CONNECTIONS, 1, mode="shadow"))
+    for _ in range(3):
+        await limiter.admit(call(who))
+    assert limiter.shadowed == {("open_connections", "acme"): 2}
+
+
+def test_a_slot_outlives_missed_heartbeats_and_lapses_within_thirty_seconds():
+    assert 2 * BEAT_S < SLOT_S <= 25
+
+
+# What is told
+
+
+async def test_fields_of_an_http_answer(limiter):
+    one = call(principal(
+        Limit(Metric.REQUESTS, 100, 60.0), Limit(Metric.BYTES_OUT, 5000, 1.0), Limit(Metric.MESSAGES_IN, 1, 1.0), OPEN
+    ), Protocol.HTTP)  # fmt: skip
+    await limiter.admit(one)
+    headers = dict(limiter.headers(one))
+    assert headers[b"ratelimit-policy"] == (
+        b'"requests-per-60s";q=100;w=60, "bytes_out-per-1s";q=5000;w=1;qu="content-bytes"'
+    )
+    assert headers[b"ratelimit"] == b'"requests-per-60s";r=99;t=1, "bytes_out-per-1s";r=5000;t=0'
+
+
+async def test_fields_of_a_connection(limiter):
+    one = call(principal(OPEN, Limit(Metric.MESSAGES_IN, 10, "month"), Limit(Metric.REQUESTS, 1, 1.0)))
+    await limiter.admit(one)
+    headers = dict(limiter.headers(one))
+    assert headers[b"ratelimit-policy"] == (
+        b'"messages_in-per-month";q=10;w=2678400, "open_connections";q=2;qu="concurrent-requests"'
+    )
+    assert headers[b"ratelimit"].startswith(b'"messages_in-per-month";r=10;t=')
+    assert headers[b"ratelimit"].endswith(b', "open_connections";r=1')
+
+
+async def test_what_is_left_is_told_as_facts(limiter):
+    who = principal(REQUESTS, OPEN, Limit(Metric.BYTES_IN, 5, 1.0, scope="connection"))
+    await limiter.admit(call(who, Protocol.HTTP))
+    requests, opened, own = limiter.left(who)
+    assert requests.pop("reset_s") == pytest.approx(2, abs=0.5)
+    assert requests == {
+        "name": "requests-per-10s", "metric": "requests", "amount": 5, "per": 10.0, "burst": 5, "scope": "consumer",
+        "exceed": "reject", "mode": "enforce", "remaining": 4,
+    }  # fmt: skip
+    assert (opened["remaining"], opened["per"]) == (2, None)
+    assert own["remaining"] is None
+
+
+# The store goes away
+
+
+@pytest.fixture
+def own_valkey(tmp_path):
+    server = ValkeyServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def shaken(own_valkey):
+    client = Redis.from_url(own_valkey.url)
+    limiter = Limiter(client, owner="process-1")
+    await limiter.start()
+    yield limiter
+    await limiter.stop()
+    await client.aclose()
+
+
+async def until_back(limiter: Limiter) -> None:
+    async with asyncio.timeout(5):
+        while limiter.store.is_away:
+            await asyncio.sleep(0.05)
+
+
+async def test_open_limits_are_enforced_here_alone_while_the_store_is_away(own_valkey, shaken):
+    who = principal(Limit(Metric.REQUESTS, 20, 3600.0), OPEN)
+    await shaken.admit(call(who, Protocol.HTTP))
+    own_valkey.stop()
+    began_at = time.monotonic()
+    assert await admitted(shaken, [call(who, Protocol.HTTP) for _ in range(50)]) == 19
+    assert await admitted(shaken, [call(who) for _ in range(5)]) == 2
+    assert time.monotonic() - began_at < 2
+    own_valkey.start()
+    await until_back(shaken)
+    assert shaken.unshared[("requests-per-3600s", "acme")] >= 17
+    assert (await refusal(shaken.admit(call(who, Protocol.HTTP)))).reason is Reason.RATE_LIMITED
+    assert (await refusal(shaken.admit(call(who)))).reason is Reason.TOO_MANY_CONNECTIONS
+
+
+async def test_closed_limits_refuse_while_the_store_is_away_and_admit_again_after(own_valkey, shaken):
+    who = principal(
+        Limit(Metric.REQUESTS, 20, 3600.0, fail="closed"), Limit(Metric.OPEN_CONNECTIONS, 5, fail="closed")
+    )
+    own_valkey.stop()
+    for protocol in (Protocol.HTTP, Protocol.WEBSOCKET):
+        refused = await refusal(shaken.admit(call(who, protocol)))
+        assert refused.reason is Reason.OVERLOADED
+        assert refused.retry_after_s >= 1
+    own_valkey.start()
+    await until_back(shaken)
+    await shaken.admit(call(who, Protocol.HTTP))
+    await shaken.admit(call(who))
+
+
+async def test_a_quota_spent_while_the_store_is_away_is_paid_when_it_is_back(own_valkey, shaken):
+    who = principal(Limit(Metric.REQUESTS, 1000, "month"))
+    await shaken.admit(call(who, Protocol.HTTP))
+    own_valkey.stop()
+    assert await admitted(shaken, [call(who, Protocol.HTTP) for _ in range(300)]) == 300
+    own_valkey.start()
+    await until_back(shaken)
+    async with asyncio.timeout(5):
+        while shaken.left(who)[0]["remaining"] != 699:
+            await asyncio.sleep(0.05)
+            await shaken.look(who)
+
+
+async def test_a_frozen_store_holds_nobody_up(own_valkey, shaken):
+    who = principal(Limit(Metric.REQUESTS, 10**6, 1.0))
+    await shaken.admit(call(who, Protocol.HTTP))
+    own_valkey.freeze()
+    try:
+        strangers = [call(principal(*who.limits, consumer=f"c{n}"), Protocol.HTTP) for n in range(100)]
+        began_at = time.monotonic()
+        assert await admitted(shaken, strangers) == 100
+        assert time.monotonic() - began_at < 2
+    finally:
+        own_valkey.thaw()
+    await until_back(shaken)
