@@ -1,0 +1,231 @@
+"""The parts of a Plane that events need, over a real NATS; and callers whose wires are queues."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import redis.asyncio as redis
+
+from gateway.authenticate import FailedKeys
+from gateway.call import Call, ClientGone, Headers, Protocol
+from gateway.config import Config
+from gateway.connections import Connections
+from gateway.credentials import from_text, new_key
+from gateway.hub import Hub
+from gateway.limit import Limiter
+from gateway.log import EventLog
+from gateway.nats_link import connect, ensure_infrastructure
+from gateway.snapshot import Snapshot
+from gateway.streams import delete_stream, ensure_stream
+from gateway.subjects import Template, stream_of
+
+PEPPER = b"pepper of the tests"
+WAIT_S = 20.0
+QUIET_S = 0.2
+"""How long to listen before saying that nothing came."""
+ALL = ("publish:*", "subscribe:*")
+
+
+def channel(address: str, **more: Any) -> dict[str, Any]:
+    return {
+        "address": address,
+        "stream": stream_of(address),
+        "subject": Template.parse(address).subject,
+        "title": "",
+        "schema": None,
+        "on_invalid": "reject",
+        "retention": {},
+        "protocols": [],
+        **more,
+    }
+
+
+class EventPlane:
+    """Has what handlers and connections of channels use of :class:`gateway.plane.Plane`."""
+
+    def __init__(self, config: Config, documents: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
+        self.config = config
+        self.key, self.other_key = new_key(PEPPER), new_key(PEPPER)
+        self.snapshot = Snapshot.from_documents(
+            {
+                "tier": [{"name": "free", "limits": []}],
+                "consumer": [{"name": name, "tier": "free"} for name in ("acme", "bolt")],
+                "key": [self._key_document("acme", self.key), self._key_document("bolt", self.other_key)],
+                **documents,
+            }
+        )
+        self.redis = redis.Redis.from_url(config.redis_url)
+        self.redis_errors = redis.RedisError
+        self.failed_keys = FailedKeys(20)
+        self.limiter = Limiter(self.redis, owner=config.process)
+        self.connections = Connections(self.snapshot)
+        self.draining = False
+
+    @staticmethod
+    def _key_document(consumer: str, key: Any) -> dict[str, Any]:
+        return {"id": key.id, "consumer": consumer, "digest": key.digest, "scopes": list(ALL)}
+
+    async def start(self) -> None:
+        self.nats, self.js = await connect(self.config.nats_url, self.config.process)
+        await ensure_infrastructure(self.js)
+        self.log = EventLog(self.nats, self.js)
+        self.hub = Hub(self.nats, self.log, self.snapshot)
+        await self.log.start()
+        await self.hub.start()
+
+    async def stop(self) -> None:
+        await self.hub.stop()
+        await self.log.stop()
+        await self.limiter.stop()
+        await self.redis.aclose()
+        await self.nats.close()
+
+    def change_key(self, **changes: Any) -> None:
+        self.snapshot.apply([("key", self.key.id, {**self._key_document("acme", self.key), **changes})])
+
+    def change_tier(self, limits: list[dict[str, Any]]) -> None:
+        self.snapshot.apply([("tier", "free", {"name": "free", "limits": limits})])
+
+    def call(self, protocol: Protocol = Protocol.HTTP, *, key: Any = None, peer: Any = None, **more: Any) -> Call:
+        key = key or self.key
+        return Call(
+            protocol=protocol,
+            address=more.pop("address", "/"),
+            ip="127.0.0.1",
+            credential=from_text(key.text),
+            principal=self.snapshot.principal(key.id),
+            peer=peer,
+            **more,
+        )
+
+
+@asynccontextmanager
+async def running(
+    nats_url: str,
+    folder: Path,
+    channels: list[dict[str, Any]],
+    *,
+    routes: Iterable[Mapping[str, Any]] = (),
+    redis_url: str = "redis://127.0.0.1:1",
+    **settings: Any,
+) -> AsyncIterator[EventPlane]:
+    """Run the parts with these channels, whose logs are new and empty."""
+    config = Config(
+        process="test",
+        kind="web",
+        data_dir=folder,
+        nats_url=nats_url,
+        redis_url=redis_url,
+        key_pepper=PEPPER,
+        secret_key=b"secret",
+        public_url="http://gateway.test",
+        **settings,
+    )
+    plane = EventPlane(config, {"channel": channels, "route": routes})
+    await plane.start()
+    try:
+        for document in channels:
+            await delete_stream(plane.js, document["stream"])
+            await ensure_stream(plane.js, document)
+        yield plane
+    finally:
+        await plane.stop()
+
+
+class Wire:
+    """A caller's end of a WebSocket: gateway.call.Socket to the gateway, frames to the test."""
+
+    def __init__(self) -> None:
+        self.subprotocol: str | None = None
+        self.closed: tuple[int, str] | None = None
+        self._to_gateway: asyncio.Queue[str | bytes | ClientGone] = asyncio.Queue()
+        self._to_caller: asyncio.Queue[str] = asyncio.Queue()
+        self.is_reading = asyncio.Event()
+        self.is_reading.set()
+
+    # The gateway's side
+
+    async def accept(self, subprotocol: str | None = None, headers: Headers | None = None) -> None:
+        self.subprotocol = subprotocol
+
+    async def receive(self) -> str | bytes:
+        message = await self._to_gateway.get()
+        if isinstance(message, ClientGone):
+            raise message
+        return message
+
+    async def send(self, message: str | bytes) -> None:
+        await self.is_reading.wait()
+        assert isinstance(message, str)
+        self._to_caller.put_nowait(message)
+
+    async def close(self, code: int, reason: str = "") -> None:
+        self.closed = (code, reason)
+
+    # The caller's side
+
+    def say(self, frame: Any) -> None:
+        self._to_gateway.put_nowait(frame if isinstance(frame, str | bytes) else json.dumps(frame))
+
+    def leave(self, code: int = 1000) -> None:
+        self._to_gateway.put_nowait(ClientGone(code))
+
+    async def heard(self, type_: str | None = None) -> dict[str, Any]:
+        """Give the next frame, which must be of that type."""
+        text = await asyncio.wait_for(self._to_caller.get(), WAIT_S)
+        frame: dict[str, Any] = json.loads(text)
+        assert type_ is None or frame["type"] == type_, frame
+        return frame
+
+    async def hears_nothing(self) -> bool:
+        await asyncio.sleep(QUIET_S)
+        return self._to_caller.empty()
+
+
+class HttpExchange:
+    """A caller's end of an HTTP or SSE call."""
+
+    def __init__(self, body: bytes = b"") -> None:
+        self._parts = [body] if body else []
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.body = b""
+        self.is_ended = False
+        self._sent: asyncio.Queue[bytes] = asyncio.Queue()
+        self._gone = asyncio.Event()
+
+    async def read(self) -> bytes:
+        return self._parts.pop(0) if self._parts else b""
+
+    async def start(self, status: int, headers: Headers) -> None:
+        self.status = status
+        self.headers = {name.decode(): value.decode() for name, value in headers}
+
+    async def send(self, body: bytes, *, more: bool = True) -> None:
+        if self._gone.is_set():
+            raise ClientGone
+        self.body += body
+        self.is_ended = not more
+        self._sent.put_nowait(body)
+
+    async def gone(self) -> None:
+        await self._gone.wait()
+
+    def leave(self) -> None:
+        self._gone.set()
+
+    @property
+    def said(self) -> Any:
+        return json.loads(self.body)
+
+    async def until(self, wanted: bytes) -> bytes:
+        """Read until the text has come; give all that was sent so far."""
+        async with asyncio.timeout(WAIT_S):
+            while wanted not in self.body:
+                await self._sent.get()
+        return self.body

@@ -1,0 +1,62 @@
+"""A NATS of the tests' own, which they may kill, freeze and start again."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sysconfig
+import time
+from pathlib import Path
+
+_BINARY = Path(sysconfig.get_path("scripts")) / "nats-server"
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+class NatsServer:
+    def __init__(self, folder: Path) -> None:
+        self.port, self.mqtt_port = free_port(), free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._config = folder / "server.conf"
+        self._config.write_text(
+            f"server_name: tests\nlisten: 127.0.0.1:{self.port}\n"
+            f'jetstream {{ store_dir: "{folder}", sync_interval: 1s }}\n'
+            f"mqtt {{ listen: 127.0.0.1:{self.mqtt_port} }}\n"
+        )
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [str(_BINARY), "-c", str(self._config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        ends_at = time.monotonic() + 20
+        while time.monotonic() < ends_at:
+            try:
+                socket.create_connection(("127.0.0.1", self.mqtt_port), 0.5).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return
+        raise TimeoutError("nats-server did not start")
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(20)
+            self._process = None
+
+    def freeze(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
