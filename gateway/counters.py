@@ -79,12 +79,14 @@ class Counter:
         "label",
         "lease",
         "leased",
-        "leased_at",
         "left",
         "left_at",
         "limit",
         "low",
+        "marked",
+        "marked_at",
         "moved_at",
+        "pace",
         "pending",
         "rate",
         "reset_at",
@@ -125,7 +127,11 @@ class Counter:
         self.unit = 0.0
         """The cost last asked for."""
         self.leased = 0.0
-        self.leased_at = 0.0
+        """All that was leased and not returned; less ``lease``, it is what was spent."""
+        self.marked = 0.0
+        self.marked_at = 0.0
+        self.pace = 0.0
+        """What had been spent at an instant, and how much a second before it."""
         self.waiting = 0.0
         """Costs that wait here for the store's answer."""
         self.pending: Task[bool] | None = None
@@ -187,15 +193,24 @@ class Counter:
 
     def terms(self, cost: float, now: float) -> Terms:
         """Say what to ask of the shared bucket for this cost."""
-        spent = max(0.0, self.leased - self.lease)
-        rate = spent / max(now - self.leased_at, RATE_WINDOW_S)
+        rate = self._pace(now)
         self.unit = cost or self.unit
         return terms(cost=cost, unit=self.unit, waiting=self.waiting, held=self.lease, size=self.size, rate=rate)
+
+    def _pace(self, now: float) -> float:
+        """Say how much was lately spent a second."""
+        spent = self.leased - self.lease
+        elapsed = now - self.marked_at
+        rate = max(0.0, spent - self.marked) / max(elapsed, RATE_WINDOW_S)
+        if elapsed < LEASE_S:
+            return max(rate, self.pace)
+        self.pace, self.marked, self.marked_at = rate, spent, now
+        return rate
 
     def granted(self, asked: Terms, tokens: float, left: float, reset_s: float, now: float) -> None:
         """Take note of the store's answer."""
         self.lease += tokens
-        self.leased, self.leased_at = self.lease, now
+        self.leased += tokens
         self.left, self.left_at = left, now
         self.reset_at = now + reset_s if reset_s else None
         self.low = max(self.lease / 2, 1.5 * self.unit) if self.size * LEASE_SHARE >= 2 * self.unit else 0.0
@@ -218,9 +233,15 @@ class Counter:
         """Share again; gives what was spent alone. A quota owes that (less ``held``); a bucket refilled meanwhile."""
         spent = self.leased - self.lease
         self.is_alone = False
-        self.lease = self.leased = 0.0
+        self.lease = self.leased = self.marked = 0.0
         self.low, self.left, self.left_at, self.ask_at = 0.0, self.size, NEVER, 0.0
         return spent
+
+    def returned(self) -> float:
+        """Give up what is held of a lease; gives how much that was."""
+        held, self.lease = self.lease, 0.0
+        self.leased -= held
+        return held
 
     def remaining(self, now: float) -> float:
         """Say how much may be spent at once, as far as is known here."""

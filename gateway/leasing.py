@@ -110,7 +110,7 @@ class Leasing:
 
     def _keep(self, counter: Counter, now: float) -> None:
         if counter.is_month and counter.reset_at is not None and now >= counter.reset_at:
-            counter.lease = counter.leased = 0.0  # tokens of a month that ended
+            counter.returned()  # tokens of a month that ended: nobody wants them back
             counter.left, counter.reset_at = counter.size, None
             self._leased.discard(counter)
         elif counter.lease != counter.seen:
@@ -125,9 +125,9 @@ class Leasing:
         self._leased.discard(counter)
         if counter.is_alone or counter.lease <= 0:
             return
-        self._give(counter, counter.lease)
-        counter.left += counter.lease
-        counter.lease = counter.leased = 0.0
+        held = counter.returned()
+        counter.left += held
+        self._give(counter, held)
 
     def _give(self, counter: Counter, tokens: float) -> None:
         self.spawn(self._store.lease(counter.key, counter.rate, counter.size, NOTHING, back=tokens))

@@ -143,8 +143,7 @@ class Shared:
     def give_back(self, process: int) -> None:
         counter = self.counters[process]
         self.bucket = self.bucket.refilled(self.rate, self.size, self.now)
-        self.bucket = replace(self.bucket, tokens=min(self.size, self.bucket.tokens + counter.lease))
-        counter.lease = counter.leased = 0.0
+        self.bucket = replace(self.bucket, tokens=min(self.size, self.bucket.tokens + counter.returned()))
 
 
 @given(
