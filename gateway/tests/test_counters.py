@@ -170,8 +170,9 @@ def test_processes_exceed_a_shared_limit_by_one_lease_each_at_most(processes, am
         assert spent <= allowed + over + NEAR
 
 
-@given(st.datetimes(datetime(1971, 1, 1), datetime(2400, 1, 1), timezones=st.just(UTC)))
-def test_a_month_ends_when_the_calendar_says_so(instant):
+@given(st.integers(31_536_000, 13_569_465_600))
+def test_a_month_ends_when_the_calendar_says_so(unix_s):
+    instant = datetime.fromtimestamp(unix_s, UTC)
     ends = datetime.fromtimestamp(month_ends_at(instant.timestamp()), UTC)
     days = calendar.monthrange(instant.year, instant.month)[1]
     midnight = instant.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
