@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -75,12 +75,17 @@ class StreamMissing(LookupError):
     """The stream does not exist, or JetStream is not serving."""
 
 
+class _LinkLost(Exception):
+    """The link on which it was asked is gone: there will be no answer."""
+
+
 @dataclass(slots=True, eq=False)
 class _Question:
     answered: asyncio.Future[list[Msg]]
     ends_at: float
-    messages: list[Msg]
+    link: int
     is_batch: bool
+    messages: list[Msg] = field(default_factory=list)
 
 
 class EventLog:
@@ -141,13 +146,16 @@ class EventLog:
         """
         if message_id is not None:
             headers = {**headers, "Nats-Msg-Id": message_id}
-        answers = await self._ask_making_stream(channel, lambda: self._ask(subject, data, dict(headers)))
+        is_repeatable = message_id is not None
+        answers = await self._ask_making_stream(
+            channel, lambda: self._ask(subject, data, dict(headers), is_repeatable=is_repeatable)
+        )
         return _stored(answers[0].data)
 
     async def store(self, subject: str, data: bytes) -> None:
         """Store a message of our own on a stream that exists, such as a dead letter."""
         try:
-            answers = await self._ask(subject, data, None)
+            answers = await self._ask(subject, data, is_repeatable=False)
         except StreamMissing:
             raise _away() from None
         _stored(answers[0].data)
@@ -210,19 +218,19 @@ class EventLog:
         return Extent(first, last, began_at)
 
     async def _info(self, channel: Channel) -> list[Msg]:
-        answers = await self._ask(f"$JS.API.STREAM.INFO.{channel.stream}", b"", None)
+        answers = await self._ask(f"$JS.API.STREAM.INFO.{channel.stream}", b"")
         error = orjson.loads(answers[0].data).get("error")
         if error is None:
             return answers
         if error.get("err_code") == _NO_SUCH_STREAM:
             raise StreamMissing
-        raise _refusal(error)
+        raise refusal(error)
 
     async def _direct_get(self, channel: Channel, question: Mapping[str, Any]) -> list[Msg]:
         subject = f"$JS.API.DIRECT.GET.{channel.stream}"
         body = orjson.dumps(question)
         is_batch = "batch" in question
-        return await self._ask_making_stream(channel, lambda: self._ask(subject, body, None, is_batch=is_batch))
+        return await self._ask_making_stream(channel, lambda: self._ask(subject, body, is_batch=is_batch))
 
     async def _ask_making_stream(self, channel: Channel, ask: Callable[[], Awaitable[list[Msg]]]) -> list[Msg]:
         """Ask; where the channel's stream is missing, as on a store that was emptied, make it and ask once more."""
@@ -238,25 +246,46 @@ class EventLog:
             raise _away() from error
 
     async def _ask(
-        self, subject: str, data: bytes, headers: dict[str, str] | None, *, is_batch: bool = False
+        self,
+        subject: str,
+        data: bytes,
+        headers: dict[str, str] | None = None,
+        *,
+        is_batch: bool = False,
+        is_repeatable: bool = True,
     ) -> list[Msg]:
+        """Ask and wait for the answer; what may be repeated is asked again when the link was lost meanwhile."""
         ends_at = time.monotonic() + DEADLINE_S
         if ends_at - DEADLINE_S - self._unanswered_at < BREAKER_S:
             raise _away()
-        if not self._client.is_connected:
-            await self._wait_for_link(ends_at)
+        while True:
+            if not self._client.is_connected:
+                await self._wait_for_link(ends_at)
+            try:
+                return await self._ask_once(subject, data, headers, ends_at, is_batch)
+            except _LinkLost:
+                if not is_repeatable:
+                    raise _away() from None
+            except MaxPayloadError:
+                raise Refused(Reason.TOO_LARGE, "The event is larger than the log takes.") from None
+            except NatsError as error:
+                raise _away() from error
+
+    async def _ask_once(
+        self, subject: str, data: bytes, headers: dict[str, str] | None, ends_at: float, is_batch: bool
+    ) -> list[Msg]:
         number = str(next(self._numbers))
-        question = _Question(asyncio.get_running_loop().create_future(), ends_at, [], is_batch)
-        self._open[number] = question
+        answered: asyncio.Future[list[Msg]] = asyncio.get_running_loop().create_future()
+        self._open[number] = _Question(answered, ends_at, self._link, is_batch)
         try:
             await self._client.publish(subject, data, reply=f"{self._inbox}.{number}", headers=headers)
-            return await question.answered
-        except MaxPayloadError:
-            raise Refused(Reason.TOO_LARGE, "The event is larger than the log takes.") from None
-        except NatsError as error:
-            raise _away() from error
+            return await answered
         finally:
             self._open.pop(number, None)
+
+    @property
+    def _link(self) -> int:
+        return int(self._client.stats["reconnects"])
 
     async def _wait_for_link(self, ends_at: float) -> None:
         """Wait for NATS rather than fill its buffer: what is sent late would be stored after we said no."""
@@ -289,23 +318,27 @@ class EventLog:
             self._expire(time.monotonic())
 
     def _expire(self, now: float) -> None:
-        """Fail what is overdue. Questions lie in the order of their ends."""
+        """Fail what is overdue, and what was asked on a link that is gone. Questions lie in the order of their ends."""
+        link = self._link
         for question in list(self._open.values()):
-            if question.ends_at > now:
+            is_overdue = question.ends_at <= now
+            if not is_overdue and question.link == link:
                 return
             if not question.answered.done():
-                self._unanswered_at = time.monotonic()
-                question.answered.set_exception(_away())
+                if is_overdue:
+                    self._unanswered_at = time.monotonic()
+                question.answered.set_exception(_away() if is_overdue else _LinkLost())
 
 
 def _stored(answer: bytes) -> Stored:
     said = orjson.loads(answer)
     if "error" in said:
-        raise _refusal(said["error"])
+        raise refusal(said["error"])
     return Stored(said["seq"], said.get("duplicate", False))
 
 
-def _refusal(error: Mapping[str, Any]) -> Refused:
+def refusal(error: Mapping[str, Any]) -> Refused:
+    """Say an error of JetStream as a refusal of ours."""
     code = error.get("err_code")
     logger.warning("log: JetStream says %s", error)
     if code in _FULL or "no space" in str(error.get("description")):
