@@ -1,0 +1,50 @@
+"""docs/limits.md gives the numbers and names of the code."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from gateway import counters, leases, leasing, limit, limit_fields, open_slots
+from gateway.snapshot import Limit, Metric
+
+PAGE = (Path(__file__).parent.parent / "docs" / "limits.md").read_text()
+TEXT = " ".join(PAGE.split())
+
+
+@pytest.mark.parametrize("name", [metric.value for metric in Metric])
+def test_every_metric_is_explained(name):
+    assert f"`{name}`" in PAGE
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Limit)])
+def test_every_field_of_a_limit_is_explained(name):
+    assert f"| `{name}` |" in PAGE
+
+
+@pytest.mark.parametrize(("said", "value"), [
+    ("the last {} s would have used", counters.LEASE_S),
+    ("at most **{} % of the burst**", counters.LEASE_SHARE * 100),
+    ("a burst below {} (of single", 2 / counters.LEASE_SHARE),
+    ("asked again after {} ms at the soonest", counters.PROBE_S * 1000),
+    ("What lies idle for {} s is returned", leasing.IDLE_S),
+    ("The longest wait is {} s", limit.DELAY_MAX_S),
+    ("and {} s for a request", limit.DELAY_REQUEST_MAX_S),
+    ("a lease of {} s that", leases.SLOT_S),
+    ("its process renews every {} s", open_slots.BEAT_S),
+    ("told to come back in {} s", open_slots.RETRY_S),
+    ("left alone for {} s at a time", leases.PAUSE_S),
+    ("A month's `w` is {}.", limit_fields.MONTH_S),
+])  # fmt: skip
+def test_every_number_is_that_of_the_code(said, value):
+    assert said.format(f"{value:.12g}") in TEXT
+
+
+def test_defaults_are_those_of_the_code():
+    limit_left_out = Limit(Metric.REQUESTS, 1, 1.0)
+    for name in ("scope", "exceed", "mode", "close_at", "fail"):
+        row = next(line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |"))
+        default = getattr(limit_left_out, name)
+        assert row.split("|")[-2].strip() in (f"`{default}`", f"{default}")
