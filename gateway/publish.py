@@ -129,6 +129,8 @@ def channel_for(plane: Plane, call: Call, address: str, verb: Verb) -> tuple[Cha
     if not is_routed_to(call, address):
         require(call.who, Right(verb, address))
     try:
+        if "{" in address:
+            raise AddressError("the parameters of an address are filled in before it is used")
         subject = subject_of(address)
     except AddressError as error:
         raise Refused(Reason.INVALID_REQUEST, f"{error}.", cause="invalid-address") from None
