@@ -1,0 +1,28 @@
+"""What must not go to production: found by `manage.py check --deploy`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, register
+
+SECRET_MIN_CHARS = 32
+
+
+def register_all() -> None:
+    """Register every check of the project."""
+    register(check_exposure, Tags.security, deploy=True)
+
+
+def check_exposure(app_configs: Any, **options: Any) -> list[CheckMessage]:
+    """Refuse debugging pages, open hosts and weak secrets."""
+    found: list[CheckMessage] = []
+    if settings.DEBUG:
+        found.append(Error("DEBUG is on.", hint="Unset DEBUG.", id="apimgmt.E001"))
+    if "*" in settings.ALLOWED_HOSTS:
+        found.append(Error("ALLOWED_HOSTS allows every host.", hint="Name your hosts.", id="apimgmt.E002"))
+    for name in ("SECRET_KEY", "KEY_PEPPER"):
+        if len(getattr(settings, name)) < SECRET_MIN_CHARS:
+            found.append(Error(f"{name} is shorter than {SECRET_MIN_CHARS} characters.", id="apimgmt.E003"))
+    return found

@@ -1,0 +1,106 @@
+"""Typed readers of the environment, and what each setting means. Free of Django: every process starts with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from ipaddress import ip_network
+from pathlib import Path
+from typing import cast
+
+from apimgmt.secret_store import load_or_make
+from gateway.config import Config, Network
+
+TRUE = frozenset({"1", "true", "yes", "on"})
+FALSE = frozenset({"", "0", "false", "no", "off"})
+
+
+class InvalidSetting(ValueError):
+    """A variable of the environment does not say what it should; the text names it and what is expected."""
+
+
+def text(name: str, default: str = "") -> str:
+    """Read a text."""
+    return os.environ.get(name, default)
+
+
+def number(name: str, default: int) -> int:
+    """Read a whole number."""
+    value = os.environ.get(name, "")
+    try:
+        return int(value) if value else default
+    except ValueError:
+        raise InvalidSetting(f"{name} is {value!r}; it must be a whole number.") from None
+
+
+def flag(name: str, *, default: bool = False) -> bool:
+    """Read yes or no."""
+    value = os.environ.get(name)
+    if value is None:
+        return default
+    if value.lower() in TRUE | FALSE:
+        return value.lower() in TRUE
+    raise InvalidSetting(f"{name} is {value!r}; it must be one of 1, 0, true, false, yes, no, on, off.")
+
+
+def names(name: str, default: str = "") -> list[str]:
+    """Read a comma-separated list."""
+    return [part.strip() for part in os.environ.get(name, default).split(",") if part.strip()]
+
+
+def networks(name: str) -> tuple[Network, ...]:
+    """Read a comma-separated list of networks in CIDR notation."""
+    try:
+        return tuple(ip_network(part, strict=False) for part in names(name))
+    except ValueError as error:
+        raise InvalidSetting(f"{name}: {error}.") from None
+
+
+def data_dir() -> Path:
+    """Give the folder of everything that must outlive a restart (``DATA_DIR``, ``var`` unless said)."""
+    return Path(text("DATA_DIR", "var")).absolute()
+
+
+def engine_url(name: str) -> str:
+    """Give an engine's URL: from the environment, else of the embedded engine that a running ``up`` started here."""
+    if url := text(name):
+        return url
+    try:
+        return cast("str", json.loads((data_dir() / "engines.json").read_text()).get(name, ""))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return ""
+
+
+def secret(name: str) -> str:
+    """Give a secret: from the environment, else the one made once for this data directory."""
+    return text(name) or load_or_make(data_dir())[name.lower()]
+
+
+def public_url() -> str:
+    """Give the address that callers see, without a closing slash (``PUBLIC_URL``)."""
+    host, port = text("HOST", "127.0.0.1"), number("PORT", 8000)
+    host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
+    return text("PUBLIC_URL", f"http://{f'[{host}]' if ':' in host else host}:{port}").rstrip("/")
+
+
+def gateway_config(kind: str, number_: int = 1) -> Config:
+    """Give a data-plane process its settings. Raises InvalidSetting, also where no NATS or Redis is named."""
+    for engine in ("NATS_URL", "REDIS_URL"):
+        if not engine_url(engine):
+            raise InvalidSetting(f"{engine} is not set, and no `manage.py up` runs with DATA_DIR={data_dir()}.")
+    return Config(
+        process=f"{kind}-{number_}-{secrets.token_hex(3)}",
+        kind=kind,
+        data_dir=data_dir(),
+        nats_url=engine_url("NATS_URL"),
+        redis_url=engine_url("REDIS_URL"),
+        key_pepper=secret("KEY_PEPPER").encode(),
+        secret_key=secret("SECRET_KEY").encode(),
+        public_url=public_url(),
+        host=text("HOST", "127.0.0.1"),
+        port=number("PORT", 8000),
+        trusted_proxies=networks("TRUSTED_PROXIES"),
+        outbound_allowed_networks=networks("OUTBOUND_ALLOWED_NETWORKS"),
+        drain_s=number("DRAIN_S", 30),
+    )

@@ -1,0 +1,65 @@
+"""Change: one thing that was done to the configuration, by whom, and what it was before and after. Never altered."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, NoReturn, Self
+
+from django.db import models
+
+
+class Action(models.TextChoices):
+    """What was done."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    DELETED = "deleted"
+
+
+class ChangeQuerySet(models.QuerySet["Change"]):
+    """Reads of changes."""
+
+    def unpublished(self) -> Self:
+        """Those that the data plane has not been told of, in order."""
+        return self.filter(published_at=None).order_by("id")
+
+    def as_of(self, instant: datetime) -> Self:
+        """Those made until an instant, in order."""
+        return self.filter(at__lte=instant).order_by("id")
+
+
+class Change(models.Model):
+    """One change. ``before`` and ``after`` are snapshot documents; None where there was, or is, nothing."""
+
+    at = models.DateTimeField(auto_now_add=True, db_index=True)
+    actor = models.CharField(max_length=150)
+    kind = models.CharField(max_length=20)
+    name = models.CharField(max_length=255)
+    action = models.CharField(max_length=10, choices=Action)
+    before = models.JSONField(null=True)
+    after = models.JSONField(null=True)
+    note = models.CharField(max_length=300, blank=True)
+    published_at = models.DateTimeField(null=True, db_index=True)
+
+    objects = ChangeQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-id",)
+        indexes = (models.Index(fields=("kind", "name")),)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name} {self.action}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Append; a change that is there stays as it is."""
+        if self.pk is not None:
+            _immutable()
+        super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse: the log is the history."""
+        _immutable()
+
+
+def _immutable() -> NoReturn:
+    raise TypeError("A change is never altered or deleted.")

@@ -1,0 +1,58 @@
+"""Real embedded engines for the tests that need them."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+# Settings read these at import, before any fixture: tests never touch the data directory of a product that runs here.
+os.environ["DATA_DIR"] = tempfile.mkdtemp(prefix="apimgmt-tests-")
+for _name in ("DATABASE_URL", "REDIS_URL", "NATS_URL"):
+    os.environ.pop(_name, None)
+os.environ.setdefault("SECRET_KEY", "only-for-tests-" + "x" * 40)
+os.environ.setdefault("KEY_PEPPER", "only-for-tests")
+
+START_TIMEOUT_S = 10
+
+
+@contextlib.contextmanager
+def running(engine):
+    """Run an engine until the block is left."""
+    process = subprocess.Popen(engine.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        ends_at = time.monotonic() + START_TIMEOUT_S
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", engine.port), timeout=1):
+                break
+            assert process.poll() is None, f"{engine.name} ended with {process.returncode}"
+            assert time.monotonic() < ends_at, f"{engine.name} does not listen"
+            time.sleep(0.02)
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory):
+    """Give the URL of a real Valkey."""
+    from apimgmt import engines
+
+    engine = engines.redis(tmp_path_factory.mktemp("valkey"), engines.free_port(), "test-password")
+    with running(engine):
+        yield engine.url
+
+
+@pytest.fixture(scope="session")
+def nats_url(tmp_path_factory):
+    """Give the URL of a real NATS with JetStream."""
+    from apimgmt import engines
+
+    engine = engines.nats(Path(tmp_path_factory.mktemp("nats")), engines.free_port(), "user", "test-password", "1s")
+    with running(engine):
+        yield engine.url

@@ -1,0 +1,1 @@
+"""Who calls: consumers, and the tiers that say how much they may."""

@@ -1,0 +1,76 @@
+"""Limits as people write them: checked, with what was left out filled in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.core.exceptions import ValidationError
+
+from gateway.documents import Metric
+
+AMOUNT_MAX = 10**15
+PER_MAX_S = 366 * 24 * 3600
+WHILE_OPEN = (Metric.OPEN_CONNECTIONS, Metric.OPEN_JOBS)
+SCOPES = ("consumer", "key", "connection", "ip")
+EXCEEDS = ("reject", "delay", "close")
+MODES = ("enforce", "shadow")
+FAILS = ("open", "closed")
+FIELDS = ("metric", "amount", "per", "burst", "scope", "exceed", "mode", "close_at", "fail")
+LIMITS_MAX = 50
+
+
+def cleaned(limits: Any, field: str = "limits") -> list[dict[str, Any]]:
+    """Give the limits whole. Raises ValidationError that names the field of the first fault."""
+    if not isinstance(limits, Sequence) or isinstance(limits, str | bytes):
+        raise ValidationError({field: "Limits are a list."})
+    if len(limits) > LIMITS_MAX:
+        raise ValidationError({field: f"At most {LIMITS_MAX} limits."})
+    return [_limit(limit, f"{field}[{number}]") for number, limit in enumerate(limits)]
+
+
+def _limit(limit: Any, at: str) -> dict[str, Any]:
+    if not isinstance(limit, Mapping):
+        raise ValidationError({at: "A limit is an object."})
+    for name in limit:
+        if name not in FIELDS:
+            raise ValidationError({f"{at}.{name}": f"Unknown field; a limit has {', '.join(FIELDS)}."})
+    metric = _one_of(limit, "metric", tuple(Metric), at)
+    amount = _positive(limit.get("amount"), f"{at}.amount", AMOUNT_MAX)
+    return {
+        "metric": str(metric),
+        "amount": amount,
+        "per": _per(limit.get("per"), str(metric), f"{at}.per"),
+        "burst": _positive(limit.get("burst") or amount, f"{at}.burst", AMOUNT_MAX),
+        "scope": _one_of(limit, "scope", SCOPES, at, "consumer"),
+        "exceed": _one_of(limit, "exceed", EXCEEDS, at, "reject"),
+        "mode": _one_of(limit, "mode", MODES, at, "enforce"),
+        "close_at": _positive(limit.get("close_at") or 20, f"{at}.close_at", 10**6),
+        "fail": _one_of(limit, "fail", FAILS, at, "open"),
+    }
+
+
+def _per(per: Any, metric: str, at: str) -> float | int | str | None:
+    if metric in WHILE_OPEN:
+        if per is not None:
+            raise ValidationError({at: f"{metric} counts what is open: leave `per` out."})
+        return None
+    if per == "month":
+        return "month"
+    return _positive(per, at, PER_MAX_S)
+
+
+def _positive(value: Any, at: str, most: float) -> float | int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        raise ValidationError({at: "Must be a number greater than 0."})
+    if value > most:
+        raise ValidationError({at: f"Must be at most {most}."})
+    return int(value) if float(value).is_integer() else value
+
+
+def _one_of(limit: Mapping[str, Any], name: str, allowed: Sequence[str], at: str, default: str | None = None) -> str:
+    value = limit.get(name) or default
+    if value not in allowed:
+        raise ValidationError({f"{at}.{name}": f"Must be one of {', '.join(allowed)}."})
+    return str(value)

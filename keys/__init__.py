@@ -1,0 +1,1 @@
+"""How consumers prove themselves: API keys, issued, rotated and revoked."""

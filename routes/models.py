@@ -1,0 +1,47 @@
+"""Route: a path that may be called, what handles it, and its policies in order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+
+from consumers.models import name_validator
+
+
+class RouteProtocol(models.TextChoices):
+    """How a route is called."""
+
+    HTTP = "http", "HTTP"
+    SSE = "sse", "SSE"
+    WEBSOCKET = "websocket", "WebSocket"
+
+
+class Route(models.Model):
+    """What may be called. ``handler`` and ``policies`` have the shapes of docs/configuration.md."""
+
+    name = models.CharField(max_length=100, unique=True, validators=[name_validator])
+    path = models.CharField(max_length=1000)
+    methods = models.JSONField(default=list, blank=True)
+    protocol = models.CharField(max_length=10, choices=RouteProtocol, default=RouteProtocol.HTTP)
+    handler = models.JSONField()
+    policies = models.JSONField(default=list, blank=True)
+    reserved_override = models.BooleanField(default=False)
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def document(self) -> dict[str, Any]:
+        """Say how it stands, for the snapshot."""
+        return {
+            "name": self.name,
+            "path": self.path,
+            "methods": self.methods,
+            "protocol": self.protocol,
+            "handler": self.handler,
+            "policies": self.policies,
+            "reserved_override": self.reserved_override,
+        }
