@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from gateway.call import Principal
 from gateway.counters import MONTH, Counter, Flood
@@ -12,8 +13,11 @@ from gateway.snapshot import Limit, Metric
 Spending = tuple[Counter, float]
 Counters = tuple[Counter, ...]
 
-HELD = (Metric.OPEN_CONNECTIONS, Metric.OPEN_JOBS)
-"""Counted while open, not spent."""
+SPENT = (
+    Metric.REQUESTS, Metric.CONNECTIONS, Metric.MESSAGES_IN, Metric.MESSAGES_OUT, Metric.BYTES_IN, Metric.BYTES_OUT,
+    Metric.TOKENS_IN, Metric.TOKENS_OUT,
+)  # fmt: skip
+"""Metrics that are spent; the others are counted while open."""
 
 
 def scope_id(principal: Principal, ip: str, limit: Limit) -> str:
@@ -30,14 +34,14 @@ def bucket_key(scope: str, name: str, limit: Limit) -> str:
 class Plan:
     """The counters of one principal at one address that outlive a call."""
 
-    __slots__ = ("by_metric", "connection", "ip", "limits", "open", "policy", "used_at")
+    __slots__ = ("by_metric", "connection", "ip", "limits", "open", "spent", "told", "used_at")
 
     def __init__(self, principal: Principal, ip: str, counter: Callable[[Limit, str, str], Counter]) -> None:
         self.limits = principal.limits
         self.ip = ip
         self.used_at = 0.0
-        self.policy: dict[bool, bytes] = {}
-        """The ``RateLimit-Policy`` field, made once."""
+        self.told: dict[bool, Any] = {}
+        """How its limits are told in headers, made once (see ``gateway/limit_fields.py``)."""
         self.by_metric: dict[Metric, list[Counter]] = {}
         self.open: list[tuple[Limit, str]] = []
         """Limits of open connections, and the store's key of each."""
@@ -47,13 +51,23 @@ class Plan:
             name = scope_id(principal, ip, limit)
             if limit.metric is Metric.OPEN_CONNECTIONS:
                 self.open.append((limit, f"open:{{{limit.scope}:{name}}}:{limit.metric.value}"))
-            elif limit.metric in HELD:
+            elif limit.metric not in SPENT:
                 continue
             elif limit.scope == "connection":
                 self.connection.append(limit)
             else:
                 key = bucket_key(limit.scope, name, limit)
                 self.by_metric.setdefault(limit.metric, []).append(counter(limit, key, principal.consumer))
+
+        self.spent = self.with_own({})
+        """The counters by metric, in the order of ``SPENT``."""
+
+    def with_own(self, own: dict[Limit, Counter]) -> tuple[Counters, ...]:
+        """Give the counters by metric, with those of one connection."""
+        return tuple(
+            (*self.by_metric.get(metric, ()), *(counter for limit, counter in own.items() if limit.metric is metric))
+            for metric in SPENT
+        )
 
     def shared(self) -> Iterator[Counter]:
         """Give all counters that other processes share."""
@@ -92,10 +106,10 @@ class Budget:
         self.open = plan.open
         own = {limit: self._own.get(limit) or Counter(limit, "", consumer) for limit in plan.connection}
         self._own = own
-        for metric in Metric:
-            if metric not in HELD:
-                mine = [counter for limit, counter in own.items() if limit.metric is metric]
-                setattr(self, metric.value, (*plan.by_metric.get(metric, ()), *mine))
+        (
+            self.requests, self.connections, self.messages_in, self.messages_out, self.bytes_in, self.bytes_out,
+            self.tokens_in, self.tokens_out,
+        ) = plan.spent if not own else plan.with_own(own)  # fmt: skip
 
     def of(self, metric: Metric) -> Counters:
         """Give the counters of a metric."""

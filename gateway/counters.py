@@ -243,16 +243,17 @@ class Counter:
         self.leased -= held
         return held
 
-    def remaining(self, now: float) -> float:
-        """Say how much may be spent at once, as far as is known here."""
-        own = self.size - max(0.0, self.full_at - now) * self.rate if self.rate else self.size
-        return max(0.0, min(own, self.size, self.lease + self.left_now(now)))
-
-    def reset_s(self, now: float) -> float:
-        """Say in how many seconds all of it may be spent again."""
-        if self.is_month:
-            return max(0.0, self.reset_at - now) if self.reset_at is not None else 0.0
-        return (self.size - self.remaining(now)) * self.interval_s
+    def state(self, now: float) -> tuple[float, float]:
+        """Say how much may be spent at once, as far as is known here, and in how many seconds all of it may."""
+        remaining = self.lease + self.left
+        if not self.rate:
+            reset_s = self.reset_at - now if self.reset_at is not None else 0.0
+            return min(max(0.0, remaining), self.size), max(0.0, reset_s)
+        if self.left_at != NEVER:
+            remaining += self.rate * (now - self.left_at)
+        own = self.size - self.rate * (self.full_at - now) if self.full_at > now else self.size
+        remaining = max(0.0, min(own, remaining))
+        return remaining, (self.size - remaining) * self.interval_s
 
 
 class Flood:

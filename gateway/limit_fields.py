@@ -6,9 +6,9 @@ Structured fields (RFC 9651) of draft-ietf-httpapi-ratelimit-headers: a list of 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
+from math import ceil, floor
 from typing import Any
 
 from gateway.budget import Plan
@@ -30,26 +30,46 @@ MONTH_S = 31 * 86_400
 INTEGER_MAX = 999_999_999_999_999
 """The largest integer that a structured field can carry."""
 
+NEARLY = 1e-6
+"""Rounding of instants must not hide a token."""
+
 Count = Callable[[str], int]
+
+
+class Told:
+    """The limits of one plan that one kind of call is told of: what never changes, and where to look up what does."""
+
+    __slots__ = ("counters", "open", "policy")
+
+    def __init__(self, plan: Plan, is_http: bool) -> None:
+        counters = [*_counters(plan, is_http)]
+        opened = [] if is_http else [(limit, key) for limit, key in plan.open if limit.mode != "shadow"]
+        limits = [*(counter.limit for counter in counters), *(limit for limit, _ in opened)]
+        self.policy = ", ".join(map(_policy, limits)).encode()
+        self.counters = [(f'"{counter.limit.name}";r=', counter) for counter in counters]
+        self.open = [(f'"{limit.name}";r=', _integer(limit.amount), key) for limit, key in opened]
+
+    def state(self, open_now: Count, now: float) -> bytes:
+        """Give the value of ``RateLimit``."""
+        state = []
+        for head, counter in self.counters:
+            remaining, reset_s = counter.state(now)
+            if counter.is_month and not reset_s:
+                reset_s = _month_left_s()
+            state.append(f"{head}{min(INTEGER_MAX, int(remaining + NEARLY))};t={ceil(reset_s)}")
+        state += [f"{head}{max(0, amount - open_now(key))}" for head, amount, key in self.open]
+        return ", ".join(state).encode()
 
 
 def fields(plan: Plan, protocol: Protocol, open_now: Count, now: float) -> Headers:
     """Give both fields for a call of this protocol; none where no limit applies. Shadow limits are not told."""
     is_http = protocol is Protocol.HTTP
-    policy = plan.policy.get(is_http)
-    if policy is None:
-        policy = plan.policy[is_http] = ", ".join(_policies(plan, is_http)).encode()
-    if not policy:
+    told = plan.told.get(is_http)
+    if told is None:
+        told = plan.told[is_http] = Told(plan, is_http)
+    if not told.policy:
         return []
-    state = [
-        f'"{counter.limit.name}";r={_integer(counter.remaining(now))};t={math.ceil(_reset_s(counter, now))}'
-        for counter in _counters(plan, is_http)
-    ]
-    if not is_http:
-        state += [
-            f'"{limit.name}";r={max(0, _integer(limit.amount) - open_now(key))}' for limit, key in _open_limits(plan)
-        ]
-    return [(b"ratelimit-policy", policy), (b"ratelimit", ", ".join(state).encode())]
+    return [(b"ratelimit-policy", told.policy), (b"ratelimit", told.state(open_now, now))]
 
 
 def facts(plan: Plan, open_now: Count, now: float) -> list[dict[str, Any]]:
@@ -67,9 +87,11 @@ def _fact(
     if limit.scope == "ip" and not ip:
         pass
     elif counter is not None:
-        remaining, reset_s = math.floor(counter.remaining(now)), round(_reset_s(counter, now), 3)
+        left, reset_s = counter.state(now)
+        remaining = int(left + NEARLY)
+        reset_s = round(_month_left_s() if counter.is_month and not reset_s else reset_s, 3)
     elif limit in opened:
-        remaining = max(0, math.floor(limit.amount) - open_now(opened[limit]))
+        remaining = max(0, floor(limit.amount) - open_now(opened[limit]))
     return {
         "name": limit.name,
         "metric": limit.metric.value,
@@ -91,18 +113,6 @@ def _counters(plan: Plan, is_http: bool) -> Iterator[Counter]:
                 yield counter
 
 
-def _open_limits(plan: Plan) -> Iterator[tuple[Limit, str]]:
-    return ((limit, key) for limit, key in plan.open if limit.mode != "shadow")
-
-
-def _policies(plan: Plan, is_http: bool) -> Iterator[str]:
-    for counter in _counters(plan, is_http):
-        yield _policy(counter.limit)
-    if not is_http:
-        for limit, _ in _open_limits(plan):
-            yield _policy(limit)
-
-
 def _policy(limit: Limit) -> str:
     text = f'"{limit.name}";q={_integer(limit.amount)}'
     if limit.per is not None:
@@ -112,11 +122,11 @@ def _policy(limit: Limit) -> str:
     return text
 
 
-def _reset_s(counter: Counter, now: float) -> float:
-    if counter.is_month and counter.reset_at is None:
-        return month_ends_at(time.time()) - time.time()
-    return counter.reset_s(now)
+def _month_left_s() -> float:
+    """Say how long the month still lasts, by our clock: nobody asked the store yet. It is told, nothing rests on it."""
+    now = time.time()
+    return month_ends_at(now) - now
 
 
 def _integer(amount: float) -> int:
-    return min(INTEGER_MAX, math.floor(amount))
+    return min(INTEGER_MAX, floor(amount))

@@ -93,9 +93,9 @@ def test_what_one_limit_refuses_costs_the_other_nothing(size, other_size, steps)
     one, other, now = alone(size), alone(other_size, 10.0), 1000.0
     for pause, cost in steps:
         now += pause
-        before = [(counter.remaining(now), counter.lease) for counter in (one, other)]
+        before = [(counter.state(now)[0], counter.lease) for counter in (one, other)]
         if not spend((one, other), cost, now):
-            after = [(counter.remaining(now), counter.lease) for counter in (one, other)]
+            after = [(counter.state(now)[0], counter.lease) for counter in (one, other)]
             assert after == [pytest.approx(pair, abs=NEAR) for pair in before]
 
 
