@@ -14,6 +14,7 @@ from gateway.call import Call, Headers, Reply
 from gateway.catch_up import EARLIEST
 from gateway.cloudevents import binary_attributes, structured
 from gateway.event import JSON_TYPE
+from gateway.protocols.sse import HEADERS as STREAM_HEADERS
 from gateway.protocols.sse import EventStream, Position
 from gateway.protocols.websocket import StreamConnection
 from gateway.publish import Publication, publish, publish_all
@@ -45,6 +46,10 @@ async def events(plane: Plane, call: Call) -> Reply:
     if not addresses or len(addresses) > CHANNELS_MAX:
         raise Refused(Reason.INVALID_REQUEST, f"Name 1 to {CHANNELS_MAX} channels as `?channel=`.")
     selections = [select(plane, call, address) for address in addresses]
+    if call.method == "HEAD":
+        await call.peer.start(200, STREAM_HEADERS)
+        await call.peer.send(b"", more=False)
+        return Reply(status=200)
     return await EventStream(plane, call, selections, _start(call, query, len(selections))).serve()
 
 

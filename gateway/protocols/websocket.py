@@ -116,7 +116,8 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
             self._ending.set_result(refused)
 
     def _choose_subprotocol(self) -> str | None:
-        offered = [part.strip() for part in (self._call.header(b"sec-websocket-protocol") or "").split(",")]
+        headers = [value for name, value in self._call.headers if name == b"sec-websocket-protocol"]
+        offered = [part.strip() for part in b",".join(headers).decode("latin-1").split(",")]
         self._is_cloudevents = CLOUDEVENTS in offered
         return CLOUDEVENTS if self._is_cloudevents else BEARER if BEARER in offered else None
 

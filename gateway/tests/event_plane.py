@@ -16,6 +16,7 @@ from gateway.call import Call, ClientGone, Headers, Protocol
 from gateway.config import Config
 from gateway.connections import Connections
 from gateway.credentials import from_text, new_key
+from gateway.handlers import channel as channel_handlers
 from gateway.hub import Hub
 from gateway.limit import Limiter
 from gateway.log import EventLog
@@ -23,6 +24,7 @@ from gateway.nats_link import connect, ensure_infrastructure
 from gateway.snapshot import Snapshot
 from gateway.streams import delete_stream, ensure_stream
 from gateway.subjects import Template, stream_of
+from gateway.usage import Usage
 
 PEPPER = b"pepper of the tests"
 WAIT_S = 20.0
@@ -65,6 +67,12 @@ class EventPlane:
         self.limiter = Limiter(self.redis, owner=config.process)
         self.connections = Connections(self.snapshot)
         self.draining = False
+        self.handlers = {
+            "stream": channel_handlers.stream,
+            "events": channel_handlers.events,
+            "publish": channel_handlers.publish_events,
+            "history": channel_handlers.history,
+        }
 
     @staticmethod
     def _key_document(consumer: str, key: Any) -> dict[str, Any]:
@@ -75,6 +83,7 @@ class EventPlane:
         await ensure_infrastructure(self.js)
         self.log = EventLog(self.nats, self.js)
         self.hub = Hub(self.nats, self.log, self.snapshot)
+        self.usage = Usage(self.config, self.connections, self.js)
         await self.log.start()
         await self.hub.start()
 
