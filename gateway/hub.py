@@ -247,7 +247,7 @@ class Hub:
         await asyncio.gather(*self._at_work, return_exceptions=True)
 
     def listen(self, subject: str, deliver: Deliver) -> Listening:
-        """Hear live events of a subject filter, which may span channels, from about now on. ``deliver`` returns at once."""
+        """Hear live events of a subject filter, which may span channels, from now on. ``deliver`` returns at once."""
         listening = Listening(deliver)
         self._in_background(self._join(subject, listening).open())
         return listening

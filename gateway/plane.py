@@ -27,6 +27,7 @@ from gateway.snapshot import Snapshot
 from gateway.snapshot_feed import SnapshotFeed
 from gateway.upstream_client import UpstreamClient
 from gateway.usage import Usage
+from gateway.validation import Validators
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class Plane:
         self.usage = Usage(config, self.connections, js)
         self.log = EventLog(client, js)
         self.hub = Hub(client, self.log, self.snapshot)
+        self.validators = Validators()
         self.upstreams = UpstreamClient(config)
         self.draining = False
         self._feed = SnapshotFeed(client, self.snapshot)

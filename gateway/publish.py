@@ -22,7 +22,7 @@ from gateway.nats_link import DEAD_SUBJECT
 from gateway.refusals import Reason, Refused
 from gateway.snapshot import Channel
 from gateway.subjects import AddressError, subject_of
-from gateway.validation import Validators, fail, parse
+from gateway.validation import fail, parse
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -37,7 +37,6 @@ UNREAD: Any = object()
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _ATTRIBUTE_NAME = re.compile(r"[a-z0-9]{1,20}")
 _CONSUMERS = "/consumers/"
-_validators = Validators()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +175,7 @@ def _validate(plane: Plane, channel: Channel, publication: Publication) -> None:
         value = parse(
             publication.data, depth_max=plane.config.json_depth_max, digits_max=plane.config.number_digits_max
         )
-    _validators.check(channel.schema, value)
+    plane.validators.check(channel.schema, value)
 
 
 def _headers(call: Call, publication: Publication) -> dict[str, str]:

@@ -25,6 +25,7 @@ from gateway.snapshot import Snapshot
 from gateway.streams import delete_stream, ensure_stream
 from gateway.subjects import Template, stream_of
 from gateway.usage import Usage
+from gateway.validation import Validators
 
 PEPPER = b"pepper of the tests"
 WAIT_S = 20.0
@@ -66,6 +67,7 @@ class EventPlane:
         self.failed_keys = FailedKeys(20)
         self.limiter = Limiter(self.redis, owner=config.process)
         self.connections = Connections(self.snapshot)
+        self.validators = Validators()
         self.draining = False
         self.handlers = {
             "stream": channel_handlers.stream,
