@@ -1,0 +1,3 @@
+"""The management API at /api/v1/: everything that the admin can do, for programs."""
+
+urlpatterns: list = []

@@ -1,0 +1,12 @@
+"""What Django serves: the admin, the management API, and the pages of analytics."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("api/v1/", include("apimgmt.management_api")),
+    path("", include("analytics.urls")),
+]

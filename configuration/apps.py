@@ -1,0 +1,9 @@
+"""Django's handle on the app."""
+
+from django.apps import AppConfig
+
+
+class ConfigurationConfig(AppConfig):
+    """Configuration as documents; it has no tables."""
+
+    name = "configuration"
