@@ -11,8 +11,15 @@ def main() -> None:
     if "--data-dir" in sys.argv[:-1]:
         # Settings are read before options are parsed, and the engines of a running `up` are found by this folder.
         os.environ["DATA_DIR"] = sys.argv[sys.argv.index("--data-dir") + 1]
+    from apimgmt.launcher.plan import asked
+
+    plan = asked()
     from django.core.management import execute_from_command_line
 
+    if plan is not None:
+        from apimgmt.management.commands.up import Command
+
+        Command.plan = plan
     execute_from_command_line(sys.argv)
 
 

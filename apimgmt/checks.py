@@ -22,7 +22,9 @@ def check_exposure(app_configs: Any, **options: Any) -> list[CheckMessage]:
         found.append(Error("DEBUG is on.", hint="Unset DEBUG.", id="apimgmt.E001"))
     if "*" in settings.ALLOWED_HOSTS:
         found.append(Error("ALLOWED_HOSTS allows every host.", hint="Name your hosts.", id="apimgmt.E002"))
-    for name in ("SECRET_KEY", "KEY_PEPPER"):
-        if len(getattr(settings, name)) < SECRET_MIN_CHARS:
-            found.append(Error(f"{name} is shorter than {SECRET_MIN_CHARS} characters.", id="apimgmt.E003"))
+    found.extend(
+        Error(f"{name} is shorter than {SECRET_MIN_CHARS} characters.", id="apimgmt.E003")
+        for name in ("SECRET_KEY", "KEY_PEPPER")
+        if len(getattr(settings, name)) < SECRET_MIN_CHARS
+    )
     return found

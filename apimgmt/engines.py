@@ -1,4 +1,4 @@
-"""The embedded engines: Valkey and NATS with JetStream, from wheels or the PATH, on loopback, with credentials of their own."""
+"""The embedded engines: Valkey and NATS with JetStream, from wheels or the PATH, on loopback, each with credentials."""
 
 from __future__ import annotations
 
@@ -106,6 +106,6 @@ def _nats_program() -> str:
 
 
 def _version(program: str, option: str) -> tuple[int, ...]:
-    said = subprocess.run([program, option], capture_output=True, text=True, timeout=10, check=False).stdout
+    said = subprocess.run([program, option], capture_output=True, text=True, timeout=10, check=False).stdout  # noqa: S603 - found above
     found = re.search(r"v=?(\d+)\.(\d+)", said)
     return (int(found[1]), int(found[2])) if found else (0, 0)

@@ -55,7 +55,7 @@ class CatchUp:
         subject: str,
         *,
         deliver: Callable[[Event], None],
-        done: Callable[[], None],
+        done: Callable[[int], None],
         has_room: Callable[[], bool],
         patience_s: float = float("inf"),
     ) -> None:
@@ -94,7 +94,7 @@ class CatchUp:
             if event.id > self._position:
                 self._position = event.id
                 self._deliver(event)
-        self._done()
+        self._done(self._position)
 
     def cancel(self) -> None:
         """Stop reading."""

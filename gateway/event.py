@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 import orjson
@@ -138,6 +139,7 @@ def is_text(content_type: str) -> bool:
     return content_type.lower().startswith("text/")
 
 
+@lru_cache(maxsize=1024)
 def encoded(value: str) -> str:
     """Make any text safe in a header, as CloudEvents' bindings say (HTTP binding 3.1.3.2)."""
     return quote(value, safe=_HEADER_SAFE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway import policies
 from gateway.call import Call, Reply
 
 if TYPE_CHECKING:
@@ -11,5 +12,7 @@ if TYPE_CHECKING:
 
 
 async def handle(plane: Plane, call: Call) -> Reply:
-    """Do what the call asks for; it was let in. Raises Refused and ClientGone."""
+    """Do what the call asks for, by the policies of its route. Raises Refused and ClientGone."""
+    if call.route is not None:
+        policies.inbound(call)
     return await plane.handlers[call.handler](plane, call)

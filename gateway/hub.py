@@ -75,9 +75,10 @@ class Listening:
         elif event.id > self.position:
             self.deliver(event)
 
-    def is_live(self) -> None:
-        """All that was stored has been delivered; what comes is delivered as it comes."""
+    def is_live(self, position: int) -> None:
+        """All that was stored has been delivered, up to here; what comes is delivered as it comes."""
         self.catching_up = None
+        self.position = position
 
 
 class Feed:
@@ -191,7 +192,7 @@ class Feed:
         def deliver(event: Event) -> None:
             self._deliver(stream, event)
 
-        def done() -> None:
+        def done(position: int) -> None:
             self._recovering.pop(stream, None)
 
         catching_up = CatchUp(

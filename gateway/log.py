@@ -99,7 +99,6 @@ class EventLog:
         self._open: dict[str, _Question] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._unanswered_at = float("-inf")
-        self._extents: dict[str, asyncio.Future[Extent]] = {}
 
     async def start(self) -> None:
         """Open the inbox."""
@@ -179,13 +178,15 @@ class EventLog:
         return _event(channel, found[0]) if found else None
 
     async def extent(self, channel: Channel) -> Extent:
-        """Say what the channel's stream holds; questions asked meanwhile share one answer."""
-        shared = self._extents.get(channel.stream)
-        if shared is None:
-            shared = asyncio.ensure_future(self._read_extent(channel))
-            self._extents[channel.stream] = shared
-            shared.add_done_callback(lambda done: self._extents.pop(channel.stream, None) and done.exception())
-        return await asyncio.shield(shared)
+        """Say what the channel's stream holds, as of no earlier than this question."""
+        answers = await self._ask_making_stream(channel, lambda: self._info(channel))
+        said = orjson.loads(answers[0].data)
+        state = said["state"]
+        began_at = int(said["config"].get("first_seq") or 1)
+        # A stream that was never written to says last 0 or first_seq - 1; an empty one has no first.
+        last = max(int(state["last_seq"]), began_at - 1)
+        first = int(state["first_seq"]) if state["messages"] else last + 1
+        return Extent(first, last, began_at)
 
     async def first(self, channel: Channel) -> int:
         """Give the oldest id left; one more than the last where there is none."""
@@ -206,16 +207,6 @@ class EventLog:
         if found:
             return _event(channel, found[0]).id
         return (await self.last(channel)) + 1
-
-    async def _read_extent(self, channel: Channel) -> Extent:
-        answers = await self._ask_making_stream(channel, lambda: self._info(channel))
-        said = orjson.loads(answers[0].data)
-        state = said["state"]
-        began_at = int(said["config"].get("first_seq") or 1)
-        # A stream that was never written to says last 0 or first_seq - 1; an empty one has no first.
-        last = max(int(state["last_seq"]), began_at - 1)
-        first = int(state["first_seq"]) if state["messages"] else last + 1
-        return Extent(first, last, began_at)
 
     async def _info(self, channel: Channel) -> list[Msg]:
         answers = await self._ask(f"$JS.API.STREAM.INFO.{channel.stream}", b"")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from nats.js import JetStreamContext
-from nats.js.api import DiscardPolicy, RePublish, RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import DiscardPolicy, RePublish, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 from nats.js.errors import BadRequestError, NotFoundError
 
 from gateway.subjects import LIVE_PREFIX
+
+STREAM_PREFIX = "CH_"
+RETIRED_PREFIX = "_apimgmt.retired."
 
 DUPLICATES_WINDOW_S = 24 * 3600.0
 """How long a message id is remembered (never longer than events are kept). Ids lie in the memory of NATS."""
@@ -45,6 +49,41 @@ async def delete_stream(js: JetStreamContext, name: str) -> None:
         await js.delete_stream(name)
     except NotFoundError:
         return
+
+
+async def retire_stream(js: JetStreamContext, name: str) -> None:
+    """Take a stream's subjects away: it stores no more, holds up no channel that overlaps, and its events age.
+
+    :func:`ensure_stream` brings it back with what it still holds. One that is not there is no fault.
+    """
+    try:
+        present = (await js.stream_info(name)).config
+    except NotFoundError:
+        return
+    if present.subjects != [f"{RETIRED_PREFIX}{name}"]:
+        retired = replace(present, subjects=[f"{RETIRED_PREFIX}{name}"])
+        await js.update_stream(retired, first_seq=present.first_seq)
+
+
+async def retire_streams_except(js: JetStreamContext, names: Collection[str]) -> None:
+    """Retire the streams of channels that are no more; one that holds nothing any more is deleted."""
+    for info in await _channel_streams(js):
+        name = str(info.config.name)
+        if name in names:
+            continue
+        if info.state.messages:
+            await retire_stream(js, name)
+        else:
+            await delete_stream(js, name)
+
+
+async def _channel_streams(js: JetStreamContext) -> list[StreamInfo]:
+    found: list[StreamInfo] = []
+    while True:
+        page = await js.streams_info(offset=len(found))
+        found.extend(page)
+        if not page:
+            return [info for info in found if str(info.config.name).startswith(STREAM_PREFIX)]
 
 
 def stream_config(document: Mapping[str, Any]) -> StreamConfig:

@@ -114,7 +114,7 @@ def fail(detail: str, at: str = "") -> NoReturn:
 def _read_exactly(raw: bytes) -> Any:
     """Read JSON already known to be well-formed, with members named twice refused and integers whole."""
     try:
-        return json.loads(raw, object_pairs_hook=_members)
+        return _EXACT.decode(raw.decode())
     except Duplicate as error:
         fail(f"The payload names the member {_cut(str(error))!r} twice in one object.")
 
@@ -125,6 +125,9 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise Duplicate(next(name for name in names if names.count(name) > 1))
     return found
+
+
+_EXACT = json.JSONDecoder(object_pairs_hook=_members)
 
 
 def _depth(bare: bytes) -> int:

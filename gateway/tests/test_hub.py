@@ -192,6 +192,19 @@ async def test_what_the_subscription_had_to_drop_is_read_from_the_log(plane, tra
     assert reader.ids == [*first, *ids]
 
 
+async def test_a_reader_that_joins_while_the_feed_catches_up_hears_nothing_twice(plane, trades):
+    first, late = Reader(), Reader()
+    listening = await first.follow(plane, trades, None)
+    ids = await store(plane, trades, 600)
+    await first.has(ids[-1])
+    listening.feed._positions[trades.stream] = ids[0]
+    listening.feed._recover(trades.stream, ids[0])
+    await late.follow(plane, trades, ids[0])
+    ids += await store(plane, trades, 3)
+    await late.has(ids[-1])
+    assert late.ids == ids[1:]
+
+
 async def test_a_reader_without_room_is_waited_for(plane, trades):
     ids = await store(plane, trades, 1000)
     reader, has_room = Reader(), False

@@ -1,0 +1,104 @@
+"""What usage is projected into: minute roll-ups, the connection ledger, and how far the projector has read."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from django.db import models
+
+
+class UsageMinute(models.Model):
+    """What one label came to in one minute."""
+
+    minute = models.DateTimeField(db_index=True)
+    protocol = models.CharField(max_length=10)
+    consumer = models.CharField(max_length=100, blank=True)
+    key = models.CharField(max_length=40, blank=True)
+    tier = models.CharField(max_length=100, blank=True)
+    target = models.CharField(max_length=255, blank=True)
+    outcome = models.CharField(max_length=40)
+    error_class = models.CharField(max_length=20, blank=True)
+    calls = models.BigIntegerField(default=0)
+    messages_in = models.BigIntegerField(default=0)
+    messages_out = models.BigIntegerField(default=0)
+    bytes_in = models.BigIntegerField(default=0)
+    bytes_out = models.BigIntegerField(default=0)
+    throttled = models.BigIntegerField(default=0)
+    latency_ms_sum = models.FloatField(default=0)
+    latency_ms_max = models.FloatField(default=0)
+
+    class Meta:
+        ordering = ("-minute",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("minute", "protocol", "consumer", "key", "tier", "target", "outcome", "error_class"),
+                name="usage_minute_label",
+            ),
+        )
+        indexes = (models.Index(fields=("consumer", "minute")),)
+
+    def __str__(self) -> str:
+        return f"{self.minute:%H:%M} {self.protocol} {self.consumer} {self.target}: {self.calls}"
+
+
+class ConnectionQuerySet(models.QuerySet["ConnectionRecord"]):
+    """Reads of the ledger."""
+
+    def still_open(self) -> Self:
+        """Those that have not ended."""
+        return self.filter(closed_at=None)
+
+
+class ConnectionRecord(models.Model):
+    """One row a connection, kept after it has closed."""
+
+    id = models.CharField(max_length=32, primary_key=True)
+    process = models.CharField(max_length=60, db_index=True)
+    consumer = models.CharField(max_length=100, db_index=True)
+    key = models.CharField(max_length=40)
+    tier = models.CharField(max_length=100)
+    protocol = models.CharField(max_length=10)
+    route = models.CharField(max_length=100, blank=True)
+    channel = models.CharField(max_length=255, blank=True)
+    ip = models.CharField(max_length=45)
+    opened_at = models.DateTimeField(db_index=True)
+    closed_at = models.DateTimeField(null=True, db_index=True)
+    closed_by = models.CharField(max_length=10, blank=True)
+    close_code = models.IntegerField(null=True)
+    error_class = models.CharField(max_length=20, blank=True)
+    messages_in = models.BigIntegerField(default=0)
+    messages_out = models.BigIntegerField(default=0)
+    bytes_in = models.BigIntegerField(default=0)
+    bytes_out = models.BigIntegerField(default=0)
+    throttled = models.BigIntegerField(default=0)
+
+    objects = ConnectionQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-opened_at",)
+
+    def __str__(self) -> str:
+        return f"{self.protocol} {self.consumer} {self.id}"
+
+
+class GatewayProcess(models.Model):
+    """One run of a data-plane process, as long as it is heard of."""
+
+    name = models.CharField(max_length=60, primary_key=True)
+    kind = models.CharField(max_length=10)
+    heard_at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ProjectorPosition(models.Model):
+    """How far the usage stream is in the tables; changed in the transaction of what was read."""
+
+    stream = models.CharField(max_length=60, primary_key=True)
+    made_at = models.CharField(max_length=40, blank=True)
+    """When the stream was made: another instant means another stream, to be read from its start."""
+    sequence = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.stream} {self.sequence}"

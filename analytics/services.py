@@ -1,0 +1,165 @@
+"""Projecting usage into tables, exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Count, F, Sum
+from django.db.models.functions import Greatest
+
+from analytics.models import ConnectionRecord, GatewayProcess, ProjectorPosition, UsageMinute
+from gateway.nats_link import USAGE_STREAM
+from keys.services import touch
+
+LOST_AFTER = timedelta(seconds=15)
+LABEL = ("protocol", "consumer", "key", "tier", "target", "outcome", "error_class")
+SUMS = ("calls", "messages_in", "messages_out", "bytes_in", "bytes_out", "throttled", "latency_ms_sum")
+COUNTED = ("calls", "messages_in", "messages_out", "bytes_in", "bytes_out", "throttled")
+TEXT_MAX = {"target": 255, "outcome": 40, "error_class": 20, "consumer": 100, "key": 40, "tier": 100, "protocol": 10}
+OPENED = ("consumer", "key", "tier", "protocol", "route", "channel", "ip")
+CLOSED = ("closed_by", "close_code", "error_class", "messages_in", "messages_out", "bytes_in", "bytes_out", "throttled")
+
+Batch = Mapping[str, Any]
+
+
+def position(made_at: str) -> int:
+    """Say the sequence up to which the stream made at that instant has been projected."""
+    known = ProjectorPosition.objects.filter(stream=USAGE_STREAM).first()
+    return known.sequence if known is not None and known.made_at == made_at else 0
+
+
+def project(batches: Iterable[tuple[int, Batch]], made_at: str) -> None:
+    """Write batches and how far they reach, in one transaction: all of it, or none and it is read again."""
+    read = list(batches)
+    if not read:
+        return
+    tallies: dict[tuple[Any, ...], dict[str, float]] = {}
+    used: dict[str, datetime] = {}
+    with transaction.atomic():
+        for _, batch in read:
+            _gather(tallies, used, batch)
+            _open(batch)
+            _close(batch)
+            _hear(batch)
+        _write(tallies)
+        touch(used)
+        ProjectorPosition.objects.update_or_create(
+            stream=USAGE_STREAM, defaults={"sequence": read[-1][0], "made_at": made_at}
+        )
+
+
+def close_lost(now: datetime) -> int:
+    """Close the ledger rows of processes that are not heard of any more. Says how many."""
+    with transaction.atomic():
+        lost = list(GatewayProcess.objects.filter(heard_at__lt=now - LOST_AFTER).values_list("name", flat=True))
+        if not lost:
+            return 0
+        closed = _close_rows_of(lost, now)
+        GatewayProcess.objects.filter(name__in=lost).delete()
+    return closed
+
+
+def rebuild() -> int:
+    """Replay the usage stream into empty tables. Says how many batches were read."""
+    from analytics.projector import replay
+
+    with transaction.atomic():
+        for model in (UsageMinute, ConnectionRecord, GatewayProcess, ProjectorPosition):
+            model._default_manager.all().delete()  # noqa: SLF001 - Django's public name for it
+    return async_to_sync(replay)(settings.NATS_URL)
+
+
+def _gather(tallies: dict[tuple[Any, ...], dict[str, float]], used: dict[str, datetime], batch: Batch) -> None:
+    for tally in batch.get("tallies", ()):
+        label = (tally["minute"], *(str(tally[name])[: TEXT_MAX[name]] for name in LABEL))
+        sums = tallies.setdefault(label, dict.fromkeys((*SUMS, "latency_ms_max"), 0))
+        for name in SUMS:
+            sums[name] += tally[name]
+        sums["latency_ms_max"] = max(sums["latency_ms_max"], tally["latency_ms_max"])
+        if tally["key"]:
+            used[tally["key"]] = _instant(batch["at"])
+
+
+def _write(tallies: dict[tuple[Any, ...], dict[str, float]]) -> None:
+    for (minute, *label), sums in tallies.items():
+        row, is_new = UsageMinute.objects.get_or_create(
+            minute=_instant(minute), **dict(zip(LABEL, label, strict=True)), defaults=sums
+        )
+        if not is_new:
+            UsageMinute.objects.filter(pk=row.pk).update(
+                **{name: F(name) + sums[name] for name in SUMS},
+                latency_ms_max=Greatest(F("latency_ms_max"), sums["latency_ms_max"]),
+            )
+
+
+def _open(batch: Batch) -> None:
+    ConnectionRecord.objects.bulk_create(
+        [
+            ConnectionRecord(
+                id=row["id"],
+                process=batch["process"],
+                opened_at=_instant(row["opened_at"]),
+                **{name: row[name] for name in OPENED},
+            )
+            for row in batch.get("opened", ())
+        ],
+        ignore_conflicts=True,
+    )
+
+
+def _close(batch: Batch) -> None:
+    for row in batch.get("closed", ()):
+        closed = {name: row[name] for name in CLOSED} | {"closed_at": _instant(row["closed_at"])}
+        # A connection that lasted less than a flush is opened and closed by the same batch.
+        if not ConnectionRecord.objects.filter(id=row["id"]).update(**closed):
+            ConnectionRecord.objects.create(
+                id=row["id"],
+                process=batch["process"],
+                opened_at=_instant(row["opened_at"]),
+                **{name: row[name] for name in OPENED},
+                **closed,
+            )
+
+
+def _hear(batch: Batch) -> None:
+    at = _instant(batch["at"])
+    if batch.get("stopping"):
+        _close_rows_of([batch["process"]], at)
+        GatewayProcess.objects.filter(name=batch["process"]).delete()
+        return
+    GatewayProcess.objects.update_or_create(
+        name=batch["process"], defaults={"kind": batch.get("kind", ""), "heard_at": at}
+    )
+
+
+def _close_rows_of(processes: list[str], at: datetime) -> int:
+    open_rows = ConnectionRecord.objects.still_open().filter(process__in=processes)
+    return open_rows.update(closed_at=at, closed_by="gateway", close_code=1006, error_class="internal")
+
+
+def _instant(unix_s: float) -> datetime:
+    return datetime.fromtimestamp(unix_s, tz=UTC)
+
+
+async def prometheus() -> str:
+    """Render totals by protocol and outcome, and what is open, in Prometheus' text format."""
+    totals: dict[tuple[str, str], dict[str, int]] = {}
+    rows = UsageMinute.objects.values("protocol", "outcome").annotate(**{f"all_{name}": Sum(name) for name in COUNTED})
+    async for row in rows:
+        totals[row["protocol"], row["outcome"]] = {name: row[f"all_{name}"] for name in COUNTED}
+    open_rows = ConnectionRecord.objects.still_open().values("protocol").annotate(count=Count("id"))
+    lines = []
+    for name in COUNTED:
+        lines.append(f"# TYPE apimgmt_{name}_total counter")
+        lines += [
+            f'apimgmt_{name}_total{{protocol="{protocol}",outcome="{outcome}"}} {counts[name]}'
+            for (protocol, outcome), counts in sorted(totals.items())
+        ]
+    lines.append("# TYPE apimgmt_open_connections gauge")
+    lines += [f'apimgmt_open_connections{{protocol="{row["protocol"]}"}} {row["count"]}' async for row in open_rows]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,79 @@
+"""The ASGI application: the data plane and Django behind one address, told apart by the path alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+from django.core.asgi import get_asgi_application
+
+from apimgmt import env
+from gateway.asgi import serve
+from gateway.call import Call, Protocol, Reply
+from gateway.meter import meter
+from gateway.plane import Plane
+from gateway.protocols.socket import Message, Receive, Send
+from gateway.refusals import Refused
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "apimgmt.settings")
+django_application: Any = get_asgi_application()
+
+DJANGO_PREFIXES = ("/admin", "/api", "/dashboards", "/docs", "/portal", "/static", "/healthz", "/readyz", "/metrics")
+
+
+class Application:
+    """Serves Django's prefixes by Django, and everything else by the data plane.
+
+    The plane is made by the server's lifespan; under a server without one (Daphne), by the first call.
+    """
+
+    def __init__(self) -> None:
+        self.plane: Plane | None = None
+        self._starting: asyncio.Lock | None = None
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve one scope."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http" and is_djangos(scope["path"]):
+            await django_application(scope, receive, send)
+        else:
+            await serve(self.plane or await self._started(), scope, receive, send)
+
+    async def stop(self) -> None:
+        """Drain the data plane."""
+        if self.plane is not None:
+            await self.plane.stop()
+
+    def count(self, refused: Refused) -> None:
+        """Count what was refused before it became a call: malformed, too large or too slow to read."""
+        if self.plane is not None:
+            call = Call(protocol=Protocol.HTTP, address="", ip="")
+            meter(self.plane, call, Reply(status=refused.status, refused=refused))
+
+    async def _started(self) -> Plane:
+        self._starting = self._starting or asyncio.Lock()
+        async with self._starting:
+            if self.plane is None:
+                self.plane = await Plane.start(env.gateway_config("web", env.number("WEB_NUMBER", 1)))
+        return self.plane
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self._started()
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+def is_djangos(path: str) -> bool:
+    """Say whether Django serves a path: the landing page and the reserved prefixes that are not the data plane's."""
+    return path == "/" or any(path == prefix or path.startswith(prefix + "/") for prefix in DJANGO_PREFIXES)
+
+
+application = Application()

@@ -1,0 +1,74 @@
+"""What must be in the tables before anything serves: migrations, the administrator, the demo and its keys."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from configuration.apply import apply_text
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+from django.utils import timezone
+from rest_framework.authtoken.models import Token
+
+from apimgmt.secret_store import load_or_make, write_private
+from consumers.models import Consumer
+from keys.models import Key
+from keys.services import issue_key
+
+ADMIN = "admin"
+DEMO_FILE = Path(__file__).resolve().parent.parent.parent / "demo" / "apimgmt.yaml"
+DEMO_UPSTREAM = "127.0.0.1:8090"
+"""The upstream's address as the demo's file has it; the one really used stands in its place."""
+DEMO_KEYS = ("gold", "free", "bench", "field-sensors")
+DEMO_SCOPES = ["call:*", "publish:*", "subscribe:*", "jobs:*"]
+KEYS_FILE = "demo-keys.json"
+
+
+def migrate(data_dir: Path) -> int:
+    """Bring the tables up to date. Says how many migrations were made; an SQLite file is copied first."""
+    executor = MigrationExecutor(connection)
+    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    if not plan:
+        return 0
+    if connection.vendor == "sqlite" and executor.loader.applied_migrations:
+        copy = data_dir / f"apimgmt-{timezone.now():%Y%m%dT%H%M%S}.sqlite3"
+        with connection.cursor() as cursor:
+            cursor.execute("VACUUM INTO %s", [str(copy)])
+    call_command("migrate", verbosity=0, interactive=False)
+    return len(plan)
+
+
+def administrator(data_dir: Path) -> dict[str, str]:
+    """Give the administrator's name, password and token; made on the first run, the same ever after."""
+    password = load_or_make(data_dir)["admin_password"]
+    user, is_new = get_user_model().objects.get_or_create(
+        username=ADMIN, defaults={"is_staff": True, "is_superuser": True}
+    )
+    if is_new:
+        user.set_password(password)
+        user.save(update_fields=["password"])
+    token, _ = Token.objects.get_or_create(user=user)
+    return {"username": ADMIN, "password": password, "token": token.key}
+
+
+def demo(data_dir: Path, upstream: str) -> dict[str, str]:
+    """Load the demo on the first run, and again where its upstream has moved. Gives its keys by consumer."""
+    marker = data_dir / "demo-upstream"
+    if not marker.exists() or marker.read_text() != upstream:
+        text = DEMO_FILE.read_text().replace(DEMO_UPSTREAM, upstream)
+        apply_text(text, DEMO_FILE.name, by="up")
+        write_private(marker, upstream)
+    path = data_dir / KEYS_FILE
+    keys: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    for name in DEMO_KEYS:
+        text = keys.get(name, "")
+        if text and Key.objects.filter(id=text.split("_")[1]).exists():
+            continue
+        consumer = Consumer.objects.filter(name=name).first()
+        if consumer is not None:
+            _, keys[name] = issue_key(consumer=consumer, name="demo", scopes=DEMO_SCOPES, by="up")
+            write_private(path, json.dumps(keys, indent=1))
+    return keys

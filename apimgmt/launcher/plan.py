@@ -1,0 +1,156 @@
+"""What `up` was asked for, decided before Django is loaded: its settings name the engines that will run."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+from urllib.parse import urlsplit
+
+from apimgmt import engines, env
+from apimgmt.engines import Engine
+from apimgmt.secret_store import load_or_make, write_private
+
+
+class CannotStart(RuntimeError):
+    """`up` cannot start; the text says why and what to do."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """One run of `up`."""
+
+    host: str
+    port: int
+    mqtt_port: int
+    amqp_port: int
+    data_dir: Path
+    workers: int
+    has_demo: bool
+    engines: list[Engine] = field(default_factory=list)
+    web: socket.socket | None = None
+    mqtt: socket.socket | None = None
+    lock: TextIO | None = None
+
+    @property
+    def base_url(self) -> str:
+        """Where callers find it."""
+        return env.public_url()
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options; each is also a variable of the environment."""
+    parser.add_argument("--host", default=env.text("HOST", "127.0.0.1"), help="address to listen on (HOST)")
+    parser.add_argument("--port", type=int, default=env.number("PORT", 8000), help="HTTP and WebSocket (PORT)")
+    parser.add_argument("--mqtt-port", type=int, default=env.number("MQTT_PORT", 1883), help="MQTT (MQTT_PORT)")
+    parser.add_argument(
+        "--amqp-port",
+        type=int,
+        default=env.number("AMQP_PORT", 5672),
+        help="AMQP, where an upstream is set (AMQP_PORT)",
+    )
+    parser.add_argument(
+        "--data-dir", default=env.text("DATA_DIR", "var"), help="what must outlive a restart (DATA_DIR)"
+    )
+    parser.add_argument("--workers", type=int, default=env.number("WORKERS", 1), help="web processes (WORKERS)")
+    parser.add_argument("--no-demo", action="store_true", default=env.flag("NO_DEMO"), help="start empty (NO_DEMO)")
+
+
+def reserve(arguments: list[str]) -> Plan:
+    """Read the options, take the data directory and the ports, and write where the engines will be.
+
+    Raises CannotStart, with the option to change, where a port or the data directory is taken.
+    """
+    parser = argparse.ArgumentParser(prog="manage.py up", add_help=False)
+    add_options(parser)
+    options, _ = parser.parse_known_args(arguments)
+    data_dir = Path(options.data_dir).absolute()
+    os.environ |= {
+        "DATA_DIR": str(data_dir),
+        "HOST": options.host,
+        "PORT": str(options.port),
+        "MQTT_PORT": str(options.mqtt_port),
+    }
+    plan = Plan(
+        options.host, options.port, options.mqtt_port, options.amqp_port, data_dir, options.workers, not options.no_demo
+    )
+    if plan.workers < 1:
+        raise CannotStart("--workers must be at least 1.")
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    plan.lock = _lock(data_dir)
+    plan.web = _listen(plan.host, plan.port, "--port")
+    plan.mqtt = _listen(plan.host, plan.mqtt_port, "--mqtt-port")
+    _place_engines(plan)
+    return plan
+
+
+def _place_engines(plan: Plan) -> None:
+    """Prepare each engine that no URL names, on the port that it had before where that is free."""
+    secrets = load_or_make(plan.data_dir)
+    before = _read(plan.data_dir / "engines.json")
+    urls = {}
+    if not env.text("REDIS_URL"):
+        port = engines.free_port(urlsplit(before.get("REDIS_URL", "")).port or 0)
+        plan.engines.append(engines.redis(plan.data_dir, port, secrets["redis_password"]))
+        urls["REDIS_URL"] = plan.engines[-1].url
+    if not env.text("NATS_URL"):
+        port = engines.free_port(urlsplit(before.get("NATS_URL", "")).port or 0)
+        sync = env.text("EVENTS_SYNC", "1s")
+        plan.engines.append(engines.nats(plan.data_dir, port, secrets["nats_user"], secrets["nats_password"], sync))
+        urls["NATS_URL"] = plan.engines[-1].url
+    write_private(plan.data_dir / "engines.json", json.dumps(urls, indent=1))
+
+
+def _lock(data_dir: Path) -> TextIO:
+    lock = (data_dir / "up.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise CannotStart(
+            f"Another `up` runs with this data directory ({data_dir}); choose another by --data-dir."
+        ) from None
+    return lock
+
+
+def _listen(host: str, port: int, option: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise CannotStart(f"Port {port} on {host} is taken; choose another by {option}.") from None
+        raise CannotStart(
+            f"Cannot listen on {host}:{port} ({error.strerror}); choose another by --host or {option}."
+        ) from None
+    listening.listen(4096)
+    listening.setblocking(False)
+    return listening
+
+
+def _read(path: Path) -> dict[str, str]:
+    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+        found: dict[str, str] = json.loads(path.read_text())
+        return found
+    return {}
+
+
+def asked() -> Plan | None:
+    """Reserve where the command line is `manage.py up`; ends the process with a clear message where that fails."""
+    if sys.argv[1:2] != ["up"] or {"-h", "--help"} & set(sys.argv):
+        return None
+    try:
+        return reserve(sys.argv[2:])
+    except (CannotStart, engines.EngineMissing, env.InvalidSetting) as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(1) from None

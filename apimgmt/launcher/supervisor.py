@@ -1,0 +1,175 @@
+"""Keeps processes running: forks them, notices at once when one ends, starts it again, and takes all down in order.
+
+One thread and no event loop: what is forked from here begins clean, with everything already imported.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from apimgmt.launcher import processes
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 0.05
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.5
+STEADY_AFTER_S = 10.0
+"""A process that ran for so long is started again at once; one that did not, after a pause that doubles."""
+
+
+@dataclass(slots=True)
+class Supervised:
+    """One process that must run."""
+
+    kind: str
+    """Its name in ready.json."""
+    name: str
+    run: Callable[[], None] | None = None
+    """What a forked child does; None for a program."""
+    command: tuple[str, ...] = ()
+    stop_within_s: float = 10.0
+    pid: int = 0
+    began_at: float = 0.0
+    pause_s: float = FIRST_PAUSE_S
+    start_at: float = 0.0
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """All processes of one `up`, in the order of their start."""
+
+    logs: Path
+    changed: Callable[[], None] = lambda: None
+    """Called when a process was started again."""
+    all: list[Supervised] = field(default_factory=list)
+    is_stopping: bool = False
+
+    def start(self, supervised: Supervised) -> None:
+        """Start a process and keep it running from now on."""
+        self.all.append(supervised)
+        self._spawn(supervised)
+
+    def look(self) -> None:
+        """Notice what has ended, and start what is due. To be called often."""
+        for supervised, status in self._ended():
+            now = time.monotonic()
+            if now - supervised.began_at > STEADY_AFTER_S:
+                supervised.pause_s = FIRST_PAUSE_S
+            supervised.start_at = now + supervised.pause_s
+            supervised.pause_s = min(supervised.pause_s * 2, LONGEST_PAUSE_S)
+            logger.warning("%s ended (%s); it is started again", supervised.name, _said(status))
+        due = [one for one in self.all if not one.pid and one.start_at <= time.monotonic()]
+        for supervised in due:
+            self._spawn(supervised)
+        if due:
+            self.changed()
+
+    def pids(self, kind: str) -> list[int]:
+        """Give the process ids of a kind."""
+        return [one.pid for one in self.all if one.kind == kind and one.pid]
+
+    def stop(self, *kinds: str) -> None:
+        """End the processes of these kinds together: SIGTERM, and SIGKILL for those that do not leave in time."""
+        self.is_stopping = True
+        leaving = [one for one in self.all if one.kind in kinds]
+        for one in leaving:
+            self._signal(one, signal.SIGTERM)
+        ends_at = time.monotonic() + max((one.stop_within_s for one in leaving), default=0)
+        while any(one.pid for one in leaving) and time.monotonic() < ends_at:
+            self._ended()
+            time.sleep(LOOK_S / 2)
+        for one in leaving:
+            if one.pid:
+                logger.warning("%s did not leave in time and is killed", one.name)
+                self._signal(one, signal.SIGKILL)
+        while any(one.pid for one in leaving):
+            self._ended()
+            time.sleep(LOOK_S / 2)
+        self.all = [one for one in self.all if one not in leaving]
+
+    def _spawn(self, supervised: Supervised) -> None:
+        supervised.began_at = time.monotonic()
+        log = self.logs / f"{supervised.name}.log"
+        if supervised.run is None:
+            supervised.pid = _program(supervised.command, log)
+            return
+        sys.stdout.flush()
+        sys.stderr.flush()
+        parent = os.getpid()
+        supervised.pid = os.fork()
+        if supervised.pid == 0:
+            _child(supervised, log, parent)
+
+    def _ended(self) -> list[tuple[Supervised, int]]:
+        """Reap what has ended."""
+        ended = []
+        for supervised in self.all:
+            if not supervised.pid:
+                continue
+            try:
+                pid, status = os.waitpid(supervised.pid, os.WNOHANG)
+            except ChildProcessError:
+                pid, status = supervised.pid, 0
+            if pid:
+                supervised.pid = 0
+                ended.append((supervised, status))
+        return ended
+
+    def _signal(self, supervised: Supervised, number: int) -> None:
+        if supervised.pid:
+            try:
+                os.kill(supervised.pid, number)
+            except ProcessLookupError:
+                supervised.pid = 0
+
+
+def _child(supervised: Supervised, log: Path, parent: int) -> None:
+    """Run a forked process to its end; never returns."""
+    code = 1
+    try:
+        processes.enter(supervised.name, log, parent)
+        assert supervised.run is not None, "a program is not forked"
+        supervised.run()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+    except BaseException:
+        logger.exception("%s failed", supervised.name)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _program(command: tuple[str, ...], log: Path) -> int:
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        process = subprocess.Popen(  # noqa: S603 - an engine's own command, written by us
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=descriptor,
+            stderr=descriptor,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - this process has one thread
+        )
+    finally:
+        os.close(descriptor)
+    process.returncode = 0  # reaped by waitpid above, not by Popen
+    return process.pid
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(processes.PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _said(status: int) -> str:
+    return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"code {os.WEXITSTATUS(status)}"

@@ -1,0 +1,43 @@
+"""``cors``: which pages of other origins may read the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.call import Call, Headers
+from gateway.policies.policy import Policy, only, texts
+
+
+class Cors(Policy):
+    """Options: ``allowed_origins``, a list; ``*`` allows every origin."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        only(options, ("allowed_origins",))
+        self._origins = frozenset(texts(options, "allowed_origins"))
+
+    def outbound(self, call: Call, status: int, headers: Headers) -> Headers:
+        """Allow the caller's origin where it is one of those."""
+        if call.origin is None:
+            return headers
+        kept = [header for header in headers if not header[0].startswith(b"access-control-")]
+        return [*kept, *self._allowing(call), (b"vary", b"Origin")]
+
+    def preflight(self, call: Call) -> Headers:
+        """Answer the browser's question ahead of a request."""
+        allowing = self._allowing(call)
+        if not allowing:
+            return []
+        methods = ", ".join(call.route.methods if call.route else ())
+        asked = call.header(b"access-control-request-headers") or "Authorization, Content-Type"
+        return [
+            *allowing,
+            (b"access-control-allow-methods", methods.encode()),
+            (b"access-control-allow-headers", asked.encode("latin-1")),
+            (b"access-control-max-age", b"600"),
+        ]
+
+    def _allowing(self, call: Call) -> Headers:
+        if call.origin is None or not ("*" in self._origins or call.origin in self._origins):
+            return []
+        return [(b"access-control-allow-origin", call.origin.encode("latin-1"))]

@@ -1,0 +1,93 @@
+"""A WebSocket over ASGI, as handlers see it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from gateway.call import ClientGone, Headers
+from gateway.refusals import Refused, cut
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+DENIAL = "websocket.http.response"
+
+
+class AsgiSocket:
+    """Implements :class:`gateway.call.Socket` over an ASGI websocket scope."""
+
+    __slots__ = ("_is_accepted", "_is_over", "_receive", "_scope", "_send")
+
+    def __init__(self, scope: Message, receive: Receive, send: Send) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._is_accepted = False
+        self._is_over = False
+
+    @property
+    def is_accepted(self) -> bool:
+        """``101`` was answered."""
+        return self._is_accepted
+
+    async def accept(self, subprotocol: str | None = None, headers: Headers | None = None) -> None:
+        """Answer ``101``. Raises ClientGone."""
+        message = await self._receive()
+        if message["type"] != "websocket.connect":
+            raise ClientGone(message.get("code", 1006))
+        await self._say({"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers or []})
+        self._is_accepted = True
+
+    async def deny(self, refused: Refused) -> None:
+        """Refuse the handshake: as plain HTTP where the server can, else by closing (a bare 403)."""
+        await self._receive()
+        if DENIAL not in (self._scope.get("extensions") or {}):
+            await self._say(
+                {"type": "websocket.close", "code": refused.row.websocket, "reason": refused.close_reason()}
+            )
+            return
+        from gateway.protocols.http import rendered  # the HTTP rendering of a refusal is that module's
+
+        head, body = rendered(refused)
+        await self._say({"type": f"{DENIAL}.start", "status": refused.status, "headers": head})
+        await self._say({"type": f"{DENIAL}.body", "body": body})
+
+    async def receive(self) -> str | bytes:
+        """Give the next message. Raises ClientGone with the peer's close code."""
+        message = await self._receive()
+        if message["type"] == "websocket.receive":
+            text = message.get("text")
+            return text if text is not None else message["bytes"]  # type: ignore[no-any-return]
+        self._is_over = True
+        raise ClientGone(message.get("code") or 1005, message.get("reason") or "")
+
+    async def send(self, message: str | bytes) -> None:
+        """Send one message; waits while the peer does not read. Raises ClientGone."""
+        if isinstance(message, str):
+            await self._say({"type": "websocket.send", "text": message})
+        else:
+            await self._say({"type": "websocket.send", "bytes": message})
+
+    async def close(self, code: int, reason: str = "") -> None:
+        """Send the close frame, where there is still somebody to read it."""
+        if self._is_over:
+            return
+        self._is_over = True
+        try:
+            await self._send({"type": "websocket.close", "code": code, "reason": cut(reason)})
+        except (OSError, RuntimeError):
+            # The server has noticed before us that the peer is gone.
+            return
+
+    async def _say(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except asyncio.CancelledError:
+            raise
+        except (OSError, RuntimeError) as error:
+            # uvicorn raises ClientDisconnected (an OSError); a RuntimeError says that the close frame went first.
+            self._is_over = True
+            raise ClientGone from error

@@ -1,0 +1,305 @@
+"""HTTP/1.1 client of the proxy: pooled keep-alive connections, streamed both ways, every wait with an end.
+
+A connection goes back to its pool only when its answer was read to its end and nothing of ours is left to send, so that
+no answer ever reaches another caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import httptools
+
+from gateway.call import Headers
+from gateway.refusals import Reason, Refused
+
+if TYPE_CHECKING:
+    from gateway.config import Config
+
+READ_AHEAD_BYTES = 256 * 1024
+"""What may wait to be read by us before the upstream's socket is no longer read."""
+IDLE_POOLED_S = 30.0
+POOL_MAX = 512
+"""Idle connections kept for one upstream."""
+SWEEP_S = 0.5
+HEAD_MAX_BYTES = 64 * 1024
+
+
+class Broken(Exception):
+    """The connection to the upstream failed; says whether anything of the answer had arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an upstream listens."""
+
+    host: str
+    port: int
+    is_tls: bool
+
+    @classmethod
+    def of(cls, url: str) -> Origin:
+        """Read the origin of an http, https, ws or wss URL."""
+        parts = urlsplit(url)
+        is_tls = parts.scheme in ("https", "wss")
+        return cls(parts.hostname or "", parts.port or (443 if is_tls else 80), is_tls)
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to an upstream, used by one caller at a time."""
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self.deadline: float | None = None
+        self.pooled_at = 0.0
+        self.has_answered = False
+        self.status = 0
+        self.headers: Headers = []
+        self.is_whole = False
+        self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpResponseParser | None = None
+        self._chunks: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._can_write: asyncio.Future[None] | None = None
+        self._failure: Exception | None = None
+        self._head_bytes = 0
+        self._is_paused = False
+        self._is_head_request = False
+
+    @property
+    def is_usable(self) -> bool:
+        """May serve another request."""
+        return self._failure is None and self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def can_be_kept(self) -> bool:
+        """Its answer was read whole, and the upstream keeps the line."""
+        return self.is_usable and self.is_whole and self._parser is not None and bool(self._parser.should_keep_alive())
+
+    def begin(self, head: bytes, *, is_head_request: bool) -> None:
+        """Send the head of a request, perhaps with all of its body."""
+        assert self._transport is not None, "not connected"
+        self._parser = httptools.HttpResponseParser(self)
+        self.has_answered = self.is_whole = False
+        self.status, self.headers, self._head_bytes = 0, [], 0
+        self._is_head_request = is_head_request
+        self._transport.write(head)
+
+    async def write(self, data: bytes) -> None:
+        """Send a part of the body; waits while the upstream does not read. Raises Broken."""
+        if self._failure is not None or self._transport is None:
+            raise Broken from self._failure
+        self._transport.write(data)
+        if self._can_write is not None:
+            await self._can_write
+
+    async def head(self) -> None:
+        """Wait until status and headers are there. Raises Broken and Refused ``upstream-timeout``."""
+        while not self.has_answered:
+            await self._wait()
+
+    async def read(self) -> bytes:
+        """Give what has arrived of the body, ``b""`` at its end. Raises Broken and Refused ``upstream-timeout``."""
+        while not self._chunks and not self.is_whole:
+            await self._wait()
+        if not self._chunks:
+            return b""
+        data = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self._waiting_bytes = 0
+        if self._is_paused and self._transport is not None:
+            self._is_paused = False
+            self._transport.resume_reading()
+        return data
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        self._fail(Refused(Reason.UPSTREAM_TIMEOUT))
+        self.close()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        if self._parser is None or self.is_whole:
+            # An answer to nothing: whoever sent it cannot be trusted with the next request.
+            self.close()
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._fail(Broken(f"not HTTP: {error}"))
+            self.close()
+            return
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # An answer without a length ends with its connection.
+        if self.has_answered and not self.is_whole and exc is None and not self._has_length():
+            self.is_whole = True
+        self._fail(exc or Broken("the connection was closed"))
+        if self._can_write is not None and not self._can_write.done():
+            self._can_write.set_result(None)
+
+    def pause_writing(self) -> None:
+        self._can_write = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        if self._can_write is not None and not self._can_write.done():
+            self._can_write.set_result(None)
+        self._can_write = None
+
+    # httptools
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > HEAD_MAX_BYTES:
+            raise ValueError("the head is too large")
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None, "called by the parser"
+        self.status = self._parser.get_status_code()
+        if self.status < 200:
+            self.headers = []
+            return
+        self.has_answered = True
+        if self._is_head_request:
+            # The parser would wait for the body that a HEAD's Content-Length speaks of.
+            self.is_whole = True
+
+    def on_body(self, body: bytes) -> None:
+        self._chunks.append(body)
+        self._waiting_bytes += len(body)
+        if self._waiting_bytes > READ_AHEAD_BYTES and not self._is_paused and self._transport is not None:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        if self.status >= 200:
+            self.is_whole = True
+
+    def _has_length(self) -> bool:
+        return any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+
+    async def _wait(self) -> None:
+        if self._failure is not None:
+            raise self._failure if isinstance(self._failure, Refused) else Broken(str(self._failure))
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _fail(self, failure: Exception) -> None:
+        if self._failure is None:
+            self._failure = failure
+        self._wake()
+
+
+class UpstreamClient:
+    """Connections to upstreams, kept for the next request of this process."""
+
+    def __init__(self, config: Config) -> None:
+        self._connect_timeout_s = config.upstream_connect_timeout_s
+        self.first_byte_timeout_s = config.upstream_first_byte_timeout_s
+        self.idle_timeout_s = config.upstream_idle_timeout_s
+        self._pools: dict[Origin, deque[UpstreamConnection]] = {}
+        self._in_use: set[UpstreamConnection] = set()
+        self._tls = ssl.create_default_context()
+        self._sweeper: asyncio.Task[None] | None = None
+
+    @contextlib.asynccontextmanager
+    async def connection(self, origin: Origin, *, is_new: bool = False) -> AsyncIterator[UpstreamConnection]:
+        """Lend a connection; it is kept afterwards only where its answer was read whole. Raises Refused."""
+        connection = (None if is_new else self._pooled(origin)) or await self._connect(origin)
+        self._in_use.add(connection)
+        try:
+            yield connection
+        finally:
+            self._in_use.discard(connection)
+            connection.deadline = None
+            if connection.can_be_kept:
+                self._keep(connection)
+            else:
+                connection.close()
+
+    def expect(self, connection: UpstreamConnection, within_s: float) -> None:
+        """Give the upstream so long for what comes next."""
+        connection.deadline = time.monotonic() + within_s
+
+    async def close(self) -> None:
+        """Hang up on every upstream."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+        for pool in self._pools.values():
+            for connection in pool:
+                connection.close()
+        self._pools.clear()
+
+    def _pooled(self, origin: Origin) -> UpstreamConnection | None:
+        pool = self._pools.get(origin)
+        while pool:
+            # The last one used is the least likely to have been closed meanwhile.
+            connection = pool.pop()
+            if connection.is_usable:
+                return connection
+        return None
+
+    def _keep(self, connection: UpstreamConnection) -> None:
+        connection.pooled_at = time.monotonic()
+        pool = self._pools.setdefault(connection.origin, deque())
+        if len(pool) >= POOL_MAX:
+            connection.close()
+        else:
+            pool.append(connection)
+
+    async def _connect(self, origin: Origin) -> UpstreamConnection:
+        if self._sweeper is None:
+            self._sweeper = asyncio.create_task(self._sweep(), name="upstream deadlines")
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                _, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(origin),
+                    origin.host,
+                    origin.port,
+                    ssl=self._tls if origin.is_tls else None,
+                )
+        except TimeoutError:
+            raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-connect-timeout") from None
+        except OSError:
+            raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-unreachable") from None
+        return connection
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = time.monotonic()
+            for connection in list(self._in_use):
+                if connection.deadline is not None and connection.deadline < now:
+                    connection.expire()
+            for pool in self._pools.values():
+                while pool and now - pool[0].pooled_at > IDLE_POOLED_S:
+                    pool.popleft().close()
