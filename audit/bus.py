@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 import nats
+import nats.errors
 from asgiref.sync import async_to_sync
 from django.conf import settings
 
 TIMEOUT_S = 2.0
+"""In all, whatever was tried."""
+
+
+class Away(ConnectionError):
+    """NATS did not answer in time; nothing is known to have been said or stored."""
 
 
 def publish(subject: str, data: bytes) -> None:
-    """Say something to every process that listens now. Raises OSError or a nats error when NATS is away."""
-    async_to_sync(_publish)(subject, data)
+    """Say something to every process that listens now. Raises Away."""
+    async_to_sync(_say)(subject, data, None)
 
 
 def store(subject: str, data: bytes, headers: Mapping[str, str]) -> None:
-    """Store an event in the stream of its subject. Raises when it could not be stored."""
-    async_to_sync(_store)(subject, data, headers)
+    """Store an event in the stream of its subject. Raises Away when it could not be stored."""
+    async_to_sync(_say)(subject, data, dict(headers))
 
 
-async def _publish(subject: str, data: bytes) -> None:
-    client = await nats.connect(settings.NATS_URL, connect_timeout=TIMEOUT_S, allow_reconnect=False)
+async def _say(subject: str, data: bytes, stored_with: dict[str, str] | None) -> None:
+    if not settings.NATS_URL:
+        raise Away("NATS is not known here: set NATS_URL, or DATA_DIR of a running `manage.py up`.")
     try:
-        await client.publish(subject, data)
-        await client.flush(timeout=TIMEOUT_S)
-    finally:
-        await client.close()
-
-
-async def _store(subject: str, data: bytes, headers: Mapping[str, str]) -> None:
-    client = await nats.connect(settings.NATS_URL, connect_timeout=TIMEOUT_S, allow_reconnect=False)
-    try:
-        await client.jetstream(timeout=TIMEOUT_S).publish(subject, data, headers=dict(headers))
-    finally:
-        await client.close()
+        async with asyncio.timeout(TIMEOUT_S):
+            client = await nats.connect(settings.NATS_URL, connect_timeout=TIMEOUT_S, allow_reconnect=False)
+            try:
+                if stored_with is None:
+                    await client.publish(subject, data)
+                    await client.flush()
+                else:
+                    await client.jetstream(timeout=TIMEOUT_S).publish(subject, data, headers=stored_with)
+            finally:
+                await client.close()
+    except (OSError, TimeoutError, nats.errors.Error) as error:
+        raise Away(f"NATS does not answer: {error or type(error).__name__}.") from error

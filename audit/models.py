@@ -27,9 +27,17 @@ class ChangeQuerySet(models.QuerySet["Change"]):
         """Those made until an instant, in order."""
         return self.filter(at__lte=instant).order_by("id")
 
+    def of(self, kind: str, name: str) -> Self:
+        """The history of one object, newest first."""
+        return self.filter(kind=kind, name=name).order_by("-id")
+
+    def delete(self) -> NoReturn:
+        """Refuse: the log is the history."""
+        _immutable()
+
 
 class Change(models.Model):
-    """One change. ``before`` and ``after`` are snapshot documents; None where there was, or is, nothing."""
+    """One change. ``before`` and ``after`` say all of it as ``recorded()`` gives it; None where there was nothing."""
 
     at = models.DateTimeField(auto_now_add=True, db_index=True)
     actor = models.CharField(max_length=150)
@@ -52,7 +60,7 @@ class Change(models.Model):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Append; a change that is there stays as it is."""
-        if self.pk is not None:
+        if not self._state.adding:
             _immutable()
         super().save(*args, **kwargs)
 

@@ -1,21 +1,14 @@
-"""One way to create, change and delete what has a document: validated, saved and recorded in one transaction."""
+"""One way to create, change and delete what is configured: validated, saved and recorded in one transaction."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar, cast
 
-from django.core.exceptions import ValidationError
-from django.db import models, transaction
+from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.db import IntegrityError, models, transaction
 
 from audit.services import Document, record
-
-
-class Documented(Protocol):
-    """A row that the snapshot knows."""
-
-    def document(self) -> dict[str, Any]:
-        """Say how it stands, for the snapshot."""
-
+from audit.storable import require_storable
 
 Row = TypeVar("Row", bound=models.Model)
 
@@ -23,33 +16,35 @@ Row = TypeVar("Row", bound=models.Model)
 def create(kind: str, row: Row, name: str, *, note: str = "", by: str) -> Row:
     """Save a new row with its record. Raises ValidationError."""
     with transaction.atomic():
-        row.full_clean()
-        row.save(force_insert=True)
-        record(kind, name, before=None, after=_document(row), note=note, by=by)
+        _save(row, force_insert=True)
+        record(kind, name, before=None, after=_recorded(row), note=note, by=by)
     return row
 
 
 def update(kind: str, row: Row, name: str, changes: dict[str, Any], *, note: str = "", by: str) -> Row:
-    """Change fields of a row with its record. Raises ValidationError, also for a field that it lacks."""
+    """Change fields of a row with its record; what others changed meanwhile stays. Raises ValidationError.
+
+    Raises it for a field that the row lacks, and for a row that is gone, too.
+    """
     known = {field.name for field in row._meta.fields}
     for field in changes:
         if field not in known:
             raise ValidationError({field: "Unknown field."})
     with transaction.atomic():
-        stored = type(row)._default_manager.select_for_update().get(pk=row.pk)
-        before = _document(stored)
+        lock(row, name)
+        before = _recorded(row)
         for field, value in changes.items():
             setattr(row, field, value)
-        row.full_clean()
-        row.save(update_fields=list(changes))
-        record(kind, name, before=before, after=_document(row), note=note, by=by)
+        _save(row, update_fields=list(changes))
+        record(kind, name, before=before, after=_recorded(row), note=note, by=by)
     return row
 
 
 def delete(kind: str, row: models.Model, name: str, *, note: str = "", by: str) -> None:
-    """Delete a row with its record. Raises ValidationError where something still needs it."""
+    """Delete a row with its record. Raises ValidationError where something still needs it, or it is gone."""
     with transaction.atomic():
-        before = _document(row)
+        lock(row, name)
+        before = _recorded(row)
         try:
             row.delete()
         except models.ProtectedError as error:
@@ -58,6 +53,26 @@ def delete(kind: str, row: models.Model, name: str, *, note: str = "", by: str) 
         record(kind, name, before=before, after=None, note=note, by=by)
 
 
-def _document(row: Any) -> Document:
-    document: Document = row.document()
-    return document
+def lock(row: models.Model, name: str) -> None:
+    """Hold a row until the transaction ends and read it anew: what was read before may be old by now."""
+    try:
+        row.refresh_from_db(from_queryset=type(row)._default_manager.select_for_update())
+    except ObjectDoesNotExist:
+        raise ValidationError(f"{name} is gone: somebody else has deleted it.") from None
+
+
+def _save(row: models.Model, **how: Any) -> None:
+    row.full_clean()
+    require_storable(row)
+    try:
+        with transaction.atomic():
+            row.save(**how)
+    except IntegrityError:
+        # Another transaction was faster: say now what full_clean could not see then.
+        row.validate_unique()
+        row.validate_constraints()
+        raise
+
+
+def _recorded(row: models.Model) -> Document:
+    return cast("Any", row).recorded()  # type: ignore[no-any-return]

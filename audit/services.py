@@ -17,7 +17,10 @@ Document = Mapping[str, Any]
 def record(
     kind: str, name: str, *, before: Document | None, after: Document | None, note: str = "", by: str
 ) -> Change | None:
-    """Append one change, in the transaction of what it records. Nothing is appended where nothing has changed."""
+    """Append one change, in the transaction of what it records. Nothing is appended where nothing has changed.
+
+    ``before`` and ``after`` are what ``recorded()`` gives: the snapshot document and what only the control plane knows.
+    """
     assert connection.in_atomic_block, "a change is recorded in the transaction of what it records"
     if before == after:
         return None

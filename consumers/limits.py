@@ -12,6 +12,7 @@ from gateway.documents import Metric
 
 AMOUNT_MAX = 10**15
 PER_MAX_S = 366 * 24 * 3600
+CLOSE_AT_MAX = 10**6
 WHILE_OPEN = (Metric.OPEN_CONNECTIONS, Metric.OPEN_JOBS)
 SCOPES = ("consumer", "key", "connection", "ip")
 EXCEEDS = ("reject", "delay", "close")
@@ -27,7 +28,14 @@ def cleaned(limits: Any, field: str = "limits") -> list[dict[str, Any]]:
         raise ValidationError({field: "Limits are a list."})
     if len(limits) > LIMITS_MAX:
         raise ValidationError({field: f"At most {LIMITS_MAX} limits."})
-    return [_limit(limit, f"{field}[{number}]") for number, limit in enumerate(limits)]
+    found = [_limit(limit, f"{field}[{number}]") for number, limit in enumerate(limits)]
+    seen = set()
+    for number, limit in enumerate(found):
+        which = (limit["metric"], limit["per"], limit["scope"])
+        if which in seen:
+            raise ValidationError({f"{field}[{number}]": "There is a limit of this metric, per and scope already."})
+        seen.add(which)
+    return found
 
 
 def _limit(limit: Any, at: str) -> dict[str, Any]:
@@ -39,14 +47,14 @@ def _limit(limit: Any, at: str) -> dict[str, Any]:
     metric = _one_of(limit, "metric", tuple(Metric), at)
     amount = _positive(limit.get("amount"), f"{at}.amount", AMOUNT_MAX)
     return {
-        "metric": str(metric),
+        "metric": metric,
         "amount": amount,
-        "per": _per(limit.get("per"), str(metric), f"{at}.per"),
-        "burst": _positive(limit.get("burst") or amount, f"{at}.burst", AMOUNT_MAX),
+        "per": _per(limit.get("per"), metric, f"{at}.per"),
+        "burst": _positive(_given(limit, "burst", amount), f"{at}.burst", AMOUNT_MAX),
         "scope": _one_of(limit, "scope", SCOPES, at, "consumer"),
         "exceed": _one_of(limit, "exceed", EXCEEDS, at, "reject"),
         "mode": _one_of(limit, "mode", MODES, at, "enforce"),
-        "close_at": _positive(limit.get("close_at") or 20, f"{at}.close_at", 10**6),
+        "close_at": _positive(_given(limit, "close_at", 20), f"{at}.close_at", CLOSE_AT_MAX),
         "fail": _one_of(limit, "fail", FAILS, at, "open"),
     }
 
@@ -56,21 +64,28 @@ def _per(per: Any, metric: str, at: str) -> float | int | str | None:
         if per is not None:
             raise ValidationError({at: f"{metric} counts what is open: leave `per` out."})
         return None
+    if per is None:
+        raise ValidationError({at: "Is required: a number of seconds, or `month`."})
     if per == "month":
         return "month"
     return _positive(per, at, PER_MAX_S)
 
 
-def _positive(value: Any, at: str, most: float) -> float | int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+def _positive(value: Any, at: str, most: int) -> float | int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise ValidationError({at: "Must be a number greater than 0."})
-    if value > most:
+    if value > most or not math.isfinite(value):
         raise ValidationError({at: f"Must be at most {most}."})
-    return int(value) if float(value).is_integer() else value
+    return int(value) if value == int(value) else value
 
 
 def _one_of(limit: Mapping[str, Any], name: str, allowed: Sequence[str], at: str, default: str | None = None) -> str:
-    value = limit.get(name) or default
-    if value not in allowed:
+    value = _given(limit, name, default)
+    if not isinstance(value, str) or value not in allowed:
         raise ValidationError({f"{at}.{name}": f"Must be one of {', '.join(allowed)}."})
     return str(value)
+
+
+def _given(limit: Mapping[str, Any], name: str, default: Any) -> Any:
+    value = limit.get(name)
+    return default if value is None else value

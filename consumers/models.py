@@ -13,12 +13,26 @@ name_validator = RegexValidator(
 )
 
 
+class TierQuerySet(models.QuerySet["Tier"]):
+    """Reads of tiers."""
+
+    def documented(self) -> Self:
+        """Read all that a document needs."""
+        return self
+
+    def with_counts(self) -> Self:
+        """Count the consumers of each along."""
+        return self.annotate(consumer_count=models.Count("consumers"))
+
+
 class Tier(models.Model):
     """A named set of limits; what each field of a limit means is in docs/limits.md."""
 
     name = models.CharField(max_length=100, unique=True, validators=[name_validator])
     description = models.CharField(max_length=300, blank=True)
     limits = models.JSONField(default=list, blank=True)
+
+    objects = TierQuerySet.as_manager()
 
     class Meta:
         ordering = ("name",)
@@ -30,6 +44,14 @@ class Tier(models.Model):
         """Say how it stands, for the snapshot."""
         return {"name": self.name, "limits": self.limits}
 
+    def recorded(self) -> dict[str, Any]:
+        """Say all of it, for the audit log."""
+        return self.representation()
+
+    def representation(self) -> dict[str, Any]:
+        """Say it as the management API and YAML do."""
+        return {"name": self.name, "description": self.description, "limits": self.limits}
+
 
 class ConsumerQuerySet(models.QuerySet["Consumer"]):
     """Reads of consumers."""
@@ -37,6 +59,10 @@ class ConsumerQuerySet(models.QuerySet["Consumer"]):
     def with_tier(self) -> Self:
         """Read the tier along."""
         return self.select_related("tier")
+
+    def documented(self) -> Self:
+        """Read all that a document needs."""
+        return self.with_tier()
 
 
 class Consumer(models.Model):
@@ -63,6 +89,22 @@ class Consumer(models.Model):
         """Say how it stands, for the snapshot."""
         return {
             "name": self.name,
+            "tier": self.tier.name,
+            "limits": self.limits,
+            "metadata": self.metadata,
+            "is_active": self.is_active,
+        }
+
+    def recorded(self) -> dict[str, Any]:
+        """Say all of it, for the audit log."""
+        return self.representation()
+
+    def representation(self) -> dict[str, Any]:
+        """Say it as the management API and YAML do."""
+        return {
+            "name": self.name,
+            "display_name": self.display_name,
+            "email": self.email,
             "tier": self.tier.name,
             "limits": self.limits,
             "metadata": self.metadata,

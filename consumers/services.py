@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -9,22 +10,21 @@ from django.db import transaction
 
 from audit import recording
 from consumers.limits import cleaned
+from consumers.metadata import cleaned_metadata
 from consumers.models import Consumer, Tier
 
-METADATA_MAX_MEMBERS = 50
+_READERS: Mapping[str, Callable[[Any], Any]] = {"limits": cleaned, "metadata": cleaned_metadata}
 
 
 def create_tier(*, name: str, description: str = "", limits: list[dict[str, Any]] | None = None, by: str) -> Tier:
     """Make a tier. Raises ValidationError."""
-    return recording.create("tier", Tier(name=name, description=description, limits=cleaned(limits or [])), name, by=by)
+    tier = Tier(name=name, description=description, limits=cleaned([] if limits is None else limits))
+    return recording.create("tier", tier, name, by=by)
 
 
 def update_tier(tier: Tier, *, by: str, **changes: Any) -> Tier:
     """Change a tier; live connections of its consumers take over new limits. Raises ValidationError."""
-    _fixed(changes, "name")
-    if "limits" in changes:
-        changes["limits"] = cleaned(changes["limits"])
-    return recording.update("tier", tier, tier.name, changes, by=by)
+    return recording.update("tier", tier, tier.name, _read(changes, ("description", "limits")), by=by)
 
 
 def delete_tier(tier: Tier, *, by: str) -> None:
@@ -49,8 +49,8 @@ def create_consumer(
         tier=tier,
         display_name=display_name,
         email=email,
-        limits=cleaned(limits or []),
-        metadata=_metadata(metadata or {}),
+        limits=cleaned([] if limits is None else limits),
+        metadata=cleaned_metadata({} if metadata is None else metadata),
         is_active=is_active,
     )
     return recording.create("consumer", consumer, name, by=by)
@@ -58,28 +58,24 @@ def create_consumer(
 
 def update_consumer(consumer: Consumer, *, by: str, **changes: Any) -> Consumer:
     """Change a consumer; disabling it closes its live connections. Raises ValidationError."""
-    _fixed(changes, "name")
-    if "limits" in changes:
-        changes["limits"] = cleaned(changes["limits"])
-    if "metadata" in changes:
-        changes["metadata"] = _metadata(changes["metadata"])
-    return recording.update("consumer", consumer, consumer.name, changes, by=by)
+    fields = ("display_name", "email", "tier", "limits", "metadata", "is_active")
+    return recording.update("consumer", consumer, consumer.name, _read(changes, fields), by=by)
 
 
 def delete_consumer(consumer: Consumer, *, by: str) -> None:
-    """Delete a consumer and its keys; its live connections are closed."""
+    """Delete a consumer and its keys; its live connections are closed. Raises ValidationError where it is gone."""
     with transaction.atomic():
+        recording.lock(consumer, consumer.name)
         for key in consumer.keys.all():
             recording.delete("key", key, key.pk, note=f"with its consumer {consumer.name}", by=by)
         recording.delete("consumer", consumer, consumer.name, by=by)
 
 
-def _metadata(metadata: Any) -> dict[str, Any]:
-    if not isinstance(metadata, dict) or len(metadata) > METADATA_MAX_MEMBERS:
-        raise ValidationError({"metadata": f"An object with at most {METADATA_MAX_MEMBERS} members."})
-    return metadata
-
-
-def _fixed(changes: dict[str, Any], field: str) -> None:
-    if field in changes:
-        raise ValidationError({field: "Cannot be changed; make a new one."})
+def _read(changes: dict[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
+    """Give the changes, cleaned. Raises ValidationError for a field that cannot be changed."""
+    for field in changes:
+        if field == "name":
+            raise ValidationError({field: "Cannot be changed; make a new one."})
+        if field not in fields:
+            raise ValidationError({field: f"Unknown field; what can be changed: {', '.join(fields)}."})
+    return {field: _READERS[field](value) if field in _READERS else value for field, value in changes.items()}

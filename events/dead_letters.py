@@ -6,14 +6,11 @@ import asyncio
 import contextlib
 import logging
 
-import orjson
 from asgiref.sync import sync_to_async
-from django.db.models import Max
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from events.models import DeadLetter
-from events.services import record_dead_letter
+from events import letters
 from gateway.nats_link import DEAD_STREAM, DEAD_SUBJECT, ensure_infrastructure, read_batch
 
 logger = logging.getLogger(__name__)
@@ -24,32 +21,19 @@ BATCH = 100
 
 async def run(nc: Client, js: JetStreamContext, stop: asyncio.Event) -> None:
     """Follow the stream until told to stop. Raises when NATS or the database fails; starting again is safe."""
-    await ensure_infrastructure(js)
-    position = await sync_to_async(_next_sequence)()
-    last = (await js.stream_info(DEAD_STREAM)).state.last_seq
-    if position > last + 1:
-        logger.warning("the stream of dead letters was made anew; reading it from its start")
-        position = 1
+    reconnects, made_at, position = -1, "", 0
     while not stop.is_set():
-        messages = await read_batch(nc, DEAD_STREAM, f"{DEAD_SUBJECT}.>", position, BATCH)
-        for message in messages:
-            sequence = int((message.headers or {})["Nats-Sequence"])
-            await _keep(sequence, message.data)
-            position = sequence + 1
+        if nc.stats["reconnects"] != reconnects:
+            # The stream behind a new link may be another one, with sequences of its own.
+            reconnects = nc.stats["reconnects"]
+            await ensure_infrastructure(js)
+            made_at = str((await js.stream_info(DEAD_STREAM)).created)
+            position = await sync_to_async(letters.position)(made_at)
+        messages = await read_batch(nc, DEAD_STREAM, f"{DEAD_SUBJECT}.>", position + 1, BATCH)
+        if messages:
+            read = [(int((message.headers or {})["Nats-Sequence"]), message.data) for message in messages]
+            await sync_to_async(letters.record_dead_letters)(read, made_at)
+            position = read[-1][0]
         if len(messages) < BATCH:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), LOOK_S)
-
-
-async def _keep(sequence: int, data: bytes) -> None:
-    try:
-        document = orjson.loads(data)
-        await sync_to_async(record_dead_letter)(sequence, document)
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-        # It must not hold up those behind it.
-        logger.exception("dead letter %d could not be read", sequence)
-
-
-def _next_sequence() -> int:
-    highest: int | None = DeadLetter.objects.aggregate(highest=Max("sequence"))["highest"]
-    return (highest or 0) + 1

@@ -1,26 +1,25 @@
-"""Every change of channels and dead letters."""
+"""Every change of channels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
-import orjson
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.utils.dateparse import parse_datetime
 
-from audit import bus, recording
-from audit.services import record
-from events.models import Channel, DeadLetter
-from gateway.subjects import AddressError, overlap, subject_of
+from audit import recording
+from events.letters import discard, record_dead_letters, redrive
+from events.models import Channel
+from gateway.subjects import AddressError, Template, overlap
 from gateway.validation import InvalidSchema, compile_schema
 
-RETENTION_FIELDS = ("max_age_s", "max_bytes", "max_events")
+__all__ = ["create_channel", "delete_channel", "discard", "record_dead_letters", "redrive", "update_channel"]
+
 PROTOCOLS = ("http", "sse", "websocket", "mqtt", "amqp")
-RETENTION_MAX = 10**13
-DETAIL_MAX, POINTER_MAX = 1000, 500
+RETENTION_MAX = {"max_age_s": 100 * 366 * 24 * 3600, "max_bytes": 10**15, "max_events": 10**15}
+FIELDS = ("title", "schema", "on_invalid", "retention", "protocols")
 
 
 def create_channel(
@@ -39,92 +38,49 @@ def create_channel(
         title=title,
         schema=_schema(schema),
         on_invalid=on_invalid,
-        retention=_retention(retention or {}),
-        protocols=_protocols(protocols or []),
+        retention=_retention({} if retention is None else retention),
+        protocols=_protocols([] if protocols is None else protocols),
     )
-    _check_address(channel)
-    return recording.create("channel", channel, address, by=by)
+    with transaction.atomic():
+        _check_address(address)
+        return recording.create("channel", channel, address, by=by)
 
 
 def update_channel(channel: Channel, *, by: str, **changes: Any) -> Channel:
     """Change a channel; its events and its readers stay. Raises ValidationError."""
-    if "address" in changes:
-        raise ValidationError({"address": "Cannot be changed; declare a new channel."})
     readers = {"schema": _schema, "retention": _retention, "protocols": _protocols}
-    changes = {name: readers[name](value) if name in readers else value for name, value in changes.items()}
-    return recording.update("channel", channel, channel.address, changes, by=by)
+    for field in changes:
+        if field == "address":
+            raise ValidationError({field: "Cannot be changed; declare a new channel."})
+        if field not in FIELDS:
+            raise ValidationError({field: f"Unknown field; what can be changed: {', '.join(FIELDS)}."})
+    read = {field: readers[field](value) if field in readers else value for field, value in changes.items()}
+    return recording.update("channel", channel, channel.address, read, by=by)
 
 
 def delete_channel(channel: Channel, *, by: str) -> None:
-    """Take a channel away. Its stored events stay in JetStream until their age, and return if it is declared again."""
+    """Take a channel away. Its stored events stay until their age, and are there if it is declared again by then."""
     recording.delete("channel", channel, channel.address, by=by)
 
 
-def record_dead_letter(sequence: int, document: Mapping[str, Any]) -> None:
-    """Keep an event that could not be accepted; once for each sequence of the stream it came on."""
-    dead_at = parse_datetime(str(document.get("dead_at", ""))) or datetime.now(UTC)
-    DeadLetter.objects.get_or_create(
-        sequence=sequence,
-        defaults={
-            "channel": document["channel"],
-            "address": document.get("address") or document["channel"],
-            "reason": document["reason"],
-            "detail": str(document.get("detail", ""))[:DETAIL_MAX],
-            "pointer": str(document.get("pointer", ""))[:POINTER_MAX],
-            "consumer": document.get("consumer", ""),
-            "protocol": document.get("protocol", ""),
-            "attempts": int(document.get("attempts", 1)),
-            "event": document["event"],
-            "dead_at": dead_at,
-        },
-    )
-
-
-def redrive(letter: DeadLetter, *, by: str) -> None:
-    """Put a dead letter's event back on its channel and forget the letter. Raises ValidationError.
-
-    An operator's decision stands above the schema: the event is stored as it is.
-    """
-    if "data" not in letter.event:
-        raise ValidationError("Its payload is not JSON; discard it, or publish a mended event.")
+def _check_address(address: Any) -> None:
+    if not isinstance(address, str):
+        raise ValidationError({"address": "Must be a text."})
     try:
-        subject = subject_of(letter.address)
+        subject = _subject(address)
     except AddressError as error:
         raise ValidationError({"address": f"{error}."}) from None
-    if not Channel.objects.filter(address=letter.channel).exists():
-        raise ValidationError({"channel": "There is no such channel any more."})
-    with transaction.atomic():
-        record("dead-letter", str(letter.pk), before=letter.document(), after=None, note="redriven", by=by)
-        # Stored before the letter is forgotten: a fault between the two leaves both, never neither.
-        bus.store(
-            subject,
-            orjson.dumps(letter.event["data"]),
-            {
-                "ce-specversion": "1.0",
-                "ce-type": "event",
-                "ce-source": f"/consumers/{letter.consumer}",
-                "content-type": "application/json",
-                "Nats-Msg-Id": f"redrive-{letter.sequence}",
-            },
-        )
-        letter.delete()
+    if subject.startswith("*."):
+        # It would match what NATS and we keep under `$…`, `_INBOX` and `_apimgmt`.
+        raise ValidationError({"address": "Only a later level may be a parameter, unless it is the only one."})
+    for other in Channel.objects.values_list("address", flat=True):
+        if other != address and overlap(subject, _subject(other)):
+            raise ValidationError({"address": f"Overlaps with the channel {other}."})
 
 
-def discard(letter: DeadLetter, *, by: str) -> None:
-    """Forget a dead letter."""
-    with transaction.atomic():
-        record("dead-letter", str(letter.pk), before=letter.document(), after=None, note="discarded", by=by)
-        letter.delete()
-
-
-def _check_address(channel: Channel) -> None:
-    try:
-        subject = channel.subject
-    except AddressError as error:
-        raise ValidationError({"address": f"{error}."}) from None
-    for other in Channel.objects.exclude(pk=channel.pk):
-        if other.address != channel.address and overlap(subject, other.subject):
-            raise ValidationError({"address": f"Overlaps with the channel {other.address}."})
+@lru_cache(maxsize=16_384)
+def _subject(address: str) -> str:
+    return Template.parse(address).subject
 
 
 def _schema(schema: Any) -> Any:
@@ -132,6 +88,8 @@ def _schema(schema: Any) -> Any:
         return None
     if not isinstance(schema, Mapping):
         raise ValidationError({"schema": "A JSON Schema is an object."})
+    if set(schema) == {"subject"}:
+        raise ValidationError({"schema": "There is no schema registry here: give the JSON Schema itself."})
     try:
         compile_schema(schema)
     except InvalidSchema as error:
@@ -142,15 +100,21 @@ def _schema(schema: Any) -> Any:
 def _retention(retention: Any) -> dict[str, Any]:
     if not isinstance(retention, Mapping):
         raise ValidationError({"retention": "An object."})
+    found = {}
     for name, value in retention.items():
-        if name not in RETENTION_FIELDS:
-            raise ValidationError({f"retention.{name}": f"Unknown field; there are {', '.join(RETENTION_FIELDS)}."})
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= RETENTION_MAX:
-            raise ValidationError({f"retention.{name}": "Must be a number greater than 0."})
-    return dict(retention)
+        if name not in RETENTION_MAX:
+            raise ValidationError({f"retention.{name}": f"Unknown field; there are {', '.join(RETENTION_MAX)}."})
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= RETENTION_MAX[name]:
+            raise ValidationError({f"retention.{name}": f"Must be a number from 1 to {RETENTION_MAX[name]}."})
+        if value != int(value):
+            raise ValidationError({f"retention.{name}": "Must be a whole number."})
+        found[name] = int(value)
+    return found
 
 
 def _protocols(protocols: Any) -> list[str]:
-    if not isinstance(protocols, list) or any(name not in PROTOCOLS for name in protocols):
+    if not isinstance(protocols, list | tuple) or any(name not in PROTOCOLS for name in protocols):
         raise ValidationError({"protocols": f"A list of {', '.join(PROTOCOLS)}."})
     return list(dict.fromkeys(protocols))

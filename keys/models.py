@@ -1,13 +1,13 @@
-"""Key: how a consumer proves itself. Only a digest of it is kept."""
+"""Key and JwtIssuer: how a consumer proves itself. Of a key only a digest is kept."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from django.db import models
 
-from consumers.models import Consumer
+from consumers.models import Consumer, name_validator
 
 
 class KeyQuerySet(models.QuerySet["Key"]):
@@ -16,6 +16,10 @@ class KeyQuerySet(models.QuerySet["Key"]):
     def with_consumer(self) -> Self:
         """Read consumer and tier along."""
         return self.select_related("consumer__tier")
+
+    def documented(self) -> Self:
+        """Read all that a document needs."""
+        return self.select_related("consumer")
 
     def usable(self, now: datetime) -> Self:
         """Those that are neither revoked nor expired."""
@@ -63,3 +67,81 @@ class Key(models.Model):
             "limits": self.limits,
             "metadata": self.metadata,
         }
+
+    def recorded(self) -> dict[str, Any]:
+        """Say all of it, for the audit log."""
+        return self.document() | {
+            "name": self.name,
+            "revoked_reason": self.revoked_reason,
+            "rotated_from": self.rotated_from_id,
+        }
+
+    def representation(self) -> dict[str, Any]:
+        """Say it as the management API does: all but the digest."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "consumer": self.consumer.name,
+            "scopes": self.scopes,
+            "expires_at": _instant(self.expires_at),
+            "allowed_ips": self.allowed_ips,
+            "allowed_origins": self.allowed_origins,
+            "limits": self.limits,
+            "metadata": self.metadata,
+            "created_at": _instant(self.created_at),
+            "last_used_at": _instant(self.last_used_at),
+            "revoked_at": _instant(self.revoked_at),
+            "revoked_reason": self.revoked_reason,
+            "rotated_from": self.rotated_from_id,
+        }
+
+
+class JwtIssuerQuerySet(models.QuerySet["JwtIssuer"]):
+    """Reads of issuers."""
+
+    def documented(self) -> Self:
+        """Read all that a document needs."""
+        return self
+
+
+class JwtIssuer(models.Model):
+    """Who may sign tokens for us: where its keys are, and which claim names the consumer."""
+
+    name = models.CharField(max_length=100, unique=True, validators=[name_validator])
+    issuer = models.CharField(max_length=500, unique=True)
+    jwks_url = models.CharField(max_length=1000)
+    audience = models.CharField(max_length=500)
+    algorithms = models.JSONField(default=list)
+    consumer_claim = models.CharField(max_length=100, default="sub")
+
+    objects = JwtIssuerQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("name",)
+        verbose_name = "JWT issuer"
+
+    def __str__(self) -> str:
+        return self.name
+
+    def document(self) -> dict[str, Any]:
+        """Say how it stands, for the snapshot."""
+        return {
+            "name": self.name,
+            "issuer": self.issuer,
+            "jwks_url": self.jwks_url,
+            "audience": self.audience,
+            "algorithms": self.algorithms,
+            "consumer_claim": self.consumer_claim,
+        }
+
+    def recorded(self) -> dict[str, Any]:
+        """Say all of it, for the audit log."""
+        return self.document()
+
+    def representation(self) -> dict[str, Any]:
+        """Say it as the management API and YAML do."""
+        return self.document()
+
+
+def _instant(at: datetime | None) -> str | None:
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z") if at is not None else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from django.db import models
 
@@ -17,6 +17,14 @@ class RouteProtocol(models.TextChoices):
     WEBSOCKET = "websocket", "WebSocket"
 
 
+class RouteQuerySet(models.QuerySet["Route"]):
+    """Reads of routes."""
+
+    def documented(self) -> Self:
+        """Read all that a document needs."""
+        return self
+
+
 class Route(models.Model):
     """What may be called. ``handler`` and ``policies`` have the shapes of docs/configuration.md."""
 
@@ -27,6 +35,8 @@ class Route(models.Model):
     handler = models.JSONField()
     policies = models.JSONField(default=list, blank=True)
     reserved_override = models.BooleanField(default=False)
+
+    objects = RouteQuerySet.as_manager()
 
     class Meta:
         ordering = ("name",)
@@ -45,3 +55,11 @@ class Route(models.Model):
             "policies": self.policies,
             "reserved_override": self.reserved_override,
         }
+
+    def recorded(self) -> dict[str, Any]:
+        """Say all of it, for the audit log."""
+        return self.document()
+
+    def representation(self) -> dict[str, Any]:
+        """Say it as the management API and YAML do."""
+        return self.document()

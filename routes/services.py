@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
 from audit import recording
 from routes import shapes
 from routes.models import Route
+
+FIELDS = ("path", "methods", "protocol", "handler", "policies", "reserved_override")
 
 
 def create_route(
@@ -24,30 +29,39 @@ def create_route(
     route = Route(
         name=name,
         path=path,
-        methods=shapes.methods(methods or [], protocol),
+        methods=[] if methods is None else methods,
         protocol=protocol,
-        handler=shapes.handler(handler, protocol),
-        policies=shapes.policies(policies or []),
+        handler=handler,
+        policies=[] if policies is None else policies,
         reserved_override=reserved_override,
     )
-    shapes.check_path(route)
-    return recording.create("route", route, name, by=by)
+    shapes.clean(route)
+    with transaction.atomic():
+        shapes.check_free(route)
+        return recording.create("route", route, name, by=by)
 
 
 def update_route(route: Route, *, by: str, **changes: Any) -> Route:
-    """Change a route; live connections stay. Raises ValidationError."""
-    protocol = changes.get("protocol", route.protocol)
-    if "methods" in changes:
-        changes["methods"] = shapes.methods(changes["methods"], protocol)
-    if "handler" in changes:
-        changes["handler"] = shapes.handler(changes["handler"], protocol)
-    if "policies" in changes:
-        changes["policies"] = shapes.policies(changes["policies"])
-    changed = Route(**{**route.document(), **changes, "id": route.pk})
-    shapes.check_path(changed)
-    return recording.update("route", route, route.name, changes, by=by)
+    """Change a route; live connections stay. Raises ValidationError.
+
+    A new protocol without new methods brings the methods that it has where none are named.
+    """
+    for field in changes:
+        if field == "name":
+            raise ValidationError({field: "Cannot be changed; make a new one."})
+        if field not in FIELDS:
+            raise ValidationError({field: f"Unknown field; what can be changed: {', '.join(FIELDS)}."})
+    with transaction.atomic():
+        recording.lock(route, route.name)
+        if changes.get("protocol", route.protocol) != route.protocol:
+            changes.setdefault("methods", [])
+        changed = Route(pk=route.pk, **(route.document() | changes))
+        shapes.clean(changed)
+        shapes.check_free(changed)
+        cleaned = {field: getattr(changed, field) for field in changes}
+        return recording.update("route", route, route.name, cleaned, by=by)
 
 
 def delete_route(route: Route, *, by: str) -> None:
-    """Delete a route."""
+    """Delete a route. Raises ValidationError where it is gone."""
     recording.delete("route", route, route.name, by=by)

@@ -5,111 +5,141 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
 
 from gateway.endpoints import is_reserved
 from gateway.policies import KNOWN
+from gateway.subjects import AddressError, Template
 from routes.models import Route
+from routes.upstreams import check_rewrite, check_url
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-SCHEMES = {"http": ("http", "https"), "sse": ("http", "https"), "websocket": ("ws", "wss", "http", "https")}
-HANDLER_FIELDS = {"upstream": {"url", "rewrite"}, "channel": {"channel"}, "job": {"job_type"}}
-_SEGMENT = re.compile(r"[^{}\s\x00-\x1f?#%]*|\{[A-Za-z_][A-Za-z0-9_]*(?:\.\.\.)?\}")
+PROTOCOLS = ("http", "sse", "websocket")
+HANDLER_FIELDS = {"upstream": ("url", "rewrite"), "channel": ("channel",), "job": ("job_type",)}
+PATH_MAX_CHARS = 1000
+POLICIES_MAX = 50
+JOB_TYPE_MAX_CHARS = 100
+_SEGMENT = re.compile(r"[^{}\s\x00-\x1f\x7f?#%\\]+|\{[A-Za-z_][A-Za-z0-9_]*(?:\.\.\.)?\}")
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?:\.\.\.)?\}")
 
 
-def check_path(route: Route) -> None:
-    """Raise ValidationError for a path that cannot be served, or that is taken."""
+def clean(route: Route) -> None:
+    """Fill in what was left out. Raises ValidationError that names the field of the first fault."""
+    if route.protocol not in PROTOCOLS:
+        raise ValidationError({"protocol": f"Must be one of {', '.join(PROTOCOLS)}."})
+    if not isinstance(route.reserved_override, bool):
+        raise ValidationError({"reserved_override": "Must be true or false."})
+    _check_path(route)
+    route.methods = methods(route.methods, route.protocol)
+    route.handler = handler(route.handler, route.protocol, parameters_of(route.path))
+    route.policies = policies(route.policies)
+
+
+def check_free(route: Route) -> None:
+    """Raise ValidationError where another route takes the same path, protocol and method.
+
+    Two paths that differ in the names of their parameters alone are the same.
+    """
+    shape = _shape(route.path)
+    for rival in Route.objects.exclude(pk=route.pk).only("name", "path", "protocol", "methods"):
+        is_same_door = (rival.protocol == "websocket") == (route.protocol == "websocket")
+        if is_same_door and set(rival.methods) & set(route.methods) and _shape(rival.path) == shape:
+            raise ValidationError({"path": f"The route {rival.name} has this path and method already."})
+
+
+def parameters_of(path: str) -> list[str]:
+    """Give the names of a path's parameters, in their order."""
+    return _PARAMETER.findall(path)
+
+
+def _check_path(route: Route) -> None:
     path = route.path
-    if not path.startswith("/"):
-        raise ValidationError({"path": "Must begin with a slash."})
-    segments = path.split("/")
-    if any(not _SEGMENT.fullmatch(segment) or segment in (".", "..") for segment in segments):
+    if not isinstance(path, str) or not path.startswith("/") or len(path) > PATH_MAX_CHARS:
+        raise ValidationError({"path": f"Must begin with a slash, and have at most {PATH_MAX_CHARS} characters."})
+    segments = path.split("/")[1:]
+    inner = segments[:-1] if segments[-1] == "" else segments
+    if any(not _SEGMENT.fullmatch(segment) or segment in (".", "..") for segment in inner):
         raise ValidationError({"path": "Segments are plain text, {parameter} or, last, {rest...}."})
     if any(segment.endswith("...}") for segment in segments[:-1]):
         raise ValidationError({"path": "{rest...} must be the last segment."})
-    names = _PARAMETER.findall(path)
+    names = parameters_of(path)
     if len(names) != len(set(names)):
         raise ValidationError({"path": "A parameter is named twice."})
-    if is_reserved(path) and not (route.reserved_override and "{" not in path):
+    if is_reserved(path) and not (route.reserved_override and not names):
         raise ValidationError({"path": "Lies under a reserved prefix; only an exact path with reserved_override may."})
-    _check_free(route)
-    for name in _PARAMETER.findall(str(route.handler.get("url", ""))):
-        if name not in names:
-            raise ValidationError({"handler.url": f"{{{name}}} is not in the path."})
 
 
 def methods(named: Any, protocol: str) -> list[str]:
-    """Give the methods in capitals; every protocol but HTTP is opened with GET."""
-    if not isinstance(named, list) or not all(isinstance(method, str) for method in named):
+    """Give the methods in capitals; every protocol but HTTP is opened with GET where none is named."""
+    if not isinstance(named, list | tuple) or not all(isinstance(method, str) for method in named):
         raise ValidationError({"methods": "A list of methods."})
     found = [method.upper() for method in named] or (["GET"] if protocol != "http" else list(METHODS))
     if unknown := [method for method in found if method not in METHODS]:
         raise ValidationError({"methods": f"{unknown[0]} is not one of {', '.join(METHODS)}."})
-    if protocol == "websocket" and found != ["GET"]:
+    if protocol == "websocket" and set(found) != {"GET"}:
         raise ValidationError({"methods": "A WebSocket is opened with GET."})
     return list(dict.fromkeys(found))
 
 
-def handler(named: Any, protocol: str) -> dict[str, Any]:
+def handler(named: Any, protocol: str, parameters: list[str]) -> dict[str, Any]:
     """Give the handler. Raises ValidationError that names the field at fault."""
-    if protocol not in SCHEMES:
-        raise ValidationError({"protocol": f"Must be one of {', '.join(SCHEMES)}."})
-    if not isinstance(named, Mapping) or named.get("type") not in HANDLER_FIELDS:
+    if not isinstance(named, Mapping) or not isinstance(kind := named.get("type"), str) or kind not in HANDLER_FIELDS:
         raise ValidationError({"handler.type": f"Must be one of {', '.join(HANDLER_FIELDS)}."})
-    fields = HANDLER_FIELDS[named["type"]]
-    if unknown := set(named) - fields - {"type"}:
-        raise ValidationError(
-            {f"handler.{min(unknown)}": f"Unknown field; this handler has {', '.join(sorted(fields))}."}
-        )
-    for field in fields - {"rewrite"}:
-        if not isinstance(named.get(field), str) or not named[field]:
+    found = {str(field): value for field, value in named.items() if value is not None}
+    _check_fields(found, HANDLER_FIELDS[kind])
+    if kind == "upstream":
+        check_url(found["url"], protocol, parameters)
+        check_rewrite(found.get("rewrite"), parameters)
+    elif kind == "channel":
+        _check_channel(found["channel"])
+    elif protocol != "http" or len(found["job_type"]) > JOB_TYPE_MAX_CHARS:
+        raise ValidationError({"handler.job_type": "A job is submitted over HTTP, and its type has a short name."})
+    return found
+
+
+def _check_fields(named: Mapping[str, Any], fields: tuple[str, ...]) -> None:
+    for field, value in named.items():
+        if field not in ("type", *fields):
+            raise ValidationError({f"handler.{field}": f"Unknown field; this handler has {', '.join(fields)}."})
+        if not isinstance(value, str) or not value:
+            raise ValidationError({f"handler.{field}": "Must be a text."})
+    for field in fields:
+        if field != "rewrite" and field not in named:
             raise ValidationError({f"handler.{field}": "Is required."})
-    if named["type"] == "upstream":
-        _check_url(named["url"], protocol)
-    if named["type"] == "job" and protocol != "http":
-        raise ValidationError({"protocol": "A job is submitted over HTTP."})
-    return dict(named)
 
 
 def policies(named: Any) -> list[dict[str, Any]]:
     """Give the policies whole. Raises ValidationError that names the field at fault."""
-    if not isinstance(named, list):
-        raise ValidationError({"policies": "A list of policies."})
+    if not isinstance(named, list | tuple) or len(named) > POLICIES_MAX:
+        raise ValidationError({"policies": f"A list of at most {POLICIES_MAX} policies."})
     return [_policy(policy, f"policies[{number}]") for number, policy in enumerate(named)]
 
 
 def _policy(policy: Any, at: str) -> dict[str, Any]:
-    if not isinstance(policy, Mapping) or policy.get("type") not in KNOWN:
+    if not isinstance(policy, Mapping) or not isinstance(policy.get("type"), str) or policy["type"] not in KNOWN:
         raise ValidationError({f"{at}.type": f"Must be one of {', '.join(sorted(KNOWN))}."})
-    if unknown := set(policy) - {"type", "options", "mode"}:
-        raise ValidationError({f"{at}.{min(unknown)}": "Unknown field; a policy has type, options and mode."})
-    options = policy.get("options") or {}
-    mode = policy.get("mode") or "enforce"
+    if unknown := [str(field) for field in policy if field not in ("type", "options", "mode")]:
+        raise ValidationError({f"{at}.{unknown[0]}": "Unknown field; a policy has type, options and mode."})
+    options = {} if policy.get("options") is None else policy["options"]
+    mode = "enforce" if policy.get("mode") is None else policy["mode"]
     if mode not in ("enforce", "shadow"):
         raise ValidationError({f"{at}.mode": "Must be enforce or shadow."})
     if not isinstance(options, Mapping):
         raise ValidationError({f"{at}.options": "An object."})
     try:
         KNOWN[policy["type"]](options)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValidationError({f"{at}.options": str(error)}) from None
     return {"type": policy["type"], "options": dict(options), "mode": mode}
 
 
-def _check_url(url: str, protocol: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in SCHEMES[protocol] or not parts.hostname or "{" in parts.netloc:
-        raise ValidationError({"handler.url": f"An absolute URL that begins with {' or '.join(SCHEMES[protocol])}://."})
-    if parts.username or parts.password:
-        raise ValidationError({"handler.url": "Must hold no credentials; use the policy set-headers."})
+def _check_channel(address: str) -> None:
+    try:
+        Template.parse(address)
+    except AddressError as error:
+        raise ValidationError({"handler.channel": f"{error}."}) from None
 
 
-def _check_free(route: Route) -> None:
-    rivals = Route.objects.exclude(pk=route.pk).filter(path=route.path)
-    for rival in rivals:
-        same_door = (rival.protocol == "websocket") == (route.protocol == "websocket")
-        if same_door and set(rival.methods) & set(route.methods):
-            raise ValidationError({"path": f"The route {rival.name} has this path and method already."})
+def _shape(path: str) -> str:
+    return _PARAMETER.sub(lambda found: "{...}" if found[0].endswith("...}") else "{}", path)

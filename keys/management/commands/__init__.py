@@ -1,0 +1,1 @@
+"""The commands `issue_key` and `revoke_key`."""

@@ -1,0 +1,16 @@
+"""Metadata of consumers and keys: free members that policies and functions may read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.exceptions import ValidationError
+
+MEMBERS_MAX = 50
+
+
+def cleaned_metadata(metadata: Any) -> dict[str, Any]:
+    """Give the metadata. Raises ValidationError."""
+    if not isinstance(metadata, dict) or len(metadata) > MEMBERS_MAX:
+        raise ValidationError({"metadata": f"An object with at most {MEMBERS_MAX} members."})
+    return dict(metadata)

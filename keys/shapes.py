@@ -1,0 +1,84 @@
+"""What a key's scopes, networks, origins and instants may look like."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from ipaddress import ip_network
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ValidationError
+from django.utils.dateparse import parse_datetime
+
+LIST_MAX = 100
+NETWORK_MAX_CHARS = 50
+_SCOPE = re.compile(r"\*|(?:call|publish|subscribe|jobs):[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
+
+
+def scopes(values: Any) -> list[str]:
+    """Give the scopes, each once. Raises ValidationError."""
+    for scope in _list(values, "scopes"):
+        if not _SCOPE.fullmatch(scope):
+            raise ValidationError(
+                {
+                    "scopes": f"`{scope[:100]}` is no scope: write call:ROUTE, publish:ADDRESS, subscribe:ADDRESS, "
+                    "jobs:TYPE, with * for any text, or * alone."
+                }
+            )
+    return list(dict.fromkeys(values))
+
+
+def networks(values: Any) -> list[str]:
+    """Give the networks in CIDR notation, each once. Raises ValidationError."""
+    found = []
+    for network in _list(values, "allowed_ips"):
+        try:
+            found.append(str(ip_network(network[:NETWORK_MAX_CHARS], strict=False)))
+        except ValueError:
+            raise ValidationError({"allowed_ips": f"`{network[:100]}` is no address or network."}) from None
+    return list(dict.fromkeys(found))
+
+
+def origins(values: Any) -> list[str]:
+    """Give the origins as browsers send them, each once. Raises ValidationError."""
+    return list(dict.fromkeys(_origin(origin) for origin in _list(values, "allowed_origins")))
+
+
+def expiry(at: Any) -> datetime | None:
+    """Give the instant, aware. Raises ValidationError for what is none."""
+    if at is None:
+        return None
+    try:
+        found = parse_datetime(at) if isinstance(at, str) else at
+    except ValueError:
+        found = None
+    if not isinstance(found, datetime):
+        raise ValidationError({"expires_at": "Must be an RFC 3339 instant, such as 2027-01-31T12:00:00Z."})
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def future(at: Any) -> datetime | None:
+    """Give the instant, aware and still to come. Raises ValidationError."""
+    found = expiry(at)
+    if found is not None and found <= datetime.now(UTC):
+        raise ValidationError({"expires_at": "Must lie in the future."})
+    return found
+
+
+def _origin(origin: str) -> str:
+    try:
+        parts = urlsplit(origin)
+        is_origin = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_origin = False
+    if not is_origin or parts.path or parts.query or parts.fragment or "@" in origin or not origin.isascii():
+        raise ValidationError({"allowed_origins": f"`{origin[:100]}` is no origin: write https://app.example."})
+    return origin.lower()
+
+
+def _list(values: Any, field: str) -> list[str]:
+    is_list = isinstance(values, list | tuple) and all(isinstance(value, str) for value in values)
+    if not is_list or len(values) > LIST_MAX:
+        raise ValidationError({field: f"A list of at most {LIST_MAX} texts."})
+    return list(values)
