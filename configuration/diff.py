@@ -1,0 +1,81 @@
+"""What applying a document changes, or would change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.text import Text
+
+SHOWN_MAX_CHARS = 200
+_SIGNS = {"created": ("+", "green"), "updated": ("~", "yellow"), "deleted": ("-", "red")}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What becomes of one object. ``before`` is None where there was nothing, ``after`` where nothing is left."""
+
+    kind: str
+    name: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+    @property
+    def action(self) -> str:
+        """Say what is done: created, updated or deleted."""
+        return "created" if self.before is None else "deleted" if self.after is None else "updated"
+
+    def fields(self) -> Iterator[tuple[str, Any, Any]]:
+        """Give every field that differs, with its values before and after."""
+        before, after = self.before or {}, self.after or {}
+        for name in {**before, **after}:
+            if before.get(name) != after.get(name):
+                yield name, before.get(name), after.get(name)
+
+
+@dataclass
+class Diff:
+    """Every object that changes, in the order of the changes."""
+
+    entries: list[Entry] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        """Say whether anything changes."""
+        return bool(self.entries)
+
+    def add(self, kind: str, name: str, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
+        """Note an object, unless it stays as it is."""
+        if before != after:
+            self.entries.append(Entry(kind, name, before, after))
+
+    def summary(self, *, is_dry_run: bool) -> str:
+        """Say it in one line."""
+        if not self:
+            return "Nothing to change."
+        counts = [
+            f"{sum(entry.action == action for entry in self.entries)} {action}"
+            for action in _SIGNS
+            if any(entry.action == action for entry in self.entries)
+        ]
+        return f"{', '.join(counts)}{' (dry run: nothing was changed)' if is_dry_run else ''}."
+
+    def text(self) -> Text:
+        """Say it all, in colours."""
+        text = Text()
+        for entry in self.entries:
+            sign, colour = _SIGNS[entry.action]
+            text.append(f"{sign} {entry.kind} {entry.name}\n", style=f"bold {colour}")
+            if entry.action == "deleted":
+                continue
+            for name, before, after in entry.fields():
+                if entry.action == "updated":
+                    text.append(f"    - {name}: {_shown(before)}\n", style="red")
+                text.append(f"    + {name}: {_shown(after)}\n", style="green")
+        return text
+
+
+def _shown(value: Any) -> str:
+    shown = json.dumps(value, ensure_ascii=False)
+    return shown if len(shown) <= SHOWN_MAX_CHARS else shown[: SHOWN_MAX_CHARS - 1] + "…"

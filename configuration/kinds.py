@@ -1,0 +1,179 @@
+"""What the configuration is made of: each kind of object, its defaults, and the services that write it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import models
+
+from consumers import services as consumers
+from consumers.limits import WHILE_OPEN
+from consumers.models import Consumer, Tier
+from events import services as events
+from events.models import Channel
+from keys import issuers
+from keys.models import JwtIssuer
+from routes import services as routes
+from routes.models import Route
+from routes.shapes import methods
+
+REQUIRED: Any = object()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of object. ``fields`` gives each field's default; whoever leaves a field out means its default."""
+
+    section: str
+    kind: str
+    model: type[models.Model]
+    identity: str
+    fields: Mapping[str, Any]
+    create: Callable[..., Any]
+    update: Callable[..., Any]
+    delete: Callable[..., Any]
+    types: Mapping[str, type] = field(default_factory=dict)
+    read: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    """Turns what a document says into what the services take."""
+    brief: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    """Leaves out of an object what its defaults say already."""
+
+    def without_defaults(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Give an object as a person would write it, and always in the same way."""
+        found = self.brief(values)
+        return {
+            name: found[name] for name, default in self.fields.items() if default is REQUIRED or found[name] != default
+        }
+
+    def rows(self) -> list[Any]:
+        """Give every object there is, by its name."""
+        return list(self.model._default_manager.order_by(self.identity))
+
+    def find(self, name: str) -> Any | None:
+        """Give one object."""
+        return self.model._default_manager.filter(**{self.identity: name}).first()
+
+
+def _with_tier(values: dict[str, Any]) -> dict[str, Any]:
+    tier = Tier.objects.filter(name=values["tier"]).first()
+    if tier is None:
+        raise ValidationError({"tier": f"There is no tier {values['tier']}."})
+    return values | {"tier": tier}
+
+
+def _brief_limits(values: dict[str, Any]) -> dict[str, Any]:
+    defaults = {"scope": "consumer", "exceed": "reject", "mode": "enforce", "close_at": 20, "fail": "open"}
+
+    def brief(limit: dict[str, Any]) -> dict[str, Any]:
+        left_out = defaults | {"burst": limit["amount"]} | ({"per": None} if limit["metric"] in WHILE_OPEN else {})
+        return {name: value for name, value in limit.items() if name not in left_out or value != left_out[name]}
+
+    return values | {"limits": [brief(limit) for limit in values["limits"]]}
+
+
+def _brief_route(values: dict[str, Any]) -> dict[str, Any]:
+    found = dict(values)
+    if found["methods"] == methods([], found["protocol"]):
+        found["methods"] = []
+    defaults = {"options": {}, "mode": "enforce"}
+    found["policies"] = [
+        {name: value for name, value in policy.items() if name not in defaults or value != defaults[name]}
+        for policy in found["policies"]
+    ]
+    return found
+
+
+TIER = Kind(
+    section="tiers",
+    kind="tier",
+    model=Tier,
+    identity="name",
+    fields={"name": REQUIRED, "description": "", "limits": []},
+    types={"description": str},
+    create=consumers.create_tier,
+    update=consumers.update_tier,
+    delete=consumers.delete_tier,
+    brief=_brief_limits,
+)
+CONSUMER = Kind(
+    section="consumers",
+    kind="consumer",
+    model=Consumer,
+    identity="name",
+    fields={
+        "name": REQUIRED,
+        "display_name": "",
+        "email": "",
+        "tier": REQUIRED,
+        "limits": [],
+        "metadata": {},
+        "is_active": True,
+    },
+    types={"display_name": str, "email": str, "tier": str, "is_active": bool},
+    create=consumers.create_consumer,
+    update=consumers.update_consumer,
+    delete=consumers.delete_consumer,
+    read=_with_tier,
+    brief=_brief_limits,
+)
+CHANNEL = Kind(
+    section="channels",
+    kind="channel",
+    model=Channel,
+    identity="address",
+    fields={
+        "address": REQUIRED,
+        "title": "",
+        "schema": None,
+        "on_invalid": "reject",
+        "retention": {},
+        "protocols": [],
+    },
+    types={"title": str, "on_invalid": str},
+    create=events.create_channel,
+    update=events.update_channel,
+    delete=events.delete_channel,
+)
+ROUTE = Kind(
+    section="routes",
+    kind="route",
+    model=Route,
+    identity="name",
+    fields={
+        "name": REQUIRED,
+        "path": REQUIRED,
+        "methods": [],
+        "protocol": "http",
+        "handler": REQUIRED,
+        "policies": [],
+        "reserved_override": False,
+    },
+    types={"path": str, "protocol": str, "reserved_override": bool},
+    create=routes.create_route,
+    update=routes.update_route,
+    delete=routes.delete_route,
+    brief=_brief_route,
+)
+ISSUER = Kind(
+    section="issuers",
+    kind="issuer",
+    model=JwtIssuer,
+    identity="name",
+    fields={
+        "name": REQUIRED,
+        "issuer": REQUIRED,
+        "jwks_url": REQUIRED,
+        "audience": REQUIRED,
+        "algorithms": ["RS256"],
+        "consumer_claim": "sub",
+    },
+    types={"issuer": str, "jwks_url": str, "audience": str, "consumer_claim": str},
+    create=issuers.create_issuer,
+    update=issuers.update_issuer,
+    delete=issuers.delete_issuer,
+)
+KINDS = (TIER, CONSUMER, CHANNEL, ROUTE, ISSUER)
+"""In the order in which they need each other, which is also that of an exported document."""

@@ -1,0 +1,41 @@
+"""`manage.py apply FILE`: make the configuration what a document says."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from rich.console import Console
+
+from configuration.apply import apply_document
+from configuration.documents import DocumentError, parse, read
+
+DRIFT = 2
+
+
+class Command(BaseCommand):
+    """Applies a document."""
+
+    help = "Make the configuration what a YAML document says, and show what changes."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options."""
+        parser.add_argument("file", help="the document; - for standard input")
+        parser.add_argument("--dry-run", action="store_true", help="change nothing; exit code 2 where it would")
+        parser.add_argument("--prune", action="store_true", help="delete what a section of the document does not name")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run the command."""
+        dry_run = options["dry_run"]
+        try:
+            name = options["file"]
+            document = parse(sys.stdin.read(), "standard input") if name == "-" else read(name)
+            diff = apply_document(document, by="manage.py apply", prune=options["prune"], dry_run=dry_run)
+        except DocumentError as error:
+            raise CommandError(str(error)) from None
+        console = Console(file=self.stdout, soft_wrap=True, no_color=options["no_color"] or None)  # type: ignore[arg-type]
+        console.print(diff.text(), end="")
+        console.print(diff.summary(is_dry_run=dry_run), highlight=False)
+        if dry_run and diff:
+            sys.exit(DRIFT)
