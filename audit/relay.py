@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 from asgiref.sync import sync_to_async
+from django.db import close_old_connections
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.errors import APIError, KeyWrongLastSequenceError, NotFoundError, ServiceUnavailableError
@@ -42,6 +43,7 @@ class Entry:
 
 async def run(nc: Client, js: JetStreamContext, stop: asyncio.Event) -> None:
     """Relay until told to stop. Raises when NATS or the database fails; starting again is safe."""
+    await sync_to_async(close_old_connections)()
     link: tuple[int, str] = (-1, "")
     looked_at = float("-inf")
     while not stop.is_set():

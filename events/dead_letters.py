@@ -7,6 +7,7 @@ import contextlib
 import logging
 
 from asgiref.sync import sync_to_async
+from django.db import close_old_connections
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
@@ -21,6 +22,7 @@ BATCH = 100
 
 async def run(nc: Client, js: JetStreamContext, stop: asyncio.Event) -> None:
     """Follow the stream until told to stop. Raises when NATS or the database fails; starting again is safe."""
+    await sync_to_async(close_old_connections)()
     reconnects, made_at, position = -1, "", 0
     while not stop.is_set():
         if nc.stats["reconnects"] != reconnects:
