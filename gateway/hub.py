@@ -253,6 +253,19 @@ class Hub:
         self._in_background(self._join(subject, listening).open())
         return listening
 
+    async def hear(self, subject: str, deliver: Deliver) -> Listening:
+        """Listen, and return once NATS knows of it: nothing that is published from then on is missed.
+
+        Raises Refused where NATS is away.
+        """
+        listening = Listening(deliver)
+        try:
+            await self._join(subject, listening).open()
+        except NatsError as error:
+            listening.stop()
+            raise Refused(Reason.OVERLOADED, cause="log-away", retry_after_s=1.0) from error
+        return listening
+
     async def follow(
         self,
         channel: Channel,

@@ -1,0 +1,291 @@
+"""MQTT 3.1.1 and 5.0 packets to values and back. Bad input never raises: it is read as :class:`Malformed`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gateway.protocols.mqtt import wire
+from gateway.protocols.mqtt.packets import (
+    V5,
+    V311,
+    Ack,
+    Auth,
+    Connect,
+    Disconnect,
+    Malformed,
+    Packet,
+    Ping,
+    Properties,
+    Publish,
+    Subscribe,
+    Type,
+    Unsubscribe,
+    Wanted,
+    Will,
+)
+from gateway.protocols.mqtt.wire import MALFORMED, PROTOCOL_ERROR, TOO_LARGE, Fault, Reader
+
+FLAGS = {Type.PUBREL: 0x02, Type.SUBSCRIBE: 0x02, Type.UNSUBSCRIBE: 0x02}
+"""Flags that a type must have (2.1.3); all others but PUBLISH have none."""
+UNSUPPORTED_VERSION, BAD_CLIENT_ID = 0x84, 0x85
+PING_RESPONSE = bytes([Type.PINGRESP << 4, 0])
+
+
+class Parser:
+    """Reads packets from bytes as they come. The first must be CONNECT; its version is that of all that follow."""
+
+    def __init__(self, packet_max_bytes: int) -> None:
+        self._max = packet_max_bytes
+        self._buffer = bytearray()
+        self._is_over = False
+        self._readers = {
+            Type.CONNECT: self._connect,
+            Type.PUBACK: self._ack,
+            Type.PUBREC: self._ack,
+            Type.PUBREL: self._ack,
+            Type.PUBCOMP: self._ack,
+            Type.SUBSCRIBE: self._subscribe,
+            Type.UNSUBSCRIBE: self._unsubscribe,
+            Type.PINGREQ: self._ping,
+            Type.DISCONNECT: self._code_alone,
+            Type.AUTH: self._code_alone,
+        }
+        self.version = 0
+
+    def feed(self, data: bytes) -> Iterator[Packet]:
+        """Give the packets that are now whole. After Malformed nothing more comes."""
+        if self._is_over:
+            return
+        self._buffer += data
+        while not self._is_over:
+            try:
+                packet = self._next()
+            except Fault as fault:
+                packet = Malformed(fault.code, str(fault))
+            if packet is None:
+                return
+            if isinstance(packet, Malformed):
+                self._is_over = True
+                self._buffer.clear()
+            yield packet
+
+    def _next(self) -> Packet | None:
+        buffer = self._buffer
+        sized = _size(buffer)
+        if sized is None:
+            return None
+        length, head = sized
+        if length + head > self._max:
+            raise Fault(f"a packet holds at most {self._max} bytes", TOO_LARGE)
+        first = buffer[0]
+        if not self.version and first >> 4 != Type.CONNECT:
+            raise Fault("the first packet is not CONNECT", PROTOCOL_ERROR)
+        if len(buffer) < head + length:
+            return None
+        content = bytes(buffer[head : head + length])
+        del buffer[: head + length]
+        return self._read(first >> 4, first & 0x0F, Reader(content))
+
+    def _read(self, number: int, flags: int, reader: Reader) -> Packet:
+        try:
+            type_ = Type(number)
+        except ValueError:
+            raise Fault("there is no packet of this type") from None
+        if type_ is Type.PUBLISH:
+            return self._publish(flags, reader)
+        if flags != FLAGS.get(type_, 0):
+            raise Fault(f"{type_.name} has flags that it may not have")
+        read = self._readers.get(type_)
+        if read is None:
+            raise Fault(f"{type_.name} is not a client's to send", PROTOCOL_ERROR)
+        packet = read(reader, type_)
+        if reader.left:
+            raise Fault(f"{type_.name} is longer than it should be")
+        return packet
+
+    def _connect(self, reader: Reader, type_: Type) -> Packet:
+        if self.version:
+            raise Fault("a second CONNECT", PROTOCOL_ERROR)
+        if reader.text() != "MQTT":
+            raise Fault("the protocol is not MQTT", UNSUPPORTED_VERSION)
+        version = reader.number(1)
+        if version not in (V311, V5):
+            raise Fault("MQTT 3.1.1 and 5.0 are spoken here", UNSUPPORTED_VERSION)
+        self.version = version
+        flags, keep_alive_s = reader.number(1), reader.number(2)
+        if flags & 0x01 or (not flags & 0x04 and flags & 0x38) or (flags >> 3) & 0x03 == 3:
+            raise Fault("CONNECT has flags that it may not have")
+        if version == V311 and flags & 0x40 and not flags & 0x80:
+            raise Fault("a password without a user name")
+        properties = reader.properties() if version == V5 else {}
+        client_id = reader.text()
+        is_clean = bool(flags & 0x02)
+        if version == V311 and not client_id and not is_clean:
+            raise Fault("a session that is to be kept needs a client id", BAD_CLIENT_ID)
+        will = self._will(flags, reader) if flags & 0x04 else None
+        username = reader.text() if flags & 0x80 else None
+        password = reader.binary() if flags & 0x40 else None
+        return Connect(version, client_id, is_clean, keep_alive_s, username, password, will, properties)
+
+    def _will(self, flags: int, reader: Reader) -> Will:
+        properties = reader.properties() if self.version == V5 else {}
+        topic = _topic(reader.text())
+        return Will(topic, reader.binary(), (flags >> 3) & 0x03, bool(flags & 0x20), properties)
+
+    def _publish(self, flags: int, reader: Reader) -> Packet:
+        qos = (flags >> 1) & 0x03
+        if qos == 3 or (not qos and flags & 0x08):
+            raise Fault("PUBLISH has flags that it may not have")
+        topic = reader.text()
+        packet_id = _packet_id(reader) if qos else 0
+        properties = reader.properties() if self.version == V5 else {}
+        if topic or "topic_alias" not in properties:
+            _topic(topic)
+        return Publish(topic, reader.rest(), qos, bool(flags & 0x01), bool(flags & 0x08), packet_id, properties)
+
+    def _ack(self, reader: Reader, type_: Type) -> Packet:
+        packet_id = _packet_id(reader)
+        code = 0
+        if self.version == V5 and reader.left:
+            code = reader.number(1)
+            if reader.left:
+                reader.properties()
+        return Ack(type_, packet_id, code)
+
+    def _subscribe(self, reader: Reader, type_: Type) -> Packet:
+        packet_id = _packet_id(reader)
+        properties = reader.properties() if self.version == V5 else {}
+        wanted = []
+        while reader.left:
+            filter_, options = reader.text(), reader.number(1)
+            reserved = 0xC0 if self.version == V5 else 0xFC
+            if options & reserved or options & 0x03 == 3 or options & 0x30 == 0x30:
+                raise Fault("SUBSCRIBE has options that it may not have")
+            if not filter_:
+                raise Fault("a topic filter is empty")
+            wanted.append(Wanted(filter_, options & 0x03, bool(options & 0x04), (options >> 4) & 0x03))
+        if not wanted:
+            raise Fault("SUBSCRIBE without a topic filter", PROTOCOL_ERROR)
+        return Subscribe(packet_id, tuple(wanted), properties)
+
+    def _unsubscribe(self, reader: Reader, type_: Type) -> Packet:
+        packet_id = _packet_id(reader)
+        if self.version == V5:
+            reader.properties()
+        filters = []
+        while reader.left:
+            filters.append(reader.text())
+        if not filters:
+            raise Fault("UNSUBSCRIBE without a topic filter", PROTOCOL_ERROR)
+        return Unsubscribe(packet_id, tuple(filters))
+
+    def _ping(self, reader: Reader, type_: Type) -> Packet:
+        return Ping()
+
+    def _code_alone(self, reader: Reader, type_: Type) -> Packet:
+        code = 0
+        if self.version == V5 and reader.left:
+            code = reader.number(1)
+            if reader.left:
+                reader.properties()
+        if type_ is Type.AUTH:
+            if self.version != V5:
+                raise Fault("there is no AUTH in MQTT 3.1.1", PROTOCOL_ERROR)
+            return Auth(code)
+        return Disconnect(code)
+
+
+def _size(buffer: bytearray) -> tuple[int, int] | None:
+    """Read a packet's remaining length and the size of its fixed header (2.1.4); None where more must come first."""
+    length = 0
+    for size in range(1, min(len(buffer), 5)):
+        length |= (buffer[size] & 0x7F) << (7 * (size - 1))
+        if not buffer[size] & 0x80:
+            return length, size + 1
+    if len(buffer) >= 5:
+        raise Fault("the packet's length has more than four bytes")
+    return None
+
+
+def connect(packet: Connect) -> bytes:
+    """Write CONNECT (3.1)."""
+    flags = 0x02 if packet.is_clean else 0
+    content = [wire.text("MQTT"), bytes([packet.version])]
+    tail = [wire.text(packet.client_id)]
+    if packet.will is not None:
+        flags |= 0x04 | packet.will.qos << 3 | (0x20 if packet.will.retain else 0)
+        tail += [_properties(packet.version, packet.will.properties), wire.text(packet.will.topic)]
+        tail.append(wire.binary(packet.will.payload))
+    if packet.username is not None:
+        flags |= 0x80
+        tail.append(wire.text(packet.username))
+    if packet.password is not None:
+        flags |= 0x40
+        tail.append(wire.binary(packet.password))
+    content += [bytes([flags]), packet.keep_alive_s.to_bytes(2, "big"), _properties(packet.version, packet.properties)]
+    return _packet(Type.CONNECT, 0, b"".join([*content, *tail]))
+
+
+def connack(version: int, code: int, properties: Properties | None = None) -> bytes:
+    """Write CONNACK (3.2); no session is ever present."""
+    return _packet(Type.CONNACK, 0, bytes([0, code]) + _properties(version, properties or {}))
+
+
+def publish(version: int, packet: Publish) -> bytes:
+    """Write PUBLISH (3.3)."""
+    flags = (0x08 if packet.is_duplicate else 0) | packet.qos << 1 | (0x01 if packet.retain else 0)
+    packet_id = packet.packet_id.to_bytes(2, "big") if packet.qos else b""
+    properties = _properties(version, packet.properties)
+    return _packet(Type.PUBLISH, flags, b"".join([wire.text(packet.topic), packet_id, properties, packet.payload]))
+
+
+def ack(version: int, packet: Ack, reason: str = "", user: list[tuple[str, str]] | None = None) -> bytes:
+    """Write PUBACK, PUBREC, PUBREL or PUBCOMP; what 3.1.1 cannot say is left out."""
+    content = packet.packet_id.to_bytes(2, "big")
+    if version == V5 and packet.code:
+        content += bytes([packet.code]) + wire.properties(_told(reason, user))
+    return _packet(packet.type, FLAGS.get(packet.type, 0), content)
+
+
+def suback(version: int, packet_id: int, codes: list[int]) -> bytes:
+    """Write SUBACK (3.9)."""
+    return _packet(Type.SUBACK, 0, packet_id.to_bytes(2, "big") + _properties(version, {}) + bytes(codes))
+
+
+def unsuback(version: int, packet_id: int, codes: list[int]) -> bytes:
+    """Write UNSUBACK (3.11)."""
+    content = packet_id.to_bytes(2, "big")
+    return _packet(Type.UNSUBACK, 0, content + (wire.properties({}) + bytes(codes) if version == V5 else b""))
+
+
+def disconnect(version: int, code: int, reason: str = "", user: list[tuple[str, str]] | None = None) -> bytes:
+    """Write a server's DISCONNECT (3.14): MQTT 5 alone has one."""
+    if version != V5:
+        return b""
+    return _packet(Type.DISCONNECT, 0, bytes([code]) + wire.properties(_told(reason, user)))
+
+
+def _told(reason: str, user: list[tuple[str, str]] | None) -> Properties:
+    told: Properties = {"reason": reason} if reason else {}
+    return told | {"user": user} if user else told
+
+
+def _properties(version: int, values: Properties) -> bytes:
+    return wire.properties(values) if version == V5 else b""
+
+
+def _packet(type_: Type, flags: int, content: bytes) -> bytes:
+    return bytes([type_ << 4 | flags]) + wire.variable(len(content)) + content
+
+
+def _packet_id(reader: Reader) -> int:
+    packet_id = reader.number(2)
+    if not packet_id:
+        raise Fault("a packet id is 0")
+    return packet_id
+
+
+def _topic(topic: str) -> str:
+    if not topic or "+" in topic or "#" in topic:
+        raise Fault("a topic to publish to is empty or holds a wildcard", MALFORMED)
+    return topic
