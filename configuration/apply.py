@@ -50,8 +50,13 @@ def apply_document(document: Document, *, by: str, prune: bool = False, dry_run:
     return diff
 
 
-def put(kind: Kind, values: dict[str, Any], *, by: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """Make one object what the values say; gives it before and after. Raises ValidationError."""
+def put(
+    kind: Kind, values: dict[str, Any], *, keep: bool = False, by: str
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Make one object what the values say; gives it before and after. Raises ValidationError.
+
+    A field that the values lack becomes its default, or with ``keep`` stays as it is.
+    """
     whole = {name: default for name, default in kind.fields.items() if default is not REQUIRED} | values
     name = whole[kind.identity]
     row = kind.find(name)
@@ -59,7 +64,7 @@ def put(kind: Kind, values: dict[str, Any], *, by: str) -> tuple[dict[str, Any] 
     if row is None:
         row = kind.create(**kind.read(whole), by=by)
     else:
-        changes = kind.read(whole)
+        changes = kind.read(values if keep else whole)
         del changes[kind.identity]
         row = kind.update(row, **changes, by=by)
     return before, row.representation()
@@ -110,7 +115,7 @@ def _put(kind: Kind, values: dict[str, Any], number: int, diff: Diff, document: 
     try:
         before, after = put(kind, values, by=by)
     except ValidationError as error:
-        raise _error(document, error, f"{kind.kind} {name}", kind.section, number) from None
+        raise refused(document, error, f"{kind.kind} {name}", kind.section, number) from None
     diff.add(kind.kind, name, before, after if before is not None else kind.without_defaults(after))
 
 
@@ -127,11 +132,11 @@ def _prune(kind: Kind, wanted: dict[str, list[dict[str, Any]]], diff: Diff, docu
         try:
             kind.delete(row, by=by)
         except ValidationError as error:
-            raise _error(document, error, f"{kind.kind} {name}", kind.section) from None
+            raise refused(document, error, f"{kind.kind} {name}", kind.section) from None
         diff.add(kind.kind, name, before, None)
 
 
-def _error(document: Document, error: ValidationError, what: str, *path: str | int) -> DocumentError:
+def refused(document: Document, error: ValidationError, what: str, *path: str | int) -> DocumentError:
     """Say what a service refused, at the place of the field that it names."""
     if not hasattr(error, "error_dict"):
         return document.error(f"{what}: {' '.join(error.messages)}", *path)

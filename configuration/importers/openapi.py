@@ -1,0 +1,104 @@
+"""OpenAPI 3: one route for every path, to the first server that the document names."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from configuration.documents import Document
+from configuration.importers.wanted import Path, Wanted, mapping
+
+METHODS = ("get", "post", "put", "patch", "delete", "options")
+_PARAMETER = re.compile(r"\{([^{}]+)\}")
+_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def is_openapi(data: Any) -> bool:
+    """Say whether this is such a document."""
+    return isinstance(data, dict) and "openapi" in data
+
+
+def routes(document: Document) -> list[Wanted]:
+    """Give the routes. Each needs a key and keeps to its limits, whatever the document says. Raises DocumentError."""
+    version = str(document.data["openapi"])
+    if not version.startswith("3."):
+        raise document.error(f"OpenAPI {version} is not read; 3.x is", "openapi")
+    paths, at = mapping(document, document.data.get("paths", {}), ("paths",))
+    names: set[str] = set()
+    found = [route for path, node in paths.items() for route in _route(document, path, node, (*at, path), names)]
+    if not found:
+        raise document.error("describes no paths that can be called", "paths")
+    return found
+
+
+def name_of(operations: list[dict[str, Any]], path: str, taken: set[str]) -> str:
+    """Name a route: by its only operation, or else by its path; never as another is named."""
+    ids = [operation.get("operationId") for operation in operations]
+    stem = ids[0] if len(ids) == 1 and isinstance(ids[0], str) else path.replace("{", "").replace("}", "")
+    stem = _UNFIT.sub("-", stem).strip("-._")[:90] or "root"
+    name, number = stem, 1
+    while name in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name)
+    return name
+
+
+def our_path(path: str) -> str:
+    """Give a path with parameters named as ours are: letters, digits and underscores."""
+    return _PARAMETER.sub(lambda found: "{" + re.sub(r"\W", "_", found[1], flags=re.ASCII) + "}", path)
+
+
+def _route(document: Document, path: str, node: Any, at: Path, names: set[str]) -> list[Wanted]:
+    if path.startswith("x-"):
+        return []
+    item, at = mapping(document, node, at)
+    methods = [method for method in METHODS if method in item]
+    if not methods:
+        return []
+    operations = [mapping(document, item[method], (*at, method))[0] for method in methods]
+    is_stream = methods == ["get"] and _is_event_stream(document, operations[0], (*at, "get"))
+    ours = our_path(path)
+    values = {
+        "name": name_of(operations, path, names),
+        "path": ours,
+        "methods": [method.upper() for method in methods],
+        "protocol": "sse" if is_stream else "http",
+        "handler": {"type": "upstream", "url": _server(document, item, at) + ours},
+        "policies": [{"type": "api-key"}, {"type": "rate-limit"}],
+    }
+    return [Wanted("routes", values, at)]
+
+
+def _server(document: Document, item: dict[str, Any], at: Path) -> str:
+    """Give the base of the upstream's URL: of the path's own server, or of the document's."""
+    servers, where = (item["servers"], (*at, "servers")) if "servers" in item else (None, at)
+    if servers is None:
+        servers, where = document.data.get("servers"), ("servers",)
+    if not isinstance(servers, list) or not servers:
+        raise document.error("names no servers, so there is nothing to forward to")
+    server, where = mapping(document, servers[0], (*where, 0))
+    variables, _ = mapping(document, server.get("variables", {}), (*where, "variables"))
+
+    def value(found: re.Match[str]) -> str:
+        variable = variables.get(found[1])
+        if not isinstance(variable, dict) or "default" not in variable:
+            raise document.error(f"the variable {found[1]} of the server has no default", *where)
+        return str(variable["default"])
+
+    url = _PARAMETER.sub(value, str(server.get("url", ""))).rstrip("/")
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise document.error(f"the server {url or '/'} is relative; write its whole URL", *where)
+    return url
+
+
+def _is_event_stream(document: Document, operation: dict[str, Any], at: Path) -> bool:
+    responses, at = mapping(document, operation.get("responses", {}), (*at, "responses"))
+    for status, node in responses.items():
+        if str(status).startswith("2"):
+            response, _ = mapping(document, node, (*at, status))
+            content = response.get("content")
+            if isinstance(content, dict) and any(str(name).startswith("text/event-stream") for name in content):
+                return True
+    return False

@@ -1,0 +1,144 @@
+"""OpenAPI with ``x-zuplo-route``: one route for every operation, with the policies that it names."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from configuration.documents import Document
+from configuration.importers.openapi import METHODS, name_of, our_path
+from configuration.importers.wanted import Path, Wanted, mapping
+
+POLICIES = {
+    "api-key-inbound": "api-key",
+    "api-key-auth-inbound": "api-key",
+    "rate-limit-inbound": "rate-limit",
+    "rate-limiting-inbound": "rate-limit",
+}
+"""What needs no options beyond ours; the options of others stand in a file that the document does not carry."""
+_PROTOCOLS = {
+    "webSocketHandler": "websocket",
+    "webSocketPipelineHandler": "websocket",
+    "urlRewriteHandler": "http",
+    "urlForwardHandler": "http",
+}
+_VARIABLE = re.compile(r"\$\{([^{}]*)\}")
+_PATTERN_PARAMETER = re.compile(r":([A-Za-z_][A-Za-z0-9_]*)")
+_PATTERN_REST = re.compile(r"/(?:\*|\(\.\*\))\Z")
+
+
+def is_zuplo(data: Any) -> bool:
+    """Say whether this is such a document, whole or its paths alone."""
+    paths = _paths(data)
+    return any(
+        isinstance(operation, dict) and "x-zuplo-route" in operation
+        for item in paths.values()
+        if isinstance(item, dict)
+        for operation in item.values()
+    )
+
+
+def routes(document: Document) -> list[Wanted]:
+    """Give the routes, each named by its operation. Raises DocumentError."""
+    at: Path = ("paths",) if "paths" in document.data else ()
+    names: set[str] = set()
+    found = []
+    for path, node in _paths(document.data).items():
+        item, where = mapping(document, node, (*at, path))
+        for method in METHODS:
+            if method in item:
+                operation, there = mapping(document, item[method], (*where, method))
+                found.append(_route(document, path, item, method, operation, there, names))
+    return found
+
+
+def _paths(data: Any) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        return {}
+    if isinstance(data.get("paths"), dict):
+        return {path: item for path, item in data["paths"].items() if path.startswith("/")}
+    return data if all(path.startswith("/") for path in data) else {}
+
+
+def _route(
+    document: Document,
+    path: str,
+    item: dict[str, Any],
+    method: str,
+    operation: dict[str, Any],
+    at: Path,
+    names: set[str],
+) -> Wanted:
+    route, at = mapping(document, operation.get("x-zuplo-route"), (*at, "x-zuplo-route"))
+    handler, where = mapping(document, route.get("handler"), (*at, "handler"))
+    export = str(handler.get("export"))
+    if export not in _PROTOCOLS:
+        raise document.error(f"the handler {export} is not read; there are {', '.join(_PROTOCOLS)}", *where)
+    ours = _our_path(document, path, item, at)
+    values = {
+        "name": name_of([operation], path, names),
+        "path": ours,
+        "methods": [method.upper()],
+        "protocol": _PROTOCOLS[export],
+        "handler": {"type": "upstream", "url": _url(document, handler, ours, where)},
+        "policies": _policies(document, route, at),
+    }
+    return Wanted("routes", values, at)
+
+
+def _our_path(document: Document, path: str, item: dict[str, Any], at: Path) -> str:
+    said = item.get("x-zuplo-path")
+    mode = said.get("pathMode", "open-api") if isinstance(said, dict) else "open-api"
+    if mode == "open-api":
+        return our_path(path)
+    if mode != "url-pattern":
+        raise document.error(f"the path mode {mode} is not read", *at)
+    found = _PATTERN_PARAMETER.sub(r"{\1}", _PATTERN_REST.sub("/{rest...}", path))
+    if any(char in found for char in "()*+?"):
+        raise document.error(f"the pattern {path} is not read; parameters are, and a * at its end", *at)
+    return found
+
+
+def _url(document: Document, handler: dict[str, Any], path: str, at: Path) -> str:
+    options, at = mapping(document, handler.get("options", {}), (*at, "options"))
+    if handler["export"] == "urlForwardHandler":
+        pattern = options.get("baseUrl")
+        tail = path.replace("...}", "}")
+    else:
+        pattern, tail = options.get("rewritePattern"), ""
+    if not isinstance(pattern, str):
+        raise document.error("names no URL to forward to", *at)
+
+    def value(found: re.Match[str]) -> str:
+        kind, _, name = found[1].partition(".")
+        if kind != "params":
+            raise document.error(f"{found[0]} is known to Zuplo alone; write its value in its place", *at)
+        return f"{{{name}}}"
+
+    pattern = _VARIABLE.sub(value, pattern)
+    return (pattern.rstrip("/") + tail) if tail else pattern
+
+
+def _policies(document: Document, route: dict[str, Any], at: Path) -> list[dict[str, Any]]:
+    named, where = mapping(document, route.get("policies", {}), (*at, "policies"))
+    if named.get("outbound"):
+        raise document.error("outbound policies are not read; add ours to the route afterwards", *where, "outbound")
+    found: list[dict[str, Any]] = []
+    for number, name in enumerate(named.get("inbound") or []):
+        if name not in POLICIES:
+            known = ", ".join(POLICIES)
+            said = (
+                f"the policy {name} is not known; there are {known}. Take it out and add ours to the route afterwards"
+            )
+            raise document.error(said, *where, "inbound", number)
+        found.append({"type": POLICIES[name]})
+    return found + _cors(document, route, at)
+
+
+def _cors(document: Document, route: dict[str, Any], at: Path) -> list[dict[str, Any]]:
+    cors = route.get("corsPolicy", "none")
+    if cors == "none":
+        return []
+    if cors == "anything-goes":
+        return [{"type": "cors", "options": {"allowed_origins": ["*"]}}]
+    raise document.error(f"the CORS policy {cors} stands in another file; add ours afterwards", *at, "corsPolicy")

@@ -1,0 +1,75 @@
+"""Bringing a document of another tool in: what it describes is made, or brought up to date."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from configuration.apply import put, refused
+from configuration.diff import Diff
+from configuration.documents import Document, read
+from configuration.importers import asyncapi, openapi, zuplo
+from configuration.importers.wanted import Wanted
+from configuration.kinds import CHANNEL, ROUTE
+from routes.models import Route
+
+_KINDS = {"channels": CHANNEL, "routes": ROUTE}
+
+
+def import_file(path: str | Path, *, by: str, dry_run: bool = False) -> Diff:
+    """Import a file: OpenAPI 3, with ``x-zuplo-route`` or without, or AsyncAPI. Raises DocumentError."""
+    return import_document(read(path), by=by, dry_run=dry_run)
+
+
+def import_document(document: Document, *, by: str, dry_run: bool = False) -> Diff:
+    """Import a document that has been read; all of it, or nothing. Raises DocumentError.
+
+    What the document has no say in, such as a channel's retention, stays as it is.
+    """
+    diff = Diff()
+    with transaction.atomic():
+        for wanted in described(document):
+            _import(document, wanted, diff, by)
+        if dry_run:
+            transaction.set_rollback(True)
+    return diff
+
+
+def described(document: Document) -> list[Wanted]:
+    """Give what a document describes. Raises DocumentError."""
+    data = document.data
+    if asyncapi.is_asyncapi(data):
+        return asyncapi.channels(document)
+    if zuplo.is_zuplo(data):
+        return zuplo.routes(document)
+    if openapi.is_openapi(data):
+        return openapi.routes(document)
+    raise document.error("is neither OpenAPI 3, AsyncAPI 2.6 or 3.x, nor paths with x-zuplo-route")
+
+
+def _import(document: Document, wanted: Wanted, diff: Diff, by: str) -> None:
+    kind = _KINDS[wanted.section]
+    values = dict(wanted.values)
+    if kind is ROUTE:
+        values["name"] = _name_of_existing(values)
+    name = values[kind.identity]
+    try:
+        before, after = put(kind, values, keep=True, by=by)
+    except ValidationError as error:
+        raise refused(document, error, f"{kind.kind} {name}", *wanted.path) from None
+    diff.add(kind.kind, name, before, after if before is not None else kind.without_defaults(after))
+
+
+def _name_of_existing(values: dict[str, Any]) -> str:
+    """Give the name of the route that the document means: of the same name, or else at the same door."""
+    name: str = values["name"]
+    if Route.objects.filter(name=name).exists():
+        return name
+    is_websocket = values["protocol"] == "websocket"
+    for route in Route.objects.filter(path=values["path"]).only("name", "protocol", "methods"):
+        if (route.protocol == "websocket") == is_websocket and set(route.methods) & set(values["methods"]):
+            return route.name
+    return name

@@ -1,0 +1,33 @@
+"""`manage.py import FILE`: bring an OpenAPI or AsyncAPI document in."""  # noqa: N999
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from rich.console import Console
+
+from configuration.documents import DocumentError
+from configuration.importing import import_file
+
+
+class Command(BaseCommand):
+    """Imports a document."""
+
+    help = "Make the routes of an OpenAPI 3 document (x-zuplo-route too), or the channels of an AsyncAPI document."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options."""
+        parser.add_argument("file")
+        parser.add_argument("--dry-run", action="store_true", help="say what would be made, and make nothing")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run the command."""
+        dry_run = options["dry_run"]
+        try:
+            diff = import_file(options["file"], by="manage.py import", dry_run=dry_run)
+        except DocumentError as error:
+            raise CommandError(str(error)) from None
+        console = Console(file=self.stdout, soft_wrap=True, no_color=options["no_color"] or None)  # type: ignore[arg-type]
+        console.print(diff.text(), end="")
+        console.print(diff.summary(is_dry_run=dry_run), highlight=False)
