@@ -19,6 +19,8 @@ def require_storable(row: models.Model) -> None:
     for field in row._meta.concrete_fields:
         if not isinstance(field, models.JSONField | models.CharField):
             continue
+        if getattr(row, field.attname) is None and not field.null:
+            raise ValidationError({field.name: "Must not be null."})
         try:
             require_plain(getattr(row, field.attname))
             if len(orjson.dumps(getattr(row, field.attname))) > BYTES_MAX:

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
+from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 LIST_MAX = 100
@@ -61,7 +62,7 @@ def expiry(at: Any) -> datetime | None:
 def future(at: Any) -> datetime | None:
     """Give the instant, aware and still to come. Raises ValidationError."""
     found = expiry(at)
-    if found is not None and found <= datetime.now(UTC):
+    if found is not None and found <= timezone.now():
         raise ValidationError({"expires_at": "Must lie in the future."})
     return found
 

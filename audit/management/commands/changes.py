@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -29,11 +30,16 @@ class Command(BaseCommand):
             for change in Change.objects.all()[: options["limit"]]:
                 self.stdout.write(f"{change.at:%Y-%m-%dT%H:%M:%SZ}  {change.actor:20}  {change}")
             return
-        instant = parse_datetime(options["as_of"])
-        if instant is None:
-            raise CommandError("--as-of takes an RFC 3339 instant, such as 2026-01-31T12:00:00Z.")
-        if timezone.is_naive(instant):
-            instant = timezone.make_aware(instant)
-        for (kind, _), document in sorted(configuration_as_of(instant).items()):
+        for (kind, _), document in sorted(configuration_as_of(_instant(options["as_of"])).items()):
             shown = {name: value for name, value in document.items() if name != "digest"}
             self.stdout.write(json.dumps({"kind": kind} | shown, ensure_ascii=False))
+
+
+def _instant(text: str) -> datetime:
+    try:
+        instant = parse_datetime(text)
+    except ValueError:
+        instant = None
+    if instant is None:
+        raise CommandError("--as-of takes an RFC 3339 instant, such as 2026-01-31T12:00:00Z.")
+    return instant if timezone.is_aware(instant) else timezone.make_aware(instant)

@@ -1,0 +1,102 @@
+"""Tiers and consumers in the management API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django_filters import rest_framework as filters
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+from rest_framework.routers import BaseRouter
+
+from consumers import services
+from consumers.limits import EXCEEDS, FAILS, MODES, SCOPES
+from consumers.models import Consumer, Tier
+from gateway.documents import Metric
+from operators.objects import Fields, Objects
+
+
+class LimitFields(serializers.Serializer[Any]):
+    """One limit, for the schema; docs/limits.md says what the fields mean."""
+
+    metric = serializers.ChoiceField([metric.value for metric in Metric])
+    amount = serializers.FloatField()
+    per = serializers.JSONField(required=False, help_text="Seconds, `month`, or null for what is counted while open.")
+    burst = serializers.FloatField(required=False)
+    scope = serializers.ChoiceField(SCOPES, required=False)
+    exceed = serializers.ChoiceField(EXCEEDS, required=False)
+    mode = serializers.ChoiceField(MODES, required=False)
+    close_at = serializers.FloatField(required=False)
+    fail = serializers.ChoiceField(FAILS, required=False)
+
+
+@extend_schema_field(LimitFields(many=True))
+class Limits(serializers.JSONField):
+    """A list of limits; the service reads them."""
+
+
+@extend_schema_field({"type": "object", "additionalProperties": {}})
+class Metadata(serializers.JSONField):
+    """An object with free members; the service reads it."""
+
+
+class TierFields(Fields):
+    """A tier."""
+
+    name = serializers.CharField(trim_whitespace=False)
+    description = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
+    limits = Limits(required=False)
+
+
+class ConsumerFields(Fields):
+    """A consumer. `limits` override those of its tier with the same metric and per."""
+
+    name = serializers.CharField(trim_whitespace=False)
+    display_name = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
+    email = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
+    tier: Any = serializers.SlugRelatedField(slug_field="name", queryset=Tier.objects.all())
+    limits = Limits(required=False)
+    metadata = Metadata(required=False)
+    is_active = serializers.BooleanField(required=False)
+
+
+class ConsumerFilters(filters.FilterSet):  # type: ignore[misc]
+    """What consumers can be filtered by."""
+
+    tier = filters.CharFilter(field_name="tier__name")
+    is_active = filters.BooleanFilter()
+
+    class Meta:
+        model = Consumer
+        fields = ("tier", "is_active")
+
+
+class TierObjects(Objects):
+    """Named sets of limits."""
+
+    queryset = Tier.objects.documented()
+    serializer_class = TierFields
+    lookup_field = "name"
+    lookup_value_regex = "[^/]+"
+    create_row = staticmethod(services.create_tier)
+    update_row = staticmethod(services.update_tier)
+    delete_row = staticmethod(services.delete_tier)
+
+
+class ConsumerObjects(Objects):
+    """Who calls."""
+
+    queryset = Consumer.objects.documented()
+    serializer_class = ConsumerFields
+    filterset_class = ConsumerFilters
+    lookup_field = "name"
+    lookup_value_regex = "[^/]+"
+    create_row = staticmethod(services.create_consumer)
+    update_row = staticmethod(services.update_consumer)
+    delete_row = staticmethod(services.delete_consumer)
+
+
+def register(router: BaseRouter) -> None:
+    """Add this app's collections."""
+    router.register("tiers", TierObjects, basename="tier")
+    router.register("consumers", ConsumerObjects, basename="consumer")

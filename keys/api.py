@@ -1,0 +1,196 @@
+"""Keys and JWT issuers in the management API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Q, QuerySet
+from django.http import Http404
+from django.utils import timezone
+from django_filters import rest_framework as filters
+from drf_spectacular.utils import extend_schema, extend_schema_field
+from rest_framework import serializers
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.routers import BaseRouter
+
+from consumers.api import Limits, Metadata
+from consumers.models import Consumer
+from keys import issuers, services
+from keys.issuers import ALGORITHMS
+from keys.models import JwtIssuer, Key
+from operators.objects import Collection, Fields, Objects
+
+
+@extend_schema_field({"type": "array", "items": {"type": "string"}})
+class Texts(serializers.JSONField):
+    """A list of texts; the service reads it."""
+
+
+class KeyFields(Fields):
+    """A key, without its secret."""
+
+    id = serializers.CharField(read_only=True)
+    name = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
+    consumer = serializers.CharField(read_only=True)
+    scopes = Texts(required=False)
+    expires_at = serializers.DateTimeField(required=False, allow_null=True)
+    allowed_ips = Texts(required=False)
+    allowed_origins = Texts(required=False)
+    limits = Limits(required=False)
+    metadata = Metadata(required=False)
+    created_at = serializers.DateTimeField(read_only=True)
+    last_used_at = serializers.DateTimeField(read_only=True, allow_null=True)
+    revoked_at = serializers.DateTimeField(read_only=True, allow_null=True)
+    revoked_reason = serializers.CharField(read_only=True)
+    rotated_from = serializers.CharField(read_only=True, allow_null=True)
+
+
+class NewKeyFields(KeyFields):
+    """A key as it is shown once: with its text."""
+
+    key = serializers.CharField(read_only=True, help_text="The key itself. It cannot be read again.")
+
+
+class RotationFields(Fields):
+    """How a key is rotated."""
+
+    overlap_s = serializers.IntegerField(
+        required=False,
+        min_value=0,
+        max_value=services.OVERLAP_MAX_S,
+        help_text="How long the old key stays valid; 3600.",
+    )
+
+
+class RevocationFields(Fields):
+    """Why a key is revoked."""
+
+    reason = serializers.CharField(required=False, allow_blank=True, max_length=services.REASON_MAX_CHARS)
+
+
+class LeakFields(Fields):
+    """A key that was found in public."""
+
+    key = serializers.CharField(write_only=True, max_length=200)
+    revoked = serializers.BooleanField(read_only=True, help_text="False where the text is no key of ours.")
+    id = serializers.CharField(read_only=True, allow_null=True)
+
+
+class IssuerFields(Fields):
+    """Who may sign tokens."""
+
+    name = serializers.CharField(trim_whitespace=False)
+    issuer = serializers.CharField(trim_whitespace=False)
+    jwks_url = serializers.CharField(trim_whitespace=False)
+    audience = serializers.CharField(trim_whitespace=False)
+    algorithms = Texts(required=False, help_text=f"Of {', '.join(ALGORITHMS)}.")
+    consumer_claim = serializers.CharField(required=False, trim_whitespace=False)
+
+
+class KeyFilters(filters.FilterSet):  # type: ignore[misc]
+    """What keys can be filtered by."""
+
+    consumer = filters.CharFilter(field_name="consumer__name")
+    state = filters.ChoiceFilter(
+        method="in_state", choices=[(state, state) for state in ("active", "expired", "revoked")]
+    )
+
+    class Meta:
+        model = Key
+        fields = ("consumer",)
+
+    def in_state(self, keys: QuerySet[Key], name: str, state: str) -> QuerySet[Key]:
+        """Give those that are active, expired or revoked now."""
+        is_expired = Q(expires_at__lte=timezone.now())
+        return {
+            "active": keys.filter(revoked_at=None).exclude(is_expired),
+            "expired": keys.filter(is_expired, revoked_at=None),
+            "revoked": keys.exclude(revoked_at=None),
+        }[state]
+
+
+class KeyObjects(Collection):
+    """How consumers prove themselves. A key is made at its consumer, and revoked instead of deleted."""
+
+    queryset = Key.objects.with_consumer()
+    serializer_class = KeyFields
+    filterset_class = KeyFilters
+    ordering = ("-created_at", "id")
+    lookup_value_regex = "[A-Za-z0-9]+"
+
+    def partial_update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Change the fields that the body names; open connections take over new rights and limits."""
+        changes = self.read_body(KeyFields, partial=True)
+        return Response(KeyFields(services.update_key(self.get_object(), **changes, by=self.operator)).data)
+
+    @extend_schema(request=RotationFields, responses={201: NewKeyFields})
+    @action(detail=True, methods=["post"])
+    def rotate(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Make a key like this one; this one stays valid for the overlap. The answer alone has `key`."""
+        made = services.rotate_key(self.get_object(), **self.read_body(RotationFields), by=self.operator)
+        return _shown_once(*made)
+
+    @extend_schema(request=RevocationFields, responses=KeyFields)
+    @action(detail=True, methods=["post"])
+    def revoke(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Make a key useless at once; its connections are closed within a second."""
+        key = services.revoke_key(self.get_object(), **self.read_body(RevocationFields), by=self.operator)
+        return Response(KeyFields(key).data)
+
+    @extend_schema(request=LeakFields, responses=LeakFields)
+    @action(detail=False, methods=["post"])
+    def leaked(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Revoke a key that was found in public, by its text."""
+        key = services.leaked_key(self.read_body(LeakFields)["key"], by=self.operator)
+        return Response({"revoked": key is not None, "id": key.id if key is not None else None})
+
+
+class KeysOfConsumer(Collection):
+    """The keys of one consumer."""
+
+    queryset = Key.objects.with_consumer()
+    serializer_class = KeyFields
+    ordering = ("-created_at", "id")
+
+    def get_queryset(self) -> QuerySet[Key]:
+        """Give the keys of the consumer that the address names."""
+        return super().get_queryset().filter(consumer=self._consumer())
+
+    @extend_schema(request=KeyFields, responses={201: NewKeyFields})
+    def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Issue a key. The answer alone has `key`."""
+        made = services.issue_key(consumer=self._consumer(), **self.read_body(KeyFields), by=self.operator)
+        return _shown_once(*made)
+
+    def _consumer(self) -> Consumer:
+        name = self.kwargs["name"]
+        consumer = None if "\x00" in name else Consumer.objects.with_tier().filter(name=name).first()
+        if consumer is None:
+            raise Http404
+        return consumer
+
+
+class IssuerObjects(Objects):
+    """Who may sign tokens for consumers."""
+
+    queryset = JwtIssuer.objects.documented()
+    serializer_class = IssuerFields
+    lookup_field = "name"
+    lookup_value_regex = "[^/]+"
+    create_row = staticmethod(issuers.create_issuer)
+    update_row = staticmethod(issuers.update_issuer)
+    delete_row = staticmethod(issuers.delete_issuer)
+
+
+def _shown_once(key: Key, text: str) -> Response:
+    said = NewKeyFields({**key.representation(), "key": text}).data
+    return Response(said, 201, headers={"Cache-Control": "no-store"})
+
+
+def register(router: BaseRouter) -> None:
+    """Add this app's collections."""
+    router.register("keys", KeyObjects, basename="key")
+    router.register(r"consumers/(?P<name>[^/]+)/keys", KeysOfConsumer, basename="consumer-key")
+    router.register("issuers", IssuerObjects, basename="issuer")

@@ -1,0 +1,90 @@
+"""Routes in the management API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django_filters import rest_framework as filters
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+from rest_framework.routers import BaseRouter
+
+from consumers.limits import MODES
+from gateway.policies import KNOWN
+from operators.objects import Fields, Objects
+from routes import services
+from routes.models import Route, RouteProtocol
+from routes.shapes import HANDLER_FIELDS, METHODS
+
+
+class HandlerFields(serializers.Serializer[Any]):
+    """What handles a route, for the schema."""
+
+    type = serializers.ChoiceField(list(HANDLER_FIELDS))
+    url = serializers.CharField(
+        required=False, help_text="Of `upstream`: its URL; parameters of the path may stand in it."
+    )
+    rewrite = serializers.CharField(required=False, help_text="Of `upstream`: the path that it is asked for instead.")
+    channel = serializers.CharField(required=False, help_text="Of `channel`: its address.")
+    job_type = serializers.CharField(required=False, help_text="Of `job`: what is submitted.")
+
+
+class PolicyFields(serializers.Serializer[Any]):
+    """One policy of a route, for the schema."""
+
+    type = serializers.ChoiceField(sorted(KNOWN))
+    options = serializers.DictField(required=False)
+    mode = serializers.ChoiceField(MODES, required=False)
+
+
+@extend_schema_field(HandlerFields)
+class Handler(serializers.JSONField):
+    """A handler; the service reads it."""
+
+
+@extend_schema_field(PolicyFields(many=True))
+class Policies(serializers.JSONField):
+    """Policies, in the order in which they apply; the service reads them."""
+
+
+@extend_schema_field({"type": "array", "items": {"type": "string", "enum": list(METHODS)}})
+class Methods(serializers.JSONField):
+    """Methods; the service reads them."""
+
+
+class RouteFields(Fields):
+    """A route."""
+
+    name = serializers.CharField(trim_whitespace=False)
+    path = serializers.CharField(trim_whitespace=False)
+    methods = Methods(required=False)
+    protocol = serializers.ChoiceField(RouteProtocol.choices, required=False)
+    handler = Handler()
+    policies = Policies(required=False)
+    reserved_override = serializers.BooleanField(required=False)
+
+
+class RouteFilters(filters.FilterSet):  # type: ignore[misc]
+    """What routes can be filtered by."""
+
+    class Meta:
+        model = Route
+        fields = ("protocol", "path")
+
+
+class RouteObjects(Objects):
+    """What may be called."""
+
+    queryset = Route.objects.documented()
+    serializer_class = RouteFields
+    filterset_class = RouteFilters
+    lookup_field = "name"
+    lookup_value_regex = "[^/]+"
+    create_row = staticmethod(services.create_route)
+    update_row = staticmethod(services.update_route)
+    delete_row = staticmethod(services.delete_route)
+
+
+def register(router: BaseRouter) -> None:
+    """Add this app's collection."""
+    router.register("routes", RouteObjects, basename="route")
