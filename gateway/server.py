@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gateway.config import Config
 from gateway.protocols.http import rendered
 from gateway.refusals import Reason, Refused
+from gateway.server_socket import BoundedSocket
 
 SWEEP_S = 0.5
 REASON_PHRASES = {
@@ -195,7 +196,7 @@ async def serve(
         uvicorn.Config(
             application,
             http=BoundedHttp,
-            ws="websockets-sansio",
+            ws=BoundedSocket,
             loop="uvloop",
             lifespan="on",
             log_config=None,

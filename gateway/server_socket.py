@@ -1,8 +1,8 @@
-"""uvicorn's WebSocket protocol with the bounds that it lacks: fragments, pings, and a keepalive that knows who is slow."""
+"""uvicorn's WebSocket protocol with what it lacks: bounds on fragments and pongs, a keepalive that blames the right."""
 
 from __future__ import annotations
 
-from typing import Any
+from asyncio import BaseTransport
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
@@ -13,11 +13,19 @@ FRAGMENTS_MAX = 10_000
 """Of one message: empty ones add nothing to its size, so the size alone bounds no memory."""
 
 
+CLOSE_TIMEOUT_S = 5.0
+
+
 class BoundedSocket(WebSocketsSansIOProtocol):
     """One socket of the server."""
 
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Begin; a closing handshake will have its own deadline."""
+        super().connection_made(transport)
+        self.close_timeout = CLOSE_TIMEOUT_S
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """Say 1006 where the peer went without a close frame: uvicorn says 1005, which is a close frame without a code."""
+        """Say 1006 where the peer went without a close frame; uvicorn says 1005, as of a close frame with no code."""
         if self.handshake_complete and not self.close_sent and self.conn.close_rcvd is None:
             self.queue.put_nowait({"type": "websocket.disconnect", "code": CloseCode.ABNORMAL_CLOSURE.value})
         super().connection_lost(exc)
@@ -51,9 +59,9 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         self.conn.fail(code, refused.close_reason())
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
-        self._tell(code, refused.close_reason())
-        self.transport.close()
-
-    def _tell(self, code: int, reason: str) -> None:
-        message: Any = {"type": "websocket.disconnect", "code": code, "reason": reason}
-        self.queue.put_nowait(message)
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": refused.close_reason()})
+        if self.writable.is_set():
+            self.transport.close()
+        else:
+            # What waits to be sent would never be, and hold the socket open.
+            self.transport.abort()

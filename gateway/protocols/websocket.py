@@ -1,7 +1,7 @@
 """The connection of ``/v1/stream``: one socket, many channels, both ways.
 
 Channels would make a task of every message; this class is a Channels consumer that drives ``receive`` itself. Ping
-and pong are the server's (``ws_ping_interval``, ``ws_ping_timeout``): ASGI gives an application neither.
+and pong are the server's (:mod:`gateway.server_socket`): ASGI gives an application neither.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ IN_FLIGHT_MAX = 128
 REF_MAX_CHARS = 255
 _SAID_BEFORE_CLOSE = {Reason.RATE_LIMITED, Reason.QUOTA_EXCEEDED, Reason.TOO_MANY_CONNECTIONS}
 _NORMAL_CLOSE = {1000, 1001, 1005}
-_SERVER_CLOSED = {1002: Reason.INVALID_REQUEST, 1007: Reason.INVALID_PAYLOAD, 1009: Reason.TOO_LARGE}
+_SERVER_CLOSED = {1002: Reason.INVALID_REQUEST, 1007: Reason.INVALID_PAYLOAD, 1009: Reason.TOO_LARGE, 3008: Reason.IDLE}
 
 Frame = Mapping[str, Any]
 
@@ -388,7 +388,7 @@ def _left(gone: ClientGone) -> Reply:
     """Say how a connection ended whose peer, or whose server for the peer's fault, closed it."""
     if gone.code in _SERVER_CLOSED:
         refused = Refused(_SERVER_CLOSED[gone.code])
-        error_class = ErrorClass.PROTOCOL_ERROR.value
+        error_class = refused.row.live.value
         return Reply(101, refused=refused, error_class=error_class, close_code=gone.code, closed_by="gateway")
     error_class = "" if gone.code in _NORMAL_CLOSE else ErrorClass.CLIENT_GONE.value
     return Reply(101, error_class=error_class, close_code=gone.code, closed_by="client")

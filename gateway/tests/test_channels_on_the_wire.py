@@ -11,6 +11,7 @@ from websockets.asyncio.client import connect
 from websockets.frames import Frame, Opcode
 
 from gateway.asgi import serve
+from gateway.server_socket import FRAGMENTS_MAX, BoundedSocket
 from gateway.tests.event_plane import WAIT_S, channel, running
 
 CHANNELS = [channel("trades"), channel("market/{symbol}")]
@@ -22,13 +23,28 @@ async def plane(nats_server, tmp_path):
         yield plane
 
 
+@pytest.fixture
+async def impatient(nats_server, tmp_path):
+    """Give a plane whose server expects a pong at once."""
+    settings = {"ws_ping_interval": 0.05, "ws_ping_timeout": 0.05}
+    async with running(nats_server.url, tmp_path, CHANNELS) as plane, served(plane, **settings) as plane.port:
+        yield plane
+
+
 @asynccontextmanager
-async def served(plane):
+async def served(plane, **settings):
     async def application(scope, receive, send):
         await serve(plane, scope, receive, send)
 
     config = uvicorn.Config(
-        application, port=0, ws="websockets-sansio", http="httptools", lifespan="off", log_config=None, access_log=False
+        application,
+        port=0,
+        ws=BoundedSocket,
+        http="httptools",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        **settings,
     )
     server = uvicorn.Server(config)
     server.capture_signals = nullcontext
@@ -132,10 +148,51 @@ async def test_a_message_over_the_limit_is_1009(plane):
 async def test_bad_utf8_is_1007(plane):
     async with socket_of(plane) as socket:
         await heard(socket, "welcome")
-        socket.protocol.send_frame(Frame(Opcode.TEXT, b"\xff\xfe"))
-        for data in socket.protocol.data_to_send():
-            socket.transport.write(data)
+        send_frames(socket, Frame(Opcode.TEXT, b"\xff\xfe"))
         assert (await closed(socket))[0] == 1007
+
+
+def send_frames(socket, *frames):
+    for frame in frames:
+        socket.protocol.send_frame(frame)
+    for data in socket.protocol.data_to_send():
+        socket.transport.write(data)
+
+
+async def test_empty_fragments_without_end_are_1009(plane):
+    async with socket_of(plane) as socket:
+        await heard(socket, "welcome")
+        send_frames(socket, Frame(Opcode.TEXT, b"{", fin=False))
+        send_frames(socket, *(Frame(Opcode.CONT, b"", fin=False) for _ in range(FRAGMENTS_MAX)))
+        assert await closed(socket) == (1009, '{"reason":"too-large"}')
+
+
+async def test_a_peer_that_answers_no_ping_is_idle(impatient):
+    async with socket_of(impatient) as socket:
+        socket.protocol.recv_frame = lambda frame, answer=socket.protocol.recv_frame: (
+            None if frame.opcode is Opcode.PING else answer(frame)
+        )
+        assert await closed(socket) == (3008, '{"reason":"idle"}')
+
+
+async def test_a_peer_that_a_limit_delays_is_not_idle(impatient):
+    impatient.change_tier([{"metric": "messages_in", "amount": 1, "per": 1, "exceed": "delay"}])
+    async with socket_of(impatient) as socket:
+        for _ in range(3):
+            await socket.send('{"type":"publish","channel":"trades","data":1}')
+        for _ in range(3):
+            await heard(socket, "published")
+
+
+async def test_a_ping_flood_is_answered_and_costs_the_others_nothing(plane):
+    async with socket_of(plane) as flooding, socket_of(plane) as other:
+        for _ in range(20):
+            send_frames(flooding, *(Frame(Opcode.PING, b"x" * 100) for _ in range(500)))
+        await heard(other, "welcome")
+        await other.send('{"type":"ping"}')
+        await heard(other, "pong")
+        await flooding.send('{"type":"ping"}')
+        await heard(flooding, "pong")
 
 
 async def test_a_revoked_key_closes_with_3000_and_its_reason(plane):

@@ -363,7 +363,13 @@ async def test_a_route_to_a_channel_subscribes_at_once_and_needs_no_other_right(
 
 @pytest.mark.parametrize(
     ("code", "by", "error_class"),
-    [(1000, "client", ""), (1001, "client", ""), (1006, "client", "client_gone"), (1007, "gateway", "protocol_error")],
+    [
+        (1000, "client", ""),
+        (1001, "client", ""),
+        (1006, "client", "client_gone"),
+        (1007, "gateway", "protocol_error"),
+        (3008, "gateway", "idle"),
+    ],
 )
 async def test_how_a_socket_ended_is_said(plane, code, by, error_class):
     async with connected(plane) as wire:
