@@ -13,13 +13,9 @@ def main() -> None:
         os.environ["DATA_DIR"] = sys.argv[sys.argv.index("--data-dir") + 1]
     from apimgmt.launcher.plan import asked
 
-    plan = asked()
+    asked()
     from django.core.management import execute_from_command_line
 
-    if plan is not None:
-        from apimgmt.management.commands.up import Command
-
-        Command.plan = plan
     execute_from_command_line(sys.argv)
 
 

@@ -145,12 +145,17 @@ def _read(path: Path) -> dict[str, str]:
     return {}
 
 
-def asked() -> Plan | None:
+reserved: list[Plan] = []
+"""The plan of this process, once its ports and its data directory are taken."""
+
+
+def asked() -> None:
     """Reserve where the command line is `manage.py up`; ends the process with a clear message where that fails."""
     if sys.argv[1:2] != ["up"] or {"-h", "--help"} & set(sys.argv):
-        return None
+        return
+    os.umask(0o077)
     try:
-        return reserve(sys.argv[2:])
+        reserved.append(reserve(sys.argv[2:]))
     except (CannotStart, engines.EngineMissing, env.InvalidSetting) as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(1) from None

@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from apimgmt.launcher.console import Console
 from apimgmt.launcher.launch import Launch
-from apimgmt.launcher.plan import Plan, add_options
+from apimgmt.launcher.plan import add_options, reserved
 
 
 class Command(BaseCommand):
@@ -17,8 +17,6 @@ class Command(BaseCommand):
 
     help = "Start the engines that no URL names, migrate, load the demo, and run every process until Ctrl-C."
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
-    plan: Plan | None = None
-    """Reserved by manage.py before Django was loaded."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
@@ -26,5 +24,5 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the command."""
-        assert self.plan is not None, "manage.py reserves before Django is loaded"
-        sys.exit(Launch(self.plan, Console()).run())
+        (plan,) = reserved
+        sys.exit(Launch(plan, Console()).run())

@@ -1,0 +1,43 @@
+"""Settings of the management API and of its description."""
+
+from __future__ import annotations
+
+from typing import Any
+
+REST_FRAMEWORK: dict[str, Any] = {
+    "DEFAULT_AUTHENTICATION_CLASSES": (
+        "rest_framework.authentication.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ),
+    "DEFAULT_PERMISSION_CLASSES": ("operators.access.OperatorMay",),
+    "DEFAULT_PARSER_CLASSES": ("operators.bodies.BoundedJsonParser",),
+    "DEFAULT_RENDERER_CLASSES": ("rest_framework.renderers.JSONRenderer",),
+    "DEFAULT_FILTER_BACKENDS": ("operators.filters.StrictFilters",),
+    "DEFAULT_PAGINATION_CLASS": "operators.paging.Pages",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "operators.problems.answered",
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+
+SPECTACULAR_SETTINGS: dict[str, Any] = {
+    "TITLE": "apimgmt management API",
+    "DESCRIPTION": "Everything that the admin can do, for programs: consumers, keys, tiers, routes, channels and more.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "COMPONENT_SPLIT_REQUEST": False,
+    # Enums that share a field name or choices would be named by a hash that changes with the next choice.
+    "ENUM_NAME_OVERRIDES": {
+        "LimitModeEnum": "consumers.limits.MODES",
+        "LimitScopeEnum": "consumers.limits.SCOPES",
+        "LimitExceedEnum": "consumers.limits.EXCEEDS",
+        "LimitFailEnum": "consumers.limits.FAILS",
+        "RouteProtocolEnum": "routes.models.RouteProtocol",
+        "OnInvalidEnum": "events.models.OnInvalid",
+        "ChangeActionEnum": "audit.models.Action",
+    },
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "operators.description.describe_problems",
+    ],
+}
