@@ -38,8 +38,8 @@ def test_an_address_is_levels_and_parameters(address):
 
 
 @pytest.mark.parametrize(
-    "address", ["", "*", "a/*", "a/>", ">", "a/+", "a/#", "_apimgmt/x", "$KV/x", "$SYS", "_INBOX/x", "a b", "a\n", "a\x00",
-                "a/{x}{y}", "a/x{y}", "a/{x}/{x}", "a/{}", "{x}/y", "{x}/{y}/{z}", "a" * 201, None, 7]
+    "address", ["", "*", "a/*", "a/>", ">", "a/+", "a/#", "_apimgmt/x", "$KV/x", "$SYS", "_INBOX/x", "a b",
+                "a\n", "a\x00", "a/{x}{y}", "a/x{y}", "a/{x}/{x}", "a/{}", "{x}/y", "{x}/{y}/{z}", "a" * 201, None, 7]
 )  # fmt: skip
 def test_an_address_that_the_log_could_not_tell_apart_is_refused(address):
     with pytest.raises(ValidationError) as fault:

@@ -1,0 +1,66 @@
+import asyncio
+import contextlib
+import shutil
+
+import pytest
+
+from gateway.nats_link import connect
+from gateway.tests.nats_server import NatsServer
+
+
+class Emptiable(NatsServer):
+    """A NATS that can lose all it holds."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self._folder = folder
+
+    def empty(self):
+        self.kill()
+        shutil.rmtree(self._folder / "jetstream", ignore_errors=True)
+        self.start()
+
+
+@pytest.fixture
+def nats_server(tmp_path, settings):
+    """A NATS of this test alone, which the settings name."""
+    server = Emptiable(tmp_path)
+    server.start()
+    settings.NATS_URL = server.url
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+async def link(nats_server):
+    client, js = await connect(nats_server.url, "tests")
+    yield client, js
+    await client.close()
+
+
+@contextlib.asynccontextmanager
+async def running(part, client, js):
+    """Keep a part of the projector running, as its process does, until the block is left."""
+    stop = asyncio.Event()
+
+    async def keep():
+        while not stop.is_set():
+            try:
+                await part(client, js, stop)
+            except Exception:
+                await asyncio.sleep(0.05)
+
+    task = asyncio.create_task(keep())
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 20)
+
+
+async def until(promise, timeout_s=20.0):
+    """Wait until an awaitable question is answered with yes; its last answer is given."""
+    async with asyncio.timeout(timeout_s):
+        while not (answer := await promise()):
+            await asyncio.sleep(0.02)
+        return answer
