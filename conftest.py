@@ -1,21 +1,12 @@
 """Real embedded engines for the tests that need them."""
 
 import contextlib
-import os
 import socket
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 
 import pytest
-
-# Settings read these at import, before any fixture: tests never touch the data directory of a product that runs here.
-os.environ["DATA_DIR"] = tempfile.mkdtemp(prefix="apimgmt-tests-")
-for _name in ("DATABASE_URL", "REDIS_URL", "NATS_URL"):
-    os.environ.pop(_name, None)
-os.environ.setdefault("SECRET_KEY", "only-for-tests-" + "x" * 40)
-os.environ.setdefault("KEY_PEPPER", "only-for-tests")
 
 START_TIMEOUT_S = 10
 
