@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from rich.console import Console
 from rich.text import Text
 
 SHOWN_MAX_CHARS = 200
@@ -74,6 +75,13 @@ class Diff:
                     text.append(f"    - {name}: {_shown(before)}\n", style="red")
                 text.append(f"    + {name}: {_shown(after)}\n", style="green")
         return text
+
+    def show(self, out: Any, *, is_dry_run: bool, no_color: bool) -> None:
+        """Print it; in colours where the output is a terminal."""
+        console = Console(file=out, soft_wrap=True, no_color=no_color or None)
+        if self:
+            console.print(self.text(), end="")
+        console.print(self.summary(is_dry_run=is_dry_run), highlight=False)
 
 
 def _shown(value: Any) -> str:

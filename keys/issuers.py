@@ -39,7 +39,7 @@ def create_issuer(
     return recording.create("issuer", row, name, by=by)
 
 
-def update_issuer(issuer: JwtIssuer, *, by: str, **changes: Any) -> JwtIssuer:
+def update_issuer(issuer: JwtIssuer, /, *, by: str, **changes: Any) -> JwtIssuer:
     """Change an issuer. Raises ValidationError."""
     readers = {"jwks_url": _jwks_url, "algorithms": _algorithms}
     for field in changes:

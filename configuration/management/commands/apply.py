@@ -6,7 +6,6 @@ import sys
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from rich.console import Console
 
 from configuration.apply import apply_document
 from configuration.documents import DocumentError, parse, read
@@ -34,8 +33,6 @@ class Command(BaseCommand):
             diff = apply_document(document, by="manage.py apply", prune=options["prune"], dry_run=dry_run)
         except DocumentError as error:
             raise CommandError(str(error)) from None
-        console = Console(file=self.stdout, soft_wrap=True, no_color=options["no_color"] or None)  # type: ignore[arg-type]
-        console.print(diff.text(), end="")
-        console.print(diff.summary(is_dry_run=dry_run), highlight=False)
+        diff.show(self.stdout, is_dry_run=dry_run, no_color=options["no_color"])
         if dry_run and diff:
             sys.exit(DRIFT)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from rich.console import Console
 
 from configuration.documents import DocumentError
 from configuration.importing import import_file
@@ -28,6 +27,4 @@ class Command(BaseCommand):
             diff = import_file(options["file"], by="manage.py import", dry_run=dry_run)
         except DocumentError as error:
             raise CommandError(str(error)) from None
-        console = Console(file=self.stdout, soft_wrap=True, no_color=options["no_color"] or None)  # type: ignore[arg-type]
-        console.print(diff.text(), end="")
-        console.print(diff.summary(is_dry_run=dry_run), highlight=False)
+        diff.show(self.stdout, is_dry_run=dry_run, no_color=options["no_color"])

@@ -1,0 +1,268 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from configuration.documents import DocumentError, parse, read
+from configuration.importers import asyncapi, openapi, zuplo
+from configuration.importing import described, import_document, import_file
+from events.models import Channel
+from events.services import create_channel, update_channel
+from gateway.validation import compile_schema
+from routes.models import Route
+from routes.services import create_route
+
+SEED = Path(__file__).parents[2] / "tests" / "conformance" / "seed"
+TEMPERATURE = SEED / "temperature.asyncapi.yaml"
+MARKET_DATA = SEED / "market-data.zuplo.json"
+POLICIES = [
+    {"type": "api-key", "options": {}, "mode": "enforce"},
+    {"type": "rate-limit", "options": {}, "mode": "enforce"},
+]
+
+
+def document(data):
+    return parse(json.dumps(data, indent=1), "x.json")
+
+
+def refusal_of(data):
+    with pytest.raises(DocumentError) as refused:
+        described(document(data))
+    return str(refused.value)
+
+
+def channels_of(data):
+    return {wanted.values["address"]: wanted.values for wanted in asyncapi.channels(document(data))}
+
+
+def zuplo_of(route, path="/x", **item):
+    return {path: {"get": {"operationId": "x", "x-zuplo-route": route}, **item}}
+
+
+def handler(export="urlRewriteHandler", **options):
+    return {"export": export, "options": options or {"rewritePattern": "https://up.example/x"}}
+
+
+@pytest.mark.django_db
+def test_the_temperature_document_becomes_a_channel_that_is_open_to_every_door():
+    diff = import_file(TEMPERATURE, by="ann")
+    assert [(entry.action, entry.kind, entry.name) for entry in diff.entries] == [
+        ("created", "channel", "sensors/temperature")
+    ]
+    channel = Channel.objects.get()
+    assert channel.protocols == []
+    assert channel.on_invalid == "dead-letter"
+    validator = compile_schema(channel.schema)
+    assert validator.is_valid({"deviceId": "d", "value": 21.5, "unit": "C"})
+    assert not validator.is_valid({"value": "warm"})
+
+
+@pytest.mark.django_db
+def test_importing_again_changes_nothing_and_keeps_what_the_document_has_no_say_in():
+    import_file(TEMPERATURE, by="ann")
+    update_channel(Channel.objects.get(), retention={"max_events": 5}, protocols=["mqtt"], title="Mine", by="ann")
+    assert not import_file(TEMPERATURE, by="ann")
+    channel = Channel.objects.get()
+    assert (channel.retention, channel.protocols, channel.title) == ({"max_events": 5}, ["mqtt"], "Mine")
+
+
+@pytest.mark.django_db
+def test_a_channel_that_exists_takes_over_the_schema():
+    create_channel(address="sensors/temperature", by="ann")
+    diff = import_file(TEMPERATURE, by="ann")
+    assert [entry.action for entry in diff.entries] == ["updated"]
+    assert Channel.objects.get().schema["properties"]["unit"]["enum"] == ["C", "F"]
+
+
+@pytest.mark.django_db
+def test_the_market_data_document_becomes_a_websocket_route_with_its_policies():
+    import_file(MARKET_DATA, by="ann")
+    assert Route.objects.get().document() == {
+        "name": "ws-market-data",
+        "path": "/ws/market-data",
+        "methods": ["GET"],
+        "protocol": "websocket",
+        "handler": {"type": "upstream", "url": "https://backend.internal/market-data"},
+        "policies": POLICIES,
+        "reserved_override": False,
+    }
+    assert not import_file(MARKET_DATA, by="ann")
+
+
+@pytest.mark.django_db
+def test_the_same_with_another_host_updates_the_route(tmp_path):
+    import_file(MARKET_DATA, by="ann")
+    mine = tmp_path / "mine.json"
+    mine.write_text(MARKET_DATA.read_text().replace("https://backend.internal", "http://127.0.0.1:8090"))
+    import_file(mine, by="ann")
+    assert Route.objects.get().handler["url"] == "http://127.0.0.1:8090/market-data"
+
+
+@pytest.mark.django_db
+def test_a_route_of_another_name_at_the_same_path_is_updated_under_its_name():
+    upstream = {"type": "upstream", "url": "ws://127.0.0.1:9/"}
+    create_route(name="mine", path="/ws/market-data", protocol="websocket", handler=upstream, by="ann")
+    import_file(MARKET_DATA, by="ann")
+    route = Route.objects.get()
+    assert (route.name, route.handler["url"]) == ("mine", "https://backend.internal/market-data")
+
+
+@pytest.mark.django_db
+def test_a_document_that_a_service_refuses_is_taken_not_at_all():
+    paths = {"/a": {"get": {}}, "/admin/x": {"get": {}}}
+    data = {"openapi": "3.1.0", "servers": [{"url": "https://up.example"}], "paths": paths}
+    with pytest.raises(DocumentError, match=r"x\.json:\d+:\d+: route admin-x: path: Lies under a reserved prefix"):
+        import_document(document(data), by="ann")
+    assert not Route.objects.exists()
+
+
+def test_asyncapi_2_is_read_with_messages_of_both_directions():
+    components = {
+        "messages": {"Up": {"payload": {"$ref": "#/components/schemas/Up"}}},
+        "schemas": {"Up": {"type": "object"}},
+    }
+    channel = {
+        "description": "Sign-ups\nof users.",
+        "publish": {"message": {"$ref": "#/components/messages/Up"}},
+        "subscribe": {"message": {"oneOf": [{"payload": {"type": "string"}}, {"payload": {"type": "string"}}]}},
+    }
+    data = {"asyncapi": "2.6.0", "channels": {"user/{id}/signedup": channel}, "components": components}
+    found = channels_of(data)["user/{id}/signedup"]
+    assert found["title"] == "Sign-ups of users."
+    assert found["schema"] == {"anyOf": [{"type": "object"}, {"type": "string"}]}
+
+
+def test_a_schema_that_refers_to_itself_is_carried_whole():
+    tree = {"type": "object", "properties": {"kids": {"type": "array", "items": {"$ref": "#/components/schemas/Tree"}}}}
+    messages = {"m": {"payload": {"$ref": "#/components/schemas/Tree"}}}
+    data = {
+        "asyncapi": "3.1.0",
+        "channels": {"c": {"address": "a", "messages": messages}},
+        "components": {"schemas": {"Tree": tree}},
+    }
+    validator = compile_schema(channels_of(data)["a"]["schema"])
+    assert validator.is_valid({"kids": [{"kids": []}]})
+    assert not validator.is_valid({"kids": [{"kids": 5}]})
+
+
+def test_a_message_without_a_payload_may_be_anything():
+    messages = {"a": {"payload": {"type": "object"}}, "b": {"summary": "free"}}
+    data = {"asyncapi": "3.0.0", "channels": {"c": {"address": "a", "messages": messages}}}
+    assert channels_of(data)["a"]["schema"] is None
+
+
+def test_a_payload_may_name_its_format():
+    payload = {"schemaFormat": "application/schema+json;version=draft-07", "schema": {"type": "object"}}
+    data = {"asyncapi": "3.0.0", "channels": {"c": {"address": "a", "messages": {"m": {"payload": payload}}}}}
+    assert channels_of(data)["a"]["schema"] == {"type": "object"}
+
+
+@pytest.mark.parametrize(
+    ("channels", "said"),
+    [
+        ({}, "describes no channels"),
+        ({"c": {}}, "channel c has no address"),
+        ({"c": {"address": None}}, "channel c has no address"),
+        ({"c": {"$ref": "other.yaml#/c"}}, "other.yaml#/c is not in this document; only references that begin with #/"),
+        ({"c": {"$ref": "#/components/channels/x"}}, "#/components/channels/x is not in this document"),
+        ({"c": {"$ref": "#/channels/c"}}, "references lead nowhere"),
+        ({"c": {"address": "a", "messages": {"m": {"payload": 5}}}}, "described by a JSON Schema"),
+        (
+            {
+                "c": {
+                    "address": "a",
+                    "messages": {"m": {"payload": {"schemaFormat": "application/vnd.apache.avro", "schema": {}}}},
+                }
+            },
+            "schemas in application/vnd.apache.avro are not read",
+        ),
+    ],
+)
+def test_an_asyncapi_document_that_cannot_be_read_says_why(channels, said):
+    assert said in refusal_of({"asyncapi": "3.0.0", "channels": channels})
+
+
+def test_other_versions_are_refused():
+    assert "AsyncAPI 1.2.0 is not read" in refusal_of({"asyncapi": "1.2.0", "channels": {}})
+    assert "OpenAPI 4.0 is not read" in refusal_of({"openapi": "4.0", "paths": {}})
+    assert "is neither" in refusal_of({"swagger": "2.0", "paths": {}})
+
+
+def test_openapi_gives_one_route_for_every_path():
+    data = {
+        "openapi": "3.1.0",
+        "servers": [{"url": "https://{host}/v2/", "variables": {"host": {"default": "up.example"}}}],
+        "paths": {
+            "/pets/{pet-id}": {"get": {"operationId": "getPet"}, "delete": {}, "parameters": []},
+            "/feed": {"get": {"operationId": "feed", "responses": {"200": {"content": {"text/event-stream": {}}}}}},
+            "/own": {"servers": [{"url": "http://other.example"}], "post": {"operationId": "make own"}},
+            "/head-only": {"head": {}},
+            "x-note": "none of ours",
+        },
+    }
+    pets, feed, own = (wanted.values for wanted in openapi.routes(document(data)))
+    assert (pets["name"], pets["path"], pets["methods"]) == ("pets-pet-id", "/pets/{pet_id}", ["GET", "DELETE"])
+    assert pets["handler"]["url"] == "https://up.example/v2/pets/{pet_id}"
+    assert (feed["name"], feed["protocol"]) == ("feed", "sse")
+    assert (own["name"], own["handler"]["url"]) == ("make-own", "http://other.example/own")
+    assert all(route["policies"] == [{"type": "api-key"}, {"type": "rate-limit"}] for route in (pets, feed, own))
+
+
+@pytest.mark.parametrize(
+    ("servers", "said"),
+    [
+        (None, "names no servers"),
+        ([], "names no servers"),
+        ([{"url": "/v1"}], "is relative"),
+        ([{"url": "https://{host}/"}], "the variable host of the server has no default"),
+    ],
+)
+def test_openapi_without_a_server_that_can_be_called_is_refused(servers, said):
+    data = {"openapi": "3.0.3", "paths": {"/a": {"get": {}}}} | ({"servers": servers} if servers is not None else {})
+    assert said in refusal_of(data)
+
+
+def test_zuplo_routes_are_read_with_their_handlers_and_paths():
+    rewrite = zuplo_of({"handler": handler(rewritePattern="https://up.example/p/${params.id}")}, "/p/{id}")
+    forward = zuplo_of({"handler": handler("urlForwardHandler", baseUrl="https://up.example/")}, "/f/:id/(.*)")
+    forward["/f/:id/(.*)"]["x-zuplo-path"] = {"pathMode": "url-pattern"}
+    found = [wanted.values for wanted in zuplo.routes(document({"openapi": "3.1.0", "paths": rewrite | forward}))]
+    assert (found[0]["path"], found[0]["handler"]["url"]) == ("/p/{id}", "https://up.example/p/{id}")
+    assert (found[1]["path"], found[1]["handler"]["url"]) == ("/f/{id}/{rest...}", "https://up.example/f/{id}/{rest}")
+    assert [route["name"] for route in found] == ["x", "x-2"]
+
+
+def test_the_open_cors_policy_is_taken_over():
+    (wanted,) = zuplo.routes(document(zuplo_of({"handler": handler(), "corsPolicy": "anything-goes"})))
+    assert wanted.values["policies"] == [{"type": "cors", "options": {"allowed_origins": ["*"]}}]
+
+
+@pytest.mark.parametrize(
+    ("route", "said"),
+    [
+        (
+            {"handler": handler(), "policies": {"inbound": ["monetization-inbound"]}},
+            "the policy monetization-inbound is not",
+        ),
+        ({"handler": handler(), "policies": {"outbound": ["x"]}}, "outbound policies are not read"),
+        ({"handler": handler("awsLambdaHandler")}, "the handler awsLambdaHandler is not read"),
+        ({"handler": handler(rewritePattern="${env.BASE_URL}/x")}, "${env.BASE_URL} is known to Zuplo alone"),
+        ({"handler": handler(forwardSearch=True)}, "names no URL"),
+        ({"handler": handler(), "corsPolicy": "mine"}, "the CORS policy mine stands in another file"),
+        ({}, "must be a mapping"),
+    ],
+)
+def test_what_zuplo_alone_knows_is_refused_by_name(route, said):
+    assert said in refusal_of(zuplo_of(route))
+
+
+def test_the_fault_of_a_seed_like_document_is_told_with_its_place():
+    text = MARKET_DATA.read_text().replace("rate-limit-inbound", "quota-inbound")
+    with pytest.raises(DocumentError, match=r"m\.json:18:42: the policy quota-inbound is not known"):
+        described(parse(text, "m.json"))
+
+
+def test_the_seed_documents_are_told_apart():
+    assert asyncapi.is_asyncapi(read(TEMPERATURE).data)
+    assert zuplo.is_zuplo(read(MARKET_DATA).data)
+    assert not openapi.is_openapi(read(MARKET_DATA).data)
