@@ -64,6 +64,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.status = 0
         self.headers: Headers = []
         self.is_whole = False
+        self._keeps_alive = False
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._chunks: deque[bytes] = deque()
@@ -83,13 +84,13 @@ class UpstreamConnection(asyncio.Protocol):
     @property
     def can_be_kept(self) -> bool:
         """Its answer was read whole, and the upstream keeps the line."""
-        return self.is_usable and self.is_whole and self._parser is not None and bool(self._parser.should_keep_alive())
+        return self._keeps_alive and self.is_whole and self.is_usable
 
     def begin(self, head: bytes, *, is_head_request: bool) -> None:
         """Send the head of a request, perhaps with all of its body."""
         assert self._transport is not None, "not connected"
         self._parser = httptools.HttpResponseParser(self)
-        self.has_answered = self.is_whole = False
+        self.has_answered = self.is_whole = self._keeps_alive = False
         self.status, self.headers, self._head_bytes = 0, [], 0
         self._is_head_request = is_head_request
         self._transport.write(head)
@@ -183,6 +184,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._is_head_request:
             # The parser would wait for the body that a HEAD's Content-Length speaks of.
             self.is_whole = True
+            self._keeps_alive = bool(self._parser.should_keep_alive())
 
     def on_body(self, body: bytes) -> None:
         self._chunks.append(body)
@@ -192,8 +194,9 @@ class UpstreamConnection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
-        if self.status >= 200:
+        if self.status >= 200 and self._parser is not None:
             self.is_whole = True
+            self._keeps_alive = bool(self._parser.should_keep_alive())
 
     def _has_length(self) -> bool:
         return any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
