@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-import nats
-import nats.errors
 from asgiref.sync import async_to_sync
 from django.conf import settings
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
 
 TIMEOUT_S = 2.0
 """In all, whatever was tried."""
@@ -31,16 +31,17 @@ def store(subject: str, data: bytes, headers: Mapping[str, str]) -> None:
 async def _say(subject: str, data: bytes, stored_with: dict[str, str] | None) -> None:
     if not settings.NATS_URL:
         raise Away("NATS is not known here: set NATS_URL, or DATA_DIR of a running `manage.py up`.")
+    client = Client()
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            client = await nats.connect(settings.NATS_URL, connect_timeout=TIMEOUT_S, allow_reconnect=False)
-            try:
-                if stored_with is None:
-                    await client.publish(subject, data)
-                    await client.flush()
-                else:
-                    await client.jetstream(timeout=TIMEOUT_S).publish(subject, data, headers=stored_with)
-            finally:
-                await client.close()
-    except (OSError, TimeoutError, nats.errors.Error) as error:
-        raise Away(f"NATS does not answer: {error or type(error).__name__}.") from error
+            await client.connect(settings.NATS_URL, connect_timeout=TIMEOUT_S, allow_reconnect=False)
+            if stored_with is None:
+                await client.publish(subject, data)
+                await client.flush()
+            else:
+                await client.jetstream(timeout=TIMEOUT_S).publish(subject, data, headers=stored_with)
+    except (OSError, TimeoutError, NatsError) as error:
+        raise Away(f"NATS does not answer: {str(error) or type(error).__name__}.") from error
+    finally:
+        # Also where connecting was given up half-way, which leaves a socket open.
+        await client.close()

@@ -1,0 +1,248 @@
+import asyncio
+import itertools
+import json
+
+import orjson
+import pytest
+from asgiref.sync import sync_to_async
+from django.core.exceptions import ValidationError
+from django.db import OperationalError
+
+from audit import bus
+from audit.models import Change
+from audit.tests.conftest import running, until
+from events import dead_letters, letters
+from events.letters import discard, record_dead_letters, redrive
+from events.models import DeadLetter, DeadLetterPosition
+from events.services import create_channel, delete_channel
+from gateway.event import from_headers
+from gateway.nats_link import DEAD_SUBJECT, ensure_infrastructure, read_batch
+from gateway.streams import ensure_stream
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+LETTER = {
+    "channel": "sensors/{id}",
+    "address": "sensors/7",
+    "reason": "invalid-payload",
+    "detail": "`value` is required.",
+    "pointer": "/value",
+    "consumer": "acme",
+    "protocol": "mqtt",
+    "attempts": 1,
+    "event": {"data": {"unit": "C"}},
+    "dead_at": "2026-11-23T10:00:00.5Z",
+}
+
+
+def keep(*documents, first=1, made_at="2026"):
+    whole = [document if isinstance(document, bytes) else orjson.dumps(document) for document in documents]
+    record_dead_letters(list(enumerate(whole, first)), made_at)
+
+
+def test_a_letter_is_kept_with_its_fault():
+    keep(LETTER)
+    shown = DeadLetter.objects.get().representation()
+    assert shown == LETTER | {"id": shown["id"], "dead_at": "2026-11-23T10:00:00.500000Z"}
+
+
+def test_a_letter_is_kept_once_however_often_it_is_read():
+    keep(LETTER, LETTER)
+    keep(LETTER, LETTER, LETTER)
+    assert list(DeadLetter.objects.order_by("sequence").values_list("sequence", flat=True)) == [1, 2, 3]
+    assert letters.position("2026") == 3
+
+
+def test_a_letter_that_was_discarded_does_not_come_back():
+    keep(LETTER)
+    discard(DeadLetter.objects.get(), by="ann")
+    keep(LETTER)
+    assert not DeadLetter.objects.exists()
+
+
+def test_sequences_of_another_stream_are_other_letters():
+    keep(LETTER, LETTER, made_at="2026")
+    keep(LETTER, made_at="2027")
+    assert DeadLetter.objects.count() == 3
+    assert (letters.position("2026"), letters.position("2027"), letters.position("2028")) == (2, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "unreadable", [b"", b"{", b"[]", b"1", b"{}", LETTER | {"event": 1}, LETTER | {"attempts": "x"}]
+)
+def test_a_letter_that_cannot_be_read_holds_up_nobody(unreadable, caplog):
+    keep(LETTER, unreadable, LETTER)
+    assert DeadLetter.objects.count() == 2
+    assert letters.position("2026") == 3
+    assert "dead letter 2 could not be read" in caplog.text
+
+
+def test_a_letter_is_cut_and_mended_to_what_a_database_can_hold():
+    keep(LETTER | {"detail": "a\x00" + "b" * 2000, "event": {"data": "a\x00b"}, "dead_at": "at noon"})
+    letter = DeadLetter.objects.get()
+    assert letter.detail.startswith("a\ufffdb")
+    assert len(letter.detail) == 1000
+    assert set(letter.event) == {"data_base64"}
+    assert letter.dead_at.tzinfo is not None
+
+
+def test_nothing_is_half_kept(monkeypatch):
+    def fail(*arguments, **named):
+        raise OperationalError("the disk is full")
+
+    monkeypatch.setattr(DeadLetterPosition, "save", fail)
+    with pytest.raises(OperationalError):
+        keep(LETTER)
+    assert not DeadLetter.objects.exists()
+    assert letters.position("2026") == 0
+
+
+def test_discarding_is_recorded_with_what_was_lost():
+    keep(LETTER)
+    letter = DeadLetter.objects.get()
+    stale = DeadLetter.objects.get()
+    discard(letter, by="ann")
+    change = Change.objects.get()
+    assert (change.actor, change.kind, change.action, change.note) == ("ann", "dead-letter", "deleted", "discarded")
+    assert change.before["event"] == LETTER["event"]
+    with pytest.raises(ValidationError, match="gone"):
+        discard(stale, by="ann")
+
+
+async def dead_letter(js, **changes):
+    """Have one dead letter on a declared channel that has its stream."""
+    channel = await sync_to_async(create_channel)(address="sensors/{id}", by="ann")
+    await ensure_stream(js, channel.document())
+    await sync_to_async(keep)(LETTER | changes)
+    return channel, await DeadLetter.objects.aget()
+
+
+async def stored(client, channel):
+    messages = await read_batch(client, channel.document()["stream"], ">", 1)
+    return [from_headers(channel.address, m.headers["Nats-Subject"], m.headers, m.data) for m in messages]
+
+
+async def test_a_redriven_event_is_on_its_channel_again_and_the_letter_gone(link):
+    client, js = link
+    channel, letter = await dead_letter(js)
+    await asyncio.to_thread(redrive, letter, by="ann")
+    (event,) = await stored(client, channel)
+    assert (event.address, event.source, event.data) == ("sensors/7", "/consumers/acme", b'{"unit":"C"}')
+    frame = json.loads(event.frame())
+    assert frame["data"] == {"unit": "C"}
+    assert frame["time"].startswith("20")
+    assert not await DeadLetter.objects.aexists()
+    assert (await Change.objects.afirst()).note == "redriven"
+
+
+async def test_redriving_twice_stores_once(link):
+    client, js = link
+    channel, letter = await dead_letter(js)
+    stale = await DeadLetter.objects.aget()
+    await asyncio.to_thread(redrive, letter, by="ann")
+    with pytest.raises(ValidationError, match="gone"):
+        await asyncio.to_thread(redrive, stale, by="ann")
+    assert len(await stored(client, channel)) == 1
+
+
+async def test_a_letter_stays_where_its_event_cannot_go_back(link):
+    _, js = link
+    channel, letter = await dead_letter(js, event={"data_base64": "AAA="})
+    with pytest.raises(ValidationError, match="not JSON"):
+        await asyncio.to_thread(redrive, letter, by="ann")
+    await sync_to_async(delete_channel)(channel, by="ann")
+    letter.event = {"data": 1}
+    with pytest.raises(ValidationError, match="no such channel"):
+        await asyncio.to_thread(redrive, letter, by="ann")
+    assert await DeadLetter.objects.aexists()
+
+
+async def test_a_letter_stays_while_nats_is_away(nats_server, link, settings):
+    _, js = link
+    _, letter = await dead_letter(js)
+    nats_server.kill()
+    with pytest.raises(bus.Away):
+        await asyncio.to_thread(redrive, letter, by="ann")
+    settings.NATS_URL = ""
+    with pytest.raises(bus.Away):
+        await asyncio.to_thread(redrive, letter, by="ann")
+    assert await DeadLetter.objects.aexists()
+
+
+async def test_a_hung_nats_costs_two_seconds_and_no_letter(nats_server, link):
+    _, js = link
+    _, letter = await dead_letter(js)
+    nats_server.freeze()
+    try:
+        with pytest.raises(bus.Away):
+            await asyncio.to_thread(redrive, letter, by="ann")
+    finally:
+        nats_server.thaw()
+    assert await DeadLetter.objects.aexists()
+
+
+async def bury(js, number):
+    await js.publish(f"{DEAD_SUBJECT}.CH_1", orjson.dumps(LETTER | {"detail": str(number)}))
+
+
+async def details():
+    return [letter.detail async for letter in DeadLetter.objects.order_by("id")]
+
+
+async def has(count):
+    return await DeadLetter.objects.acount() == count
+
+
+async def test_letters_become_rows_in_order_and_once_through_restarts(nats_server, link):
+    client, js = link
+    numbers = itertools.count()
+    await ensure_infrastructure(js)
+    for expected in (3, 6):
+        async with running(dead_letters.run, client, js):
+            for _ in range(3):
+                await bury(js, next(numbers))
+            await until(lambda expected=expected: has(expected))
+    async with running(dead_letters.run, client, js):
+        nats_server.kill()
+        nats_server.start()
+        await until(lambda: is_back(js))
+        await bury(js, next(numbers))
+        await until(lambda: has(7))
+    assert await details() == [str(number) for number in range(7)]
+
+
+async def is_back(js):
+    try:
+        return await js.account_info()
+    except Exception:
+        return False
+
+
+async def test_letters_of_an_emptied_nats_are_new_ones(nats_server, link):
+    client, js = link
+    async with running(dead_letters.run, client, js):
+        await until(lambda: is_made(js))
+        await bury(js, 1)
+        await until(lambda: has(1))
+        await asyncio.to_thread(nats_server.empty)
+        await until(lambda: is_made(js))
+        await bury(js, 2)
+        await until(lambda: has(2))
+    assert await details() == ["1", "2"]
+
+
+async def is_made(js):
+    try:
+        return await js.stream_info("DEAD")
+    except Exception:
+        return False
+
+
+async def test_two_projectors_at_once_keep_each_letter_once(link):
+    client, js = link
+    async with running(dead_letters.run, client, js), running(dead_letters.run, client, js):
+        await until(lambda: is_made(js))
+        for number in range(20):
+            await bury(js, number)
+        await until(lambda: has(20))
+    assert await details() == [str(number) for number in range(20)]
