@@ -14,7 +14,8 @@ from operators.problems import not_found
 
 PARTS = ("consumers.api", "keys.api", "routes.api", "events.api", "audit.api", "analytics.api")
 
-router = SimpleRouter(trailing_slash="/?")  # type: ignore[arg-type]
+router = SimpleRouter()
+router.trailing_slash = "/?"
 for _part in PARTS:
     if importlib.util.find_spec(_part) is not None:
         importlib.import_module(_part).register(router)

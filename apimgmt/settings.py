@@ -8,9 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from csp.constants import NONE, SELF
 
-from apimgmt import env
-from apimgmt.rest import REST_FRAMEWORK as REST_FRAMEWORK
-from apimgmt.rest import SPECTACULAR_SETTINGS as SPECTACULAR_SETTINGS
+from apimgmt import env, rest
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = env.data_dir()
@@ -174,6 +172,9 @@ CONTENT_SECURITY_POLICY = {
         "base-uri": [NONE],
     }
 }
+
+REST_FRAMEWORK = rest.REST_FRAMEWORK
+SPECTACULAR_SETTINGS = rest.SPECTACULAR_SETTINGS
 
 CELERY_BROKER_URL = REDIS_URL.removesuffix("/0") + "/1"
 CELERY_TASK_IGNORE_RESULT = True  # the Job row is the result

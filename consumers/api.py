@@ -27,7 +27,7 @@ class LimitFields(serializers.Serializer[Any]):
     exceed = serializers.ChoiceField(EXCEEDS, required=False)
     mode = serializers.ChoiceField(MODES, required=False)
     close_at = serializers.FloatField(required=False)
-    fail = serializers.ChoiceField(FAILS, required=False)
+    fail = serializers.ChoiceField(FAILS, required=False)  # type: ignore[assignment]
 
 
 @extend_schema_field(LimitFields(many=True))

@@ -1,0 +1,9 @@
+"""Django's handle on the app: it has templates and static files, and no tables."""
+
+from django.apps import AppConfig
+
+
+class OperatorsConfig(AppConfig):
+    """What the management API and the admin share."""
+
+    name = "operators"

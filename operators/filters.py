@@ -1,0 +1,28 @@
+"""Filters of lists: query parameters, and no others than a list names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import QuerySet
+from django_filters.rest_framework import DjangoFilterBackend
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+
+from operators.paging import PAGE_PARAMETERS
+
+
+class StrictFilters(DjangoFilterBackend):  # type: ignore[misc]
+    """Refuses a query parameter that is no filter of the list, and a value that is none of the filter."""
+
+    def filter_queryset(self, request: Request, queryset: QuerySet[Any], view: Any) -> QuerySet[Any]:
+        """Give the rows that the filters let through. Raises ValidationError."""
+        filterset_class = self.get_filterset_class(view, queryset)
+        known = [*(filterset_class.base_filters if filterset_class else ()), *PAGE_PARAMETERS]
+        unknown = {
+            name: f"Unknown filter; there are {', '.join(known)}." for name in request.query_params if name not in known
+        }
+        if unknown:
+            raise ValidationError(unknown)
+        filtered: QuerySet[Any] = super().filter_queryset(request, queryset, view)
+        return filtered

@@ -1,0 +1,106 @@
+"""Every no of the management API as problem details (RFC 9457), from the gateway's one table of reasons."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from django.core.exceptions import NON_FIELD_ERRORS, PermissionDenied, ValidationError
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, JsonResponse
+from rest_framework import exceptions
+from rest_framework.response import Response
+from rest_framework.settings import api_settings
+
+from audit import bus
+from gateway.refusals import Reason, Refused
+
+logger = logging.getLogger(__name__)
+
+CONTENT_TYPE = "application/problem+json"
+RETRY_AFTER_S = 1.0
+_REASONS = {
+    401: Reason.UNAUTHENTICATED,
+    403: Reason.FORBIDDEN,
+    404: Reason.NOT_FOUND,
+    405: Reason.METHOD_NOT_ALLOWED,
+    413: Reason.TOO_LARGE,
+}
+_OURS = "Send a token as `Authorization: Token TOKEN`, or sign in; a consumer's key does not open the management API."
+
+
+def answered(error: Exception, context: dict[str, Any]) -> Response:
+    """Answer an error of a view: what the caller can mend is told; a fault of ours is logged."""
+    refused = refused_by(error)
+    if refused is None:
+        logger.error("management API failed: %s", context["request"].path, exc_info=error)
+        refused = Refused(Reason.INTERNAL)
+    headers = {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in refused.http_headers()
+        if name not in (b"content-type", b"www-authenticate")
+    }
+    if refused.status == 401:
+        headers["WWW-Authenticate"] = getattr(error, "auth_header", "Token")
+    return Response(refused.problem(), refused.status, headers=headers, content_type=CONTENT_TYPE)
+
+
+def refused_by(error: Exception) -> Refused | None:
+    """Give the refusal that an error amounts to; None where it is a fault of ours."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, ValidationError | exceptions.ValidationError):
+        return _invalid(list(_faults(error)))
+    if isinstance(error, OperationalError | InterfaceError | bus.Away):
+        return Refused(Reason.OVERLOADED, retry_after_s=RETRY_AFTER_S)
+    if isinstance(error, Http404):
+        return Refused(Reason.NOT_FOUND, "There is no such object.")
+    if isinstance(error, PermissionDenied):
+        return Refused(Reason.FORBIDDEN, "Your account lacks the permission that this needs.")
+    if not isinstance(error, exceptions.APIException):
+        return None
+    return _refused_by_framework(error)
+
+
+def _refused_by_framework(error: exceptions.APIException) -> Refused:
+    status = error.status_code
+    detail = _OURS if status == 401 else "There is no such object." if status == 404 else str(error.detail)
+    return Refused(_REASONS.get(status, Reason.INVALID_REQUEST), detail, status=status)
+
+
+def _invalid(faults: list[tuple[str, str]]) -> Refused:
+    field, said = faults[0]
+    errors: dict[str, list[str]] = {}
+    for name, text in faults:
+        errors.setdefault(name, []).append(text)
+    return Refused(Reason.INVALID_REQUEST, f"{field}: {said}" if field else said, members={"errors": errors})
+
+
+def _faults(error: ValidationError | exceptions.ValidationError) -> Iterator[tuple[str, str]]:
+    if isinstance(error, exceptions.ValidationError):
+        yield from _flat(error.detail, "")
+    elif hasattr(error, "error_dict"):
+        for name, messages in error.message_dict.items():
+            yield ("" if name == NON_FIELD_ERRORS else name), " ".join(messages)
+    else:
+        yield "", " ".join(error.messages)
+
+
+def _flat(detail: Any, at: str) -> Iterator[tuple[str, str]]:
+    """Give the leaves of the framework's nested errors, each with its path written as ``limits[0].per``."""
+    if isinstance(detail, dict):
+        for name, inner in detail.items():
+            is_own = name in (NON_FIELD_ERRORS, api_settings.NON_FIELD_ERRORS_KEY)
+            yield from _flat(inner, at if is_own else f"{at}.{name}" if at else str(name))
+    elif isinstance(detail, list) and any(isinstance(inner, dict | list) for inner in detail):
+        for number, inner in enumerate(detail):
+            yield from _flat(inner, f"{at}[{number}]")
+    else:
+        yield at, " ".join(map(str, detail)) if isinstance(detail, list) else str(detail)
+
+
+def not_found(request: HttpRequest, rest: str = "") -> JsonResponse:
+    """Answer an address under the API that nothing is at."""
+    refused = Refused(Reason.NOT_FOUND, "There is nothing at this address; `/api/v1/schema/` lists what there is.")
+    return JsonResponse(refused.problem(), status=refused.status, content_type=CONTENT_TYPE)

@@ -1,0 +1,28 @@
+import pytest
+from django.contrib.auth.models import User
+from rest_framework.authtoken.models import Token
+from rest_framework.test import APIClient
+
+from consumers.services import create_consumer, create_tier
+
+
+@pytest.fixture
+def operator(db):
+    return User.objects.create_superuser("olga", password="a-long-enough-passphrase")
+
+
+@pytest.fixture
+def api(operator):
+    client = APIClient()
+    client.credentials(HTTP_AUTHORIZATION=f"Token {Token.objects.create(user=operator).key}")
+    return client
+
+
+@pytest.fixture
+def tier(db):
+    return create_tier(name="gold", limits=[{"metric": "requests", "amount": 10, "per": 1}], by="test")
+
+
+@pytest.fixture
+def consumer(tier):
+    return create_consumer(name="acme", tier=tier, by="test")
