@@ -10,7 +10,7 @@ from django.conf import settings
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-TIMEOUT_S = 2.0
+TIMEOUT_S = 2
 """In all, whatever was tried."""
 
 

@@ -220,7 +220,7 @@ async def test_a_stream_that_jetstream_refuses_holds_up_nobody(link, caplog):
 
 
 async def test_the_command_rebuilds_the_snapshot(link):
-    client, js = link
+    client, _ = link
     await sync_to_async(some_rows)()
 
     def rebuild():
