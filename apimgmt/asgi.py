@@ -19,7 +19,11 @@ from gateway.refusals import Refused
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "apimgmt.settings")
 django_application: Any = get_asgi_application()
 
-DJANGO_PREFIXES = ("/admin", "/api", "/dashboards", "/docs", "/portal", "/static", "/healthz", "/readyz", "/metrics")
+DJANGO_PREFIXES = frozenset(
+    {"", "admin", "api", "dashboards", "docs", "portal", "static", "healthz", "readyz", "metrics"}
+)
+"""First segments of the paths that Django serves; the empty one is the landing page."""
+DJANGO_PREFIXES_RAW = frozenset(prefix.encode() for prefix in DJANGO_PREFIXES)
 
 
 class Application:
@@ -73,7 +77,12 @@ class Application:
 
 def is_djangos(path: str) -> bool:
     """Say whether Django serves a path: the landing page and the reserved prefixes that are not the data plane's."""
-    return path == "/" or any(path == prefix or path.startswith(prefix + "/") for prefix in DJANGO_PREFIXES)
+    return path.split("/", 2)[1] in DJANGO_PREFIXES if path.startswith("/") else False
+
+
+def is_djangos_raw(path: bytes) -> bool:
+    """Say it of a path as it came."""
+    return path.split(b"/", 2)[1] in DJANGO_PREFIXES_RAW if path.startswith(b"/") else False
 
 
 application = Application()

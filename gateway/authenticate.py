@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import re
+import secrets
 import time
 from functools import lru_cache
+from hashlib import blake2b
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,10 @@ ANONYMOUS = Principal(consumer="", key="", tier="")
 """Who follows a signed link: nobody in particular, with no right but that link."""
 
 _UNKNOWN_DIGEST = "0" * 64
+PROOFS_KEPT = 10_000
+_MARK_KEY = secrets.token_bytes(32)
+_proved: dict[bytes, Key] = {}
+"""Keys proved in this process, by a keyed hash of what was shown; good while the snapshot holds that very object."""
 _ADDRESSES_REMEMBERED = 10_000
 
 
@@ -56,6 +62,10 @@ async def _prove(plane: Plane, credential: Credential) -> Key:
         return await _redeem(plane, credential.value)
     if credential.kind == "token":
         raise Refused(Reason.UNAUTHENTICATED, cause="token-issuer-unknown")
+    mark = blake2b(credential.value.encode(), digest_size=16, key=_MARK_KEY).digest()
+    proved = _proved.get(mark)
+    if proved is not None and plane.snapshot.key(proved.id) is proved:
+        return _usable(proved)
     try:
         key_id = parse(credential.value)
     except Malformed:
@@ -66,6 +76,9 @@ async def _prove(plane: Plane, credential: Credential) -> Key:
     is_proved = hmac.compare_digest(shown, key.digest if key is not None else _UNKNOWN_DIGEST)
     if key is None or not is_proved:
         raise Refused(Reason.UNAUTHENTICATED, cause="key-unknown")
+    if len(_proved) >= PROOFS_KEPT:
+        _proved.clear()
+    _proved[mark] = key
     return _usable(key)
 
 
@@ -105,12 +118,11 @@ def require(principal: Principal, right: Right) -> None:
 
 def allowed(principal: Principal, right: Right) -> bool:
     """Say whether one of the principal's scopes covers the right."""
-    return _covered(principal.scopes, right)
+    return _covered(principal.scopes, right.text)
 
 
 @lru_cache(maxsize=65_536)
-def _covered(scopes: tuple[str, ...], right: Right) -> bool:
-    wanted = str(right)
+def _covered(scopes: tuple[str, ...], wanted: str) -> bool:
     return wanted in scopes or any(_pattern(scope).fullmatch(wanted) for scope in scopes)
 
 

@@ -34,7 +34,7 @@ def bucket_key(scope: str, name: str, limit: Limit) -> str:
 class Plan:
     """The counters of one principal at one address that outlive a call."""
 
-    __slots__ = ("by_metric", "connection", "ip", "limits", "open", "spent", "told", "used_at")
+    __slots__ = ("_for_requests", "by_metric", "connection", "ip", "limits", "open", "spent", "told", "used_at")
 
     def __init__(self, principal: Principal, ip: str, counter: Callable[[Limit, str, str], Counter]) -> None:
         self.limits = principal.limits
@@ -59,8 +59,19 @@ class Plan:
                 key = bucket_key(limit.scope, name, limit)
                 self.by_metric.setdefault(limit.metric, []).append(counter(limit, key, principal.consumer))
 
+        self._for_requests: Budget | None = None
         self.spent = self.with_own({})
         """The counters by metric, in the order of ``SPENT``."""
+
+    def request_budget(self, principal: Principal) -> Budget:
+        """Give what a request spends from: one budget for all, where no limit is each connection's own."""
+        budget = self._for_requests
+        if budget is None:
+            budget = Budget()
+            budget.bind(self.limits, self, principal.consumer)
+            if not self.connection:
+                self._for_requests = budget
+        return budget
 
     def with_own(self, own: dict[Limit, Counter]) -> tuple[Counters, ...]:
         """Give the counters by metric, with those of one connection."""

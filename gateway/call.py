@@ -43,9 +43,14 @@ class Right:
 
     verb: Verb
     name: str
+    text: str = field(init=False, compare=False)
+    """As a scope would say it."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", f"{self.verb.value}:{self.name}")
 
     def __str__(self) -> str:
-        return f"{self.verb}:{self.name}"
+        return self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,8 @@ class Call:
     target: str = ""
     """The route's name or the channel's address: the label in usage and in the ledger."""
     method: str = "GET"
+    raw_path: bytes = b""
+    """The path as it came, before its one normalisation."""
     query: bytes = b""
     headers: Headers = field(default_factory=list)
     """Names in lower case, as ASGI gives them."""

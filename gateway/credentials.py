@@ -93,7 +93,11 @@ def from_request(headers: Headers, query: bytes, subprotocols: Iterable[str] = (
     Looked for in ``Authorization``, ``X-API-Key``, the WebSocket subprotocols ``["bearer", CREDENTIAL]`` and, for a
     ticket only, ``?ticket=``. Raises Refused for two credentials, and for a key in the query string.
     """
-    found = [*_in_headers(headers), *_in_subprotocols(list(subprotocols)), *_in_query(query)]
+    found = [*_in_headers(headers)]
+    if subprotocols:
+        found += _in_subprotocols(list(subprotocols))
+    if query:
+        found += _in_query(query)
     if len(found) > 1:
         raise Refused(Reason.INVALID_REQUEST, "Send one credential, not several.", cause="credential-twice")
     return found[0] if found else None

@@ -177,6 +177,9 @@ class Limiter:
         principal = call.who
         budget = call.budget
         if budget is None:
+            if call.protocol is Protocol.HTTP:
+                budget = call.budget = self._plan(principal, call.ip).request_budget(principal)
+                return budget
             budget = call.budget = Budget()
         if budget.limits is not principal.limits:
             budget.bind(principal.limits, self._plan(principal, call.ip), principal.consumer)

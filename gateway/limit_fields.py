@@ -30,6 +30,8 @@ MONTH_S = 31 * 86_400
 INTEGER_MAX = 999_999_999_999_999
 """The largest integer that a structured field can carry."""
 
+SAID_FOR_S = 0.002
+"""Calls that come closer upon another are told the same: what is left cannot be put to use any finer."""
 NEARLY = 1e-6
 """Rounding of instants must not hide a token."""
 
@@ -39,7 +41,7 @@ Count = Callable[[str], int]
 class Told:
     """The limits of one plan that one kind of call is told of: what never changes, and where to look up what does."""
 
-    __slots__ = ("counters", "open", "policy")
+    __slots__ = ("_said", "_said_at", "counters", "open", "policy")
 
     def __init__(self, plan: Plan, is_http: bool) -> None:
         counters = [*_counters(plan, is_http)]
@@ -48,9 +50,16 @@ class Told:
         self.policy = ", ".join(map(_policy, limits)).encode()
         self.counters = [(f'"{counter.limit.name}";r=', counter) for counter in counters]
         self.open = [(f'"{limit.name}";r=', _integer(limit.amount), key) for limit, key in opened]
+        self._said = b""
+        self._said_at = float("-inf")
 
     def state(self, open_now: Count, now: float) -> bytes:
-        """Give the value of ``RateLimit``."""
+        """Give the value of ``RateLimit``, as it was at most ``SAID_FOR_S`` ago."""
+        if now - self._said_at > SAID_FOR_S:
+            self._said, self._said_at = self._state(open_now, now), now
+        return self._said
+
+    def _state(self, open_now: Count, now: float) -> bytes:
         state = []
         for head, counter in self.counters:
             remaining, reset_s = counter.state(now)

@@ -10,6 +10,7 @@ from gateway.endpoints import CHANNEL_PREFIX
 from gateway.refusals import Reason, Refused
 
 _ENCODED_SLASH = re.compile(r"%2[fF]|%5[cC]")
+_PLAIN = re.compile(r"[A-Za-z0-9/._-]*")
 _SAFE = "/:@!$&'()*+,;=~"
 
 
@@ -38,7 +39,7 @@ def normalised(raw_path: bytes) -> str:
 
 def encoded(text: str) -> str:
     """Write a matched parameter back into a path, each character as itself or percent-encoded."""
-    return quote(text, safe=_SAFE)
+    return text if _PLAIN.fullmatch(text) else quote(text, safe=_SAFE)
 
 
 def _malformed(what: str) -> Refused:

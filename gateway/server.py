@@ -10,17 +10,24 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.call import Protocol
 from gateway.config import Config
-from gateway.protocols.http import rendered
+from gateway.protocols.http import accepted, rendered
 from gateway.refusals import Reason, Refused
+from gateway.server_exchange import DirectExchange
 from gateway.server_socket import BoundedSocket
 
+if TYPE_CHECKING:
+    from gateway.plane import Plane
+
 SWEEP_S = 0.5
+OF_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"expect"})
 REASON_PHRASES = {
     400: b"Bad Request",
     408: b"Request Timeout",
@@ -33,6 +40,10 @@ class BoundedHttp(HttpToolsProtocol):
     """uvicorn's HTTP protocol with deadlines and bounds."""
 
     bounds: ClassVar[Config]
+    plane: ClassVar[Callable[[], Plane | None]]
+    """Gives the data plane that calls go to straight, without ASGI's messages; None sends all to the application."""
+    is_elsewhere: ClassVar[Callable[[bytes], bool]]
+    """Says whether a path is the application's and not the data plane's."""
     open: ClassVar[set[BoundedHttp]] = set()
     refused: ClassVar[Callable[[Refused], None]]
 
@@ -82,12 +93,16 @@ class BoundedHttp(HttpToolsProtocol):
             self._refuse(Refused(Reason.PATH_TOO_LONG))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
+        lowered = name.lower()
+        self.headers.append((lowered, value))
         self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > self.bounds.head_max_bytes or len(self.headers) > self.bounds.head_max_count:
             self._refuse(Refused(Reason.HEAD_TOO_LARGE))
-        lowered = name.lower()
-        if lowered in (b"content-length", b"transfer-encoding"):
+        if lowered not in OF_FRAMING:
+            return
+        if lowered == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
+        else:
             self._lengths.append(lowered)
             if len(self._lengths) > 1:
                 self._refuse(_malformed("its length is said twice"))
@@ -102,7 +117,30 @@ class BoundedHttp(HttpToolsProtocol):
         self.head_began_at = None
         self._body_bytes = 0
         self.body_began_at = time.monotonic() if self._lengths else None
-        super().on_headers_complete()
+        plane = self.plane()
+        if plane is None or (self.parser.should_upgrade() and self._should_upgrade()):
+            super().on_headers_complete()
+            return
+        target = httptools.parse_url(self.url)
+        if self.is_elsewhere(target.path):
+            super().on_headers_complete()
+        else:
+            self._begin(plane, target)
+
+    def _begin(self, plane: Plane, target: Any) -> None:
+        """Start a call of the data plane, or queue it behind the one that is being answered (pipelining)."""
+        ip = self.client[0] if self.client else "0.0.0.0"
+        method = self.parser.get_method().decode("ascii")
+        call = accepted(plane, Protocol.HTTP, method, target.path, target.query or b"", self.headers, ip)
+        before = self.cycle
+        keep_alive = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
+        exchange = DirectExchange(plane, call, self, keep_alive=keep_alive, expects_100=self.expect_100_continue)
+        self.cycle = exchange  # type: ignore[assignment]
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
         if not self._is_refused:
@@ -185,12 +223,16 @@ async def serve(
     *,
     drain: Callable[[], Awaitable[None]],
     refused: Callable[[Refused], None],
+    plane: Callable[[], Plane | None],
+    is_elsewhere: Callable[[bytes], bool],
 ) -> None:
     """Serve an ASGI application on a listening socket until SIGTERM, then drain.
 
-    ``refused`` counts what never became a call.
+    ``refused`` counts what never became a call. Paths that are not ``is_elsewhere`` go straight to the plane.
     """
     BoundedHttp.bounds = config
+    BoundedHttp.plane = staticmethod(plane)  # type: ignore[assignment]
+    BoundedHttp.is_elsewhere = staticmethod(is_elsewhere)  # type: ignore[assignment]
     BoundedHttp.refused = staticmethod(refused)  # type: ignore[assignment]
     server = Server(
         uvicorn.Config(

@@ -17,6 +17,8 @@ __all__ = ["Channel", "Consumer", "Key", "Limit", "Match", "Metric", "Policy", "
 
 logger = logging.getLogger(__name__)
 
+MATCHES_KEPT = 4096
+
 _NAMES = {"key": "id", "channel": "address"}
 
 
@@ -43,6 +45,7 @@ class Snapshot:
         self._keys_of: dict[str, set[str]] = {}
         self._listeners: list[Callable[[frozenset[str]], None]] = []
         self._paths: PathTable[Route | Endpoint] = PathTable()
+        self._matches: dict[tuple[Protocol, str, str], Match] = {}
         self._addresses: PathTable[Channel] = PathTable()
         self._rebuild_tables({"route", "channel"})
 
@@ -139,8 +142,16 @@ class Snapshot:
 
         Raises Refused ``not-found``, ``method-not-allowed`` or ``upgrade-required``.
         """
+        known = self._matches.get((protocol, method, path))
+        if known is None:
+            known = self._find_match(protocol, "GET" if method == "HEAD" else method, path)
+            if len(self._matches) >= MATCHES_KEPT:
+                self._matches.clear()
+            self._matches[protocol, method, path] = known
+        return known
+
+    def _find_match(self, protocol: Protocol, method: str, path: str) -> Match:
         found = self._paths.find(path) or _channel_events(path)
-        method = "GET" if method == "HEAD" else method
         usable = [
             (entry, parameters)
             for entry, parameters in found
@@ -179,6 +190,7 @@ class Snapshot:
 
     def _rebuild_tables(self, kinds: set[str]) -> None:
         if "route" in kinds:
+            self._matches.clear()
             routes: list[Route] = list(self._documents["route"].values())
             overridden = {route.path for route in routes if route.reserved_override}
             self._paths = PathTable((route.path, route) for route in routes)

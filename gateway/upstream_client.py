@@ -7,11 +7,9 @@ no answer ever reaches another caller.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 import time
 from collections import deque
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -82,6 +80,11 @@ class UpstreamConnection(asyncio.Protocol):
         return self._failure is None and self._transport is not None and not self._transport.is_closing()
 
     @property
+    def has_more(self) -> bool:
+        """There is something to read at once, or the end."""
+        return bool(self._chunks) or self.is_whole
+
+    @property
     def can_be_kept(self) -> bool:
         """Its answer was read whole, and the upstream keeps the line."""
         return self._keeps_alive and self.is_whole and self.is_usable
@@ -142,8 +145,12 @@ class UpstreamConnection(asyncio.Protocol):
             # An answer to nothing: whoever sent it cannot be trusted with the next request.
             self.close()
             return
+        if not self.has_answered:
+            self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
+            if self._head_bytes > HEAD_MAX_BYTES and not self.has_answered:
+                raise httptools.HttpParserError("its head is too large")
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(Broken(f"not HTTP: {error}"))
             self.close()
@@ -169,9 +176,6 @@ class UpstreamConnection(asyncio.Protocol):
     # httptools
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_bytes += len(name) + len(value)
-        if self._head_bytes > HEAD_MAX_BYTES:
-            raise ValueError("the head is too large")
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -232,20 +236,20 @@ class UpstreamClient:
         self._tls = ssl.create_default_context()
         self._sweeper: asyncio.Task[None] | None = None
 
-    @contextlib.asynccontextmanager
-    async def connection(self, origin: Origin, *, is_new: bool = False) -> AsyncIterator[UpstreamConnection]:
-        """Lend a connection; it is kept afterwards only where its answer was read whole. Raises Refused."""
+    async def lend(self, origin: Origin, *, is_new: bool = False) -> UpstreamConnection:
+        """Lend a connection, to be given back whatever happens. Raises Refused."""
         connection = (None if is_new else self._pooled(origin)) or await self._connect(origin)
         self._in_use.add(connection)
-        try:
-            yield connection
-        finally:
-            self._in_use.discard(connection)
-            connection.deadline = None
-            if connection.can_be_kept:
-                self._keep(connection)
-            else:
-                connection.close()
+        return connection
+
+    def take_back(self, connection: UpstreamConnection) -> None:
+        """Keep a connection for the next request, but only where its answer was read whole."""
+        self._in_use.discard(connection)
+        connection.deadline = None
+        if connection.can_be_kept:
+            self._keep(connection)
+        else:
+            connection.close()
 
     def expect(self, connection: UpstreamConnection, within_s: float) -> None:
         """Give the upstream so long for what comes next."""

@@ -227,15 +227,9 @@ class Usage:
 
 def _label(call: Call, outcome: str, error_class: str) -> Label:
     who = call.principal
-    return (
-        call.protocol.value,
-        who.consumer if who else "",
-        who.key if who else "",
-        who.tier if who else "",
-        call.target,
-        outcome,
-        error_class,
-    )
+    if who is None:
+        return (call.protocol, "", "", "", call.target, outcome, error_class)
+    return (call.protocol, who.consumer, who.key, who.tier, call.target, outcome, error_class)
 
 
 def _outcome(reply: Reply) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -46,22 +47,39 @@ def web(listening: socket.socket, number: int) -> None:
     import uvloop
 
     os.environ["WEB_NUMBER"] = str(number)
+    _collect_rarely()
     from apimgmt import env
-    from apimgmt.asgi import application
+    from apimgmt.asgi import application, is_djangos_raw
     from gateway.server import serve
 
-    config = env.gateway_config("web", number)
-    uvloop.run(serve(application, listening, config, drain=application.stop, refused=application.count))
+    serving = serve(
+        application,
+        listening,
+        env.gateway_config("web", number),
+        drain=application.stop,
+        refused=application.count,
+        plane=lambda: application.plane,
+        is_elsewhere=is_djangos_raw,
+    )
+    uvloop.run(serving)
 
 
 def mqtt(listening: socket.socket, number: int) -> None:
     """Serve MQTT."""
     import uvloop
-    from gateway.protocols.mqtt.server import run
 
     from apimgmt import env
+    from gateway.protocols.mqtt.server import run
+
+    _collect_rarely()
 
     uvloop.run(run(env.gateway_config("mqtt", number), listening))
+
+
+def _collect_rarely() -> None:
+    """Look for cycles rarely: calls leave none behind, and looking costs each of them."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def worker() -> None:

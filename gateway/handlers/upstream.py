@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from gateway.call import Call, Headers, Principal, Protocol, Reply
+from gateway.call import Call, Headers, Principal, Reply
 from gateway.paths import encoded
 from gateway.refusals import ErrorClass, Reason, Refused
 from gateway.upstream_client import Broken, Origin, UpstreamConnection
@@ -16,34 +18,43 @@ if TYPE_CHECKING:
 
 HOP_BY_HOP = frozenset(
     {
-        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer",
-        b"transfer-encoding", b"upgrade", b"expect", b"http2-settings",
+        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
+        b"trailer", b"transfer-encoding", b"upgrade", b"expect", b"http2-settings",
     }
 )  # fmt: skip
+NOT_PASSED_BACK = HOP_BY_HOP | {b"date"}
+"""Our own server dates each answer."""
 OURS = frozenset({b"host", b"authorization", b"x-api-key", b"content-length", b"forwarded"})
 IDENTITY_PREFIXES = (b"x-consumer-", b"x-forwarded-", b"x-apimgmt-", b"x-real-ip")
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
-ONE_AT_MOST = 64 * 1024
+_PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?:\.\.\.)?\}")
 
 
 async def forward(plane: Plane, call: Call) -> Reply:
     """Proxy one HTTP or SSE call. Raises Refused ``upstream-unavailable`` or ``upstream-timeout`` before the answer."""
     assert call.route is not None, "upstreams are reached by routes"
-    origin, target, host = aim(call)
-    head = _head(call, target, host)
+    aimed = aim(call)
+    origin = aimed.origin
+    head = _head(call, aimed.at(call), aimed.host)
     reply = Reply(closed_by="upstream")
     try:
-        async with plane.upstreams.connection(origin) as connection:
-            return await _exchange(plane, call, connection, head, reply)
+        return await _ask(plane, call, origin, head, reply)
     except Broken:
         if call.peer.has_started or not _may_be_repeated(call):
             raise _lost() from None
     # A pooled connection that the upstream had just closed: nothing was answered, so it is asked anew, once.
     try:
-        async with plane.upstreams.connection(origin, is_new=True) as connection:
-            return await _exchange(plane, call, connection, head, reply)
+        return await _ask(plane, call, origin, head, reply, is_new=True)
     except Broken:
         raise _lost() from None
+
+
+async def _ask(plane: Plane, call: Call, origin: Origin, head: bytes, reply: Reply, *, is_new: bool = False) -> Reply:
+    connection = await plane.upstreams.lend(origin, is_new=is_new)
+    try:
+        return await _exchange(plane, call, connection, head, reply)
+    finally:
+        plane.upstreams.take_back(connection)
 
 
 async def _exchange(plane: Plane, call: Call, connection: UpstreamConnection, head: bytes, reply: Reply) -> Reply:
@@ -55,14 +66,13 @@ async def _exchange(plane: Plane, call: Call, connection: UpstreamConnection, he
         await _send_body(plane, call, connection, head)
     await connection.head()
     reply.status, reply.bytes_in = connection.status, peer.bytes_in
-    is_stream = _is_event_stream(connection.headers)
-    if is_stream:
-        call.protocol = Protocol.SSE
     await peer.start(connection.status, _answer_headers(plane, call, connection.headers))
+    if not connection.has_more:
+        # The head of a stream is not held back until its first event.
+        await peer.send(b"")
     while True:
         upstreams.expect(connection, upstreams.idle_timeout_s)
         part = await connection.read()
-        connection.deadline = None
         if part:
             reply.bytes_out += len(part)
             if not plane.limiter.charge_now(call, bytes_out=len(part)):
@@ -90,24 +100,38 @@ async def _send_body(plane: Plane, call: Call, connection: UpstreamConnection, h
             await connection.write(b"0\r\n\r\n")
 
 
-def aim(call: Call) -> tuple[Origin, str, str]:
-    """Say where the call goes: the upstream's origin, the request target, and the Host to name."""
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """Where a route's calls go: read once from its handler."""
+
+    origin: Origin
+    host: str
+    pieces: tuple[tuple[str, str], ...]
+    """The path's text, each piece followed by the parameter that stands after it, "" after the last."""
+    query: str
+
+    def at(self, call: Call) -> str:
+        """Give the request target for a call."""
+        path = "".join([text + encoded(call.parameters[name]) if name else text for text, name in self.pieces])
+        if not call.query and not self.query:
+            return path
+        own = call.query.decode("latin-1")
+        return f"{path}?{self.query}&{own}" if self.query and own else f"{path}?{self.query}{own}"
+
+
+def aim(call: Call) -> Aim:
+    """Say where the call's route goes."""
     assert call.route is not None, "upstreams are reached by routes"
-    url = str(call.route.handler["url"])
-    origin, path, query, host = _parts(url)
-    rewrite = call.route.handler.get("rewrite")
-    path = rewrite if isinstance(rewrite, str) and rewrite else path
-    for name, value in call.parameters.items():
-        path = path.replace(f"{{{name}}}", encoded(value)).replace(f"{{{name}...}}", encoded(value))
-    own = call.query.decode("latin-1")
-    joined = "&".join(part for part in (query, own) if part)
-    return origin, f"{path}?{joined}" if joined else path, host
+    handler = call.route.handler
+    return _aim(handler["url"], handler.get("rewrite") or "")
 
 
 @lru_cache(maxsize=4096)
-def _parts(url: str) -> tuple[Origin, str, str, str]:
+def _aim(url: str, rewrite: str) -> Aim:
     parts = urlsplit(url)
-    return Origin.of(url), parts.path or "/", parts.query, parts.netloc.rpartition("@")[2]
+    split = _PARAMETER.split(rewrite or parts.path or "/")
+    pieces = tuple(zip(split[::2], [*split[1::2], ""], strict=True))
+    return Aim(Origin.of(url), parts.netloc.rpartition("@")[2], pieces, parts.query)
 
 
 def _head(call: Call, target: str, host: str) -> bytes:
@@ -142,7 +166,7 @@ def _identity(who: Principal) -> bytes:
 def _answer_headers(plane: Plane, call: Call, headers: Headers) -> Headers:
     """Give the upstream's headers without those of its own connection, and with our limits."""
     named = _named_in_connection(headers)
-    kept = [(name, value) for name, value in headers if name not in HOP_BY_HOP and name not in named]
+    kept = [(name, value) for name, value in headers if name not in NOT_PASSED_BACK and name not in named]
     if not any(name == b"cache-control" for name, _ in kept):
         # What was answered to one key is not for a shared cache to give to another.
         kept.append((b"cache-control", b"private"))
@@ -159,10 +183,6 @@ def _named_in_connection(headers: Headers) -> frozenset[bytes]:
 @lru_cache(maxsize=256)
 def _tokens(value: bytes) -> frozenset[bytes]:
     return frozenset(token.strip().lower() for token in value.split(b","))
-
-
-def _is_event_stream(headers: Headers) -> bool:
-    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
 
 
 def _may_be_repeated(call: Call) -> bool:

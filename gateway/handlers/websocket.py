@@ -199,7 +199,8 @@ async def _upstream_left(call: Call, upstream: UpstreamSocket) -> Reply:
 
 
 async def _connect(plane: Plane, call: Call) -> tuple[UpstreamSocket, str | None]:
-    origin, target, host = aim(call)
+    aimed = aim(call)
+    origin = aimed.origin
     scheme = "wss" if origin.is_tls else "ws"
     upstream = UpstreamSocket(plane.config.proxied_message_max_bytes)
     offered = [part.strip() for part in (call.header(b"sec-websocket-protocol") or "").split(",") if part.strip()]
@@ -207,12 +208,12 @@ async def _connect(plane: Plane, call: Call) -> tuple[UpstreamSocket, str | None
         # The credential that follows it is for us alone.
         at = offered.index("bearer")
         offered = offered[:at] + offered[at + 2 :]
-    headers = _headers(call, host, offered)
+    headers = _headers(call, offered)
     try:
         async with asyncio.timeout(plane.config.upstream_first_byte_timeout_s):
             await picows.ws_connect(
                 lambda: upstream,
-                f"{scheme}://{origin.host}:{origin.port}{target}",
+                f"{scheme}://{origin.host}:{origin.port}{aimed.at(call)}",
                 extra_headers=headers,
                 websocket_handshake_timeout=plane.config.upstream_first_byte_timeout_s,
                 max_frame_size=plane.config.proxied_message_max_bytes,
@@ -225,7 +226,7 @@ async def _connect(plane: Plane, call: Call) -> tuple[UpstreamSocket, str | None
     return upstream, offered[0] if offered else ("bearer" if call.header(b"sec-websocket-protocol") else None)
 
 
-def _headers(call: Call, host: str, offered: list[str]) -> list[tuple[str, str]]:
+def _headers(call: Call, offered: list[str]) -> list[tuple[str, str]]:
     who = call.who
     headers = [
         (name.decode("latin-1"), value.decode("latin-1"))

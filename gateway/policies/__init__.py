@@ -22,13 +22,27 @@ KNOWN: Mapping[str, Callable[[Mapping[str, Any]], Policy]] = {
 }
 """Each is made of its options. Raises ValueError, with what to mend, for options that do not fit."""
 
-_made: dict[int, tuple[Route, list[tuple[Policy, bool]]]] = {}
 _MADE_MAX = 10_000
+
+
+class Made:
+    """The policies of one route, each where it has something to do."""
+
+    __slots__ = ("all", "inward", "outward", "route")
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self.all = [(KNOWN[policy.type](policy.options), policy.mode == "enforce") for policy in route.policies]
+        self.inward = [made for made in self.all if type(made[0]).inbound is not Policy.inbound]
+        self.outward = [policy for policy, _ in self.all if type(policy).outbound is not Policy.outbound]
+
+
+_made: dict[int, Made] = {}
 
 
 def inbound(call: Call) -> None:
     """Apply the route's policies to a call that was let in. Raises Refused; a policy in shadow mode never does."""
-    for policy, is_enforced in of(call.route):
+    for policy, is_enforced in _of(call.route).inward if call.route else ():
         try:
             policy.inbound(call)
         except Refused:
@@ -38,25 +52,22 @@ def inbound(call: Call) -> None:
 
 def outbound(call: Call, status: int, headers: Headers) -> Headers:
     """Give the headers of the answer as the route's policies want them."""
-    for policy, _ in of(call.route):
+    for policy in _of(call.route).outward if call.route else ():
         headers = policy.outbound(call, status, headers)
     return headers
 
 
 def preflight(call: Call) -> Headers:
     """Give the headers that answer a CORS preflight: none where the route names no ``cors``."""
-    return next((policy.preflight(call) for policy, _ in of(call.route) if isinstance(policy, cors.Cors)), [])
+    made = _of(call.route).all if call.route else []
+    return next((policy.preflight(call) for policy, _ in made if isinstance(policy, cors.Cors)), [])
 
 
-def of(route: Route | None) -> list[tuple[Policy, bool]]:
-    """Give a route's policies with whether each is enforced; made once for as long as the route stands."""
-    if route is None or not route.policies:
-        return []
+def _of(route: Route) -> Made:
+    """Give a route's policies, made once for as long as the route stands."""
     known = _made.get(id(route))
-    if known is not None and known[0] is route:
-        return known[1]
-    if len(_made) >= _MADE_MAX:
-        _made.clear()
-    made = [(KNOWN[policy.type](policy.options), policy.mode == "enforce") for policy in route.policies]
-    _made[id(route)] = (route, made)
-    return made
+    if known is None or known.route is not route:
+        if len(_made) >= _MADE_MAX:
+            _made.clear()
+        known = _made[id(route)] = Made(route)
+    return known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,13 @@ from gateway.credentials import from_request
 from gateway.meter import meter
 from gateway.paths import normalised
 from gateway.pipeline import run
+from gateway.protocols.exchange import AsgiExchange, Exchange
 from gateway.protocols.socket import AsgiSocket, Message, Receive, Send
 from gateway.refusals import Reason, Refused
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
 
-ANY_ORIGIN: Headers = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"*")]
 PREFLIGHT: Headers = [
     (b"access-control-allow-origin", b"*"),
     (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
@@ -28,111 +29,47 @@ PREFLIGHT: Headers = [
 ]
 
 
-class Exchange:
-    """Implements :class:`gateway.call.Exchange` over an ASGI http scope."""
-
-    __slots__ = (
-        "_call",
-        "_has_ended",
-        "_is_read",
-        "_plane",
-        "_receive",
-        "_send",
-        "_start",
-        "body_max_bytes",
-        "bytes_in",
-    )
-
-    def __init__(self, plane: Plane, call: Call, receive: Receive, send: Send) -> None:
-        self._plane = plane
-        self._call = call
-        self._receive = receive
-        self._send = send
-        self._start: Message | None = None
-        self._is_read = not _has_body(call.headers)
-        self._has_ended = False
-        self.body_max_bytes = plane.config.body_max_bytes
-        self.bytes_in = 0
-
-    @property
-    def is_read(self) -> bool:
-        """Nothing of the body is left to read."""
-        return self._is_read
-
-    @property
-    def has_started(self) -> bool:
-        """The head of the answer is on its way."""
-        return self._start is not None
-
-    async def read(self) -> bytes:
-        """Give the next part of the body, ``b""`` at its end. Charges ``bytes_in``. Raises Refused and ClientGone."""
-        while not self._is_read:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            self._is_read = not message.get("more_body", False)
-            part: bytes = message.get("body", b"")
-            if not part:
-                continue
-            self.bytes_in += len(part)
-            if self.bytes_in > self.body_max_bytes:
-                raise _body_too_large(self.body_max_bytes)
-            if not self._plane.limiter.charge_now(self._call, bytes_in=len(part)):
-                await self._plane.limiter.charge(self._call, bytes_in=len(part))
-            return part
-        return b""
-
-    async def start(self, status: int, headers: Headers) -> None:
-        """Send the head; the route's policies may add to it."""
-        headers = policies.outbound(self._call, status, headers)
-        if self._call.origin is not None and self._call.route is None:
-            headers = [*headers, *ANY_ORIGIN]
-        self._start = {"type": "http.response.start", "status": status, "headers": headers}
-        await self._say(self._start)
-
-    async def send(self, body: bytes, *, more: bool = True) -> None:
-        """Send a part of the body. Raises ClientGone."""
-        self._has_ended = not more
-        await self._say({"type": "http.response.body", "body": body, "more_body": more})
-
-    async def gone(self) -> None:
-        """Return when the caller has hung up."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-
-    async def _say(self, message: Message) -> None:
-        try:
-            await self._send(message)
-        except OSError as error:
-            raise ClientGone from error
-
-
 async def serve_http(plane: Plane, scope: Message, receive: Receive, send: Send) -> None:
-    """Serve one request."""
-    call = _call(plane, scope, Protocol.HTTP)
-    exchange = call.peer = Exchange(plane, call, receive, send)
+    """Serve one request of any ASGI server."""
+    raw_path = scope.get("raw_path") or scope["path"].encode()
+    call = accepted(
+        plane, Protocol.HTTP, scope["method"], raw_path, scope["query_string"], scope["headers"], _client(scope)
+    )
+    await serve_call(plane, call, AsgiExchange(plane, call, receive, send))
+
+
+async def serve_call(plane: Plane, call: Call, exchange: Exchange) -> None:
+    """Take an accepted request down the path and see that it is answered.
+
+    Raises ConnectionAbortedError where the answer had begun and cannot be finished: nobody must take it for whole.
+    """
+    call.peer = exchange
     try:
-        _prepare(plane, call, scope)
+        prepare(plane, call)
     except Refused as refused:
         meter(plane, call, Reply(status=refused.status, refused=refused))
-        await _refuse(call, exchange, refused)
+        await _refuse(plane, call, exchange, refused)
         return
-    if call.method == "OPTIONS" and await _preflight(call, exchange):
+    if not call.handler:
+        await exchange.start(204, PREFLIGHT if call.route is None else policies.preflight(call))
+        await exchange.send(b"", more=False)
         return
     reply = await run(plane, call)
-    if reply.refused is not None and not exchange.has_started:
-        await _refuse(call, exchange, reply.refused, plane)
-    elif reply.refused is not None and reply.closed_by != "gateway":
-        # The answer is on its way already: it is cut off, so that nobody takes it for whole.
+    if reply.refused is None:
+        return
+    if not exchange.has_started:
+        await _refuse(plane, call, exchange, reply.refused)
+    elif reply.closed_by != "gateway":
         raise ConnectionAbortedError(reply.refused.reason.value)
 
 
 async def serve_websocket(plane: Plane, scope: Message, receive: Receive, send: Send) -> None:
     """Serve one WebSocket, from its handshake to its end."""
-    call = _call(plane, scope, Protocol.WEBSOCKET)
+    raw_path = scope.get("raw_path") or scope["path"].encode()
+    call = accepted(plane, Protocol.WEBSOCKET, "GET", raw_path, scope["query_string"], scope["headers"], _client(scope))
     socket = call.peer = AsgiSocket(scope, receive, send)
     try:
-        _prepare(plane, call, scope)
+        prepare(plane, call, scope.get("subprotocols", ()))
     except Refused as refused:
         meter(plane, call, Reply(status=refused.status, refused=refused))
         await _deny(socket, refused)
@@ -159,58 +96,51 @@ def rendered(refused: Refused) -> tuple[Headers, bytes]:
     return [*refused.http_headers(), (b"content-length", str(len(body)).encode())], body
 
 
-def _call(plane: Plane, scope: Message, protocol: Protocol) -> Call:
-    call = Call(
-        protocol=protocol,
-        address=scope["path"],
-        ip=(scope.get("client") or ("0.0.0.0",))[0],
-        method=scope.get("method", "GET"),
-        query=scope["query_string"],
-        headers=scope["headers"],
-    )
+def accepted(
+    plane: Plane, protocol: Protocol, method: str, raw_path: bytes, query: bytes, headers: Headers, ip: str
+) -> Call:
+    """Make a call of a request's head."""
+    call = Call(protocol=protocol, address="", ip=ip, method=method, query=query, headers=headers)
+    call.raw_path = raw_path
     if plane.config.trusted_proxies:
         call.ip = _ip(call, plane.config.trusted_proxies)
     return call
 
 
-def _prepare(plane: Plane, call: Call, scope: Message) -> None:
-    """Find out what the request means and what it shows of its caller. Raises Refused."""
+def prepare(plane: Plane, call: Call, subprotocols: Iterable[str] = ()) -> None:
+    """Find out what the request means and what it shows of its caller. Raises Refused.
+
+    A CORS preflight gets no handler: it carries no credential, and asks about the method that it announces.
+    """
     if plane.draining:
         raise Refused(Reason.DRAINING, retry_after_s=1)
-    call.address = normalised(scope.get("raw_path") or scope["path"].encode())
-    origin = call.header(b"origin")
-    call.origin = origin
-    if call.method == "OPTIONS" and origin is not None and call.header(b"access-control-request-method"):
-        # A preflight carries no credential: it asks about the method that it announces.
-        match = plane.snapshot.match(call.protocol, call.header(b"access-control-request-method") or "", call.address)
-        call.route = match.route
+    call.address = normalised(call.raw_path)
+    asked = ""
+    for name, value in call.headers:
+        if name == b"origin":
+            call.origin = value.decode("latin-1")
+        elif name == b"traceparent":
+            call.traceparent = value.decode("latin-1")
+        elif name == b"access-control-request-method":
+            asked = value.decode("latin-1")
+    is_preflight = call.method == "OPTIONS" and asked and call.origin is not None
+    match = plane.snapshot.match(call.protocol, asked if is_preflight else call.method, call.address)
+    call.route = match.route
+    if is_preflight:
         return
-    match = plane.snapshot.match(call.protocol, call.method, call.address)
     call.protocol = match.protocol
     call.handler = match.handler
     call.target = match.target
     call.rights = match.rights
     call.parameters = match.parameters
-    call.route = match.route
     call.is_anonymous = match.is_anonymous
-    call.traceparent = call.header(b"traceparent")
     if not match.is_anonymous:
-        call.credential = from_request(call.headers, call.query, scope.get("subprotocols", ()))
+        call.credential = from_request(call.headers, call.query, subprotocols)
 
 
-async def _preflight(call: Call, exchange: Exchange) -> bool:
-    """Answer a CORS preflight; False where the request is none."""
-    if call.handler or call.header(b"access-control-request-method") is None:
-        return False
-    headers = PREFLIGHT if call.route is None else policies.preflight(call)
-    await exchange.start(204, headers)
-    await exchange.send(b"", more=False)
-    return True
-
-
-async def _refuse(call: Call, exchange: Exchange, refused: Refused, plane: Plane | None = None) -> None:
+async def _refuse(plane: Plane, call: Call, exchange: Exchange, refused: Refused) -> None:
     headers, body = rendered(refused)
-    if plane is not None and call.principal is not None:
+    if call.principal is not None:
         headers += plane.limiter.headers(call)
     if not exchange.is_read:
         # What is left of the body is not worth reading.
@@ -222,12 +152,9 @@ async def _refuse(call: Call, exchange: Exchange, refused: Refused, plane: Plane
         return
 
 
-def _has_body(headers: Headers) -> bool:
-    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers)
-
-
-def _body_too_large(most: int) -> Refused:
-    return Refused(Reason.TOO_LARGE, f"The body holds more than {most} bytes.")
+def _client(scope: Message) -> str:
+    client: tuple[str, int] | None = scope.get("client")
+    return client[0] if client else "0.0.0.0"
 
 
 def _ip(call: Call, trusted: tuple[IPv4Network | IPv6Network, ...]) -> str:

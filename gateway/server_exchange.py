@@ -1,0 +1,154 @@
+"""An exchange straight on our server's connection, without ASGI's messages in between.
+
+It stands where uvicorn's request cycle stands, so that pipelining, keep-alive and shutdown work as they do for Django.
+What a handler does is the same as over ASGI; the bytes on the wire are too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from gateway.call import Call, ClientGone, Headers
+from gateway.protocols.exchange import Exchange
+from gateway.protocols.http import serve_call
+
+if TYPE_CHECKING:
+    from gateway.plane import Plane
+    from gateway.server import BoundedHttp
+
+logger = logging.getLogger(__name__)
+
+STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+WITHOUT_BODY = frozenset({204, 304})
+
+
+class DirectExchange(Exchange):
+    """One request on one of our connections."""
+
+    __slots__ = (
+        "_is_chunked", "_is_head", "_lines", "_protocol", "_waiter", "body", "disconnected", "keep_alive", "more_body",
+        "on_response", "response_complete", "waiting_for_100_continue",
+    )  # fmt: skip
+
+    def __init__(self, plane: Plane, call: Call, protocol: BoundedHttp, *, keep_alive: bool, expects_100: bool) -> None:
+        super().__init__(plane, call)
+        self._protocol = protocol
+        self._lines: list[bytes] = []
+        self._is_chunked = False
+        self._is_head = call.method == "HEAD"
+        self._waiter: asyncio.Future[None] | None = None
+        self.body = bytearray()
+        self.more_body = True
+        self.disconnected = False
+        self.keep_alive = keep_alive
+        self.waiting_for_100_continue = expects_100
+        self.response_complete = False
+        self.on_response: Any = protocol.on_response_complete
+
+    @property
+    def response_started(self) -> bool:
+        """The head is on the wire, or about to be."""
+        return self.has_started
+
+    @property
+    def message_event(self) -> DirectExchange:
+        """What uvicorn sets when something has happened: ourselves."""
+        return self
+
+    def set(self) -> None:
+        """Something has happened: a part of the body, its end, or the caller's hanging up."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def run_asgi(self, application: Any) -> None:
+        """Serve the call, as uvicorn's cycle would run an application."""
+        try:
+            await serve_call(self._plane, self._call, self)
+        except ConnectionAbortedError:
+            self._protocol.transport.close()
+        except Exception:
+            logger.exception("a call could not be served")
+            self._protocol.transport.close()
+        finally:
+            if not self.response_complete and not self.disconnected:
+                self._protocol.transport.close()
+            self.on_response = _nothing
+
+    async def send(self, body: bytes, *, more: bool = True) -> None:
+        """Send a part of the body; the head goes with the first. Raises ClientGone."""
+        protocol = self._protocol
+        if protocol.flow.write_paused and not self.disconnected:
+            await protocol.flow.drain()
+        if self.disconnected:
+            raise ClientGone
+        lines, self._lines = self._lines, []
+        if not self._is_head:
+            lines += _chunk(body, more=more) if self._is_chunked else (body,)
+        protocol.transport.write(b"".join(lines))
+        if not more:
+            self._end()
+
+    def _end(self) -> None:
+        self.response_complete = True
+        self.set()
+        if not self.keep_alive:
+            self._protocol.transport.close()
+        self.on_response()
+
+    async def gone(self) -> None:
+        """Return when the caller has hung up."""
+        while not self.disconnected and not self.response_complete:
+            await self._wait()
+
+    async def _part(self) -> bytes:
+        protocol = self._protocol
+        if self.waiting_for_100_continue and not protocol.transport.is_closing():
+            self.waiting_for_100_continue = False
+            protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        while not self.body and self.more_body and not self.disconnected:
+            protocol.flow.resume_reading()
+            await self._wait()
+        if self.disconnected:
+            raise ClientGone
+        part, self.body = bytes(self.body), bytearray()
+        self.is_read = not self.more_body
+        return part
+
+    async def _head(self, status: int, headers: Headers) -> None:
+        lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        has_length = False
+        for name, value in (*self._protocol.server_state.default_headers, *headers):
+            if name == b"content-length":
+                has_length = True
+            elif name == b"connection":
+                self.keep_alive = self.keep_alive and value != b"close"
+                continue
+            lines += (name, b": ", value, b"\r\n")
+        if not has_length and status not in WITHOUT_BODY:
+            self._is_chunked = True
+            lines.append(b"transfer-encoding: chunked\r\n")
+        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        head = b"".join(lines)
+        if head.count(b"\n") != head.count(b"\r\n") or head.find(b"\r\n\r\n") != len(head) - 4:
+            raise ValueError("a header of the answer holds a line break")
+        self._lines.append(head)
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+
+def _chunk(body: bytes, *, more: bool) -> tuple[bytes, ...]:
+    """Write a part of a body whose length is not known, and its end (RFC 9112 7.1)."""
+    chunk = (b"%x\r\n" % len(body), body, b"\r\n") if body else ()
+    return chunk if more else (*chunk, b"0\r\n\r\n")
+
+
+def _nothing() -> None:
+    """Stand in for what uvicorn calls when an answer is complete, once it was called."""
