@@ -99,15 +99,23 @@ def _faults(kind: Kind, values: list[Any]) -> Iterator[tuple[str, list[str | int
 
 
 def _object_faults(kind: Kind, value: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for name in value:
+    for name, given in value.items():
         if name not in kind.fields:
             yield f"unknown field {name}; a {kind.kind} has {', '.join(kind.fields)}", name
+        elif (fault := _value_fault(kind, name, given)) is not None:
+            yield fault, name
     for name, default in kind.fields.items():
         if default is REQUIRED and name not in value:
             yield f"a {kind.kind} needs {name}", name
-    for name, type_ in {kind.identity: str, **kind.types}.items():
-        if name in value and not isinstance(value[name], type_):
-            yield f"{name} must be {'true or false' if type_ is bool else 'a text'}", name
+
+
+def _value_fault(kind: Kind, name: str, given: Any) -> str | None:
+    if given is None and kind.fields[name] is not None:
+        return f"{name} is empty; leave it out for its default"
+    type_ = str if name == kind.identity else kind.types.get(name, object)
+    if not isinstance(given, type_):
+        return f"{name} must be {'true or false' if type_ is bool else 'a text'}"
+    return None
 
 
 def _put(kind: Kind, values: dict[str, Any], number: int, diff: Diff, document: Document, by: str) -> None:

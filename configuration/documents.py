@@ -140,7 +140,9 @@ class _Plain:
             for key in node:
                 if not isinstance(key, str | int):
                     raise self._document.error("a name must be a text", *path)
-            return {str(key): self.of(value, depth_left - 1, *path, key) for key, value in node.items()}
+            return {
+                self._text(str(key), *path): self.of(value, depth_left - 1, *path, key) for key, value in node.items()
+            }
         if isinstance(node, Sequence) and not isinstance(node, str):
             return [self.of(value, depth_left - 1, *path, number) for number, value in enumerate(node)]
         return self._scalar(node, *path)
@@ -150,12 +152,20 @@ class _Plain:
             return node
         if type(node).__name__ == "ScalarBoolean":
             return bool(node)
-        for kind in (str, int, float):
+        if isinstance(node, str):
+            return self._text(str(node), *path)
+        for kind in (int, float):
             if isinstance(node, kind):
                 return kind(node)
         if isinstance(node, date | datetime):
             return node.isoformat()
         raise self._document.error("a value of this kind has no meaning here; quote it", *path)
+
+    def _text(self, text: str, *path: str | int) -> str:
+        """Give a text that every database can hold and look up. Raises DocumentError."""
+        if "\x00" in text or any("\ud800" <= char <= "\udfff" for char in text):
+            raise self._document.error("a text must hold neither NUL nor half a surrogate pair", *path)
+        return text
 
 
 def _position(node: Any, step: str | int) -> tuple[int, int] | None:

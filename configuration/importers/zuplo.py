@@ -123,8 +123,11 @@ def _policies(document: Document, route: dict[str, Any], at: Path) -> list[dict[
     named, where = mapping(document, route.get("policies", {}), (*at, "policies"))
     if named.get("outbound"):
         raise document.error("outbound policies are not read; add ours to the route afterwards", *where, "outbound")
+    inbound = named.get("inbound") or []
+    if not isinstance(inbound, list) or not all(isinstance(name, str) for name in inbound):
+        raise document.error("inbound is a list of names", *where, "inbound")
     found: list[dict[str, Any]] = []
-    for number, name in enumerate(named.get("inbound") or []):
+    for number, name in enumerate(inbound):
         if name not in POLICIES:
             known = ", ".join(POLICIES)
             said = (

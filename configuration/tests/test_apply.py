@@ -150,6 +150,8 @@ def test_a_fault_undoes_everything_before_it():
         ("tiers:\n  - gold", "2:5", "a tier is a mapping"),
         ("tiers:\n  - {name: a, rate: 5}", "2:15", "unknown field rate"),
         ("tiers:\n  - {description: x}", "2:5", "a tier needs name"),
+        ("tiers:\n  - {name: a, limits: }", "2:15", "limits is empty"),
+        ("tiers:\n  - {name: }", "2:6", "name is empty"),
         ("tiers:\n  - {name: 5}", "2:6", "name must be a text"),
         ("tiers:\n  - {name: a}\n  - {name: a}", "3:5", "tier a is named twice"),
         (

@@ -244,6 +244,7 @@ def test_the_open_cors_policy_is_taken_over():
             {"handler": handler(), "policies": {"inbound": ["monetization-inbound"]}},
             "the policy monetization-inbound is not",
         ),
+        ({"handler": handler(), "policies": {"inbound": [{"name": "x"}]}}, "inbound is a list of names"),
         ({"handler": handler(), "policies": {"outbound": ["x"]}}, "outbound policies are not read"),
         ({"handler": handler("awsLambdaHandler")}, "the handler awsLambdaHandler is not read"),
         ({"handler": handler(rewritePattern="${env.BASE_URL}/x")}, "${env.BASE_URL} is known to Zuplo alone"),
