@@ -13,7 +13,6 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
 
-from audit import bus
 from gateway.refusals import Reason, Refused
 
 logger = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ def refused_by(error: Exception) -> Refused | None:
         return error
     if isinstance(error, ValidationError | exceptions.ValidationError):
         return _invalid(list(_faults(error)))
-    if isinstance(error, OperationalError | InterfaceError | bus.Away):
+    if isinstance(error, OperationalError | InterfaceError | ConnectionError):
         return Refused(Reason.OVERLOADED, retry_after_s=RETRY_AFTER_S)
     if isinstance(error, Http404):
         return Refused(Reason.NOT_FOUND, "There is no such object.")

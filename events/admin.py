@@ -1,0 +1,206 @@
+"""Channels and dead letters in the admin."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from unfold.enums import ActionVariant
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextInputWidget
+
+from events import letters, services
+from events.models import Channel, DeadLetter
+from events.services import PROTOCOLS
+from operators.admin import ReadOnlyAdmin, ServiceAdmin, ServiceForm, action, chips, display
+from operators.form_fields import JsonField
+
+REFUSED_SHOWN = 5
+_RETENTION = {"max_age_s": "Longest age (s)", "max_events": "Most events", "max_bytes": "Most bytes"}
+
+
+def how_many_letters(request: HttpRequest) -> str:
+    """Count the dead letters, for the navigation; nothing where there are none."""
+    count = DeadLetter.objects.count()
+    return f"{count:,}" if count else ""
+
+
+class ChannelForm(ServiceForm):
+    """A channel's form."""
+
+    schema = JsonField(empty=lambda: None, rows=14, help_text="A JSON Schema; none takes every JSON value.")
+    protocols = forms.MultipleChoiceField(
+        choices=[(name, name) for name in PROTOCOLS],
+        required=False,
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        help_text="None is all of them.",
+    )
+    max_age_s, max_events, max_bytes = (
+        forms.IntegerField(required=False, min_value=1, label=label, widget=UnfoldAdminTextInputWidget)
+        for label in _RETENTION.values()
+    )
+
+    class Meta:
+        model = Channel
+        fields = ("address", "title", "on_invalid", "protocols", "schema")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in _RETENTION:
+            if name in self.fields:
+                self.fields[name].initial = (self.instance.retention or {}).get(name)
+
+    def fields_for_service(self) -> dict[str, Any]:
+        """Put the retention together."""
+        retention = {name: self.cleaned_data[name] for name in _RETENTION if self.cleaned_data.get(name) is not None}
+        fields = {name: value for name, value in super().fields_for_service().items() if name not in _RETENTION}
+        if self.instance._state.adding or retention != self.instance.retention:
+            fields["retention"] = retention
+        return fields
+
+    def create(self, fields: dict[str, Any]) -> Channel:
+        """Declare the channel."""
+        return services.create_channel(**fields, by=self.by)
+
+    def update(self, row: Channel, fields: dict[str, Any]) -> Channel:
+        """Change the channel."""
+        return services.update_channel(row, **fields, by=self.by)
+
+
+@admin.register(Channel)
+class Channels(ServiceAdmin):
+    """Named, durable logs of events."""
+
+    form: type[forms.ModelForm[Any]] = ChannelForm
+    list_display = ("address", "title", "shown_schema", "on_invalid", "shown_retention", "shown_protocols")
+    list_filter = ("on_invalid",)
+    search_fields = ("address", "title")
+    ordering = ("address",)
+    delete_row = staticmethod(services.delete_channel)
+    fieldsets = (
+        (None, {"fields": ("address", "title", "protocols")}),
+        ("Retention", {"fields": (tuple(_RETENTION),)}),
+        ("Schema", {"fields": ("on_invalid", "schema")}),
+    )
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Channel | None = None) -> tuple[str, ...]:
+        """Keep the address."""
+        return ("address",) if obj else ()
+
+    @display(description="Schema", boolean=True)
+    def shown_schema(self, channel: Channel) -> bool:
+        """Say whether it has one."""
+        return channel.schema is not None
+
+    @display(description="Retention")
+    def shown_retention(self, channel: Channel) -> Any:
+        """Say what is kept."""
+        return chips([f"{name} {value:,}" for name, value in channel.retention.items()])
+
+    @display(description="Protocols")
+    def shown_protocols(self, channel: Channel) -> Any:
+        """Say which may be used."""
+        return chips(channel.protocols or ["all"])
+
+
+@admin.register(DeadLetter)
+class DeadLetters(ReadOnlyAdmin):
+    """Events that could not be accepted, to be put back or forgotten."""
+
+    list_display = ("address", "shown_reason", "detail", "consumer", "protocol", "attempts", "dead_at")
+    list_filter = ("reason", "protocol", "channel")
+    search_fields = ("address", "consumer", "detail")
+    ordering = ("-id",)
+    actions = ("redrive_selected", "discard_selected")
+    actions_detail = ("redrive_letter", "discard_letter")
+    fieldsets = (
+        (None, {"fields": ("channel", "address", "dead_at", "attempts")}),
+        ("Fault", {"fields": ("reason", "detail", "pointer", "consumer", "protocol")}),
+        ("Event", {"fields": ("shown_event",)}),
+    )
+    readonly_fields = ("shown_event",)
+
+    def has_redrive_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        """Whoever may change dead letters may put them back."""
+        return request.user.has_perm("events.change_deadletter")
+
+    def has_discard_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        """Whoever may delete dead letters may forget them."""
+        return request.user.has_perm("events.delete_deadletter")
+
+    @display(description="Reason", ordering="reason", label=True)
+    def shown_reason(self, letter: DeadLetter) -> str:
+        """Say why."""
+        return letter.reason
+
+    @display(description="Event")
+    def shown_event(self, letter: DeadLetter) -> Any:
+        """Show the event as text."""
+        return format_html('<pre class="plain-json">{}</pre>', json.dumps(letter.event, indent=2, ensure_ascii=False))
+
+    @action(description="Redrive: put back on their channels", permissions=["redrive"], icon="replay")
+    def redrive_selected(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> None:
+        """Put each back; those that cannot be say why."""
+        self._each(request, queryset, letters.redrive, "put back on their channels")
+
+    @action(description="Discard: forget them", permissions=["discard"], icon="delete")
+    def discard_selected(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> None:
+        """Forget each."""
+        self._each(request, queryset, letters.discard, "forgotten")
+
+    @action(
+        description="Redrive", permissions=["redrive"], url_path="redrive", icon="replay", variant=ActionVariant.PRIMARY
+    )
+    def redrive_letter(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Put one back, once that is confirmed."""
+        return self._one(request, object_id, letters.redrive, "Redrive")
+
+    @action(
+        description="Discard", permissions=["discard"], url_path="discard", icon="delete", variant=ActionVariant.DANGER
+    )
+    def discard_letter(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Forget one, once that is confirmed."""
+        return self._one(request, object_id, letters.discard, "Discard")
+
+    def _one(self, request: HttpRequest, object_id: str, service: Callable[..., None], verb: str) -> HttpResponse:
+        letter = self.get_object(request, object_id)
+        if letter is None:
+            self.message_user(request, "This dead letter is gone.", messages.WARNING)
+        elif request.method != "POST":
+            return self._asked(request, letter, verb)
+        else:
+            self._each(request, [letter], service, f"{verb.lower()}n" if verb == "Redrive" else "discarded")
+        return HttpResponseRedirect(reverse("admin:events_deadletter_changelist"))
+
+    def _asked(self, request: HttpRequest, letter: DeadLetter, verb: str) -> HttpResponse:
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "original": letter,
+            "title": f"{verb} this dead letter?",
+            "verb": verb,
+            "is_danger": verb == "Discard",
+        }
+        return TemplateResponse(request, "admin/events/deadletter/confirm.html", context)
+
+    def _each(self, request: HttpRequest, found: Iterable[DeadLetter], service: Callable[..., None], said: str) -> None:
+        done, refused = 0, []
+        for letter in found:
+            try:
+                service(letter, by=request.user.get_username())
+            except ValidationError as error:
+                refused.append(f"{letter.address}: {' '.join(error.messages)}")
+            else:
+                done += 1
+        if done:
+            self.message_user(request, f"{done} {'event' if done == 1 else 'events'} {said}.", messages.SUCCESS)
+        for text in refused[:REFUSED_SHOWN]:
+            self.message_user(request, text, messages.ERROR)

@@ -1,0 +1,181 @@
+"""Fields and widgets of the admin's forms for what is kept as JSON: lists of texts, tables of rows, and free JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+from unfold.widgets import INPUT_CLASSES, SELECT_CLASSES, UnfoldAdminTextareaWidget
+
+from gateway import validation
+from gateway.refusals import Refused
+
+ROWS_MAX = 60
+BLANK_ROWS = 1
+_NARROW = frozenset({"max-w-2xl", "w-full"})
+
+
+class LinesField(forms.CharField):
+    """A list of texts, one a line."""
+
+    def __init__(self, *, placeholder: str = "", rows: int = 4, **options: Any) -> None:
+        widget = UnfoldAdminTextareaWidget({"rows": rows, "placeholder": placeholder, "class": "font-mono"})
+        super().__init__(widget=widget, **{"required": False, **options})
+
+    def prepare_value(self, value: Any) -> Any:
+        """Show a list as lines."""
+        return "\n".join(map(str, value)) if isinstance(value, list) else value
+
+    def clean(self, value: Any) -> Any:
+        """Give the lines that are not empty."""
+        return [line.strip() for line in super().clean(value).splitlines() if line.strip()]
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """Say whether other lines came back than were shown."""
+        return (initial or []) != [line.strip() for line in (data or "").splitlines() if line.strip()]
+
+
+class JsonField(forms.CharField):
+    """Free JSON, read as strictly as everywhere; nothing is what ``empty`` makes."""
+
+    def __init__(self, *, empty: Callable[[], Any], rows: int = 8, **options: Any) -> None:
+        self._empty = empty
+        widget = UnfoldAdminTextareaWidget({"rows": rows, "class": "font-mono", "spellcheck": "false"})
+        super().__init__(widget=widget, **{"required": False, "strip": True, **options})
+
+    def prepare_value(self, value: Any) -> Any:
+        """Show it so that it can be read."""
+        if isinstance(value, str):
+            return value
+        return json.dumps(value, indent=2, ensure_ascii=False) if value else ""
+
+    def clean(self, value: Any) -> Any:
+        """Give what it says. Raises ValidationError."""
+        return _json(super().clean(value)) if value and value.strip() else self._empty()
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """Say whether something else came back than was shown."""
+        try:
+            return bool(self.clean(data) != (initial if initial is not None else self._empty()))
+        except ValidationError:
+            return True
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One member of a row."""
+
+    name: str
+    label: str
+    choices: tuple[str, ...] = ()
+    """A choice of these; the first is what a new row begins with."""
+    is_json: bool = False
+    is_number: bool = False
+    """Read as a number where it looks like one; anything else is left for the service to refuse."""
+    placeholder: str = ""
+
+
+class RowsWidget(forms.Widget):
+    """A table with a row for each object and an empty one; a script adds more."""
+
+    template_name = "operators/rows.html"
+
+    class Media:
+        js = ("operators/rows.js",)
+
+    def __init__(self, columns: Sequence[Column], noun: str) -> None:
+        super().__init__()
+        self.columns = columns
+        self.noun = noun
+
+    def get_context(self, name: str, value: Any, attrs: dict[str, Any] | None) -> dict[str, Any]:
+        """Lay out the cells."""
+        rows = [*(value or []), *({} for _ in range(BLANK_ROWS))]
+        context = super().get_context(name, None, attrs)
+        context["widget"] |= {
+            "columns": self.columns,
+            "noun": self.noun,
+            "rows": [
+                [self._cell(f"{name}-{number}", column, row) for column in self.columns]
+                for number, row in enumerate(rows)
+            ],
+            "total": len(rows),
+        }
+        return context
+
+    def value_from_datadict(self, data: Any, files: Any, name: str) -> list[dict[str, str]]:
+        """Gather the rows whose first cell says something."""
+        total = str(data.get(f"{name}-total", "0"))
+        count = min(int(total), ROWS_MAX) if total.isascii() and total.isdigit() and len(total) < 6 else 0
+        rows = [
+            {column.name: str(data.get(f"{name}-{number}-{column.name}", "")).strip() for column in self.columns}
+            for number in range(count)
+        ]
+        return [row for row in rows if row[self.columns[0].name]]
+
+    def value_omitted_from_data(self, data: Any, files: Any, name: str) -> bool:
+        """Say whether the table was not in the form at all."""
+        return f"{name}-total" not in data
+
+    def _cell(self, prefix: str, column: Column, row: Mapping[str, Any]) -> dict[str, Any]:
+        value = row.get(column.name)
+        if column.is_json and not isinstance(value, str):
+            value = json.dumps(value, ensure_ascii=False) if value else ""
+        classes = [name for name in (SELECT_CLASSES if column.choices else INPUT_CLASSES) if name not in _NARROW]
+        return {
+            "name": f"{prefix}-{column.name}",
+            "value": "" if value is None else str(value),
+            "column": column,
+            "class": " ".join([*classes, "w-full"]),
+        }
+
+
+class RowsField(forms.Field):
+    """A list of objects with few members, edited as a table."""
+
+    def __init__(self, columns: Sequence[Column], *, noun: str, **options: Any) -> None:
+        self._columns = columns
+        super().__init__(widget=RowsWidget(columns, noun), **{"required": False, **options})
+
+    def clean(self, value: Any) -> list[dict[str, Any]]:
+        """Give the rows. Raises ValidationError for a cell that is no JSON."""
+        return [self._read(row) for row in value or []]
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """Say whether other rows came back than were shown."""
+        try:
+            return [_said(row) for row in initial or []] != [_said(row) for row in self.clean(data)]
+        except ValidationError:
+            return True
+
+    def _read(self, row: Mapping[str, str]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for column in self._columns:
+            text = row.get(column.name, "")
+            if text:
+                found[column.name] = _json(text) if column.is_json else _number(text) if column.is_number else text
+        return found
+
+
+def _said(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if value not in (None, "", {})}
+
+
+def _json(text: str) -> Any:
+    try:
+        return validation.parse(text)
+    except Refused as refused:
+        raise ValidationError(refused.detail) from None
+
+
+def _number(text: str) -> Any:
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,125 @@
+"""Routes in the admin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.http import HttpRequest
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+
+from consumers.limits import MODES
+from gateway.policies import KNOWN
+from operators.admin import ServiceAdmin, ServiceForm, chips, display
+from operators.form_fields import Column, RowsField
+from routes import services
+from routes.models import Route
+from routes.shapes import HANDLER_FIELDS, METHODS
+
+POLICY_COLUMNS = (
+    Column("type", "Policy", tuple(sorted(KNOWN))),
+    Column("options", "Options (JSON)", is_json=True, placeholder='{"max_bytes": 65536}'),
+    Column("mode", "Mode", MODES),
+)
+_HANDLER = {f"handler_{name}": name for name in ("type", "url", "rewrite", "channel", "job_type")}
+
+
+def _text(label: str, help_text: str) -> forms.CharField:
+    return forms.CharField(required=False, label=label, help_text=help_text, widget=UnfoldAdminTextInputWidget)
+
+
+class RouteForm(ServiceForm):
+    """A route's form."""
+
+    methods = forms.MultipleChoiceField(
+        choices=[(method, method) for method in METHODS],
+        required=False,
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        help_text="None is all of them for HTTP, and GET for the others.",
+    )
+    handler_type = forms.ChoiceField(
+        choices=[(kind, kind) for kind in HANDLER_FIELDS], label="Handled by", widget=UnfoldAdminSelectWidget
+    )
+    handler_url = _text(
+        "Upstream URL", "Parameters of the path may stand in it: https://service.internal/items/{rest}."
+    )
+    handler_rewrite = _text("Rewrite", "The path that the upstream is asked for instead.")
+    handler_channel = _text("Channel", "The address whose events a channel route gives.")
+    handler_job_type = _text("Job type", "What a job route submits.")
+    policies = RowsField(POLICY_COLUMNS, noun="policy", help_text="They apply in this order.")
+
+    class Meta:
+        model = Route
+        fields = ("name", "path", "protocol", "methods", "reserved_override", "policies")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        handler = self.instance.handler or {}
+        for field, name in _HANDLER.items():
+            if field in self.fields:
+                self.fields[field].initial = handler.get(name)
+
+    def fields_for_service(self) -> dict[str, Any]:
+        """Put the handler together."""
+        handler = {
+            name: self.cleaned_data.get(field) for field, name in _HANDLER.items() if self.cleaned_data.get(field)
+        }
+        fields = {name: value for name, value in super().fields_for_service().items() if name not in _HANDLER}
+        if self.instance._state.adding or handler != self.instance.handler:
+            fields["handler"] = handler
+        return fields
+
+    def create(self, fields: dict[str, Any]) -> Route:
+        """Make the route."""
+        return services.create_route(**fields, by=self.by)
+
+    def update(self, row: Route, fields: dict[str, Any]) -> Route:
+        """Change the route."""
+        return services.update_route(row, **fields, by=self.by)
+
+
+@admin.register(Route)
+class Routes(ServiceAdmin):
+    """What may be called."""
+
+    form: type[forms.ModelForm[Any]] = RouteForm
+    list_display = ("name", "shown_protocol", "path", "shown_methods", "shown_handler", "shown_policies")
+    list_filter = ("protocol",)
+    search_fields = ("name", "path")
+    ordering = ("name",)
+    delete_row = staticmethod(services.delete_route)
+    fieldsets = (
+        (None, {"fields": ("name", "path", "protocol", "methods", "reserved_override")}),
+        ("Handler", {"fields": tuple(_HANDLER)}),
+        ("Policies", {"fields": ("policies",)}),
+    )
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Route | None = None) -> tuple[str, ...]:
+        """Keep the name."""
+        return ("name",) if obj else ()
+
+    @display(
+        description="Protocol", ordering="protocol", label={"HTTP": "info", "SSE": "success", "WebSocket": "warning"}
+    )
+    def shown_protocol(self, route: Any) -> str:
+        """Say how it is called."""
+        return str(route.get_protocol_display())
+
+    @display(description="Methods")
+    def shown_methods(self, route: Route) -> Any:
+        """Say its methods."""
+        return chips(["all"] if set(route.methods) == set(METHODS) else route.methods)
+
+    @display(description="Handled by")
+    def shown_handler(self, route: Route) -> str:
+        """Say what handles it."""
+        handler = route.handler
+        return f"{handler['type']} → {handler.get('url') or handler.get('channel') or handler.get('job_type')}"
+
+    @display(description="Policies")
+    def shown_policies(self, route: Route) -> Any:
+        """Say its policies in order."""
+        return chips(
+            [policy["type"] + (" (shadow)" if policy["mode"] == "shadow" else "") for policy in route.policies]
+        )
