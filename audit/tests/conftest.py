@@ -3,6 +3,8 @@ import contextlib
 import shutil
 
 import pytest
+from asgiref.sync import sync_to_async
+from django.db import connections
 
 from gateway.nats_link import connect
 from gateway.tests.nats_server import NatsServer
@@ -36,6 +38,19 @@ async def link(nats_server):
     client, js = await connect(nats_server.url, "tests")
     yield client, js
     await client.close()
+    await sync_to_async(connections.close_all)()
+
+
+async def in_thread(function, *arguments, **named):
+    """Call what speaks to both the database and NATS as a view does: in a thread that has no event loop."""
+
+    def call():
+        try:
+            return function(*arguments, **named)
+        finally:
+            connections.close_all()
+
+    return await asyncio.to_thread(call)
 
 
 @contextlib.asynccontextmanager

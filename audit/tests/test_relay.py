@@ -10,7 +10,7 @@ from nats.js.errors import NotFoundError
 from audit import relay
 from audit.documents import all_documents
 from audit.models import Change
-from audit.tests.conftest import running, until
+from audit.tests.conftest import in_thread, running, until
 from consumers.models import Consumer, Tier
 from consumers.services import create_consumer, create_tier, delete_consumer, delete_tier, update_consumer, update_tier
 from events.models import Channel
@@ -228,9 +228,9 @@ async def test_the_command_rebuilds_the_snapshot(link):
         call_command("rebuild", "snapshot", stdout=out)
         return out.getvalue()
 
-    assert await asyncio.to_thread(rebuild) == "4 documents mended.\n"
+    assert await in_thread(rebuild) == "4 documents mended.\n"
     assert await is_in_step(client)
-    assert await asyncio.to_thread(rebuild) == "0 documents mended.\n"
+    assert await in_thread(rebuild) == "0 documents mended.\n"
 
 
 def test_the_command_says_that_it_knows_no_nats(settings):

@@ -10,7 +10,7 @@ from django.db import OperationalError
 
 from audit import bus
 from audit.models import Change
-from audit.tests.conftest import running, until
+from audit.tests.conftest import in_thread, running, until
 from events import dead_letters, letters
 from events.letters import discard, record_dead_letters, redrive
 from events.models import DeadLetter, DeadLetterPosition
@@ -125,7 +125,7 @@ async def stored(client, channel):
 async def test_a_redriven_event_is_on_its_channel_again_and_the_letter_gone(link):
     client, js = link
     channel, letter = await dead_letter(js)
-    await asyncio.to_thread(redrive, letter, by="ann")
+    await in_thread(redrive, letter, by="ann")
     (event,) = await stored(client, channel)
     assert (event.address, event.source, event.data) == ("sensors/7", "/consumers/acme", b'{"unit":"C"}')
     frame = json.loads(event.frame())
@@ -139,9 +139,9 @@ async def test_redriving_twice_stores_once(link):
     client, js = link
     channel, letter = await dead_letter(js)
     stale = await DeadLetter.objects.aget()
-    await asyncio.to_thread(redrive, letter, by="ann")
+    await in_thread(redrive, letter, by="ann")
     with pytest.raises(ValidationError, match="gone"):
-        await asyncio.to_thread(redrive, stale, by="ann")
+        await in_thread(redrive, stale, by="ann")
     assert len(await stored(client, channel)) == 1
 
 
@@ -149,11 +149,11 @@ async def test_a_letter_stays_where_its_event_cannot_go_back(link):
     _, js = link
     channel, letter = await dead_letter(js, event={"data_base64": "AAA="})
     with pytest.raises(ValidationError, match="not JSON"):
-        await asyncio.to_thread(redrive, letter, by="ann")
+        await in_thread(redrive, letter, by="ann")
     await sync_to_async(delete_channel)(channel, by="ann")
     letter.event = {"data": 1}
     with pytest.raises(ValidationError, match="no such channel"):
-        await asyncio.to_thread(redrive, letter, by="ann")
+        await in_thread(redrive, letter, by="ann")
     assert await DeadLetter.objects.aexists()
 
 
@@ -162,10 +162,10 @@ async def test_a_letter_stays_while_nats_is_away(nats_server, link, settings):
     _, letter = await dead_letter(js)
     nats_server.kill()
     with pytest.raises(bus.Away):
-        await asyncio.to_thread(redrive, letter, by="ann")
+        await in_thread(redrive, letter, by="ann")
     settings.NATS_URL = ""
     with pytest.raises(bus.Away):
-        await asyncio.to_thread(redrive, letter, by="ann")
+        await in_thread(redrive, letter, by="ann")
     assert await DeadLetter.objects.aexists()
 
 
@@ -175,7 +175,7 @@ async def test_a_hung_nats_costs_two_seconds_and_no_letter(nats_server, link):
     nats_server.freeze()
     try:
         with pytest.raises(bus.Away):
-            await asyncio.to_thread(redrive, letter, by="ann")
+            await in_thread(redrive, letter, by="ann")
     finally:
         nats_server.thaw()
     assert await DeadLetter.objects.aexists()
