@@ -32,6 +32,7 @@ UNFOLD: dict[str, Any] = {
     "SITE_HEADER": "apimgmt",
     "SITE_SUBHEADER": "API gateway and management",
     "SITE_SYMBOL": "hub",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "/static/operators/icon.svg"}],
     "SITE_URL": "/dashboards/",
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
@@ -39,6 +40,7 @@ UNFOLD: dict[str, Any] = {
     "COLORS": {"primary": INDIGO},
     "STYLES": [lambda request: "/static/operators/admin.css"],
     "COMMAND": {"search_models": True},
+    "DASHBOARD_CALLBACK": "apimgmt.front_page.callback",
     "SIDEBAR": {
         "show_search": True,
         "command_search": True,

@@ -90,6 +90,7 @@ class Tiers(ServiceAdmin):
 
     form: type[forms.ModelForm[Any]] = TierForm
     list_display = ("name", "description", "shown_limits", "shown_consumers")
+    fieldsets = ((None, {"fields": ("name", "description", "limits")}),)
     search_fields = ("name", "description")
     delete_row = staticmethod(services.delete_tier)
 
@@ -122,6 +123,10 @@ class Consumers(ServiceAdmin):
     form: type[forms.ModelForm[Any]] = ConsumerForm
     list_display = ("name", "display_name", "tier", "shown_keys", "shown_state", "created_at")
     list_filter = ("tier", "is_active")
+    fieldsets = (
+        (None, {"fields": ("name", "display_name", "email", "tier", "is_active")}),
+        ("Limits and metadata", {"fields": ("limits", "metadata")}),
+    )
     list_select_related = ("tier",)
     search_fields = ("name", "display_name", "email")
     delete_row = staticmethod(services.delete_consumer)

@@ -95,10 +95,10 @@ class Channels(ServiceAdmin):
         """Keep the address."""
         return ("address",) if obj else ()
 
-    @display(description="Schema", boolean=True)
-    def shown_schema(self, channel: Channel) -> bool:
+    @display(description="Schema")
+    def shown_schema(self, channel: Channel) -> Any:
         """Say whether it has one."""
-        return channel.schema is not None
+        return chips(["JSON Schema"] if channel.schema is not None else [])
 
     @display(description="Retention")
     def shown_retention(self, channel: Channel) -> Any:
@@ -198,6 +198,9 @@ class DeadLetters(ReadOnlyAdmin):
                 service(letter, by=request.user.get_username())
             except ValidationError as error:
                 refused.append(f"{letter.address}: {' '.join(error.messages)}")
+            except ConnectionError:
+                refused.append("The event log does not answer; the letters are kept. Try again.")
+                break
             else:
                 done += 1
         if done:

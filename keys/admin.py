@@ -219,6 +219,7 @@ class Issuers(ServiceAdmin):
     form: type[forms.ModelForm[Any]] = IssuerForm
     list_display = ("name", "issuer", "audience", "shown_algorithms", "consumer_claim")
     search_fields = ("name", "issuer")
+    fieldsets = ((None, {"fields": ("name", "issuer", "jwks_url", "audience", "algorithms", "consumer_claim")}),)
     ordering = ("name",)
     delete_row = staticmethod(issuers.delete_issuer)
 

@@ -21,6 +21,7 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
+admin.site.index_template = "operators/front_page.html"
 admin.site.unregister(Group)
 admin.site.unregister(User)
 # A token is as good as a password, and the page would show it.
@@ -91,7 +92,6 @@ class ServiceAdmin(ModelAdmin):  # type: ignore[misc]
     warn_unsaved_form = True
     list_filter_submit = False
     list_per_page = 50
-    show_full_result_count = False
     compressed_fields = True
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:

@@ -1,0 +1,1 @@
+"""In English, of no country."""
