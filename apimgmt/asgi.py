@@ -9,6 +9,7 @@ from typing import Any
 from django.core.asgi import get_asgi_application
 
 from apimgmt import env
+from apimgmt.body_bound import serve_bounded
 from gateway.asgi import serve
 from gateway.call import Call, Protocol, Reply
 from gateway.meter import meter
@@ -41,7 +42,7 @@ class Application:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http" and is_djangos(scope["path"]):
-            await django_application(scope, receive, send)
+            await serve_bounded(django_application, scope, receive, send)
         else:
             await serve(self.plane or await self._started(), scope, receive, send)
 
