@@ -9,9 +9,11 @@ from typing import Any
 
 import orjson
 from asgiref.sync import sync_to_async
+from django.db import close_old_connections
 from kombu.exceptions import OperationalError
 from nats.aio.client import Client
 from nats.js import JetStreamContext
+from nats.js.kv import KeyValue
 
 from gateway.nats_link import JOBS_BUCKET, ensure_infrastructure, read_batch
 from jobs import registry, services, tasks
@@ -29,19 +31,29 @@ BATCH = 200
 
 async def run(nc: Client, js: JetStreamContext, stop: asyncio.Event) -> None:
     """Carry jobs both ways until told to stop. Raises when NATS or the database fails; starting again is safe."""
-    await ensure_infrastructure(js)
-    bucket = await js.key_value(JOBS_BUCKET)
-    for type_ in registry.all_types():
-        document = {"name": type_.name, "title": type_.title, "schema": type_.schema}
-        await bucket.put(TYPE_PREFIX + type_.name, orjson.dumps(document))
-    position = 1
+    await sync_to_async(close_old_connections)()
+    reconnects, position = -1, 1
     while not stop.is_set():
+        if nc.stats["reconnects"] != reconnects:
+            # Behind a new link may be an emptied NATS, with sequences of its own.
+            reconnects, position = nc.stats["reconnects"], 1
+            bucket = await _bucket_with_types(js)
         position = await _take_in(nc, position)
         for document, version in await sync_to_async(_changed)():
             await bucket.put(document["id"], orjson.dumps(document))
             await sync_to_async(_published)(document["id"], version)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), LOOK_S)
+
+
+async def _bucket_with_types(js: JetStreamContext) -> KeyValue:
+    """Make the bucket where it is missing, and lay down which types of job there are."""
+    await ensure_infrastructure(js)
+    bucket = await js.key_value(JOBS_BUCKET)
+    for type_ in registry.all_types():
+        document = {"name": type_.name, "title": type_.title, "schema": type_.schema}
+        await bucket.put(TYPE_PREFIX + type_.name, orjson.dumps(document))
+    return bucket
 
 
 async def _take_in(nc: Client, position: int) -> int:

@@ -16,6 +16,7 @@ from django.db import connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
+from audit.storable import require_plain
 from jobs import registry
 from jobs.models import ATTEMPTS_MAX, FINAL, Job, State
 
@@ -35,21 +36,29 @@ def results() -> FileSystemStorage:
 
 
 def accept(document: Mapping[str, Any]) -> Job | None:
-    """Make the row of a job that the data plane has accepted; None where there is one already."""
-    job, is_new = Job.objects.get_or_create(
-        id=document["id"],
-        defaults={
-            "type": document["type"],
-            "consumer": document["consumer"],
-            "key": document["key"],
-            "input": document["input"],
-            "body_hash": document["body_hash"],
-            "submitted_at": datetime.fromtimestamp(document["submitted_at"], tz=UTC),
-            "traceparent": document.get("traceparent") or "",
-            "published_version": 1,
-        },
-    )
-    return job if is_new else None
+    """Make the row of a job that the data plane has accepted; None where there is one already.
+
+    A job whose input no table can hold has failed from the start, and None is given too: it must not hold up others.
+    """
+    row = {
+        "type": document["type"],
+        "consumer": document["consumer"],
+        "key": document["key"],
+        "input": document["input"],
+        "body_hash": document["body_hash"],
+        "submitted_at": datetime.fromtimestamp(document["submitted_at"], tz=UTC),
+        "traceparent": document.get("traceparent") or "",
+        "published_version": 1,
+    }
+    try:
+        require_plain(document["input"])
+    except (TypeError, ValueError) as error:
+        now = timezone.now()
+        problem = _problem(f"The input cannot be kept: {error}", title="Invalid input", status=422)
+        row |= {"input": {}, "state": State.FAILED, "error": problem, "ended_at": now, "expires_at": now + KEPT_FOR}
+        row["version"] = 2  # of which the data plane has not heard
+    job, is_new = Job.objects.get_or_create(id=document["id"], defaults=row)
+    return job if is_new and not job.is_final else None
 
 
 def claim(job_id: str) -> Job | None:

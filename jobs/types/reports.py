@@ -10,11 +10,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
-from analytics.models import UsageMinute
 from django.core.files.base import ContentFile
 from django.db.models import Q, Sum
 from django.utils import timezone
 
+from analytics.models import UsageMinute
 from jobs.registry import InvalidInput, Produced, Task, job_type
 
 PERIODS = {

@@ -1,0 +1,112 @@
+import asyncio
+
+import orjson
+import pytest
+from asgiref.sync import sync_to_async
+from kombu.exceptions import OperationalError
+
+from audit.tests.conftest import running, until
+from gateway.nats_link import JOBS_BUCKET, ensure_infrastructure
+from jobs import intake, services, tasks
+from jobs.models import Job, State
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def queued(monkeypatch):
+    """The jobs that were handed to the queue, in order."""
+    found = []
+    monkeypatch.setattr(tasks.run, "delay", found.append)
+    return found
+
+
+@pytest.fixture
+async def bucket(link):
+    _, js = link
+    await ensure_infrastructure(js)
+    return await js.key_value(JOBS_BUCKET)
+
+
+async def lay(bucket, document):
+    await bucket.put(document["id"], orjson.dumps(document))
+
+
+async def told(bucket, job_id):
+    return orjson.loads((await bucket.get(job_id)).value)
+
+
+async def test_what_the_data_plane_accepted_is_queued_once_through_restarts(link, bucket, queued, document):
+    await lay(bucket, document(id="a"))
+    for job_id in ("b", "c"):
+        async with running(intake.run, *link):
+            await lay(bucket, document(id=job_id))
+            await until(lambda job_id=job_id: Job.objects.filter(id=job_id).aexists())
+    assert queued == ["a", "b", "c"]
+
+
+async def test_the_types_are_told_to_the_data_plane(link, bucket, queued):
+    async with running(intake.run, *link):
+        await until(lambda: has_type(bucket, "reports"))
+
+
+async def has_type(bucket, name):
+    try:
+        return (await told(bucket, f"type.{name}"))["schema"]["type"] == "object"
+    except Exception:
+        return False
+
+
+async def test_changes_of_a_job_reach_who_polls_it(link, bucket, queued, document, job_type):
+    job_type("work", lambda task: services.registry.Produced(result=[1]))
+    async with running(intake.run, *link):
+        await lay(bucket, document())
+        await until(lambda: Job.objects.filter(id="j1").aexists())
+        await sync_to_async(services.run)("j1")
+        await until(lambda: stands(bucket, "j1", State.COMPLETED))
+        assert (await told(bucket, "j1"))["result"] == [1]
+
+
+async def stands(bucket, job_id, state):
+    return (await told(bucket, job_id))["state"] == state
+
+
+async def test_a_wish_to_cancel_is_granted(link, bucket, queued, document):
+    async with running(intake.run, *link):
+        await lay(bucket, document())
+        await bucket.put("cancel.j1", b"{}")
+        await until(lambda: stands(bucket, "j1", State.CANCELLED))
+
+
+async def test_a_poisoned_job_fails_and_the_next_one_runs(link, bucket, queued, document):
+    async with running(intake.run, *link):
+        await lay(bucket, document(id="bad", input={"a": "\x00"}))
+        await lay(bucket, document(id="good"))
+        await until(lambda: stands(bucket, "bad", State.FAILED))
+    assert queued == ["good"]
+
+
+async def test_a_queue_that_is_away_loses_no_job(link, bucket, document, monkeypatch):
+    def away(job_id):
+        raise OperationalError("no Redis")
+
+    monkeypatch.setattr(tasks.run, "delay", away)
+    async with running(intake.run, *link):
+        await lay(bucket, document())
+        await until(lambda: Job.objects.filter(id="j1", state=State.QUEUED).aexists())
+    found = []
+    monkeypatch.setattr(tasks.run, "delay", found.append)
+    await sync_to_async(tasks.sweep)()
+    assert found == ["j1"]
+
+
+async def test_an_emptied_nats_takes_new_jobs(nats_server, link, bucket, queued, document):
+    async with running(intake.run, *link):
+        for number in range(5):
+            await lay(bucket, document(id=f"old{number}"))
+        await until(lambda: Job.objects.filter(id="old4").aexists())
+        await asyncio.to_thread(nats_server.empty)
+        await until(lambda: has_type(bucket, "reports"))
+        await lay(bucket, document(id="new"))
+        await until(lambda: Job.objects.filter(id="new").aexists())
+    assert queued[-1] == "new"
