@@ -8,20 +8,20 @@ from django.utils import timezone
 from jobs import services
 
 
-@shared_task(name="jobs.run")  # type: ignore[untyped-decorator]
+@shared_task(name="jobs.run")
 def run(job_id: str) -> None:
     """Run one job."""
     services.run(job_id)
 
 
-@shared_task(name="jobs.sweep")  # type: ignore[untyped-decorator]
+@shared_task(name="jobs.sweep")
 def sweep() -> None:
     """Queue again what no worker has."""
     for job_id in services.lost(timezone.now()):
         run.delay(job_id)
 
 
-@shared_task(name="jobs.clean")  # type: ignore[untyped-decorator]
+@shared_task(name="jobs.clean")
 def clean() -> None:
     """Delete what need not be kept any longer."""
     services.clean(timezone.now())
