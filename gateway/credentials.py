@@ -93,7 +93,12 @@ def from_request(headers: Headers, query: bytes, subprotocols: Iterable[str] = (
     Looked for in ``Authorization``, ``X-API-Key``, the WebSocket subprotocols ``["bearer", CREDENTIAL]`` and, for a
     ticket only, ``?ticket=``. Raises Refused for two credentials, and for a key in the query string.
     """
-    found = [*_in_headers(headers)]
+    found: list[Credential] = []
+    for name, value in headers:
+        if name == b"x-api-key":
+            found.append(from_text(_text(value)))
+        elif name == b"authorization":
+            found.append(_bearer(value))
     if subprotocols:
         found += _in_subprotocols(list(subprotocols))
     if query:
@@ -103,17 +108,13 @@ def from_request(headers: Headers, query: bytes, subprotocols: Iterable[str] = (
     return found[0] if found else None
 
 
-def _in_headers(headers: Headers) -> Iterable[Credential]:
-    for name, value in headers:
-        if name == b"x-api-key":
-            yield from_text(_text(value))
-        elif name == b"authorization":
-            scheme, _, credential = _text(value).partition(" ")
-            if scheme.lower() != "bearer" or not credential.strip():
-                raise Refused(
-                    Reason.UNAUTHENTICATED, "Send the key as `Authorization: Bearer KEY`.", cause="credential-malformed"
-                )
-            yield from_text(credential.strip())
+def _bearer(value: bytes) -> Credential:
+    scheme, _, credential = _text(value).partition(" ")
+    if scheme.lower() != "bearer" or not credential.strip():
+        raise Refused(
+            Reason.UNAUTHENTICATED, "Send the key as `Authorization: Bearer KEY`.", cause="credential-malformed"
+        )
+    return from_text(credential.strip())
 
 
 def _text(value: bytes) -> str:

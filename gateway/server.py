@@ -56,6 +56,8 @@ class BoundedHttp(HttpToolsProtocol):
         self._lengths: list[bytes] = []
         self._is_refused = False
         self._tail = b""
+        self.idle_since: float | None = None
+        """Since when nothing was asked on a connection that was used before."""
         self.open.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -69,6 +71,7 @@ class BoundedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
             return
+        self.idle_since = None
         if self.head_began_at is None and self.body_began_at is None:
             self.head_began_at = time.monotonic()
         if self.head_began_at is not None and self._has_bare_line_feed(data):
@@ -76,16 +79,37 @@ class BoundedHttp(HttpToolsProtocol):
             return
         super().data_received(data)
 
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or begin to be idle: the sweep counts that, no timer a request."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, application = self.pipeline.pop()
+            self._start_asgi_task(cycle, application)
+        else:
+            self.idle_since = time.monotonic()
+
     def send_400_response(self, msg: str) -> None:
         if not self._is_refused:
             self._refuse(_malformed("the request is not HTTP/1.1"))
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        """Begin a request; uvicorn's scope is made only for those that are the application's."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self._head_bytes = 0
         self._lengths = []
         if self.head_began_at is None:
             self.head_began_at = time.monotonic()
+
+    def _make_scope(self) -> None:
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -118,14 +142,13 @@ class BoundedHttp(HttpToolsProtocol):
         self._body_bytes = 0
         self.body_began_at = time.monotonic() if self._lengths else None
         plane = self.plane()
-        if plane is None or (self.parser.should_upgrade() and self._should_upgrade()):
-            super().on_headers_complete()
-            return
-        target = httptools.parse_url(self.url)
-        if self.is_elsewhere(target.path):
-            super().on_headers_complete()
-        else:
-            self._begin(plane, target)
+        if plane is not None and not (self.parser.should_upgrade() and self._should_upgrade()):
+            target = httptools.parse_url(self.url)
+            if not self.is_elsewhere(target.path):
+                self._begin(plane, target)
+                return
+        self._make_scope()
+        super().on_headers_complete()
 
     def _begin(self, plane: Plane, target: Any) -> None:
         """Start a call of the data plane, or queue it behind the one that is being answered (pipelining)."""
@@ -155,7 +178,10 @@ class BoundedHttp(HttpToolsProtocol):
     def sweep(self, now: float) -> None:
         """Close the connection where its head or its body takes too long."""
         bounds = self.bounds
-        if self.head_began_at is not None and now - self.head_began_at > bounds.head_timeout_s:
+        if self.idle_since is not None:
+            if now - self.idle_since > bounds.keep_alive_s and not self.transport.is_closing():
+                self.transport.close()
+        elif self.head_began_at is not None and now - self.head_began_at > bounds.head_timeout_s:
             self._refuse(
                 Refused(Reason.IDLE, f"The request's head was not complete within {bounds.head_timeout_s:g} s.")
             )
@@ -166,6 +192,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _has_bare_line_feed(self, data: bytes) -> bool:
         """Look for a LF without CR in a head; what follows the head is a body and may hold anything."""
+        if not self._tail and data.endswith(b"\r\n\r\n"):
+            return data.count(b"\n") != data.count(b"\r\n")
         joined = self._tail + data
         head, end, _ = joined.partition(b"\r\n\r\n")
         looked_at = head if end else joined

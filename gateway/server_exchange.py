@@ -119,6 +119,7 @@ class DirectExchange(Exchange):
 
     async def _head(self, status: int, headers: Headers) -> None:
         lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        count = 2
         has_length = False
         for name, value in (*self._protocol.server_state.default_headers, *headers):
             if name == b"content-length":
@@ -126,13 +127,18 @@ class DirectExchange(Exchange):
             elif name == b"connection":
                 self.keep_alive = self.keep_alive and value != b"close"
                 continue
+            count += 1
             lines += (name, b": ", value, b"\r\n")
         if not has_length and status not in WITHOUT_BODY:
             self._is_chunked = True
+            count += 1
             lines.append(b"transfer-encoding: chunked\r\n")
-        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        if not self.keep_alive:
+            count += 1
+            lines.append(b"connection: close\r\n")
+        lines.append(b"\r\n")
         head = b"".join(lines)
-        if head.count(b"\n") != head.count(b"\r\n") or head.find(b"\r\n\r\n") != len(head) - 4:
+        if head.count(b"\n") != count or head.count(b"\r") != count:
             raise ValueError("a header of the answer holds a line break")
         self._lines.append(head)
 

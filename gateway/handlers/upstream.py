@@ -24,6 +24,8 @@ HOP_BY_HOP = frozenset(
 )  # fmt: skip
 NOT_PASSED_BACK = HOP_BY_HOP | {b"date"}
 """Our own server dates each answer."""
+ONLY_KEPT_OR_CLOSED = frozenset({frozenset({b"keep-alive"}), frozenset({b"close"})})
+PRIVATE = (b"cache-control", b"private")
 OURS = frozenset({b"host", b"authorization", b"x-api-key", b"content-length", b"forwarded"})
 IDENTITY_PREFIXES = (b"x-consumer-", b"x-forwarded-", b"x-apimgmt-", b"x-real-ip")
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
@@ -70,19 +72,27 @@ async def _exchange(plane: Plane, call: Call, connection: UpstreamConnection, he
     if not connection.has_more:
         # The head of a stream is not held back until its first event.
         await peer.send(b"")
-    while True:
-        upstreams.expect(connection, upstreams.idle_timeout_s)
-        part = await connection.read()
-        if part:
-            reply.bytes_out += len(part)
-            if not plane.limiter.charge_now(call, bytes_out=len(part)):
-                await plane.limiter.charge(call, bytes_out=len(part))
-        await peer.send(part, more=not connection.is_whole)
-        if connection.is_whole:
-            break
+    await _pass_back(plane, call, connection, reply)
     if connection.status >= 500:
         reply.error_class = ErrorClass.UPSTREAM_LOST.value
     return reply
+
+
+async def _pass_back(plane: Plane, call: Call, connection: UpstreamConnection, reply: Reply) -> None:
+    """Pass the answer's body on as it comes; the caller's pace is the upstream's."""
+    upstreams, peer, limiter = plane.upstreams, call.peer, plane.limiter
+    while True:
+        if not connection.has_more:
+            upstreams.expect(connection, upstreams.idle_timeout_s)
+        part = await connection.read()
+        if part:
+            reply.bytes_out += len(part)
+            if not limiter.charge_now(call, bytes_out=len(part)):
+                await limiter.charge(call, bytes_out=len(part))
+        is_last = connection.is_whole
+        await peer.send(part, more=not is_last)
+        if is_last:
+            return
 
 
 async def _send_body(plane: Plane, call: Call, connection: UpstreamConnection, head: bytes) -> None:
@@ -165,12 +175,24 @@ def _identity(who: Principal) -> bytes:
 
 def _answer_headers(plane: Plane, call: Call, headers: Headers) -> Headers:
     """Give the upstream's headers without those of its own connection, and with our limits."""
-    named = _named_in_connection(headers)
-    kept = [(name, value) for name, value in headers if name not in NOT_PASSED_BACK and name not in named]
-    if not any(name == b"cache-control" for name, _ in kept):
+    named: frozenset[bytes] = frozenset()
+    kept: Headers = []
+    is_cached_by_rule = False
+    for header in headers:
+        name = header[0]
+        if name not in NOT_PASSED_BACK:
+            kept.append(header)
+            if name == b"cache-control":
+                is_cached_by_rule = True
+        elif name == b"connection":
+            named = _tokens(header[1])
+    if named and named not in ONLY_KEPT_OR_CLOSED:
+        kept = [header for header in kept if header[0] not in named]
+    if not is_cached_by_rule:
         # What was answered to one key is not for a shared cache to give to another.
-        kept.append((b"cache-control", b"private"))
-    return kept + plane.limiter.headers(call)
+        kept.append(PRIVATE)
+    kept += plane.limiter.headers(call)
+    return kept
 
 
 def _named_in_connection(headers: Headers) -> frozenset[bytes]:
