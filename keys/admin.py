@@ -22,6 +22,7 @@ from keys.issuers import ALGORITHMS
 from keys.models import JwtIssuer, Key
 from operators.admin import ServiceAdmin, ServiceForm, action, chips, display
 from operators.form_fields import JsonField, LinesField
+from operators.throttle import KEYS_RATE, is_too_often
 
 ALL_RIGHTS = ["call:*", "publish:*", "subscribe:*", "jobs:*"]
 HISTORY = ("id", "created_at", "last_used_at", "revoked_at", "revoked_reason", "rotated_from")
@@ -111,6 +112,14 @@ class Keys(ServiceAdmin):
         """Say whether it may be changed: a revoked one is history."""
         is_revoked = isinstance(obj, Key) and obj.revoked_at is not None
         return not is_revoked and bool(super().has_change_permission(request, obj))
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+        """Issue a key, so many a minute."""
+        if is_too_often(request, "admin-issue-key", "user", KEYS_RATE):
+            self.message_user(request, "Too many keys at once. Wait a minute.", messages.ERROR)
+            return HttpResponseRedirect(reverse("admin:keys_key_changelist"))
+        response: HttpResponse = super().add_view(request, form_url, extra_context)
+        return response
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
         """Show the new key, once."""

@@ -19,8 +19,11 @@ from unfold.decorators import action as unfold_action
 from unfold.decorators import display as unfold_display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+from operators.throttle import throttled_sign_in
+
 Method = TypeVar("Method", bound=Callable[..., Any])
 
+admin.site.login = throttled_sign_in(admin.site.login)  # type: ignore[method-assign]
 admin.site.index_template = "operators/front_page.html"
 admin.site.unregister(Group)
 admin.site.unregister(User)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from pathlib import Path
 
-from configuration.apply import apply_text
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
-from rest_framework.authtoken.models import Token
 
 from apimgmt.secret_store import load_or_make, write_private
+from configuration.apply import apply_text
 from consumers.models import Consumer
 from keys.models import Key
 from keys.services import issue_key
+from operators.tokens import keep_token
 
 ADMIN = "admin"
 DEMO_FILE = Path(__file__).resolve().parent.parent.parent / "demo" / "apimgmt.yaml"
@@ -50,8 +52,10 @@ def administrator(data_dir: Path) -> dict[str, str]:
     if is_new:
         user.set_password(password)
         user.save(update_fields=["password"])
-    token, _ = Token.objects.get_or_create(user=user)
-    return {"username": ADMIN, "password": password, "token": token.key}
+    # Made from the secret of this data directory, so that it need not be kept anywhere to be the same ever after.
+    token = hmac.digest(settings.SECRET_KEY.encode(), b"token of the administrator", "sha256").hex()[:40]
+    keep_token(user, token)
+    return {"username": ADMIN, "password": password, "token": token}
 
 
 def demo(data_dir: Path, upstream: str) -> dict[str, str]:

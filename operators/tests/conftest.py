@@ -1,9 +1,10 @@
 import pytest
 from django.contrib.auth.models import User
-from rest_framework.authtoken.models import Token
+from django.core.cache import cache
 from rest_framework.test import APIClient
 
 from consumers.services import create_consumer, create_tier
+from operators.tokens import issue_token
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def operator(db):
 @pytest.fixture
 def api(operator):
     client = APIClient()
-    client.credentials(HTTP_AUTHORIZATION=f"Token {Token.objects.create(user=operator).key}")
+    client.credentials(HTTP_AUTHORIZATION=f"Token {issue_token(operator)}")
     return client
 
 
@@ -26,3 +27,8 @@ def tier(db):
 @pytest.fixture
 def consumer(tier):
     return create_consumer(name="acme", tier=tier, by="test")
+
+
+@pytest.fixture(autouse=True)
+def _no_tries_yet():
+    cache.clear()

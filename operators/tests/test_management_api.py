@@ -4,7 +4,6 @@ import json
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.utils import timezone
-from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
 from audit import bus
@@ -17,6 +16,7 @@ from events.services import create_channel
 from gateway.credentials import parse
 from keys.models import Key
 from keys.services import issue_key
+from operators.tokens import issue_token
 from routes.models import Route
 
 UPSTREAM = {"type": "upstream", "url": "http://upstream.example/a"}
@@ -301,7 +301,7 @@ def test_an_address_with_nothing_at_it_is_a_problem_too(api, address):
 def test_strangers_consumers_and_users_without_staff_stay_outside(api, consumer, db):
     _, text = issue_key(consumer=consumer, scopes=["call:*", "publish:*"], by="test")
     user = User.objects.create_user("eve", password="x")
-    token = Token.objects.create(user=user).key
+    token = issue_token(user)
     for headers in (
         {},
         {"HTTP_AUTHORIZATION": f"Bearer {text}"},
