@@ -63,15 +63,24 @@ def matches(subject_filter: str, subject: str) -> bool:
     return len(wanted) == len(given)
 
 
+def meet(one: str, other: str) -> str | None:
+    """Give the subject filter that matches what two of them both match; None where they have nothing in common."""
+    left, right = one.split("."), other.split(".")
+    common: list[str] = []
+    for position, (mine, theirs) in enumerate(zip(left, right, strict=False)):
+        if mine == ">":
+            return ".".join([*common, *right[position:]])
+        if theirs == ">":
+            return ".".join([*common, *left[position:]])
+        if mine != theirs and "*" not in (mine, theirs):
+            return None
+        common.append(theirs if mine == "*" else mine)
+    return ".".join(common) if len(left) == len(right) else None
+
+
 def overlap(one: str, other: str) -> bool:
     """Say whether two subject filters can match the same subject."""
-    left, right = one.split("."), other.split(".")
-    for mine, theirs in zip(left, right, strict=False):
-        if ">" in (mine, theirs):
-            return True
-        if mine != theirs and "*" not in (mine, theirs):
-            return False
-    return len(left) == len(right)
+    return meet(one, other) is not None
 
 
 def live(subject: str) -> str:

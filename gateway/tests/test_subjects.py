@@ -13,6 +13,7 @@ from gateway.subjects import (
     filters_of,
     live,
     matches,
+    meet,
     overlap,
     stream_of,
     subject_of,
@@ -89,10 +90,10 @@ def test_a_filter_that_mqtt_forbids_or_that_hides_a_wildcard_is_refused(mqtt_fil
 
 
 @given(FILTERS, FILTERS, SUBJECTS)
-def test_filters_that_match_one_subject_overlap(one, other, subject):
-    if matches(one, subject) and matches(other, subject):
-        assert overlap(one, other)
-        assert overlap(other, one)
+def test_two_filters_meet_in_what_both_match(one, other, subject):
+    for common in (meet(one, other), meet(other, one)):
+        is_matched = common is not None and matches(common, subject)
+        assert is_matched == (matches(one, subject) and matches(other, subject))
 
 
 def test_a_filter_matches_as_nats_says():
@@ -102,6 +103,7 @@ def test_a_filter_matches_as_nats_says():
     assert not matches("a.*", "a.b.c")
     assert not overlap("a.b", "a.c")
     assert not overlap("a", "a.>")
+    assert meet("*.b.>", "a.*.c") == "a.b.c"
 
 
 def test_a_template_gives_what_its_parameters_matched():
