@@ -50,6 +50,10 @@ class Outbox(Generic[T]):
         self._bytes += bytes_
         self._add(item, bytes_)
 
+    def is_empty(self) -> bool:
+        """Say whether everything has been sent."""
+        return not self._items and self._lot == (0, 0)
+
     def has_room(self) -> bool:
         """Say whether it is less than half full."""
         return (

@@ -50,6 +50,8 @@ class Publication:
     traceparent: str | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     """CloudEvents attributes that the publisher gave, without prefix: ``id``, ``type``, ``source``, ``subject``, …"""
+    keeps_invalid: bool = False
+    """Keep it in the dead letters where it is invalid, whatever its channel says: its publisher cannot be told."""
     value: Any = UNREAD
     """What ``data`` says, where it was already read by :func:`gateway.validation.parse`."""
 
@@ -243,8 +245,8 @@ async def _require_same_body(plane: Plane, admitted: Admitted, stored: Stored) -
 
 
 async def _bury(plane: Plane, call: Call, admitted: Admitted, fault: Refused) -> None:
-    """Keep an invalid event with its fault, where its channel says so."""
-    if admitted.channel.on_invalid != "dead-letter":
+    """Keep an invalid event with its fault, where its channel says so or its publisher cannot be told."""
+    if admitted.channel.on_invalid != "dead-letter" and not admitted.publication.keeps_invalid:
         return
     publication = admitted.publication
     letter = {

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from gateway.call import Protocol
 from gateway.nats_link import USAGE_SUBJECT
+from gateway.refusals import Packet
 
 if TYPE_CHECKING:
     from nats.js import JetStreamContext
@@ -98,7 +100,7 @@ class Usage:
             | {
                 "closed_at": time.time(),
                 "closed_by": reply.closed_by or ("gateway" if reply.refused else "client"),
-                "close_code": reply.close_code or (reply.refused.row.websocket if reply.refused else 0),
+                "close_code": reply.close_code or _close_code(connection.call, reply),
                 "error_class": error_class,
                 "messages_in": connection.messages_in,
                 "messages_out": connection.messages_out,
@@ -245,6 +247,14 @@ def _error_class(reply: Reply, *, at_handshake: bool) -> str:
         return reply.error_class
     row = reply.refused.row
     return (row.handshake if at_handshake else row.live).value
+
+
+def _close_code(call: Call, reply: Reply) -> int:
+    """Give the code with which the connection was closed: that of its protocol."""
+    if reply.refused is None:
+        return 0
+    row = reply.refused.row
+    return row.mqtt5.get(Packet.DISCONNECT, 0) if call.protocol is Protocol.MQTT else row.websocket
 
 
 def _opened(connection: Connection) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from gateway.protocols.mqtt import wire
 from gateway.protocols.mqtt.packets import (
     V5,
@@ -23,11 +21,13 @@ from gateway.protocols.mqtt.packets import (
     Wanted,
     Will,
 )
-from gateway.protocols.mqtt.wire import MALFORMED, PROTOCOL_ERROR, TOO_LARGE, Fault, Reader
+from gateway.protocols.mqtt.wire import PROTOCOL_ERROR, TOO_LARGE, Fault, Reader
 
 FLAGS = {Type.PUBREL: 0x02, Type.SUBSCRIBE: 0x02, Type.UNSUBSCRIBE: 0x02}
 """Flags that a type must have (2.1.3); all others but PUBLISH have none."""
-UNSUPPORTED_VERSION, BAD_CLIENT_ID = 0x84, 0x85
+UNSUPPORTED_VERSION, BAD_CLIENT_ID, BAD_FILTER, BAD_TOPIC = 0x84, 0x85, 0x8F, 0x90
+PUBLISH_HEAD_MAX_BYTES = 7
+"""Fixed header and packet id, at most."""
 PING_RESPONSE = bytes([Type.PINGRESP << 4, 0])
 
 
@@ -52,34 +52,40 @@ class Parser:
         }
         self.version = 0
 
-    def feed(self, data: bytes) -> Iterator[Packet]:
-        """Give the packets that are now whole. After Malformed nothing more comes."""
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that came and were not yet read as packets."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> None:
+        """Take what came. After Malformed nothing is read any more."""
+        if not self._is_over:
+            self._buffer += data
+
+    def next(self) -> Packet | None:
+        """Give the next packet, None where more must come first. After Malformed nothing more comes."""
         if self._is_over:
-            return
-        self._buffer += data
-        while not self._is_over:
-            try:
-                packet = self._next()
-            except Fault as fault:
-                packet = Malformed(fault.code, str(fault))
-            if packet is None:
-                return
-            if isinstance(packet, Malformed):
-                self._is_over = True
-                self._buffer.clear()
-            yield packet
+            return None
+        try:
+            return self._next()
+        except Fault as fault:
+            self._is_over = True
+            self._buffer.clear()
+            return Malformed(fault.code, str(fault))
 
     def _next(self) -> Packet | None:
         buffer = self._buffer
+        if not buffer:
+            return None
+        first = buffer[0]
+        if not self.version and first >> 4 != Type.CONNECT:
+            raise Fault("the first packet is not CONNECT", PROTOCOL_ERROR)
         sized = _size(buffer)
         if sized is None:
             return None
         length, head = sized
         if length + head > self._max:
             raise Fault(f"a packet holds at most {self._max} bytes", TOO_LARGE)
-        first = buffer[0]
-        if not self.version and first >> 4 != Type.CONNECT:
-            raise Fault("the first packet is not CONNECT", PROTOCOL_ERROR)
         if len(buffer) < head + length:
             return None
         content = bytes(buffer[head : head + length])
@@ -117,7 +123,9 @@ class Parser:
             raise Fault("CONNECT has flags that it may not have")
         if version == V311 and flags & 0x40 and not flags & 0x80:
             raise Fault("a password without a user name")
-        properties = reader.properties() if version == V5 else {}
+        properties = reader.properties("CONNECT") if version == V5 else {}
+        if "authentication_data" in properties and "authentication_method" not in properties:
+            raise Fault("authentication data without a method", PROTOCOL_ERROR)
         client_id = reader.text()
         is_clean = bool(flags & 0x02)
         if version == V311 and not client_id and not is_clean:
@@ -128,7 +136,8 @@ class Parser:
         return Connect(version, client_id, is_clean, keep_alive_s, username, password, will, properties)
 
     def _will(self, flags: int, reader: Reader) -> Will:
-        properties = reader.properties() if self.version == V5 else {}
+        properties = reader.properties("WILL") if self.version == V5 else {}
+        _check_response_topic(properties)
         topic = _topic(reader.text())
         return Will(topic, reader.binary(), (flags >> 3) & 0x03, bool(flags & 0x20), properties)
 
@@ -138,7 +147,8 @@ class Parser:
             raise Fault("PUBLISH has flags that it may not have")
         topic = reader.text()
         packet_id = _packet_id(reader) if qos else 0
-        properties = reader.properties() if self.version == V5 else {}
+        properties = reader.properties("PUBLISH") if self.version == V5 else {}
+        _check_response_topic(properties)
         if topic or "topic_alias" not in properties:
             _topic(topic)
         return Publish(topic, reader.rest(), qos, bool(flags & 0x01), bool(flags & 0x08), packet_id, properties)
@@ -149,12 +159,12 @@ class Parser:
         if self.version == V5 and reader.left:
             code = reader.number(1)
             if reader.left:
-                reader.properties()
+                reader.properties(type_.name)
         return Ack(type_, packet_id, code)
 
     def _subscribe(self, reader: Reader, type_: Type) -> Packet:
         packet_id = _packet_id(reader)
-        properties = reader.properties() if self.version == V5 else {}
+        properties = reader.properties("SUBSCRIBE") if self.version == V5 else {}
         wanted = []
         while reader.left:
             filter_, options = reader.text(), reader.number(1)
@@ -162,7 +172,7 @@ class Parser:
             if options & reserved or options & 0x03 == 3 or options & 0x30 == 0x30:
                 raise Fault("SUBSCRIBE has options that it may not have")
             if not filter_:
-                raise Fault("a topic filter is empty")
+                raise Fault("a topic filter is empty", BAD_FILTER)
             wanted.append(Wanted(filter_, options & 0x03, bool(options & 0x04), (options >> 4) & 0x03))
         if not wanted:
             raise Fault("SUBSCRIBE without a topic filter", PROTOCOL_ERROR)
@@ -171,7 +181,7 @@ class Parser:
     def _unsubscribe(self, reader: Reader, type_: Type) -> Packet:
         packet_id = _packet_id(reader)
         if self.version == V5:
-            reader.properties()
+            reader.properties("UNSUBSCRIBE")
         filters = []
         while reader.left:
             filters.append(reader.text())
@@ -187,7 +197,7 @@ class Parser:
         if self.version == V5 and reader.left:
             code = reader.number(1)
             if reader.left:
-                reader.properties()
+                reader.properties(type_.name)
         if type_ is Type.AUTH:
             if self.version != V5:
                 raise Fault("there is no AUTH in MQTT 3.1.1", PROTOCOL_ERROR)
@@ -199,8 +209,11 @@ def _size(buffer: bytearray) -> tuple[int, int] | None:
     """Read a packet's remaining length and the size of its fixed header (2.1.4); None where more must come first."""
     length = 0
     for size in range(1, min(len(buffer), 5)):
-        length |= (buffer[size] & 0x7F) << (7 * (size - 1))
-        if not buffer[size] & 0x80:
+        byte = buffer[size]
+        length |= (byte & 0x7F) << (7 * (size - 1))
+        if not byte & 0x80:
+            if not byte and size > 1:
+                raise Fault("the packet's length is written longer than it needs to be")
             return length, size + 1
     if len(buffer) >= 5:
         raise Fault("the packet's length has more than four bytes")
@@ -231,6 +244,20 @@ def connack(version: int, code: int, properties: Properties | None = None) -> by
     return _packet(Type.CONNACK, 0, bytes([0, code]) + _properties(version, properties or {}))
 
 
+def shared_parts(version: int, packet: Publish) -> tuple[bytes, bytes]:
+    """Write what every reader of a PUBLISH gets alike: what stands before its packet id, and what stands after it."""
+    return wire.text(packet.topic), _properties(version, packet.properties) + packet.payload
+
+
+def publish_of(parts: tuple[bytes, bytes], qos: int, packet_id: int = 0, *, retain: bool = False) -> bytes:
+    """Write PUBLISH (3.3) from its shared parts."""
+    topic, rest = parts
+    head = bytes([Type.PUBLISH << 4 | qos << 1 | retain])
+    if not qos:
+        return b"".join((head, wire.variable(len(topic) + len(rest)), topic, rest))
+    return b"".join((head, wire.variable(len(topic) + 2 + len(rest)), topic, packet_id.to_bytes(2, "big"), rest))
+
+
 def publish(version: int, packet: Publish) -> bytes:
     """Write PUBLISH (3.3)."""
     flags = (0x08 if packet.is_duplicate else 0) | packet.qos << 1 | (0x01 if packet.retain else 0)
@@ -243,13 +270,16 @@ def ack(version: int, packet: Ack, reason: str = "", user: list[tuple[str, str]]
     """Write PUBACK, PUBREC, PUBREL or PUBCOMP; what 3.1.1 cannot say is left out."""
     content = packet.packet_id.to_bytes(2, "big")
     if version == V5 and packet.code:
-        content += bytes([packet.code]) + wire.properties(_told(reason, user))
+        content += bytes([packet.code]) + wire.properties(told(reason, user))
     return _packet(packet.type, FLAGS.get(packet.type, 0), content)
 
 
-def suback(version: int, packet_id: int, codes: list[int]) -> bytes:
+def suback(
+    version: int, packet_id: int, codes: list[int], reason: str = "", user: list[tuple[str, str]] | None = None
+) -> bytes:
     """Write SUBACK (3.9)."""
-    return _packet(Type.SUBACK, 0, packet_id.to_bytes(2, "big") + _properties(version, {}) + bytes(codes))
+    words = _properties(version, told(reason, user))
+    return _packet(Type.SUBACK, 0, packet_id.to_bytes(2, "big") + words + bytes(codes))
 
 
 def unsuback(version: int, packet_id: int, codes: list[int]) -> bytes:
@@ -262,12 +292,13 @@ def disconnect(version: int, code: int, reason: str = "", user: list[tuple[str, 
     """Write a server's DISCONNECT (3.14): MQTT 5 alone has one."""
     if version != V5:
         return b""
-    return _packet(Type.DISCONNECT, 0, bytes([code]) + wire.properties(_told(reason, user)))
+    return _packet(Type.DISCONNECT, 0, bytes([code]) + wire.properties(told(reason, user)))
 
 
-def _told(reason: str, user: list[tuple[str, str]] | None) -> Properties:
-    told: Properties = {"reason": reason} if reason else {}
-    return told | {"user": user} if user else told
+def told(reason: str, user: list[tuple[str, str]] | None) -> Properties:
+    """Make properties of what a client is told besides a code."""
+    words: Properties = {"reason": reason} if reason else {}
+    return words | {"user": user} if user else words
 
 
 def _properties(version: int, values: Properties) -> bytes:
@@ -285,7 +316,13 @@ def _packet_id(reader: Reader) -> int:
     return packet_id
 
 
+def _check_response_topic(properties: Properties) -> None:
+    response = properties.get("response_topic")
+    if response is not None and (not response or "+" in response or "#" in response):
+        raise Fault("a response topic is empty or holds a wildcard", PROTOCOL_ERROR)
+
+
 def _topic(topic: str) -> str:
     if not topic or "+" in topic or "#" in topic:
-        raise Fault("a topic to publish to is empty or holds a wildcard", MALFORMED)
+        raise Fault("a topic to publish to is empty or holds a wildcard", BAD_TOPIC)
     return topic

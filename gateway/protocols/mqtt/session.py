@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
 from gateway.protocols.mqtt.packets import V5, Connect, Publish, Wanted
-from gateway.protocols.mqtt.wire import PROTOCOL_ERROR, Fault
+from gateway.protocols.mqtt.wire import BAD_ALIAS, PROTOCOL_ERROR, Fault
 
 IN_FLIGHT_MAX = 100
 """QoS 1 events on their way to a client before more are held back (its own Receive Maximum may be lower)."""
+RECEIVE_MAX = 1024
+"""QoS 2 publishes that a client may leave without PUBREL."""
+RECEIVE_MAX_EXCEEDED = 0x93
 TOPIC_ALIAS_MAX = 20
 SUBSCRIPTIONS_MAX = 200
+CLIENT_ID_MAX_CHARS = 256
 QOS_GRANTED_MAX = 1
 KEEP_ALIVE_FACTOR = 1.5
+PACKET_ID_MAX = 65_535
 
 
 @dataclass(slots=True)
@@ -22,14 +29,18 @@ class Session:
     """What one connection remembers. It ends with its connection: CONNACK never says that one was present."""
 
     connect: Connect
+    client_id: str = ""
     subscriptions: dict[str, Wanted] = field(default_factory=dict)
-    received: set[int] = field(default_factory=set)
-    """Packet ids of QoS 2 publishes between PUBREC and PUBREL: a duplicate of one is not stored again (4.3.3)."""
-    in_flight: set[int] = field(default_factory=set)
-    held: deque[Publish] = field(default_factory=deque)
-    """QoS 1 events that wait until the client has acknowledged earlier ones."""
-    aliases: dict[int, str] = field(default_factory=dict)
-    _ids: count[int] = field(default_factory=lambda: count(1))
+    held: deque[tuple[bytes, bytes]] = field(default_factory=deque)
+    """QoS 1 events, as the parts of their packets, that wait until the client has acknowledged earlier ones."""
+    held_bytes: int = 0
+    _received: dict[int, bool] = field(default_factory=dict)
+    _in_flight: set[int] = field(default_factory=set)
+    _aliases: dict[int, str] = field(default_factory=dict)
+    _ids: count[int] = field(default_factory=count)
+
+    def __post_init__(self) -> None:
+        self.client_id = self.connect.client_id or f"auto-{secrets.token_hex(8)}"
 
     @property
     def version(self) -> int:
@@ -51,37 +62,103 @@ class Session:
         alias = packet.properties.get("topic_alias")
         if alias is None:
             return packet.topic
-        if not 1 <= alias <= TOPIC_ALIAS_MAX:
-            raise Fault("topic alias out of range", 0x94)
+        if alias > TOPIC_ALIAS_MAX:
+            raise Fault("a topic alias is out of range", BAD_ALIAS)
         if packet.topic:
-            self.aliases[alias] = packet.topic
-        elif alias not in self.aliases:
-            raise Fault("a topic alias that was not said before", PROTOCOL_ERROR)
-        return self.aliases[alias]
+            self._aliases[alias] = packet.topic
+        elif alias not in self._aliases:
+            raise Fault("a topic alias was not said before", PROTOCOL_ERROR)
+        return self._aliases[alias]
+
+    # QoS 2 in: a packet id is taken from PUBLISH to PUBREL, and a duplicate of it is not stored again (4.3.3)
+
+    def begins(self, packet_id: int) -> bool:
+        """Take the packet id of a QoS 2 publish; False where it is a duplicate. Raises Fault for one too many."""
+        if packet_id in self._received:
+            return False
+        if len(self._received) >= RECEIVE_MAX:
+            raise Fault("more QoS 2 publishes wait for PUBREL than are taken", RECEIVE_MAX_EXCEEDED)
+        self._received[packet_id] = False
+        return True
+
+    def is_stored(self, packet_id: int) -> bool:
+        """Say whether the QoS 2 publish of that packet id was stored."""
+        return self._received.get(packet_id, False)
+
+    def stored(self, packet_id: int) -> None:
+        """The QoS 2 publish of that packet id is stored."""
+        self._received[packet_id] = True
+
+    def release(self, packet_id: int) -> bool:
+        """Give a packet id free, at PUBREL or where its publish was refused; False where it was not taken."""
+        return self._received.pop(packet_id, None) is not None
+
+    # QoS 1 out
 
     def can_send(self) -> bool:
         """Another QoS 1 event may go now."""
-        return len(self.in_flight) < self.in_flight_max
+        return len(self._in_flight) < self.in_flight_max
 
     def next_id(self) -> int:
         """Take a packet id that is not in use."""
         while True:
-            packet_id = (next(self._ids) - 1) % 65_535 + 1
-            if packet_id not in self.in_flight:
-                self.in_flight.add(packet_id)
+            packet_id = next(self._ids) % PACKET_ID_MAX + 1
+            if packet_id not in self._in_flight:
+                self._in_flight.add(packet_id)
                 return packet_id
+
+    def acknowledged(self, packet_id: int) -> None:
+        """The client has it: its packet id may be used again. One that is not in use is ignored."""
+        self._in_flight.discard(packet_id)
+
+    def hold(self, parts: tuple[bytes, bytes]) -> None:
+        """Keep a QoS 1 event back until another may go."""
+        self.held.append(parts)
+        self.held_bytes += len(parts[0]) + len(parts[1])
+
+    def next_held(self) -> tuple[bytes, bytes] | None:
+        """Give the oldest event that was kept back and may go now."""
+        if not self.held or not self.can_send():
+            return None
+        parts = self.held.popleft()
+        self.held_bytes -= len(parts[0]) + len(parts[1])
+        return parts
 
     def limits(self, packet_max_bytes: int) -> dict[str, object]:
         """What CONNACK tells a client of MQTT 5 about what is taken here (3.2.2.3)."""
         if self.version != V5:
             return {}
         told: dict[str, object] = {
+            "session_expiry": 0,
+            "receive_maximum": RECEIVE_MAX,
             "maximum_packet_size": packet_max_bytes,
             "topic_alias_maximum": TOPIC_ALIAS_MAX,
+            "retain_available": 0,
             "shared_available": 0,
             "identifiers_available": 0,
-            "session_expiry": 0,
         }
         if not self.connect.client_id:
-            told["assigned_client_id"] = f"auto-{id(self):x}"
+            told["assigned_client_id"] = self.client_id
         return told
+
+
+class Clients:
+    """Who is connected here, by consumer and client id: a client that comes again ends its older connection.
+
+    Another consumer's client of the same id is another client.
+    """
+
+    def __init__(self) -> None:
+        self._connected: dict[tuple[str, str], Callable[[], None]] = {}
+
+    def take(self, consumer: str, client_id: str, leave: Callable[[], None]) -> None:
+        """Enter a connection; the older one whose place it takes is told to leave."""
+        older = self._connected.get((consumer, client_id))
+        self._connected[consumer, client_id] = leave
+        if older is not None:
+            older()
+
+    def left(self, consumer: str, client_id: str, leave: Callable[[], None]) -> None:
+        """Strike a connection off, unless another has taken its place."""
+        if self._connected.get((consumer, client_id)) == leave:
+            del self._connected[consumer, client_id]

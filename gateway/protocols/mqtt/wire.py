@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 from gateway.protocols.mqtt.packets import Properties
 
-MALFORMED, PROTOCOL_ERROR, TOO_LARGE = 0x81, 0x82, 0x95
+MALFORMED, PROTOCOL_ERROR, BAD_ALIAS, TOO_LARGE = 0x81, 0x82, 0x94, 0x95
 VARIABLE_MAX = 268_435_455
+TEXT_MAX_BYTES = 65_535
 _FORBIDDEN = re.compile("[\x00\ud800-\udfff]")
 
 BYTE, TWO, FOUR, VARIABLE, TEXT, BINARY, PAIR = range(7)
@@ -23,7 +26,25 @@ PROPERTIES = {
     0x28: ("wildcards_available", BYTE), 0x29: ("identifiers_available", BYTE), 0x2A: ("shared_available", BYTE),
 }  # fmt: skip
 IDS = {name: (id_, kind) for id_, (name, kind) in PROPERTIES.items()}
-REPEATABLE = {"user", "subscription_identifier"}
+REPEATABLE = {"user"}
+_MESSAGE = {"payload_format", "message_expiry", "content_type", "response_topic", "correlation_data", "user"}
+_TOLD = {"reason", "user"}
+ALLOWED: dict[str, set[str]] = {
+    "CONNECT": {
+        "session_expiry", "receive_maximum", "maximum_packet_size", "topic_alias_maximum", "request_response",
+        "request_problem", "user", "authentication_method", "authentication_data",
+    },
+    "WILL": _MESSAGE | {"will_delay"},
+    "PUBLISH": _MESSAGE | {"topic_alias"},
+    "PUBACK": _TOLD, "PUBREC": _TOLD, "PUBREL": _TOLD, "PUBCOMP": _TOLD,
+    "SUBSCRIBE": {"subscription_identifier", "user"},
+    "UNSUBSCRIBE": {"user"},
+    "DISCONNECT": _TOLD | {"session_expiry"},
+    "AUTH": _TOLD | {"authentication_method", "authentication_data"},
+}  # fmt: skip
+"""Which properties a client's packet may have (MQTT 5.0 table 2-4)."""
+_NEVER_ZERO = {"receive_maximum", "maximum_packet_size", "subscription_identifier"}
+_FLAGS = {"request_problem", "request_response", "payload_format"}
 
 
 class Fault(Exception):
@@ -90,27 +111,36 @@ class Reader:
         """Read what is left."""
         return self.take(self.left)
 
-    def properties(self) -> Properties:
-        """Read properties (2.2.2): each once, but for those that may repeat."""
+    def properties(self, packet: str) -> Properties:
+        """Read a packet's properties (2.2.2): each one that it may have, and once but for those that may repeat."""
         length = self.variable()
-        reader = Reader(self.take(length))
         found: Properties = {}
+        if not length:
+            return found
+        reader, allowed = Reader(self.take(length)), ALLOWED[packet]
         while reader.left:
-            id_ = reader.variable()
-            if id_ not in PROPERTIES:
-                raise Fault("unknown property")
-            name, kind = PROPERTIES[id_]
+            name, kind = PROPERTIES.get(reader.variable(), ("", BYTE))
+            if name not in allowed:
+                raise Fault(f"a property that {packet} may not have")
             value = _READ[kind](reader)
             if name in REPEATABLE:
                 found.setdefault(name, []).append(value)
             elif name in found:
-                raise Fault(f"property {name} stands twice", PROTOCOL_ERROR)
+                raise Fault(f"the property {name} stands twice", PROTOCOL_ERROR)
             else:
-                found[name] = value
+                found[name] = _checked(name, value)
         return found
 
 
-_READ = {
+def _checked(name: str, value: object) -> object:
+    if (name in _NEVER_ZERO and value == 0) or (name in _FLAGS and value not in (0, 1)):
+        raise Fault(f"the property {name} is out of range", PROTOCOL_ERROR)
+    if name == "topic_alias" and value == 0:
+        raise Fault("a topic alias is 0", BAD_ALIAS)
+    return value
+
+
+_READ: dict[int, Callable[[Reader], Any]] = {
     BYTE: lambda reader: reader.number(1),
     TWO: lambda reader: reader.number(2),
     FOUR: lambda reader: reader.number(4),
@@ -139,8 +169,9 @@ def binary(data: bytes) -> bytes:
 
 
 def text(value: str) -> bytes:
-    """Write a UTF-8 string; what MQTT forbids in one is left out, and what is too long is cut."""
-    return binary(_FORBIDDEN.sub("", value).encode()[:65_535])
+    """Write a UTF-8 string; what MQTT forbids in one is left out, and what is too long is cut between characters."""
+    data = _FORBIDDEN.sub("", value).encode()
+    return binary(data if len(data) <= TEXT_MAX_BYTES else data[:TEXT_MAX_BYTES].decode(errors="ignore").encode())
 
 
 def properties(values: Properties) -> bytes:
@@ -156,7 +187,7 @@ def _property(name: str, value: object) -> bytes:
     return bytes([id_]) + _WRITE[kind](value)
 
 
-_WRITE = {
+_WRITE: dict[int, Callable[[Any], bytes]] = {
     BYTE: lambda value: bytes([value]),
     TWO: lambda value: value.to_bytes(2, "big"),
     FOUR: lambda value: value.to_bytes(4, "big"),

@@ -1,0 +1,33 @@
+"""A listener for MQTT over the parts of a Plane that events need."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from gateway.handlers.mqtt import handle_mqtt
+from gateway.protocols.mqtt.server import serve
+from gateway.tests.event_plane import EventPlane, running
+
+
+@asynccontextmanager
+async def mqtt_plane(
+    nats_url: str, folder: Path, channels: list[dict[str, Any]], **settings: Any
+) -> AsyncIterator[EventPlane]:
+    """Run a listener with these channels, whose logs are new and empty."""
+    async with running(nats_url, folder, channels, **settings) as plane:
+        plane.handlers["mqtt"] = handle_mqtt
+        listening = socket.create_server(("127.0.0.1", 0))
+        server, sweeper = await serve(plane, listening)
+        plane.mqtt_port = listening.getsockname()[1]
+        try:
+            yield plane
+        finally:
+            server.close()
+            await plane.connections.drain(5)
+            sweeper.cancel()
+            await asyncio.gather(sweeper, return_exceptions=True)
