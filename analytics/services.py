@@ -70,7 +70,7 @@ def rebuild() -> int:
 
     with transaction.atomic():
         for model in (UsageMinute, ConnectionRecord, GatewayProcess, ProjectorPosition):
-            model._default_manager.all().delete()  # noqa: SLF001 - Django's public name for it
+            model._default_manager.all().delete()
     return async_to_sync(replay)(settings.NATS_URL)
 
 

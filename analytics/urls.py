@@ -1,5 +1,19 @@
-"""Addresses of the dashboards, the landing page and the documents."""
+"""Addresses of the landing page, the dashboards and the documents."""
 
-from django.urls import URLPattern
+from django.contrib.auth.views import LogoutView
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from analytics import views
+
+urlpatterns = [
+    path("", views.landing, name="landing"),
+    path("dashboards/", views.overview, name="overview"),
+    path("dashboards/live", views.live_events, name="live"),
+    path("dashboards/connections", views.connections, name="connections"),
+    path("dashboards/connections/<str:connection_id>/disconnect", views.disconnect, name="disconnect"),
+    path("dashboards/usage", views.usage, name="usage"),
+    path("dashboards/login", views.Login.as_view(), name="login"),
+    path("dashboards/logout", LogoutView.as_view(), name="logout"),
+    path("docs/", views.documents, name="docs"),
+    path("docs/<str:name>", views.documents, name="document"),
+]

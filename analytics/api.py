@@ -1,0 +1,148 @@
+"""The connection ledger and usage in the management API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from django.db.models import Sum
+from django.db.models.functions import TruncHour
+from django_filters import rest_framework as filters
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.routers import BaseRouter
+
+from analytics.models import ConnectionRecord, UsageMinute
+from analytics.services import COUNTED
+from audit import bus
+from gateway.nats_link import CONTROL_SUBJECT
+from operators.objects import Collection, Fields
+
+LEDGER = (
+    "id", "consumer", "key", "tier", "protocol", "route", "channel", "ip", "opened_at", "closed_at", "closed_by",
+    "close_code", "error_class", "messages_in", "messages_out", "bytes_in", "bytes_out", "throttled",
+)  # fmt: skip
+USAGE = ("minute", "protocol", "consumer", "tier", "target", "outcome", "error_class")
+
+
+class ConnectionFields(serializers.ModelSerializer[ConnectionRecord]):
+    """One row of the ledger."""
+
+    class Meta:
+        model = ConnectionRecord
+        fields = LEDGER
+        read_only_fields = LEDGER
+
+
+class ConnectionFilters(filters.FilterSet):  # type: ignore[misc]
+    """What connections can be filtered by."""
+
+    state = filters.ChoiceFilter(choices=(("open", "open"), ("closed", "closed")), method="with_state")
+
+    class Meta:
+        model = ConnectionRecord
+        fields = ("consumer", "key", "tier", "protocol", "route", "channel", "error_class")
+
+    def with_state(self, rows: Any, name: str, value: str) -> Any:
+        """Give those that are open, or those that have closed."""
+        return rows.filter(closed_at__isnull=value == "open")
+
+
+class Connections(Collection):
+    """One row a connection, open and closed."""
+
+    queryset = ConnectionRecord.objects.all()
+    serializer_class = ConnectionFields
+    filterset_class = ConnectionFilters
+    ordering = ("-opened_at", "id")
+    lookup_value_regex = "[0-9a-f]{1,32}"
+
+    def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Close an open connection, whichever process holds it."""
+        row = self.get_object()
+        if row.closed_at is None:
+            bus.publish(f"{CONTROL_SUBJECT}.close", orjson.dumps({"connection": row.pk}))
+        return Response(status=204)
+
+
+class UsageFields(Fields):
+    """What one label came to in one minute or hour."""
+
+    minute = serializers.DateTimeField(read_only=True)
+    protocol = serializers.CharField(read_only=True)
+    consumer = serializers.CharField(read_only=True)
+    tier = serializers.CharField(read_only=True)
+    target = serializers.CharField(read_only=True)
+    outcome = serializers.CharField(read_only=True)
+    error_class = serializers.CharField(read_only=True)
+    calls = serializers.IntegerField(read_only=True)
+    messages_in = serializers.IntegerField(read_only=True)
+    messages_out = serializers.IntegerField(read_only=True)
+    bytes_in = serializers.IntegerField(read_only=True)
+    bytes_out = serializers.IntegerField(read_only=True)
+    throttled = serializers.IntegerField(read_only=True)
+
+
+class UsageFilters(filters.FilterSet):  # type: ignore[misc]
+    """What usage can be filtered by."""
+
+    group = filters.ChoiceFilter(choices=(("minute", "minute"), ("hour", "hour")), method="grouped")
+
+    class Meta:
+        model = UsageMinute
+        fields = ("consumer", "protocol", "target", "tier", "outcome", "error_class")
+
+    def grouped(self, rows: Any, name: str, value: str) -> Any:
+        """Leave grouping to the list: it comes after all filters."""
+        return rows
+
+
+UsageFilters.base_filters["from"] = filters.IsoDateTimeFilter(field_name="minute", lookup_expr="gte")
+UsageFilters.base_filters["to"] = filters.IsoDateTimeFilter(field_name="minute", lookup_expr="lt")
+
+
+class Usage(Collection):
+    """Calls, messages and bytes by minute or hour, newest first."""
+
+    queryset = UsageMinute.objects.all()
+    serializer_class = UsageFields
+    filterset_class = UsageFilters
+    ordering = ("-minute", "protocol", "consumer", "target", "outcome")
+    http_method_names = ("get", "head", "options")
+
+    def filter_queryset(self, queryset: Any) -> Any:
+        """Filter, then sum over keys, and over the minutes of an hour where that was asked."""
+        rows = super().filter_queryset(queryset)
+        labels = list(USAGE)
+        if self.request.query_params.get("group") == "hour":
+            rows = rows.annotate(hour=TruncHour("minute"))
+            labels[0] = "hour"
+        return (
+            rows.values(*labels)
+            .annotate(**{f"sum_{name}": Sum(name) for name in COUNTED})
+            .order_by(f"-{labels[0]}", *self.ordering[1:])
+        )
+
+    @extend_schema(responses={200: UsageFields(many=True)})
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """List usage, a page at a time."""
+        page = self.paginate_queryset(self.filter_queryset(self.get_queryset())) or []
+        said = [
+            {"minute": row.get("minute") or row.get("hour"), **{name: row[name] for name in USAGE[1:]}}
+            | {name: row[f"sum_{name}"] for name in COUNTED}
+            for row in page
+        ]
+        return self.get_paginated_response(said)
+
+    @extend_schema(exclude=True)
+    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """There is no single row: usage is sums."""
+        return Response(status=404)
+
+
+def register(router: BaseRouter) -> None:
+    """Add this app's collections."""
+    router.register("connections", Connections, basename="connection")
+    router.register("usage", Usage, basename="usage")
