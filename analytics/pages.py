@@ -60,7 +60,8 @@ def _title(text: str) -> str:
 
 @lru_cache(maxsize=1)
 def _markdown() -> MarkdownIt:
-    parser = MarkdownIt("commonmark", {"html": False, "highlight": _highlight}).enable("table")
+    # HTML is let through: these are our own documents, and nobody else's text is ever rendered here.
+    parser = MarkdownIt("commonmark", {"html": True, "highlight": _highlight}).enable("table")
     parser.add_render_rule("heading_open", _heading)
     parser.add_render_rule("link_open", _link)
     return parser

@@ -14,6 +14,7 @@ from django.db.models.functions import Greatest
 
 from analytics.models import ConnectionRecord, GatewayProcess, ProjectorPosition, UsageMinute
 from gateway.nats_link import USAGE_STREAM
+from gateway.usage import FLOWED
 from keys.services import touch
 
 LOST_AFTER = timedelta(seconds=15)
@@ -44,6 +45,7 @@ def project(batches: Iterable[tuple[int, Batch]], made_at: str) -> None:
         for _, batch in read:
             _gather(tallies, used, batch)
             _open(batch)
+            _flow(batch)
             _close(batch)
             _hear(batch)
         _write(tallies)
@@ -110,6 +112,13 @@ def _open(batch: Batch) -> None:
         ],
         ignore_conflicts=True,
     )
+
+
+def _flow(batch: Batch) -> None:
+    """Bring the rows of open connections up to date; one that has closed meanwhile has its totals already."""
+    rows = [ConnectionRecord(id=row["id"], **{name: row[name] for name in FLOWED}) for row in batch.get("flowing", ())]
+    if rows:
+        ConnectionRecord.objects.still_open().bulk_update(rows, FLOWED, batch_size=100)
 
 
 def _close(batch: Batch) -> None:

@@ -26,7 +26,7 @@ class Connection:
 
     __slots__ = (
         "_close", "bytes_in", "bytes_out", "call", "closing", "id", "messages_in", "messages_out", "opened_at",
-        "refusals", "tallied", "throttled",
+        "refusals", "tallied", "throttled", "told",
     )  # fmt: skip
 
     def __init__(self, call: Call, close: Callable[[Refused], None]) -> None:
@@ -42,6 +42,8 @@ class Connection:
         """How many messages were refused inside the connection since the last tally, by cause."""
         self.tallied = (0, 0, 0, 0, 0)
         """What usage has already reported of messages in, out, bytes in, out and throttles."""
+        self.told = self.tallied
+        """What the ledger was last told of the same."""
         self.closing: Refused | None = None
         self._close = close
 

@@ -28,6 +28,9 @@ SIGN_OF_LIFE_S = 5.0
 BATCHES_KEPT = 600
 """Batches that wait while NATS is away: ten minutes of them; then the oldest are dropped and counted."""
 RECORDS_A_BATCH = 500
+FLOWING_EVERY = 5
+"""Batches between two words on how far open connections have come; their ledger rows follow."""
+FLOWED = ("messages_in", "messages_out", "bytes_in", "bytes_out", "throttled")
 KINDS_OF_TALLY = 5_000
 """Different tallies a flush; past it they are dropped and counted, so that a flood of names costs no memory."""
 
@@ -180,6 +183,7 @@ class Usage:
         records = [
             *(("opened", _opened(connection)) for connection in opened),
             *(("closed", record) for record in closed),
+            *(("flowing", record) for record in self._flowing()),
             *(("tallies", record) for record in _tally_records(tallies)),
         ]
         if not records and not is_stopping and now - self._sent_at < SIGN_OF_LIFE_S and not len(self._connections):
@@ -189,6 +193,18 @@ class Usage:
         for start in range(0, max(len(records), 1), RECORDS_A_BATCH):
             is_last = start + RECORDS_A_BATCH >= len(records)
             self._enqueue(records[start : start + RECORDS_A_BATCH], interval_s, is_stopping=is_stopping and is_last)
+
+    def _flowing(self) -> list[dict[str, Any]]:
+        """Say every few seconds how far open connections have come, as many as fit a batch."""
+        if self._sequence % FLOWING_EVERY:
+            return []
+        moving = [connection for connection in self._connections if connection.tallied != connection.told]
+        for connection in moving[:RECORDS_A_BATCH]:
+            connection.told = connection.tallied
+        return [
+            {"id": connection.id} | dict(zip(FLOWED, connection.tallied, strict=True))
+            for connection in moving[:RECORDS_A_BATCH]
+        ]
 
     def _enqueue(self, records: list[tuple[str, dict[str, Any]]], interval_s: float, *, is_stopping: bool) -> None:
         self._sequence += 1
@@ -203,6 +219,7 @@ class Usage:
             "open": [{"protocol": protocol, "count": count} for protocol, count in self._open_counts().items()],
             "tallies": [],
             "opened": [],
+            "flowing": [],
             "closed": [],
         }
         for name, record in records:
@@ -266,7 +283,7 @@ def _opened(connection: Connection) -> dict[str, Any]:
         "tier": call.who.tier,
         "protocol": call.protocol.value,
         "route": call.route.name if call.route else "",
-        "channel": call.parameters.get("address", ""),
+        "channel": call.parameters.get("address") or ("" if call.route else call.target),
         "ip": call.ip,
         "opened_at": connection.opened_at,
     }

@@ -46,6 +46,7 @@ async def events(plane: Plane, call: Call) -> Reply:
     if not addresses or len(addresses) > CHANNELS_MAX:
         raise Refused(Reason.INVALID_REQUEST, f"Name 1 to {CHANNELS_MAX} channels as `?channel=`.")
     selections = [select(plane, call, address) for address in addresses]
+    call.target = ", ".join(addresses) if call.route is None else call.target
     if call.method == "HEAD":
         await call.peer.start(200, STREAM_HEADERS)
         await call.peer.send(b"", more=False)

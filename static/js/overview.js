@@ -25,6 +25,7 @@ function bytes(count) {
 const series = (values) => [{}, ...PROTOCOLS.map((name) => ({
   label: seed.protocols[name], stroke: () => colour(name), width: 2, points: { show: false }, spanGaps: true, ...values,
 }))];
+const clock = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const axis = () => ({ stroke: () => css("soft"), grid: { stroke: "rgba(128,132,165,.16)", width: 1 }, ticks: { show: false }, font: "12px system-ui" });
 
 function chart(id, data, options = {}) {
@@ -35,7 +36,7 @@ function chart(id, data, options = {}) {
     cursor: { y: false, points: { size: 7 } },
     legend: { show: false },
     scales: { y: { range: (_, low, high) => [0, Math.max(high * 1.15, 1)] }, ...options.scales },
-    axes: [axis(), { ...axis(), size: 48, values: (_, ticks) => ticks.map((tick) => short.format(tick)) }],
+    axes: [{ ...axis(), space: 70, values: (_, ticks) => ticks.map((tick) => clock.format(tick * 1000)), incrs: [60, 300, 600, 900] }, { ...axis(), size: 48, values: (_, ticks) => ticks.map((tick) => short.format(tick)) }],
     series: series(options.values),
   }, data, box);
   new ResizeObserver(() => plot.setSize(size())).observe(box);
@@ -64,9 +65,7 @@ function hour() {
   }
   return [minutes, ...columns];
 }
-const paths = uPlot.paths.bars({ size: [0.7, 24], radius: 0.15 });
-const past = hour();
-if (past[0].length) chart("hour-chart", past, { values: { paths, fill: null } });
+chart("hour-chart", hour(), { scales: { x: { range: () => [now() - 3600, now()] } }, values: { points: { show: true, size: 4 } } });
 
 // Lists
 
