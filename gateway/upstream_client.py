@@ -85,9 +85,14 @@ class UpstreamConnection(asyncio.Protocol):
         return bool(self._chunks) or self.is_whole
 
     @property
+    def is_read_whole(self) -> bool:
+        """The answer has ended and nothing of it is left to read."""
+        return self.is_whole and not self._chunks
+
+    @property
     def can_be_kept(self) -> bool:
         """Its answer was read whole, and the upstream keeps the line."""
-        return self._keeps_alive and self.is_whole and self.is_usable
+        return self._keeps_alive and self.is_read_whole and self.is_usable
 
     def begin(self, head: bytes, *, is_head_request: bool) -> None:
         """Send the head of a request, perhaps with all of its body."""

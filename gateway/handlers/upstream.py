@@ -89,7 +89,7 @@ async def _pass_back(plane: Plane, call: Call, connection: UpstreamConnection, r
             reply.bytes_out += len(part)
             if not limiter.charge_now(call, bytes_out=len(part)):
                 await limiter.charge(call, bytes_out=len(part))
-        is_last = connection.is_whole
+        is_last = connection.is_read_whole
         await peer.send(part, more=not is_last)
         if is_last:
             return
