@@ -159,6 +159,7 @@ async def prometheus() -> str:
     """Render totals by protocol and outcome, and what is open, in Prometheus' text format."""
     totals: dict[tuple[str, str], dict[str, int]] = {}
     rows = UsageMinute.objects.values("protocol", "outcome").annotate(**{f"all_{name}": Sum(name) for name in COUNTED})
+    row: Any
     async for row in rows:
         totals[row["protocol"], row["outcome"]] = {name: row[f"all_{name}"] for name in COUNTED}
     open_rows = ConnectionRecord.objects.still_open().values("protocol").annotate(count=Count("id"))

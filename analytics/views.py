@@ -27,7 +27,7 @@ from gateway.nats_link import CONTROL_SUBJECT
 
 HOUR = timedelta(hours=1)
 ROWS_A_PAGE = 50
-staff_only = staff_member_required(login_url="/dashboards/login")
+staff_only: Any = staff_member_required(login_url="/dashboards/login")
 
 
 @require_GET
@@ -37,7 +37,7 @@ def landing(request: HttpRequest) -> HttpResponse:
 
 
 @require_GET
-@staff_only
+@staff_only  # type: ignore[untyped-decorator]
 def overview(request: HttpRequest) -> HttpResponse:
     """Show what happens now: first the last hour from the roll-ups, then live."""
     since = timezone.now() - HOUR
@@ -81,7 +81,7 @@ def overview(request: HttpRequest) -> HttpResponse:
 
 
 @require_GET
-@staff_only
+@staff_only  # type: ignore[untyped-decorator]
 def connections(request: HttpRequest) -> HttpResponse:
     """Show the ledger, filtered by what the address says."""
     state = request.GET.get("state", "open")
@@ -107,7 +107,7 @@ def connections(request: HttpRequest) -> HttpResponse:
 
 
 @require_POST
-@staff_only
+@staff_only  # type: ignore[untyped-decorator]
 def disconnect(request: HttpRequest, connection_id: str) -> HttpResponse:
     """Close one open connection, whichever process holds it."""
     row = get_object_or_404(ConnectionRecord, pk=connection_id)
@@ -116,7 +116,7 @@ def disconnect(request: HttpRequest, connection_id: str) -> HttpResponse:
 
 
 @require_GET
-@staff_only
+@staff_only  # type: ignore[untyped-decorator]
 def usage(request: HttpRequest) -> HttpResponse:
     """Show the last day by consumer and by route or channel."""
     since = timezone.now() - timedelta(days=1)

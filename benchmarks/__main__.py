@@ -94,17 +94,19 @@ def _page(rows: list[Row], seconds: int, rounds: int) -> str:
 
 Written by `script/bench` on {datetime.now(UTC):%Y-%m-%d}: {platform.machine()}, {platform.system()}, CPython
 {platform.python_version()}. One run measures everything, each server pinned to one core and the load, with the
-upstream that all proxies share, to another. Medians of {rounds} rounds of {seconds} s, the proxies in turn in each round.
+upstream that all proxies share, to another. Medians of {rounds} rounds of {seconds} s, the proxies in turn.
 
 | work | who | measured | ratio |
 |---|---|---|---|
 {table}
 
-- **HTTP proxy, key and limits**: `GET` of a small JSON answer over {CONNECTIONS} keep-alive connections (wrk). We check the
-  key, five limits of the tier, and meter; Envoy runs `api_key_auth` and `local_ratelimit`; nginx a key map and `limit_req`.
-- **WebSocket echo**: `ping` → `pong` on `/v1/stream`, eight under way a socket, through the connection class that all
-  frames take.
-- **Fan-out**: events published on one socket, stored in JetStream, delivered to every subscriber's socket of one process.
+- **HTTP proxy, key and limits**: `GET` of a small JSON answer over {CONNECTIONS} keep-alive connections (wrk). We
+  check the key, five limits of the tier, and meter; Envoy runs `api_key_auth` and `local_ratelimit`; nginx a key map
+  and `limit_req`.
+- **WebSocket echo**: `ping` → `pong` on `/v1/stream`, eight under way a socket, through the connection class that
+  all frames take.
+- **Fan-out**: events published on one socket, stored in JetStream, delivered to every subscriber's socket of one
+  process.
 
 Absolute figures are this machine's; the ratios travel better. Run `script/bench` on yours.
 """

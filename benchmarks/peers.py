@@ -72,7 +72,7 @@ static_resources:
     load_assignment:
       cluster_name: up
       endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {upstream}}}}}}}}}]}}]
-"""  # noqa: E501 - a YAML flow mapping reads best on its line
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ PING = b'{"type":"ping"}'
 PIPELINED = 8
 
 
-class Echo(picows.WSListener):  # type: ignore[misc]
+class Echo(picows.WSListener):
     """Keeps a few pings under way and counts the pongs."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Echo(picows.WSListener):  # type: ignore[misc]
         transport.send(picows.WSMsgType.TEXT, PING)
 
 
-class Subscriber(picows.WSListener):  # type: ignore[misc]
+class Subscriber(picows.WSListener):
     """Subscribes to one channel and counts its events."""
 
     def __init__(self, channel: str) -> None:

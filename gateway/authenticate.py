@@ -10,7 +10,7 @@ import time
 from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call, Credential, Principal, Right
 from gateway.credentials import Malformed, digest, parse, ticket_store_key
@@ -94,7 +94,7 @@ async def _redeem(plane: Plane, ticket: str) -> Key:
     """Take a connect ticket out of the store: it works once."""
     try:
         async with asyncio.timeout(plane.config.engine_timeout_s):
-            key_id = await plane.redis.getdel(ticket_store_key(ticket))
+            key_id: Any = await plane.redis.getdel(ticket_store_key(ticket))
     except (OSError, TimeoutError, plane.redis_errors) as error:
         raise Refused(Reason.OVERLOADED, "Tickets cannot be checked right now.", retry_after_s=1) from error
     key = plane.snapshot.key(key_id.decode()) if key_id is not None else None

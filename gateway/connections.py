@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from gateway.authenticate import allowed
@@ -81,7 +81,7 @@ class Connections:
         """Opened since usage last took them away."""
         snapshot.on_change(self._refresh)
 
-    def __iter__(self) -> Iterable[Connection]:
+    def __iter__(self) -> Iterator[Connection]:
         return iter(list(self._open.values()))
 
     def __len__(self) -> int:

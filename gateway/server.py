@@ -10,6 +10,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import httptools
@@ -36,16 +37,24 @@ REASON_PHRASES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What the connections of this process serve, and within which bounds."""
+
+    bounds: Config
+    plane: Callable[[], Plane | None]
+    """Gives the data plane that calls go to straight, without ASGI's messages; None sends all to the application."""
+    is_elsewhere: Callable[[bytes], bool]
+    """Says whether a path is the application's and not the data plane's."""
+    refused: Callable[[Refused], None]
+    """Counts what never became a call."""
+
+
 class BoundedHttp(HttpToolsProtocol):
     """uvicorn's HTTP protocol with deadlines and bounds."""
 
-    bounds: ClassVar[Config]
-    plane: ClassVar[Callable[[], Plane | None]]
-    """Gives the data plane that calls go to straight, without ASGI's messages; None sends all to the application."""
-    is_elsewhere: ClassVar[Callable[[bytes], bool]]
-    """Says whether a path is the application's and not the data plane's."""
+    site: ClassVar[Site]
     open: ClassVar[set[BoundedHttp]] = set()
-    refused: ClassVar[Callable[[Refused], None]]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -113,14 +122,14 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
-        if len(self.url) > self.bounds.path_max_bytes:
+        if len(self.url) > self.site.bounds.path_max_bytes:
             self._refuse(Refused(Reason.PATH_TOO_LONG))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         lowered = name.lower()
         self.headers.append((lowered, value))
         self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > self.bounds.head_max_bytes or len(self.headers) > self.bounds.head_max_count:
+        if self._head_bytes > self.site.bounds.head_max_bytes or len(self.headers) > self.site.bounds.head_max_count:
             self._refuse(Refused(Reason.HEAD_TOO_LARGE))
         if lowered not in OF_FRAMING:
             return
@@ -141,10 +150,10 @@ class BoundedHttp(HttpToolsProtocol):
         self.head_began_at = None
         self._body_bytes = 0
         self.body_began_at = time.monotonic() if self._lengths else None
-        plane = self.plane()
+        plane = self.site.plane()
         if plane is not None and not (self.parser.should_upgrade() and self._should_upgrade()):
             target = httptools.parse_url(self.url)
-            if not self.is_elsewhere(target.path):
+            if not self.site.is_elsewhere(target.path):
                 self._begin(plane, target)
                 return
         self._make_scope()
@@ -177,7 +186,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def sweep(self, now: float) -> None:
         """Close the connection where its head or its body takes too long."""
-        bounds = self.bounds
+        bounds = self.site.bounds
         if self.idle_since is not None:
             if now - self.idle_since > bounds.keep_alive_s and not self.transport.is_closing():
                 self.transport.close()
@@ -205,7 +214,7 @@ class BoundedHttp(HttpToolsProtocol):
         if self._is_refused:
             return
         self._is_refused = True
-        type(self).refused(refused)
+        self.site.refused(refused)
         self.open.discard(self)
         if self.cycle is not None and not self.cycle.response_complete:
             # A request under way learns that its caller is gone; its answer may have begun, so none is put into it.
@@ -245,23 +254,14 @@ class Server(uvicorn.Server):
 
 
 async def serve(
-    application: Any,
-    listening: socket.socket,
-    config: Config,
-    *,
-    drain: Callable[[], Awaitable[None]],
-    refused: Callable[[Refused], None],
-    plane: Callable[[], Plane | None],
-    is_elsewhere: Callable[[bytes], bool],
+    application: Any, listening: socket.socket, site: Site, *, drain: Callable[[], Awaitable[None]]
 ) -> None:
     """Serve an ASGI application on a listening socket until SIGTERM, then drain.
 
-    ``refused`` counts what never became a call. Paths that are not ``is_elsewhere`` go straight to the plane.
+    Paths that are not the application's go straight to the site's data plane.
     """
-    BoundedHttp.bounds = config
-    BoundedHttp.plane = staticmethod(plane)  # type: ignore[assignment]
-    BoundedHttp.is_elsewhere = staticmethod(is_elsewhere)  # type: ignore[assignment]
-    BoundedHttp.refused = staticmethod(refused)  # type: ignore[assignment]
+    BoundedHttp.site = site
+    config = site.bounds
     server = Server(
         uvicorn.Config(
             application,

@@ -50,18 +50,11 @@ def web(listening: socket.socket, number: int) -> None:
     _collect_rarely()
     from apimgmt import env
     from apimgmt.asgi import application, is_djangos_raw
-    from gateway.server import serve
+    from gateway.server import Site, serve
 
-    serving = serve(
-        application,
-        listening,
-        env.gateway_config("web", number),
-        drain=application.stop,
-        refused=application.count,
-        plane=lambda: application.plane,
-        is_elsewhere=is_djangos_raw,
-    )
-    uvloop.run(serving)
+    bounds = env.gateway_config("web", number)
+    site = Site(bounds, lambda: application.plane, is_djangos_raw, application.count)
+    uvloop.run(serve(application, listening, site, drain=application.stop))
 
 
 def mqtt(listening: socket.socket, number: int) -> None:

@@ -23,7 +23,7 @@ CLIENT_CODES = range(3000, 5000)
 SEND_TIMEOUT_S = 10.0
 
 
-class UpstreamSocket(picows.WSListener):  # type: ignore[misc]
+class UpstreamSocket(picows.WSListener):
     """The upstream's side: its messages wait in a bounded queue, its close is kept."""
 
     def __init__(self, message_max_bytes: int) -> None:
@@ -133,7 +133,8 @@ async def _pump(
     up = asyncio.create_task(_up(plane, call, connection, upstream), name="websocket up")
     down = asyncio.create_task(_down(plane, call, connection, upstream), name="websocket down")
     try:
-        await asyncio.wait({up, down, ending}, return_when=asyncio.FIRST_COMPLETED)
+        ends: set[asyncio.Future[Any]] = {up, down, ending}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if ending.done():
             raise ending.result()
         if up.done():

@@ -63,6 +63,6 @@ def mosquitto_pub(product, key: str, topic: str, payload: str, *options: str) ->
 def mosquitto_sub(product, key: str, topic: str, *options: str) -> Program:
     # It prints in blocks when nobody looks; stdbuf makes it print lines.
     return Program(
-        tool("stdbuf"), "-oL", tool("mosquitto_sub"), "-h", "127.0.0.1", "-p", str(product.mqtt_port), "-u", "key", "-P", key,
-        "-t", topic, *options,
+        tool("stdbuf"), "-oL", tool("mosquitto_sub"), "-h", "127.0.0.1", "-p", str(product.mqtt_port),
+        "-u", "key", "-P", key, "-t", topic, *options,
     )  # fmt: skip
