@@ -148,7 +148,7 @@ class Subscribing:
         try:
             subjects = filters_of(filter_)
         except AddressError as error:
-            raise Refused(Reason.INVALID_REQUEST, f"{error}.", cause="invalid-address") from None
+            raise Broken(codec.BAD_FILTER, str(error), cause="invalid-address") from None
         if "+" not in filter_ and "#" not in filter_:
             return subjects, [channel_for(self._plane, self._call, filter_, Verb.SUBSCRIBE)[0]]
         met = [

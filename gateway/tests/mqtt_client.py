@@ -44,7 +44,9 @@ class Answer:
         return self.content[2 : 2 + length].decode(), self.content[at:]
 
 
-def subscribe(version: int, packet_id: int, *filters: tuple[str, int], user: list[tuple[str, str]] | None = None) -> bytes:
+def subscribe(
+    version: int, packet_id: int, *filters: tuple[str, int], user: list[tuple[str, str]] | None = None
+) -> bytes:
     properties = wire.properties({"user": user} if user else {}) if version == V5 else b""
     wanted = b"".join(wire.text(filter_) + bytes([options]) for filter_, options in filters)
     content = packet_id.to_bytes(2, "big") + properties + wanted
@@ -79,9 +81,7 @@ class MqttClient:
         is_clean: bool = True,
     ) -> Answer:
         password = key.encode() if key is not None else None
-        packet = Connect(
-            self.version, client_id, is_clean, keep_alive_s, username, password, will, properties or {}
-        )
+        packet = Connect(self.version, client_id, is_clean, keep_alive_s, username, password, will, properties or {})
         self.write(codec.connect(packet))
         return await self.answer(Type.CONNACK)
 
