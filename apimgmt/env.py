@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from dataclasses import fields
 from ipaddress import ip_network
 from pathlib import Path
 from typing import cast
+from urllib.parse import urlsplit
 
 from apimgmt.secret_store import load_or_make
 from gateway.config import Config, Network
 
 TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"", "0", "false", "no", "off"})
+ENGINES_FILE = "engines.json"
+"""Where the embedded engines are, while they run."""
+BOUND_MAX = 2**40
 
 
 class InvalidSetting(ValueError):
@@ -32,6 +37,15 @@ def number(name: str, default: int) -> int:
         return int(value) if value else default
     except ValueError:
         raise InvalidSetting(f"{name} is {value!r}; it must be a whole number.") from None
+
+
+def seconds(name: str, default: float) -> float:
+    """Read a number that may have a fraction."""
+    value = os.environ.get(name, "")
+    try:
+        return float(value) if value else default
+    except ValueError:
+        raise InvalidSetting(f"{name} is {value!r}; it must be a number.") from None
 
 
 def flag(name: str, *, default: bool = False) -> bool:
@@ -67,7 +81,7 @@ def engine_url(name: str) -> str:
     if url := text(name):
         return url
     try:
-        return cast("str", json.loads((data_dir() / "engines.json").read_text()).get(name, ""))
+        return cast("str", json.loads((data_dir() / ENGINES_FILE).read_text()).get(name, ""))
     except (FileNotFoundError, json.JSONDecodeError):
         return ""
 
@@ -82,6 +96,31 @@ def public_url() -> str:
     host, port = text("HOST", "127.0.0.1"), number("PORT", 8000)
     host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
     return text("PUBLIC_URL", f"http://{f'[{host}]' if ':' in host else host}:{port}").rstrip("/")
+
+
+def public_host() -> str:
+    """Give the host by which callers name us."""
+    return urlsplit(public_url()).hostname or "127.0.0.1"
+
+
+def redis_database(url: str, database: int) -> str:
+    """Give the URL of another database of the same Redis; of the same one where the URL chose one itself."""
+    parts = urlsplit(url)
+    return parts._replace(path=f"/{database}").geturl() if url and parts.path in ("", "/", "/0") else url
+
+
+def bounds() -> dict[str, float]:
+    """Read the numbers of a data-plane process: each field of its Config that is one, in capitals. Raises InvalidSetting."""
+    read: dict[str, float] = {}
+    for field in fields(Config):
+        name, default = field.name.upper(), field.default
+        if name == "PORT" or not isinstance(default, int | float):
+            continue
+        value = number(name, default) if isinstance(default, int) and not name.endswith("_S") else seconds(name, default)
+        if not 0 < value < BOUND_MAX:
+            raise InvalidSetting(f"{name} is {value}; it must be more than 0, and less than {BOUND_MAX}.")
+        read[field.name] = value
+    return read
 
 
 def gateway_config(kind: str, number_: int = 1) -> Config:
@@ -102,5 +141,5 @@ def gateway_config(kind: str, number_: int = 1) -> Config:
         port=number("PORT", 8000),
         trusted_proxies=networks("TRUSTED_PROXIES"),
         outbound_allowed_networks=networks("OUTBOUND_ALLOWED_NETWORKS"),
-        drain_s=number("DRAIN_S", 30),
+        **bounds(),  # type: ignore[arg-type] # whole where the field is
     )

@@ -21,7 +21,7 @@ def load_or_make(data_dir: Path) -> dict[str, str]:
     known = _read(path)
     if all(name in known for name in NAMES):
         return known
-    made = {name: secrets.token_urlsafe(16 if name == "admin_password" else 36) for name in NAMES} | known
+    made = {name: secrets.token_urlsafe(16 if name == "admin_password" else 48) for name in NAMES} | known
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     if known:
         write_private(path, json.dumps(made, indent=1))

@@ -17,7 +17,7 @@ SECRET_KEY = env.secret("SECRET_KEY")
 KEY_PEPPER = env.secret("KEY_PEPPER")
 DEBUG = env.flag("DEBUG")
 PUBLIC_URL = env.public_url()
-ALLOWED_HOSTS = env.names("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+ALLOWED_HOSTS = env.names("ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[::1]", env.public_host()]
 IS_HTTPS = PUBLIC_URL.startswith("https://")
 CSRF_TRUSTED_ORIGINS = env.names("CSRF_TRUSTED_ORIGINS", PUBLIC_URL)
 TRUSTED_PROXIES = env.networks("TRUSTED_PROXIES")
@@ -114,7 +114,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
-        "LOCATION": REDIS_URL.removesuffix("/0") + "/2",
+        "LOCATION": env.redis_database(REDIS_URL, 2),
         "OPTIONS": {"socket_timeout": 0.5, "socket_connect_timeout": 0.5},
     }
     if REDIS_URL
@@ -180,7 +180,7 @@ UNFOLD = look.UNFOLD
 REST_FRAMEWORK = rest.REST_FRAMEWORK
 SPECTACULAR_SETTINGS = rest.SPECTACULAR_SETTINGS
 
-CELERY_BROKER_URL = REDIS_URL.removesuffix("/0") + "/1"
+CELERY_BROKER_URL = env.redis_database(REDIS_URL, 1)
 CELERY_TASK_IGNORE_RESULT = True  # the Job row is the result
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True

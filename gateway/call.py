@@ -183,6 +183,8 @@ class Reply:
     close_code: int = 0
     closed_by: str = ""
     """``client``, ``gateway`` or ``upstream``; empty where nothing stayed open."""
+    messages_in: int = 0
+    """Events published by a call that has no connection of its own."""
     bytes_in: int = 0
     bytes_out: int = 0
 

@@ -83,6 +83,7 @@ class Usage:
         """Count a call that had no connection of its own in the ledger: a request, or a handshake that was refused."""
         tally = self._tally(_label(call, _outcome(reply), _error_class(reply, at_handshake=True)))
         tally.calls += 1
+        tally.messages_in += reply.messages_in
         tally.bytes_in += reply.bytes_in
         tally.bytes_out += reply.bytes_out
         tally.latency_sum += latency_ms

@@ -18,6 +18,8 @@ from configuration.apply import apply_text
 from consumers.models import Consumer
 from keys.models import Key
 from keys.services import issue_key
+from routes.models import Route
+from routes.services import update_route
 from operators.tokens import keep_token
 
 ADMIN = "admin"
@@ -58,13 +60,22 @@ def administrator(data_dir: Path) -> dict[str, str]:
     return {"username": ADMIN, "password": password, "token": token}
 
 
+def _move_upstream(before: str, now: str) -> None:
+    """Point the routes to the demo's upstream at its new address; whatever else was changed in them stays."""
+    for route in Route.objects.all():
+        url = str(route.handler.get("url", ""))
+        if f"//{before}/" in url:
+            update_route(route, handler=route.handler | {"url": url.replace(f"//{before}/", f"//{now}/")}, by="up")
+
+
 def demo(data_dir: Path, upstream: str) -> dict[str, str]:
-    """Load the demo on the first run, and again where its upstream has moved. Gives its keys by consumer."""
+    """Load the demo on the first run, and follow its upstream where that has moved. Gives its keys by consumer."""
     marker = data_dir / "demo-upstream"
-    if not marker.exists() or marker.read_text() != upstream:
-        text = DEMO_FILE.read_text().replace(DEMO_UPSTREAM, upstream)
-        apply_text(text, DEMO_FILE.name, by="up")
-        write_private(marker, upstream)
+    if not marker.exists():
+        apply_text(DEMO_FILE.read_text().replace(DEMO_UPSTREAM, upstream), DEMO_FILE.name, by="up")
+    elif marker.read_text() != upstream:
+        _move_upstream(marker.read_text(), upstream)
+    write_private(marker, upstream)
     path = data_dir / KEYS_FILE
     keys: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     for name in DEMO_KEYS:

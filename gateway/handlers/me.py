@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 
 async def show(plane: Plane, call: Call) -> Reply:
-    """Answer ``GET /v1/me``. What is left is this process's view of shared limits."""
+    """Answer ``GET /v1/me``. What is left is as the store has it, or as this process does where that is away."""
     who = call.who
+    await plane.limiter.look(who)
     body = orjson.dumps(
         {
             "consumer": who.consumer,
