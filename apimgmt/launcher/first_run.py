@@ -18,9 +18,9 @@ from configuration.apply import apply_text
 from consumers.models import Consumer
 from keys.models import Key
 from keys.services import issue_key
+from operators.tokens import keep_token
 from routes.models import Route
 from routes.services import update_route
-from operators.tokens import keep_token
 
 ADMIN = "admin"
 DEMO_FILE = Path(__file__).resolve().parent.parent.parent / "demo" / "apimgmt.yaml"

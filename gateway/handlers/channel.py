@@ -60,9 +60,9 @@ async def publish_events(plane: Plane, call: Call) -> Reply:
     publications, is_batch = _publications(call, body)
     if is_batch:
         ids = [str(stored.sequence) for stored in await publish_all(plane, call, publications)]
-        return await _answer(plane, call, 201, {"ids": ids}, messages_in=len(ids))
+        return await _answer(plane, call, 201, {"ids": ids}, messages_in=len(ids), bytes_in=len(body))
     stored = await publish(plane, call, publications[0])
-    return await _answer(plane, call, 201, {"id": str(stored.sequence)}, messages_in=1)
+    return await _answer(plane, call, 201, {"id": str(stored.sequence)}, messages_in=1, bytes_in=len(body))
 
 
 async def history(plane: Plane, call: Call) -> Reply:
@@ -225,10 +225,11 @@ async def _body(call: Call) -> bytes:
     return b"".join(parts)
 
 
-async def _answer(plane: Plane, call: Call, status: int, said: Mapping[str, Any], *, messages_in: int) -> Reply:
+async def _answer(
+    plane: Plane, call: Call, status: int, said: Mapping[str, Any], *, messages_in: int, bytes_in: int
+) -> Reply:
     reply = await _send(plane, call, status, orjson.dumps(said))
-    reply.messages_in = messages_in
-    reply.bytes_in = call.peer.bytes_in
+    reply.messages_in, reply.bytes_in = messages_in, bytes_in
     return reply
 
 
