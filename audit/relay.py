@@ -15,7 +15,7 @@ from asgiref.sync import sync_to_async
 from django.db import close_old_connections
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.errors import APIError, KeyWrongLastSequenceError, NotFoundError, ServiceUnavailableError
+from nats.js.errors import APIError, BadRequestError, KeyWrongLastSequenceError, NotFoundError, ServiceUnavailableError
 from nats.js.kv import KeyValue
 
 from audit import services
@@ -67,8 +67,12 @@ async def reconcile(nc: Client, js: JetStreamContext) -> int:
     """
     await ensure_infrastructure(js)
     for _ in range(RIVALS_MAX):
-        with contextlib.suppress(KeyWrongLastSequenceError):
+        try:
             return await _reconcile(nc, js)
+        except BadRequestError as error:
+            # The client names this fault where it updates, and gives the server's own where it deletes.
+            if not isinstance(error, KeyWrongLastSequenceError) and error.err_code != WRONG_LAST_SEQUENCE:
+                raise
     raise RuntimeError("The snapshot changes faster than it can be compared with the rows.")
 
 

@@ -61,7 +61,7 @@ async def test_changes_reach_the_data_plane_in_order(link):
         await feed.start()
         _, _, key = await sync_to_async(some_rows)()
         await until(lambda: truth(snapshot.principal(key.id) is not None))
-        assert snapshot.channel("trades") is not None
+        await until(lambda: truth(snapshot.channel("trades") is not None))
         await sync_to_async(revoke_key)(key, by="ann")
         await until(lambda: truth(snapshot.principal(key.id) is None))
         assert snapshot.key(key.id).revoked_at is not None
