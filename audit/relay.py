@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 LOOK_S = 0.15
 LOOK_AT_BUCKET_S = 3.0
 BATCH = 500
+WRONG_LAST_SEQUENCE = 10071
 RIVALS_MAX = 10
 
 
