@@ -19,8 +19,10 @@ SNAPSHOT_BUCKET = "snapshot"
 JOBS_BUCKET = "jobs"
 USAGE_STREAM = "USAGE"
 DEAD_STREAM = "DEAD"
+RETAINED_STREAM = "RETAINED"
 USAGE_SUBJECT = "_apimgmt.usage"
 DEAD_SUBJECT = "_apimgmt.dead"
+RETAINED_SUBJECT = "_apimgmt.retained"
 CONTROL_SUBJECT = "_apimgmt.control"
 ANSWER_TIMEOUT_S = 2.0
 NO_RESPONDERS = "503"
@@ -43,6 +45,15 @@ _STREAMS = (
         storage=StorageType.FILE,
         max_age=35 * _DAY_S,
         max_bytes=2 * 1024**3,
+        allow_direct=True,
+    ),
+    StreamConfig(
+        name=RETAINED_STREAM,
+        subjects=[f"{RETAINED_SUBJECT}.>"],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        max_msgs_per_subject=1,
+        max_bytes=256 * 1024**2,
         allow_direct=True,
     ),
 )

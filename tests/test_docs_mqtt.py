@@ -37,6 +37,5 @@ def test_codes_are_those_of_the_code():
         ("asked for, then ", TABLE[Reason.IDLE].mqtt5[Packet.DISCONNECT]),
         ("(`$share`: ", mqtt_subscribing.SHARED_NOT_SUPPORTED),
         ("subscription identifiers (", mqtt_subscribing.IDENTIFIERS_NOT_SUPPORTED),
-        ("with the flag is refused with ", mqtt_publishing.RETAIN_NOT_SUPPORTED),
     ):
         assert f"{words}0x{code:02X}" in PAGE, words

@@ -6,13 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call, ClientGone, Reply, Verb
-from gateway.handlers.mqtt_publishing import RETAIN_NOT_SUPPORTED, Publishing
+from gateway.handlers.mqtt_publishing import Publishing
 from gateway.handlers.mqtt_subscribing import Subscribing
 from gateway.outbox import SEND_TIMEOUT_S, Outbox
 from gateway.protocols.mqtt import codec
 from gateway.protocols.mqtt.answers import TAKEN_OVER, Answers, Broken
 from gateway.protocols.mqtt.packets import (
-    V5,
     Ack,
     Connect,
     Disconnect,
@@ -88,8 +87,6 @@ class MqttConnection:
     def _check_will(self) -> None:
         """Refuse at CONNECT a will that could not be published."""
         if self._will is not None:
-            if self._will.retain and self._session.version == V5:
-                raise Broken(RETAIN_NOT_SUPPORTED, "retained messages are not offered", cause="not-offered")
             channel_for(self._plane, self._call, self._will.topic, Verb.PUBLISH)
 
     async def _serve(self) -> Reply:

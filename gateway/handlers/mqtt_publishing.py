@@ -6,17 +6,18 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gateway.call import Call
+from gateway.call import Call, Verb
 from gateway.cloudevents import structured
-from gateway.protocols.mqtt.answers import Answers, Broken
+from gateway.protocols.mqtt.answers import Answers
 from gateway.protocols.mqtt.packets import V5, Properties, Publish, Will
 from gateway.protocols.mqtt.session import Session
-from gateway.publish import Admitted, Publication, admit, publish, store
+from gateway.publish import Admitted, Publication, admit, channel_for, store
 from gateway.refusals import Reason, Refused
+from gateway.retained import retain
 from gateway.validation import parse
 
 if TYPE_CHECKING:
@@ -28,9 +29,8 @@ STORING_MAX = 128
 """Publishes of one connection on their way to the log; past it the socket is not read."""
 DELAY_MAX_S = 60.0
 """MQTT 3.1.1 cannot be told that a limit was met: it is made to wait, so long at most."""
-RETAIN_NOT_SUPPORTED = 0x9A
-ORIGIN = "connection"
-"""The attribute that says which connection an event came from, where that connection must not get it back."""
+ORIGIN, RETAIN = "connection", "mqttretain"
+"""Attributes: which connection an event came from, where that must not get it back; that it was to be retained."""
 _PREFIX = "ce-"
 _BINARY_MODE = {"specversion", "traceparent"}
 
@@ -74,8 +74,6 @@ class Publishing:
         assert connection is not None, "the connection was opened"
         topic = self._session.topic_of(packet)
         connection.received(len(packet.payload))
-        if packet.retain and self._session.version == V5:
-            raise Broken(RETAIN_NOT_SUPPORTED, "retained messages are not offered", cause="not-offered")
         if packet.qos == 2 and not self._session.begins(packet.packet_id):
             # A duplicate: while the first is on its way to the log, its acknowledgement will be for both.
             if self._session.is_stored(packet.packet_id):
@@ -83,8 +81,11 @@ class Publishing:
                 self._advance()
             return
         under_way = UnderWay(packet)
+        is_clearing = packet.retain and not packet.payload
         try:
-            admitted = await self._admit(topic, packet)
+            work = (
+                await self._clear(topic) if is_clearing else self._keep(await self._admit(topic, packet), packet.retain)
+            )
         except Refused as refused:
             connection.refused(refused)
             if self._is_deadly(refused):
@@ -94,7 +95,7 @@ class Publishing:
             self._advance()
             return
         self._under_way.append(under_way)
-        under_way.task = asyncio.create_task(self._store(under_way, admitted))
+        under_way.task = asyncio.create_task(self._do(under_way, work))
         if len(self._under_way) >= STORING_MAX:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
@@ -108,14 +109,17 @@ class Publishing:
     async def publish_will(self, will: Will) -> None:
         """Publish what a client left to be published when it is gone."""
         try:
-            await publish(self._plane, self._call, _publication(will.topic, will.payload, will.properties))
+            publication = _publication(will.topic, will.payload, will.properties, _marks(will.retain))
+            await self._keep(await admit(self._plane, self._call, publication), will.retain)
         except Refused as refused:
             if self._call.connection is not None:
                 self._call.connection.refused(refused)
 
     async def _admit(self, topic: str, packet: Publish) -> Admitted:
         """Admit a publish; a client of MQTT 3.1.1 waits where a limit is met, as nothing more is read meanwhile."""
-        attributes = {ORIGIN: self._call.connection.id} if self.marks_origin and self._call.connection else {}
+        attributes = _marks(packet.retain)
+        if self.marks_origin and self._call.connection is not None:
+            attributes[ORIGIN] = self._call.connection.id
         publication = _publication(topic, packet.payload, packet.properties, attributes, keeps=self._keeps(packet))
         ends_at = time.monotonic() + DELAY_MAX_S
         is_waiting = False
@@ -136,13 +140,24 @@ class Publishing:
         """An invalid event whose publisher cannot be told is acknowledged, so it is kept in the dead letters."""
         return self._session.version != V5 and packet.qos > 0
 
-    async def _store(self, under_way: UnderWay, admitted: Admitted) -> None:
+    async def _clear(self, topic: str) -> Coroutine[Any, Any, None]:
+        """Admit an empty retained publish: no event, but the word that nothing is retained any more (3.3.1.3)."""
+        _, subject = channel_for(self._plane, self._call, topic, Verb.PUBLISH)
+        await self._plane.limiter.charge(self._call, messages_in=1)
+        return retain(self._plane, subject, None)
+
+    async def _keep(self, admitted: Admitted, is_retained: bool) -> None:
+        stored = await store(self._plane, self._call, admitted)
+        if is_retained:
+            await retain(self._plane, admitted.subject, stored.sequence)
+
+    async def _do(self, under_way: UnderWay, work: Coroutine[Any, Any, None]) -> None:
         try:
-            await store(self._plane, self._call, admitted)
+            await work
         except Refused as refused:
             under_way.refused = refused
         except Exception:
-            logger.exception("storing failed: %s", admitted.channel.address)
+            logger.exception("storing failed")
             under_way.refused = Refused(Reason.INTERNAL)
         if under_way.refused is not None and self._call.connection is not None:
             self._call.connection.refused(under_way.refused)
@@ -176,6 +191,10 @@ class Publishing:
     def _is_deadly(self, refused: Refused) -> bool:
         """MQTT 3.1.1 has no negative PUBACK: what is neither kept nor invalid ends the connection (MQTT-3.3.5-2)."""
         return refused.fatal or (self._session.version != V5 and refused.reason is not Reason.INVALID_PAYLOAD)
+
+
+def _marks(is_retained: bool) -> dict[str, str]:
+    return {RETAIN: "1"} if is_retained else {}
 
 
 def _publication(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -13,16 +14,17 @@ from gateway.authenticate import allowed, require
 from gateway.call import Call, Principal, Right, Verb
 from gateway.catch_up import Gap
 from gateway.event import EVENT_TYPE, Event
-from gateway.handlers.mqtt_publishing import ORIGIN
+from gateway.handlers.mqtt_publishing import ORIGIN, RETAIN
 from gateway.hub import Listening
 from gateway.outbox import Outbox
 from gateway.protocols.mqtt import codec
 from gateway.protocols.mqtt.answers import Answers, Broken
 from gateway.protocols.mqtt.packets import V5, Publish, Subscribe, Unsubscribe, Wanted
-from gateway.protocols.mqtt.session import QOS_GRANTED_MAX, SUBSCRIPTIONS_MAX, Session
+from gateway.protocols.mqtt.session import QOS_GRANTED_MAX, SUBSCRIPTIONS_MAX, Parts, Session
 from gateway.publish import channel_for, require_door
 from gateway.reading import position_of, resolve
 from gateway.refusals import Reason, Refused
+from gateway.retained import retained
 from gateway.snapshot import Channel
 from gateway.subjects import AddressError, filters_of, matches, meet
 
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 NO_SUBSCRIPTION_EXISTED = 0x11
 SHARED_NOT_SUPPORTED, IDENTIFIERS_NOT_SUPPORTED = 0x9E, 0xA1
+GIVE_ALWAYS, GIVE_NEVER = 0, 2
+"""Retain handling (3.8.3.1)."""
+NAP_S = 0.01
 VERDICTS_KEPT = 10_000
 RENDERED_KEPT = 16
 """Events reach all their readers at once: so few are ever wanted again."""
@@ -46,9 +51,15 @@ class Subscription:
     listenings: list[Listening] = field(default_factory=list)
     gap: Gap | None = None
     """Ids that were lost; said with the next event."""
+    giving: asyncio.Task[None] | None = None
+    """Gives the events that were retained when it began."""
+    seen: dict[str, int] = field(default_factory=dict)
+    """The newest id of each address that came meanwhile: an older one is not given after it."""
 
     def stop(self) -> None:
         """Hear nothing more."""
+        if self.giving is not None:
+            self.giving.cancel()
         for listening in self.listenings:
             listening.stop()
 
@@ -102,8 +113,8 @@ class Subscribing:
     def acknowledged(self, packet_id: int) -> None:
         """The client has an event of QoS 1: send what was held back for it."""
         self._session.acknowledged(packet_id)
-        while (parts := self._session.next_held()) is not None:
-            self._send(parts, 1)
+        while (held := self._session.next_held()) is not None:
+            self._send(*held)
 
     def stop(self) -> None:
         """Hear nothing more."""
@@ -114,12 +125,14 @@ class Subscribing:
 
     async def _subscribe(self, wanted: Wanted, position: str | None) -> int:
         """Subscribe to one filter; gives the QoS granted. Raises Refused."""
-        granted = Wanted(wanted.filter, min(wanted.qos, QOS_GRANTED_MAX), wanted.no_local, wanted.retain_handling)
+        granted = replace(wanted, qos=min(wanted.qos, QOS_GRANTED_MAX))
         subjects, channels = self._find(wanted.filter)
         present = self._subscriptions.get(wanted.filter)
         if present is not None and position is None:
             # What comes meanwhile is not missed: it goes on as it was, with other options (3.8.4).
             present.wanted = granted
+            if wanted.retain_handling == GIVE_ALWAYS:
+                self._give_retained(present, subjects)
             return granted.qos
         if present is None and len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
             raise Refused(
@@ -138,6 +151,8 @@ class Subscribing:
             raise
         if present is not None:
             present.stop()
+        if position is None and wanted.retain_handling != GIVE_NEVER:
+            self._give_retained(subscription, subjects)
         self._subscriptions[wanted.filter] = subscription
         return granted.qos
 
@@ -196,36 +211,60 @@ class Subscribing:
     # How an event is sent
 
     def _delivery(self, subscription: Subscription) -> Callable[[Event], None]:
-        version, put_event = self._session.version, self._outbox.put_event
-
         def deliver(event: Event) -> None:
-            if not self._may_read(event):
-                return
-            wanted = subscription.wanted
-            if wanted.no_local and self._is_own(event):
-                return
-            if subscription.gap is not None:
-                parts = _parts(event, version, subscription.gap)
-                subscription.gap = None
-            else:
-                parts = _rendered(event, version)
-            if len(parts[0]) + len(parts[1]) + codec.PUBLISH_HEAD_MAX_BYTES > self._answers.packet_max_bytes:
-                self._too_large_for_the_client()
-            elif wanted.qos == 0:
-                put_event(codec.publish_of(parts, 0), len(parts[1]))
-            elif self._session.can_send():
-                self._send(parts, 1)
-            else:
-                self._hold(parts)
+            if subscription.giving is not None:
+                subscription.seen[event.address] = event.id
+            is_retained = subscription.wanted.retain_as_published and RETAIN in event.extensions
+            self._deliver(subscription, event, is_retained=is_retained)
 
         return deliver
 
-    def _send(self, parts: tuple[bytes, bytes], qos: int) -> None:
-        self._outbox.put_event(codec.publish_of(parts, qos, self._session.next_id()), len(parts[1]))
+    def _give_retained(self, subscription: Subscription, subjects: tuple[str, ...]) -> None:
+        """Give what was retained, as fast as the client reads, while what is new comes too (3.3.1.3)."""
+        if subscription.giving is not None:
+            subscription.giving.cancel()
+        subscription.giving = asyncio.create_task(self._give(subscription, subjects), name="mqtt retained")
 
-    def _hold(self, parts: tuple[bytes, bytes]) -> None:
+    async def _give(self, subscription: Subscription, subjects: tuple[str, ...]) -> None:
+        try:
+            for subject in subjects:
+                async for event in retained(self._plane, subject):
+                    while not self._has_room():
+                        await asyncio.sleep(NAP_S)
+                    if event.id > subscription.seen.get(event.address, 0):
+                        self._deliver(subscription, event, is_retained=True)
+        except Refused as refused:
+            self._close(refused)
+        subscription.giving = None
+        subscription.seen.clear()
+
+    def _deliver(self, subscription: Subscription, event: Event, *, is_retained: bool) -> None:
+        if not self._may_read(event):
+            return
+        wanted, version = subscription.wanted, self._session.version
+        if wanted.no_local and self._is_own(event):
+            return
+        if subscription.gap is not None:
+            parts = _parts(event, version, subscription.gap)
+            subscription.gap = None
+        else:
+            parts = _rendered(event, version)
+        if len(parts[0]) + len(parts[1]) + codec.PUBLISH_HEAD_MAX_BYTES > self._answers.packet_max_bytes:
+            self._too_large_for_the_client()
+        elif wanted.qos == 0:
+            self._outbox.put_event(codec.publish_of(parts, 0, retain=is_retained), len(parts[1]))
+        elif self._session.can_send():
+            self._send(parts, is_retained)
+        else:
+            self._hold(parts, is_retained)
+
+    def _send(self, parts: Parts, is_retained: bool) -> None:
+        packet = codec.publish_of(parts, 1, self._session.next_id(), retain=is_retained)
+        self._outbox.put_event(packet, len(parts[1]))
+
+    def _hold(self, parts: Parts, is_retained: bool) -> None:
         session, config = self._session, self._plane.config
-        session.hold(parts)
+        session.hold(parts, retain=is_retained)
         if len(session.held) > config.send_buffer_max_events or session.held_bytes > config.send_buffer_max_bytes:
             self._close(Refused(Reason.TOO_SLOW))
 
@@ -274,7 +313,7 @@ def _may_read_some(who: Principal, template: str, subjects: tuple[str, ...]) -> 
     return False
 
 
-def _parts(event: Event, version: int, gap: Gap | None = None) -> tuple[bytes, bytes]:
+def _parts(event: Event, version: int, gap: Gap | None = None) -> Parts:
     if version != V5:
         return codec.shared_parts(version, Publish(event.address, event.data))
     user = [("id", str(event.id)), ("time", event.time), ("ce-source", event.source)]
@@ -285,7 +324,7 @@ def _parts(event: Event, version: int, gap: Gap | None = None) -> tuple[bytes, b
         "traceparent": event.traceparent,
     }
     user += [(name, value) for name, value in optional.items() if value]
-    user += [(f"ce-{name}", value) for name, value in event.extensions.items() if name != ORIGIN]
+    user += [(f"ce-{name}", value) for name, value in event.extensions.items() if name not in (ORIGIN, RETAIN)]
     if gap is not None:
         said = {"from": str(gap.from_id), "to": str(gap.to_id), "cause": gap.cause}
         user.append(("gap", orjson.dumps(said).decode()))
@@ -294,6 +333,6 @@ def _parts(event: Event, version: int, gap: Gap | None = None) -> tuple[bytes, b
 
 
 @lru_cache(maxsize=RENDERED_KEPT)
-def _rendered(event: Event, version: int) -> tuple[bytes, bytes]:
+def _rendered(event: Event, version: int) -> Parts:
     """Write an event as MQTT, once for all its readers."""
     return _parts(event, version)

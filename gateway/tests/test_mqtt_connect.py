@@ -100,7 +100,7 @@ async def test_mqtt_5_is_told_what_is_taken(plane):
         assert (told.session_present, told.session_expiry_interval) == (False, 0)
         assert not told.shared_subscription_available
         assert not told.subscription_id_available
-        assert not told.retain_available
+        assert told.retain_available
 
 
 async def test_no_session_outlives_its_connection_and_connack_says_so(plane):
@@ -253,11 +253,6 @@ async def test_whose_key_is_revoked_leaves_no_will(plane):
     await eventually(lambda: not len(plane.connections))
     found, _ = plane.snapshot.channel("gone/1")
     assert await plane.log.history(found, "gone.1", 0, 10) == []
-
-
-async def test_a_retained_will_is_refused_where_the_client_can_be_told(plane):
-    async with client(plane, V5) as mqtt:
-        assert (await mqtt.connect(plane.key.text, will=Will("gone/1", b"1", 0, True))).v5.reason_code == 0x9A
 
 
 # Deadlines

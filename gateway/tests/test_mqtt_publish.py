@@ -209,17 +209,6 @@ async def test_an_address_without_channel_is_refused_and_nothing_reaches_nats(pl
         assert await mqtt.is_served()
 
 
-async def test_a_flag_that_is_not_offered_is_told_to_who_can_be_told(plane):
-    async with client(plane, V5) as mqtt, client(plane, V311) as old:
-        await mqtt.connect(plane.key.text)
-        mqtt.publish("trades", b"1", 1, packet_id=3, retain=True)
-        assert (await mqtt.ends())[:3:2] == b"\xe0\x9a"
-        await old.connect(plane.key.text)
-        old.publish("trades", b"2", 1, packet_id=3, retain=True)
-        await old.answer(Type.PUBACK)
-    assert await data_of(plane, "trades") == [b"2"]
-
-
 async def test_a_packet_over_the_limit_ends_the_connection(plane):
     async with client(plane, V5) as mqtt:
         await mqtt.connect(plane.key.text)

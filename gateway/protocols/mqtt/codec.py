@@ -173,7 +173,7 @@ class Parser:
                 raise Fault("SUBSCRIBE has options that it may not have")
             if not filter_:
                 raise Fault("a topic filter is empty", BAD_FILTER)
-            wanted.append(Wanted(filter_, options & 0x03, bool(options & 0x04), (options >> 4) & 0x03))
+            wanted.append(Wanted(filter_, options & 0x03, bool(options & 0x04), options >> 4 & 3, bool(options & 0x08)))
         if not wanted:
             raise Fault("SUBSCRIBE without a topic filter", PROTOCOL_ERROR)
         return Subscribe(packet_id, tuple(wanted), properties)

@@ -88,6 +88,7 @@ class Wanted:
     qos: int
     no_local: bool = False
     retain_handling: int = 0
+    retain_as_published: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,9 @@ QOS_GRANTED_MAX = 1
 KEEP_ALIVE_FACTOR = 1.5
 PACKET_ID_MAX = 65_535
 
+Parts = tuple[bytes, bytes]
+"""What all readers of an event get alike (see ``codec.shared_parts``)."""
+
 
 @dataclass(slots=True)
 class Session:
@@ -31,8 +34,8 @@ class Session:
     connect: Connect
     client_id: str = ""
     subscriptions: dict[str, Wanted] = field(default_factory=dict)
-    held: deque[tuple[bytes, bytes]] = field(default_factory=deque)
-    """QoS 1 events, as the parts of their packets, that wait until the client has acknowledged earlier ones."""
+    held: deque[tuple[Parts, bool]] = field(default_factory=deque)
+    """QoS 1 events, with their retain flag, that wait until the client has acknowledged earlier ones."""
     held_bytes: int = 0
     _received: dict[int, bool] = field(default_factory=dict)
     _in_flight: set[int] = field(default_factory=set)
@@ -111,18 +114,18 @@ class Session:
         """The client has it: its packet id may be used again. One that is not in use is ignored."""
         self._in_flight.discard(packet_id)
 
-    def hold(self, parts: tuple[bytes, bytes]) -> None:
+    def hold(self, parts: Parts, *, retain: bool = False) -> None:
         """Keep a QoS 1 event back until another may go."""
-        self.held.append(parts)
+        self.held.append((parts, retain))
         self.held_bytes += len(parts[0]) + len(parts[1])
 
-    def next_held(self) -> tuple[bytes, bytes] | None:
+    def next_held(self) -> tuple[Parts, bool] | None:
         """Give the oldest event that was kept back and may go now."""
         if not self.held or not self.can_send():
             return None
-        parts = self.held.popleft()
+        parts, retain = self.held.popleft()
         self.held_bytes -= len(parts[0]) + len(parts[1])
-        return parts
+        return parts, retain
 
     def limits(self, packet_max_bytes: int) -> dict[str, object]:
         """What CONNACK tells a client of MQTT 5 about what is taken here (3.2.2.3)."""
@@ -133,7 +136,6 @@ class Session:
             "receive_maximum": RECEIVE_MAX,
             "maximum_packet_size": packet_max_bytes,
             "topic_alias_maximum": TOPIC_ALIAS_MAX,
-            "retain_available": 0,
             "shared_available": 0,
             "identifiers_available": 0,
         }
