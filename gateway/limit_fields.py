@@ -65,7 +65,11 @@ class Told:
             remaining, reset_s = counter.state(now)
             if counter.is_month and not reset_s:
                 reset_s = _month_left_s()
-            state.append(f"{head}{min(INTEGER_MAX, int(remaining + NEARLY))};t={ceil(reset_s)}")
+            left = min(INTEGER_MAX, int(remaining + NEARLY))
+            if not left:
+                # Retry-After must not be earlier than this, and it names the next that is let through.
+                reset_s = min(reset_s, counter.wait_s(1, now)) or reset_s
+            state.append(f"{head}{left};t={ceil(reset_s)}")
         state += [f"{head}{max(0, amount - open_now(key))}" for head, amount, key in self.open]
         return ", ".join(state).encode()
 
