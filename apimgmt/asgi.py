@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import Any
 
 from django.core.asgi import get_asgi_application
@@ -35,6 +36,8 @@ class Application:
 
     def __init__(self) -> None:
         self.plane: Plane | None = None
+        self.started: Callable[[], None] = lambda: None
+        """Called when the plane serves."""
         self._starting: asyncio.Lock | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -62,6 +65,7 @@ class Application:
         async with self._starting:
             if self.plane is None:
                 self.plane = await Plane.start(env.gateway_config("web", env.number("WEB_NUMBER", 1)))
+                self.started()
         return self.plane
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:

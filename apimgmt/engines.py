@@ -13,6 +13,7 @@ from pathlib import Path
 from apimgmt.secret_store import write_private
 
 REDIS_MIN, NATS_MIN = (7, 0), (2, 10)
+_SYNC = re.compile(r"always|[1-9]\d*(ms|s|m)")
 
 
 class EngineMissing(RuntimeError):
@@ -49,7 +50,9 @@ def redis(data_dir: Path, port: int, password: str) -> Engine:
 
 
 def nats(data_dir: Path, port: int, user: str, password: str, sync: str) -> Engine:
-    """Prepare NATS with JetStream on disk. ``sync`` is ``always`` or an interval such as ``1s``."""
+    """Prepare NATS with JetStream on disk. ``sync`` is ``always`` or an interval such as ``1s``. Raises ValueError."""
+    if not _SYNC.fullmatch(sync):
+        raise ValueError(f"{sync!r} is neither `always` nor an interval such as 1s or 500ms")
     folder = data_dir / "nats"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     configuration = f"""server_name: apimgmt
@@ -63,18 +66,27 @@ authorization {{ users: [ {{ user: "{user}", password: "{password}" }} ] }}
     return Engine("nats", command, port, f"nats://{user}:{password}@127.0.0.1:{port}")
 
 
+def listen(port: int = 0) -> socket.socket:
+    """Listen on loopback: on the wanted port where it is free, else on any free one."""
+    for wanted in dict.fromkeys((port, 0)):
+        listening = socket.socket()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(("127.0.0.1", wanted))
+        except OSError:
+            listening.close()
+            continue
+        listening.listen(1024)
+        listening.setblocking(False)
+        return listening
+    raise OSError("no free port on 127.0.0.1")
+
+
 def free_port(wanted: int = 0) -> int:
     """Give the wanted port where it is free on loopback, else any free one."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            found: int = probe.getsockname()[1]
-            return found
-    raise OSError("no free port on 127.0.0.1")
+    with listen(wanted) as probe:
+        found: int = probe.getsockname()[1]
+        return found
 
 
 def _redis_program() -> str:

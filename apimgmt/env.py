@@ -99,8 +99,9 @@ def public_url() -> str:
 
 
 def public_host() -> str:
-    """Give the host by which callers name us."""
-    return urlsplit(public_url()).hostname or "127.0.0.1"
+    """Give the host by which callers name us, as a Host header has it."""
+    host = urlsplit(public_url()).hostname or "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
 
 
 def redis_database(url: str, database: int) -> str:
@@ -110,15 +111,15 @@ def redis_database(url: str, database: int) -> str:
 
 
 def bounds() -> dict[str, float]:
-    """Read the numbers of a data-plane process: each field of its Config that is one, in capitals. Raises InvalidSetting."""
+    """Read the numbers of a data-plane process: every field of its Config that is one, in capitals."""
     read: dict[str, float] = {}
     for field in fields(Config):
-        name, default = field.name.upper(), field.default
-        if name == "PORT" or not isinstance(default, int | float):
+        if field.type not in ("int", "float") or field.name == "port":
             continue
-        value = number(name, default) if isinstance(default, int) and not name.endswith("_S") else seconds(name, default)
+        name, default = field.name.upper(), cast("int", field.default)
+        value = number(name, default) if field.type == "int" else seconds(name, default)
         if not 0 < value < BOUND_MAX:
-            raise InvalidSetting(f"{name} is {value}; it must be more than 0, and less than {BOUND_MAX}.")
+            raise InvalidSetting(f"{name} is {value}; it must be more than 0 and less than {BOUND_MAX}.")
         read[field.name] = value
     return read
 

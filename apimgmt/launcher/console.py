@@ -7,12 +7,13 @@ from typing import Any
 
 from rich.console import Console as Terminal
 from rich.markup import escape
-from rich.padding import Padding
-from rich.table import Table
 
 
 class Console:
-    """Prints in colour on a terminal, plainly elsewhere (``NO_COLOR`` is honoured)."""
+    """Prints in colour on a terminal, plainly elsewhere (``NO_COLOR`` is honoured).
+
+    A reader that is gone (`up | head`) is no reason to stop, and none to stop without draining.
+    """
 
     def __init__(self) -> None:
         self._out = Terminal(highlight=False, soft_wrap=True)
@@ -21,46 +22,68 @@ class Console:
     def done(self, what: str, detail: str) -> None:
         """Say that a step is done."""
         took_s = time.monotonic() - self._began_at
-        self._out.print(f"[green]✓[/] {what:10} [dim]{escape(detail)}  {took_s:.1f} s[/]")
+        self._print(f"[green]✓[/] {what:10} [dim]{escape(detail)}  {took_s:.1f} s[/]")
 
     def failed(self, why: str) -> None:
         """Say that it cannot start."""
-        self._out.print(f"[bold red]error:[/] {escape(why)}")
+        self._print(f"[bold red]error:[/] {escape(why)}")
+
+    def told(self, name: str, what: str) -> None:
+        """Say what became of a process, or what it has to say."""
+        self._print(f"[yellow]{name:10}[/] {escape(_on_one_line(what))}")
 
     def stopping(self) -> None:
         """Say that it drains."""
-        self._out.print("\n[yellow]draining[/] [dim]open connections are asked to leave[/]")
+        self._print("\n[yellow]draining[/] [dim]open connections are asked to leave; Ctrl-C again does not wait[/]")
 
     def stopped(self) -> None:
         """Say that nothing is left."""
-        self._out.print("[green]✓[/] stopped")
+        self._print("[green]✓[/] stopped")
 
     def ready(self, ready: dict[str, Any]) -> None:
         """Say where everything is."""
-        admin, keys = ready["admin"], ready["keys"]
-        self._out.print(f"\n[bold]apimgmt is ready[/] at [bold cyan]{ready['base_url']}[/]\n")
-        table = Table.grid(padding=(0, 2))
-        table.add_row("dashboards", f"[cyan]{ready['base_url']}/dashboards/[/]")
-        table.add_row("admin", f"[cyan]{admin['url']}[/]  {admin['username']} / {escape(admin['password'])}")
-        table.add_row("docs", f"[cyan]{ready['base_url']}/docs/[/]")
-        table.add_row("MQTT", f"[cyan]{ready['mqtt']}[/]")
-        self._out.print(Padding(table, (0, 0, 1, 2)))
-        if keys:
-            self._commands(ready, keys["gold"])
-        self._out.print("[dim]Ctrl-C drains and stops.[/]")
-
-    def _commands(self, ready: dict[str, Any], key: str) -> None:
-        base_url, (host, port) = ready["base_url"], ready["mqtt"].rsplit(":", 1)
-        ticket = f"T=$(curl -sX POST -H 'X-API-Key: {key}' {base_url}/v1/tickets | cut -d'\"' -f4)"
-        event = '{"symbol":"ACME","price":104.2}'
-        commands = (
-            ("REST", f"curl -H 'X-API-Key: {key}' {base_url}/quotes/ACME"),
-            ("SSE", f"curl -N -H 'X-API-Key: {key}' '{base_url}/v1/events?channel=sensors/demo-1/temperature'"),
-            ("publish", f"curl -H 'X-API-Key: {key}' --json '{event}' {base_url}/v1/channels/trades/events"),
-            ("WebSocket", f'{ticket}; .venv/bin/python -m websockets "{ready["ws_url"]}/v1/stream?ticket=$T"'),
-            ("MQTT", f"mosquitto_sub -h {host} -p {port} -u key -P {key} -t 'sensors/+/temperature'"),
-            ("job", f"curl -H 'X-API-Key: {key}' --json '{{\"type\":\"daily\"}}' {base_url}/reports"),
+        base_url, admin = ready["base_url"], ready["admin"]
+        places = (
+            ("dashboards", f"{base_url}/dashboards/", ""),
+            ("admin", admin["url"], f"  {admin['username']} / {admin['password']}"),
+            ("docs", f"{base_url}/docs/", ""),
+            ("MQTT", ready["mqtt"], ""),
         )
-        for name, command in commands:
-            self._out.print(f"  [dim]{name:10}[/] {escape(command)}")
-        self._out.print()
+        self._print(f"\n[bold]apimgmt is ready[/] at [bold cyan]{base_url}[/]\n")
+        for name, place, more in places:
+            self._print(f"  [dim]{name:10}[/] [cyan]{place}[/]{escape(more)}")
+        self._print("")
+        if "gold" in ready["keys"]:
+            for name, command in commands(ready, ready["keys"]["gold"]):
+                self._print(f"  [dim]{name:10}[/] {escape(command)}")
+            self._print("")
+        self._print("[dim]Ctrl-C drains and stops.[/]")
+
+    def _print(self, text: str) -> None:
+        try:
+            self._out.print(text)
+        except (OSError, SystemExit):  # rich ends the process where its reader is gone
+            self._out = Terminal(quiet=True)
+
+
+def commands(ready: dict[str, Any], key: str) -> list[tuple[str, str]]:
+    """Give a command to paste for each protocol."""
+    base_url, (host, port) = ready["base_url"], ready["mqtt"].rsplit(":", 1)
+    host = host.strip("[]")
+    ticket = f"T=$(curl -sX POST -H 'X-API-Key: {key}' {base_url}/v1/tickets | cut -d'\"' -f4)"
+    event = '{"symbol":"ACME","price":104.2}'
+    mqtt = f"-h {host} -p {port} -u key -P {key}"
+    return [
+        ("REST", f"curl -H 'X-API-Key: {key}' {base_url}/quotes/ACME"),
+        ("SSE", f"curl -N -H 'X-API-Key: {key}' '{base_url}/v1/events?channel=sensors/demo-1/temperature'"),
+        ("publish", f"curl -H 'X-API-Key: {key}' --json '{event}' {base_url}/v1/channels/trades/events"),
+        ("WebSocket", f'{ticket}; .venv/bin/python -m websockets "{ready["ws_url"]}/v1/stream?ticket=$T"'),
+        ("MQTT sub", f"mosquitto_sub {mqtt} -t 'sensors/+/temperature'"),
+        ("MQTT pub", f"mosquitto_pub {mqtt} -t sensors/mine/temperature -m '{{\"value\":21.5}}' -q 1"),
+        ("job", f"curl -H 'X-API-Key: {key}' --json '{{\"type\":\"daily\"}}' {base_url}/reports"),
+    ]
+
+
+def _on_one_line(text: str) -> str:
+    """Keep what could move a terminal's cursor out of it."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)[:500]

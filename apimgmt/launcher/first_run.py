@@ -28,12 +28,20 @@ DEMO_UPSTREAM = "127.0.0.1:8090"
 """The upstream's address as the demo's file has it; the one really used stands in its place."""
 DEMO_KEYS = ("gold", "free", "bench", "field-sensors")
 DEMO_SCOPES = ["call:*", "publish:*", "subscribe:*", "jobs:*"]
-KEYS_FILE = "demo-keys.json"
+KEYS_FILE, UPSTREAM_FILE = "demo-keys.json", "demo-upstream"
+
+
+class NewerTables(RuntimeError):
+    """The tables were made by a newer version than this one; the text says what to do."""
 
 
 def migrate(data_dir: Path) -> int:
-    """Bring the tables up to date. Says how many migrations were made; an SQLite file is copied first."""
+    """Bring the tables up to date. Says how many migrations were made; an SQLite file is copied first.
+
+    Raises NewerTables.
+    """
     executor = MigrationExecutor(connection)
+    _refuse_newer(executor)
     plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
     if not plan:
         return 0
@@ -43,6 +51,19 @@ def migrate(data_dir: Path) -> int:
             cursor.execute("VACUUM INTO %s", [str(copy)])
     call_command("migrate", verbosity=0, interactive=False)
     return len(plan)
+
+
+def _refuse_newer(executor: MigrationExecutor) -> None:
+    """Refuse tables that this version does not know: it would write rows that the newer one cannot read."""
+    known = executor.loader.disk_migrations
+    apps = {app for app, _ in known}
+    unknown = sorted(f"{app}.{name}" for app, name in executor.loader.applied_migrations if app in apps)
+    newer = [name for name in unknown if tuple(name.split(".", 1)) not in known]
+    if newer:
+        raise NewerTables(
+            f"The tables were made by a newer version ({', '.join(newer)}). Run that version, or go back to a copy of "
+            "the database that was made before."
+        )
 
 
 def administrator(data_dir: Path) -> dict[str, str]:
@@ -60,6 +81,23 @@ def administrator(data_dir: Path) -> dict[str, str]:
     return {"username": ADMIN, "password": password, "token": token}
 
 
+def demo_upstream_port(data_dir: Path) -> int:
+    """Give the port where the demo's upstream was, or is by default."""
+    marker = data_dir / UPSTREAM_FILE
+    return int((marker.read_text() if marker.exists() else DEMO_UPSTREAM).rpartition(":")[2])
+
+
+def demo(data_dir: Path, upstream: str) -> dict[str, str]:
+    """Load the demo on the first run, and follow its upstream where that has moved. Gives its keys by consumer."""
+    marker = data_dir / UPSTREAM_FILE
+    if not marker.exists():
+        apply_text(DEMO_FILE.read_text().replace(DEMO_UPSTREAM, upstream), DEMO_FILE.name, by="up")
+    elif marker.read_text() != upstream:
+        _move_upstream(marker.read_text(), upstream)
+    write_private(marker, upstream)
+    return _demo_keys(data_dir / KEYS_FILE)
+
+
 def _move_upstream(before: str, now: str) -> None:
     """Point the routes to the demo's upstream at its new address; whatever else was changed in them stays."""
     for route in Route.objects.all():
@@ -68,22 +106,16 @@ def _move_upstream(before: str, now: str) -> None:
             update_route(route, handler=route.handler | {"url": url.replace(f"//{before}/", f"//{now}/")}, by="up")
 
 
-def demo(data_dir: Path, upstream: str) -> dict[str, str]:
-    """Load the demo on the first run, and follow its upstream where that has moved. Gives its keys by consumer."""
-    marker = data_dir / "demo-upstream"
-    if not marker.exists():
-        apply_text(DEMO_FILE.read_text().replace(DEMO_UPSTREAM, upstream), DEMO_FILE.name, by="up")
-    elif marker.read_text() != upstream:
-        _move_upstream(marker.read_text(), upstream)
-    write_private(marker, upstream)
-    path = data_dir / KEYS_FILE
-    keys: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-    for name in DEMO_KEYS:
-        text = keys.get(name, "")
-        if text and Key.objects.filter(id=text.split("_")[1]).exists():
-            continue
-        consumer = Consumer.objects.filter(name=name).first()
-        if consumer is not None:
-            _, keys[name] = issue_key(consumer=consumer, name="demo", scopes=DEMO_SCOPES, by="up")
-            write_private(path, json.dumps(keys, indent=1))
+def _demo_keys(path: Path) -> dict[str, str]:
+    """Give each consumer of the demo a key that works: the one before, or a new one where that is over."""
+    before: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    usable = set(Key.objects.usable(timezone.now()).values_list("id", flat=True))
+    keys: dict[str, str] = {}
+    for consumer in Consumer.objects.filter(name__in=DEMO_KEYS, is_active=True):
+        text = before.get(consumer.name, "")
+        if not text or text.split("_")[1] not in usable:
+            _, text = issue_key(consumer=consumer, name="demo", scopes=DEMO_SCOPES, by="up")
+        keys[consumer.name] = text
+    if keys != before:
+        write_private(path, json.dumps(keys, indent=1))
     return keys

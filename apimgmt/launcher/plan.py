@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import fcntl
 import json
 import os
+import resource
 import socket
 import sys
 from dataclasses import dataclass, field
@@ -17,7 +17,13 @@ from urllib.parse import urlsplit
 
 from apimgmt import engines, env
 from apimgmt.engines import Engine
+from apimgmt.launcher.lock import DataDirTaken, take
 from apimgmt.secret_store import load_or_make, write_private
+
+READY_FILE = "ready.json"
+ENGINES_BEFORE_FILE = "engines.last.json"
+"""Where the embedded engines were: what remembers this address finds them there again."""
+PORT_MAX = 65_535
 
 
 class CannotStart(RuntimeError):
@@ -44,6 +50,11 @@ class Plan:
     def base_url(self) -> str:
         """Where callers find it."""
         return env.public_url()
+
+    @property
+    def local_host(self) -> str:
+        """By which address this machine reaches it."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -72,30 +83,56 @@ def reserve(arguments: list[str]) -> Plan:
     parser = argparse.ArgumentParser(prog="manage.py up", add_help=False)
     add_options(parser)
     options, _ = parser.parse_known_args(arguments)
-    data_dir = Path(options.data_dir).absolute()
-    os.environ |= {
-        "DATA_DIR": str(data_dir),
-        "HOST": options.host,
-        "PORT": str(options.port),
-        "MQTT_PORT": str(options.mqtt_port),
-    }
     plan = Plan(
-        options.host, options.port, options.mqtt_port, options.amqp_port, data_dir, options.workers, not options.no_demo
+        options.host,
+        options.port,
+        options.mqtt_port,
+        options.amqp_port,
+        Path(options.data_dir).absolute(),
+        options.workers,
+        not options.no_demo,
     )
-    if plan.workers < 1:
-        raise CannotStart("--workers must be at least 1.")
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    plan.lock = _lock(data_dir)
+    _check(plan)
+    _take_data_dir(plan)
     plan.web = _listen(plan.host, plan.port, "--port")
     plan.mqtt = _listen(plan.host, plan.mqtt_port, "--mqtt-port")
+    plan.port, plan.mqtt_port = plan.web.getsockname()[1], plan.mqtt.getsockname()[1]
+    os.environ |= {
+        "DATA_DIR": str(plan.data_dir),
+        "HOST": plan.host,
+        "PORT": str(plan.port),
+        "MQTT_PORT": str(plan.mqtt_port),
+    }
+    env.bounds()
     _place_engines(plan)
     return plan
+
+
+def _check(plan: Plan) -> None:
+    if plan.workers < 1:
+        raise CannotStart("--workers must be at least 1.")
+    for port, option in ((plan.port, "--port"), (plan.mqtt_port, "--mqtt-port"), (plan.amqp_port, "--amqp-port")):
+        if not 0 <= port <= PORT_MAX:
+            raise CannotStart(f"{option} must be from 0 (any free one) to {PORT_MAX}.")
+
+
+def _take_data_dir(plan: Plan) -> None:
+    try:
+        plan.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        plan.lock = take(plan.data_dir)
+        (plan.data_dir / READY_FILE).unlink(missing_ok=True)  # one that was killed leaves its own behind
+    except DataDirTaken as error:
+        raise CannotStart(f"{error}; choose another by --data-dir.") from None
+    except OSError as error:
+        raise CannotStart(
+            f"Cannot write to {plan.data_dir} ({error.strerror}); choose another by --data-dir."
+        ) from None
 
 
 def _place_engines(plan: Plan) -> None:
     """Prepare each engine that no URL names, on the port that it had before where that is free."""
     secrets = load_or_make(plan.data_dir)
-    before = _read(plan.data_dir / "engines.json")
+    before = _read(plan.data_dir / ENGINES_BEFORE_FILE) | _read(plan.data_dir / env.ENGINES_FILE)
     urls = {}
     if not env.text("REDIS_URL"):
         port = engines.free_port(urlsplit(before.get("REDIS_URL", "")).port or 0)
@@ -103,29 +140,21 @@ def _place_engines(plan: Plan) -> None:
         urls["REDIS_URL"] = plan.engines[-1].url
     if not env.text("NATS_URL"):
         port = engines.free_port(urlsplit(before.get("NATS_URL", "")).port or 0)
-        sync = env.text("EVENTS_SYNC", "1s")
-        plan.engines.append(engines.nats(plan.data_dir, port, secrets["nats_user"], secrets["nats_password"], sync))
+        user, password, sync = secrets["nats_user"], secrets["nats_password"], env.text("EVENTS_SYNC", "1s")
+        try:
+            plan.engines.append(engines.nats(plan.data_dir, port, user, password, sync))
+        except ValueError as error:
+            raise CannotStart(f"EVENTS_SYNC: {error}.") from None
         urls["NATS_URL"] = plan.engines[-1].url
-    write_private(plan.data_dir / "engines.json", json.dumps(urls, indent=1))
-
-
-def _lock(data_dir: Path) -> TextIO:
-    lock = (data_dir / "up.lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise CannotStart(
-            f"Another `up` runs with this data directory ({data_dir}); choose another by --data-dir."
-        ) from None
-    return lock
+    write_private(plan.data_dir / env.ENGINES_FILE, json.dumps(urls, indent=1))
 
 
 def _listen(host: str, port: int, option: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family)
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(4096)
     except OSError as error:
         listening.close()
         if error.errno == errno.EADDRINUSE:
@@ -133,7 +162,6 @@ def _listen(host: str, port: int, option: str) -> socket.socket:
         raise CannotStart(
             f"Cannot listen on {host}:{port} ({error.strerror}); choose another by --host or {option}."
         ) from None
-    listening.listen(4096)
     listening.setblocking(False)
     return listening
 
@@ -145,6 +173,14 @@ def _read(path: Path) -> dict[str, str]:
     return {}
 
 
+def allow_open_files() -> None:
+    """Let this process and its children open as many files as the system allows: a connection is one, a stream too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 reserved: list[Plan] = []
 """The plan of this process, once its ports and its data directory are taken."""
 
@@ -154,6 +190,7 @@ def asked() -> None:
     if sys.argv[1:2] != ["up"] or {"-h", "--help"} & set(sys.argv):
         return
     os.umask(0o077)
+    allow_open_files()
     try:
         reserved.append(reserve(sys.argv[2:]))
     except (CannotStart, engines.EngineMissing, env.InvalidSetting) as error:

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import socket
-import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -18,31 +18,42 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
-RESTART_S = 0.5
+RESTART_S, RESTART_MAX_S = 0.25, 1.5
+STEADY_AFTER_S = 10.0
 WORKER_THREADS = 4
+
+
+def follow(parent: int) -> None:
+    """Die when the supervisor does, even where it is killed (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def enter(name: str, log: Path, parent: int) -> None:
     """Become a supervised process: named, logging to its file, deaf to Ctrl-C, gone when the supervisor is.
 
-    Ctrl-C in a terminal reaches the whole group; only the supervisor acts on it, so that all leave in order.
+    Ctrl-C in a terminal reaches its whole group, so each leaves it: only the supervisor acts, and all leave in order.
     """
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        libc.prctl(PR_SET_NAME, name.encode()[:15])
-    if os.getppid() != parent:
-        os._exit(1)
+    os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+    follow(parent)
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode()[:15])
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.close(descriptor)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
 
 
-def web(listening: socket.socket, number: int) -> None:
+def web(listening: socket.socket, number: int, serves: Callable[[], None]) -> None:
     """Serve HTTP, SSE and WebSocket, and Django beside them."""
     import uvloop
 
@@ -52,12 +63,12 @@ def web(listening: socket.socket, number: int) -> None:
     from apimgmt.asgi import application, is_djangos_raw
     from gateway.server import Site, serve
 
-    bounds = env.gateway_config("web", number)
-    site = Site(bounds, lambda: application.plane, is_djangos_raw, application.count)
+    application.started = serves
+    site = Site(env.gateway_config("web", number), lambda: application.plane, is_djangos_raw, application.count)
     uvloop.run(serve(application, listening, site, drain=application.stop))
 
 
-def mqtt(listening: socket.socket, number: int) -> None:
+def mqtt(listening: socket.socket, number: int, serves: Callable[[], None]) -> None:
     """Serve MQTT."""
     import uvloop
 
@@ -66,7 +77,7 @@ def mqtt(listening: socket.socket, number: int) -> None:
 
     _collect_rarely()
 
-    uvloop.run(run(env.gateway_config("mqtt", number), listening))
+    uvloop.run(run(env.gateway_config("mqtt", number), listening, serves))
 
 
 def _collect_rarely() -> None:
@@ -75,41 +86,49 @@ def _collect_rarely() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-def worker() -> None:
+def worker(serves: Callable[[], None]) -> None:
     """Run jobs."""
+    from celery.signals import worker_ready
+
     from apimgmt.celery import application
 
+    worker_ready.connect(lambda **_: serves(), weak=False)
     options = f"--pool threads --concurrency {WORKER_THREADS} --without-mingle --without-gossip --loglevel WARNING"
     application.worker_main(["worker", *options.split()])
 
 
-def beat(data_dir: Path) -> None:
+def beat(data_dir: Path, serves: Callable[[], None]) -> None:
     """Tell the worker what is due."""
+    from celery.signals import beat_init
+
     from apimgmt.celery import application
 
+    beat_init.connect(lambda **_: serves(), weak=False)
     application.start(["beat", "--schedule", str(data_dir / "beat-schedule"), "--pidfile", "", "--loglevel", "WARNING"])
 
 
-def projector() -> None:
+def projector(serves: Callable[[], None]) -> None:
     """Carry changes down, and usage, dead letters and jobs up."""
-    asyncio.run(_project())
+    asyncio.run(_project(serves))
 
 
-def demo_upstream(listening: socket.socket) -> None:
+def demo_upstream(listening: socket.socket, serves: Callable[[], None]) -> None:
     """Serve the demo's quotes."""
     from demo.upstream import main
 
+    serves()  # what comes meanwhile waits in the backlog of the socket, which listens already
     main(listening)
 
 
-def demo_sensor(mqtt_port: int, key: str) -> None:
+def demo_sensor(host: str, mqtt_port: int, key: str, serves: Callable[[], None]) -> None:
     """Send simulated readings."""
     from demo.sensor import main
 
-    main("127.0.0.1", mqtt_port, key)
+    serves()
+    main(host, mqtt_port, key)
 
 
-async def _project() -> None:
+async def _project(serves: Callable[[], None]) -> None:
     from analytics import projector as usage
     from apimgmt import env
     from audit import relay
@@ -120,29 +139,23 @@ async def _project() -> None:
     client, js = await connect(env.engine_url("NATS_URL"), "projector")
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    serves()
     parts = (relay.run, usage.run, dead_letters.run, intake.run)
-    await asyncio.gather(*(_kept_running(part, client, js, stop) for part in parts))
+    await asyncio.gather(*(kept_running(part, client, js, stop) for part in parts))
     await client.close()
 
 
-async def _kept_running(
+async def kept_running(
     part: Callable[[Any, Any, asyncio.Event], Awaitable[None]], client: Any, js: Any, stop: asyncio.Event
 ) -> None:
-    """Run one part; a fault of it is logged and it begins again, without the others noticing."""
+    """Run one part; where it fails or ends it begins again, after a pause that doubles, unnoticed by the others."""
+    pause_s = RESTART_S
     while not stop.is_set():
+        began_at = time.monotonic()
         try:
             await part(client, js, stop)
         except Exception:
             logger.exception("%s failed and begins again", part.__module__)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), RESTART_S)
-
-
-def set_up_logging() -> None:
-    """Log as JSON lines in a process without Django."""
-    from apimgmt.logs import JsonFormatter
-
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=os.environ.get("LOG_LEVEL", "INFO"), handlers=[handler], force=True)
-    logging.getLogger("nats").setLevel(logging.ERROR)
+        pause_s = RESTART_S if time.monotonic() - began_at > STEADY_AFTER_S else min(pause_s * 2, RESTART_MAX_S)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), pause_s)

@@ -5,15 +5,17 @@ One thread and no event loop: what is forked from here begins clean, with everyt
 
 from __future__ import annotations
 
-import ctypes
 import logging
+import mmap
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from apimgmt.launcher import processes
@@ -26,6 +28,10 @@ STEADY_AFTER_S = 10.0
 """A process that ran for so long is started again at once; one that did not, after a pause that doubles."""
 
 
+def _one_byte() -> mmap.mmap:
+    return mmap.mmap(-1, 1)
+
+
 @dataclass(slots=True)
 class Supervised:
     """One process that must run."""
@@ -33,14 +39,32 @@ class Supervised:
     kind: str
     """Its name in ready.json."""
     name: str
-    run: Callable[[], None] | None = None
-    """What a forked child does; None for a program."""
+    run: Callable[[Callable[[], None]], None] | None = None
+    """What a forked child does; it calls its argument as soon as it serves. None for a program."""
     command: tuple[str, ...] = ()
     stop_within_s: float = 10.0
+    listening: socket.socket | None = None
+    """The socket that it serves; those of others it closes, so that each is closed when its own process stops."""
     pid: int = 0
     began_at: float = 0.0
     pause_s: float = FIRST_PAUSE_S
     start_at: float = 0.0
+    _mark: mmap.mmap = field(default_factory=_one_byte)
+    """Memory shared with the child, in which it says that it serves."""
+
+    @property
+    def is_serving(self) -> bool:
+        """Say whether the process that runs now has said that it serves."""
+        return bool(self.pid) and self._mark[0] == 1
+
+    def serves(self) -> None:
+        """Say, in the child, that it serves."""
+        self._mark[0] = 1
+
+    def starts(self) -> None:
+        """Note that it begins, and does not serve yet."""
+        self.began_at = time.monotonic()
+        self._mark[0] = 0
 
 
 @dataclass(slots=True)
@@ -48,8 +72,14 @@ class Supervisor:
     """All processes of one `up`, in the order of their start."""
 
     logs: Path
+    tell: Callable[[str, str], None]
+    """Called with a process's name and what became of it."""
     changed: Callable[[], None] = lambda: None
     """Called when a process was started again."""
+    held: tuple[int, ...] = ()
+    """Descriptors that programs keep open, beside what forked children keep anyway."""
+    hurry: Callable[[], bool] = lambda: False
+    """Whether who stops it has lost patience."""
     all: list[Supervised] = field(default_factory=list)
     is_stopping: bool = False
 
@@ -66,7 +96,7 @@ class Supervisor:
                 supervised.pause_s = FIRST_PAUSE_S
             supervised.start_at = now + supervised.pause_s
             supervised.pause_s = min(supervised.pause_s * 2, LONGEST_PAUSE_S)
-            logger.warning("%s ended (%s); it is started again", supervised.name, _said(status))
+            self.tell(supervised.name, f"ended ({_said(status)}) and is started again")
         due = [one for one in self.all if not one.pid and one.start_at <= time.monotonic()]
         for supervised in due:
             self._spawn(supervised)
@@ -77,37 +107,47 @@ class Supervisor:
         """Give the process ids of a kind."""
         return [one.pid for one in self.all if one.kind == kind and one.pid]
 
+    def not_serving(self) -> list[str]:
+        """Name the forked processes that do not serve yet."""
+        return [one.name for one in self.all if one.run is not None and not one.is_serving]
+
     def stop(self, *kinds: str) -> None:
         """End the processes of these kinds together: SIGTERM, and SIGKILL for those that do not leave in time."""
         self.is_stopping = True
         leaving = [one for one in self.all if one.kind in kinds]
         for one in leaving:
-            self._signal(one, signal.SIGTERM)
+            if one.listening is not None:
+                one.listening.close()  # the child has its own; when that is closed too, callers are refused at once
+            _signal(one, signal.SIGTERM)
         ends_at = time.monotonic() + max((one.stop_within_s for one in leaving), default=0)
-        while any(one.pid for one in leaving) and time.monotonic() < ends_at:
+        while any(one.pid for one in leaving) and time.monotonic() < ends_at and not self.hurry():
             self._ended()
             time.sleep(LOOK_S / 2)
         for one in leaving:
             if one.pid:
-                logger.warning("%s did not leave in time and is killed", one.name)
-                self._signal(one, signal.SIGKILL)
+                self.tell(one.name, "did not leave in time and is killed")
+                _signal(one, signal.SIGKILL)
         while any(one.pid for one in leaving):
             self._ended()
             time.sleep(LOOK_S / 2)
         self.all = [one for one in self.all if one not in leaving]
 
     def _spawn(self, supervised: Supervised) -> None:
-        supervised.began_at = time.monotonic()
+        supervised.starts()
         log = self.logs / f"{supervised.name}.log"
+        parent = os.getpid()
         if supervised.run is None:
-            supervised.pid = _program(supervised.command, log)
+            supervised.pid = _program(supervised.command, log, self.held, parent)
             return
+        others = [one.listening for one in self.all if one.listening not in (None, supervised.listening)]
         sys.stdout.flush()
         sys.stderr.flush()
-        parent = os.getpid()
+        # Until the child has its own handlers, ours would swallow what is meant for it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         supervised.pid = os.fork()
         if supervised.pid == 0:
-            _child(supervised, log, parent)
+            _child(supervised, log, parent, [one for one in others if one is not None])
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _ended(self) -> list[tuple[Supervised, int]]:
         """Reap what has ended."""
@@ -124,21 +164,24 @@ class Supervisor:
                 ended.append((supervised, status))
         return ended
 
-    def _signal(self, supervised: Supervised, number: int) -> None:
-        if supervised.pid:
-            try:
-                os.kill(supervised.pid, number)
-            except ProcessLookupError:
-                supervised.pid = 0
+
+def _signal(supervised: Supervised, number: int) -> None:
+    if supervised.pid:
+        try:
+            os.kill(supervised.pid, number)
+        except ProcessLookupError:
+            supervised.pid = 0
 
 
-def _child(supervised: Supervised, log: Path, parent: int) -> None:
+def _child(supervised: Supervised, log: Path, parent: int, others: list[socket.socket]) -> None:
     """Run a forked process to its end; never returns."""
     code = 1
     try:
         processes.enter(supervised.name, log, parent)
+        for listening in others:
+            listening.close()
         assert supervised.run is not None, "a program is not forked"
-        supervised.run()
+        supervised.run(supervised.serves)
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
@@ -150,7 +193,7 @@ def _child(supervised: Supervised, log: Path, parent: int) -> None:
         os._exit(code)
 
 
-def _program(command: tuple[str, ...], log: Path) -> int:
+def _program(command: tuple[str, ...], log: Path, held: tuple[int, ...], parent: int) -> int:
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         process = subprocess.Popen(  # noqa: S603 - an engine's own command, written by us
@@ -159,16 +202,13 @@ def _program(command: tuple[str, ...], log: Path) -> int:
             stdout=descriptor,
             stderr=descriptor,
             start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - this process has one thread
+            pass_fds=held,
+            preexec_fn=partial(processes.follow, parent),  # noqa: PLW1509 - this process has one thread
         )
     finally:
         os.close(descriptor)
     process.returncode = 0  # reaped by waitpid above, not by Popen
     return process.pid
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(processes.PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _said(status: int) -> str:

@@ -219,14 +219,15 @@ class MqttPeer(asyncio.Protocol):
         self.close()
 
 
-async def run(config: Config, listening: socket.socket) -> None:
-    """Serve MQTT on a listening socket until SIGTERM, then drain."""
+async def run(config: Config, listening: socket.socket, serves: Callable[[], None] = lambda: None) -> None:
+    """Serve MQTT on a listening socket until SIGTERM, then drain. Calls back when it serves."""
     from gateway.plane import Plane
 
     plane = await Plane.start(config)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     server, sweeper = await serve(plane, listening)
+    serves()
     await stop.wait()
     server.close()
     await plane.stop()
