@@ -15,6 +15,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 90
+OF_THE_TESTS = {
+    "REDIS_URL", "NATS_URL", "DATABASE_URL", "DATA_DIR", "DJANGO_SETTINGS_MODULE", "SECRET_KEY", "KEY_PEPPER",
+    "TESTS_DATA_DIR",
+}  # fmt: skip
+"""What the tests' own settings put into the environment, and a stranger's shell does not have."""
 STOP_TIMEOUT_S = 40
 
 
@@ -32,7 +37,7 @@ class Product:
         self.environment = {
             name: value
             for name, value in os.environ.items()
-            if name not in {"REDIS_URL", "NATS_URL", "DATABASE_URL", "DATA_DIR", "DJANGO_SETTINGS_MODULE"}
+            if name not in OF_THE_TESTS
         }
         self.port, self.mqtt_port = free_port(), free_port()
         self.output = data_dir.with_name(data_dir.name + ".output")

@@ -1,4 +1,4 @@
-"""One product for all conformance tests."""
+"""One running product for all tests that look at it from outside."""
 
 import pytest
 
@@ -7,6 +7,6 @@ from tests.product import Product
 
 @pytest.fixture(scope="session")
 def product(tmp_path_factory):
-    running = Product(tmp_path_factory.mktemp("conformance") / "var")
+    running = Product(tmp_path_factory.mktemp("product") / "var")
     yield running
     assert running.stop() == 0
