@@ -95,7 +95,10 @@ class DirectExchange(Exchange):
         self.response_complete = True
         self.set()
         if not self.keep_alive:
-            self._protocol.transport.close()
+            if self.more_body:
+                self._protocol.linger()
+            else:
+                self._protocol.transport.close()
         self.on_response()
 
     async def gone(self) -> None:
