@@ -47,6 +47,8 @@ class Snapshot:
         self._paths: PathTable[Route | Endpoint] = PathTable()
         self._matches: dict[tuple[Protocol, str, str], Match] = {}
         self._addresses: PathTable[Channel] = PathTable()
+        self._channels: dict[str, tuple[Channel, Mapping[str, str]]] = {}
+        """Channels of addresses that were asked for lately."""
         self._rebuild_tables({"route", "channel"})
 
     @classmethod
@@ -126,8 +128,16 @@ class Snapshot:
 
     def channel(self, address: str) -> tuple[Channel, Mapping[str, str]] | None:
         """Find the channel of a concrete address, and what its parameters are there."""
+        known = self._channels.get(address)
+        if known is not None:
+            return known
         found = self._addresses.find(address)
-        return found[0] if found else None
+        if not found:
+            return None
+        if len(self._channels) >= MATCHES_KEPT:
+            self._channels.clear()
+        self._channels[address] = found[0]
+        return found[0]
 
     def channels(self) -> Iterable[Channel]:
         """Give all channels."""
@@ -198,6 +208,7 @@ class Snapshot:
                 if endpoint.path not in overridden:
                     self._paths.add(endpoint.path, endpoint)
         if "channel" in kinds:
+            self._channels.clear()
             self._addresses = PathTable((channel.address, channel) for channel in self._documents["channel"].values())
 
 

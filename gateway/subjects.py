@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Self
 
 LIVE_PREFIX = "_apimgmt.live."
@@ -23,6 +24,7 @@ class AddressError(ValueError):
     """The text is no address, template or filter; its message may be shown to the caller."""
 
 
+@lru_cache(maxsize=4096)
 def subject_of(address: str) -> str:
     """Give the subject of a concrete address. Raises AddressError."""
     levels = _levels(address)
@@ -31,6 +33,7 @@ def subject_of(address: str) -> str:
     return ".".join(map(_token, levels))
 
 
+@lru_cache(maxsize=4096)
 def address_of(subject: str) -> str:
     """Give the address whose subject this is; the inverse of :func:`subject_of`."""
     return "/".join("" if part == "/" else part.replace("//", ".") for part in subject.split("."))
