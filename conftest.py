@@ -3,18 +3,22 @@
 import contextlib
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 START_TIMEOUT_S = 10
+FOLLOWING = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
+"""Starts a program that is killed when the tests are (Linux: PR_SET_PDEATHSIG), so that none is left behind."""
 
 
 @contextlib.contextmanager
 def running(engine):
     """Run an engine until the block is left."""
-    process = subprocess.Popen(engine.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    following = (sys.executable, "-I", "-S", "-c", FOLLOWING) if sys.platform == "linux" else ()
+    process = subprocess.Popen((*following, *engine.command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         ends_at = time.monotonic() + START_TIMEOUT_S
         while True:

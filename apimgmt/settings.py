@@ -184,6 +184,7 @@ CELERY_BROKER_URL = env.redis_database(REDIS_URL, 1)
 CELERY_TASK_IGNORE_RESULT = True  # the Job row is the result
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # without end
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "visibility_timeout": 24 * 3600,
     "socket_timeout": 5,

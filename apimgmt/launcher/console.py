@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console as Terminal
 from rich.markup import escape
 
+LINE_MAX_CHARS = 240
+
 
 class Console:
     """Prints in colour on a terminal, plainly elsewhere (``NO_COLOR`` is honoured).
@@ -30,7 +32,7 @@ class Console:
 
     def told(self, name: str, what: str) -> None:
         """Say what became of a process, or what it has to say."""
-        self._print(f"[yellow]{name:10}[/] {escape(_on_one_line(what))}")
+        self._print(f"[yellow]{name}[/]: {escape(_on_one_line(what))}")
 
     def stopping(self) -> None:
         """Say that it drains."""
@@ -85,5 +87,5 @@ def commands(ready: dict[str, Any], key: str) -> list[tuple[str, str]]:
 
 
 def _on_one_line(text: str) -> str:
-    """Keep what could move a terminal's cursor out of it."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)[:500]
+    """Keep what could move a terminal's cursor out of it, and the rest short: the log has it whole."""
+    return "".join(letter if letter.isprintable() else " " for letter in text[:LINE_MAX_CHARS])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -14,6 +15,8 @@ READ_MAX_BYTES = 256 * 1024
 FILE_MAX_BYTES = 16 * 1024 * 1024
 TOLD_MAX = 3
 """So many errors are told of one process at one look; its file has them all."""
+SAME_AGAIN_S = 60.0
+"""What a process says again and again is told once in this time."""
 SEVERE = ("error", "critical")
 
 
@@ -25,6 +28,7 @@ class LogWatch:
     tell: Callable[[str, str], None]
     """Called with a process's name and what it said."""
     _read_to: dict[Path, int] = field(default_factory=dict)
+    _told_at: dict[tuple[str, str], float] = field(default_factory=dict)
     _look_at: float = 0.0
 
     def __post_init__(self) -> None:
@@ -53,10 +57,21 @@ class LogWatch:
         end = data.rfind(b"\n") + 1 or (len(data) if len(data) >= READ_MAX_BYTES else 0)  # a line may be half written
         self._read_to[path] = begin + end
         errors = [said for line in data[:end].splitlines() if (said := _error(line)) is not None]
-        for said in errors[:TOLD_MAX]:
+        news = [said for said in dict.fromkeys(errors) if self._is_news(path.stem, said)]
+        for said in news[:TOLD_MAX]:
             self.tell(path.stem, said)
-        if len(errors) > TOLD_MAX:
-            self.tell(path.stem, f"{len(errors) - TOLD_MAX} more errors are in {path}")
+        if len(news) > TOLD_MAX:
+            self.tell(path.stem, f"{len(news) - TOLD_MAX} more errors are in {path}")
+
+    def _is_news(self, name: str, said: str) -> bool:
+        """Say whether this was not told a short while ago; numbers in it make no difference."""
+        now = time.monotonic()
+        self._told_at = {told: at for told, at in self._told_at.items() if now - at < SAME_AGAIN_S}
+        said = re.sub(r"\d+", "", said)
+        if (name, said) in self._told_at:
+            return False
+        self._told_at[name, said] = now
+        return True
 
     def _begin_anew(self, path: Path) -> None:
         """Keep one file of old lines; the process goes on writing to the same file, at its end, which is its begin."""
