@@ -45,7 +45,7 @@ class Snapshot:
         self._keys_of: dict[str, set[str]] = {}
         self._listeners: list[Callable[[frozenset[str]], None]] = []
         self._paths: PathTable[Route | Endpoint] = PathTable()
-        self._matches: dict[tuple[Protocol, str, str], Match] = {}
+        self._matches: dict[tuple[bool, str, str], Match] = {}
         self._addresses: PathTable[Channel] = PathTable()
         self._channels: dict[str, tuple[Channel, Mapping[str, str]]] = {}
         """Channels of addresses that were asked for lately."""
@@ -152,12 +152,13 @@ class Snapshot:
 
         Raises Refused ``not-found``, ``method-not-allowed`` or ``upgrade-required``.
         """
-        known = self._matches.get((protocol, method, path))
+        is_socket = protocol is Protocol.WEBSOCKET
+        known = self._matches.get((is_socket, method, path))
         if known is None:
             known = self._find_match(protocol, "GET" if method == "HEAD" else method, path)
             if len(self._matches) >= MATCHES_KEPT:
                 self._matches.clear()
-            self._matches[protocol, method, path] = known
+            self._matches[is_socket, method, path] = known
         return known
 
     def _find_match(self, protocol: Protocol, method: str, path: str) -> Match:
