@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import secrets
+import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
@@ -23,23 +24,29 @@ def load_or_make(data_dir: Path) -> dict[str, str]:
         return known
     made = {name: secrets.token_urlsafe(16 if name == "admin_password" else 48) for name in NAMES} | known
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    new = _written(path, json.dumps(made, indent=1))
     if known:
-        write_private(path, json.dumps(made, indent=1))
+        new.replace(path)
         return made
     with contextlib.suppress(FileExistsError):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(made, file, indent=1)
+        path.hardlink_to(new)
+    new.unlink()
     return _read(path)
 
 
 def write_private(path: Path, content: str) -> None:
     """Write a file whole or not at all, readable by its owner alone."""
-    new = path.with_name(path.name + ".new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    _written(path, content).replace(path)
+
+
+def _written(path: Path, content: str) -> Path:
+    """Write what a file will hold beside it, down to the disk: what is lost here cannot be made again."""
+    descriptor, new = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".new", dir=path.parent)
     with os.fdopen(descriptor, "w") as file:
         file.write(content)
-    new.replace(path)
+        file.flush()
+        os.fsync(file.fileno())
+    return Path(new)
 
 
 def _read(path: Path) -> dict[str, str]:

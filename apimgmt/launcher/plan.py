@@ -46,6 +46,12 @@ class Plan:
     mqtt: socket.socket | None = None
     lock: TextIO | None = None
 
+    def give_back(self) -> None:
+        """Let go of what was taken."""
+        for taken in (self.web, self.mqtt, self.lock):
+            if taken is not None:
+                taken.close()
+
     @property
     def base_url(self) -> str:
         """Where callers find it."""
@@ -92,6 +98,15 @@ def reserve(arguments: list[str]) -> Plan:
         options.workers,
         not options.no_demo,
     )
+    try:
+        _take(plan)
+    except BaseException:
+        plan.give_back()
+        raise
+    return plan
+
+
+def _take(plan: Plan) -> None:
     _check(plan)
     _take_data_dir(plan)
     plan.web = _listen(plan.host, plan.port, "--port")
@@ -105,7 +120,6 @@ def reserve(arguments: list[str]) -> Plan:
     }
     env.bounds()
     _place_engines(plan)
-    return plan
 
 
 def _check(plan: Plan) -> None:

@@ -1,0 +1,101 @@
+import json
+
+import pytest
+
+from apimgmt import env
+from gateway.config import Config
+
+
+@pytest.fixture(autouse=True)
+def _own_data_dir(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+
+
+@pytest.mark.parametrize("said", ["1", "true", "Yes", "ON"])
+def test_a_flag_says_yes(monkeypatch, said):
+    monkeypatch.setenv("NO_DEMO", said)
+    assert env.flag("NO_DEMO")
+
+
+@pytest.mark.parametrize("said", ["", "0", "false", "No", "off"])
+def test_a_flag_says_no(monkeypatch, said):
+    monkeypatch.setenv("NO_DEMO", said)
+    assert not env.flag("NO_DEMO", default=True)
+
+
+@pytest.mark.parametrize(
+    ("read", "said"),
+    [
+        (lambda: env.flag("ODD"), "perhaps"),
+        (lambda: env.number("ODD", 1), "1.5"),
+        (lambda: env.number("ODD", 1), "many"),
+        (lambda: env.seconds("ODD", 1), "soon"),
+        (lambda: env.networks("ODD"), "10.0.0.0/64"),
+    ],
+)
+def test_what_cannot_be_read_is_named(monkeypatch, read, said):
+    monkeypatch.setenv("ODD", said)
+    with pytest.raises(env.InvalidSetting, match="ODD"):
+        read()
+
+
+def test_lists_and_networks_forgive_spaces(monkeypatch):
+    monkeypatch.setenv("TRUSTED_PROXIES", " 10.0.0.0/8 ,, ::1 ")
+    assert [str(network) for network in env.networks("TRUSTED_PROXIES")] == ["10.0.0.0/8", "::1/128"]
+
+
+def test_an_engine_is_found_by_the_environment_before_the_data_directory(tmp_path, monkeypatch):
+    (tmp_path / "engines.json").write_text(json.dumps({"REDIS_URL": "redis://embedded"}))
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    assert env.engine_url("REDIS_URL") == "redis://embedded"
+    monkeypatch.setenv("REDIS_URL", "redis://named")
+    assert env.engine_url("REDIS_URL") == "redis://named"
+
+
+def test_without_engines_a_data_plane_process_says_what_is_missing(monkeypatch):
+    monkeypatch.delenv("NATS_URL", raising=False)
+    with pytest.raises(env.InvalidSetting, match="NATS_URL is not set"):
+        env.gateway_config("web")
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://:p%40ss@host:7001/0", "redis://:p%40ss@host:7001/2"),
+        ("redis://host", "redis://host/2"),
+        ("rediss://host/?ssl_cert_reqs=none", "rediss://host/2?ssl_cert_reqs=none"),
+        ("redis://host/7", "redis://host/7"),
+        ("", ""),
+    ],
+)
+def test_another_database_of_the_same_redis(url, expected):
+    assert env.redis_database(url, 2) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "url", "host"),
+    [
+        ({"HOST": "0.0.0.0", "PORT": "81"}, "http://127.0.0.1:81", "127.0.0.1"),
+        ({"HOST": "::1", "PORT": "81"}, "http://[::1]:81", "[::1]"),
+        ({"PUBLIC_URL": "https://api.example/"}, "https://api.example", "api.example"),
+    ],
+)
+def test_the_address_that_callers_see(monkeypatch, settings, url, host):
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert (env.public_url(), env.public_host()) == (url, host)
+
+
+def test_every_number_of_a_process_can_be_set(monkeypatch):
+    monkeypatch.setenv("HEAD_TIMEOUT_S", "2.5")
+    monkeypatch.setenv("BODY_MAX_BYTES", "1000")
+    read = env.bounds()
+    assert (read["head_timeout_s"], read["body_max_bytes"]) == (2.5, 1000)
+    assert read["drain_s"] == Config.__dataclass_fields__["drain_s"].default
+
+
+@pytest.mark.parametrize("said", ["0", "-1", "nan", "inf", "1e300"])
+def test_a_bound_is_a_sensible_number(monkeypatch, said):
+    monkeypatch.setenv("DRAIN_S", said)
+    with pytest.raises(env.InvalidSetting, match="DRAIN_S"):
+        env.bounds()

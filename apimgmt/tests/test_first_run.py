@@ -1,0 +1,154 @@
+import json
+import sqlite3
+
+import pytest
+from django.contrib.auth import authenticate
+from django.db import connection
+from django.db.migrations.recorder import MigrationRecorder
+
+from apimgmt.launcher import first_run
+from consumers.models import Consumer
+from consumers.services import update_consumer
+from keys.models import Key
+from keys.services import revoke_key
+from routes.models import Route
+from routes.services import update_route
+
+pytestmark = pytest.mark.django_db
+UPSTREAM = "127.0.0.1:9999"
+
+
+@pytest.fixture(autouse=True)
+def _kept_here(tmp_path, settings):
+    settings.DATA_DIR = tmp_path
+
+
+def test_the_demo_is_loaded_once_and_its_keys_are_kept(tmp_path):
+    keys = first_run.demo(tmp_path, UPSTREAM)
+    assert set(keys) == {"gold", "free", "bench", "field-sensors"}
+    assert first_run.demo(tmp_path, UPSTREAM) == keys
+    assert Key.objects.count() == 4
+    assert (tmp_path / "demo-keys.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_was_deleted_from_the_demo_stays_deleted(tmp_path):
+    first_run.demo(tmp_path, UPSTREAM)
+    Consumer.objects.get(name="free").delete()
+    assert "free" not in first_run.demo(tmp_path, UPSTREAM)
+    assert not Consumer.objects.filter(name="free").exists()
+
+
+def test_a_key_that_was_revoked_is_not_printed_again(tmp_path):
+    before = first_run.demo(tmp_path, UPSTREAM)
+    revoke_key(Key.objects.get(consumer__name="gold"), reason="leaked", by="olga")
+    after = first_run.demo(tmp_path, UPSTREAM)
+    assert after["gold"] != before["gold"]
+    assert after["free"] == before["free"]
+    assert json.loads((tmp_path / "demo-keys.json").read_text()) == after
+
+
+def test_a_consumer_that_was_disabled_gets_no_key(tmp_path):
+    first_run.demo(tmp_path, UPSTREAM)
+    update_consumer(Consumer.objects.get(name="gold"), is_active=False, by="olga")
+    assert "gold" not in first_run.demo(tmp_path, UPSTREAM)
+
+
+def test_routes_follow_the_upstream_and_keep_what_was_changed(tmp_path):
+    first_run.demo(tmp_path, UPSTREAM)
+    assert first_run.demo_upstream_port(tmp_path) == 9999
+    update_route(Route.objects.get(name="quotes"), methods=["GET", "POST"], by="olga")
+    first_run.demo(tmp_path, "127.0.0.1:7777")
+    quotes = Route.objects.get(name="quotes")
+    assert quotes.handler["url"] == "http://127.0.0.1:7777/quotes/{rest}"
+    assert quotes.methods == ["GET", "POST"]
+    assert first_run.demo_upstream_port(tmp_path) == 7777
+
+
+def test_the_administrator_is_the_same_ever_after(tmp_path):
+    made = first_run.administrator(tmp_path)
+    assert first_run.administrator(tmp_path) == made
+    user = authenticate(username=made["username"], password=made["password"])
+    assert user is not None
+    assert user.is_superuser
+
+
+def test_a_password_that_was_changed_stays_changed(tmp_path):
+    made = first_run.administrator(tmp_path)
+    user = authenticate(username=made["username"], password=made["password"])
+    user.set_password("another-long-passphrase")
+    user.save()
+    first_run.administrator(tmp_path)
+    assert authenticate(username="admin", password="another-long-passphrase") is not None
+
+
+def test_tables_of_a_newer_version_are_refused_with_words(tmp_path):
+    MigrationRecorder(connection).record_applied("keys", "0999_from_the_future")
+    with pytest.raises(first_run.NewerTables, match=r"keys\.0999_from_the_future"):
+        first_run.migrate(tmp_path)
+
+
+def test_tables_that_are_up_to_date_are_left_alone(tmp_path):
+    assert first_run.migrate(tmp_path) == 0
+    assert list(tmp_path.glob("*.sqlite3")) == []
+
+
+def test_tables_are_copied_before_they_are_changed(tmp_path, monkeypatch):
+    if connection.vendor != "sqlite":
+        return  # a server's tables are copied by its own means
+    ran = []
+    monkeypatch.setattr(first_run, "call_command", lambda *arguments, **options: ran.append(arguments))
+    before = tmp_path / "before.sqlite3"
+    with sqlite3.connect(before) as file:
+        file.execute("CREATE TABLE kept (said TEXT)")
+        file.execute("INSERT INTO kept VALUES ('yes')")
+    file.close()
+    monkeypatch.setattr(first_run, "connection", Elsewhere(before))
+    monkeypatch.setattr(first_run, "MigrationExecutor", Behind)
+    assert first_run.migrate(tmp_path) == 1
+    assert ran == [("migrate",)]
+    (copy,) = tmp_path.glob("apimgmt-*.sqlite3")
+    with sqlite3.connect(copy) as file:
+        assert file.execute("SELECT said FROM kept").fetchall() == [("yes",)]
+    file.close()
+
+
+class Elsewhere:
+    """A connection to another SQLite file: VACUUM runs in no transaction, and a test is one."""
+
+    vendor = "sqlite"
+
+    def __init__(self, path):
+        self._path = path
+
+    def cursor(self):
+        return Cursor(self._path)
+
+
+class Cursor:
+    def __init__(self, path):
+        self._file = sqlite3.connect(path)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._file.close()
+
+    def execute(self, text, parameters):
+        self._file.execute(text.replace("%s", "?"), parameters)
+
+
+class Behind:
+    """Migrations of which one was made and one is to be made."""
+
+    def __init__(self, connection):
+        self.loader = self
+        self.graph = self
+        self.disk_migrations = {("keys", "0001"): None, ("keys", "0002"): None}
+        self.applied_migrations = {("keys", "0001"): None}
+
+    def leaf_nodes(self):
+        return [("keys", "0002")]
+
+    def migration_plan(self, targets):
+        return targets

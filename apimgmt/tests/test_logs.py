@@ -1,0 +1,59 @@
+import json
+import logging
+
+import pytest
+
+from apimgmt.logs import JsonFormatter, redacted
+from gateway.credentials import new_key
+
+
+def line(message, *args, exc_info=None):
+    record = logging.LogRecord("gateway", logging.ERROR, __file__, 1, message, args, exc_info)
+    return JsonFormatter().format(record)
+
+
+def test_a_key_is_struck_out_and_its_public_id_stays():
+    key = new_key(b"pepper")
+    said = redacted(f"GET /v1/me X-API-Key: {key.text}")
+    assert key.text not in said
+    assert f"apim_{key.id}_[redacted]" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("Authorization: Token 4d1999e8cb8b2b6d4f952dbcf1be508a1f130268", "4d1999e8"),
+        ("authorization: bearer abcdefgh.ijkl", "abcdefgh"),
+        ("?ticket=tick_Zm9vYmFyYmF6", "Zm9vYmFyYmF6"),
+        ("secret whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "MfKQ9r8"),
+        ("redis://:pa55word@127.0.0.1:1/0", "pa55word"),
+        ("postgres://user:pa55word@db/name", "pa55word"),
+        ("jwt eyJhbGciOi.eyJzdWIiOi.c2lnbmF0dXJl end", "eyJzdWIiOi"),
+    ],
+)
+def test_secrets_of_every_kind_are_struck_out(text, secret):
+    said = redacted(text)
+    assert secret not in said
+    assert "[redacted]" in said
+
+
+def test_secrets_in_tracebacks_are_struck_out():
+    try:
+        raise ValueError("cannot reach nats://user:hunter22@127.0.0.1")
+    except ValueError as error:
+        said = line("failed", exc_info=(type(error), error, error.__traceback__))
+    assert "hunter22" not in said
+    assert "Traceback" in json.loads(said)["exception"]
+
+
+@pytest.mark.parametrize("unseen", ["\n", "\r", "\x1b[2J", "\x9b2J", "\u2028", "\u202e", "\ud800", "\x00"])
+def test_a_record_is_one_line_that_steers_no_terminal(unseen):
+    said = line("%s", f"before{unseen}after")
+    assert said.isascii() or unseen not in said
+    assert len(said.splitlines()) == 1
+    assert json.loads(said)["level"] == "error"
+    assert not any(letter in said for letter in "\x1b\x9b\u2028\u202e\x00")
+
+
+def test_a_record_is_bounded():
+    assert len(line("x" * 1_000_000)) < 20_000
