@@ -373,3 +373,26 @@ async def test_a_client_that_hangs_up_is_noticed(plane):
         mqtt.writer.transport.abort()
         await eventually(lambda: not len(plane.connections))
     assert outcomes(plane) == {("ok", "client_gone"): 1}
+
+
+async def test_who_is_still_sending_hears_why_the_connection_ends(plane):
+    async with client(plane, V5) as mqtt:
+        await mqtt.connect(plane.key.text)
+        mqtt.write(b"\x36\x05\x00\x01a\x00\x01" + b"\x30\x05\x00\x01a{}" * 50_000)
+        assert (await mqtt.ends())[:3:2] == b"\xe0\x81"
+
+
+async def test_who_does_not_hang_up_is_hung_up_on(hasty):
+    async with client(hasty, V5) as mqtt:
+        await mqtt.connect(hasty.key.text)
+        mqtt.write(b"\x00\x00")
+        assert (await mqtt.ends())[:3:2] == b"\xe0\x81"
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(ping_for_ever(mqtt), WAIT_S)
+
+
+async def ping_for_ever(mqtt):
+    while True:
+        mqtt.write(b"\xc0\x00")
+        await mqtt.writer.drain()
+        await asyncio.sleep(0.02)

@@ -90,7 +90,7 @@ class MqttPeer(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes, however long the client takes to read them."""
-        if data and self._transport is not None and not self._transport.is_closing():
+        if data and self._closed_at is None and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     async def send(self, data: bytes) -> None:
@@ -106,11 +106,17 @@ class MqttPeer(asyncio.Protocol):
         self._silence_max_s, self._fell_silent = silence_max_s, fell_silent
 
     def close(self) -> None:
-        """Hang up, after what was written is sent, or when the time for that is over."""
-        if self._closed_at is None:
-            self._closed_at = time.monotonic()
-        if self._transport is not None:
-            self._transport.close()
+        """Hang up: after what was written is sent and the client has hung up too, or when the time for that is over.
+
+        What the client still sends is read and let go: unread, it would make TCP reset the connection, and our last
+        words be lost.
+        """
+        if self._closed_at is not None or self._transport is None:
+            return
+        self._closed_at = time.monotonic()
+        if not self._transport.is_closing():
+            self._resume()
+            self._transport.write_eof()
 
     def sweep(self, now: float) -> None:
         """End what has taken too long: CONNECT, the client's silence, our last words."""
