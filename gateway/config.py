@@ -34,6 +34,8 @@ class Config:
     keep_alive_s: float = 75
     body_rate_floor_bytes_per_s: int = 500
     body_rate_grace_s: float = 5
+    send_timeout_s: float = 60
+    """How long an answer may wait for a caller that takes nothing of it."""
     head_max_bytes: int = 32 * 1024
     head_max_count: int = 100
     path_max_bytes: int = 8 * 1024

@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import httptools
 import uvicorn
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 SWEEP_S = 0.5
 LINGER_S = 2.0
-OF_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"expect"})
+"""How long what a refused caller still sends is read and dropped: closing at once would destroy its answer on the way."""
+LOOKED_AT = frozenset({b"content-length", b"transfer-encoding", b"expect", b"host"})
+OF_UPGRADES = frozenset({b"connection", b"upgrade", b"http2-settings"})
+VERSIONS = frozenset({"1.1", "1.0"})
 REASON_PHRASES = {
     400: b"Bad Request",
     408: b"Request Timeout",
@@ -145,11 +148,14 @@ class BoundedHttp(HttpToolsProtocol):
         if self.transport.is_closing() or self._lingers_until is not None:
             return
         self.flow.resume_reading()
-        if self.pipeline:
+        while self.pipeline:
             cycle, application = self.pipeline.pop()
+            if cycle.disconnected:
+                continue
             self._start_asgi_task(cycle, application)
-        elif self._parting:
-            self.part(self._parting)
+            return
+        if self._parting:
+            self._part(self._parting)
         else:
             self.idle_since = time.monotonic()
 
@@ -294,34 +300,36 @@ class BoundedHttp(HttpToolsProtocol):
         if self._is_refused:
             return
         self._is_refused = True
-        self.site.refused(refused)
         running = None if self._running is None or self._running.response_complete else self._running
-        is_reading_body = self.body_began_at is not None
-        if running is None:
-            self.part(_on_the_wire(refused))
-        elif is_reading_body and running is self.cycle:
-            # It learns that its caller is gone. Its answer may have begun: then none is put into it.
-            _disconnect(running)
-            if running.response_started:
-                self.transport.close()
-            else:
-                self.part(_on_the_wire(refused))
-        else:
-            if is_reading_body:
-                self.pipeline.remove((self.cycle, self.app))
+        reading = self.cycle if self.body_began_at is not None and not self.cycle.response_complete else None
+        if isinstance(reading, DirectExchange):
+            reading.fail(refused)
+            return
+        self.site.refused(refused)
+        if reading is not None:
+            # Django learns that its caller is gone.
+            _disconnect(reading)
+            running = None if reading is running else running
+        if running is not None:
             self._parting = _on_the_wire(refused)
+        elif reading is not None and reading.response_started:
+            self.transport.close()
+        else:
+            self._part(_on_the_wire(refused))
 
-    def part(self, last: bytes = b"") -> None:
-        """Send what is left to say, and close once the caller has stopped to send."""
+    def linger(self) -> None:
+        """Close once the caller has stopped to send, or has had time enough to read what it was told."""
         self._is_refused = True
-        if last:
-            self.transport.write(last)
         if not self.transport.can_write_eof():
             self.transport.close()
             return
         self._lingers_until = time.monotonic() + LINGER_S
         self.flow.resume_reading()
         self.transport.write_eof()
+
+    def _part(self, last: bytes) -> None:
+        self.transport.write(last)
+        self.linger()
 
 
 class Server(uvicorn.Server):
@@ -347,22 +355,19 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-async def serve(
-    application: Any, listening: socket.socket, site: Site, *, drain: Callable[[], Awaitable[None]]
-) -> None:
-    """Serve an ASGI application on a listening socket until SIGTERM, then drain.
-
-    Paths that are not the application's go straight to the site's data plane.
-    """
+def server_of(
+    application: Any, site: Site, *, drain: Callable[[], Awaitable[None]], lifespan: Literal["on", "off"] = "on"
+) -> Server:
+    """Make the server of an ASGI application; paths that are not the application's go straight to the data plane."""
     BoundedHttp.site = site
     config = site.bounds
-    server = Server(
+    return Server(
         uvicorn.Config(
             application,
             http=BoundedHttp,
             ws=BoundedSocket,
             loop="uvloop",
-            lifespan="on",
+            lifespan=lifespan,
             log_config=None,
             access_log=False,
             proxy_headers=False,
@@ -378,7 +383,13 @@ async def serve(
         ),
         drain,
     )
-    await server.serve(sockets=[listening])
+
+
+async def serve(
+    application: Any, listening: socket.socket, site: Site, *, drain: Callable[[], Awaitable[None]]
+) -> None:
+    """Serve on a listening socket until SIGTERM, then drain."""
+    await server_of(application, site, drain=drain).serve(sockets=[listening])
 
 
 async def _sweep() -> None:

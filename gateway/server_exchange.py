@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call, ClientGone, Headers
 from gateway.protocols.exchange import Exchange
 from gateway.protocols.http import serve_call
+from gateway.refusals import Refused
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -29,13 +31,23 @@ class DirectExchange(Exchange):
     """One request on one of our connections."""
 
     __slots__ = (
-        "_is_chunked", "_is_head", "_lines", "_protocol", "_waiter", "body", "disconnected", "keep_alive", "more_body",
-        "on_response", "response_complete", "waiting_for_100_continue",
+        "_failure", "_is_chunked", "_is_head", "_lines", "_protocol", "_waiter", "body", "disconnected", "keep_alive", "more_body",
+        "on_gone", "on_response", "response_complete", "takes_chunks", "waiting_for_100_continue",
     )  # fmt: skip
 
-    def __init__(self, plane: Plane, call: Call, protocol: BoundedHttp, *, keep_alive: bool, expects_100: bool) -> None:
+    def __init__(
+        self,
+        plane: Plane,
+        call: Call,
+        protocol: BoundedHttp,
+        *,
+        keep_alive: bool,
+        takes_chunks: bool,
+        expects_100: bool,
+    ) -> None:
         super().__init__(plane, call)
         self._protocol = protocol
+        self._failure: Refused | None = None
         self._lines: list[bytes] = []
         self._is_chunked = False
         self._is_head = call.method == "HEAD"
@@ -44,6 +56,9 @@ class DirectExchange(Exchange):
         self.more_body = True
         self.disconnected = False
         self.keep_alive = keep_alive
+        self.takes_chunks = takes_chunks
+        """HTTP/1.0 does not: there the end of the connection is the end of the answer."""
+        self.on_gone: Callable[[], None] | None = None
         self.waiting_for_100_continue = expects_100
         self.response_complete = False
         self.on_response: Any = protocol.on_response_complete
@@ -62,6 +77,20 @@ class DirectExchange(Exchange):
         """Something has happened: a part of the body, its end, or the caller's hanging up."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+        if self.disconnected and self.on_gone is not None:
+            self.on_gone()
+
+    def fail(self, refused: Refused) -> None:
+        """Say that no more of the body will come, and why: who reads it is refused, which is answered and counted."""
+        self._failure = refused
+        self.keep_alive = False
+        self.set()
+
+    def watch(self, gone: Callable[[], None] | None) -> None:
+        """Call ``gone`` once the caller has hung up; None stops that."""
+        self.on_gone = gone
+        if gone is not None and self.disconnected:
+            gone()
 
     async def run_asgi(self, application: Any) -> None:
         """Serve the call, as uvicorn's cycle would run an application."""
@@ -111,11 +140,13 @@ class DirectExchange(Exchange):
         if self.waiting_for_100_continue and not protocol.transport.is_closing():
             self.waiting_for_100_continue = False
             protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        while not self.body and self.more_body and not self.disconnected:
+        while not self.body and self.more_body and not self.disconnected and self._failure is None:
             protocol.flow.resume_reading()
             await self._wait()
         if self.disconnected:
             raise ClientGone
+        if self._failure is not None:
+            raise self._failure
         part, self.body = bytes(self.body), bytearray()
         self.is_read = not self.more_body
         return part
@@ -133,9 +164,12 @@ class DirectExchange(Exchange):
             count += 1
             lines += (name, b": ", value, b"\r\n")
         if not has_length and status not in WITHOUT_BODY:
-            self._is_chunked = True
-            count += 1
-            lines.append(b"transfer-encoding: chunked\r\n")
+            if self.takes_chunks:
+                self._is_chunked = True
+                count += 1
+                lines.append(b"transfer-encoding: chunked\r\n")
+            else:
+                self.keep_alive = False
         if not self.keep_alive:
             count += 1
             lines.append(b"connection: close\r\n")

@@ -7,6 +7,7 @@ no answer ever reaches another caller.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import time
 from collections import deque
@@ -16,7 +17,8 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from gateway.call import Headers
+from gateway.call import ClientGone, Headers
+from gateway.outbound import is_forbidden
 from gateway.refusals import Reason, Refused
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ HEAD_MAX_BYTES = 64 * 1024
 
 
 class Broken(Exception):
-    """The connection to the upstream failed; says whether anything of the answer had arrived."""
+    """The connection to the upstream failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,10 @@ class UpstreamConnection(asyncio.Protocol):
         self.origin = origin
         self.deadline: float | None = None
         self.pooled_at = 0.0
+        self.is_reused = False
+        self.is_sent = True
+        """Nothing of the request is left to send."""
+        self.has_begun_to_answer = False
         self.has_answered = False
         self.status = 0
         self.headers: Headers = []
@@ -91,33 +97,35 @@ class UpstreamConnection(asyncio.Protocol):
 
     @property
     def can_be_kept(self) -> bool:
-        """Its answer was read whole, and the upstream keeps the line."""
-        return self._keeps_alive and self.is_read_whole and self.is_usable
+        """The request was sent whole, its answer was read whole, and the upstream keeps the line."""
+        return self._keeps_alive and self.is_sent and self.is_read_whole and self.is_usable
 
-    def begin(self, head: bytes, *, is_head_request: bool) -> None:
-        """Send the head of a request, perhaps with all of its body."""
+    def begin(self, head: bytes, *, is_head_request: bool, is_whole: bool = True) -> None:
+        """Send the head of a request, perhaps with all of its body (``is_whole``)."""
         assert self._transport is not None, "not connected"
         self._parser = httptools.HttpResponseParser(self)
-        self.has_answered = self.is_whole = self._keeps_alive = False
+        self.has_answered = self.is_whole = self._keeps_alive = self.has_begun_to_answer = False
+        self.is_sent = is_whole
         self.status, self.headers, self._head_bytes = 0, [], 0
         self._is_head_request = is_head_request
         self._transport.write(head)
 
     async def write(self, data: bytes) -> None:
-        """Send a part of the body; waits while the upstream does not read. Raises Broken."""
-        if self._failure is not None or self._transport is None:
-            raise Broken from self._failure
+        """Send a part of the body; waits while the upstream does not read. Raises as ``head`` does."""
+        self._check()
+        assert self._transport is not None, "not connected"
         self._transport.write(data)
         if self._can_write is not None:
             await self._can_write
+            self._check()
 
     async def head(self) -> None:
-        """Wait until status and headers are there. Raises Broken and Refused ``upstream-timeout``."""
+        """Wait until status and headers are there. Raises Broken, Refused ``upstream-timeout`` and ClientGone."""
         while not self.has_answered:
             await self._wait()
 
     async def read(self) -> bytes:
-        """Give what has arrived of the body, ``b""`` at its end. Raises Broken and Refused ``upstream-timeout``."""
+        """Give what has arrived of the body, ``b""`` at its end. Raises as ``head`` does."""
         while not self._chunks and not self.is_whole:
             await self._wait()
         if not self._chunks:
@@ -135,6 +143,11 @@ class UpstreamConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def abandon(self) -> None:
+        """The caller has hung up: the upstream need not go on."""
+        self._fail(ClientGone())
+        self.close()
+
     def expire(self) -> None:
         """The deadline has passed."""
         self._fail(Refused(Reason.UPSTREAM_TIMEOUT))
@@ -150,6 +163,7 @@ class UpstreamConnection(asyncio.Protocol):
             # An answer to nothing: whoever sent it cannot be trusted with the next request.
             self.close()
             return
+        self.has_begun_to_answer = True
         if not self.has_answered:
             self._head_bytes += len(data)
         try:
@@ -180,6 +194,10 @@ class UpstreamConnection(asyncio.Protocol):
 
     # httptools
 
+    def on_message_begin(self) -> None:
+        if self.is_whole:
+            raise ValueError("a second answer to one request")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name.lower(), value))
 
@@ -196,6 +214,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._keeps_alive = bool(self._parser.should_keep_alive())
 
     def on_body(self, body: bytes) -> None:
+        if self._is_head_request:
+            raise ValueError("the answer to a HEAD has a body")
         self._chunks.append(body)
         self._waiting_bytes += len(body)
         if self._waiting_bytes > READ_AHEAD_BYTES and not self._is_paused and self._transport is not None:
@@ -211,13 +231,16 @@ class UpstreamConnection(asyncio.Protocol):
         return any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
 
     async def _wait(self) -> None:
-        if self._failure is not None:
-            raise self._failure if isinstance(self._failure, Refused) else Broken(str(self._failure))
+        self._check()
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter
         finally:
             self._waiter = None
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure if isinstance(self._failure, Refused | ClientGone) else Broken(str(self._failure))
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -233,12 +256,13 @@ class UpstreamClient:
     """Connections to upstreams, kept for the next request of this process."""
 
     def __init__(self, config: Config) -> None:
+        self._allowed_networks = config.outbound_allowed_networks
         self._connect_timeout_s = config.upstream_connect_timeout_s
         self.first_byte_timeout_s = config.upstream_first_byte_timeout_s
         self.idle_timeout_s = config.upstream_idle_timeout_s
         self._pools: dict[Origin, deque[UpstreamConnection]] = {}
         self._in_use: set[UpstreamConnection] = set()
-        self._tls = ssl.create_default_context()
+        self.tls = ssl.create_default_context()
         self._sweeper: asyncio.Task[None] | None = None
 
     async def lend(self, origin: Origin, *, is_new: bool = False) -> UpstreamConnection:
@@ -276,6 +300,7 @@ class UpstreamClient:
             # The last one used is the least likely to have been closed meanwhile.
             connection = pool.pop()
             if connection.is_usable:
+                connection.is_reused = True
                 return connection
         return None
 
@@ -290,20 +315,39 @@ class UpstreamClient:
     async def _connect(self, origin: Origin) -> UpstreamConnection:
         if self._sweeper is None:
             self._sweeper = asyncio.create_task(self._sweep(), name="upstream deadlines")
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                _, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(origin),
-                    origin.host,
-                    origin.port,
-                    ssl=self._tls if origin.is_tls else None,
-                )
+                return await self._connect_to_any(origin)
         except TimeoutError:
             raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-connect-timeout") from None
-        except OSError:
+        except (OSError, UnicodeError):
             raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-unreachable") from None
-        return connection
+
+    async def _connect_to_any(self, origin: Origin) -> UpstreamConnection:
+        """Connect to the first address of the host that answers. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        failure = OSError("no address that may be connected to")
+        for ip in await self.addresses(origin):
+            try:
+                _, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(origin),
+                    ip,
+                    origin.port,
+                    ssl=self.tls if origin.is_tls else None,
+                    server_hostname=origin.host if origin.is_tls else None,
+                )
+            except OSError as error:
+                failure = error
+            else:
+                return connection
+        raise failure
+
+    async def addresses(self, origin: Origin) -> list[str]:
+        """Resolve a host, without the addresses that no upstream may have (see gateway.outbound). Raises OSError."""
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+        ips = dict.fromkeys(str(address[0]) for *_, address in found)
+        return [ip for ip in ips if not is_forbidden(ip, self._allowed_networks)]
 
     async def _sweep(self) -> None:
         while True:

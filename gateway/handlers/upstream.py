@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from gateway.call import Call, Headers, Principal, Reply
 from gateway.paths import encoded
+from gateway.protocols.exchange import has_body
 from gateway.refusals import ErrorClass, Reason, Refused
 from gateway.upstream_client import Broken, Origin, UpstreamConnection
 
@@ -28,6 +29,7 @@ ONLY_KEPT_OR_CLOSED = frozenset({frozenset({b"keep-alive"}), frozenset({b"close"
 PRIVATE = (b"cache-control", b"private")
 OURS = frozenset({b"host", b"authorization", b"x-api-key", b"content-length", b"forwarded"})
 IDENTITY_PREFIXES = (b"x-consumer-", b"x-forwarded-", b"x-apimgmt-", b"x-real-ip")
+LAST_CHUNK = b"0\r\n\r\n"
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?:\.\.\.)?\}")
 
@@ -39,22 +41,20 @@ async def forward(plane: Plane, call: Call) -> Reply:
     origin = aimed.origin
     head = _head(call, aimed.at(call), aimed.host)
     reply = Reply(closed_by="upstream")
-    try:
-        return await _ask(plane, call, origin, head, reply)
-    except Broken:
-        if call.peer.has_started or not _may_be_repeated(call):
-            raise _lost() from None
-    # A pooled connection that the upstream had just closed: nothing was answered, so it is asked anew, once.
-    try:
-        return await _ask(plane, call, origin, head, reply, is_new=True)
-    except Broken:
-        raise _lost() from None
-
-
-async def _ask(plane: Plane, call: Call, origin: Origin, head: bytes, reply: Reply, *, is_new: bool = False) -> Reply:
-    connection = await plane.upstreams.lend(origin, is_new=is_new)
+    connection = await plane.upstreams.lend(origin)
     try:
         return await _exchange(plane, call, connection, head, reply)
+    except Broken:
+        if not (connection.is_reused and _may_be_repeated(call, connection)):
+            raise _lost() from None
+    finally:
+        plane.upstreams.take_back(connection)
+    # The upstream had just closed a pooled connection: nothing was answered, so it is asked anew, once.
+    connection = await plane.upstreams.lend(origin, is_new=True)
+    try:
+        return await _exchange(plane, call, connection, head, reply)
+    except Broken:
+        raise _lost() from None
     finally:
         plane.upstreams.take_back(connection)
 
@@ -66,13 +66,18 @@ async def _exchange(plane: Plane, call: Call, connection: UpstreamConnection, he
         connection.begin(head, is_head_request=call.method == "HEAD")
     else:
         await _send_body(plane, call, connection, head)
-    await connection.head()
-    reply.status, reply.bytes_in = connection.status, peer.bytes_in
-    await peer.start(connection.status, _answer_headers(plane, call, connection.headers))
-    if not connection.has_more:
-        # The head of a stream is not held back until its first event.
-        await peer.send(b"")
-    await _pass_back(plane, call, connection, reply)
+    if peer.is_read:
+        peer.watch(connection.abandon)
+    try:
+        await connection.head()
+        reply.status, reply.bytes_in = connection.status, peer.bytes_in
+        await peer.start(connection.status, _answer_headers(plane, call, connection.headers))
+        if not connection.has_more:
+            # The head of a stream is not held back until its first event.
+            await peer.send(b"")
+        await _pass_back(plane, call, connection, reply)
+    finally:
+        peer.watch(None)
     if connection.status >= 500:
         reply.error_class = ErrorClass.UPSTREAM_LOST.value
     return reply
@@ -90,24 +95,40 @@ async def _pass_back(plane: Plane, call: Call, connection: UpstreamConnection, r
             if not limiter.charge_now(call, bytes_out=len(part)):
                 await limiter.charge(call, bytes_out=len(part))
         is_last = connection.is_read_whole
+        # While the caller does not read, that is not the upstream's fault.
+        connection.deadline = None
         await peer.send(part, more=not is_last)
         if is_last:
             return
 
 
 async def _send_body(plane: Plane, call: Call, connection: UpstreamConnection, head: bytes) -> None:
-    """Send head and body as they come; a body whose length is not known goes in chunks (RFC 9112 7.1)."""
+    """Send head and body as they come; a body whose length is not known goes in chunks (RFC 9112 7.1).
+
+    An upstream may answer, and hang up, before it has read all: then the rest is not sent.
+    """
     peer = call.peer
-    part = await peer.read()
     is_chunked = call.header(b"content-length") is None
-    connection.begin(head + (_chunk(part) if is_chunked else part), is_head_request=call.method == "HEAD")
-    while part and not connection.has_answered:
-        part = await peer.read()
-        plane.upstreams.expect(connection, plane.upstreams.first_byte_timeout_s)
-        if part:
-            await connection.write(_chunk(part) if is_chunked else part)
-        elif is_chunked:
-            await connection.write(b"0\r\n\r\n")
+    connection.deadline = None
+    part = await peer.read()
+    needs_end = is_chunked and part != b""
+    first = head + _chunk(part) if is_chunked else head + part
+    connection.begin(first, is_head_request=call.method == "HEAD", is_whole=False)
+    try:
+        while not peer.is_read and not connection.has_answered:
+            connection.deadline = None
+            part = await peer.read()
+            plane.upstreams.expect(connection, plane.upstreams.first_byte_timeout_s)
+            if part:
+                await connection.write(_chunk(part) if is_chunked else part)
+        if peer.is_read:
+            if needs_end:
+                await connection.write(LAST_CHUNK)
+            connection.is_sent = True
+    except Broken:
+        if not connection.has_answered:
+            raise
+    plane.upstreams.expect(connection, plane.upstreams.first_byte_timeout_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,12 +228,17 @@ def _tokens(value: bytes) -> frozenset[bytes]:
     return frozenset(token.strip().lower() for token in value.split(b","))
 
 
-def _may_be_repeated(call: Call) -> bool:
-    return call.method in IDEMPOTENT and call.peer.is_read and call.peer.bytes_in == 0
+def _may_be_repeated(call: Call, connection: UpstreamConnection) -> bool:
+    return (
+        not connection.has_begun_to_answer
+        and call.method in IDEMPOTENT
+        and call.peer.bytes_in == 0
+        and not has_body(call.headers)
+    )
 
 
 def _chunk(part: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(part), part) if part else b"0\r\n\r\n"
+    return b"%x\r\n%b\r\n" % (len(part), part) if part else LAST_CHUNK
 
 
 def _lost() -> Refused:

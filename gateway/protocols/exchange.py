@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway import policies
@@ -62,6 +64,10 @@ class Exchange:
         """Return when the caller has hung up."""
         raise NotImplementedError
 
+    def watch(self, gone: Callable[[], None] | None) -> None:
+        """Call ``gone`` once the caller has hung up; None stops that. Only where the body is read."""
+        raise NotImplementedError
+
     async def _part(self) -> bytes:
         """Wait for a part of the body; sets ``is_read`` at its end. Raises ClientGone."""
         raise NotImplementedError
@@ -73,12 +79,13 @@ class Exchange:
 class AsgiExchange(Exchange):
     """Over an ASGI http scope, under any server."""
 
-    __slots__ = ("_receive", "_send")
+    __slots__ = ("_receive", "_send", "_watcher")
 
     def __init__(self, plane: Plane, call: Call, receive: Receive, send: Send) -> None:
         super().__init__(plane, call)
         self._receive = receive
         self._send = send
+        self._watcher: asyncio.Task[None] | None = None
 
     async def send(self, body: bytes, *, more: bool = True) -> None:
         """Send a part of the body. Raises ClientGone."""
@@ -91,6 +98,18 @@ class AsgiExchange(Exchange):
         """Return when the caller has hung up."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+    def watch(self, gone: Callable[[], None] | None) -> None:
+        """Call ``gone`` once the caller has hung up; None stops that."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
+        if gone is not None:
+            self._watcher = asyncio.create_task(self._watch(gone), name="caller")
+
+    async def _watch(self, gone: Callable[[], None]) -> None:
+        await self.gone()
+        gone()
 
     async def _part(self) -> bytes:
         message = await self._receive()

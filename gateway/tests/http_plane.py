@@ -1,0 +1,333 @@
+"""A data plane behind our HTTP server, upstreams that do as they are told, and callers that speak in bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis.asyncio as redis
+
+from gateway.asgi import serve
+from gateway.authenticate import FailedKeys
+from gateway.config import Config
+from gateway.connections import Connections
+from gateway.credentials import new_key
+from gateway.handlers import me, upstream, websocket
+from gateway.limit import Limiter
+from gateway.refusals import Refused
+from gateway.server import BoundedHttp, Site, server_of
+from gateway.snapshot import Snapshot
+from gateway.upstream_client import UpstreamClient
+from gateway.usage import Usage
+
+PEPPER = b"pepper of the tests"
+WAIT_S = 20.0
+NOWHERE = 1
+"""A port on which nobody listens."""
+
+
+class HttpPlane:
+    """Has what requests and proxied sockets use of :class:`gateway.plane.Plane`."""
+
+    handlers: Mapping[str, Any] = {"upstream": upstream.forward, "websocket": websocket.proxy, "me": me.show}
+    redis_errors = redis.RedisError
+
+    def __init__(
+        self, config: Config, routes: Iterable[Mapping[str, Any]], limits: list[dict[str, Any]], scopes: list[str]
+    ) -> None:
+        self.config = config
+        self.key, self.other_key = new_key(PEPPER), new_key(PEPPER)
+        keys = [
+            {"id": key.id, "consumer": name, "digest": key.digest, "scopes": scopes}
+            for name, key in (("acme", self.key), ("bolt", self.other_key))
+        ]
+        self.snapshot = Snapshot.from_documents(
+            {
+                "tier": [{"name": "free", "limits": limits}],
+                "consumer": [{"name": name, "tier": "free"} for name in ("acme", "bolt")],
+                "key": keys,
+                "route": routes,
+            }
+        )
+        self.redis = redis.Redis.from_url(config.redis_url)
+        self.failed_keys = FailedKeys(config.failed_keys_per_minute)
+        self.limiter = Limiter(self.redis, owner=config.process)
+        self.connections = Connections(self.snapshot)
+        self.usage = Usage(config, self.connections, None)  # type: ignore[arg-type]  # it is never flushed here
+        self.upstreams = UpstreamClient(config)
+        self.draining = False
+        self.never_calls: list[Refused] = []
+        """What was refused before it became a call."""
+        self.port = 0
+
+    @property
+    def outcomes(self) -> list[tuple[str, str]]:
+        """Outcome and error class of each call that ended, as usage has counted them."""
+        return [(label[5], label[6]) for label, tally in self.usage._tallies.items() for _ in range(tally.calls)]
+
+    async def stop(self) -> None:
+        self.draining = True
+        await self.connections.drain(1)
+
+    async def release(self) -> None:
+        await self.limiter.stop()
+        await self.upstreams.close()
+        await self.redis.aclose()
+
+
+def route(name: str, path: str, url: str, **more: Any) -> dict[str, Any]:
+    document = {"methods": [], "protocol": "http", "policies": [], "reserved_override": False, **more}
+    handler = {"type": "upstream", "url": url, **more.pop("handler", {})}
+    return {**document, "name": name, "path": path, "handler": handler}
+
+
+@asynccontextmanager
+async def running(
+    folder: Path,
+    routes: Iterable[Mapping[str, Any]],
+    *,
+    is_direct: bool = True,
+    limits: list[dict[str, Any]] | None = None,
+    scopes: list[str] | None = None,
+    redis_url: str = f"redis://127.0.0.1:{NOWHERE}",
+    **settings: Any,
+) -> AsyncIterator[HttpPlane]:
+    """Serve these routes on a free port; ``is_direct=False`` sends every call through ASGI's messages."""
+    config = Config(
+        process="test",
+        kind="web",
+        data_dir=folder,
+        nats_url="nats://127.0.0.1:1",
+        redis_url=redis_url,
+        key_pepper=PEPPER,
+        secret_key=b"secret",
+        public_url="http://gateway.test",
+        **settings,
+    )
+    plane = HttpPlane(config, routes, limits or [], scopes if scopes is not None else ["call:*"])
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await serve(plane, scope, receive, send)  # type: ignore[arg-type]
+
+    site = Site(config, lambda: plane if is_direct else None, lambda path: False, plane.never_calls.append)  # type: ignore[arg-type, return-value]
+    server = server_of(application, site, drain=plane.stop, lifespan="off")
+    server.capture_signals = nullcontext  # type: ignore[assignment, method-assign]
+    listening = socket.create_server(("127.0.0.1", 0))
+    plane.port = listening.getsockname()[1]
+    plane.server = server  # type: ignore[attr-defined]
+    running_ = asyncio.create_task(server.serve(sockets=[listening]))
+    while not server.started:
+        await asyncio.sleep(0.005)
+    try:
+        yield plane
+    finally:
+        server.should_exit = server.force_exit = True
+        await running_
+        for protocol in list(BoundedHttp.open):
+            protocol.transport.abort()
+        await plane.release()
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request as an upstream got it."""
+
+    method: str
+    target: str
+    headers: list[tuple[str, str]]
+    body: bytes = b""
+
+    def header(self, name: str) -> list[str]:
+        return [value for key, value in self.headers if key == name]
+
+
+@dataclass(slots=True)
+class Upstream:
+    """An upstream: hands each request to ``answer``, which writes what it likes. It counts its connections."""
+
+    answer: Callable[[Asked, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bool | None]]
+    """Gives True where the connection must not be used any more."""
+    reads_bodies: bool = True
+    port: int = 0
+    asked: list[Asked] = field(default_factory=list)
+    connections: int = 0
+    open: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.open += 1
+        try:
+            while True:
+                asked = await read_head(reader)
+                if self.reads_bodies:
+                    asked.body = await read_body(reader, asked)
+                self.asked.append(asked)
+                if await self.answer(asked, reader, writer):
+                    return
+                await writer.drain()
+        except (OSError, EOFError):
+            pass
+        finally:
+            self.open -= 1
+            writer.close()
+
+
+@asynccontextmanager
+async def upstream_that(
+    answer: Callable[[Asked, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bool | None]], **more: Any
+) -> AsyncIterator[Upstream]:
+    upstream = Upstream(answer, **more)
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        await upstream.serve(reader, writer)
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0, limit=1 << 20)
+    upstream.port = server.sockets[0].getsockname()[1]
+    try:
+        yield upstream
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def say(text: str | bytes) -> Callable[[Asked, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    """Answer these bytes to everything."""
+
+    async def answer(asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(text if isinstance(text, bytes) else text.encode("latin-1"))
+
+    return answer
+
+
+async def echo(asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer with the request's target and its body."""
+    body = asked.target.encode() + b" " + asked.body
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+
+
+async def read_head(reader: asyncio.StreamReader) -> Asked:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    first, *lines = head.split("\r\n")[:-2]
+    method, target, _ = first.split(" ", 2)
+    headers = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+    return Asked(method, target, headers)
+
+
+async def read_body(reader: asyncio.StreamReader, asked: Asked) -> bytes:
+    if asked.header("transfer-encoding"):
+        return await read_chunks(reader)
+    return await reader.readexactly(int((asked.header("content-length") or ["0"])[0]))
+
+
+async def read_chunks(reader: asyncio.StreamReader) -> bytes:
+    body = b""
+    while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+        body += await reader.readexactly(size)
+        assert await reader.readexactly(2) == b"\r\n"
+    assert await reader.readexactly(2) == b"\r\n"
+    return body
+
+
+@dataclass(slots=True)
+class Answer:
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes = b""
+
+    def header(self, name: str) -> str | None:
+        values = [value for key, value in self.headers if key == name]
+        assert len(values) < 2, f"{name} is said {len(values)} times"
+        return values[0] if values else None
+
+
+class Caller:
+    """A client's connection."""
+
+    def __init__(self, plane: HttpPlane, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._plane = plane
+        self.reader = reader
+        self.writer = writer
+
+    def head(self, method: str, path: str, *lines: str, key: Any = "") -> bytes:
+        key = self._plane.key if key == "" else key
+        all_ = [f"{method} {path} HTTP/1.1", "host: gateway.test", *lines]
+        if key is not None:
+            all_.append(f"x-api-key: {key.text}")
+        return "\r\n".join([*all_, "", ""]).encode("latin-1")
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def answer(self, *, is_head: bool = False) -> Answer:
+        async with asyncio.timeout(WAIT_S):
+            answer = await self.answer_head()
+            if is_head or answer.status in (204, 304):
+                return answer
+            length = answer.header("content-length")
+            if answer.header("transfer-encoding") == "chunked":
+                answer.body = await read_chunks(self.reader)
+            elif length is not None:
+                answer.body = await self.reader.readexactly(int(length))
+            else:
+                answer.body = await self.reader.read()
+            return answer
+
+    async def answer_head(self) -> Answer:
+        async with asyncio.timeout(WAIT_S):
+            head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        first, *lines = head.split("\r\n")[:-2]
+        headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+        return Answer(int(first.split(" ")[1]), headers)
+
+    async def ask(self, method: str, path: str, *lines: str, body: bytes = b"", key: Any = "") -> Answer:
+        more = (f"content-length: {len(body)}",) if body else ()
+        self.send(self.head(method, path, *lines, *more, key=key) + body)
+        return await self.answer(is_head=method == "HEAD")
+
+    async def is_closed(self) -> bool:
+        """Wait until the gateway has closed; what it still sends is an error."""
+        async with asyncio.timeout(WAIT_S):
+            try:
+                return await self.reader.read() == b""
+            except ConnectionResetError:
+                return True
+
+    def abort(self) -> None:
+        self.writer.transport.abort()
+
+
+@asynccontextmanager
+async def caller_of(plane: HttpPlane) -> AsyncIterator[Caller]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", plane.port, limit=1 << 24)
+    try:
+        yield Caller(plane, reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+async def ask(plane: HttpPlane, method: str, path: str, *lines: str, body: bytes = b"", key: Any = "") -> Answer:
+    """Ask once, on a connection of its own."""
+    async with caller_of(plane) as caller:
+        return await caller.ask(method, path, *lines, body=body, key=key)
+
+
+async def eventually(condition: Callable[[], Any]) -> None:
+    """Wait until it is so."""
+    async with asyncio.timeout(WAIT_S):
+        while not condition():
+            await asyncio.sleep(0.01)

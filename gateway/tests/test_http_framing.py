@@ -1,0 +1,286 @@
+"""What the server makes of heads, bodies and connections that are not as they should be."""
+
+import asyncio
+import json
+
+import pytest
+
+from gateway.tests.http_plane import caller_of, echo, eventually, route, running, say, upstream_that
+
+HOST = "host: gateway.test\r\n"
+GET = f"GET /echo HTTP/1.1\r\n{HOST}"
+POST = f"POST /echo HTTP/1.1\r\n{HOST}"
+CHUNKED = POST + "transfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.fixture
+async def behind():
+    async with upstream_that(echo) as upstream:
+        yield upstream
+
+
+@pytest.fixture
+async def plane(behind, tmp_path):
+    async with running(tmp_path, [route("echo", "/echo", behind.url + "/echo")]) as plane:
+        yield plane
+
+
+@pytest.fixture
+async def strict(behind, tmp_path):
+    """Serve with deadlines that are over at once."""
+    settings = {"head_timeout_s": 0.05, "body_rate_grace_s": 0.05, "keep_alive_s": 0.05, "send_timeout_s": 0.05}
+    async with running(tmp_path, [route("echo", "/echo", behind.url + "/echo")], **settings) as plane:
+        yield plane
+
+
+MALFORMED = {
+    "both lengths": POST + "content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "both lengths, the other way": POST + "transfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n0\r\n\r\n",
+    "length twice": POST + "content-length: 3\r\ncontent-length: 3\r\n\r\nabc",
+    "two lengths in one": POST + "content-length: 3, 3\r\n\r\nabc",
+    "signed length": POST + "content-length: +3\r\n\r\nabc",
+    "negative length": POST + "content-length: -3\r\n\r\nabc",
+    "hexadecimal length": POST + "content-length: 0x3\r\n\r\nabc",
+    "length without end": POST + f"content-length: {'9' * 40}\r\n\r\nabc",
+    "encoding twice": POST + "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "encoding hidden": POST + "transfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "encoding not last": POST + "transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "other encoding first": POST + "transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "encoding in HTTP/1.0": f"POST /echo HTTP/1.0\r\n{HOST}transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "bare LF everywhere": "GET /echo HTTP/1.1\nhost: gateway.test\n\n",
+    "bare LF in a header": GET + "x-a: 1\nx-b: 2\r\n\r\n",
+    "bare LF at the end": GET + "\n",
+    "bare LF after the request line": f"GET /echo HTTP/1.1\n{HOST}\r\n",
+    "bare CR": GET + "x-a: 1\rx-b: 2\r\n\r\n",
+    "NUL": GET + "x-a: 1\x002\r\n\r\n",
+    "space before the colon": GET + "x-a : 1\r\n\r\n",
+    "header without a name": GET + ": 1\r\n\r\n",
+    "folded header": GET + "x-a: 1\r\n x-b: 2\r\n\r\n",
+    "folded encoding": POST + "transfer-encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+    "header before all": f"GET /echo HTTP/1.1\r\n {HOST}\r\n",
+    "chunk size with a sign": CHUNKED + "-3\r\nabc\r\n0\r\n\r\n",
+    "chunk size with 0x": CHUNKED + "0x3\r\nabc\r\n0\r\n\r\n",
+    "chunk size without end": CHUNKED + "f" * 20 + "\r\nabc\r\n0\r\n\r\n",
+    "chunk size with a space": CHUNKED + "3 \r\nabc\r\n0\r\n\r\n",
+    "chunk longer than said": CHUNKED + "3\r\nabcd\r\n0\r\n\r\n",
+    "chunk with bare LF": CHUNKED + "3\nabc\n0\n\n",
+    "extension with bare LF": CHUNKED + "3;a\nb\r\nabc\r\n0\r\n\r\n",
+    "no host": "GET /echo HTTP/1.1\r\n\r\n",
+    "two hosts": GET + HOST + "\r\n",
+    "HTTP/0.9": "GET /echo\r\n\r\n",
+    "HTTP/2": f"GET /echo HTTP/2.0\r\n{HOST}\r\n",
+    "HTTP/2 with prior knowledge": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "CONNECT": f"CONNECT evil.test:443 HTTP/1.1\r\n{HOST}\r\n",
+    "unknown method": f"FROBNICATE /echo HTTP/1.1\r\n{HOST}\r\n",
+    "lower-case method": f"get /echo HTTP/1.1\r\n{HOST}\r\n",
+    "TLS": "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+}
+
+
+@pytest.mark.parametrize("request_", MALFORMED.values(), ids=MALFORMED)
+async def test_a_malformed_request_gets_400_and_the_connection_closed(plane, behind, request_):
+    async with caller_of(plane) as caller:
+        keyed = request_.replace(HOST, f"{HOST}x-api-key: {plane.key.text}\r\n", 1)
+        # A second request hides behind the first, as a smuggler would send it.
+        caller.send(keyed.encode("latin-1") + caller.head("GET", "/echo?smuggled"))
+        answer = await caller.answer()
+        assert (answer.status, json.loads(answer.body)["reason"]) == (400, "invalid-request")
+        assert answer.header("content-type") == "application/problem+json"
+        assert answer.header("connection") == "close"
+        assert await caller.is_closed()
+    assert not any("smuggled" in asked.target for asked in behind.asked)
+    assert len(plane.never_calls) + len(plane.outcomes) == 1
+
+
+@pytest.mark.parametrize("size", [1, 7])
+async def test_a_request_may_come_in_small_pieces(plane, size):
+    async with caller_of(plane) as caller:
+        request = caller.head("POST", "/echo", "transfer-encoding: chunked") + b"3;x=y\r\na\nb\r\n2\r\n\r\n\r\n0\r\n\r\n"
+        for at in range(0, len(request), size):
+            caller.send(request[at : at + size])
+            await asyncio.sleep(0)
+        assert (await caller.answer()).body == b"/echo a\nb\r\n"
+
+
+async def test_a_body_may_hold_what_a_head_may_not(plane):
+    async with caller_of(plane) as caller:
+        assert (await caller.ask("POST", "/echo", body=b"a\nb : c\r\n\r\n")).body == b"/echo a\nb : c\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["x: " + "a" * 40_000], 431),
+        ([f"x-{number}: a" for number in range(120)], 431),
+        (["x: " + "a" * 30_000], 200),
+        ([f"x-{number}: a" for number in range(90)], 200),
+    ],
+)
+async def test_a_head_has_bounds(plane, lines, status):
+    async with caller_of(plane) as caller:
+        assert (await caller.ask("GET", "/echo", *lines)).status == status
+
+
+@pytest.mark.parametrize(("length", "status"), [(9_000, 414), (8_000, 200)])
+async def test_a_path_has_a_bound(plane, length, status):
+    async with caller_of(plane) as caller:
+        assert (await caller.ask("GET", "/echo?q=" + "a" * length)).status == status
+
+
+@pytest.mark.parametrize("begun", [GET + "x: ", POST + "transfer-encoding: chunked\r\n\r\n0\r\nx: ", CHUNKED + "3;"])
+async def test_what_never_ends_is_refused_before_it_is_held(plane, begun):
+    """A header, a trailer and a chunk's extension that go on and on."""
+    async with caller_of(plane) as caller:
+        key = f"x-api-key: {plane.key.text}\r\n"
+        caller.send(begun.replace(HOST, HOST + key).encode())
+        for _ in range(50):
+            caller.send(b"a" * 10_000)
+            await asyncio.sleep(0)
+        assert (await caller.answer()).status == 431
+        assert await caller.is_closed()
+
+
+async def test_a_trailer_is_no_header(plane, behind):
+    async with caller_of(plane) as caller:
+        caller.send(
+            caller.head("POST", "/echo", "transfer-encoding: chunked")
+            + b"3\r\nabc\r\n0\r\nx-consumer-name: boss\r\nx-api-key: other\r\nx-late: 1\r\n\r\n"
+        )
+        assert (await caller.answer()).body == b"/echo abc"
+    (asked,) = behind.asked
+    assert asked.header("x-consumer-name") == ["acme"]
+    assert not asked.header("x-late")
+
+
+async def test_the_address_is_in_the_path_alone(plane, behind):
+    """Absolute form and Host choose no upstream."""
+    async with caller_of(plane) as caller:
+        assert (await caller.ask("GET", "http://evil.test:1/echo?a=1#b")).body == b"/echo?a=1 "
+        caller.send(caller.head("GET", "/echo").replace(b"gateway.test", b"evil.test:1"))
+        assert (await caller.answer()).body == b"/echo "
+    assert {asked.header("host")[0] for asked in behind.asked} == {behind.url.removeprefix("http://")}
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_an_upgrade_to_http_2_is_ignored(plane, behind, method):
+    lines = ("connection: Upgrade, HTTP2-Settings", "upgrade: h2c", "http2-settings: AAMAAABk")
+    async with caller_of(plane) as caller:
+        body = b"abc" if method == "POST" else b""
+        assert (await caller.ask(method, "/echo", *lines, body=body)).body == b"/echo " + body
+        assert (await caller.ask("GET", "/echo?next")).body == b"/echo?next "
+    assert not behind.asked[0].header("upgrade")
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_an_answer_without_length_is_read_by_old_clients_too(tmp_path, version):
+    chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    async with (
+        upstream_that(say(chunked)) as behind,
+        running(tmp_path, [route("r", "/r", behind.url)]) as plane,
+        caller_of(plane) as caller,
+    ):
+        caller.send(caller.head("GET", "/r").replace(b"HTTP/1.1", f"HTTP/{version}".encode()))
+        answer = await caller.answer()
+        assert answer.body == b"abc"
+        assert (answer.header("transfer-encoding") is None) is (version == "1.0")
+
+
+@pytest.mark.parametrize(
+    "sent", ["", "GET", GET, GET + "x: 1\r\n", POST + "content-length: 10\r\n\r\nab", CHUNKED + "5\r\nab", CHUNKED]
+)
+async def test_half_a_request_gets_408(strict, sent):
+    async with caller_of(strict) as caller:
+        caller.send(sent.replace(HOST, f"{HOST}x-api-key: {strict.key.text}\r\n").encode())
+        answer = await caller.answer()
+        assert (answer.status, json.loads(answer.body)["reason"]) == (408, "idle")
+        assert await caller.is_closed()
+
+
+async def test_one_byte_at_a_time_does_not_move_the_deadline(strict):
+    async with caller_of(strict) as caller:
+        caller.send(GET.encode())
+        answer = asyncio.create_task(caller.answer())
+        while not answer.done():
+            caller.send(b"a")
+            await asyncio.sleep(0.02)
+        assert (await answer).status == 408
+
+
+async def test_a_connection_that_asks_nothing_more_is_closed(strict):
+    async with caller_of(strict) as caller:
+        assert (await caller.ask("GET", "/echo")).status == 200
+        assert await caller.is_closed()
+
+
+async def test_who_takes_nothing_of_its_answer_is_hung_up_on(tmp_path):
+    size = 1 << 26
+
+    async def large(asked, reader, writer):
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+        writer.write(bytes(size))
+        await writer.drain()
+
+    async with (
+        upstream_that(large) as behind,
+        running(tmp_path, [route("r", "/r", behind.url)], send_timeout_s=0.05) as plane,
+        caller_of(plane) as caller,
+    ):
+        caller.writer.transport.pause_reading()
+        caller.send(caller.head("GET", "/r"))
+        await eventually(lambda: plane.outcomes)
+        assert plane.outcomes == [("abandoned", "client_gone")]
+        await eventually(lambda: not behind.open)
+
+
+async def test_pipelined_requests_are_answered_in_order_and_each_once(plane):
+    async with caller_of(plane) as caller:
+        caller.send(b"".join(caller.head("GET", f"/echo?{number}") for number in range(20)))
+        for number in range(20):
+            assert (await caller.answer()).body == f"/echo?{number} ".encode()
+
+
+async def test_a_malformed_request_waits_for_those_before_it(tmp_path):
+    may_answer = asyncio.Event()
+
+    async def slow(asked, reader, writer):
+        await may_answer.wait()
+        await echo(asked, reader, writer)
+
+    async with (
+        upstream_that(slow) as behind,
+        running(tmp_path, [route("r", "/r", behind.url)]) as plane,
+        caller_of(plane) as caller,
+    ):
+        caller.send(caller.head("GET", "/r") + b"GET /r HTTP/1.1\r\nx y\r\n\r\n" + caller.head("GET", "/r"))
+        await eventually(lambda: behind.asked)
+        may_answer.set()
+        assert [(await caller.answer()).status for _ in range(2)] == [200, 400]
+        assert await caller.is_closed()
+        assert len(behind.asked) == 1
+
+
+async def test_an_upload_that_is_refused_reads_why(tmp_path):
+    async with (
+        upstream_that(echo) as behind,
+        running(tmp_path, [route("r", "/r", behind.url)], body_max_bytes=100_000) as plane,
+        caller_of(plane) as caller,
+    ):
+        caller.send(caller.head("POST", "/r", "content-length: 50000000"))
+        for _ in range(50):
+            caller.send(bytes(1_000_000))
+            await asyncio.sleep(0)
+        answer = await caller.answer()
+        assert (answer.status, json.loads(answer.body)["reason"]) == (413, "too-large")
+        assert await caller.is_closed()
+
+
+async def test_expect_100_continue_is_answered_when_the_body_is_wanted(plane):
+    async with caller_of(plane) as caller:
+        caller.send(caller.head("POST", "/echo", "content-length: 3", "expect: 100-continue"))
+        assert (await caller.answer_head()).status == 100
+        caller.send(b"abc")
+        assert (await caller.answer()).body == b"/echo abc"
+        # Who is refused is not asked for its body.
+        caller.send(caller.head("POST", "/echo", "content-length: 3", "expect: 100-continue", key=None))
+        assert (await caller.answer()).status == 401
+        assert await caller.is_closed()
