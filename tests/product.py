@@ -29,16 +29,18 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def strangers_environment() -> dict[str, str]:
+    """Give the environment without what the tests have put there."""
+    return {name: value for name, value in os.environ.items() if name not in OF_THE_TESTS}
+
+
 class Product:
     """One running product, and the few things that tests ask of it."""
 
-    def __init__(self, data_dir: Path, *options: str) -> None:
+    def __init__(self, data_dir: Path, *options: str, **settings: str) -> None:
         self.data_dir = data_dir
-        self.environment = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in OF_THE_TESTS
-        }
+        (data_dir / "ready.json").unlink(missing_ok=True)  # of a run that was killed
+        self.environment = strangers_environment() | settings
         self.port, self.mqtt_port = free_port(), free_port()
         self.output = data_dir.with_name(data_dir.name + ".output")
         command = [

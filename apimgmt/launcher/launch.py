@@ -27,7 +27,7 @@ from apimgmt.launcher.supervisor import LOOK_S, Supervised, Supervisor
 from apimgmt.secret_store import write_private
 
 READY_WITHIN_S = 40.0
-ENGINES_WITHIN_S = 10.0
+ENGINES_WITHIN_S = 5.0
 PROBE_TIMEOUT_S = 2.0
 BEYOND_DRAIN_S = 10.0
 """What a process may take to leave, once its connections have had their time."""
