@@ -27,8 +27,14 @@ NOT_PASSED_BACK = HOP_BY_HOP | {b"date"}
 """Our own server dates each answer."""
 ONLY_KEPT_OR_CLOSED = frozenset({frozenset({b"keep-alive"}), frozenset({b"close"})})
 PRIVATE = (b"cache-control", b"private")
-OURS = frozenset({b"host", b"authorization", b"x-api-key", b"content-length", b"forwarded"})
-IDENTITY_PREFIXES = (b"x-consumer-", b"x-forwarded-", b"x-apimgmt-", b"x-real-ip")
+BY_KEY = (b"vary", b"Authorization, X-API-Key")
+OURS = frozenset(
+    {
+        b"host", b"authorization", b"x-api-key", b"content-length", b"forwarded", b"x-real-ip", b"x-client-ip",
+        b"x-cluster-client-ip", b"true-client-ip", b"cf-connecting-ip",
+    }
+)  # fmt: skip
+IDENTITY_PREFIXES = (b"x-consumer-", b"x-forwarded-", b"x-apimgmt-")
 LAST_CHUNK = b"0\r\n\r\n"
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?:\.\.\.)?\}")
@@ -39,7 +45,7 @@ async def forward(plane: Plane, call: Call) -> Reply:
     assert call.route is not None, "upstreams are reached by routes"
     aimed = aim(call)
     origin = aimed.origin
-    head = _head(call, aimed.at(call), aimed.host)
+    head = _head(call, aimed.at(call), aimed.host, plane.scheme)
     reply = Reply(closed_by="upstream")
     connection = await plane.upstreams.lend(origin)
     try:
@@ -147,6 +153,10 @@ class Aim:
         if not call.query and not self.query:
             return path
         own = call.query.decode("latin-1")
+        if "ticket=" in own and call.credential is not None and call.credential.kind == "ticket":
+            own = "&".join(part for part in own.split("&") if not part.startswith("ticket="))
+            if not own and not self.query:
+                return path
         return f"{path}?{self.query}&{own}" if self.query and own else f"{path}?{self.query}{own}"
 
 
@@ -165,7 +175,7 @@ def _aim(url: str, rewrite: str) -> Aim:
     return Aim(Origin.of(url), parts.netloc.rpartition("@")[2], pieces, parts.query)
 
 
-def _head(call: Call, target: str, host: str) -> bytes:
+def _head(call: Call, target: str, host: str, scheme: str) -> bytes:
     lines = [f"{call.method} {target} HTTP/1.1\r\nhost: {host}\r\n".encode("latin-1")]
     named = _named_in_connection(call.headers)
     for name, value in call.headers:
@@ -177,9 +187,18 @@ def _head(call: Call, target: str, host: str) -> bytes:
         lines.append(
             f"content-length: {length}\r\n".encode() if length is not None else b"transfer-encoding: chunked\r\n"
         )
+    for header in call.added_headers:
+        lines.append(b"%b: %b\r\n" % header)  # noqa: PERF401 - seldom more than one
     lines.append(_identity(call.who))
-    lines.append(f"x-forwarded-for: {call.ip}\r\n\r\n".encode())
+    lines.append(_forwarded(call.ip, call.header(b"host") or "", scheme))
     return b"".join(lines)
+
+
+@lru_cache(maxsize=4096)
+def _forwarded(ip: str, host: str, scheme: str) -> bytes:
+    """Tell the upstream what it cannot see itself, and end the head."""
+    said = f"x-forwarded-for: {ip}\r\nx-forwarded-proto: {scheme}\r\n"
+    return (said + (f"x-forwarded-host: {host}\r\n" if host else "") + "\r\n").encode("latin-1")
 
 
 @lru_cache(maxsize=4096)
@@ -209,9 +228,8 @@ def _answer_headers(plane: Plane, call: Call, headers: Headers) -> Headers:
             named = _tokens(header[1])
     if named and named not in ONLY_KEPT_OR_CLOSED:
         kept = [header for header in kept if header[0] not in named]
-    if not is_cached_by_rule:
-        # What was answered to one key is not for a shared cache to give to another.
-        kept.append(PRIVATE)
+    # What was answered to one key is not for a shared cache to give to another.
+    kept.append(BY_KEY if is_cached_by_rule else PRIVATE)
     kept += plane.limiter.headers(call)
     return kept
 

@@ -56,6 +56,15 @@ class Exchange:
         self.has_started = True
         await self._head(status, headers)
 
+    async def end(self, status: int, headers: Headers, body: bytes = b"") -> None:
+        """Answer in one go; policies add nothing. A caller that is gone is nobody to tell."""
+        self.has_started = True
+        try:
+            await self._head(status, headers)
+            await self.send(body, more=False)
+        except ClientGone:
+            return
+
     async def send(self, body: bytes, *, more: bool = True) -> None:
         """Send a part of the body. Raises ClientGone."""
         raise NotImplementedError

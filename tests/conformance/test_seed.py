@@ -11,7 +11,7 @@ import websockets.sync.client
 from tests.conformance.clients import HERE, mosquitto_pub, mosquitto_sub, node
 from tests.product import eventually
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.xdist_group("product")]
 
 
 @pytest.fixture
