@@ -119,6 +119,8 @@ class Usage(Collection):
         if self.request.query_params.get("group") == "hour":
             rows = rows.annotate(hour=TruncHour("minute"))
             labels[0] = "hour"
+            # Pages are cut in this order; an order by minute would group by it.
+            self.ordering = ("-hour", *self.ordering[1:])
         return (
             rows.values(*labels)
             .annotate(**{f"sum_{name}": Sum(name) for name in COUNTED})

@@ -1,0 +1,100 @@
+"""Usage into tables: exactly once, whatever happens between."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import transaction
+
+from analytics import services
+from analytics.models import ConnectionRecord, GatewayProcess, ProjectorPosition, UsageMinute
+
+pytestmark = pytest.mark.django_db
+
+NOW = datetime(2026, 1, 31, 12, 0, 5, tzinfo=UTC)
+MADE_AT = "2026-01-01"
+OPENED = {
+    "id": "c1", "consumer": "acme", "key": "k1", "tier": "gold", "protocol": "websocket", "route": "feed",
+    "channel": "", "ip": "192.0.2.1", "opened_at": NOW.timestamp(),
+}  # fmt: skip
+CLOSED = OPENED | {
+    "closed_at": NOW.timestamp() + 9, "closed_by": "client", "close_code": 1000, "error_class": "", "messages_in": 3,
+    "messages_out": 4, "bytes_in": 30, "bytes_out": 40, "throttled": 1,
+}  # fmt: skip
+
+
+def tally(**more):
+    return {
+        "minute": 1769860800, "protocol": "http", "consumer": "acme", "key": "", "tier": "gold", "target": "quotes",
+        "outcome": "ok", "error_class": "", "calls": 2, "messages_in": 0, "messages_out": 0, "bytes_in": 5,
+        "bytes_out": 7, "throttled": 0, "latency_ms_sum": 3.0, "latency_ms_max": 2.0,
+    } | more  # fmt: skip
+
+
+def batch(**more):
+    return {"process": "web-1", "kind": "web", "at": NOW.timestamp(), "tallies": [], "opened": [], "closed": []} | more
+
+
+def test_tallies_of_one_label_are_one_row():
+    services.project([(1, batch(tallies=[tally()])), (2, batch(tallies=[tally(calls=3, latency_ms_max=9.0)]))], MADE_AT)
+    services.project([(3, batch(tallies=[tally(), tally(outcome="rate-limited")]))], MADE_AT)
+    ok, refused = UsageMinute.objects.order_by("outcome")
+    assert (ok.calls, ok.bytes_in, ok.latency_ms_sum, ok.latency_ms_max) == (7, 15, 9.0, 9.0)
+    assert (refused.outcome, refused.calls) == ("rate-limited", 2)
+
+
+def test_rows_and_position_are_written_together_or_not_at_all():
+    with pytest.raises(KeyError), transaction.atomic():
+        services.project([(1, batch(tallies=[tally()])), (2, batch(closed=[{"id": "broken"}]))], MADE_AT)
+    assert not UsageMinute.objects.exists()
+    assert services.position(MADE_AT) == 0
+    services.project([(1, batch(tallies=[tally()]))], MADE_AT)
+    assert services.position(MADE_AT) == 1
+
+
+def test_a_stream_that_was_made_anew_is_read_from_its_start():
+    services.project([(7, batch())], MADE_AT)
+    assert services.position("another day") == 0
+    assert ProjectorPosition.objects.get().sequence == 7
+
+
+def test_a_connection_is_one_row_from_its_opening_to_its_end():
+    services.project([(1, batch(opened=[OPENED]))], MADE_AT)
+    row = ConnectionRecord.objects.get()
+    assert (row.closed_at, row.opened_at) == (None, NOW)
+    flowing = {"id": "c1", "messages_in": 1, "messages_out": 2, "bytes_in": 10, "bytes_out": 20, "throttled": 0}
+    services.project([(2, batch(flowing=[flowing]))], MADE_AT)
+    row.refresh_from_db()
+    assert (row.messages_in, row.bytes_out) == (1, 20)
+    services.project([(3, batch(closed=[CLOSED]))], MADE_AT)
+    row.refresh_from_db()
+    assert (row.messages_in, row.bytes_out, row.close_code, row.throttled) == (3, 40, 1000, 1)
+    services.project([(4, batch(flowing=[flowing]))], MADE_AT)
+    row.refresh_from_db()
+    assert row.messages_in == 3
+
+
+def test_a_short_connection_is_opened_and_closed_by_one_batch():
+    services.project([(1, batch(opened=[OPENED], closed=[CLOSED]))], MADE_AT)
+    assert ConnectionRecord.objects.get().closed_by == "client"
+    services.project([(2, batch(closed=[CLOSED | {"id": "c2"}]))], MADE_AT)
+    assert ConnectionRecord.objects.count() == 2
+
+
+def test_what_a_stopping_process_held_open_is_closed():
+    services.project([(1, batch(opened=[OPENED])), (2, batch(stopping=True))], MADE_AT)
+    row = ConnectionRecord.objects.get()
+    assert (row.closed_by, row.error_class) == ("gateway", "internal")
+    assert not GatewayProcess.objects.exists()
+
+
+def test_what_a_silent_process_held_open_is_closed_after_a_while():
+    services.project([(1, batch(opened=[OPENED]))], MADE_AT)
+    assert services.close_lost(NOW + timedelta(seconds=14)) == 0
+    assert services.close_lost(NOW + timedelta(seconds=16)) == 1
+    assert ConnectionRecord.objects.get().error_class == "internal"
+
+
+def test_long_names_are_cut_to_what_a_row_holds():
+    services.project([(1, batch(tallies=[tally(target="x" * 400, outcome="y" * 90)]))], MADE_AT)
+    row = UsageMinute.objects.get()
+    assert (len(row.target), len(row.outcome)) == (255, 40)
