@@ -145,6 +145,8 @@ class Call:
     rights: tuple[Right, ...] = ()
     """All that it needs before it is handled; messages inside a connection need their own."""
     route: Route | None = None
+    added_headers: tuple[tuple[bytes, bytes], ...] = ()
+    """What the route's policies tell the upstream: sent as it is, credentials too."""
     parameters: Mapping[str, str] = field(default_factory=dict)
     """What the route's or endpoint's path parameters matched."""
     peer: Any = None

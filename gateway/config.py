@@ -59,3 +59,8 @@ class Config:
     number_digits_max: int = 400
     ticket_s: int = 30
     outbound_allowed_networks: tuple[Network, ...] = field(default=())
+
+    @property
+    def public_scheme(self) -> str:
+        """``http`` or ``https``: how callers reach us, which a proxy in front may have chosen."""
+        return self.public_url.partition(":")[0]

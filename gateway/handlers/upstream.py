@@ -34,6 +34,7 @@ OURS = frozenset(
         b"x-cluster-client-ip", b"true-client-ip", b"cf-connecting-ip",
     }
 )  # fmt: skip
+NOT_PASSED_ON = HOP_BY_HOP | OURS
 IDENTITY_PREFIXES = (b"x-consumer-", b"x-forwarded-", b"x-apimgmt-")
 LAST_CHUNK = b"0\r\n\r\n"
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
@@ -45,7 +46,7 @@ async def forward(plane: Plane, call: Call) -> Reply:
     assert call.route is not None, "upstreams are reached by routes"
     aimed = aim(call)
     origin = aimed.origin
-    head = _head(call, aimed.at(call), aimed.host, plane.scheme)
+    head = _head(call, aimed.at(call), aimed.host, plane.config.public_scheme)
     reply = Reply(closed_by="upstream")
     connection = await plane.upstreams.lend(origin)
     try:
@@ -178,27 +179,28 @@ def _aim(url: str, rewrite: str) -> Aim:
 def _head(call: Call, target: str, host: str, scheme: str) -> bytes:
     lines = [f"{call.method} {target} HTTP/1.1\r\nhost: {host}\r\n".encode("latin-1")]
     named = _named_in_connection(call.headers)
+    asked_host = b""
     for name, value in call.headers:
-        if name in HOP_BY_HOP or name in OURS or name in named or name.startswith(IDENTITY_PREFIXES) or b"_" in name:
-            continue
-        lines.append(b"%b: %b\r\n" % (name, value))
-    if not call.peer.is_read:
+        if name == b"host":
+            asked_host = value
+        elif not (name in NOT_PASSED_ON or name in named or name.startswith(IDENTITY_PREFIXES) or b"_" in name):
+            lines.append(b"%b: %b\r\n" % (name, value))
+    if has_body(call.headers):
         length = call.header(b"content-length")
         lines.append(
             f"content-length: {length}\r\n".encode() if length is not None else b"transfer-encoding: chunked\r\n"
         )
-    for header in call.added_headers:
-        lines.append(b"%b: %b\r\n" % header)  # noqa: PERF401 - seldom more than one
+    lines += [b"%b: %b\r\n" % header for header in call.added_headers]
     lines.append(_identity(call.who))
-    lines.append(_forwarded(call.ip, call.header(b"host") or "", scheme))
+    lines.append(_forwarded(call.ip, asked_host, scheme))
     return b"".join(lines)
 
 
 @lru_cache(maxsize=4096)
-def _forwarded(ip: str, host: str, scheme: str) -> bytes:
+def _forwarded(ip: str, host: bytes, scheme: str) -> bytes:
     """Tell the upstream what it cannot see itself, and end the head."""
-    said = f"x-forwarded-for: {ip}\r\nx-forwarded-proto: {scheme}\r\n"
-    return (said + (f"x-forwarded-host: {host}\r\n" if host else "") + "\r\n").encode("latin-1")
+    said = f"x-forwarded-for: {ip}\r\nx-forwarded-proto: {scheme}\r\n".encode()
+    return said + (b"x-forwarded-host: %b\r\n\r\n" % host if host else b"\r\n")
 
 
 @lru_cache(maxsize=4096)

@@ -19,3 +19,4 @@ class RemoveHeaders(Policy):
     def inbound(self, call: Call) -> None:
         """Remove them."""
         call.headers = [header for header in call.headers if header[0] not in self._names]
+        call.added_headers = tuple(header for header in call.added_headers if header[0] not in self._names)

@@ -34,13 +34,15 @@ class Exchange:
 
     async def read(self) -> bytes:
         """Give the next part of the body, ``b""`` at its end. Charges ``bytes_in``. Raises Refused and ClientGone."""
+        if not self.bytes_in and int(self._call.header(b"content-length") or 0) > self.body_max_bytes:
+            raise self._too_large()
         while not self.is_read:
             part = await self._part()
             if not part:
                 continue
             self.bytes_in += len(part)
             if self.bytes_in > self.body_max_bytes:
-                raise Refused(Reason.TOO_LARGE, f"The body holds more than {self.body_max_bytes} bytes.")
+                raise self._too_large()
             if not self._plane.limiter.charge_now(self._call, bytes_in=len(part)):
                 await self._plane.limiter.charge(self._call, bytes_in=len(part))
             return part
@@ -72,6 +74,9 @@ class Exchange:
     async def gone(self) -> None:
         """Return when the caller has hung up."""
         raise NotImplementedError
+
+    def _too_large(self) -> Refused:
+        return Refused(Reason.TOO_LARGE, f"The body holds more than {self.body_max_bytes} bytes.")
 
     def watch(self, gone: Callable[[], None] | None) -> None:
         """Call ``gone`` once the caller has hung up; None stops that. Only where the body is read."""

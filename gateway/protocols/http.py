@@ -51,8 +51,7 @@ async def serve_call(plane: Plane, call: Call, exchange: Exchange) -> None:
         await _refuse(plane, call, exchange, refused)
         return
     if not call.handler:
-        await exchange.start(204, PREFLIGHT if call.route is None else policies.preflight(call))
-        await exchange.send(b"", more=False)
+        await exchange.end(204, PREFLIGHT if call.route is None else policies.preflight(call))
         return
     reply = await run(plane, call)
     if reply.refused is None:
@@ -142,8 +141,8 @@ async def _refuse(plane: Plane, call: Call, exchange: Exchange, refused: Refused
     headers, body = rendered(refused)
     if call.principal is not None:
         headers += plane.limiter.headers(call)
-    if not exchange.is_read:
-        # What is left of the body is not worth reading.
+    if not exchange.is_read or plane.draining:
+        # What is left of the body is not worth reading; and who drains takes no further request.
         headers.append((b"connection", b"close"))
     try:
         await exchange.start(refused.status, headers)

@@ -20,7 +20,7 @@ from gateway.credentials import new_key
 from gateway.handlers import me, upstream, websocket
 from gateway.limit import Limiter
 from gateway.refusals import Refused
-from gateway.server import BoundedHttp, Site, server_of
+from gateway.server import Server, Site, server_of
 from gateway.snapshot import Snapshot
 from gateway.upstream_client import UpstreamClient
 from gateway.usage import Usage
@@ -92,6 +92,7 @@ async def running(
     routes: Iterable[Mapping[str, Any]],
     *,
     is_direct: bool = True,
+    is_drained: bool = False,
     limits: list[dict[str, Any]] | None = None,
     scopes: list[str] | None = None,
     redis_url: str = f"redis://127.0.0.1:{NOWHERE}",
@@ -120,17 +121,45 @@ async def running(
     listening = socket.create_server(("127.0.0.1", 0))
     plane.port = listening.getsockname()[1]
     plane.server = server  # type: ignore[attr-defined]
-    running_ = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        async with _serving(server, listening) if is_drained else _started(server, listening):
+            yield plane
+    finally:
+        await plane.release()
+
+
+@asynccontextmanager
+async def _serving(server: Server, listening: socket.socket) -> AsyncIterator[None]:
+    """Run all of the server, which takes its time to stop."""
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started:
         await asyncio.sleep(0.005)
     try:
-        yield plane
+        yield
     finally:
         server.should_exit = server.force_exit = True
-        await running_
-        for protocol in list(BoundedHttp.open):
+        await serving
+
+
+@asynccontextmanager
+async def _started(server: Server, listening: socket.socket) -> AsyncIterator[None]:
+    """Run the server without the loop that waits for its end."""
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
+    await server.on_tick(0)
+    await server.startup(sockets=[listening])
+    try:
+        yield
+    finally:
+        for listener in server.servers:
+            listener.close()
+        for protocol in list(server.server_state.connections):
             protocol.transport.abort()
-        await plane.release()
+        assert server._sweeper is not None
+        server._sweeper.cancel()
+        for task in list(server.server_state.tasks):
+            task.cancel()
+        await asyncio.gather(server._sweeper, *server.server_state.tasks, return_exceptions=True)
 
 
 @dataclass(slots=True)
