@@ -15,6 +15,8 @@ if _MARK not in os.environ:  # a process that a test starts keeps what the test 
     atexit.register(shutil.rmtree, os.environ[_MARK], ignore_errors=True)
     for _name in ("DATABASE_URL", "REDIS_URL", "NATS_URL"):
         os.environ.pop(_name, None)
+    if "TESTS_DATABASE_URL" in os.environ:  # the same tests on another database
+        os.environ["DATABASE_URL"] = os.environ["TESTS_DATABASE_URL"]
     os.environ.setdefault("SECRET_KEY", "only-for-tests-" + "x" * 40)
     os.environ.setdefault("KEY_PEPPER", "only-for-tests")
 

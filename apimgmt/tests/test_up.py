@@ -94,6 +94,20 @@ def test_it_says_that_it_serves_and_that_its_engines_do(up):
     assert headers["content-type"].startswith("text/plain")
 
 
+@pytest.mark.parametrize("engine", ["redis", "nats"])
+def test_readiness_names_the_engine_that_hangs(up, engine):
+    (pid,) = up.reread()["processes"][engine]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        status, headers, said = up.call("GET", "/readyz")
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert [name for name, state in said["engines"].items() if state != "ok"] == [engine]
+        assert up.call("GET", "/healthz")[0] == 200
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    eventually(lambda: up.call("GET", "/readyz")[0] == 200)
+
+
 def test_a_command_beside_it_finds_its_engines(up):
     settings = up.environment | {"DATA_DIR": ""}
     for option in (["--data-dir", str(up.data_dir)], [f"--data-dir={up.data_dir}"]):
