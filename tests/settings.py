@@ -21,3 +21,6 @@ if _MARK not in os.environ:  # a process that a test starts keeps what the test 
     os.environ.setdefault("KEY_PEPPER", "only-for-tests")
 
 from apimgmt.settings import *  # noqa: E402, F403
+
+# Passwords of tests are worth nothing, and a good hasher costs each of them half a second.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
