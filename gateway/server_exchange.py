@@ -152,6 +152,9 @@ class DirectExchange(Exchange):
         return part
 
     async def _head(self, status: int, headers: Headers) -> None:
+        if self.waiting_for_100_continue:
+            # Nobody can say whether the body that was not asked for will still come.
+            self.keep_alive = False
         lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         count = 2
         has_length = False

@@ -145,12 +145,18 @@ class UpstreamConnection(asyncio.Protocol):
 
     def abandon(self) -> None:
         """The caller has hung up: the upstream need not go on."""
-        self._fail(ClientGone())
+        self.fail(ClientGone())
         self.close()
+
+    def fail(self, failure: Exception) -> None:
+        """Raise this where the answer is waited for."""
+        if self._failure is None:
+            self._failure = failure
+        self._wake()
 
     def expire(self) -> None:
         """The deadline has passed."""
-        self._fail(Refused(Reason.UPSTREAM_TIMEOUT))
+        self.fail(Refused(Reason.UPSTREAM_TIMEOUT))
         self.close()
 
     # asyncio.Protocol
@@ -171,7 +177,7 @@ class UpstreamConnection(asyncio.Protocol):
             if self._head_bytes > HEAD_MAX_BYTES and not self.has_answered:
                 raise httptools.HttpParserError("its head is too large")
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(Broken(f"not HTTP: {error}"))
+            self.fail(Broken(f"not HTTP: {error}"))
             self.close()
             return
         self._wake()
@@ -180,7 +186,7 @@ class UpstreamConnection(asyncio.Protocol):
         # An answer without a length ends with its connection.
         if self.has_answered and not self.is_whole and exc is None and not self._has_length():
             self.is_whole = True
-        self._fail(exc or Broken("the connection was closed"))
+        self.fail(exc or Broken("the connection was closed"))
         if self._can_write is not None and not self._can_write.done():
             self._can_write.set_result(None)
 
@@ -245,11 +251,6 @@ class UpstreamConnection(asyncio.Protocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-    def _fail(self, failure: Exception) -> None:
-        if self._failure is None:
-            self._failure = failure
-        self._wake()
 
 
 class UpstreamClient:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from gateway.call import Call, Headers, Principal, Reply
+from gateway.call import Call, ClientGone, Headers, Principal, Reply
 from gateway.paths import encoded
 from gateway.protocols.exchange import has_body
 from gateway.refusals import ErrorClass, Reason, Refused
@@ -16,6 +18,8 @@ from gateway.upstream_client import Broken, Origin, UpstreamConnection
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
+
+logger = logging.getLogger(__name__)
 
 HOP_BY_HOP = frozenset(
     {
@@ -68,13 +72,13 @@ async def forward(plane: Plane, call: Call) -> Reply:
 
 async def _exchange(plane: Plane, call: Call, connection: UpstreamConnection, head: bytes, reply: Reply) -> Reply:
     upstreams, peer = plane.upstreams, call.peer
-    upstreams.expect(connection, upstreams.first_byte_timeout_s)
+    sending: asyncio.Task[None] | None = None
     if peer.is_read:
         connection.begin(head, is_head_request=call.method == "HEAD")
-    else:
-        await _send_body(plane, call, connection, head)
-    if peer.is_read:
+        upstreams.expect(connection, upstreams.first_byte_timeout_s)
         peer.watch(connection.abandon)
+    else:
+        sending = await _begin_body(plane, call, connection, head)
     try:
         await connection.head()
         reply.status, reply.bytes_in = connection.status, peer.bytes_in
@@ -85,6 +89,9 @@ async def _exchange(plane: Plane, call: Call, connection: UpstreamConnection, he
         await _pass_back(plane, call, connection, reply)
     finally:
         peer.watch(None)
+        if sending is not None:
+            sending.cancel()
+    reply.bytes_in = peer.bytes_in
     if connection.status >= 500:
         reply.error_class = ErrorClass.UPSTREAM_LOST.value
     return reply
@@ -109,33 +116,50 @@ async def _pass_back(plane: Plane, call: Call, connection: UpstreamConnection, r
             return
 
 
-async def _send_body(plane: Plane, call: Call, connection: UpstreamConnection, head: bytes) -> None:
-    """Send head and body as they come; a body whose length is not known goes in chunks (RFC 9112 7.1).
+async def _begin_body(
+    plane: Plane, call: Call, connection: UpstreamConnection, head: bytes
+) -> asyncio.Task[None] | None:
+    """Send the head and what there is of the body; where that is not all, the rest goes while the answer comes.
 
-    An upstream may answer, and hang up, before it has read all: then the rest is not sent.
+    A body whose length is not known goes in chunks (RFC 9112 7.1).
     """
     peer = call.peer
     is_chunked = call.header(b"content-length") is None
-    connection.deadline = None
     part = await peer.read()
-    needs_end = is_chunked and part != b""
-    first = head + _chunk(part) if is_chunked else head + part
-    connection.begin(first, is_head_request=call.method == "HEAD", is_whole=False)
-    try:
-        while not peer.is_read and not connection.has_answered:
-            connection.deadline = None
-            part = await peer.read()
-            plane.upstreams.expect(connection, plane.upstreams.first_byte_timeout_s)
-            if part:
-                await connection.write(_chunk(part) if is_chunked else part)
-        if peer.is_read:
-            if needs_end:
-                await connection.write(LAST_CHUNK)
-            connection.is_sent = True
-    except Broken:
-        if not connection.has_answered:
-            raise
+    is_whole = peer.is_read
+    first = (_chunk(part) if part else b"") + (LAST_CHUNK if is_whole else b"") if is_chunked else part
+    connection.begin(head + first, is_head_request=call.method == "HEAD", is_whole=is_whole)
+    if not is_whole:
+        return asyncio.create_task(_send_rest(plane, call, connection, is_chunked), name="request body")
     plane.upstreams.expect(connection, plane.upstreams.first_byte_timeout_s)
+    peer.watch(connection.abandon)
+    return None
+
+
+async def _send_rest(plane: Plane, call: Call, connection: UpstreamConnection, is_chunked: bool) -> None:
+    """Send the rest of a body as it comes. What goes wrong here is told to who waits for the answer."""
+    peer, upstreams = call.peer, plane.upstreams
+    try:
+        while part := await peer.read():
+            if not connection.has_answered:
+                upstreams.expect(connection, upstreams.first_byte_timeout_s)
+            await connection.write(_chunk(part) if is_chunked else part)
+            if not connection.has_answered:
+                # The caller's pace is not the upstream's fault.
+                connection.deadline = None
+        if is_chunked:
+            await connection.write(LAST_CHUNK)
+        connection.is_sent = True
+        if not connection.has_answered:
+            upstreams.expect(connection, upstreams.first_byte_timeout_s)
+        peer.watch(connection.abandon)
+    except Broken:
+        return
+    except (Refused, ClientGone) as failure:
+        connection.fail(failure)
+    except Exception:
+        logger.exception("a body could not be passed on")
+        connection.fail(Refused(Reason.INTERNAL))
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +282,7 @@ def _may_be_repeated(call: Call, connection: UpstreamConnection) -> bool:
 
 
 def _chunk(part: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(part), part) if part else LAST_CHUNK
+    return b"%x\r\n%b\r\n" % (len(part), part)
 
 
 def _lost() -> Refused:

@@ -134,6 +134,9 @@ class AsgiExchange(Exchange):
         return part
 
     async def _head(self, status: int, headers: Headers) -> None:
+        if status == 304:
+            # Its Content-Length speaks of a body that is not sent, which servers take for a fault.
+            headers = [header for header in headers if header[0] != b"content-length"]
         try:
             await self._send({"type": "http.response.start", "status": status, "headers": headers})
         except OSError as error:
