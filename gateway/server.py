@@ -134,6 +134,13 @@ class BoundedHttp(HttpToolsProtocol):
             self.parser = httptools.HttpRequestParser(self)
             self.data_received(b"".join([*lines, b"\r\n", rest]))
 
+    def _get_upgrade(self) -> bytes | None:
+        """Say what the connection is to become; uvicorn knows one Connection header, and there may be several."""
+        tokens = b",".join(value for name, value in self.headers if name == b"connection").lower().split(b",")
+        if b"upgrade" not in [token.strip() for token in tokens]:
+            return None
+        return next((value.lower() for name, value in self.headers if name == b"upgrade"), None)
+
     def handle_websocket_upgrade(self) -> None:
         self.open.discard(self)
         super().handle_websocket_upgrade()

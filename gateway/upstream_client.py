@@ -12,7 +12,8 @@ import ssl
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from typing import Protocol as Interface
 from urllib.parse import urlsplit
 
 import httptools
@@ -45,12 +46,26 @@ class Origin:
     port: int
     is_tls: bool
 
+    @property
+    def authority(self) -> str:
+        """Host and port as a URL has them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
     @classmethod
     def of(cls, url: str) -> Origin:
         """Read the origin of an http, https, ws or wss URL."""
         parts = urlsplit(url)
         is_tls = parts.scheme in ("https", "wss")
         return cls(parts.hostname or "", parts.port or (443 if is_tls else 80), is_tls)
+
+
+class Timed(Interface):
+    """What ends when its deadline has passed."""
+
+    deadline: float | None
+
+    def expire(self) -> None:
+        """The deadline has passed."""
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -262,7 +277,7 @@ class UpstreamClient:
         self.first_byte_timeout_s = config.upstream_first_byte_timeout_s
         self.idle_timeout_s = config.upstream_idle_timeout_s
         self._pools: dict[Origin, deque[UpstreamConnection]] = {}
-        self._in_use: set[UpstreamConnection] = set()
+        self._in_use: set[Timed] = set()
         self.tls = ssl.create_default_context()
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -280,6 +295,15 @@ class UpstreamClient:
             self._keep(connection)
         else:
             connection.close()
+
+    def time(self, timed: Timed) -> None:
+        """Look at a deadline from now on."""
+        self._sweeper = self._sweeper or asyncio.create_task(self._sweep(), name="upstream deadlines")
+        self._in_use.add(timed)
+
+    def time_no_more(self, timed: Timed) -> None:
+        """Look at it no longer."""
+        self._in_use.discard(timed)
 
     def expect(self, connection: UpstreamConnection, within_s: float) -> None:
         """Give the upstream so long for what comes next."""
@@ -314,41 +338,45 @@ class UpstreamClient:
             pool.append(connection)
 
     async def _connect(self, origin: Origin) -> UpstreamConnection:
-        if self._sweeper is None:
-            self._sweeper = asyncio.create_task(self._sweep(), name="upstream deadlines")
+        self._sweeper = self._sweeper or asyncio.create_task(self._sweep(), name="upstream deadlines")
+        connected = await self.connect_socket(origin)
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                return await self._connect_to_any(origin)
-        except TimeoutError:
-            raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-connect-timeout") from None
-        except (OSError, UnicodeError):
-            raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-unreachable") from None
-
-    async def _connect_to_any(self, origin: Origin) -> UpstreamConnection:
-        """Connect to the first address of the host that answers. Raises OSError."""
-        loop = asyncio.get_running_loop()
-        failure = OSError("no address that may be connected to")
-        for ip in await self.addresses(origin):
-            try:
-                _, connection = await loop.create_connection(
+                _, connection = await asyncio.get_running_loop().create_connection(
                     lambda: UpstreamConnection(origin),
-                    ip,
-                    origin.port,
+                    sock=connected,
                     ssl=self.tls if origin.is_tls else None,
                     server_hostname=origin.host if origin.is_tls else None,
                 )
-            except OSError as error:
-                failure = error
-            else:
-                return connection
-        raise failure
+        except OSError:
+            connected.close()
+            raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-unreachable") from None
+        return connection
 
-    async def addresses(self, origin: Origin) -> list[str]:
+    async def connect_socket(self, origin: Origin) -> socket.socket:
+        """Connect to the first address of the host that answers. Raises Refused."""
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                for family, address in await self.addresses(origin):
+                    connected = await _connected(family, address)
+                    if connected is not None:
+                        return connected
+        except TimeoutError:
+            raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-connect-timeout") from None
+        except (OSError, UnicodeError):
+            # The name could not be resolved.
+            pass
+        raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-unreachable")
+
+    async def addresses(self, origin: Origin) -> list[tuple[int, Any]]:
         """Resolve a host, without the addresses that no upstream may have (see gateway.outbound). Raises OSError."""
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-        ips = dict.fromkeys(str(address[0]) for *_, address in found)
-        return [ip for ip in ips if not is_forbidden(ip, self._allowed_networks)]
+        return [
+            (family, address)
+            for family, *_, address in found
+            if not is_forbidden(str(address[0]), self._allowed_networks)
+        ]
 
     async def _sweep(self) -> None:
         while True:
@@ -360,3 +388,19 @@ class UpstreamClient:
             for pool in self._pools.values():
                 while pool and now - pool[0].pooled_at > IDLE_POOLED_S:
                     pool.popleft().close()
+
+
+async def _connected(family: int, address: Any) -> socket.socket | None:
+    """Connect to one address; None where nobody answers there."""
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setblocking(False)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await asyncio.get_running_loop().sock_connect(made, address)
+    except OSError:
+        made.close()
+        return None
+    except BaseException:
+        made.close()
+        raise
+    return made

@@ -202,7 +202,7 @@ def _aim(url: str, rewrite: str) -> Aim:
 
 def _head(call: Call, target: str, host: str, scheme: str) -> bytes:
     lines = [f"{call.method} {target} HTTP/1.1\r\nhost: {host}\r\n".encode("latin-1")]
-    named = _named_in_connection(call.headers)
+    named = named_in_connection(call.headers)
     asked_host = b""
     for name, value in call.headers:
         if name == b"host":
@@ -251,7 +251,7 @@ def _answer_headers(plane: Plane, call: Call, headers: Headers) -> Headers:
             if name == b"cache-control":
                 is_cached_by_rule = True
         elif name == b"connection":
-            named = _tokens(header[1])
+            named = named | _tokens(header[1]) if named else _tokens(header[1])
     if named and named not in ONLY_KEPT_OR_CLOSED:
         kept = [header for header in kept if header[0] not in named]
     # What was answered to one key is not for a shared cache to give to another.
@@ -260,11 +260,13 @@ def _answer_headers(plane: Plane, call: Call, headers: Headers) -> Headers:
     return kept
 
 
-def _named_in_connection(headers: Headers) -> frozenset[bytes]:
+def named_in_connection(headers: Headers) -> frozenset[bytes]:
+    """Give the headers that are of this connection alone (RFC 9110 7.6.1)."""
+    named: frozenset[bytes] = frozenset()
     for name, value in headers:
         if name == b"connection":
-            return _tokens(value)
-    return frozenset()
+            named = named | _tokens(value) if named else _tokens(value)
+    return named
 
 
 @lru_cache(maxsize=256)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+import time
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import picows
 
 from gateway.call import Call, ClientGone, Reply
 from gateway.connections import Connection
-from gateway.handlers.upstream import HOP_BY_HOP, IDENTITY_PREFIXES, OURS, aim
-from gateway.refusals import ErrorClass, Reason, Refused
+from gateway.handlers.upstream import IDENTITY_PREFIXES, NOT_PASSED_ON, aim, named_in_connection
+from gateway.refusals import ErrorClass, Reason, Refused, cut
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -21,47 +22,68 @@ WAITING_MAX = 256
 PASSED_ON = frozenset({1000, 1001, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
 CLIENT_CODES = range(3000, 5000)
 SEND_TIMEOUT_S = 10.0
+FRAGMENTS_MAX = 10_000
+OF_MESSAGES = (picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION)
+OF_THE_GATEWAY = (*IDENTITY_PREFIXES, b"sec-websocket-")
 
 
 class UpstreamSocket(picows.WSListener):
-    """The upstream's side: its messages wait in a bounded queue, its close is kept."""
+    """The upstream's side: its messages wait in a bounded queue, its close is kept, its silence is its end."""
 
-    def __init__(self, message_max_bytes: int) -> None:
+    def __init__(self, message_max_bytes: int, ping_interval_s: float) -> None:
         self._max_bytes = message_max_bytes
+        self._ping_interval_s = ping_interval_s
         self._transport: Any = None
         self._parts: list[bytes] = []
         self._parts_bytes = 0
         self._kind = picows.WSMsgType.TEXT
         self._is_paused = False
+        self._is_heard = False
+        self._is_asked = False
+        self._pinging: asyncio.TimerHandle | None = None
         self.messages: asyncio.Queue[str | bytes | None] = asyncio.Queue()
         """What the upstream said, None at its end."""
         self.close_code = 0
         self.close_reason = ""
         self.writable = asyncio.Event()
         self.writable.set()
+        self.deadline: float | None = None
+        """Until when the caller may take to read what it is being sent."""
+        self.on_expiry: Callable[[], None] = _nothing
 
     def on_ws_connected(self, transport: Any) -> None:
         """Keep the line."""
         self._transport = transport
+        self._pinging = asyncio.get_running_loop().call_later(self._ping_interval_s, self._ping)
+
+    @property
+    def has_connected(self) -> bool:
+        """The upstream has answered ``101``."""
+        return self._transport is not None
+
+    @property
+    def subprotocol(self) -> str | None:
+        """What the upstream has chosen of what was offered."""
+        chosen: str | None = self._transport.response.headers.get("Sec-WebSocket-Protocol")
+        return chosen
 
     def on_ws_frame(self, transport: Any, frame: Any) -> None:
         """Gather the frames of a message (RFC 6455 5.4)."""
+        self._is_heard = True
         kind = frame.msg_type
         if kind == picows.WSMsgType.CLOSE:
-            self.close_code = int(frame.get_close_code() or 1005)
-            self.close_reason = frame.get_close_message() or ""
-            transport.send_close(self.close_code if _may_be_sent(self.close_code) else 1000)
-            transport.disconnect()
+            self._closed(int(frame.get_close_code() or 1005), frame.get_close_reason() or "")
             return
-        if kind not in (picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION):
+        if kind not in OF_MESSAGES:
             return
         if kind != picows.WSMsgType.CONTINUATION:
             self._kind = kind
-        self._parts_bytes += len(frame.get_payload_as_memoryview())
+        elif len(self._parts) >= FRAGMENTS_MAX:
+            self._closed(1009, "too many fragments of one message")
+            return
+        self._parts_bytes += frame.payload_size
         if self._parts_bytes > self._max_bytes:
-            self.close_code, self.close_reason = 1009, "message of the upstream too large"
-            transport.send_close(1009)
-            transport.disconnect()
+            self._closed(1009, "message of the upstream too large")
             return
         self._parts.append(frame.get_payload_as_bytes())
         if frame.fin:
@@ -69,6 +91,8 @@ class UpstreamSocket(picows.WSListener):
 
     def on_ws_disconnected(self, transport: Any) -> None:
         """Say that nothing more will come."""
+        if self._pinging is not None:
+            self._pinging.cancel()
         self.messages.put_nowait(None)
         self.writable.set()
 
@@ -97,32 +121,59 @@ class UpstreamSocket(picows.WSListener):
 
     def hang_up(self, code: int, reason: str = "") -> None:
         """Close the line with a code that may be sent."""
-        if self._transport is not None:
-            self._transport.send_close(code if _may_be_sent(code) else 1000, reason.encode()[:123] or None)
-            self._transport.disconnect()
+        if self._transport is None or self._transport.is_close_frame_sent:
+            return
+        self._transport.send_close(code if _may_be_sent(code) else 1000, cut(reason).encode() or None)
+        self._transport.disconnect(graceful=self.writable.is_set())
+
+    def expire(self) -> None:
+        """The caller takes too long to read a message."""
+        self.deadline = None
+        self.on_expiry()
+
+    def _closed(self, code: int, reason: str) -> None:
+        self.close_code, self.close_reason = code, reason
+        self.hang_up(code)
 
     def _hand_on(self, payload: bytes) -> None:
         self._parts, self._parts_bytes = [], 0
-        self.messages.put_nowait(payload.decode() if self._kind == picows.WSMsgType.TEXT else payload)
+        try:
+            self.messages.put_nowait(payload.decode() if self._kind == picows.WSMsgType.TEXT else payload)
+        except UnicodeDecodeError:
+            self._closed(1007, "text of the upstream is not UTF-8")
+            return
         if not self._is_paused and self.messages.qsize() > WAITING_MAX:
             self._is_paused = True
             self._transport.underlying_transport.pause_reading()
 
+    def _ping(self) -> None:
+        """Ask for a sign of life; an upstream that has not given one since the last time is lost."""
+        if self._is_asked and not self._is_heard and not self._is_paused:
+            self._transport.disconnect(graceful=False)
+            return
+        self._is_heard = False
+        self._is_asked = True
+        self._transport.send_ping()
+        self._pinging = asyncio.get_running_loop().call_later(self._ping_interval_s, self._ping)
+
 
 async def proxy(plane: Plane, call: Call) -> Reply:
     """Proxy one WebSocket. The upstream is reached before the caller's ``101``: its absence is a plain 502 or 504."""
-    upstream, subprotocol = await _connect(plane, call)
+    upstream = await _connect(plane, call)
     ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
 
     def close(refused: Refused) -> None:
         if not ending.done():
             ending.set_result(refused)
 
+    upstream.on_expiry = lambda: close(Refused(Reason.TOO_SLOW))
+    plane.upstreams.time(upstream)
     try:
-        await call.peer.accept(subprotocol)
+        await call.peer.accept(_subprotocol(call, upstream))
         connection = plane.connections.open(call, close)
         return await _pump(plane, call, connection, upstream, ending)
     finally:
+        plane.upstreams.time_no_more(upstream)
         upstream.hang_up(1001)
 
 
@@ -173,15 +224,13 @@ async def _down(plane: Plane, call: Call, connection: Connection, upstream: Upst
     send, messages, limiter = call.peer.send, upstream.messages, plane.limiter
     while (message := await messages.get()) is not None:
         upstream.taken()
-        size = len(message)
+        size = len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
         if not limiter.charge_now(call, messages_out=1, bytes_out=size):
             await _charged(connection, limiter.charge(call, messages_out=1, bytes_out=size))
         connection.sent(size)
-        try:
-            async with asyncio.timeout(SEND_TIMEOUT_S):
-                await send(message)
-        except TimeoutError:
-            raise Refused(Reason.TOO_SLOW) from None
+        upstream.deadline = time.monotonic() + SEND_TIMEOUT_S
+        await send(message)
+        upstream.deadline = None
 
 
 async def _charged(connection: Connection, charge: Awaitable[None]) -> None:
@@ -199,49 +248,83 @@ async def _upstream_left(call: Call, upstream: UpstreamSocket) -> Reply:
     return Reply(status=101, close_code=code, closed_by="upstream")
 
 
-async def _connect(plane: Plane, call: Call) -> tuple[UpstreamSocket, str | None]:
-    aimed = aim(call)
+async def _connect(plane: Plane, call: Call) -> UpstreamSocket:
+    """Open the upstream's socket. Raises Refused ``upstream-unavailable`` and ``upstream-timeout``."""
+    config, aimed = plane.config, aim(call)
     origin = aimed.origin
-    scheme = "wss" if origin.is_tls else "ws"
-    upstream = UpstreamSocket(plane.config.proxied_message_max_bytes)
-    offered = [part.strip() for part in (call.header(b"sec-websocket-protocol") or "").split(",") if part.strip()]
-    if "bearer" in offered:
-        # The credential that follows it is for us alone.
-        at = offered.index("bearer")
-        offered = offered[:at] + offered[at + 2 :]
-    headers = _headers(call, offered)
+    upstream = UpstreamSocket(config.proxied_message_max_bytes, config.ping_interval_s)
+    connected = await plane.upstreams.connect_socket(origin)
     try:
-        async with asyncio.timeout(plane.config.upstream_first_byte_timeout_s):
+        async with asyncio.timeout(config.upstream_connect_timeout_s + config.upstream_first_byte_timeout_s):
             await picows.ws_connect(
                 lambda: upstream,
-                f"{scheme}://{origin.host}:{origin.port}{aimed.at(call)}",
-                extra_headers=headers,
-                websocket_handshake_timeout=plane.config.upstream_first_byte_timeout_s,
-                max_frame_size=plane.config.proxied_message_max_bytes,
+                f"{'wss' if origin.is_tls else 'ws'}://{origin.authority}{aimed.at(call)}",
+                socket_factory=lambda _: connected,
+                ssl_context=plane.upstreams.tls if origin.is_tls else None,
+                extra_headers=_headers(call, aimed.host, config.public_scheme),
+                websocket_handshake_timeout=config.upstream_first_byte_timeout_s,
+                max_frame_size=config.proxied_message_max_bytes,
                 max_redirects=0,
             )
     except TimeoutError:
         raise Refused(Reason.UPSTREAM_TIMEOUT) from None
     except (OSError, picows.WSError) as error:
         raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-unreachable") from error
-    return upstream, offered[0] if offered else ("bearer" if call.header(b"sec-websocket-protocol") else None)
+    if not upstream.has_connected:
+        # It hung up instead of an answer.
+        raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-lost")
+    return upstream
 
 
-def _headers(call: Call, offered: list[str]) -> list[tuple[str, str]]:
-    who = call.who
-    headers = [
-        (name.decode("latin-1"), value.decode("latin-1"))
+def _offered(call: Call) -> list[str]:
+    """Give the subprotocols that the caller offers, without a credential: that is for us alone."""
+    offered = [
+        part.strip()
         for name, value in call.headers
-        if name not in HOP_BY_HOP
-        and name not in OURS
-        and not name.startswith(IDENTITY_PREFIXES)
-        and not name.startswith(b"sec-websocket-")
-        and b"_" not in name
+        if name == b"sec-websocket-protocol"
+        for part in value.decode("latin-1").split(",")
+        if part.strip()
     ]
-    if offered:
+    if "bearer" in offered:
+        at = offered.index("bearer")
+        offered = offered[:at] + offered[at + 2 :]
+    return offered
+
+
+def _subprotocol(call: Call, upstream: UpstreamSocket) -> str | None:
+    """Choose what the upstream has chosen; else ``bearer``, where a credential was offered beside it."""
+    chosen = upstream.subprotocol
+    if chosen is None and call.header(b"sec-websocket-protocol") and not _offered(call):
+        return "bearer"
+    return chosen if chosen in _offered(call) else None
+
+
+def _headers(call: Call, host: str, scheme: str) -> list[tuple[str, str]]:
+    who = call.who
+    named = named_in_connection(call.headers)
+    passed = [
+        (name, value)
+        for name, value in call.headers
+        if not (name in NOT_PASSED_ON or name in named or name.startswith(OF_THE_GATEWAY) or b"_" in name)
+    ]
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in (*passed, *call.added_headers)]
+    if offered := _offered(call):
         headers.append(("Sec-WebSocket-Protocol", ", ".join(offered)))
-    headers += [("X-Consumer-Name", who.consumer), ("X-Consumer-Key", who.key), ("X-Consumer-Tier", who.tier)]
-    return [*headers, ("X-Forwarded-For", call.ip)]
+    if asked_host := call.header(b"host"):
+        headers.append(("X-Forwarded-Host", asked_host))
+    return [
+        *headers,
+        ("Host", host),
+        ("X-Consumer-Name", who.consumer),
+        ("X-Consumer-Key", who.key),
+        ("X-Consumer-Tier", who.tier),
+        ("X-Forwarded-For", call.ip),
+        ("X-Forwarded-Proto", scheme),
+    ]
+
+
+def _nothing() -> None:
+    """Stand where nobody has asked to be told."""
 
 
 def _may_be_sent(code: int) -> bool:

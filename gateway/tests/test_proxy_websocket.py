@@ -1,0 +1,516 @@
+"""Sockets proxied to upstreams: messages, closes and limits both ways, and what faults of either side become."""
+
+import asyncio
+import json
+import random
+from contextlib import asynccontextmanager
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import serve as serve_sockets
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from gateway.refusals import Reason, Refused
+from gateway.tests.http_plane import (
+    NOWHERE,
+    WAIT_S,
+    ask,
+    caller_of,
+    echo,
+    eventually,
+    route,
+    running,
+    say,
+    upstream_that,
+)
+
+HANDSHAKE = ("upgrade: websocket", "connection: Upgrade", "sec-websocket-version: 13",
+             "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==")  # fmt: skip
+LIMIT = {"name": "", "per": 3600, "scope": "consumer", "exceed": "reject", "mode": "enforce", "fail": "open"}
+
+
+async def echo_messages(socket):
+    async for message in socket:
+        await socket.send(message)
+
+
+@asynccontextmanager
+async def sockets_that(handler, **more):
+    """Run an upstream of sockets; it keeps the requests that it has got."""
+    requests = []
+
+    async def keep(socket, request):
+        requests.append(request)
+
+    async with serve_sockets(handler, "127.0.0.1", 0, process_request=keep, compression=None, **more) as server:
+        server.port = server.sockets[0].getsockname()[1]
+        server.requests = requests
+        yield server
+
+
+@asynccontextmanager
+async def proxied(tmp_path, handler=echo_messages, *, upstream=None, **more):
+    async with sockets_that(handler, **(upstream or {})) as behind:
+        routes = [
+            route("socket", "/socket", f"ws://127.0.0.1:{behind.port}/inner", protocol="websocket"),
+            route("of", "/of/{rest...}", f"ws://127.0.0.1:{behind.port}/x/{{rest}}?fixed=1", protocol="websocket"),
+            route("http", "/http", f"http://127.0.0.1:{behind.port}/"),
+        ]
+        async with running(tmp_path, routes, **more) as plane:
+            plane.behind = behind
+            yield plane
+
+
+@pytest.fixture
+async def plane(tmp_path):
+    async with proxied(tmp_path) as plane:
+        yield plane
+
+
+def socket_of(plane, path="/socket", *, key="", headers=(), **more):
+    key = plane.key if key == "" else key
+    sent = [*headers, *([("authorization", f"Bearer {key.text}")] if key is not None else [])]
+    return connect(
+        f"ws://127.0.0.1:{plane.port}{path}", additional_headers=sent, open_timeout=WAIT_S, compression=None, **more
+    )
+
+
+async def closed(socket):
+    """Wait for the other side's close. Gives its code and reason, None where the line just broke."""
+    async with asyncio.timeout(WAIT_S):
+        try:
+            while True:
+                await socket.recv()
+        except ConnectionClosed as end:
+            return (end.rcvd.code, end.rcvd.reason) if end.rcvd else None
+
+
+def refused_with(info, status, reason):
+    said = json.loads(info.value.response.body)
+    assert (info.value.response.status_code, said["status"], said["reason"]) == (status, status, reason)
+    return True
+
+
+@pytest.mark.parametrize("message", ["hello", "", "\u00e9\U0001f600" * 100, b"\x00\xff" * 1000, b"", "a" * 1_000_000])
+async def test_messages_pass_both_ways_as_they_are(plane, message):
+    async with socket_of(plane) as socket:
+        for _ in range(3):
+            await socket.send(message)
+            assert await asyncio.wait_for(socket.recv(), WAIT_S) == message
+
+
+async def test_a_message_in_fragments_arrives_whole(plane):
+    async with socket_of(plane) as socket:
+        await socket.send(["a", "b", "", "c"])
+        assert await asyncio.wait_for(socket.recv(), WAIT_S) == "abc"
+
+
+async def test_fragments_of_the_upstream_arrive_whole(tmp_path):
+    async def handler(socket):
+        await socket.send([b"a", b"b", b"c"])
+        await socket.wait_closed()
+
+    async with proxied(tmp_path, handler) as plane, socket_of(plane) as socket:
+        assert await asyncio.wait_for(socket.recv(), WAIT_S) == b"abc"
+
+
+async def test_messages_stay_in_order_and_are_counted(plane):
+    async with socket_of(plane) as socket:
+        for number in range(1000):
+            await socket.send(f"{number:05}")
+        assert [await socket.recv() for _ in range(1000)] == [f"{number:05}" for number in range(1000)]
+        (connection,) = plane.connections
+        assert (connection.messages_in, connection.messages_out) == (1000, 1000)
+        assert (connection.bytes_in, connection.bytes_out) == (5000, 5000)
+    await eventually(lambda: not len(plane.connections))
+
+
+async def test_bytes_are_counted_not_characters(plane):
+    async with socket_of(plane) as socket:
+        await socket.send("\u00e9")
+        await socket.recv()
+        (connection,) = plane.connections
+        assert (connection.bytes_in, connection.bytes_out) == (2, 2)
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1000, "done"), (1001, ""), (1008, "no"), (4001, "own: \u00e9"), (3000, "")])
+async def test_the_upstreams_close_passes_through(tmp_path, code, reason):
+    async def handler(socket):
+        await socket.send("last")
+        await socket.close(code, reason)
+
+    async with proxied(tmp_path, handler) as plane, socket_of(plane) as socket:
+        assert await asyncio.wait_for(socket.recv(), WAIT_S) == "last"
+        assert await closed(socket) == (code, reason)
+        await eventually(lambda: not len(plane.connections))
+        (row,) = plane.usage._closed
+        assert (row["closed_by"], row["close_code"], row["error_class"]) == ("upstream", code, "")
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1000, "done"), (1001, ""), (4001, "own: \u00e9")])
+async def test_the_callers_close_passes_through(tmp_path, code, reason):
+    ends = asyncio.get_running_loop().create_future()
+
+    async def handler(socket):
+        await socket.wait_closed()
+        ends.set_result((socket.close_code, socket.close_reason))
+
+    async with proxied(tmp_path, handler) as plane:
+        async with socket_of(plane) as socket:
+            await socket.close(code, reason)
+        assert await asyncio.wait_for(ends, WAIT_S) == (code, reason)
+        await eventually(lambda: plane.usage._closed)
+        (row,) = plane.usage._closed
+        assert (row["closed_by"], row["close_code"]) == ("client", code)
+
+
+async def test_a_caller_that_is_just_gone_takes_its_upstream_along(tmp_path):
+    ended = asyncio.Event()
+
+    async def handler(socket):
+        await socket.wait_closed()
+        ended.set()
+
+    async with proxied(tmp_path, handler) as plane:
+        async with socket_of(plane) as socket:
+            socket.transport.abort()
+            await asyncio.wait_for(ended.wait(), WAIT_S)
+        await eventually(lambda: plane.usage._closed)
+        assert plane.usage._closed[0]["error_class"] == "client_gone"
+
+
+async def test_an_upstream_that_is_lost_is_1014(tmp_path):
+    async def handler(socket):
+        await socket.recv()
+        socket.transport.abort()
+
+    async with proxied(tmp_path, handler) as plane, socket_of(plane) as socket:
+        await socket.send("go")
+        assert await closed(socket) == (1014, '{"reason":"upstream-unavailable"}')
+        await eventually(lambda: plane.usage._closed)
+        (row,) = plane.usage._closed
+        assert (row["closed_by"], row["close_code"], row["error_class"]) == ("gateway", 1014, "upstream_lost")
+
+
+async def test_an_upstream_that_gives_no_sign_of_life_is_1014(tmp_path):
+    async def silent(asked, reader, writer):
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+            b"sec-websocket-accept: %b\r\n\r\n" % accept_of(asked.header("sec-websocket-key")[0])
+        )
+        await reader.read()
+        return True
+
+    async with upstream_that(silent) as behind:
+        routes = [route("socket", "/socket", behind.url, protocol="websocket")]
+        async with running(tmp_path, routes, ping_interval_s=0.05) as plane, socket_of(plane) as socket:
+            assert (await closed(socket))[0] == 1014
+
+
+async def test_an_upstream_that_answers_pings_stays(tmp_path):
+    async with proxied(tmp_path, ping_interval_s=0.05) as plane, socket_of(plane) as socket:
+        await asyncio.sleep(0.5)
+        await socket.send("still there?")
+        assert await asyncio.wait_for(socket.recv(), WAIT_S) == "still there?"
+
+
+async def test_an_upstream_that_is_not_there_is_a_502_before_101(tmp_path):
+    routes = [route("socket", "/socket", f"ws://127.0.0.1:{NOWHERE}", protocol="websocket")]
+    async with running(tmp_path, routes) as plane:
+        with pytest.raises(InvalidStatus) as info:
+            await socket_of(plane)
+        assert refused_with(info, 502, "upstream-unavailable")
+        assert plane.outcomes == [("upstream-unreachable", "handshake_upstream")]
+
+
+async def test_an_upstream_that_hangs_is_a_504_before_101(tmp_path):
+    async def hang(asked, reader, writer):
+        await reader.read()
+        return True
+
+    async with upstream_that(hang) as behind:
+        routes = [route("socket", "/socket", behind.url, protocol="websocket")]
+        async with running(tmp_path, routes, upstream_first_byte_timeout_s=0.05) as plane:
+            with pytest.raises(InvalidStatus) as info:
+                await socket_of(plane)
+            assert refused_with(info, 504, "upstream-timeout")
+            await eventually(lambda: not behind.open)
+
+
+NO_SOCKETS = {
+    "hangs up": b"",
+    "answers as HTTP": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+    "refuses": b"HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno",
+    "sends elsewhere": b"HTTP/1.1 302 Found\r\nlocation: ws://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
+    "lacks the key": b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
+    "has another key": b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+    b"sec-websocket-accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n",
+    "speaks nonsense": b"nonsense\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("said", NO_SOCKETS.values(), ids=NO_SOCKETS)
+async def test_a_tunnel_is_opened_only_after_the_upstreams_own_101(tmp_path, said):
+    async def answer(asked, reader, writer):
+        await say(said)(asked, reader, writer)
+        await writer.drain()
+        return True
+
+    async with upstream_that(answer) as behind:
+        routes = [route("socket", "/socket", behind.url, protocol="websocket")]
+        async with running(tmp_path, routes) as plane:
+            with pytest.raises(InvalidStatus) as info:
+                await socket_of(plane)
+            assert refused_with(info, 502, "upstream-unavailable")
+            assert not len(plane.connections)
+
+
+@pytest.mark.parametrize("key", [None, "another"])
+async def test_who_cannot_be_proved_is_refused_before_101(plane, key):
+    headers = [] if key is None else [("x-api-key", key)]
+    with pytest.raises(InvalidStatus) as info:
+        await socket_of(plane, key=None, headers=headers)
+    assert refused_with(info, 401, "unauthenticated")
+    assert info.value.response.headers["www-authenticate"]
+    assert not plane.behind.requests
+
+
+@pytest.mark.parametrize(("path", "status", "reason"), [("/nowhere", 404, "not-found"), ("/a%2fb", 400, "invalid-request")])
+async def test_what_is_not_served_is_refused_before_101(plane, path, status, reason):
+    with pytest.raises(InvalidStatus) as info:
+        await socket_of(plane, path)
+    assert refused_with(info, status, reason)
+
+
+async def test_a_plain_request_to_a_socket_is_told_to_upgrade(plane):
+    assert (await ask(plane, "GET", "/socket")).status == 426
+
+
+async def test_a_browsers_key_is_ours_alone(plane):
+    """``new WebSocket(url, ["bearer", KEY, "chat"])``: the upstream is offered ``chat``, and its choice is answered."""
+    async with socket_of(plane, key=None, subprotocols=["bearer", plane.key.text]) as socket:
+        assert socket.subprotocol == "bearer"
+    async with sockets_that(echo_messages, subprotocols=["chat", "other"]) as behind:
+        plane.snapshot.apply(
+            [("route", "socket", route("socket", "/socket", f"ws://127.0.0.1:{behind.port}", protocol="websocket"))]
+        )
+        for offered, chosen in ((["other", "chat"], {"other", "chat"}), (["nothing", "chat"], {"chat"})):
+            async with socket_of(plane, key=None, subprotocols=["bearer", plane.key.text, *offered]) as socket:
+                assert socket.subprotocol in chosen
+        for request in behind.requests:
+            assert plane.key.text not in str(request.headers)
+
+
+async def test_a_subprotocol_that_the_upstream_did_not_choose_is_not_promised(plane):
+    async with sockets_that(echo_messages) as behind:
+        plane.snapshot.apply(
+            [("route", "socket", route("socket", "/socket", f"ws://127.0.0.1:{behind.port}", protocol="websocket"))]
+        )
+        async with socket_of(plane, subprotocols=["chat"]) as socket:
+            assert socket.subprotocol is None
+
+
+async def test_the_upstream_sees_who_calls_and_nothing_that_pretends_to_be_us(plane):
+    headers = [
+        ("X-Consumer-Name", "boss"), ("x_consumer_name", "boss"), ("X-Forwarded-For", "9.9.9.9"),
+        ("Connection", "X-Secret"), ("X-Secret", "1"), ("X-Kept", "yes"), ("Forwarded", "for=9.9.9.9"),
+    ]  # fmt: skip
+    async with socket_of(plane, "/of/a/b?q=1", headers=headers) as socket:
+        await socket.send("x")
+        await socket.recv()
+    (request,) = plane.behind.requests
+    assert request.path == "/x/a/b?fixed=1&q=1"
+    sent = {name.lower(): request.headers.get_all(name) for name in request.headers}
+    assert sent["x-consumer-name"] == ["acme"]
+    assert sent["x-forwarded-for"] == ["127.0.0.1"]
+    assert sent["x-forwarded-host"] == [f"127.0.0.1:{plane.port}"]
+    assert sent["host"] == [f"127.0.0.1:{plane.behind.port}"]
+    assert sent["x-kept"] == ["yes"]
+    assert not set(sent) & {"authorization", "x-secret", "forwarded", "x_consumer_name"}
+    assert plane.key.text not in str(sent)
+
+
+async def test_a_message_that_is_too_large_is_1009(tmp_path):
+    async with proxied(tmp_path, proxied_message_max_bytes=1000, stream_message_max_bytes=1000) as plane:
+        async with socket_of(plane) as socket:
+            await socket.send("a" * 1000)
+            assert await asyncio.wait_for(socket.recv(), WAIT_S) == "a" * 1000
+            await socket.send("a" * 1001)
+            assert (await closed(socket))[0] == 1009
+
+
+@pytest.mark.parametrize("message", ["a" * 2000, ["a" * 600, "a" * 600]])
+async def test_an_upstreams_message_that_is_too_large_is_1009(tmp_path, message):
+    async def handler(socket):
+        await socket.send(message)
+        await socket.wait_closed()
+
+    async with proxied(tmp_path, handler, proxied_message_max_bytes=1000) as plane, socket_of(plane) as socket:
+        assert (await closed(socket))[0] == 1009
+
+
+async def test_a_frame_that_says_it_is_huge_is_refused_before_it_comes(plane):
+    async with caller_of(plane) as caller:
+        caller.send(caller.head("GET", "/socket", *HANDSHAKE))
+        assert (await caller.answer_head()).status == 101
+        caller.send(b"\x82\xff" + (1 << 62).to_bytes(8) + b"mask")
+        async with asyncio.timeout(WAIT_S):
+            assert int.from_bytes((await caller.reader.readexactly(4))[2:]) == 1009
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        (b"\x81\x82\x00\x00\x00\x00\xff\xfe", 1007),
+        (b"\x81\x02hi", 1002),
+        (b"\x83\x80\x00\x00\x00\x00", 1002),
+        (b"\xc1\x80\x00\x00\x00\x00", 1002),
+        (b"\x80\x80\x00\x00\x00\x00", 1002),
+        (b"\x89\xfe\x00\x7e\x00\x00\x00\x00" + bytes(126), 1002),
+    ],
+    ids=["no UTF-8", "no mask", "unknown opcode", "reserved bit", "continues nothing", "large ping"],
+)
+async def test_a_malformed_frame_ends_its_own_connection_alone(plane, frame, code):
+    async with socket_of(plane) as other, caller_of(plane) as caller:
+        caller.send(caller.head("GET", "/socket", *HANDSHAKE))
+        assert (await caller.answer_head()).status == 101
+        caller.send(frame)
+        async with asyncio.timeout(WAIT_S):
+            assert int.from_bytes((await caller.reader.readexactly(4))[2:]) == code
+        await other.send("untouched")
+        assert await asyncio.wait_for(other.recv(), WAIT_S) == "untouched"
+
+
+async def test_an_upstream_that_sends_no_utf_8_is_1007(tmp_path):
+    async def handler(socket):
+        socket.transport.write(b"\x81\x02\xff\xfe")
+        await socket.wait_closed()
+
+    async with proxied(tmp_path, handler) as plane, socket_of(plane) as socket:
+        assert (await closed(socket))[0] == 1007
+
+
+@pytest.mark.parametrize("exceed", ["reject", "close"])
+async def test_more_messages_than_allowed_close_with_4429(tmp_path, exceed):
+    limits = [{**LIMIT, "metric": "messages_in", "amount": 5, "burst": 5, "exceed": exceed}]
+    async with proxied(tmp_path, limits=limits) as plane, socket_of(plane) as socket:
+        for _ in range(6):
+            await socket.send("x")
+        code, reason = await closed(socket)
+        assert code == 4429
+        assert json.loads(reason)["reason"] == "rate-limited"
+        assert json.loads(reason)["retry_after_s"] > 0
+        await eventually(lambda: plane.usage._closed)
+        (row,) = plane.usage._closed
+        assert (row["messages_in"], row["close_code"], row["error_class"]) == (6, 4429, "policy_limit")
+
+
+async def test_messages_may_be_delayed_instead(tmp_path):
+    limits = [{**LIMIT, "metric": "messages_in", "amount": 20, "per": 1, "burst": 2, "exceed": "delay"}]
+    async with proxied(tmp_path, limits=limits) as plane, socket_of(plane) as socket:
+        for number in range(10):
+            await socket.send(str(number))
+        assert [await asyncio.wait_for(socket.recv(), WAIT_S) for _ in range(10)] == [str(n) for n in range(10)]
+        (connection,) = plane.connections
+        assert connection.throttled > 0
+
+
+async def test_more_open_sockets_than_allowed_are_refused_before_101(tmp_path):
+    limits = [{**LIMIT, "metric": "open_connections", "amount": 1, "burst": 1, "per": 1}]
+    async with proxied(tmp_path, limits=limits) as plane, socket_of(plane):
+        with pytest.raises(InvalidStatus) as info:
+            await socket_of(plane)
+        assert refused_with(info, 429, "too-many-connections")
+
+
+async def test_a_revoked_key_closes_its_sockets(plane):
+    async with socket_of(plane) as socket, socket_of(plane, key=plane.other_key) as other:
+        plane.snapshot.apply([("key", plane.key.id, None)])
+        assert await closed(socket) == (3000, '{"reason":"key-revoked"}')
+        await other.send("untouched")
+        assert await asyncio.wait_for(other.recv(), WAIT_S) == "untouched"
+
+
+async def test_a_drain_asks_sockets_to_come_back(plane):
+    async with socket_of(plane) as socket:
+        await socket.send("x")
+        await socket.recv()
+        (connection,) = plane.connections
+        connection.close(Refused(Reason.DRAINING, retry_after_s=0))
+        code, reason = await closed(socket)
+        assert (code, json.loads(reason)["reason"]) == (1012, "draining")
+
+
+async def test_a_caller_that_does_not_read_is_dropped_and_costs_only_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr("gateway.handlers.websocket.SEND_TIMEOUT_S", 0.1)
+
+    async def flood(socket):
+        while True:
+            await socket.send(bytes(100_000))
+
+    async with proxied(tmp_path, flood) as plane, caller_of(plane) as caller:
+        caller.send(caller.head("GET", "/socket", *HANDSHAKE))
+        assert (await caller.answer_head()).status == 101
+        caller.writer.transport.pause_reading()
+        await eventually(lambda: plane.usage._closed)
+        (row,) = plane.usage._closed
+        assert row["error_class"] == "too_slow"
+
+
+async def test_an_upstream_that_does_not_read_slows_its_caller(tmp_path):
+    may_read = asyncio.Event()
+    received = []
+
+    async def slow(socket):
+        await may_read.wait()
+        async for message in socket:
+            received.append(len(message))
+
+    async with proxied(tmp_path, slow) as plane, socket_of(plane) as socket:
+
+        async def send():
+            for _ in range(200):
+                await socket.send(bytes(100_000))
+
+        sending = asyncio.create_task(send())
+        await asyncio.sleep(0.5)
+        assert not sending.done()
+        (connection,) = plane.connections
+        assert connection.bytes_in < 15_000_000
+        may_read.set()
+        await asyncio.wait_for(sending, WAIT_S)
+        await eventually(lambda: len(received) == 200)
+
+
+async def test_http_and_sockets_share_a_server(plane):
+    async with upstream_that(echo) as behind:
+        plane.snapshot.apply([("route", "http", route("http", "/http", f"{behind.url}/http"))])
+        async with socket_of(plane) as socket:
+            assert (await ask(plane, "GET", "/http")).body == b"/http "
+            await socket.send("x")
+            assert await asyncio.wait_for(socket.recv(), WAIT_S) == "x"
+
+
+async def test_callers_that_leave_at_random_never_leave_a_message_to_another(plane):
+    chance = random.Random(7)
+
+    async def call(number):
+        async with socket_of(plane) as socket:
+            for turn in range(chance.randint(0, 30)):
+                said = f"{number}.{turn}"
+                await socket.send(said)
+                if chance.random() < 0.1:
+                    socket.transport.abort()
+                    return
+                assert await asyncio.wait_for(socket.recv(), WAIT_S) == said
+
+    for _ in range(3):
+        await asyncio.gather(*(call(number) for number in range(40)))
+    await eventually(lambda: not len(plane.connections))
+
+
+def accept_of(key):
+    import base64
+    import hashlib
+
+    return base64.b64encode(hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
