@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SWEEP_S = 0.5
 LINGER_S = 2.0
-"""How long what a refused caller still sends is read and dropped: closing at once would destroy its answer on the way."""
+"""How long what a refused caller still sends is read and dropped: closing at once would destroy its answer."""
 LOOKED_AT = frozenset({b"content-length", b"transfer-encoding", b"expect", b"host"})
 OF_UPGRADES = frozenset({b"connection", b"upgrade", b"http2-settings"})
 VERSIONS = frozenset({"1.1", "1.0"})
@@ -147,7 +147,11 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        if isinstance(cycle, DirectExchange):
+            # The server need not keep this task too: it waits for the connection, which waits for its answer.
+            cycle.task = self.loop.create_task(cycle.run_asgi(app))
+        else:
+            super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or begin to be idle: the sweep counts that, no timer a request."""
@@ -274,7 +278,6 @@ class BoundedHttp(HttpToolsProtocol):
 
     def sweep(self, now: float) -> None:
         """Close the connection where its head or its body takes too long, or its answer is not read."""
-        bounds = self.site.bounds
         if self._lingers_until is not None and now > self._lingers_until:
             self.transport.abort()
         elif self.flow.write_paused or self.transport.is_closing():
@@ -282,9 +285,18 @@ class BoundedHttp(HttpToolsProtocol):
         elif self._is_refused:
             return
         elif self.idle_since is not None:
-            if now - self.idle_since > bounds.keep_alive_s:
-                self.transport.close()
-        elif self.head_began_at is not None and now - self.head_began_at > bounds.head_timeout_s:
+            self._sweep_idle(now - self.idle_since)
+        else:
+            self._sweep_request(now)
+
+    def _sweep_idle(self, idle_s: float) -> None:
+        if idle_s > self.site.bounds.keep_alive_s:
+            self.transport.close()
+
+    def _sweep_request(self, now: float) -> None:
+        """Refuse a head that is not complete in time, and a body that comes too slowly."""
+        bounds = self.site.bounds
+        if self.head_began_at is not None and now - self.head_began_at > bounds.head_timeout_s:
             self._refuse(
                 Refused(Reason.IDLE, f"The request's head was not complete within {bounds.head_timeout_s:g} s.")
             )
@@ -308,7 +320,7 @@ class BoundedHttp(HttpToolsProtocol):
             return
         self._is_refused = True
         running = None if self._running is None or self._running.response_complete else self._running
-        reading = self.cycle if self.body_began_at is not None and not self.cycle.response_complete else None
+        reading: Any = self.cycle if self.body_began_at is not None and not self.cycle.response_complete else None
         if isinstance(reading, DirectExchange):
             reading.fail(refused)
             return

@@ -31,8 +31,8 @@ class DirectExchange(Exchange):
     """One request on one of our connections."""
 
     __slots__ = (
-        "_failure", "_is_chunked", "_is_head", "_lines", "_protocol", "_waiter", "body", "disconnected", "keep_alive", "more_body",
-        "on_gone", "on_response", "response_complete", "takes_chunks", "waiting_for_100_continue",
+        "_failure", "_is_chunked", "_is_head", "_lines", "_protocol", "_waiter", "body", "disconnected", "keep_alive",
+        "more_body", "on_gone", "on_response", "response_complete", "takes_chunks", "waiting_for_100_continue",
     )  # fmt: skip
 
     def __init__(
@@ -166,21 +166,25 @@ class DirectExchange(Exchange):
                 continue
             count += 1
             lines += (name, b": ", value, b"\r\n")
-        if not has_length and status not in WITHOUT_BODY:
-            if self.takes_chunks:
-                self._is_chunked = True
-                count += 1
-                lines.append(b"transfer-encoding: chunked\r\n")
-            else:
-                self.keep_alive = False
-        if not self.keep_alive:
-            count += 1
-            lines.append(b"connection: close\r\n")
-        lines.append(b"\r\n")
+        ending = self._framing(has_length=has_length or status in WITHOUT_BODY)
+        count += len(ending)
+        lines += (*ending, b"\r\n")
         head = b"".join(lines)
         if head.count(b"\n") != count or head.count(b"\r") != count:
             raise ValueError("a header of the answer holds a line break")
         self._lines.append(head)
+
+    def _framing(self, *, has_length: bool) -> list[bytes]:
+        """Say how the body ends where its length is not known, and whether the connection ends with it."""
+        said = []
+        if not has_length and self.takes_chunks:
+            self._is_chunked = True
+            said.append(b"transfer-encoding: chunked\r\n")
+        elif not has_length:
+            self.keep_alive = False
+        if not self.keep_alive:
+            said.append(b"connection: close\r\n")
+        return said
 
     async def _wait(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()

@@ -138,21 +138,8 @@ async def _begin_body(
 
 async def _send_rest(plane: Plane, call: Call, connection: UpstreamConnection, is_chunked: bool) -> None:
     """Send the rest of a body as it comes. What goes wrong here is told to who waits for the answer."""
-    peer, upstreams = call.peer, plane.upstreams
     try:
-        while part := await peer.read():
-            if not connection.has_answered:
-                upstreams.expect(connection, upstreams.first_byte_timeout_s)
-            await connection.write(_chunk(part) if is_chunked else part)
-            if not connection.has_answered:
-                # The caller's pace is not the upstream's fault.
-                connection.deadline = None
-        if is_chunked:
-            await connection.write(LAST_CHUNK)
-        connection.is_sent = True
-        if not connection.has_answered:
-            upstreams.expect(connection, upstreams.first_byte_timeout_s)
-        peer.watch(connection.abandon)
+        await _pass_on(plane, call, connection, is_chunked)
     except Broken:
         return
     except (Refused, ClientGone) as failure:
@@ -160,6 +147,23 @@ async def _send_rest(plane: Plane, call: Call, connection: UpstreamConnection, i
     except Exception:
         logger.exception("a body could not be passed on")
         connection.fail(Refused(Reason.INTERNAL))
+
+
+async def _pass_on(plane: Plane, call: Call, connection: UpstreamConnection, is_chunked: bool) -> None:
+    peer, upstreams = call.peer, plane.upstreams
+    while part := await peer.read():
+        if not connection.has_answered:
+            upstreams.expect(connection, upstreams.first_byte_timeout_s)
+        await connection.write(_chunk(part) if is_chunked else part)
+        if not connection.has_answered:
+            # The caller's pace is not the upstream's fault.
+            connection.deadline = None
+    if is_chunked:
+        await connection.write(LAST_CHUNK)
+    connection.is_sent = True
+    if not connection.has_answered:
+        upstreams.expect(connection, upstreams.first_byte_timeout_s)
+    peer.watch(connection.abandon)
 
 
 @dataclass(frozen=True, slots=True)

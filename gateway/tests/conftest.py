@@ -6,7 +6,6 @@ import uvloop
 
 from gateway.tests.nats_server import NatsServer
 
-
 OF_THE_SERVER = ("test_http_", "test_upstream_", "test_proxy_")
 """Modules whose tests run on uvloop, as the server does."""
 

@@ -95,7 +95,9 @@ async def test_a_malformed_request_gets_400_and_the_connection_closed(plane, beh
 @pytest.mark.parametrize("size", [1, 7])
 async def test_a_request_may_come_in_small_pieces(plane, size):
     async with caller_of(plane) as caller:
-        request = caller.head("POST", "/echo", "transfer-encoding: chunked") + b"3;x=y\r\na\nb\r\n2\r\n\r\n\r\n0\r\n\r\n"
+        request = (
+            caller.head("POST", "/echo", "transfer-encoding: chunked") + b"3;x=y\r\na\nb\r\n2\r\n\r\n\r\n0\r\n\r\n"
+        )
         for at in range(0, len(request), size):
             caller.send(request[at : at + size])
             await asyncio.sleep(0)

@@ -133,7 +133,9 @@ async def test_bytes_are_counted_not_characters(plane):
         assert (connection.bytes_in, connection.bytes_out) == (2, 2)
 
 
-@pytest.mark.parametrize(("code", "reason"), [(1000, "done"), (1001, ""), (1008, "no"), (4001, "own: \u00e9"), (3000, "")])
+@pytest.mark.parametrize(
+    ("code", "reason"), [(1000, "done"), (1001, ""), (1008, "no"), (4001, "own: \u00e9"), (3000, "")]
+)
 async def test_the_upstreams_close_passes_through(tmp_path, code, reason):
     async def handler(socket):
         await socket.send("last")
@@ -275,7 +277,9 @@ async def test_who_cannot_be_proved_is_refused_before_101(plane, key):
     assert not plane.behind.requests
 
 
-@pytest.mark.parametrize(("path", "status", "reason"), [("/nowhere", 404, "not-found"), ("/a%2fb", 400, "invalid-request")])
+@pytest.mark.parametrize(
+    ("path", "status", "reason"), [("/nowhere", 404, "not-found"), ("/a%2fb", 400, "invalid-request")]
+)
 async def test_what_is_not_served_is_refused_before_101(plane, path, status, reason):
     with pytest.raises(InvalidStatus) as info:
         await socket_of(plane, path)

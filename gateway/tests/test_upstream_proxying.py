@@ -8,7 +8,16 @@ import ssl
 import pytest
 
 from gateway.tests.http_plane import (
-    NOWHERE, ask, caller_of, echo, eventually, read_body, route, running, say, upstream_that,
+    NOWHERE,
+    ask,
+    caller_of,
+    echo,
+    eventually,
+    read_body,
+    route,
+    running,
+    say,
+    upstream_that,
 )  # fmt: skip
 from gateway.upstream_client import Origin
 
