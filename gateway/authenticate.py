@@ -40,13 +40,12 @@ async def authenticate(plane: Plane, call: Call) -> Principal:
         return ANONYMOUS
     if call.credential is None:
         raise Refused(Reason.UNAUTHENTICATED, cause="credential-missing")
-    plane.failed_keys.check(call.ip)
-    try:
-        key = await _prove(plane, call.credential)
-    except Refused as refused:
-        if refused.reason is Reason.UNAUTHENTICATED:
-            plane.failed_keys.add(call.ip)
-        raise
+    mark = blake2b(call.credential.value.encode(), digest_size=16, key=_MARK_KEY).digest()
+    known = _proved.get(mark)
+    if known is not None and plane.snapshot.key(known.id) is known:
+        key = _usable(known)
+    else:
+        key = await _prove_anew(plane, call, call.credential, mark)
     principal = plane.snapshot.principal(key.id)
     if principal is None:
         raise Refused(Reason.UNAUTHENTICATED, cause="consumer-disabled")
@@ -56,16 +55,31 @@ async def authenticate(plane: Plane, call: Call) -> Principal:
     return principal
 
 
+async def _prove_anew(plane: Plane, call: Call, credential: Credential, mark: bytes) -> Key:
+    """Prove a credential that this process has not seen proved; those who guess are stopped before any look-up.
+
+    Keys proved before go on working from an address where others guess: they need no look-up.
+    """
+    plane.failed_keys.check(call.ip)
+    try:
+        key = await _prove(plane, credential)
+    except Refused as refused:
+        if refused.reason is Reason.UNAUTHENTICATED:
+            plane.failed_keys.add(call.ip)
+        raise
+    if credential.kind == "key":
+        if len(_proved) >= PROOFS_KEPT:
+            _proved.clear()
+        _proved[mark] = key
+    return key
+
+
 async def _prove(plane: Plane, credential: Credential) -> Key:
     """Give the key that the credential proves. Raises Refused ``unauthenticated``."""
     if credential.kind == "ticket":
         return await _redeem(plane, credential.value)
     if credential.kind == "token":
         raise Refused(Reason.UNAUTHENTICATED, cause="token-issuer-unknown")
-    mark = blake2b(credential.value.encode(), digest_size=16, key=_MARK_KEY).digest()
-    proved = _proved.get(mark)
-    if proved is not None and plane.snapshot.key(proved.id) is proved:
-        return _usable(proved)
     try:
         key_id = parse(credential.value)
     except Malformed:
@@ -76,9 +90,6 @@ async def _prove(plane: Plane, credential: Credential) -> Key:
     is_proved = hmac.compare_digest(shown, key.digest if key is not None else _UNKNOWN_DIGEST)
     if key is None or not is_proved:
         raise Refused(Reason.UNAUTHENTICATED, cause="key-unknown")
-    if len(_proved) >= PROOFS_KEPT:
-        _proved.clear()
-    _proved[mark] = key
     return _usable(key)
 
 

@@ -32,7 +32,7 @@ class DirectExchange(Exchange):
 
     __slots__ = (
         "_failure", "_is_chunked", "_is_head", "_lines", "_protocol", "_waiter", "body", "disconnected", "keep_alive",
-        "more_body", "on_gone", "on_response", "response_complete", "takes_chunks", "waiting_for_100_continue",
+        "more_body", "on_gone", "on_response", "response_complete", "takes_chunks", "task", "waiting_for_100_continue",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +52,7 @@ class DirectExchange(Exchange):
         self._is_chunked = False
         self._is_head = call.method == "HEAD"
         self._waiter: asyncio.Future[None] | None = None
+        self.task: asyncio.Task[None] | None = None
         self.body = bytearray()
         self.more_body = True
         self.disconnected = False

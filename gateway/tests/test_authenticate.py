@@ -77,6 +77,16 @@ async def test_guessing_stops_before_any_look_up():
     for _ in range(20):
         await refusal(plane, call_with("nonsense"))
     refused = await refusal(plane, call_with())
+    assert refused.retry_after_s <= 60
+
+
+async def test_a_key_proved_before_works_on_where_others_guess():
+    plane = plane_with()
+    await authenticate(plane, call_with())
+    for _ in range(20):
+        await refusal(plane, call_with("nonsense"))
+    assert await authenticate(plane, call_with())
+    refused = await refusal(plane, call_with("other nonsense"))
     assert (refused.reason, refused.cause) == (Reason.RATE_LIMITED, "failed-keys")
     assert 0 < refused.retry_after_s <= 60
 
