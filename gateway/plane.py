@@ -110,7 +110,7 @@ class Plane:
         try:
             async with asyncio.timeout(2):
                 await self.nats.close()
-        except TimeoutError:
+        except (TimeoutError, OSError):
             logger.warning("nats did not take leave in time")
 
     async def _close_connection(self, message: Msg) -> None:
