@@ -142,7 +142,7 @@ TABLE: dict[Reason, Row] = {
     Reason.IP_NOT_ALLOWED: Row("Address not allowed", 403, 3003, {**_FORBIDDEN, C: 0x8A}, 5, 530, ErrorClass.REVOKED, NO,
         "Call from an address that the key or route allows."),
     Reason.NOT_FOUND: Row("Not found", 404, 3003, {C: 0x90, A: 0x90, S: 0x8F, D: 0x90}, 5, 404, ErrorClass.PROTOCOL_ERROR, NO,
-        "Check the path, channel or id; `/v1/openapi.json` and the docs list what there is."),
+        "Check the path, the channel or the id."),
     Reason.METHOD_NOT_ALLOWED: Row("Method not allowed", 405, 3003, {}, 5, 540, ErrorClass.PROTOCOL_ERROR, NO,
         "Use one of the methods in the `Allow` header."),
     Reason.UPGRADE_REQUIRED: Row("WebSocket upgrade required", 426, 3003, {}, 5, 540, ErrorClass.PROTOCOL_ERROR, NO,
