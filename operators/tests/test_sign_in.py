@@ -1,7 +1,9 @@
 import json
+import time
 from io import StringIO
 
 import pytest
+import time_machine
 from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.core.management import CommandError, call_command
@@ -17,10 +19,18 @@ WRONG = {"username": "olga", "password": "wrong"}
 RIGHT = {"username": "olga", "password": "a-long-enough-passphrase"}
 
 
+@pytest.fixture
+def one_instant():
+    """Let all tries fall into the same minute, however long the test takes."""
+    with time_machine.travel(time.time(), tick=False):
+        yield
+
+
 def tried(client, data):
     return client.post("/admin/login/?next=/admin/", data)
 
 
+@pytest.mark.usefixtures("one_instant")
 def test_too_many_tries_to_sign_in_are_refused_even_with_the_password(client, operator):
     for _ in range(10):
         assert tried(client, WRONG).status_code == 200
@@ -39,6 +49,7 @@ def test_operators_sign_in_while_the_counters_are_away(client, operator, monkeyp
     assert tried(client, RIGHT).status_code == 302
 
 
+@pytest.mark.usefixtures("one_instant")
 def test_keys_are_issued_so_many_a_minute(client, operator, consumer):
     client.force_login(operator)
     data = {"consumer": consumer.pk, "scopes": "call:*", "limits-total": "0"}
