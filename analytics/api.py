@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 from django.db.models import Sum
 from django.db.models.functions import TruncHour
-from django_filters import rest_framework as filters
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import BaseRouter
 
+from analytics.filters import ConnectionFilters, UsageFilters
 from analytics.models import ConnectionRecord, UsageMinute
-from analytics.services import COUNTED
-from audit import bus
-from gateway.nats_link import CONTROL_SUBJECT
+from analytics.services import COUNTED, disconnect
 from operators.objects import Collection, Fields
 
 LEDGER = (
@@ -36,20 +33,6 @@ class ConnectionFields(serializers.ModelSerializer[ConnectionRecord]):
         read_only_fields = LEDGER
 
 
-class ConnectionFilters(filters.FilterSet):  # type: ignore[misc]
-    """What connections can be filtered by."""
-
-    state = filters.ChoiceFilter(choices=(("open", "open"), ("closed", "closed")), method="with_state")
-
-    class Meta:
-        model = ConnectionRecord
-        fields = ("consumer", "key", "tier", "protocol", "route", "channel", "error_class")
-
-    def with_state(self, rows: Any, name: str, value: str) -> Any:
-        """Give those that are open, or those that have closed."""
-        return rows.filter(closed_at__isnull=value == "open")
-
-
 class Connections(Collection):
     """One row a connection, open and closed."""
 
@@ -63,7 +46,7 @@ class Connections(Collection):
         """Close an open connection, whichever process holds it."""
         row = self.get_object()
         if row.closed_at is None:
-            bus.publish(f"{CONTROL_SUBJECT}.close", orjson.dumps({"connection": row.pk}))
+            disconnect(row, by=self.operator)
         return Response(status=204)
 
 
@@ -83,24 +66,6 @@ class UsageFields(Fields):
     bytes_in = serializers.IntegerField(read_only=True)
     bytes_out = serializers.IntegerField(read_only=True)
     throttled = serializers.IntegerField(read_only=True)
-
-
-class UsageFilters(filters.FilterSet):  # type: ignore[misc]
-    """What usage can be filtered by."""
-
-    group = filters.ChoiceFilter(choices=(("minute", "minute"), ("hour", "hour")), method="grouped")
-
-    class Meta:
-        model = UsageMinute
-        fields = ("consumer", "protocol", "target", "tier", "outcome", "error_class")
-
-    def grouped(self, rows: Any, name: str, value: str) -> Any:
-        """Leave grouping to the list: it comes after all filters."""
-        return rows
-
-
-UsageFilters.base_filters["from"] = filters.IsoDateTimeFilter(field_name="minute", lookup_expr="gte")
-UsageFilters.base_filters["to"] = filters.IsoDateTimeFilter(field_name="minute", lookup_expr="lt")
 
 
 class Usage(Collection):

@@ -1,4 +1,4 @@
-"""What happens now, over all processes: usage batches as they pass by, summed once a second for every open page."""
+"""What happens now, over all processes: usage batches as they pass by, told once a second to every open page."""
 
 from __future__ import annotations
 
@@ -7,135 +7,180 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 from django.conf import settings
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 
-from gateway.nats_link import USAGE_SUBJECT, connect
+from analytics.seconds import Seconds
+from gateway.nats_link import USAGE_STREAM, USAGE_SUBJECT, connect, read_batch
 
 logger = logging.getLogger(__name__)
 
-EVERY_S = 1.0
+TICK_S = 1.0
 SECONDS_KEPT = 300
 SILENT_AFTER_S = 12.0
 """A process that is not heard of for so long holds no open connections any more."""
 PAGES_MAX = 100
 WAITING_MAX = 10
-TOP = 6
+PAGE_LASTS_S = 600.0
+"""Then the browser asks again, and its session is looked at anew."""
+TOP = 30
 CLOSED_KEPT = 12
+BATCHES_REPLAYED_MAX = 5_000
+PAGE_OF_REPLAY = 250
 
 
-class Second:
-    """Sums of what came in since the last tick."""
+class Tick:
+    """What has happened since the last word to the pages, counted whole."""
 
     def __init__(self) -> None:
-        self.calls: Counter[str] = Counter()
-        self.messages: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.consumers: Counter[str] = Counter()
         self.targets: Counter[str] = Counter()
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.latency_ms = 0.0
-        self.answered = 0
+        self.closed: deque[dict[str, Any]] = deque(maxlen=CLOSED_KEPT)
 
-    def add(self, tally: dict[str, Any]) -> None:
-        """Add one tally of a batch."""
-        messages = tally["messages_in"] + tally["messages_out"]
-        self.calls[tally["protocol"]] += tally["calls"]
-        self.messages[tally["protocol"]] += messages
-        self.bytes_in += tally["bytes_in"]
-        self.bytes_out += tally["bytes_out"]
-        if tally["outcome"] not in ("ok", "abandoned"):
-            self.refused[tally["outcome"]] += tally["calls"]
-        weight = tally["calls"] + messages
-        self.consumers[tally["consumer"] or "(nobody)"] += weight
-        self.targets[tally["target"] or "(none)"] += weight
-        if tally["latency_ms_sum"]:
-            self.latency_ms += tally["latency_ms_sum"]
-            self.answered += tally["calls"]
+    def add(self, batch: dict[str, Any]) -> None:
+        """Count a batch."""
+        self.closed.extendleft(batch["closed"])
+        for tally in batch["tallies"]:
+            weight = tally["calls"] + tally["messages_in"] + tally["messages_out"]
+            self.consumers[tally["consumer"]] += weight
+            self.targets[tally["target"]] += weight
+            if tally["outcome"] not in ("ok", "abandoned"):
+                self.refused[tally["outcome"]] += tally["calls"]
+
+    def said(self) -> dict[str, Any]:
+        """Say it to a page."""
+        return {
+            "refused": self.refused,
+            "consumers": dict(self.consumers.most_common(TOP)),
+            "targets": dict(self.targets.most_common(TOP)),
+            "closed": list(self.closed),
+        }
 
 
 class Live:
-    """One subscription a web process, shared by all pages that look."""
+    """One subscription a web process, shared by all pages that look; made when the first one does."""
 
     def __init__(self) -> None:
-        self._second = Second()
-        self._open: dict[str, tuple[float, dict[str, int]]] = {}
-        self._closed: deque[dict[str, Any]] = deque(maxlen=CLOSED_KEPT)
-        self._kept: deque[dict[str, Any]] = deque(maxlen=SECONDS_KEPT)
         self._pages: set[asyncio.Queue[bytes]] = set()
-        self._client: Client | None = None
-        self._ticking: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._begun: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._forget()
+
+    def _forget(self) -> None:
+        self._seconds = Seconds(time.time() - SECONDS_KEPT)
+        self._kept: deque[dict[str, Any]] = deque(maxlen=SECONDS_KEPT)
+        self._tick = Tick()
+        self._open: dict[str, tuple[float, dict[str, int]]] = {}
+        self._heard: dict[str, int] = {}
 
     async def watch(self) -> AsyncIterator[bytes]:
-        """Give server-sent events: first the last minutes, then each second as it ends."""
-        await self._start()
+        """Give server-sent events: first the last minutes, then what has happened, every second."""
+        try:
+            await self._begin()
+        except (OSError, TimeoutError, NatsError) as error:
+            logger.warning("dashboards: usage cannot be followed: %s", error or type(error).__name__)
+            yield b"retry: 5000\nevent: away\ndata: {}\n\n"
+            return
         if len(self._pages) >= PAGES_MAX:
-            yield b"event: full\ndata: {}\n\n"
+            yield b"retry: 30000\nevent: full\ndata: {}\n\n"
             return
         queue: asyncio.Queue[bytes] = asyncio.Queue(WAITING_MAX)
         self._pages.add(queue)
         try:
-            yield b"retry: 2000\nevent: history\ndata: %b\n\n" % orjson.dumps(list(self._kept))
-            while True:
+            yield b"retry: 1000\nevent: history\ndata: %b\n\n" % orjson.dumps(list(self._kept))
+            ends_at = time.monotonic() + PAGE_LASTS_S
+            while time.monotonic() < ends_at:
                 yield await queue.get()
         finally:
             self._pages.discard(queue)
 
-    async def _start(self) -> None:
-        if self._loop is asyncio.get_running_loop():
-            return
-        self._loop = asyncio.get_running_loop()
-        self._client, _ = await connect(settings.NATS_URL, "dashboards")
-        await self._client.subscribe(f"{USAGE_SUBJECT}.*", cb=self._take)
-        self._ticking = asyncio.create_task(self._tick(), name="dashboards")
+    async def _begin(self) -> None:
+        """Subscribe, once a process; a failed try is tried again by the next page."""
+        begun = self._begun
+        if begun is None or begun.get_loop() is not asyncio.get_running_loop() or (begun.done() and begun.exception()):
+            begun = self._begun = asyncio.create_task(self._subscribe(), name="dashboards: subscribe")
+        await asyncio.shield(begun)
 
-    async def _take(self, message: Msg) -> None:
+    async def _subscribe(self) -> None:
+        self._forget()
+        client, _ = await connect(settings.NATS_URL, "dashboards")
         try:
-            batch = orjson.loads(message.data)
-            for tally in batch["tallies"]:
-                self._second.add(tally)
-            self._closed.extendleft(batch["closed"])
-            opened = {entry["protocol"]: entry["count"] for entry in batch["open"]}
-            self._open[batch["process"]] = (time.monotonic(), {} if batch.get("stopping") else opened)
+            batches: asyncio.Queue[bytes] = asyncio.Queue(BATCHES_REPLAYED_MAX)
+
+            async def receive(message: Msg) -> None:
+                if not batches.full():
+                    batches.put_nowait(message.data)
+
+            await client.subscribe(f"{USAGE_SUBJECT}.*", cb=receive)
+            await self._replay(client)
+        except BaseException:
+            await client.close()
+            raise
+        self._tell()  # what was replayed is history
+        self._tasks = [
+            asyncio.create_task(self._follow(batches), name="dashboards: follow"),
+            asyncio.create_task(self._tick_on(), name="dashboards: tick"),
+        ]
+
+    async def _replay(self, client: Client) -> None:
+        """Read what was said in the last minutes, so that the first page need not start empty."""
+        first: int | datetime = datetime.now(UTC) - timedelta(seconds=SECONDS_KEPT)
+        for _ in range(BATCHES_REPLAYED_MAX // PAGE_OF_REPLAY):
+            messages = await read_batch(client, USAGE_STREAM, f"{USAGE_SUBJECT}.*", first, PAGE_OF_REPLAY)
+            for message in messages:
+                self._take(message.data, is_replay=True)
+            if len(messages) < PAGE_OF_REPLAY:
+                return
+            first = int((messages[-1].headers or {})["Nats-Sequence"]) + 1
+
+    async def _follow(self, batches: asyncio.Queue[bytes]) -> None:
+        while True:
+            self._take(await batches.get(), is_replay=False)
+
+    def _take(self, data: bytes, *, is_replay: bool) -> None:
+        try:
+            batch = orjson.loads(data)
+            process, sequence = batch["process"], batch["sequence"]
+            if sequence <= self._heard.get(process, 0):
+                return  # heard in the replay, or sent twice
+            self._heard[process] = sequence
+            self._seconds.add(batch, batch["at"] if is_replay else time.time())
+            self._tick.add(batch)
+            counts = {entry["protocol"]: entry["count"] for entry in batch["open"]}
+            if batch.get("stopping"):
+                self._open.pop(process, None)
+            else:
+                self._open[process] = (batch["at"] if is_replay else time.time(), counts)
         except (orjson.JSONDecodeError, KeyError, TypeError):
             logger.warning("dashboards: a batch of usage could not be read")
 
-    async def _tick(self) -> None:
+    async def _tick_on(self) -> None:
         while True:
-            await asyncio.sleep(EVERY_S)
-            said = self._say()
-            self._kept.append({name: said[name] for name in ("at", "messages", "calls")})
-            event = b"data: %b\n\n" % orjson.dumps(said)
+            await asyncio.sleep(TICK_S)
+            event = b"data: %b\n\n" % orjson.dumps(self._tell())
             for queue in self._pages:
                 if not queue.full():  # a page that does not read misses seconds, and costs no memory
                     queue.put_nowait(event)
 
-    def _say(self) -> dict[str, Any]:
-        second, self._second = self._second, Second()
-        now = time.monotonic()
+    def _tell(self) -> dict[str, Any]:
+        """Give what has happened since it was last told."""
+        now = time.time()
+        seconds = [second.said(at) for at, second in self._seconds.complete(now)]
+        self._kept.extend(seconds)
         self._open = {name: held for name, held in self._open.items() if now - held[0] < SILENT_AFTER_S}
+        self._heard = {name: last for name, last in self._heard.items() if name in self._open}
         opened: Counter[str] = Counter()
         for _, counts in self._open.values():
             opened.update(counts)
-        return {
-            "at": round(time.time(), 3),
-            "open": opened,
-            "calls": second.calls,
-            "messages": second.messages,
-            "refused": second.refused,
-            "bytes_in": second.bytes_in,
-            "bytes_out": second.bytes_out,
-            "latency_ms": round(second.latency_ms / second.answered, 2) if second.answered else None,
-            "consumers": second.consumers.most_common(TOP),
-            "targets": second.targets.most_common(TOP),
-            "closed": list(self._closed),
-        }
+        tick, self._tick = self._tick, Tick()
+        return {"at": now, "seconds": seconds, "open": opened, **tick.said()}
 
 
 live = Live()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
+import textwrap
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +17,13 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
-NAME = re.compile(r"[a-z0-9-]{1,60}")
+NAME = re.compile(r"(?:decisions/)?[a-z0-9-]{1,60}")
+ORDER = (
+    "configuration", "limits", "events", "mqtt", "refusals", "management-api", "operations", "promises", "benchmarks",
+    "architecture", "glossary",
+)  # fmt: skip
+"""How a newcomer reads them; what is not named here comes after, decisions last."""
+SUMMARY_MAX_CHARS = 170
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +35,29 @@ class Page:
     html: str
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A document in the list of them."""
+
+    name: str
+    title: str
+    summary: str
+
+    @property
+    def is_decision(self) -> bool:
+        """Say whether it records a decision."""
+        return self.name.startswith("decisions/")
+
+
 def names() -> list[str]:
-    """Give the names of all documents."""
-    return sorted(path.stem for path in _folder().glob("*.md"))
+    """Give the names of all documents, in the order of reading."""
+    found = [str(path.relative_to(_folder()).with_suffix("")) for path in _folder().rglob("*.md")]
+    return sorted((name for name in found if NAME.fullmatch(name)), key=_rank)
 
 
-def titles() -> list[tuple[str, str]]:
-    """Give all documents' names and titles."""
-    return [(name, _title((_folder() / f"{name}.md").read_text())) for name in names()]
+def entries() -> list[Entry]:
+    """Give all documents, in the order of reading."""
+    return [_entry(name, (_folder() / f"{name}.md").read_text()) for name in names()]
 
 
 def page(name: str) -> Page | None:
@@ -50,7 +73,19 @@ def page(name: str) -> Page | None:
 
 @lru_cache(maxsize=64)
 def _rendered(name: str, text: str, changed_at: int) -> Page:
-    return Page(name, _title(text), _markdown().render(text))
+    return Page(name, _title(text), _markdown().render(text, {"folder": posixpath.dirname(name)}))
+
+
+@lru_cache(maxsize=64)
+def _entry(name: str, text: str) -> Entry:
+    paragraphs = (paragraph.strip() for paragraph in text.split("\n\n"))
+    prose = next((found for found in paragraphs if found[:1].isalnum()), "")
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)|[`*]", lambda found: found[1] or "", prose.replace("\n", " "))
+    return Entry(name, _title(text), textwrap.shorten(plain, SUMMARY_MAX_CHARS, placeholder=" …"))
+
+
+def _rank(name: str) -> tuple[bool, int, str]:
+    return ("/" in name, ORDER.index(name) if name in ORDER else len(ORDER), name)
 
 
 def _title(text: str) -> str:
@@ -83,9 +118,11 @@ def _heading(renderer: Any, tokens: Any, index: int, options: Any, env: Any) -> 
 
 def _link(renderer: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
     """Turn links between documents into links between pages."""
-    href = str(tokens[index].attrGet("href") or "")
-    if found := re.fullmatch(r"(?:docs/)?([a-z0-9-]+)\.md(#.*)?", href):
-        tokens[index].attrSet("href", f"/docs/{found[1]}{found[2] or ''}")
+    address, _, anchor = str(tokens[index].attrGet("href") or "").partition("#")
+    if address.endswith(".md") and "://" not in address:
+        name = posixpath.normpath(posixpath.join(env["folder"], address.removesuffix(".md")))
+        if NAME.fullmatch(name):
+            tokens[index].attrSet("href", f"/docs/{name}" + (f"#{anchor}" if anchor else ""))
     return str(renderer.renderToken(tokens, index, options, env))
 
 

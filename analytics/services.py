@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.db import transaction
@@ -13,9 +15,12 @@ from django.db.models import Count, F, Sum
 from django.db.models.functions import Greatest
 
 from analytics.models import ConnectionRecord, GatewayProcess, ProjectorPosition, UsageMinute
-from gateway.nats_link import USAGE_STREAM
+from audit import bus
+from gateway.nats_link import CONTROL_SUBJECT, USAGE_STREAM
 from gateway.usage import FLOWED
 from keys.services import touch
+
+logger = logging.getLogger(__name__)
 
 LOST_AFTER = timedelta(seconds=15)
 LABEL = ("protocol", "consumer", "key", "tier", "target", "outcome", "error_class")
@@ -64,6 +69,12 @@ def close_lost(now: datetime) -> int:
         closed = _close_rows_of(lost, now)
         GatewayProcess.objects.filter(name__in=lost).delete()
     return closed
+
+
+def disconnect(row: ConnectionRecord, *, by: str) -> None:
+    """Ask the process that holds a connection to close it. Raises bus.Away."""
+    bus.publish(f"{CONTROL_SUBJECT}.close", orjson.dumps({"connection": row.pk}))
+    logger.info("connection %s of %s is closed by operator %s", row.pk, row.consumer, by)
 
 
 def rebuild() -> int:

@@ -3,17 +3,18 @@
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from analytics import views
+from analytics import public_views, views
 
 urlpatterns = [
-    path("", views.landing, name="landing"),
+    path("", public_views.landing, name="landing"),
     path("dashboards/", views.overview, name="overview"),
     path("dashboards/live", views.live_events, name="live"),
+    path("dashboards/last-hour", views.last_hour, name="last-hour"),
     path("dashboards/connections", views.connections, name="connections"),
     path("dashboards/connections/<str:connection_id>/disconnect", views.disconnect, name="disconnect"),
     path("dashboards/usage", views.usage, name="usage"),
     path("dashboards/login", views.Login.as_view(), name="login"),
     path("dashboards/logout", LogoutView.as_view(), name="logout"),
-    path("docs/", views.documents, name="docs"),
-    path("docs/<str:name>", views.documents, name="document"),
+    path("docs/", public_views.documents, name="docs"),
+    path("docs/<path:name>", public_views.document, name="document"),
 ]

@@ -1,145 +1,155 @@
-"""The pages for those on call, the landing page and the documents."""
+"""The pages for those on call, and signing in to them."""
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
-import orjson
 from asgiref.sync import sync_to_async
+from django.contrib import messages
 from django.contrib.admin.views.decorators import staff_member_required
+from django.contrib.auth.decorators import permission_required
 from django.contrib.auth.views import LoginView
 from django.core.paginator import Paginator
-from django.db.models import Sum
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseForbidden, StreamingHttpResponse
+from django.db import connection
+from django.http import HttpRequest, HttpResponse, HttpResponseForbidden, JsonResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.utils import timezone
-from django.utils.decorators import method_decorator
-from django.utils.http import urlencode
+from django.utils.http import url_has_allowed_host_and_scheme, urlencode
+from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
-from django_ratelimit.decorators import ratelimit
 
-from analytics import pages, words
+from analytics import reports, words
+from analytics.filters import ConnectionFilters, UsageFilters, faults
 from analytics.live import live
 from analytics.models import ConnectionRecord, UsageMinute
+from analytics.services import disconnect as disconnect_now
 from audit import bus
-from gateway.nats_link import CONTROL_SUBJECT
+from operators.throttle import RETRY_AFTER_S, SIGN_IN_RATE, is_too_often
 
-HOUR = timedelta(hours=1)
 ROWS_A_PAGE = 50
-staff_only: Any = staff_member_required(login_url="/dashboards/login")
+LEDGER = "analytics.view_connectionrecord"
+USAGE = "analytics.view_usageminute"
+DISCONNECT = "analytics.delete_connectionrecord"
+STATES = {"open": "open", "closed": "closed", "all": "open and closed"}
+
+
+def operators_only(permission: str) -> Any:
+    """Let in staff with a permission; strangers are asked to sign in, others are told no."""
+
+    def decorate(view: Any) -> Any:
+        allowed = permission_required(permission, raise_exception=True)(view)
+        return never_cache(staff_member_required(allowed, login_url="/dashboards/login"))
+
+    return decorate
 
 
 @require_GET
-def landing(request: HttpRequest) -> HttpResponse:
-    """Show what this is and where to go."""
-    return render(request, "landing.html")
-
-
-@require_GET
-@staff_only  # type: ignore[untyped-decorator]
+@operators_only(USAGE)  # type: ignore[untyped-decorator]
 def overview(request: HttpRequest) -> HttpResponse:
     """Show what happens now: first the last hour from the roll-ups, then live."""
-    since = timezone.now() - HOUR
-    rows = UsageMinute.objects.filter(minute__gte=since)
-    sums = rows.aggregate(
-        calls=Sum("calls", default=0),
-        messages_in=Sum("messages_in", default=0),
-        messages_out=Sum("messages_out", default=0),
-        throttled=Sum("throttled", default=0),
-    )
-    refused = (
-        rows.exclude(outcome__in=("ok", "abandoned"))
-        .values("outcome")
-        .annotate(count=Sum("calls"))
-        .order_by("-count")[:8]
-    )
-    minutes = rows.values("minute", "protocol").annotate(
-        calls_=Sum("calls"), messages_=Sum("messages_in") + Sum("messages_out")
-    )
-    seed = {
-        "minutes": [
-            [row["minute"].timestamp(), row["protocol"], row["calls_"], row["messages_"]]
-            for row in minutes.order_by("minute")
-        ],
-        "refused": {row["outcome"]: row["count"] for row in refused},
+    closed = reports.just_closed() if request.user.has_perm(LEDGER) else []
+    seed = reports.last_hour(timezone.now()) | {
+        "closed": closed,
         "outcomes": words.OUTCOMES,
         "errorClasses": words.ERROR_CLASSES,
         "protocols": words.PROTOCOLS,
     }
-    closed = ConnectionRecord.objects.exclude(closed_at=None).order_by("-closed_at")[:12]
     context = {
         "section": "overview",
         "seed": seed,
-        "sums": sums,
-        "messages": sums["messages_in"] + sums["messages_out"],
-        "open": ConnectionRecord.objects.still_open().count(),
-        "closed": [(row, words.ERROR_CLASSES.get(row.error_class, row.error_class)) for row in closed],
+        "open": sum(seed["open"].values()),
+        "hour_calls": sum(row[2] for row in seed["minutes"]),
+        "hour_messages": sum(row[3] for row in seed["minutes"]),
+        "protocols": words.PROTOCOLS,
         "base_url": request.build_absolute_uri("/").rstrip("/"),
     }
     return render(request, "dashboards/overview.html", context)
 
 
 @require_GET
-@staff_only  # type: ignore[untyped-decorator]
-def connections(request: HttpRequest) -> HttpResponse:
-    """Show the ledger, filtered by what the address says."""
-    state = request.GET.get("state", "open")
-    rows = ConnectionRecord.objects.all()
-    if state in ("open", "closed"):
-        rows = rows.filter(closed_at__isnull=state == "open")
-    chosen = {name: request.GET.get(name, "").strip() for name in ("consumer", "protocol", "error_class")}
-    for name, value in chosen.items():
-        if value:
-            rows = rows.filter(**{name: value})
-    page = Paginator(rows, ROWS_A_PAGE).get_page(request.GET.get("page"))
-    context = {
-        "section": "connections",
-        "page": page,
-        "rows": [(row, words.ERROR_CLASSES.get(row.error_class, row.error_class)) for row in page],
-        "state": state,
-        "chosen": chosen,
-        "protocols": words.PROTOCOLS,
-        "error_classes": {name: word for name, word in words.ERROR_CLASSES.items() if name},
-        "query": urlencode({"state": state, **{name: value for name, value in chosen.items() if value}}),
-    }
-    return render(request, "dashboards/connections.html", context)
-
-
-@require_POST
-@staff_only  # type: ignore[untyped-decorator]
-def disconnect(request: HttpRequest, connection_id: str) -> HttpResponse:
-    """Close one open connection, whichever process holds it."""
-    row = get_object_or_404(ConnectionRecord, pk=connection_id)
-    bus.publish(f"{CONTROL_SUBJECT}.close", orjson.dumps({"connection": row.pk}))
-    return redirect("/dashboards/connections")
+@operators_only(USAGE)  # type: ignore[untyped-decorator]
+def last_hour(request: HttpRequest) -> HttpResponse:
+    """Give the overview's last hour anew: a page that stays open asks each minute, so that its hour moves on."""
+    return JsonResponse(reports.last_hour(timezone.now()))
 
 
 @require_GET
-@staff_only  # type: ignore[untyped-decorator]
+@operators_only(LEDGER)  # type: ignore[untyped-decorator]
+def connections(request: HttpRequest) -> HttpResponse:
+    """Show the ledger, filtered by what the address says."""
+    query = request.GET.dict()
+    state = query.pop("state", "open")
+    filters = ConnectionFilters(query if state == "all" else query | {"state": state}, ConnectionRecord.objects.all())
+    wrong = faults(filters, query, ("state", "page"))
+    page = Paginator(filters.qs.none() if wrong else filters.qs, ROWS_A_PAGE).get_page(query.pop("page", 1))
+    chosen = {name: value for name, value in query.items() if value}
+    context = {
+        "section": "connections",
+        "page": page,
+        "rows": [(row, words.of_end(row.error_class)) for row in page],
+        "faults": wrong,
+        "state": state,
+        "states": STATES,
+        "chosen": chosen,
+        "protocols": words.PROTOCOLS,
+        "error_classes": {name: word for name, word in words.ERROR_CLASSES.items() if name},
+        "query": urlencode({"state": state, **chosen}),
+        "may_disconnect": request.user.has_perm(DISCONNECT),
+        "base_url": request.build_absolute_uri("/").rstrip("/"),
+    }
+    return render(request, "dashboards/connections.html", context, status=400 if wrong else 200)
+
+
+@require_POST
+@operators_only(DISCONNECT)  # type: ignore[untyped-decorator]
+def disconnect(request: HttpRequest, connection_id: str) -> HttpResponse:
+    """Close one open connection, whichever process holds it."""
+    row = get_object_or_404(ConnectionRecord, pk=connection_id)
+    if row.closed_at is None:
+        try:
+            disconnect_now(row, by=request.user.get_username())
+        except bus.Away:
+            messages.error(request, "The gateway does not answer; nothing was closed.")
+        else:
+            messages.success(request, f"{words.PROTOCOLS[row.protocol]} connection of {row.consumer} is being closed.")
+    back = request.POST.get("back", "")
+    is_ours = url_has_allowed_host_and_scheme(back, allowed_hosts=None)
+    return redirect(back if is_ours else reverse("connections"))
+
+
+@require_GET
+@operators_only(USAGE)  # type: ignore[untyped-decorator]
 def usage(request: HttpRequest) -> HttpResponse:
-    """Show the last day by consumer and by route or channel."""
-    since = timezone.now() - timedelta(days=1)
-    rows = UsageMinute.objects.filter(minute__gte=since)
-    sums = {name: Sum(name) for name in ("messages_in", "messages_out", "bytes_in", "bytes_out", "throttled")}
+    """Show what was used in a period, filtered by what the address says."""
+    query = request.GET.dict()
+    period = query.pop("period", "day")
+    filters = UsageFilters(query, UsageMinute.objects.all())
+    wrong = faults(filters, query, ("period",))
+    if period not in reports.PERIODS:
+        wrong, period = [*wrong, f"Unknown period: {period}."], "day"
+    report = reports.usage(filters.qs.none() if wrong else filters.qs, period, timezone.now())
     context = {
         "section": "usage",
-        "consumers": rows.values("consumer", "tier")
-        .annotate(total=Sum("calls"), **_renamed(sums))
-        .order_by("-total")[:50],
-        "targets": rows.values("target", "protocol")
-        .annotate(total=Sum("calls"), **_renamed(sums))
-        .order_by("-total")[:50],
+        "report": report,
+        "seed": {"slots": report["slots"], "slotSeconds": report["slot_s"], "protocols": words.PROTOCOLS}
+        | {"periodSeconds": reports.PERIODS[period][1].total_seconds()},
+        "faults": wrong,
+        "period": period,
+        "periods": {name: title for name, (title, _) in reports.PERIODS.items()},
+        "chosen": {name: value for name, value in query.items() if value},
+        "protocols": words.PROTOCOLS,
+        "base_url": request.build_absolute_uri("/").rstrip("/"),
     }
-    return render(request, "dashboards/usage.html", context)
+    return render(request, "dashboards/usage.html", context, status=400 if wrong else 200)
 
 
 async def live_events(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
     """Stream what happens now. The session is looked at before; the stream itself asks no database."""
     user = await request.auser()
-    if not (user.is_active and user.is_staff):
+    if not (user.is_active and user.is_staff and await user.ahas_perm(USAGE)):
         return HttpResponseForbidden("Sign in first.")
-    await sync_to_async(_forget_connection)()
+    await sync_to_async(_leave_database)()
     return StreamingHttpResponse(
         live.watch(),
         content_type="text/event-stream; charset=utf-8",
@@ -147,36 +157,21 @@ async def live_events(request: HttpRequest) -> HttpResponse | StreamingHttpRespo
     )
 
 
-@method_decorator(ratelimit(key="ip", rate="10/m", method="POST", block=False), name="post")
 class Login(LoginView):
-    """Sign-in of operators; ten tries a minute from one address."""
+    """Sign-in of operators; a few tries a minute from one address."""
 
     template_name = "dashboards/login.html"
     redirect_authenticated_user = True
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         """Try a password."""
-        if getattr(request, "limited", False):
-            return render(request, "429.html", status=429, headers={"Retry-After": "60"})  # type: ignore[call-arg]
+        if is_too_often(request, "dashboards-sign-in", "ip", SIGN_IN_RATE):
+            answer = render(request, "429.html", status=429)
+            answer["Retry-After"] = str(RETRY_AFTER_S)
+            return answer
         return super().post(request, *args, **kwargs)
 
 
-@require_GET
-def documents(request: HttpRequest, name: str = "") -> HttpResponse:
-    """Show one document, or the list of them."""
-    if not name:
-        return render(request, "docs/index.html", {"titles": pages.titles(), "section": "docs"})
-    page = pages.page(name)
-    if page is None:
-        raise Http404
-    return render(request, "docs/page.html", {"page": page, "titles": pages.titles(), "section": "docs"})
-
-
-def _renamed(sums: dict[str, Sum]) -> dict[str, Sum]:
-    return {f"all_{name}": total for name, total in sums.items()}
-
-
-def _forget_connection() -> None:
-    from django.db import connection
-
+def _leave_database() -> None:
+    """Give back the connection that the look at the session took, in the thread that took it."""
     connection.close()

@@ -20,19 +20,54 @@ ERROR_CLASSES = {
     "protocol_error": "broke the protocol",
     "internal": "fault of the gateway",
 }
-PROTOCOLS = {"http": "REST", "sse": "SSE", "websocket": "WebSocket", "mqtt": "MQTT", "amqp": "AMQP"}
-OUTCOMES = {reason.value: TABLE[reason].title for reason in Reason} | {
-    "key-unknown": "Unknown key",
-    "key-malformed": "Malformed key",
-    "key-revoked": "Revoked key",
-    "key-expired": "Expired key",
-    "credential-missing": "No key sent",
-    "consumer-disabled": "Consumer disabled",
-    "failed-keys": "Too many failed keys",
-    "malformed-request": "Malformed request",
-    "malformed-packet": "Malformed packet",
-    "unknown-channel": "Unknown channel",
-    "upstream-error": "Upstream answered 5xx",
-    "upstream-unreachable": "Upstream unreachable",
-    "upstream-lost": "Upstream lost",
+PROTOCOLS = {"http": "REST", "websocket": "WebSocket", "sse": "SSE", "mqtt": "MQTT", "amqp": "AMQP"}
+
+CAUSES = {
+    "auth-other-consumer": ("Key of another consumer", Reason.FORBIDDEN),
+    "closed-door": ("Protocol not offered there", Reason.FORBIDDEN),
+    "consumer-disabled": ("Consumer disabled", Reason.UNAUTHENTICATED),
+    "credential-malformed": ("Malformed credential", Reason.UNAUTHENTICATED),
+    "credential-missing": ("No key sent", Reason.UNAUTHENTICATED),
+    "credential-twice": ("Two credentials sent", Reason.INVALID_REQUEST),
+    "event-over-maximum-packet-size": ("Event larger than the client takes", Reason.TOO_LARGE),
+    "failed-keys": ("Too many failed keys", Reason.RATE_LIMITED),
+    "idempotency-conflict": ("Idempotency key used for another body", Reason.INVALID_PAYLOAD),
+    "idempotency-key-reused": ("Idempotency key used for another body", Reason.INVALID_PAYLOAD),
+    "invalid-address": ("Invalid channel address", Reason.INVALID_REQUEST),
+    "invalid-frame": ("Invalid frame", Reason.INVALID_REQUEST),
+    "invalid-position": ("Invalid position", Reason.INVALID_REQUEST),
+    "key-expired": ("Expired key", Reason.UNAUTHENTICATED),
+    "key-in-query": ("Key in the query", Reason.UNAUTHENTICATED),
+    "key-malformed": ("Malformed key", Reason.UNAUTHENTICATED),
+    "key-unknown": ("Unknown key", Reason.UNAUTHENTICATED),
+    "log-away": ("Event log away", Reason.OVERLOADED),
+    "malformed-request": ("Malformed request", Reason.INVALID_REQUEST),
+    "malformed-packet": ("Malformed packet", Reason.INVALID_REQUEST),
+    "not-offered": ("MQTT feature not offered", Reason.INVALID_REQUEST),
+    "operator-closed": ("Disconnected by an operator", Reason.KEY_REVOKED),
+    "path-malformed": ("Malformed path", Reason.INVALID_REQUEST),
+    "ticket-unknown": ("Unknown ticket", Reason.UNAUTHENTICATED),
+    "token-issuer-unknown": ("Unknown token issuer", Reason.UNAUTHENTICATED),
+    "too-many-subscriptions": ("Too many subscriptions", Reason.QUOTA_EXCEEDED),
+    "unknown-channel": ("Unknown channel", Reason.NOT_FOUND),
+    "upstream-connect-timeout": ("Upstream did not take the connection", Reason.UPSTREAM_UNAVAILABLE),
+    "upstream-error": ("Upstream answered 5xx", Reason.UPSTREAM_UNAVAILABLE),
+    "upstream-lost": ("Upstream lost", Reason.UPSTREAM_UNAVAILABLE),
+    "upstream-unreachable": ("Upstream unreachable", Reason.UPSTREAM_UNAVAILABLE),
 }
+"""What the closed labels that are no reasons themselves say, and the reason that strangers are told."""
+
+OUTCOMES: dict[str, tuple[str, str]] = {reason.value: (TABLE[reason].title, reason.value) for reason in Reason} | {
+    cause: (words, reason.value) for cause, (words, reason) in CAUSES.items()
+}
+"""Each outcome's words, and where the page of refusals explains it."""
+
+
+def of_outcome(outcome: str) -> str:
+    """Say an outcome; one that is not known stays as it is."""
+    return OUTCOMES[outcome][0] if outcome in OUTCOMES else outcome
+
+
+def of_end(error_class: str) -> str:
+    """Say how a connection ended."""
+    return ERROR_CLASSES.get(error_class, error_class)

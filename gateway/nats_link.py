@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import nats
 import orjson
@@ -117,15 +117,17 @@ async def _log_reconnected() -> None:
     logger.info("nats: connected again")
 
 
-async def read_batch(client: Client, stream: str, subject: str, first: int, most: int = 500) -> list[Msg]:
-    """Read the stored messages of a subject (wildcards allowed) from a sequence on: one request, no consumer.
+async def read_batch(client: Client, stream: str, subject: str, first: int | datetime, most: int = 500) -> list[Msg]:
+    """Read the stored messages of a subject (wildcards allowed) from a sequence or an instant on.
 
-    Messages carry ``Nats-Sequence`` and ``Nats-Subject`` headers. Raises TimeoutError when the stream does not answer.
+    One request, no consumer. Messages carry ``Nats-Sequence`` and ``Nats-Subject`` headers. Raises TimeoutError when
+    the stream does not answer.
     """
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox)
     try:
-        ask = {"seq": max(first, 1), "next_by_subj": subject, "batch": most}
+        start = {"start_time": first.isoformat()} if isinstance(first, datetime) else {"seq": max(first, 1)}
+        ask = {**start, "next_by_subj": subject, "batch": most}
         await client.publish(f"$JS.API.DIRECT.GET.{stream}", orjson.dumps(ask), reply=inbox)
         messages: list[Msg] = []
         while True:

@@ -1,164 +1,182 @@
-// The overview: the last hour from the page itself, then every second from /dashboards/live.
-import uPlot from "../vendor/uplot/uPlot.esm.js";
-import { show } from "./times.js";
+// The overview: the last hour from the page itself, then what happens every second from /dashboards/live.
+import { Chart, columns, weight } from "./charts.js";
+import { show as showTimes } from "./times.js";
 
-const PROTOCOLS = ["http", "websocket", "sse", "mqtt", "amqp"];
-const WINDOW_S = 300;
+const LIVE_S = 300, HOUR_S = 3600, BARS = 7, CLOSED = 12;
 const seed = JSON.parse(document.getElementById("seed").textContent);
+const protocols = Object.keys(seed.protocols);
 const at = (id) => document.getElementById(id);
-const number = new Intl.NumberFormat("en");
-const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+const number = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+const rate = (count) => number.format(count < 10 ? Math.round(count * 10) / 10 : Math.round(count));
 const sum = (counts) => Object.values(counts).reduce((total, count) => total + count, 0);
-const colour = (name) => getComputedStyle(document.querySelector(`.legend .is-${name}`)).color;
-const css = (name) => getComputedStyle(document.querySelector(`.${name}`)).color;
+const now = () => Date.now() / 1000;
+const element = (name, properties = {}) => Object.assign(document.createElement(name), properties);
 
 function bytes(count) {
-  for (const unit of ["B", "KiB", "MiB"]) {
-    if (count < 1024) return `${count < 10 && unit !== "B" ? count.toFixed(1) : Math.round(count)} ${unit}`;
-    count /= 1024;
-  }
-  return `${count.toFixed(1)} GiB`;
+  const units = ["B", "KiB", "MiB", "GiB"];
+  let unit = 0;
+  for (; count >= 1024 && unit < 3; unit += 1) count /= 1024;
+  return `${unit && count < 10 ? count.toFixed(1) : Math.round(count)} ${units[unit]}`;
 }
 
 // Charts
 
-const series = (values) => [{}, ...PROTOCOLS.map((name) => ({
-  label: seed.protocols[name], stroke: () => colour(name), width: 2, points: { show: false }, spanGaps: true, ...values,
-}))];
-const clock = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-const axis = () => ({ stroke: () => css("soft"), grid: { stroke: "rgba(128,132,165,.16)", width: 1 }, ticks: { show: false }, font: "12px system-ui" });
+const liveChart = new Chart("live-chart", protocols, () => [now() - LIVE_S, now()], { legend: "live-legend", fill: true });
+const hourChart = new Chart("hour-chart", protocols, () => [now() - HOUR_S, now()]);
+let seconds = [];
 
-function chart(id, data, options = {}) {
-  const box = at(id);
-  const size = () => ({ width: box.clientWidth, height: box.clientHeight });
-  const plot = new uPlot({
-    ...size(),
-    cursor: { y: false, points: { size: 7 } },
-    legend: { show: false },
-    scales: { y: { range: (_, low, high) => [0, Math.max(high * 1.15, 1)] }, ...options.scales },
-    axes: [{ ...axis(), space: 70, values: (_, ticks) => ticks.map((tick) => clock.format(tick * 1000)), incrs: [60, 300, 600, 900] }, { ...axis(), size: 48, values: (_, ticks) => ticks.map((tick) => short.format(tick)) }],
-    series: series(options.values),
-  }, data, box);
-  new ResizeObserver(() => plot.setSize(size())).observe(box);
-  document.addEventListener("themechange", () => plot.redraw());
-  return plot;
+function addSeconds(more) {
+  seconds = [...seconds, ...more].filter((second) => second.at > now() - LIVE_S - 5);
+  liveChart.show([
+    seconds.map((second) => second.at),
+    ...protocols.map((name) => seconds.map((second) => weight(name, second.calls[name] ?? 0, second.messages[name] ?? 0))),
+  ]);
 }
 
-const rates = [[], ...PROTOCOLS.map(() => [])];
-const now = () => Date.now() / 1000;
-const live = chart("live-chart", rates, { scales: { x: { range: () => [now() - WINDOW_S, now()] } } });
+// Lists: a row of bars stays the same element while its number grows, so that a pointer on it is not disturbed
 
-function addSecond(said) {
-  rates[0].push(said.at);
-  PROTOCOLS.forEach((name, index) => {
-    const count = (said.messages[name] ?? 0) + (name === "http" ? said.calls[name] ?? 0 : 0);
-    rates[index + 1].push(count);
-  });
-  while (rates[0].length && rates[0][0] < said.at - WINDOW_S) rates.forEach((column) => column.shift());
-}
-
-function hour() {
-  const minutes = [...new Set(seed.minutes.map(([minute]) => minute))].sort((a, b) => a - b);
-  const columns = PROTOCOLS.map(() => minutes.map(() => 0));
-  for (const [minute, name, calls, messages] of seed.minutes) {
-    columns[PROTOCOLS.indexOf(name)][minutes.indexOf(minute)] += messages + (name === "http" ? calls : 0);
-  }
-  return [minutes, ...columns];
-}
-chart("hour-chart", hour(), { scales: { x: { range: () => [now() - 3600, now()] } }, values: { points: { show: true, size: 4 } } });
-
-// Lists
-
-function bars(id, entries, link) {
+function bars(id, counts, { words = (name) => name, link = null } = {}) {
   const list = at(id);
-  const most = Math.max(...entries.map(([, count]) => count), 1);
-  list.replaceChildren(...entries.map(([name, count, words]) => {
-    const row = document.createElement("div");
-    row.className = "row";
-    const label = document.createElement(link ? "a" : "span");
-    label.textContent = words ?? name;
-    if (link) label.href = link(name);
-    const value = document.createElement("span");
-    value.className = "number";
-    value.textContent = number.format(count);
-    const progress = document.createElement("progress");
-    progress.max = most;
-    progress.value = count;
-    progress.setAttribute("aria-label", `${label.textContent}: ${count}`);
-    row.append(label, value, progress);
+  const top = Object.entries(counts).filter(([, count]) => count > 0).sort(([, a], [, b]) => b - a).slice(0, BARS);
+  const rows = new Map([...list.children].map((row) => [row.dataset.name, row]));
+  const shown = top.map(([name, count]) => {
+    const row = rows.get(name) ?? newBar(name, words(name), link?.(name));
+    row.querySelector(".number").textContent = number.format(count);
+    Object.assign(row.querySelector("progress"), { max: top[0][1], value: count });
     return row;
-  }));
-  list.parentElement.querySelector(".empty").hidden = entries.length > 0;
+  });
+  const isSame = shown.length === list.children.length && shown.every((row, index) => row === list.children[index]);
+  if (!isSame) list.replaceChildren(...shown);
+  at(`${id}-none`).hidden = shown.length > 0;
 }
 
-const refused = { ...seed.refused };
-const busy = { consumers: new Map(), targets: new Map() };
-
-function showRefused() {
-  const entries = Object.entries(refused).sort(([, a], [, b]) => b - a).slice(0, 8);
-  bars("refusals", entries.map(([name, count]) => [name, count, seed.outcomes[name] ?? name]), (name) => `/docs/refusals#${name}`);
-}
-showRefused();
-
-function addBusy(kind, entries) {
-  // What was busy a minute ago fades: each second keeps 97 % of the one before.
-  for (const [name, weight] of busy[kind]) busy[kind].set(name, weight * 0.97);
-  for (const [name, count] of entries) busy[kind].set(name, (busy[kind].get(name) ?? 0) + count * 0.03);
-  const top = [...busy[kind]].filter(([, weight]) => weight > 0.05).sort(([, a], [, b]) => b - a).slice(0, 6);
-  bars(kind, top.map(([name, weight]) => [name, Math.round(weight * 10) / 10]));
+function newBar(name, words, link) {
+  const row = element("div", { className: "row" });
+  row.dataset.name = name;
+  const label = element(link ? "a" : "span", { textContent: words, title: words, className: "name" });
+  if (link) label.href = link;
+  const progress = element("progress");
+  progress.setAttribute("aria-hidden", "true");
+  row.append(label, element("span", { className: "number" }), progress);
+  return row;
 }
 
-function showClosed(rows) {
-  if (!rows.length) return;
+let hour = seed;
+
+function showHour() {
+  bars("refused", hour.refused, {
+    words: (outcome) => seed.outcomes[outcome]?.[0] ?? outcome,
+    link: (outcome) => `/docs/refusals#${seed.outcomes[outcome]?.[1] ?? ""}`,
+  });
+  bars("consumers", hour.consumers, {
+    words: (name) => name || "without a valid key", link: (name) => name && `/dashboards/usage?consumer=${encodeURIComponent(name)}` });
+  bars("targets", hour.targets, {
+    words: (name) => name || "none that there is", link: (name) => name && `/dashboards/usage?target=${encodeURIComponent(name)}` });
+}
+
+function showMinutes() {
+  hourChart.show(columns(hour.minutes, protocols, now() - HOUR_S, now() - 60, 60));
+  at("calls-hour").textContent = number.format(hour.minutes.reduce((total, row) => total + row[2], 0));
+  at("messages-hour").textContent = number.format(hour.minutes.reduce((total, row) => total + row[3], 0));
+}
+
+async function refreshHour() {
+  if (document.hidden) return;
+  const answer = await fetch("/dashboards/last-hour", { headers: { Accept: "application/json" } }).catch(() => null);
+  if (!answer?.ok || answer.redirected) return;
+  hour = await answer.json();
+  showHour();
+  showMinutes();
+}
+
+const add = (counts, more) => {
+  for (const [name, count] of Object.entries(more)) counts[name] = (counts[name] ?? 0) + count;
+};
+
+// Connections that just closed
+
+let closed = [];
+
+function showClosed(more) {
+  const known = new Set(closed.map((row) => row.id));
+  const fresh = more.filter((row) => !known.has(row.id));
+  closed = [...fresh, ...closed].sort((a, b) => b.closed_at - a.closed_at).slice(0, CLOSED);
   const body = at("closed");
-  body.replaceChildren(...rows.map((row) => {
-    const line = document.createElement("tr");
-    const cells = [seed.protocols[row.protocol] ?? row.protocol, row.consumer, row.route || row.channel || "—", row.close_code || "—"];
-    for (const text of cells) line.insertCell().textContent = text;
-    const reason = document.createElement("span");
-    reason.className = row.error_class ? "tag bad" : "tag good";
-    reason.textContent = seed.errorClasses[row.error_class] ?? row.error_class;
-    line.insertCell().append(reason);
-    const traffic = line.insertCell();
-    traffic.className = "number";
-    traffic.textContent = `${number.format(row.messages_in)} / ${number.format(row.messages_out)}`;
-    const time = document.createElement("time");
-    time.dateTime = new Date(row.closed_at * 1000).toISOString();
-    line.insertCell().append(time);
-    return line;
-  }));
-  show(body);
-  at("no-closed").hidden = true;
+  if (!body) return;
+  at("closed-none").hidden = closed.length > 0;
+  body.closest(".scroll").hidden = closed.length === 0;
+  if (!fresh.length) return;
+  body.replaceChildren(...closed.map(closedRow));
+  showTimes(body);
 }
 
-// Live
-
-function showSecond(said) {
-  addSecond(said);
-  live.setData(rates);
-  at("open").textContent = number.format(sum(said.open));
-  at("open-note").textContent = Object.entries(said.open).map(([name, count]) => `${count} ${seed.protocols[name]}`).join(" · ") || "nobody is connected";
-  at("messages").textContent = number.format(sum(said.messages));
-  at("calls").textContent = number.format(said.calls.http ?? 0);
-  at("calls-note").textContent = said.latency_ms === null ? "no answer this second" : `${said.latency_ms} ms on average`;
-  at("data").textContent = `${bytes(said.bytes_in + said.bytes_out)}/s`;
-  at("data-note").textContent = `${bytes(said.bytes_in)} in · ${bytes(said.bytes_out)} out`;
-  for (const [cause, count] of Object.entries(said.refused)) refused[cause] = (refused[cause] ?? 0) + count;
-  showRefused();
-  addBusy("consumers", said.consumers);
-  addBusy("targets", said.targets);
-  showClosed(said.closed);
+function closedRow(row) {
+  const line = element("tr");
+  const cell = (content, className = "") => Object.assign(line.insertCell(), { className }).append(content);
+  cell(element("span", { className: `tag is-${row.protocol}`, textContent: seed.protocols[row.protocol] ?? row.protocol }));
+  cell(row.consumer);
+  cell(row.route || row.channel || "—");
+  cell(element("span", { className: row.error_class ? "tag bad" : "tag good", textContent: seed.errorClasses[row.error_class] ?? row.error_class }));
+  cell(String(row.close_code || "—"), "number");
+  cell(`${number.format(row.messages_in)} / ${number.format(row.messages_out)}`, "number");
+  cell(element("time", { dateTime: new Date(row.closed_at * 1000).toISOString() }));
+  return line;
 }
 
-const source = new EventSource("/dashboards/live");
-const pulse = at("pulse");
-const state = (isOn, words) => { pulse.classList.toggle("on", isOn); at("pulse-words").textContent = words; };
-source.addEventListener("open", () => state(true, "live"));
-source.addEventListener("error", () => state(false, "reconnecting"));
-source.addEventListener("history", (event) => {
-  rates.forEach((column) => { column.length = 0; });
-  JSON.parse(event.data).forEach(addSecond);
-  live.setData(rates);
-});
-source.addEventListener("message", (event) => showSecond(JSON.parse(event.data)));
-addEventListener("pagehide", () => source.close());
+// What happens now
+
+function showFigures(second) {
+  at("messages").textContent = rate(sum(second.messages));
+  at("calls").textContent = rate(sum(second.calls));
+  at("latency").textContent = second.latency_ms === null ? "–" : `${second.latency_ms} ms`;
+  at("data").textContent = `${bytes(second.bytes_in + second.bytes_out)}/s`;
+  at("data-note").textContent = `${bytes(second.bytes_in)}/s in · ${bytes(second.bytes_out)}/s out`;
+}
+
+function showOpen(counts) {
+  at("open").textContent = number.format(sum(counts));
+  const chips = protocols.filter((name) => counts[name]).map((name) =>
+    element("span", { className: `chip is-${name}`, textContent: `${number.format(counts[name])} ${seed.protocols[name]}` }));
+  at("open-by-protocol").replaceChildren(...(chips.length ? chips : [element("span", { className: "note", textContent: "nobody is connected" })]));
+}
+
+function showTick(tick) {
+  addSeconds(tick.seconds);
+  if (tick.seconds.length) showFigures(tick.seconds.at(-1));
+  showOpen(tick.open);
+  add(hour.refused, tick.refused);
+  add(hour.consumers, tick.consumers);
+  add(hour.targets, tick.targets);
+  showHour();
+  showClosed(tick.closed);
+}
+
+function listen() {
+  const source = new EventSource("/dashboards/live");
+  const say = (isOn, words) => {
+    at("pulse").classList.toggle("on", isOn);
+    if (at("pulse-words").textContent !== words) at("pulse-words").textContent = words;
+  };
+  source.addEventListener("history", (event) => { seconds = []; addSeconds(JSON.parse(event.data)); });
+  source.addEventListener("message", (event) => { say(true, "live"); showTick(JSON.parse(event.data)); });
+  source.addEventListener("away", () => say(false, "no news: NATS does not answer"));
+  source.addEventListener("full", () => say(false, "too many pages look already"));
+  source.addEventListener("error", () => {
+    if (source.readyState === EventSource.CLOSED) {
+      say(false, "signed out, or the gateway is away");
+      setTimeout(listen, 5000);
+    } else {
+      say(false, "reconnecting");
+    }
+  });
+  addEventListener("pagehide", () => source.close(), { once: true });
+}
+
+showHour();
+showMinutes();
+showClosed(seed.closed);
+addSeconds([]);
+setInterval(refreshHour, 60_000);
+document.addEventListener("visibilitychange", refreshHour);
+addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+listen();

@@ -1,0 +1,30 @@
+"""The pages for everybody: the landing page and the documents."""
+
+from __future__ import annotations
+
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_GET
+
+from analytics import pages
+
+
+@require_GET
+def landing(request: HttpRequest) -> HttpResponse:
+    """Show what this is and where to go."""
+    return render(request, "landing.html", {"base_url": request.build_absolute_uri("/").rstrip("/")})
+
+
+@require_GET
+def documents(request: HttpRequest) -> HttpResponse:
+    """Show the list of documents."""
+    return render(request, "docs/index.html", {"entries": pages.entries(), "section": "docs"})
+
+
+@require_GET
+def document(request: HttpRequest, name: str) -> HttpResponse:
+    """Show one document."""
+    page = pages.page(name)
+    if page is None:
+        raise Http404
+    return render(request, "docs/page.html", {"page": page, "entries": pages.entries(), "section": "docs"})

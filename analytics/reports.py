@@ -1,0 +1,124 @@
+"""What the dashboards show of the past, read from roll-ups and the ledger."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Count, F, QuerySet, Sum
+from django.db.models.functions import TruncHour
+
+from analytics import words
+from analytics.models import ConnectionRecord, UsageMinute
+
+HOUR = timedelta(hours=1)
+TOP = 30
+CLOSED_SHOWN = 12
+PERIODS = {
+    "hour": ("Last hour", HOUR),
+    "day": ("Last 24 hours", timedelta(days=1)),
+    "week": ("Last 7 days", timedelta(days=7)),
+    "month": ("Last 30 days", timedelta(days=30)),
+}
+COUNTED = ("calls", "messages_in", "messages_out", "bytes_in", "bytes_out", "throttled")
+ROWS_MAX = 50
+FINE = ("ok", "abandoned")
+
+Rows = QuerySet[UsageMinute]
+
+
+def last_hour(now: datetime) -> dict[str, Any]:
+    """Say the last sixty minutes, for the overview."""
+    rows = UsageMinute.objects.filter(minute__gt=now - HOUR)
+    weight = Sum("calls") + Sum("messages_in") + Sum("messages_out")
+    return {
+        "minutes": [
+            [row["minute"].timestamp(), row["protocol"], row["all_calls"], row["messages"], row["data"]]
+            for row in rows.order_by("minute")
+            .values("minute", "protocol")
+            .annotate(
+                all_calls=Sum("calls"),
+                messages=Sum("messages_in") + Sum("messages_out"),
+                data=Sum("bytes_in") + Sum("bytes_out"),
+            )
+        ],
+        "refused": dict(
+            rows.exclude(outcome__in=FINE)
+            .order_by()
+            .values_list("outcome")
+            .annotate(count=Sum("calls"))
+            .order_by("-count")[:TOP]
+        ),
+        "consumers": dict(rows.order_by().values_list("consumer").annotate(weight=weight).order_by("-weight")[:TOP]),
+        "targets": dict(rows.order_by().values_list("target").annotate(weight=weight).order_by("-weight")[:TOP]),
+        "open": open_connections(),
+    }
+
+
+def open_connections() -> dict[str, int]:
+    """Count the open connections of each protocol."""
+    return dict(ConnectionRecord.objects.still_open().order_by().values_list("protocol").annotate(count=Count("id")))
+
+
+def just_closed() -> list[dict[str, Any]]:
+    """Give the connections that closed last, as usage batches say them."""
+    rows = ConnectionRecord.objects.exclude(closed_at=None).order_by("-closed_at")[:CLOSED_SHOWN]
+    return [
+        {
+            "id": row.pk,
+            "protocol": row.protocol,
+            "consumer": row.consumer,
+            "route": row.route,
+            "channel": row.channel,
+            "close_code": row.close_code,
+            "error_class": row.error_class,
+            "messages_in": row.messages_in,
+            "messages_out": row.messages_out,
+            "closed_at": row.closed_at.timestamp() if row.closed_at else None,
+        }
+        for row in rows
+    ]
+
+
+def usage(rows: Rows, period: str, now: datetime) -> dict[str, Any]:
+    """Say what usage came to in a period: in all, over time, by consumer, by target and by outcome."""
+    rows = rows.filter(minute__gt=now - PERIODS[period][1]).order_by()
+    is_by_minute = period == "hour"
+    over_time = rows.annotate(slot=F("minute") if is_by_minute else TruncHour("minute"))
+    return {
+        "slot_s": 60 if is_by_minute else 3600,
+        "total": rows.aggregate(
+            **{f"all_{name}": Sum(name, default=0) for name in COUNTED},
+            latency=Sum("latency_ms_sum", default=0),
+        ),
+        "slots": [
+            [row["slot"].timestamp(), row["protocol"], row["all_calls"], row["messages"]]
+            for row in over_time.values("slot", "protocol")
+            .annotate(all_calls=Sum("calls"), messages=Sum("messages_in") + Sum("messages_out"))
+            .order_by("slot")
+        ],
+        "consumers": _summed(rows, "consumer", "tier"),
+        "targets": _summed(rows, "target", "protocol"),
+        "outcomes": [
+            {
+                "words": words.of_outcome(row["outcome"]),
+                "slug": words.OUTCOMES[row["outcome"]][1] if row["outcome"] in words.OUTCOMES else "",
+                **row,
+            }
+            for row in rows.exclude(outcome__in=FINE)
+            .values("outcome", "protocol")
+            .annotate(count=Sum("calls"))
+            .order_by("-count")[:ROWS_MAX]
+        ],
+    }
+
+
+def _summed(rows: Rows, *labels: str) -> list[dict[str, Any]]:
+    """Sum by labels, the busiest first."""
+    summed = list(
+        rows.values(*labels)
+        .annotate(**{f"all_{name}": Sum(name) for name in COUNTED})
+        .annotate(weight=F("all_calls") + F("all_messages_in") + F("all_messages_out"))
+        .order_by("-weight")[:ROWS_MAX]
+    )
+    return [dict(row) for row in summed]

@@ -1,0 +1,31 @@
+"""Filters that say numbers and labels as people read them."""
+
+from __future__ import annotations
+
+from django import template
+
+from analytics import words
+
+register = template.Library()
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+@register.filter
+def thousands(count: int) -> str:
+    """Say 12345 as 12,345."""
+    return f"{count:,}"
+
+
+@register.filter
+def data(count: float) -> str:
+    """Say an amount of bytes in the unit that suits it."""
+    unit = 0
+    while count >= 1024 and unit < len(UNITS) - 1:
+        count, unit = count / 1024, unit + 1
+    return f"{count:.1f} {UNITS[unit]}" if unit and count < 10 else f"{count:,.0f} {UNITS[unit]}"
+
+
+@register.filter
+def protocol(name: str) -> str:
+    """Say a protocol's name."""
+    return words.PROTOCOLS.get(name, name)
