@@ -71,6 +71,7 @@ class Live:
         self._pages: set[asyncio.Queue[bytes]] = set()
         self._begun: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._client: Client | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -97,9 +98,25 @@ class Live:
             yield b"retry: 1000\nevent: history\ndata: %b\n\n" % orjson.dumps(list(self._kept))
             ends_at = time.monotonic() + PAGE_LASTS_S
             while time.monotonic() < ends_at:
-                yield await queue.get()
+                event = await queue.get()
+                if not event:
+                    return
+                yield event
         finally:
             self._pages.discard(queue)
+
+    async def stop(self) -> None:
+        """Let go of all pages, whose browsers ask again elsewhere, and disconnect."""
+        for queue in self._pages:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(b"")
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._client is not None:
+            await self._client.close()
+        self._begun, self._client, self._tasks = None, None, []
 
     async def _begin(self) -> None:
         """Subscribe, once a process; a failed try is tried again by the next page."""
@@ -111,6 +128,7 @@ class Live:
     async def _subscribe(self) -> None:
         self._forget()
         client, _ = await connect(settings.NATS_URL, "dashboards")
+        self._client = client
         try:
             batches: asyncio.Queue[bytes] = asyncio.Queue(BATCHES_REPLAYED_MAX)
 

@@ -11,11 +11,18 @@ from django.contrib.auth.decorators import permission_required
 from django.contrib.auth.views import LoginView
 from django.core.paginator import Paginator
 from django.db import connection
-from django.http import HttpRequest, HttpResponse, HttpResponseForbidden, JsonResponse, StreamingHttpResponse
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseForbidden,
+    JsonResponse,
+    QueryDict,
+    StreamingHttpResponse,
+)
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.http import url_has_allowed_host_and_scheme, urlencode
+from django.utils.http import urlencode
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
@@ -113,9 +120,8 @@ def disconnect(request: HttpRequest, connection_id: str) -> HttpResponse:
             messages.error(request, "The gateway does not answer; nothing was closed.")
         else:
             messages.success(request, f"{words.PROTOCOLS[row.protocol]} connection of {row.consumer} is being closed.")
-    back = request.POST.get("back", "")
-    is_ours = url_has_allowed_host_and_scheme(back, allowed_hosts=None)
-    return redirect(back if is_ours else reverse("connections"))
+    filters = QueryDict(request.POST.get("filters", "")).urlencode()
+    return redirect(f"{reverse('connections')}?{filters}")
 
 
 @require_GET

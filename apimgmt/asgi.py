@@ -20,6 +20,7 @@ from gateway.refusals import Refused
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "apimgmt.settings")
 django_application: Any = get_asgi_application()
+from analytics.live import live  # noqa: E402 - Django is set up by now
 
 DJANGO_PREFIXES = frozenset(
     {"", "admin", "api", "dashboards", "docs", "portal", "static", "healthz", "readyz", "metrics"}
@@ -39,6 +40,7 @@ class Application:
         self.started: Callable[[], None] = lambda: None
         """Called when the plane serves."""
         self._starting: asyncio.Lock | None = None
+        self._is_stopping = False
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one scope."""
@@ -50,9 +52,12 @@ class Application:
             await serve(self.plane or await self._started(), scope, receive, send)
 
     async def stop(self) -> None:
-        """Drain the data plane."""
-        if self.plane is not None:
-            await self.plane.stop()
+        """Drain the data plane and let go of the open dashboards; asked again, do nothing."""
+        if not self._is_stopping:
+            self._is_stopping = True
+            await live.stop()
+            if self.plane is not None:
+                await self.plane.stop()
 
     def count(self, refused: Refused) -> None:
         """Count what was refused before it became a call: malformed, too large or too slow to read."""
