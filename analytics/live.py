@@ -29,6 +29,7 @@ PAGES_MAX = 100
 WAITING_MAX = 10
 PAGE_LASTS_S = 600.0
 """Then the browser asks again, and its session is looked at anew."""
+CONNECT_TIMEOUT_S = 5.0
 TOP = 30
 CLOSED_KEPT = 12
 BATCHES_REPLAYED_MAX = 5_000
@@ -127,7 +128,8 @@ class Live:
 
     async def _subscribe(self) -> None:
         self._forget()
-        client, _ = await connect(settings.NATS_URL, "dashboards")
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            client, _ = await connect(settings.NATS_URL, "dashboards")
         self._client = client
         try:
             batches: asyncio.Queue[bytes] = asyncio.Queue(BATCHES_REPLAYED_MAX)

@@ -79,7 +79,7 @@ def _rendered(name: str, text: str, changed_at: int) -> Page:
 @lru_cache(maxsize=64)
 def _entry(name: str, text: str) -> Entry:
     paragraphs = (paragraph.strip() for paragraph in text.split("\n\n"))
-    prose = next((found for found in paragraphs if found[:1].isalnum()), "")
+    prose = next((found for found in paragraphs if found[:1].isalpha() or found.startswith("**")), "")
     plain = re.sub(r"\[([^\]]*)\]\([^)]*\)|[`*]", lambda found: found[1] or "", prose.replace("\n", " "))
     return Entry(name, _title(text), textwrap.shorten(plain, SUMMARY_MAX_CHARS, placeholder=" …"))
 

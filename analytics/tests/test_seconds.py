@@ -75,13 +75,7 @@ def test_latency_is_that_of_timed_calls_alone():
     assert first.said(START)["latency_ms"] == 2.5
 
 
-@given(
-    st.lists(
-        st.tuples(st.floats(0, 30), st.floats(0, 4), st.floats(0, INTERVAL_MAX_S), st.integers(0, 10_000)).map(
-            lambda drawn: (*drawn[:2], drawn[2], drawn[3])
-        )
-    )
-)
+@given(st.lists(st.tuples(st.floats(0, 30), st.floats(0, 4), st.floats(0, INTERVAL_MAX_S), st.integers(0, 10_000))))
 def test_nothing_that_is_added_is_lost_or_doubled(batches):
     seconds = Seconds(START)
     told = 0.0

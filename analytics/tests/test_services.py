@@ -1,12 +1,17 @@
 """Usage into tables: exactly once, whatever happens between."""
 
+import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 
+import orjson
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db import transaction
 
-from analytics import services
+from analytics import projector, services
 from analytics.models import ConnectionRecord, GatewayProcess, ProjectorPosition, UsageMinute
+from gateway.nats_link import connect, ensure_infrastructure
 
 pytestmark = pytest.mark.django_db
 
@@ -98,3 +103,74 @@ def test_long_names_are_cut_to_what_a_row_holds():
     services.project([(1, batch(tallies=[tally(target="x" * 400, outcome="y" * 90)]))], MADE_AT)
     row = UsageMinute.objects.get()
     assert (len(row.target), len(row.outcome)) == (255, 40)
+
+
+async def said(nats_url, batches):
+    """Say batches as the data plane does; each is stored before the next is said."""
+    client, js = await connect(nats_url, "test")
+    try:
+        await ensure_infrastructure(js)
+        await js.purge_stream("USAGE")
+        for said in batches:
+            await js.publish(f"_apimgmt.usage.{said['process']}", orjson.dumps(said))
+    finally:
+        await client.close()
+
+
+def rows():
+    usage = UsageMinute.objects.values_list("minute", "target", "outcome", "calls", "latency_ms_max")
+    ledger = ConnectionRecord.objects.values_list("id", "opened_at", "closed_at", "close_code", "messages_out")
+    return sorted(usage), sorted(ledger)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_rebuilding_comes_to_the_same_rows(nats_url, settings):
+    settings.NATS_URL = nats_url
+    batches = [batch(opened=[OPENED], tallies=[tally(calls=number)]) for number in range(1, 70)]
+    batches += [batch(closed=[CLOSED]), batch(tallies=[tally(outcome="rate-limited")])]
+    async_to_sync(said)(nats_url, batches)
+    assert services.rebuild() == 71
+    once = rows()
+    assert once[0][0][3] == sum(range(1, 70))
+    assert services.rebuild() == 71
+    assert rows() == once
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_projector_goes_on_where_it_was_when_it_failed(nats_url, settings, monkeypatch):
+    settings.NATS_URL = nats_url
+    async_to_sync(said)(nats_url, [batch(tallies=[tally(calls=1)]) for _ in range(120)])
+    project, failed = services.project, []
+
+    def failing(batches, made_at):
+        batches = list(batches)
+        if batches[-1][0] % 3 and len(failed) < 3:
+            failed.append(batches[0][0])
+            with transaction.atomic():
+                project(batches, made_at)
+                raise OSError("the database went away before the commit")
+        project(batches, made_at)
+
+    monkeypatch.setattr(services, "project", failing)
+    for _ in range(4):
+        with contextlib.suppress(OSError):
+            async_to_sync(project_for_a_moment)(nats_url)
+    assert failed
+    assert UsageMinute.objects.get().calls == 120
+
+
+async def project_for_a_moment(nats_url):
+    """Run the projector until it fails or has read all."""
+    client, js = await connect(nats_url, "test")
+    stop = asyncio.Event()
+    running = asyncio.create_task(projector.run(client, js, stop))
+    try:
+        async with asyncio.timeout(30):
+            last = (await js.stream_info("USAGE")).state.last_seq
+            made_at = str((await js.stream_info("USAGE")).created)
+            while not running.done() and await sync_to_async(services.position)(made_at) < last:
+                await asyncio.sleep(0.05)
+            stop.set()
+            await running
+    finally:
+        await client.close()
