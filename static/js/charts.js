@@ -45,7 +45,7 @@ export class Chart {
       ],
       series: [{}, ...protocols.map((name) => ({
         stroke: () => colour(`--${name}`), width: 2, points: { show: false },
-        fill: fill ? () => `color-mix(in srgb, ${colour(`--${name}`)} 12%, transparent)` : undefined,
+        fill: fill ? () => `color-mix(in srgb, ${colour(`--${name}`)} 7%, transparent)` : undefined,
       }))],
       hooks: { setCursor: [() => this.say()] },
     }, this.data, this.box);

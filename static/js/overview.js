@@ -112,6 +112,7 @@ function showClosed(more) {
 
 function closedRow(row) {
   const line = element("tr");
+  line.dataset.id = row.id;
   const cell = (content, className = "") => Object.assign(line.insertCell(), { className }).append(content);
   cell(element("span", { className: `tag is-${row.protocol}`, textContent: seed.protocols[row.protocol] ?? row.protocol }));
   cell(row.consumer);

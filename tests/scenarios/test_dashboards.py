@@ -1,0 +1,134 @@
+"""The dashboards in a real browser, under their own Content-Security-Policy."""
+
+import contextlib
+import shutil
+import threading
+
+import pytest
+import websockets
+import websockets.sync.client
+
+from tests.product import eventually
+
+pytestmark = [pytest.mark.services, pytest.mark.xdist_group("product")]
+
+PAGES = ("/", "/docs/", "/docs/refusals", "/dashboards/", "/dashboards/connections", "/dashboards/usage?period=hour")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    api = pytest.importorskip("playwright.sync_api")
+    path = shutil.which("chromium")
+    assert path, "chromium is not installed: run script/services"
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser, product):
+    """Give a page of an operator who has signed in; what the browser complains of fails the test."""
+    complaints = []
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(product.base_url + "/dashboards/login")
+    page.fill("[name=username]", product.ready["admin"]["username"])
+    page.fill("[name=password]", product.ready["admin"]["password"])
+    page.click("main button[type=submit]")
+    page.wait_for_url("**/dashboards/")
+    yield page
+    context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def traffic(product):
+    """Call with a key and without one until the test ends."""
+    ends = threading.Event()
+
+    def call():
+        while not ends.wait(0.05):
+            product.call("GET", "/quotes/ACME", key=product.ready["keys"]["gold"])
+            product.call("GET", "/quotes/ACME")
+
+    calling = threading.Thread(target=call)
+    calling.start()
+    yield
+    ends.set()
+    calling.join()
+
+
+@contextlib.contextmanager
+def listening(product):
+    """Hold a socket of the gold key open."""
+    headers = {"X-API-Key": product.ready["keys"]["gold"]}
+    with websockets.sync.client.connect(product.ws_url + "/v1/stream", additional_headers=headers) as connection:
+        yield connection
+
+
+def read_to_its_end(connection):
+    while True:
+        connection.recv(timeout=10)
+
+
+def newest_closed(page):
+    return page.evaluate("document.querySelector('#closed tr')?.dataset.id")
+
+
+def shown(page, selector):
+    return page.text_content(selector)
+
+
+def test_the_overview_changes_without_reload(page, product, traffic):
+    page.evaluate("window.isTheSame = true")
+    page.wait_for_selector("#pulse.on")
+    eventually(lambda: shown(page, "#calls") not in ("–", "0"))
+    page.wait_for_selector("#consumers [data-name=gold]")
+    page.wait_for_selector("#targets [data-name=quotes]")
+    refusal = page.wait_for_selector("#refused [data-name=credential-missing] a")
+    assert refusal.text_content() == "No key sent"
+    assert refusal.get_attribute("href") == "/docs/refusals#unauthenticated"
+    before = int(shown(page, "#open"))
+    closed = newest_closed(page)
+    with listening(product):
+        eventually(lambda: int(shown(page, "#open")) > before)
+    eventually(lambda: newest_closed(page) != closed)
+    assert "/v1/stream" in shown(page, "#closed tr")
+    assert page.evaluate("window.isTheSame")
+
+
+def test_an_operator_closes_a_connection_and_sees_it_go(page, product):
+    with listening(product) as connection:
+        page.goto(product.base_url + "/dashboards/connections?protocol=websocket&consumer=gold&channel=/v1/stream")
+        page.wait_for_selector("#ledger button.danger")
+        page.click("#ledger button.danger")
+        page.wait_for_selector(".notice")
+        page.wait_for_selector("#ledger .empty")
+        with pytest.raises(websockets.ConnectionClosed):
+            read_to_its_end(connection)
+    page.goto(product.base_url + "/dashboards/connections?state=closed&protocol=websocket")
+    assert "gold" in shown(page, "#ledger tbody tr")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_a_narrow_screen_and_break_no_policy(page, product, scheme):
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": 360, "height": 740})
+    for path in PAGES:
+        page.goto(product.base_url + path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
+
+
+def test_the_theme_that_was_chosen_is_kept(page, product):
+    def ground():
+        return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    page.emulate_media(color_scheme="light")
+    light = ground()
+    page.click("[data-theme-toggle]")
+    eventually(lambda: ground() != light)
+    page.goto(product.base_url + "/docs/")
+    assert ground() != light
