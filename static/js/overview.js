@@ -71,7 +71,7 @@ function showHour() {
   bars("consumers", hour.consumers, {
     words: (name) => name || "without a valid key", link: (name) => name && `/dashboards/usage?consumer=${encodeURIComponent(name)}` });
   bars("targets", hour.targets, {
-    words: (name) => name || "none that there is", link: (name) => name && `/dashboards/usage?target=${encodeURIComponent(name)}` });
+    words: (name) => name || "no such route or channel", link: (name) => name && `/dashboards/usage?target=${encodeURIComponent(name)}` });
 }
 
 function showMinutes() {
