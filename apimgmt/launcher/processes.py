@@ -108,7 +108,7 @@ def beat(data_dir: Path, serves: Callable[[], None]) -> None:
 
 
 def projector(serves: Callable[[], None]) -> None:
-    """Carry changes down, and usage, dead letters and jobs up."""
+    """Carry changes down, and usage, dead letters and jobs up; answer what the data plane asks."""
     asyncio.run(_project(serves))
 
 
@@ -132,7 +132,8 @@ async def _project(serves: Callable[[], None]) -> None:
     from analytics import projector as usage
     from apimgmt import env
     from audit import relay
-    from events import dead_letters
+    from audit.answering import answering
+    from events import answers, dead_letters
     from gateway.nats_link import connect
     from jobs import intake
 
@@ -140,7 +141,7 @@ async def _project(serves: Callable[[], None]) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     serves()
-    parts = (relay.run, usage.run, dead_letters.run, intake.run)
+    parts = (relay.run, usage.run, dead_letters.run, intake.run, answering(answers.ANSWERS))
     await asyncio.gather(*(kept_running(part, client, js, stop) for part in parts))
     await client.close()
 

@@ -1,0 +1,111 @@
+import asyncio
+import threading
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.db import OperationalError
+
+from audit import answering as module
+from audit.answering import answering
+from audit.tests.conftest import running, until
+from gateway.asking import ask
+from gateway.refusals import Reason, Refused
+
+
+async def serving(nc):
+    try:
+        return await ask(nc, "echo", {}) is not None
+    except Refused:
+        return False
+
+
+def part(**answers):
+    return answering({"echo": lambda question: question, **answers})
+
+
+async def refusal(nc, verb, question=None, **how):
+    with pytest.raises(Refused) as caught:
+        await ask(nc, verb, question or {}, **how)
+    return caught.value
+
+
+async def test_a_question_is_answered(link):
+    nc, _ = link
+    async with running(part(), *link):
+        await until(lambda: serving(nc))
+        assert await ask(nc, "echo", {"a": [1, "ü"]}) == {"a": [1, "ü"]}
+
+
+async def test_refusals_of_services_come_back_as_they_were(link, caplog):
+    def gone(question):
+        raise Refused(Reason.GONE, "It is over.", members={"oldest": "7"}, retry_after_s=2.5)
+
+    def invalid(question):
+        raise ValidationError({"url": "Is no address."})
+
+    def locked(question):
+        raise OperationalError("database is locked")
+
+    def broken(question):
+        raise RuntimeError("a secret of the inside")
+
+    nc, _ = link
+    async with running(part(gone=gone, invalid=invalid, locked=locked, broken=broken), *link):
+        await until(lambda: serving(nc))
+        said = await refusal(nc, "gone")
+        assert (said.reason, said.detail, said.members, said.retry_after_s) == (
+            Reason.GONE, "It is over.", {"oldest": "7"}, 2.5,
+        )  # fmt: skip
+        assert (await refusal(nc, "invalid")).members["errors"] == {"url": ["Is no address."]}
+        assert (await refusal(nc, "locked")).status == 503
+        broken_said = await refusal(nc, "broken")
+        assert broken_said.status == 500
+        assert "secret" not in broken_said.detail
+        assert (await refusal(nc, "unheard-of")).reason is Reason.NOT_FOUND
+
+
+async def test_nobody_there_and_nobody_quick_enough_are_told_within_the_deadline(link, nats_server):
+    nc, _ = link
+    assert (await refusal(nc, "echo")).cause == "control-plane-away"
+    held = threading.Event()
+    try:
+        async with running(part(slow=lambda question: held.wait(20)), *link):
+            await until(lambda: serving(nc))
+            assert (await refusal(nc, "slow", timeout_s=0.2)).status == 503
+            held.set()
+    finally:
+        held.set()
+    nats_server.kill()
+    await until(lambda: asyncio.sleep(0, not nc.is_connected))
+    assert (await refusal(nc, "echo")).retry_after_s == 1
+
+
+async def test_questions_beyond_the_bound_are_refused_at_once(link, monkeypatch):
+    monkeypatch.setattr(module, "UNDER_WAY_MAX", 2)
+    nc, _ = link
+    held, begun = threading.Event(), threading.Semaphore(0)
+
+    def slow(question):
+        begun.release()
+        return held.wait(20)
+
+    try:
+        async with running(part(slow=slow), *link):
+            await until(lambda: serving(nc))
+            waiting = [asyncio.create_task(ask(nc, "slow", {}, 20)) for _ in range(2)]
+            assert await asyncio.to_thread(lambda: begun.acquire(timeout=20) and begun.acquire(timeout=20))
+            assert (await refusal(nc, "echo")).cause == "overloaded"
+            held.set()
+            assert await asyncio.gather(*waiting) == [True, True]
+    finally:
+        held.set()
+
+
+async def test_two_control_planes_share_the_questions(link):
+    nc, _ = link
+    asked = []
+    async with running(part(once=asked.append), *link), running(part(once=asked.append), *link):
+        await until(lambda: serving(nc))
+        for number in range(20):
+            await ask(nc, "once", {"number": number})
+    assert [question["number"] for question in asked] == [*range(20)]
