@@ -13,6 +13,7 @@ import orjson
 from gateway.call import Call, Headers, Reply
 from gateway.catch_up import EARLIEST
 from gateway.cloudevents import binary_attributes, structured
+from gateway.conflation import interval_of
 from gateway.event import JSON_TYPE
 from gateway.protocols.sse import HEADERS as STREAM_HEADERS
 from gateway.protocols.sse import EventStream, Position
@@ -41,17 +42,21 @@ async def stream(plane: Plane, call: Call) -> Reply:
 
 async def events(plane: Plane, call: Call) -> Reply:
     """Serve ``GET /v1/events?channel=A&channel=B``, and SSE routes to a channel."""
-    query = _query(call, repeatable=frozenset({"channel"}), known={"channel", "from", "last_event_id", "ticket"})
+    query = _query(
+        call, repeatable=frozenset({"channel"}), known={"channel", "from", "last_event_id", "conflate", "ticket"}
+    )
     addresses = sorted({call.parameters["address"]} if "address" in call.parameters else set(query["channel"]))
     if not addresses or len(addresses) > CHANNELS_MAX:
         raise Refused(Reason.INVALID_REQUEST, f"Name 1 to {CHANNELS_MAX} channels as `?channel=`.")
     selections = [select(plane, call, address) for address in addresses]
+    conflate_s = interval_of(query["conflate"][0]) if query["conflate"] else 0.0
     call.target = ", ".join(addresses) if call.route is None else call.target
     if call.method == "HEAD":
         await call.peer.start(200, STREAM_HEADERS)
         await call.peer.send(b"", more=False)
         return Reply(status=200)
-    return await EventStream(plane, call, selections, _start(call, query, len(selections))).serve()
+    start = _start(call, query, len(selections))
+    return await EventStream(plane, call, selections, start, conflate_s=conflate_s).serve()
 
 
 async def publish_events(plane: Plane, call: Call) -> Reply:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import orjson
 from gateway.authenticate import allowed
 from gateway.call import Call, ClientGone, Headers, Reply
 from gateway.catch_up import Gap
+from gateway.conflation import Conflation
 from gateway.event import Event
 from gateway.hub import Listening
 from gateway.outbox import SEND_TIMEOUT_S, Outbox
@@ -36,7 +37,13 @@ class EventStream:
     """One open stream of events of one or several channels. Its ids are positions, in the order of the selections."""
 
     def __init__(
-        self, plane: Plane, call: Call, selections: Sequence[Selection], positions: Sequence[Position]
+        self,
+        plane: Plane,
+        call: Call,
+        selections: Sequence[Selection],
+        positions: Sequence[Position],
+        *,
+        conflate_s: float = 0.0,
     ) -> None:
         self._plane = plane
         self._call = call
@@ -44,6 +51,9 @@ class EventStream:
         self._asked = positions
         self._positions = [0] * len(selections)
         self._principal = call.principal
+        self._conflate_s = conflate_s
+        """At most one event an address in so many seconds; 0 gives every event."""
+        self._conflations: list[Conflation] = []
         self._listenings: list[Listening] = []
         self._ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
         self._outbox: Outbox[bytes] = Outbox(plane, call, overflowed=self.close, say=_error_event)
@@ -69,6 +79,8 @@ class EventStream:
         finally:
             for listening in self._listenings:
                 listening.stop()
+            for conflation in self._conflations:
+                conflation.stop()
             tasks = [task for task in (gone, writer) if task is not None]
             for task in tasks:
                 task.cancel()
@@ -97,12 +109,17 @@ class EventStream:
                 selection.channel,
                 selection.subject,
                 position,
-                deliver,
+                self._conflated(deliver) if self._conflate_s else deliver,
                 began=began,
                 on_gap=on_gap,
                 has_room=self._outbox.has_room,
             )
         )
+
+    def _conflated(self, deliver: Callable[[Event], None]) -> Callable[[Event], None]:
+        conflation = Conflation(self._conflate_s, deliver, self._outbox.has_room)
+        self._conflations.append(conflation)
+        return conflation.offer
 
     def _deliver(self, number: int, event: Event) -> None:
         if self._principal is not self._call.principal and not self._is_still_allowed():

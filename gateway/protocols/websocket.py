@@ -19,6 +19,7 @@ from channels.consumer import AsyncConsumer
 from gateway.authenticate import allowed, authenticate
 from gateway.call import Call, ClientGone, Reply, Socket
 from gateway.catch_up import Gap
+from gateway.conflation import Conflation, interval_of
 from gateway.credentials import from_text
 from gateway.event import Event, rfc3339
 from gateway.hub import Listening
@@ -49,17 +50,20 @@ Frame = Mapping[str, Any]
 class Subscription:
     """What one ``subscribe`` frame asked for, while it lasts."""
 
-    __slots__ = ("listening", "principal", "selection")
+    __slots__ = ("conflation", "listening", "principal", "selection")
 
     def __init__(self, selection: Selection, principal: object) -> None:
         self.selection = selection
         self.principal = principal
+        self.conflation: Conflation | None = None
         self.listening: Listening | None = None
 
     def stop(self) -> None:
         """Deliver nothing more."""
         if self.listening is not None:
             self.listening.stop()
+        if self.conflation is not None:
+            self.conflation.stop()
 
 
 class StreamConnection(AsyncConsumer):  # type: ignore[misc]
@@ -217,6 +221,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
         if not isinstance(start, str | int) or isinstance(start, bool):
             raise _malformed("`from` is `earliest`, `latest`, an id or an RFC 3339 instant.")
         asked = position_of(str(start))
+        interval_s = _interval(frame)
         selection = select(self._plane, self._call, address)
         if address not in self._subscriptions and len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
             raise Refused(Reason.INVALID_REQUEST, f"A connection holds at most {SUBSCRIPTIONS_MAX} subscriptions.")
@@ -231,11 +236,15 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
         def on_gap(gap: Gap) -> None:
             self._say({"type": "gap"} | gap_members(self._plane, selection, gap))
 
+        deliver = self._delivery(subscription)
+        if interval_s:
+            subscription.conflation = Conflation(interval_s, deliver, self._outbox.has_room)
+            deliver = subscription.conflation.offer
         subscription.listening = await self._plane.hub.follow(
             selection.channel,
             selection.subject,
             position,
-            self._delivery(subscription),
+            deliver,
             began=began,
             on_gap=on_gap,
             has_room=self._outbox.has_room,
@@ -370,6 +379,16 @@ def _channel_of(frame: Frame) -> str:
     if not isinstance(channel, str):
         raise _malformed("`channel` is the address of a channel.")
     return channel
+
+
+def _interval(frame: Frame) -> float:
+    """Read how often a subscriber wants the latest event of each address; 0 for every event."""
+    asked = frame.get("conflate")
+    if asked is None:
+        return 0.0
+    if not isinstance(asked, str):
+        raise _malformed("`conflate` is an interval, as `1s`.")
+    return interval_of(asked)
 
 
 def _malformed(detail: str) -> Refused:

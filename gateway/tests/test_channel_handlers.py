@@ -323,3 +323,27 @@ async def test_events_needs_the_right_to_read(plane):
     plane.change_key(scopes=["subscribe:news"])
     assert (await refused_events(plane, ("channel", "trades"))).reason is Reason.FORBIDDEN
     assert (await refused_events(plane, ("channel", "trades"), ("channel", "news"))).reason is Reason.FORBIDDEN
+
+
+async def test_a_conflating_stream_sends_the_latest_of_what_came_in_an_interval(plane):
+    async with listening(plane, ("channel", "trades"), ("conflate", "300ms")) as stream:
+        await stream.until(b"retry")
+        ids = [(await post(plane, number))["id"] for number in range(50)]
+        text = await stream.until(f"id: {ids[-1]}\n".encode())
+    assert text.count(b"data: ") < len(ids)
+
+
+async def test_a_late_joiner_that_conflates_gets_the_latest_state_of_each_address(plane):
+    for number in range(5):
+        for sensor in ("a", "b"):
+            last = (await post(plane, number, address=f"sensors/{sensor}/t"))["id"]
+    query = (("channel", "sensors/{id}/t"), ("from", "earliest"), ("conflate", "300ms"))
+    async with listening(plane, *query) as stream:
+        text = await stream.until(f"id: {last}\n".encode())
+    data = [line for line in text.splitlines() if line.startswith(b"data: ")]
+    assert data == [b"data: 0", b"data: 4", b"data: 4"]
+
+
+async def test_an_interval_that_is_none_is_refused(plane):
+    refused = await refused_events(plane, ("channel", "trades"), ("conflate", "often"))
+    assert refused.reason is Reason.INVALID_REQUEST

@@ -390,3 +390,25 @@ async def test_a_publish_is_answered_when_the_log_is_away(plane, nats_server):
             assert (await wire.heard("error"))["ref"] == "s"
     finally:
         nats_server.start()
+
+
+# Conflation
+
+
+async def test_a_conflating_subscriber_gets_the_latest_of_what_came_in_an_interval(plane):
+    async with connected(plane) as wire:
+        wire.say({"type": "subscribe", "channel": "trades", "conflate": "300ms"})
+        await wire.heard("subscribed")
+        ids = [await send(plane, data=str(number).encode()) for number in range(50)]
+        events = [await wire.heard("event")]
+        while events[-1]["id"] != ids[-1]:
+            events.append(await wire.heard("event"))
+        assert len(events) < len(ids)
+        assert wire.call.connection.messages_out == len(events)
+
+
+@pytest.mark.parametrize("conflate", ["often", 1, "", True])
+async def test_an_interval_that_is_none_is_refused(plane, conflate):
+    async with connected(plane) as wire:
+        wire.say({"type": "subscribe", "channel": "trades", "conflate": conflate})
+        assert (await wire.heard("error"))["reason"] == "invalid-request"
