@@ -225,11 +225,17 @@ async def _charge(plane: Plane, call: Call, messages: int, bytes_: int) -> None:
 
 
 def _message_id(call: Call, publication: Publication) -> str | None:
-    """Make the stream's message id: the raw key of somebody else, or on another address, is another one."""
-    key = publication.idempotency_key
-    if key is None:
-        return None
-    whole = orjson.dumps([call.who.consumer, publication.address, key])
+    """Make the stream's message id: the raw key of somebody else, or on another address, is another one.
+
+    A CloudEvent is known again by its source and id (CloudEvents 1.0.2, 3.1.1), where no key was given.
+    """
+    known_by = [publication.idempotency_key]
+    if known_by == [None]:
+        given_id = publication.attributes.get("id")
+        if given_id is None:
+            return None
+        known_by = [publication.attributes.get("source"), given_id]
+    whole = orjson.dumps([call.who.consumer, publication.address, *known_by])
     return hashlib.sha256(whole).hexdigest()
 
 
@@ -238,7 +244,7 @@ async def _require_same_body(plane: Plane, admitted: Admitted, stored: Stored) -
     if first is not None and first.data != admitted.publication.data:
         raise Refused(
             Reason.INVALID_PAYLOAD,
-            "This idempotency key was used with another body.",
+            "This idempotency key, or id of an event, was used with another body.",
             cause="idempotency-key-reused",
             members={"pointer": ""},
         )

@@ -90,6 +90,11 @@ async def history(plane: Plane, call: Call) -> Reply:
     next_ = None
     if batch.pending:
         next_ = f"{plane.config.public_url}{quote(call.address)}?after={batch.events[-1].id}&limit={limit}"
+    if BATCHED in (call.header(b"accept") or ""):
+        # A batch is an array and nothing else: where to go on is said beside it (RFC 8288).
+        events = ",".join(event.cloudevent() for event in batch.events)
+        link: Headers = [(b"link", f'<{next_}>; rel="next"'.encode())] if next_ else []
+        return await _send(plane, call, 200, f"[{events}]".encode(), BATCHED, link)
     results = ",".join(event.frame() for event in batch.events)
     body = f'{{"results":[{results}],"next":{orjson.dumps(next_).decode()}}}'.encode()
     return await _send(plane, call, 200, body)
@@ -238,11 +243,14 @@ async def _answer(
     return reply
 
 
-async def _send(plane: Plane, call: Call, status: int, body: bytes) -> Reply:
+async def _send(
+    plane: Plane, call: Call, status: int, body: bytes, content_type: str = JSON_TYPE, more: Headers | None = None
+) -> Reply:
     headers: Headers = [
-        (b"content-type", JSON_TYPE.encode()),
+        (b"content-type", content_type.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"cache-control", b"no-store"),
+        *(more or ()),
         *plane.limiter.headers(call),
     ]
     await call.peer.start(status, headers)

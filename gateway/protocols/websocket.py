@@ -19,6 +19,7 @@ from channels.consumer import AsyncConsumer
 from gateway.authenticate import allowed, authenticate
 from gateway.call import Call, ClientGone, Reply, Socket
 from gateway.catch_up import Gap
+from gateway.cloudevents import structured
 from gateway.conflation import Conflation, interval_of
 from gateway.credentials import from_text
 from gateway.event import Event, rfc3339
@@ -147,12 +148,14 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
                 await outbox.room()
 
     async def _handle(self, frame: Frame) -> None:
-        ref = frame.get("ref")
+        is_event = self._is_cloudevents and "specversion" in frame
+        member = "id" if is_event else "ref"
+        ref = frame.get(member)
         try:
             if ref is not None and not (isinstance(ref, str) and len(ref) <= REF_MAX_CHARS):
                 ref = None
-                raise _malformed("`ref` is a string of at most 255 characters.")
-            handler = self._handlers.get(frame["type"]) if isinstance(frame.get("type"), str) else None
+                raise _malformed(f"`{member}` is a string of at most {REF_MAX_CHARS} characters.")
+            handler = self._publish_cloudevent if is_event else self._handlers.get(_type_of(frame))
             if handler is None:
                 raise _malformed(f"`type` is one of {', '.join(self._handlers)}.")
             await handler(frame, ref)
@@ -177,20 +180,33 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
             raise _malformed("`dedupe` is true or false, and needs a `ref`.")
         if traceparent is not None and not isinstance(traceparent, str):
             raise _malformed("`traceparent` is a string.")
-        data = dump(frame["data"])
-        if self._call.connection is not None:
-            self._call.connection.received(len(data))
-        admitted = await admit(
-            self._plane,
-            self._call,
+        await self._take_in(
             Publication(
                 address=_channel_of(frame),
-                data=data,
+                data=dump(frame["data"]),
                 idempotency_key=ref if dedupe else None,
                 traceparent=traceparent,
                 value=frame["data"],
             ),
+            ref,
         )
+
+    async def _publish_cloudevent(self, frame: Frame, ref: str | None) -> None:
+        """Take an event in structured mode (CloudEvents WebSockets binding 3.1): ``channel`` says where it goes."""
+        content = structured({name: value for name, value in frame.items() if name not in ("channel", "sequence")})
+        publication = Publication(
+            address=_channel_of(frame),
+            data=content.data,
+            content_type=content.content_type,
+            attributes=content.attributes,
+        )
+        await self._take_in(publication, ref)
+
+    async def _take_in(self, publication: Publication, ref: str | None) -> None:
+        """Publish, and answer once it is stored; many may be on their way."""
+        if self._call.connection is not None:
+            self._call.connection.received(len(publication.data))
+        admitted = await admit(self._plane, self._call, publication)
         task = asyncio.create_task(self._store(admitted, ref))
         self._in_flight.add(task)
         task.add_done_callback(self._has_landed)
@@ -372,6 +388,11 @@ def _read_frame(message: str | bytes) -> tuple[Frame, Refused | None]:
     if not isinstance(frame, dict):
         return {}, _malformed("A frame is a JSON object.")
     return frame, None
+
+
+def _type_of(frame: Frame) -> str:
+    type_ = frame.get("type")
+    return type_ if isinstance(type_, str) else ""
 
 
 def _channel_of(frame: Frame) -> str:
