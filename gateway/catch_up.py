@@ -58,6 +58,7 @@ class CatchUp:
         done: Callable[[int], None],
         has_room: Callable[[], bool],
         patience_s: float = float("inf"),
+        reader: str = "",
     ) -> None:
         self._log = log
         self._channel = channel
@@ -66,6 +67,7 @@ class CatchUp:
         self._done = done
         self._has_room = has_room
         self._patience_s = patience_s
+        self._reader = reader
         self._position = 0
         self._live: deque[Event] = deque()
         self._let_go = 0
@@ -121,7 +123,9 @@ class CatchUp:
     async def _read_on(self) -> bool:
         """Deliver one batch; say whether there is more to read."""
         try:
-            batch = await self._log.batch(self._channel, self._subject, self._position, BATCH_EVENTS, BATCH_MAX_BYTES)
+            batch = await self._log.batch(
+                self._channel, self._subject, self._position, BATCH_EVENTS, BATCH_MAX_BYTES, reader=self._reader
+            )
         except Refused:
             await asyncio.sleep(RETRY_S)
             return True

@@ -276,16 +276,19 @@ class Hub:
         began: Callable[[int], None] | None = None,
         on_gap: OnGap = _ignore,
         has_room: Callable[[], bool] = _always,
+        reader: str = "",
     ) -> Listening:
         """Hear every event of a channel's subject filter above a position: first what is stored, then what comes.
 
         ``position`` None begins with what comes next. ``began`` is told the position really begun at before anything is
         delivered. A position whose successors are gone calls ``on_gap`` and begins at the oldest left; one from the
         future, or from another stream of that name, calls it and begins with what comes next. Stored events are read
-        only while ``has_room()``. Raises Refused where the log is away.
+        only while ``has_room()``, and in ``reader``'s turn. Raises Refused where the log is away.
         """
         listening = Listening(deliver, on_gap, has_room)
-        catching_up = CatchUp(self.log, channel, subject, deliver=deliver, done=listening.is_live, has_room=has_room)
+        catching_up = CatchUp(
+            self.log, channel, subject, deliver=deliver, done=listening.is_live, has_room=has_room, reader=reader
+        )
         listening.catching_up = catching_up
         feed = self._join(subject, listening)
         try:

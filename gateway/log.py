@@ -26,6 +26,7 @@ from gateway.event import Event, from_headers, rfc3339
 from gateway.refusals import Reason, Refused
 from gateway.snapshot import Channel
 from gateway.streams import ensure_stream
+from gateway.turns import Turns
 
 __all__ = ["EventLog", "Extent", "Stored", "StreamMissing", "ensure_stream"]
 
@@ -37,6 +38,8 @@ SWEEP_S = 0.1
 BREAKER_S = 1.0
 """After a question was not answered, others are refused at once for so long, unless an answer comes."""
 BATCH_MAX = 1000
+READS_EACH, READS_IN_ALL = 4, 32
+"""How many batches are read at once, for one consumer and for all."""
 _FULL = {10023, 10028, 10047, 10077}
 """Error codes of JetStream: insufficient resources, memory, storage; the store failed."""
 _TOO_LARGE = 10054
@@ -99,6 +102,7 @@ class EventLog:
         self._open: dict[str, _Question] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._unanswered_at = float("-inf")
+        self._turns = Turns(READS_EACH, READS_IN_ALL)
 
     async def start(self) -> None:
         """Open the inbox."""
@@ -163,12 +167,19 @@ class EventLog:
         """Read up to ``limit`` events of a subject filter with ids above ``after``, oldest first."""
         return (await self.batch(channel, subject, after, limit)).events
 
-    async def batch(self, channel: Channel, subject: str, after: int, limit: int, max_bytes: int = 0) -> Batch:
-        """Read as :meth:`history` does, at most about so many bytes, and say how many events are left."""
+    async def batch(
+        self, channel: Channel, subject: str, after: int, limit: int, max_bytes: int = 0, *, reader: str = ""
+    ) -> Batch:
+        """Read as :meth:`history` does, at most about so many bytes, and say how many events are left.
+
+        ``reader`` is the consumer whose turn it is: what is stored is read in turns, so that who replays much holds up
+        neither other consumers nor what is live.
+        """
         question = {"seq": max(after + 1, 1), "next_by_subj": subject, "batch": min(limit, BATCH_MAX)}
         if max_bytes:
             question["max_bytes"] = max_bytes
-        messages = await self._direct_get(channel, question)
+        async with self._turns.of(reader):
+            messages = await self._direct_get(channel, question)
         pending = int((messages[-1].headers or {}).get("Nats-Num-Pending", 0)) if messages else 0
         return Batch([_event(channel, message) for message in messages], pending)
 

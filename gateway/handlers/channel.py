@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,7 +15,7 @@ from gateway.call import Call, Headers, Reply
 from gateway.catch_up import EARLIEST
 from gateway.cloudevents import binary_attributes, structured
 from gateway.conflation import interval_of
-from gateway.event import JSON_TYPE
+from gateway.event import JSON_TYPE, Event
 from gateway.protocols.sse import HEADERS as STREAM_HEADERS
 from gateway.protocols.sse import EventStream, Position
 from gateway.protocols.websocket import StreamConnection
@@ -32,6 +33,8 @@ BATCH_MAX = 1000
 IDEMPOTENCY_KEY_MAX_CHARS = 255
 HISTORY_DEFAULT, HISTORY_MAX = 100, 1000
 HISTORY_MAX_BYTES = 4 * 1024 * 1024
+LET_OUT_MAX_S = 3.0
+"""How long history waits for a limit that says ``delay``."""
 CHANNELS_MAX = 50
 
 
@@ -86,18 +89,37 @@ async def history(plane: Plane, call: Call) -> Reply:
             f"Events up to {extent.first - 1} are no longer kept; the oldest left is {extent.first}.",
             members={"oldest": str(extent.first)},
         )
-    batch = await plane.log.batch(selection.channel, selection.subject, after, limit, HISTORY_MAX_BYTES)
+    batch = await plane.log.batch(
+        selection.channel, selection.subject, after, limit, HISTORY_MAX_BYTES, reader=call.who.consumer
+    )
+    events = await _let_out(plane, call, batch.events)
     next_ = None
-    if batch.pending:
-        next_ = f"{plane.config.public_url}{quote(call.address)}?after={batch.events[-1].id}&limit={limit}"
+    if batch.pending or len(events) < len(batch.events):
+        next_ = f"{plane.config.public_url}{quote(call.address)}?after={events[-1].id}&limit={limit}"
     if BATCHED in (call.header(b"accept") or ""):
         # A batch is an array and nothing else: where to go on is said beside it (RFC 8288).
-        events = ",".join(event.cloudevent() for event in batch.events)
+        texts = ",".join(event.cloudevent() for event in events)
         link: Headers = [(b"link", f'<{next_}>; rel="next"'.encode())] if next_ else []
-        return await _send(plane, call, 200, f"[{events}]".encode(), BATCHED, link)
-    results = ",".join(event.frame() for event in batch.events)
+        return await _send(plane, call, 200, f"[{texts}]".encode(), BATCHED, link)
+    results = ",".join(event.frame() for event in events)
     body = f'{{"results":[{results}],"next":{orjson.dumps(next_).decode()}}}'.encode()
     return await _send(plane, call, 200, body)
+
+
+async def _let_out(plane: Plane, call: Call, events: list[Event]) -> list[Event]:
+    """Charge what is read as what is delivered; give as much as the limits let out now. Raises Refused for none."""
+    if plane.limiter.charge_now(call, messages_out=len(events)):
+        return events
+    count = 0
+    try:
+        async with asyncio.timeout(LET_OUT_MAX_S):
+            for _ in events:
+                await plane.limiter.charge(call, messages_out=1)
+                count += 1
+    except (Refused, TimeoutError) as failure:
+        if not count:
+            raise failure if isinstance(failure, Refused) else Refused(Reason.RATE_LIMITED, retry_after_s=1) from None
+    return events[:count]
 
 
 def _publications(call: Call, body: bytes) -> tuple[list[Publication], bool]:

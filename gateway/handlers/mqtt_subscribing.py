@@ -205,7 +205,15 @@ class Subscribing:
 
         for subject in filter(None, (meet(subject, channel.subject) for subject in subjects)):
             subscription.listenings.append(
-                await self._plane.hub.follow(channel, subject, start, deliver, on_gap=on_gap, has_room=self._has_room)
+                await self._plane.hub.follow(
+                    channel,
+                    subject,
+                    start,
+                    deliver,
+                    on_gap=on_gap,
+                    has_room=self._has_room,
+                    reader=self._call.who.consumer,
+                )
             )
 
     # How an event is sent

@@ -113,6 +113,7 @@ class EventStream:
                 began=began,
                 on_gap=on_gap,
                 has_room=self._outbox.has_room,
+                reader=self._call.who.consumer,
             )
         )
 

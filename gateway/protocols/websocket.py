@@ -264,6 +264,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
             began=began,
             on_gap=on_gap,
             has_room=self._outbox.has_room,
+            reader=self._call.who.consumer,
         )
         self._subscriptions[address] = subscription
 

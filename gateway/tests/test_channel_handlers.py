@@ -347,3 +347,15 @@ async def test_a_late_joiner_that_conflates_gets_the_latest_state_of_each_addres
 async def test_an_interval_that_is_none_is_refused(plane):
     refused = await refused_events(plane, ("channel", "trades"), ("conflate", "often"))
     assert refused.reason is Reason.INVALID_REQUEST
+
+
+async def test_history_is_limited_as_deliveries_are_and_says_where_it_goes_on(plane):
+    ids = (await post(plane, [1, 2, 3, 4, 5]))["ids"]
+    plane.change_tier([{"metric": "messages_out", "amount": 3, "per": 3600}])
+    said = await get(plane)
+    assert [event["id"] for event in said["results"]] == ids[:3]
+    assert said["next"].endswith(f"?after={ids[2]}&limit=100")
+    with pytest.raises(Refused) as refused:
+        await get(plane, after=ids[2])
+    assert refused.value.reason is Reason.RATE_LIMITED
+    assert refused.value.retry_after_s > 0
