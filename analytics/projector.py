@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 from asgiref.sync import sync_to_async
+from django.db import DataError
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
@@ -22,64 +23,76 @@ logger = logging.getLogger(__name__)
 LOOK_S = 0.25
 LOOK_FOR_LOST_S = 5.0
 BATCH = 50
+BROKEN = (KeyError, TypeError, ValueError, AttributeError, OverflowError, DataError)
+"""What a batch that is not as the contract says comes to; once mended, a rebuild counts it."""
+LEFT_OUT = {"process": "", "at": 0, "stopping": True}
+
+Numbered = tuple[int, Any]
+"""A batch, and its sequence in the stream."""
 
 
 async def run(nc: Client, js: JetStreamContext, stop: asyncio.Event) -> None:
     """Project until told to stop. Raises when NATS or the database fails; starting again loses and doubles nothing."""
     await ensure_infrastructure(js)
     looked_at = 0.0
-    reconnects, made_at, position = -1, "", 0
     while not stop.is_set():
-        if nc.stats["reconnects"] != reconnects:
-            # The stream behind a new link may be another one.
-            reconnects = nc.stats["reconnects"]
-            made_at = await _made_at(js)
-            position = await sync_to_async(services.position)(made_at)
-        read, position = await _step(nc, position, made_at)
+        read = await _step(nc, js)
         if time.monotonic() - looked_at > LOOK_FOR_LOST_S:
             looked_at = time.monotonic()
             await sync_to_async(services.close_lost)(datetime.now(UTC))
-        if read < BATCH:
+        if read is not None and read < BATCH:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), LOOK_S)
 
 
 async def replay(nats_url: str) -> int:
-    """Project the whole stream once. Says how many batches it held."""
+    """Project all that there is. Says how many batches this took."""
     nc, js = await connect(nats_url, "rebuild analytics")
     try:
-        made_at, position, total = await _made_at(js), 0, 0
+        total = 0
         while True:
-            read, position = await _step(nc, position, made_at)
-            total += read
-            if read < BATCH:
+            read = await _step(nc, js)
+            total += read or 0
+            if read is not None and read < BATCH:
                 return total
     finally:
         await nc.close()
 
 
-async def _step(nc: Client, position: int, made_at: str) -> tuple[int, int]:
-    """Project the next few batches. Gives how many messages were read, and the new position."""
+async def _step(nc: Client, js: JetStreamContext) -> int | None:
+    """Project the next few batches. Says how many; None where another was faster, or the stream was made anew."""
+    made_at = await _made_at(js)
+    position = await sync_to_async(services.position)(made_at)
     messages = await read_batch(nc, USAGE_STREAM, f"{USAGE_SUBJECT}.>", position + 1, BATCH)
-    batches: list[tuple[int, dict[str, Any]]] = []
-    for message in messages:
-        sequence = int((message.headers or {})["Nats-Sequence"])
-        batches.append((sequence, _read(message.data, sequence)))
-    if batches:
-        await sync_to_async(services.project)(batches, made_at)
-        position = batches[-1][0]
-    return len(messages), position
+    if not messages:
+        return 0
+    if await _made_at(js) != made_at:
+        return None  # these are of another stream than the position
+    numbered = [(int((message.headers or {})["Nats-Sequence"]), message.data) for message in messages]
+    batches = [(sequence, _read(data, sequence)) for sequence, data in numbered]
+    return len(messages) if await sync_to_async(_project)(batches, made_at, position) else None
 
 
-def _read(data: bytes, sequence: int) -> dict[str, Any]:
+def _project(batches: list[Numbered], made_at: str, after: int) -> bool:
+    """Project batches; those that cannot be are found by halving, and left out: one must not hold up all others."""
     try:
-        batch = orjson.loads(data)
-        if isinstance(batch, dict) and {"process", "at"} <= batch.keys():
-            return batch
+        return services.project(batches, made_at, after=after)
+    except BROKEN:
+        if len(batches) == 1:
+            sequence = batches[0][0]
+            logger.exception("usage: batch %d could not be projected and is left out", sequence)
+            return services.project([(sequence, LEFT_OUT)], made_at, after=after)
+    half = len(batches) // 2
+    first, second = batches[:half], batches[half:]
+    return _project(first, made_at, after) and _project(second, made_at, first[-1][0])
+
+
+def _read(data: bytes, sequence: int) -> Any:
+    try:
+        return orjson.loads(data)
     except orjson.JSONDecodeError:
-        pass
-    logger.error("usage: batch %d could not be read and is left out", sequence)
-    return {"process": "unreadable", "at": time.time(), "stopping": True}
+        logger.error("usage: batch %d could not be read and is left out", sequence)
+        return LEFT_OUT
 
 
 async def _made_at(js: JetStreamContext) -> str:

@@ -36,17 +36,23 @@ Batch = Mapping[str, Any]
 def position(made_at: str) -> int:
     """Say the sequence up to which the stream made at that instant has been projected."""
     known = ProjectorPosition.objects.filter(stream=USAGE_STREAM).first()
-    return known.sequence if known is not None and known.made_at == made_at else 0
+    return _reached(known, made_at) if known is not None else 0
 
 
-def project(batches: Iterable[tuple[int, Batch]], made_at: str) -> None:
-    """Write batches and how far they reach, in one transaction: all of it, or none and it is read again."""
+def project(batches: Iterable[tuple[int, Batch]], made_at: str, *, after: int) -> bool:
+    """Write batches and how far they reach, in one transaction: all of it, or none and it is read again.
+
+    Nothing is written, and False is given, when what was projected is not what these batches follow: another projector
+    was faster, or the tables are being rebuilt.
+    """
     read = list(batches)
-    if not read:
-        return
     tallies: dict[tuple[Any, ...], dict[str, float]] = {}
     used: dict[str, datetime] = {}
     with transaction.atomic():
+        # Held to the end: of rivals one goes on, the others find that they follow nothing.
+        known, _ = ProjectorPosition.objects.select_for_update().get_or_create(stream=USAGE_STREAM)
+        if _reached(known, made_at) != after:
+            return False
         for _, batch in read:
             _gather(tallies, used, batch)
             _open(batch)
@@ -55,9 +61,9 @@ def project(batches: Iterable[tuple[int, Batch]], made_at: str) -> None:
             _hear(batch)
         _write(tallies)
         touch(used)
-        ProjectorPosition.objects.update_or_create(
-            stream=USAGE_STREAM, defaults={"sequence": read[-1][0], "made_at": made_at}
-        )
+        known.made_at, known.sequence = made_at, read[-1][0]
+        known.save()
+    return True
 
 
 def close_lost(now: datetime) -> int:
@@ -78,13 +84,18 @@ def disconnect(row: ConnectionRecord, *, by: str) -> None:
 
 
 def rebuild() -> int:
-    """Replay the usage stream into empty tables. Says how many batches were read."""
+    """Replay the usage stream into empty tables. Says how many batches this took; a running projector may take some."""
     from analytics.projector import replay
 
     with transaction.atomic():
-        for model in (UsageMinute, ConnectionRecord, GatewayProcess, ProjectorPosition):
+        # The position first: whoever projects meanwhile holds it.
+        for model in (ProjectorPosition, UsageMinute, ConnectionRecord, GatewayProcess):
             model._default_manager.all().delete()
     return async_to_sync(replay)(settings.NATS_URL)
+
+
+def _reached(known: ProjectorPosition, made_at: str) -> int:
+    return known.sequence if known.made_at == made_at else 0
 
 
 def _gather(tallies: dict[tuple[Any, ...], dict[str, float]], used: dict[str, datetime], batch: Batch) -> None:

@@ -39,9 +39,14 @@ def batch(**more):
     return {"process": "web-1", "kind": "web", "at": NOW.timestamp(), "tallies": [], "opened": [], "closed": []} | more
 
 
+def project(batches):
+    """Project what follows."""
+    assert services.project(batches, MADE_AT, after=services.position(MADE_AT))
+
+
 def test_tallies_of_one_label_are_one_row():
-    services.project([(1, batch(tallies=[tally()])), (2, batch(tallies=[tally(calls=3, latency_ms_max=9.0)]))], MADE_AT)
-    services.project([(3, batch(tallies=[tally(), tally(outcome="rate-limited")]))], MADE_AT)
+    project([(1, batch(tallies=[tally()])), (2, batch(tallies=[tally(calls=3, latency_ms_max=9.0)]))])
+    project([(3, batch(tallies=[tally(), tally(outcome="rate-limited")]))])
     ok, refused = UsageMinute.objects.order_by("outcome")
     assert (ok.calls, ok.bytes_in, ok.latency_ms_sum, ok.latency_ms_max) == (7, 15, 9.0, 9.0)
     assert (refused.outcome, refused.calls) == ("rate-limited", 2)
@@ -49,58 +54,66 @@ def test_tallies_of_one_label_are_one_row():
 
 def test_rows_and_position_are_written_together_or_not_at_all():
     with pytest.raises(KeyError), transaction.atomic():
-        services.project([(1, batch(tallies=[tally()])), (2, batch(closed=[{"id": "broken"}]))], MADE_AT)
+        project([(1, batch(tallies=[tally()])), (2, batch(closed=[{"id": "broken"}]))])
     assert not UsageMinute.objects.exists()
     assert services.position(MADE_AT) == 0
-    services.project([(1, batch(tallies=[tally()]))], MADE_AT)
+    project([(1, batch(tallies=[tally()]))])
     assert services.position(MADE_AT) == 1
 
 
+def test_the_same_batches_are_counted_once():
+    batches = [(1, batch(tallies=[tally()])), (2, batch(opened=[OPENED]))]
+    assert services.project(batches, MADE_AT, after=0)
+    assert not services.project(batches, MADE_AT, after=0)
+    assert UsageMinute.objects.get().calls == 2
+    assert services.position(MADE_AT) == 2
+
+
 def test_a_stream_that_was_made_anew_is_read_from_its_start():
-    services.project([(7, batch())], MADE_AT)
+    project([(7, batch())])
     assert services.position("another day") == 0
     assert ProjectorPosition.objects.get().sequence == 7
 
 
 def test_a_connection_is_one_row_from_its_opening_to_its_end():
-    services.project([(1, batch(opened=[OPENED]))], MADE_AT)
+    project([(1, batch(opened=[OPENED]))])
     row = ConnectionRecord.objects.get()
     assert (row.closed_at, row.opened_at) == (None, NOW)
     flowing = {"id": "c1", "messages_in": 1, "messages_out": 2, "bytes_in": 10, "bytes_out": 20, "throttled": 0}
-    services.project([(2, batch(flowing=[flowing]))], MADE_AT)
+    project([(2, batch(flowing=[flowing]))])
     row.refresh_from_db()
     assert (row.messages_in, row.bytes_out) == (1, 20)
-    services.project([(3, batch(closed=[CLOSED]))], MADE_AT)
+    project([(3, batch(closed=[CLOSED]))])
     row.refresh_from_db()
     assert (row.messages_in, row.bytes_out, row.close_code, row.throttled) == (3, 40, 1000, 1)
-    services.project([(4, batch(flowing=[flowing]))], MADE_AT)
+    project([(4, batch(flowing=[flowing]))])
     row.refresh_from_db()
     assert row.messages_in == 3
 
 
 def test_a_short_connection_is_opened_and_closed_by_one_batch():
-    services.project([(1, batch(opened=[OPENED], closed=[CLOSED]))], MADE_AT)
+    project([(1, batch(opened=[OPENED], closed=[CLOSED]))])
     assert ConnectionRecord.objects.get().closed_by == "client"
-    services.project([(2, batch(closed=[CLOSED | {"id": "c2"}]))], MADE_AT)
+    project([(2, batch(closed=[CLOSED | {"id": "c2"}]))])
     assert ConnectionRecord.objects.count() == 2
 
 
 def test_what_a_stopping_process_held_open_is_closed():
-    services.project([(1, batch(opened=[OPENED])), (2, batch(stopping=True))], MADE_AT)
+    project([(1, batch(opened=[OPENED])), (2, batch(stopping=True))])
     row = ConnectionRecord.objects.get()
     assert (row.closed_by, row.error_class) == ("gateway", "internal")
     assert not GatewayProcess.objects.exists()
 
 
 def test_what_a_silent_process_held_open_is_closed_after_a_while():
-    services.project([(1, batch(opened=[OPENED]))], MADE_AT)
+    project([(1, batch(opened=[OPENED]))])
     assert services.close_lost(NOW + timedelta(seconds=14)) == 0
     assert services.close_lost(NOW + timedelta(seconds=16)) == 1
     assert ConnectionRecord.objects.get().error_class == "internal"
 
 
 def test_long_names_are_cut_to_what_a_row_holds():
-    services.project([(1, batch(tallies=[tally(target="x" * 400, outcome="y" * 90)]))], MADE_AT)
+    project([(1, batch(tallies=[tally(target="x" * 400, outcome="y" * 90)]))])
     row = UsageMinute.objects.get()
     assert (len(row.target), len(row.outcome)) == (255, 40)
 
@@ -142,14 +155,14 @@ def test_the_projector_goes_on_where_it_was_when_it_failed(nats_url, settings, m
     async_to_sync(said)(nats_url, [batch(tallies=[tally(calls=1)]) for _ in range(120)])
     project, failed = services.project, []
 
-    def failing(batches, made_at):
+    def failing(batches, made_at, *, after):
         batches = list(batches)
         if batches[-1][0] % 3 and len(failed) < 3:
             failed.append(batches[0][0])
             with transaction.atomic():
-                project(batches, made_at)
+                project(batches, made_at, after=after)
                 raise OSError("the database went away before the commit")
-        project(batches, made_at)
+        return project(batches, made_at, after=after)
 
     monkeypatch.setattr(services, "project", failing)
     for _ in range(4):
