@@ -30,7 +30,7 @@ async def run(plane: Plane, call: Call) -> Reply:
         await limit(plane, call)
         reply = await handle(plane, call)
     except Refused as refused:
-        reply = Reply(status=refused.status, refused=refused)
+        reply = Reply(status=refused.status, refused=refused.bare())
     except ClientGone:
         pass
     except Exception:

@@ -217,6 +217,11 @@ class Refused(Exception):
         self.fatal = fatal
         """Raised inside a connection: end it, not only this message."""
 
+    def bare(self) -> Refused:
+        """Forget where it was raised: what is kept of a refusal must not keep the frames of its call alive."""
+        self.__traceback__ = self.__context__ = self.__cause__ = None
+        return self
+
     @property
     def row(self) -> Row:
         """Its row of the table."""

@@ -87,6 +87,8 @@ class BoundedHttp(HttpToolsProtocol):
             _disconnect(cycle)
         self.pipeline.clear()
         super().connection_lost(exc)
+        # They know this connection: together they would stay until the collector of cycles stops all traffic.
+        self.cycle = self._running = None  # type: ignore[assignment]
 
     def shutdown(self) -> None:
         """Take leave: at once where nothing is being answered, else after that."""

@@ -147,7 +147,11 @@ class DirectExchange(Exchange):
         if self.disconnected:
             raise ClientGone
         if self._failure is not None:
-            raise self._failure
+            failure, self._failure, self.is_read = self._failure, None, True
+            try:
+                raise failure
+            finally:
+                del failure
         part, self.body = bytes(self.body), bytearray()
         self.is_read = not self.more_body
         return part

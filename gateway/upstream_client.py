@@ -202,6 +202,8 @@ class UpstreamConnection(asyncio.Protocol):
         if self.has_answered and not self.is_whole and exc is None and not self._has_length():
             self.is_whole = True
         self.fail(exc or Broken("the connection was closed"))
+        # It knows this connection: together they would stay until the collector of cycles stops all traffic.
+        self._parser = None
         if self._can_write is not None and not self._can_write.done():
             self._can_write.set_result(None)
 
@@ -260,8 +262,15 @@ class UpstreamConnection(asyncio.Protocol):
             self._waiter = None
 
     def _check(self) -> None:
-        if self._failure is not None:
-            raise self._failure if isinstance(self._failure, Refused | ClientGone) else Broken(str(self._failure))
+        failure = self._failure
+        if failure is None:
+            return
+        # What is raised holds the frames that hold this connection: it is not kept here too.
+        self._failure = Broken(str(failure))
+        try:
+            raise failure if isinstance(failure, Refused | ClientGone) else Broken(str(failure))
+        finally:
+            del failure
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -45,6 +45,14 @@ async def serve_call(plane: Plane, call: Call, exchange: Exchange) -> None:
     """
     call.peer = exchange
     try:
+        await _serve(plane, call, exchange)
+    finally:
+        # The exchange knows its call: together they would stay until the collector of cycles stops all traffic.
+        call.peer = None
+
+
+async def _serve(plane: Plane, call: Call, exchange: Exchange) -> None:
+    try:
         prepare(plane, call)
     except Refused as refused:
         meter(plane, call, Reply(status=refused.status, refused=refused))
