@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -26,6 +27,9 @@ from gateway.refusals import Reason, Refused
 if TYPE_CHECKING:
     from gateway.plane import Plane
 
+TYPE_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
+JOB_ID = re.compile(r"job_[0-9a-f]{24}")
+"""What is not written like this is unknown; NATS is not asked about what it could only take for a fault."""
 FINAL = ("completed", "failed", "cancelled")
 POLL_AFTER_S = 1
 """What ``Retry-After`` tells a client that polls."""
@@ -162,10 +166,13 @@ async def _bucket(plane: Plane) -> KeyValue:
 
 async def _schema(bucket: KeyValue, type_: str) -> dict[str, Any]:
     """Give the schema of a job type's input. Raises Refused ``not-found`` for a type that there is not."""
+    unknown = Refused(Reason.NOT_FOUND, f"There is no job type `{type_[:100]}`.")
+    if not TYPE_NAME.fullmatch(type_):
+        raise unknown
     try:
         entry = await _asked(bucket.get(f"type.{type_}"))
-    except (KeyNotFoundError, ValueError):
-        raise Refused(Reason.NOT_FOUND, f"There is no job type `{type_}`.") from None
+    except KeyNotFoundError:
+        raise unknown from None
     schema: dict[str, Any] = orjson.loads(entry.value or b"{}")["schema"]
     return schema
 
@@ -185,7 +192,7 @@ async def _create(bucket: KeyValue, document: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _read(plane: Plane, job_id: str) -> dict[str, Any] | None:
-    if not job_id.startswith("job_") or not job_id.isidentifier():
+    if not JOB_ID.fullmatch(job_id):
         return None
     try:
         entry = await _asked((await _bucket(plane)).get(job_id))
