@@ -32,7 +32,7 @@ PROBE_TIMEOUT_S = 2.0
 BEYOND_DRAIN_S = 10.0
 """What a process may take to leave, once its connections have had their time."""
 KINDS = ("web", "worker", "beat", "projector", "mqtt", "amqp", "redis", "nats", "demo")
-STOPPED_IN_ORDER = (("demo",), ("web", "mqtt", "amqp"), ("beat", "worker"), ("projector",), ("redis", "nats"))
+STOPPED_IN_ORDER = (("web", "mqtt", "amqp"), ("beat", "worker"), ("demo",), ("projector",), ("redis", "nats"))
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -109,6 +109,7 @@ class Launch:
         assert plan.web is not None, "reserved"
         assert plan.mqtt is not None, "reserved"
         leave_s = env.bounds()["drain_s"] + BEYOND_DRAIN_S
+        self._supervisor.listening = [one for one in (plan.web, plan.mqtt, upstream) if one is not None]
         gc.freeze()  # what is shared with children stays shared
         start(Supervised("projector", "projector", run=processes.projector))
         for number in range(1, plan.workers + 1):

@@ -44,7 +44,7 @@ class Supervised:
     command: tuple[str, ...] = ()
     stop_within_s: float = 10.0
     listening: socket.socket | None = None
-    """The socket that it serves; those of others it closes, so that each is closed when its own process stops."""
+    """The socket that it serves."""
     pid: int = 0
     began_at: float = 0.0
     pause_s: float = FIRST_PAUSE_S
@@ -80,6 +80,8 @@ class Supervisor:
     """Descriptors that programs keep open, beside what forked children keep anyway."""
     hurry: Callable[[], bool] = lambda: False
     """Whether who stops it has lost patience."""
+    listening: list[socket.socket] = field(default_factory=list)
+    """All sockets that any process serves; the others close it, so that callers are refused once its own have left."""
     all: list[Supervised] = field(default_factory=list)
     is_stopping: bool = False
 
@@ -139,14 +141,14 @@ class Supervisor:
         if supervised.run is None:
             supervised.pid = _program(supervised.command, log, self.held, parent)
             return
-        others = [one.listening for one in self.all if one.listening not in (None, supervised.listening)]
+        others = [one for one in self.listening if one is not supervised.listening]
         sys.stdout.flush()
         sys.stderr.flush()
         # Until the child has its own handlers, ours would swallow what is meant for it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         supervised.pid = os.fork()
         if supervised.pid == 0:
-            _child(supervised, log, parent, [one for one in others if one is not None])
+            _child(supervised, log, parent, others)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _ended(self) -> list[tuple[Supervised, int]]:
