@@ -12,6 +12,7 @@ from django.db import models
 from consumers import services as consumers
 from consumers.limits import WHILE_OPEN
 from consumers.models import Consumer, Tier
+from consumers.scopes import every_scope
 from events import services as events
 from events.models import Channel
 from keys import issuers
@@ -91,7 +92,7 @@ TIER = Kind(
     kind="tier",
     model=Tier,
     identity="name",
-    fields={"name": REQUIRED, "description": "", "limits": []},
+    fields={"name": REQUIRED, "description": "", "limits": [], "scopes": every_scope()},
     types={"description": str},
     create=consumers.create_tier,
     update=consumers.update_tier,

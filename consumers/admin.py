@@ -16,7 +16,7 @@ from consumers.limits import EXCEEDS, FAILS, MODES, SCOPES
 from consumers.models import Consumer, Tier
 from gateway.documents import Metric
 from operators.admin import ServiceAdmin, ServiceForm, chips, display
-from operators.form_fields import Column, JsonField, RowsField
+from operators.form_fields import Column, JsonField, LinesField, RowsField
 
 LIMIT_COLUMNS = (
     Column("metric", "Metric", tuple(metric.value for metric in Metric)),
@@ -51,10 +51,15 @@ class TierForm(ServiceForm):
     limits = limits_field(
         "Limits", "Heartbeats never count. Left out: burst is the amount, counted by consumer, reject."
     )
+    scopes = LinesField(
+        label="Rights",
+        placeholder="publish:sensors/*",
+        help_text="The most that keys of its consumers may do, one a line.",
+    )
 
     class Meta:
         model = Tier
-        fields = ("name", "description", "limits")
+        fields = ("name", "description", "limits", "scopes")
 
     def create(self, fields: dict[str, Any]) -> Tier:
         """Make the tier."""
@@ -86,11 +91,11 @@ class ConsumerForm(ServiceForm):
 
 @admin.register(Tier)
 class Tiers(ServiceAdmin):
-    """Named sets of limits."""
+    """Named sets of limits and rights."""
 
     form: type[forms.ModelForm[Any]] = TierForm
     list_display = ("name", "description", "shown_limits", "shown_consumers")
-    fieldsets = ((None, {"fields": ("name", "description", "limits")}),)
+    fieldsets = ((None, {"fields": ("name", "description", "limits", "scopes")}),)
     search_fields = ("name", "description")
     delete_row = staticmethod(services.delete_tier)
 

@@ -35,6 +35,11 @@ class Limits(serializers.JSONField):
     """A list of limits; the service reads them."""
 
 
+@extend_schema_field({"type": "array", "items": {"type": "string"}})
+class Texts(serializers.JSONField):
+    """A list of texts; the service reads it."""
+
+
 @extend_schema_field({"type": "object", "additionalProperties": {}})
 class Metadata(serializers.JSONField):
     """An object with free members; the service reads it."""
@@ -46,6 +51,7 @@ class TierFields(Fields):
     name = serializers.CharField(trim_whitespace=False)
     description = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
     limits = Limits(required=False)
+    scopes = Texts(required=False, help_text="The most that keys of its consumers may do.")
 
 
 class ConsumerFields(Fields):
@@ -72,7 +78,7 @@ class ConsumerFilters(filters.FilterSet):  # type: ignore[misc]
 
 
 class TierObjects(Objects):
-    """Named sets of limits."""
+    """Named sets of limits and rights."""
 
     queryset = Tier.objects.documented()
     serializer_class = TierFields

@@ -7,6 +7,8 @@ from typing import Any, Self
 from django.core.validators import RegexValidator
 from django.db import models
 
+from consumers.scopes import every_scope
+
 name_validator = RegexValidator(
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z",
     "Use letters, digits, dots, dashes and underscores; begin with a letter or digit.",
@@ -26,11 +28,12 @@ class TierQuerySet(models.QuerySet["Tier"]):
 
 
 class Tier(models.Model):
-    """A named set of limits; what each field of a limit means is in docs/limits.md."""
+    """A named set of limits (docs/limits.md), and the most that its consumers' keys may do."""
 
     name = models.CharField(max_length=100, unique=True, validators=[name_validator])
     description = models.CharField(max_length=300, blank=True)
     limits = models.JSONField(default=list, blank=True)
+    scopes = models.JSONField(default=every_scope, blank=True)
 
     objects = TierQuerySet.as_manager()
 
@@ -42,7 +45,7 @@ class Tier(models.Model):
 
     def document(self) -> dict[str, Any]:
         """Say how it stands, for the snapshot."""
-        return {"name": self.name, "limits": self.limits}
+        return {"name": self.name, "limits": self.limits, "scopes": self.scopes}
 
     def recorded(self) -> dict[str, Any]:
         """Say all of it, for the audit log."""
@@ -50,7 +53,12 @@ class Tier(models.Model):
 
     def representation(self) -> dict[str, Any]:
         """Say it as the management API and YAML do."""
-        return {"name": self.name, "description": self.description, "limits": self.limits}
+        return {
+            "name": self.name,
+            "description": self.description,
+            "limits": self.limits,
+            "scopes": self.scopes,
+        }
 
 
 class ConsumerQuerySet(models.QuerySet["Consumer"]):

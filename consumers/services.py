@@ -12,19 +12,39 @@ from audit import recording
 from consumers.limits import cleaned
 from consumers.metadata import cleaned_metadata
 from consumers.models import Consumer, Tier
+from consumers.scopes import cleaned_scopes, every_scope
 
-_READERS: Mapping[str, Callable[[Any], Any]] = {"limits": cleaned, "metadata": cleaned_metadata}
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "limits": cleaned,
+    "metadata": cleaned_metadata,
+    "scopes": cleaned_scopes,
+}
 
 
-def create_tier(*, name: str, description: str = "", limits: list[dict[str, Any]] | None = None, by: str) -> Tier:
-    """Make a tier. Raises ValidationError."""
-    tier = Tier(name=name, description=description, limits=cleaned([] if limits is None else limits))
+def create_tier(
+    *,
+    name: str,
+    description: str = "",
+    limits: list[dict[str, Any]] | None = None,
+    scopes: list[str] | None = None,
+    by: str,
+) -> Tier:
+    """Make a tier. Left out, ``scopes`` bound nothing. Raises ValidationError."""
+    tier = Tier(
+        name=name,
+        description=description,
+        limits=cleaned([] if limits is None else limits),
+        scopes=cleaned_scopes(every_scope() if scopes is None else scopes),
+    )
     return recording.create("tier", tier, name, by=by)
 
 
 def update_tier(tier: Tier, *, by: str, **changes: Any) -> Tier:
-    """Change a tier; live connections of its consumers take over new limits. Raises ValidationError."""
-    return recording.update("tier", tier, tier.name, _read(changes, ("description", "limits")), by=by)
+    """Change a tier; live connections of its consumers take over new limits. Raises ValidationError.
+
+    Connections that need a right which the tier no longer gives are closed.
+    """
+    return recording.update("tier", tier, tier.name, _read(changes, ("description", "limits", "scopes")), by=by)
 
 
 def delete_tier(tier: Tier, *, by: str) -> None:

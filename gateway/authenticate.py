@@ -124,12 +124,14 @@ def _check_place(key: Key, call: Call) -> None:
 def require(principal: Principal, right: Right) -> None:
     """Raise Refused ``forbidden`` where the principal lacks the right."""
     if not allowed(principal, right):
-        raise Refused(Reason.FORBIDDEN, f"This key lacks the scope `{right}`.")
+        lacks = "This key lacks" if not _covered(principal.scopes, right.text) else "This key's tier does not give"
+        raise Refused(Reason.FORBIDDEN, f"{lacks} the scope `{right}`.")
 
 
 def allowed(principal: Principal, right: Right) -> bool:
-    """Say whether one of the principal's scopes covers the right."""
-    return _covered(principal.scopes, right.text)
+    """Say whether one of the principal's scopes covers the right, and one of its tier's too."""
+    ceiling = principal.ceiling
+    return _covered(principal.scopes, right.text) and (ceiling is None or _covered(ceiling, right.text))
 
 
 @lru_cache(maxsize=65_536)

@@ -61,6 +61,8 @@ class Principal:
     key: str
     tier: str
     scopes: tuple[str, ...] = ()
+    ceiling: tuple[str, ...] | None = None
+    """The tier's scopes: what is not in both is not allowed. None where the tier bounds nothing."""
     limits: tuple[Limit, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     expires_at: float | None = None

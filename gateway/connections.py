@@ -25,8 +25,8 @@ class Connection:
     """One open socket of one consumer, and what has flowed over it. Counting is adding to integers."""
 
     __slots__ = (
-        "_close", "bytes_in", "bytes_out", "call", "closing", "id", "messages_in", "messages_out", "opened_at",
-        "refusals", "tallied", "throttled", "told",
+        "_close", "bytes_in", "bytes_out", "call", "closing", "id", "keeps_rights", "messages_in", "messages_out",
+        "opened_at", "refusals", "tallied", "throttled", "told",
     )  # fmt: skip
 
     def __init__(self, call: Call, close: Callable[[Refused], None]) -> None:
@@ -45,6 +45,8 @@ class Connection:
         self.told = self.tallied
         """What the ledger was last told of the same."""
         self.closing: Refused | None = None
+        self.keeps_rights: Callable[[], bool] = _true
+        """Says whether all that it is used for is still allowed. Asked when its principal has changed."""
         self._close = close
 
     def received(self, bytes_: int, messages: int = 1) -> None:
@@ -144,9 +146,11 @@ class Connections:
         if principal is None:
             connection.close(Refused(Reason.KEY_REVOKED))
             return
+        if principal is call.principal:
+            return
         call.principal = principal
-        if not all(allowed(principal, right) for right in call.rights):
-            connection.close(Refused(Reason.FORBIDDEN))
+        if not (all(allowed(principal, right) for right in call.rights) and connection.keeps_rights()):
+            connection.close(Refused(Reason.FORBIDDEN, "The key or its tier has lost a right that this needs."))
 
     async def _sweep(self) -> None:
         while True:
@@ -156,3 +160,7 @@ class Connections:
                 expires_at = connection.call.who.expires_at
                 if expires_at is not None and expires_at <= now:
                     connection.close(Refused(Reason.TOKEN_EXPIRED))
+
+
+def _true() -> bool:
+    return True

@@ -5,11 +5,15 @@ docs/architecture.md describes how they lie in the NATS KV bucket.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
+
+from gateway.call import Verb
+
+EVERY_SCOPE = frozenset(f"{verb.value}:*" for verb in Verb)
 
 
 class Metric(StrEnum):
@@ -88,10 +92,12 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A named set of limits."""
+    """A named set of limits, and the most that its consumers may do."""
 
     name: str
     limits: tuple[Limit, ...] = ()
+    scopes: tuple[str, ...] | None = None
+    """None where they bound nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +148,13 @@ def _limits(document: Mapping[str, Any]) -> tuple[Limit, ...]:
 
 
 def _tier(document: Mapping[str, Any]) -> Tier:
-    return Tier(document["name"], _limits(document))
+    return Tier(document["name"], _limits(document), _ceiling(document.get("scopes")))
+
+
+def _ceiling(scopes: Sequence[str] | None) -> tuple[str, ...] | None:
+    if scopes is None or "*" in scopes or EVERY_SCOPE.issubset(scopes):
+        return None
+    return tuple(scopes)
 
 
 def _consumer(document: Mapping[str, Any]) -> Consumer:

@@ -119,6 +119,7 @@ class Snapshot:
             key=key.id,
             tier=tier.name,
             scopes=key.scopes,
+            ceiling=tier.scopes,
             limits=_overridden(_overridden(tier.limits, consumer.limits), key.limits),
             metadata={**consumer.metadata, **key.metadata},
             expires_at=key.expires_at,

@@ -17,6 +17,7 @@ from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from consumers.admin import limits_field
+from consumers.scopes import every_scope
 from keys import issuers, services
 from keys.issuers import ALGORITHMS
 from keys.models import JwtIssuer, Key
@@ -24,7 +25,6 @@ from operators.admin import ServiceAdmin, ServiceForm, action, chips, display
 from operators.form_fields import JsonField, LinesField
 from operators.throttle import KEYS_RATE, is_too_often
 
-ALL_RIGHTS = ["call:*", "publish:*", "subscribe:*", "jobs:*"]
 HISTORY = ("id", "created_at", "last_used_at", "revoked_at", "revoked_reason", "rotated_from")
 OVERLAPS = (
     (0, "At once", "The old key is revoked and its connections close within a second."),
@@ -55,7 +55,7 @@ class KeyForm(ServiceForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.instance._state.adding:
-            self.fields["scopes"].initial = ALL_RIGHTS
+            self.fields["scopes"].initial = every_scope()
             self.initial.pop("scopes", None)
 
     def create(self, fields: dict[str, Any]) -> Key:

@@ -8,24 +8,19 @@ from django.db.models import Q, QuerySet
 from django.http import Http404
 from django.utils import timezone
 from django_filters import rest_framework as filters
-from drf_spectacular.utils import extend_schema, extend_schema_field
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import BaseRouter
 
-from consumers.api import Limits, Metadata
+from consumers.api import Limits, Metadata, Texts
 from consumers.models import Consumer
 from keys import issuers, services
 from keys.issuers import ALGORITHMS
 from keys.models import JwtIssuer, Key
 from operators.objects import Collection, Fields, Objects
-
-
-@extend_schema_field({"type": "array", "items": {"type": "string"}})
-class Texts(serializers.JSONField):
-    """A list of texts; the service reads it."""
 
 
 class KeyFields(Fields):

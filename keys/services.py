@@ -16,6 +16,7 @@ from audit import recording
 from consumers.limits import cleaned
 from consumers.metadata import cleaned_metadata
 from consumers.models import Consumer
+from consumers.scopes import cleaned_scopes
 from gateway.credentials import Malformed, digest, new_key, parse
 from keys import shapes
 from keys.models import Key
@@ -24,7 +25,7 @@ OVERLAP_MAX_S = 30 * 24 * 3600
 REASON_MAX_CHARS = 300
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "name": lambda name: name,
-    "scopes": shapes.scopes,
+    "scopes": cleaned_scopes,
     "expires_at": shapes.expiry,
     "allowed_ips": shapes.networks,
     "allowed_origins": shapes.origins,
@@ -56,7 +57,7 @@ def issue_key(
         name=name,
         consumer=consumer,
         digest=made.digest,
-        scopes=shapes.scopes([] if scopes is None else scopes),
+        scopes=cleaned_scopes([] if scopes is None else scopes),
         expires_at=shapes.future(expires_at),
         allowed_ips=shapes.networks([] if allowed_ips is None else allowed_ips),
         allowed_origins=shapes.origins([] if allowed_origins is None else allowed_origins),

@@ -1,8 +1,7 @@
-"""What a key's scopes, networks, origins and instants may look like."""
+"""What a key's networks, origins and instants may look like."""
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from ipaddress import ip_network
 from typing import Any
@@ -14,20 +13,6 @@ from django.utils.dateparse import parse_datetime
 
 LIST_MAX = 100
 NETWORK_MAX_CHARS = 50
-_SCOPE = re.compile(r"\*|(?:call|publish|subscribe|jobs):[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
-
-
-def scopes(values: Any) -> list[str]:
-    """Give the scopes, each once. Raises ValidationError."""
-    for scope in _list(values, "scopes"):
-        if not _SCOPE.fullmatch(scope):
-            raise ValidationError(
-                {
-                    "scopes": f"`{scope[:100]}` is no scope: write call:ROUTE, publish:ADDRESS, subscribe:ADDRESS, "
-                    "jobs:TYPE, with * for any text, or * alone."
-                }
-            )
-    return list(dict.fromkeys(values))
 
 
 def networks(values: Any) -> list[str]:

@@ -3,6 +3,7 @@ from django.core.exceptions import ValidationError
 
 from audit.models import Change
 from consumers.models import Consumer, Tier
+from consumers.scopes import every_scope
 from consumers.services import (
     create_consumer,
     create_tier,
@@ -36,7 +37,7 @@ def test_a_new_tier_is_recorded_with_its_actor(tier):
     change = latest()
     assert (change.actor, change.kind, change.name, change.action) == ("ann", "tier", "gold", "created")
     assert change.before is None
-    assert change.after == {"name": "gold", "description": "", "limits": tier.limits}
+    assert change.after == {"name": "gold", "description": "", "limits": tier.limits, "scopes": every_scope()}
 
 
 def test_a_change_is_recorded_with_what_was_before(consumer):
@@ -53,6 +54,24 @@ def test_what_the_data_plane_need_not_know_is_recorded_too(tier, consumer):
     described, named = Change.objects.order_by("-id")[:2][::-1]
     assert described.after["description"] == "For those who pay."
     assert named.after["display_name"] == "Acme Ltd"
+
+
+def test_a_tier_is_made_with_scopes_that_bound_nothing():
+    assert create_tier(name="free", by="ann").scopes == ["call:*", "publish:*", "subscribe:*", "jobs:*"]
+    assert create_tier(name="none", scopes=[], by="ann").scopes == []
+
+
+def test_the_scopes_of_a_tier_can_be_changed(tier):
+    update_tier(tier, scopes=["call:quotes", "call:quotes", "subscribe:*"], by="bob")
+    assert Tier.objects.get().scopes == ["call:quotes", "subscribe:*"]
+    assert latest().after["scopes"] == ["call:quotes", "subscribe:*"]
+
+
+@pytest.mark.parametrize("scopes", ["call:*", [1], ["write:*"], ["call:"], ["call:a b"], {}, ["call:a"] * 101])
+def test_what_is_no_scope_is_refused_with_the_fields_name(tier, scopes):
+    with pytest.raises(ValidationError) as caught:
+        update_tier(tier, scopes=scopes, by="bob")
+    assert list(caught.value.message_dict) == ["scopes"]
 
 
 def test_a_change_that_changes_nothing_is_not_recorded(tier):

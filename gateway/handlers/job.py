@@ -22,6 +22,7 @@ from gateway import validation
 from gateway.call import Call, Headers, Reply
 from gateway.nats_link import JOBS_BUCKET
 from gateway.protocols.sse import HEADERS as SSE_HEADERS
+from gateway.protocols.sse import error_event
 from gateway.refusals import Reason, Refused
 
 if TYPE_CHECKING:
@@ -115,8 +116,8 @@ async def result(plane: Plane, call: Call) -> Reply:
 async def events(plane: Plane, call: Call) -> Reply:
     """Send a job's status as server-sent events, each time that it changes, until it has ended."""
     document = await _own(plane, call)
-    leave = asyncio.Event()
-    connection = plane.connections.open(call, lambda refused: leave.set())
+    ending: list[Refused] = []
+    connection = plane.connections.open(call, ending.append)
     await call.peer.start(200, SSE_HEADERS)
     gone = asyncio.ensure_future(call.peer.gone())
     quiet_since = time.monotonic()
@@ -131,14 +132,21 @@ async def events(plane: Plane, call: Call) -> Reply:
             elif time.monotonic() - quiet_since > plane.config.sse_heartbeat_s:
                 quiet_since = time.monotonic()
                 await call.peer.send(b":\n\n")
-            if document["state"] in FINAL or leave.is_set() or gone.done():
+            if document["state"] in FINAL or ending or gone.done():
                 break
             await asyncio.sleep(LOOK_S)
             document = await _own(plane, call)
-        await call.peer.send(b"", more=False)
+        await call.peer.send(_last_words(ending), more=False)
     finally:
         gone.cancel()
-    return Reply(status=200, bytes_out=connection.bytes_out)
+    if not ending:
+        return Reply(status=200)
+    return Reply(status=200, refused=ending[0], error_class=ending[0].row.live.value, closed_by="gateway")
+
+
+def _last_words(ending: list[Refused]) -> bytes:
+    """Say why a stream ends before its job; who drains says nothing, so that the client comes back."""
+    return b"" if not ending or ending[0].reason is Reason.DRAINING else error_event(ending[0])
 
 
 async def _read_body(call: Call) -> bytes:

@@ -90,7 +90,7 @@ class MqttConnection:
             channel_for(self._plane, self._call, self._will.topic, Verb.PUBLISH)
 
     async def _serve(self) -> Reply:
-        self._plane.connections.open(self._call, self.close)
+        self._plane.connections.open(self._call, self.close).keeps_rights = self._subscribing.keeps_rights
         self._peer.is_accepted = True
         self._peer.watch(self._session.silence_max_s, self._fell_silent)
         told = self._session.limits(self._plane.config.mqtt_packet_max_bytes)

@@ -126,6 +126,7 @@ class Subscribing:
     async def _subscribe(self, wanted: Wanted, position: str | None) -> int:
         """Subscribe to one filter; gives the QoS granted. Raises Refused."""
         granted = replace(wanted, qos=min(wanted.qos, QOS_GRANTED_MAX))
+        principal = self._call.principal
         subjects, channels = self._find(wanted.filter)
         present = self._subscriptions.get(wanted.filter)
         if present is not None and position is None:
@@ -140,6 +141,19 @@ class Subscribing:
                 f"A connection holds at most {SUBSCRIPTIONS_MAX} subscriptions.",
                 cause="too-many-subscriptions",
             )
+        subscription = await self._begun(granted, subjects, channels, position)
+        if present is not None:
+            present.stop()
+        if position is None and wanted.retain_handling != GIVE_NEVER:
+            self._give_retained(subscription, subjects)
+        self._subscriptions[wanted.filter] = subscription
+        if principal is not self._call.principal and not self.keeps_rights():
+            self._close(Refused(Reason.FORBIDDEN))  # the right went while it was being granted
+        return granted.qos
+
+    async def _begun(
+        self, granted: Wanted, subjects: tuple[str, ...], channels: list[Channel], position: str | None
+    ) -> Subscription:
         subscription = Subscription(granted)
         try:
             if position is None:
@@ -149,12 +163,25 @@ class Subscribing:
         except BaseException:
             subscription.stop()
             raise
-        if present is not None:
-            present.stop()
-        if position is None and wanted.retain_handling != GIVE_NEVER:
-            self._give_retained(subscription, subjects)
-        self._subscriptions[wanted.filter] = subscription
-        return granted.qos
+        return subscription
+
+    def keeps_rights(self) -> bool:
+        """Say whether each filter would still be granted: whether something that it brings may be read."""
+        return all(self._may_read_any(filter_) for filter_ in self._subscriptions)
+
+    def _may_read_any(self, filter_: str) -> bool:
+        if "+" not in filter_ and "#" not in filter_:
+            return allowed(self._call.who, Right(Verb.SUBSCRIBE, filter_))
+        subjects = filters_of(filter_)
+        met = self._met_by(subjects)
+        return not met or any(_may_read_some(self._call.who, channel.address, subjects) for channel in met)
+
+    def _met_by(self, subjects: tuple[str, ...]) -> list[Channel]:
+        return [
+            channel
+            for channel in self._plane.snapshot.channels()
+            if any(meet(subject, channel.subject) for subject in subjects)
+        ]
 
     def _find(self, filter_: str) -> tuple[tuple[str, ...], list[Channel]]:
         """Give a filter's subjects, and the channels that it meets and that may be read. Raises Refused."""
@@ -166,11 +193,7 @@ class Subscribing:
             raise Broken(codec.BAD_FILTER, str(error), cause="invalid-address") from None
         if "+" not in filter_ and "#" not in filter_:
             return subjects, [channel_for(self._plane, self._call, filter_, Verb.SUBSCRIBE)[0]]
-        met = [
-            channel
-            for channel in self._plane.snapshot.channels()
-            if any(meet(subject, channel.subject) for subject in subjects)
-        ]
+        met = self._met_by(subjects)
         if not any(_may_read_some(self._call.who, channel.address, subjects) for channel in met):
             # A stranger does not learn which channels there are.
             require(self._call.who, Right(Verb.SUBSCRIBE, filter_))
@@ -307,11 +330,21 @@ def _may_read_some(who: Principal, template: str, subjects: tuple[str, ...]) -> 
     """Say whether something that the subjects match may be read: by a scope for the channel, or for one address."""
     if allowed(who, Right(Verb.SUBSCRIBE, template)):
         return True
+    is_bounded = who.ceiling is not None and not _names_some(who.ceiling, template, subjects)
+    return not is_bounded and _names_some(who.scopes, template, subjects)
+
+
+def _names_some(scopes: tuple[str, ...], template: str, subjects: tuple[str, ...]) -> bool:
+    """Say whether a scope may cover an address of the channel that the subjects match; a ``*`` is not looked into."""
     prefix = f"{Verb.SUBSCRIBE}:"
-    for scope in who.scopes:
+    begins = template.partition("{")[0]
+    for scope in scopes:
         named = scope.removeprefix(prefix)
-        if scope.startswith(prefix) and "*" in named:
-            return True
+        if scope == "*" or (scope.startswith(prefix) and "*" in named):
+            scope_begins = "" if scope == "*" else named.partition("*")[0].partition("{")[0]
+            if begins.startswith(scope_begins) or scope_begins.startswith(begins):
+                return True
+            continue
         try:
             named_subjects = filters_of(named) if scope.startswith(prefix) else ()
         except AddressError:

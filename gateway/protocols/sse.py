@@ -56,7 +56,7 @@ class EventStream:
         self._conflations: list[Conflation] = []
         self._listenings: list[Listening] = []
         self._ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
-        self._outbox: Outbox[bytes] = Outbox(plane, call, overflowed=self.close, say=_error_event)
+        self._outbox: Outbox[bytes] = Outbox(plane, call, overflowed=self.close, say=error_event)
 
     async def serve(self) -> Reply:
         """Answer 200 and stream until the caller leaves, is refused or the process drains."""
@@ -70,7 +70,9 @@ class EventStream:
         try:
             for number, position in enumerate(positions):
                 await self._follow(number, position)
-            self._plane.connections.open(self._call, self.close)
+            self._plane.connections.open(self._call, self.close).keeps_rights = self._is_still_allowed
+            if not self._is_still_allowed():  # no longer: while its history was found
+                raise Refused(Reason.FORBIDDEN)
             await exchange.start(200, [*HEADERS, *self._plane.limiter.headers(self._call)])
             writer = asyncio.create_task(self._write(), name="sse writer")
             ends: set[asyncio.Future[Any]] = {gone, writer, self._ending}
@@ -135,11 +137,10 @@ class EventStream:
     def _is_still_allowed(self) -> bool:
         """Look at the rights again: the consumer, key or tier has changed."""
         self._principal = self._call.principal
-        for selection in self._selections:
-            if not is_routed_to(self._call, selection.address) and not allowed(self._call.who, selection.right):
-                self.close(Refused(Reason.FORBIDDEN, f"This key lacks the scope `{selection.right}`."))
-                return False
-        return True
+        return all(
+            is_routed_to(self._call, selection.address) or allowed(self._call.who, selection.right)
+            for selection in self._selections
+        )
 
     async def _write(self) -> None:
         exchange = self._call.peer
@@ -174,7 +175,7 @@ class EventStream:
         await asyncio.gather(writer, return_exceptions=True)
         if refused.reason is not Reason.TOO_SLOW:
             # A stream that ends normally is opened again by EventSource; then it is told 401 or 403 where due.
-            last = b"" if refused.reason is Reason.DRAINING else _error_event(refused)
+            last = b"" if refused.reason is Reason.DRAINING else error_event(refused)
             try:
                 async with asyncio.timeout(self._plane.config.close_timeout_s):
                     await self._call.peer.send(last, more=False)
@@ -183,7 +184,8 @@ class EventStream:
         return Reply(status=200, refused=refused, error_class=refused.row.live.value, closed_by="gateway")
 
 
-def _error_event(refused: Refused) -> bytes:
+def error_event(refused: Refused) -> bytes:
+    """Say a refusal inside a stream."""
     return _named_event("error", refused.problem())
 
 

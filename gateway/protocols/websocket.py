@@ -101,6 +101,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
         self._ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
         await socket.accept(self._choose_subprotocol())
         connection = self._plane.connections.open(self._call, self.close)
+        connection.keeps_rights = self._keeps_rights
         self._say({"type": "welcome", "connection": connection.id, "limits": self._plane.limiter.left(self._call.who)})
         reader = asyncio.create_task(self._read(), name="stream reader")
         writer = asyncio.create_task(self._write(), name="stream writer")
@@ -238,12 +239,13 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
             raise _malformed("`from` is `earliest`, `latest`, an id or an RFC 3339 instant.")
         asked = position_of(str(start))
         interval_s = _interval(frame)
+        principal = self._call.principal
         selection = select(self._plane, self._call, address)
         if address not in self._subscriptions and len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
             raise Refused(Reason.INVALID_REQUEST, f"A connection holds at most {SUBSCRIPTIONS_MAX} subscriptions.")
         position = await resolve(self._plane, selection.channel, asked)
         self._drop(address)
-        subscription = Subscription(selection, self._call.principal)
+        subscription = Subscription(selection, principal)
 
         def began(position: int) -> None:
             said = {"type": "subscribed", "channel": address, "id": str(position)}
@@ -267,6 +269,8 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
             reader=self._call.who.consumer,
         )
         self._subscriptions[address] = subscription
+        if principal is not self._call.principal and not self._is_still_allowed(subscription):
+            raise Refused(Reason.FORBIDDEN, fatal=True)
 
     def _delivery(self, subscription: Subscription) -> Callable[[Event], None]:
         put_event, call = self._outbox.put_event, self._call
@@ -281,19 +285,15 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
         return deliver
 
     def _is_still_allowed(self, subscription: Subscription) -> bool:
-        """Look at the right again: the consumer, key or tier has changed."""
+        """Look at the right again: the consumer, key or tier has changed. Who lost it is closed by Connections."""
         selection = subscription.selection
-        subscription.principal = self._call.principal
         if is_routed_to(self._call, selection.address) or allowed(self._call.who, selection.right):
+            subscription.principal = self._call.principal
             return True
-        self._drop(selection.address)
-        refused = Refused(
-            Reason.FORBIDDEN,
-            f"This key lost the scope `{selection.right}`.",
-            members={"channel": selection.address},
-        )
-        self._refuse(refused, None)
         return False
+
+    def _keeps_rights(self) -> bool:
+        return all(self._is_still_allowed(subscription) for subscription in self._subscriptions.values())
 
     async def _unsubscribe(self, frame: Frame, ref: str | None) -> None:
         address = _channel_of(frame)
@@ -315,6 +315,8 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
         if principal.consumer != self._call.who.consumer:
             raise Refused(Reason.FORBIDDEN, "The credential is another consumer's.", cause="auth-other-consumer")
         self._call.principal = principal
+        if not self._keeps_rights():
+            raise Refused(Reason.FORBIDDEN, "The credential lacks a right that a subscription needs.", fatal=True)
         said = {"type": "authenticated", "expires_at": principal.expires_at}
         self._say(said if ref is None else said | {"ref": ref})
 

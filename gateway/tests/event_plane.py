@@ -101,8 +101,8 @@ class EventPlane:
     def change_key(self, **changes: Any) -> None:
         self.snapshot.apply([("key", self.key.id, {**self._key_document("acme", self.key), **changes})])
 
-    def change_tier(self, limits: list[dict[str, Any]]) -> None:
-        self.snapshot.apply([("tier", "free", {"name": "free", "limits": limits})])
+    def change_tier(self, limits: list[dict[str, Any]], **changes: Any) -> None:
+        self.snapshot.apply([("tier", "free", {"name": "free", "limits": limits, **changes})])
 
     def call(self, protocol: Protocol = Protocol.HTTP, *, key: Any = None, peer: Any = None, **more: Any) -> Call:
         key = key or self.key

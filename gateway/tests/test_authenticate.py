@@ -139,5 +139,52 @@ def test_scopes_cover_what_they_say(scope, right, covers):
     assert allowed(principal, Right(Verb(verb), name)) is covers
 
 
+@pytest.mark.parametrize(
+    ("scopes", "ceiling", "right", "covers"),
+    [
+        (("publish:*",), None, "publish:a", True),
+        (("publish:*",), ("publish:a",), "publish:a", True),
+        (("publish:*",), ("publish:a",), "publish:b", False),
+        (("publish:a*",), ("publish:*b",), "publish:ab", True),
+        (("publish:a*",), ("publish:*b",), "publish:ac", False),
+        (("*",), ("call:*",), "publish:a", False),
+        (("*",), (), "call:quotes", False),
+    ],
+)
+def test_a_right_needs_the_key_and_the_tier(scopes, ceiling, right, covers):
+    verb, name = right.split(":", 1)
+    principal = Principal(consumer="c", key="k", tier="t", scopes=scopes, ceiling=ceiling)
+    assert allowed(principal, Right(Verb(verb), name)) is covers
+
+
+@pytest.mark.parametrize(
+    ("scopes", "ceiling"),
+    [
+        (None, None),
+        (["*", "call:a"], None),
+        (["jobs:*", "call:*", "publish:*", "subscribe:*"], None),
+        (["call:*", "publish:*", "subscribe:*"], ("call:*", "publish:*", "subscribe:*")),
+        ([], ()),
+    ],
+)
+def test_a_tier_that_bounds_nothing_costs_nothing(scopes, ceiling):
+    tier = {"name": "gold"} | ({} if scopes is None else {"scopes": scopes})
+    snapshot = Snapshot.from_documents(
+        {
+            "tier": [tier],
+            "consumer": [{"name": "acme", "tier": "gold"}],
+            "key": [{"id": "k", "consumer": "acme", "digest": ""}],
+        }
+    )
+    assert snapshot.principal("k").ceiling == ceiling
+
+
+async def test_who_is_refused_learns_whether_the_key_or_its_tier_lacks_the_scope():
+    plane = plane_with(scopes=["call:*"])
+    plane.snapshot.apply([("tier", "gold", {"name": "gold", "scopes": ["call:quotes"]})])
+    refused = await refusal(plane, call_with(rights=(Right(Verb.CALL, "orders"),)))
+    assert refused.detail == "This key's tier does not give the scope `call:orders`."
+
+
 def test_no_scope_gives_no_right():
     assert not allowed(Principal(consumer="c", key="k", tier="t"), Right(Verb.CALL, "quotes"))

@@ -306,6 +306,15 @@ async def test_a_right_that_is_lost_ends_the_stream_before_the_next_event(plane)
         assert b"refusals#forbidden" in exchange.body
 
 
+async def test_a_right_that_the_tier_loses_ends_a_quiet_stream(plane):
+    async with listening(plane, ("channel", "trades")) as exchange:
+        await exchange.until(b"retry: ")
+        plane.change_tier([], scopes=["publish:*", "subscribe:news"])
+        reply = await exchange.serving
+        assert b'event: error\ndata: {"type":"/docs/refusals#forbidden"' in exchange.body
+        assert reply.error_class == "revoked"
+
+
 async def test_a_route_to_a_channel_needs_no_other_right(plane):
     plane.change_key(scopes=["call:notifications", "publish:*"])
     plane.snapshot.apply([("route", "notifications", {

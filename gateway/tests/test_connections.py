@@ -41,13 +41,30 @@ def connected(snapshot, connections):
         (("key", "k1", None), Reason.KEY_REVOKED),
         (("consumer", "acme", CONSUMER | {"is_active": False}), Reason.KEY_REVOKED),
         (("key", "k1", KEY | {"scopes": ["call:other"]}), Reason.FORBIDDEN),
+        (("tier", "gold", {"name": "gold", "scopes": ["call:other"]}), Reason.FORBIDDEN),
+        (("tier", "gold", {"name": "gold", "scopes": []}), Reason.FORBIDDEN),
     ],
-    ids=["revoked", "deleted", "consumer disabled", "right withdrawn"],
+    ids=["revoked", "deleted", "consumer disabled", "right withdrawn", "right of the tier withdrawn", "all withdrawn"],
 )
 def test_a_connection_that_lost_its_right_is_closed(snapshot, connected, change, reason):
     _, closed = connected
     snapshot.apply([change])
     assert [refused.reason for refused in closed] == [reason]
+
+
+def test_a_connection_that_does_not_need_the_right_stays(snapshot, connected):
+    _, closed = connected
+    snapshot.apply([("tier", "gold", {"name": "gold", "scopes": ["call:feed"]})])
+    assert closed == []
+
+
+def test_who_uses_more_than_its_call_needs_is_asked_whether_it_still_may(snapshot, connected):
+    call, closed = connected
+    asked = []
+    call.connection.keeps_rights = lambda: asked.append(call.who.ceiling) or False
+    snapshot.apply([("tier", "gold", {"name": "gold", "scopes": ["call:feed"]})])
+    assert asked == [("call:feed",)]
+    assert [refused.reason for refused in closed] == [Reason.FORBIDDEN]
 
 
 def test_a_changed_tier_reaches_a_live_connection_without_closing_it(snapshot, connected):

@@ -156,6 +156,33 @@ async def test_rights_are_looked_at_again_when_the_key_changes(plane):
         assert (await heard(mqtt))[0] == "secret/1"
 
 
+@pytest.mark.parametrize("filter_", ["trades", "market/+", "market/A"])
+@pytest.mark.parametrize("loser", ["key", "tier"])
+async def test_a_right_that_is_lost_ends_the_connection_that_needs_it(plane, filter_, loser):
+    async with client(plane, V5) as mqtt, client(plane, V5) as other:
+        for one, wanted in ((mqtt, filter_), (other, "secret/1")):
+            await one.connect(plane.key.text)
+            assert await one.subscribe((wanted, 0)) == [0]
+        if loser == "key":
+            plane.change_key(scopes=["subscribe:secret/*"])
+        else:
+            plane.change_tier([], scopes=["subscribe:secret/{id}", "publish:*"])
+        assert (await mqtt.answer(Type.DISCONNECT)).content[0] == 0x87
+        await published(plane, "secret/1")
+        assert (await heard(other))[0] == "secret/1"
+
+
+async def test_a_tier_bounds_what_a_wildcard_brings(plane):
+    plane.change_tier([], scopes=["subscribe:market/A", "subscribe:trades", "publish:*"])
+    async with client(plane, V311) as mqtt:
+        await mqtt.connect(plane.key.text)
+        assert await mqtt.subscribe(("secret/#", 0), ("market/+", 0)) == [0x80, 0]
+        await published(plane, "market/A")
+        assert (await heard(mqtt))[0] == "market/A"
+        plane.change_key(scopes=["*"])
+        assert await mqtt.subscribe(("secret/+", 0), ("+", 0)) == [0x80, 0]
+
+
 async def test_a_channel_that_is_closed_to_mqtt_is_heard_no_more(plane):
     async with client(plane, V311) as mqtt:
         await mqtt.connect(plane.key.text)

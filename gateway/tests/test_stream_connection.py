@@ -248,17 +248,59 @@ async def test_a_publish_without_the_right_is_refused_and_others_are_untouched(p
         assert (await wire.heard("published"))["ref"] == "b"
 
 
-async def test_a_right_that_is_lost_ends_the_subscription_before_the_next_event(plane):
-    async with connected(plane) as wire:
+@pytest.mark.parametrize("loser", ["key", "tier"])
+async def test_a_right_that_is_lost_closes_the_socket_that_needs_it(plane, loser):
+    async with connected(plane) as wire, connected(plane) as idle:
         for address in ("trades", "news"):
             wire.say({"type": "subscribe", "channel": address})
             await wire.heard("subscribed")
-        plane.change_key(scopes=["subscribe:news", "publish:*"])
+        if loser == "key":
+            plane.change_key(scopes=["subscribe:news", "publish:*"])
+        else:
+            plane.change_tier([], scopes=["subscribe:news", "publish:*"])
         await send(plane, "trades")
-        error = await wire.heard("error")
-        assert (error["reason"], error["channel"]) == ("forbidden", "trades")
-        await send(plane, "news")
-        assert (await wire.heard("event"))["channel"] == "news"
+        reply = await wire.serving
+        assert wire.closed == (3003, '{"reason":"forbidden"}')
+        assert (reply.refused.reason, reply.error_class) == (Reason.FORBIDDEN, "revoked")
+        assert await wire.hears_nothing()
+        # Who does not need it stays, and is refused where he asks for it.
+        idle.say({"type": "subscribe", "channel": "trades"})
+        assert (await idle.heard("error"))["reason"] == "forbidden"
+
+
+async def test_a_right_that_is_left_closes_nothing(plane):
+    async with connected(plane) as wire:
+        wire.say({"type": "subscribe", "channel": "trades"})
+        await wire.heard("subscribed")
+        plane.change_tier([], scopes=["subscribe:trades", "publish:*"])
+        plane.change_key(scopes=["subscribe:tr*", "publish:*"])
+        await send(plane, "trades")
+        assert (await wire.heard("event"))["channel"] == "trades"
+
+
+async def test_a_right_that_is_lost_while_it_is_being_used_is_lost(plane, monkeypatch):
+    async def losing(*following, **more):
+        plane.change_key(scopes=["publish:*"])
+        return await follow(*following, **more)
+
+    follow = plane.hub.follow
+    monkeypatch.setattr(plane.hub, "follow", losing)
+    async with connected(plane) as wire:
+        wire.say({"type": "subscribe", "channel": "trades"})
+        await wire.serving
+        assert wire.closed[0] == 3003
+
+
+async def test_a_credential_that_lacks_what_is_subscribed_to_takes_over_nothing(plane):
+    newer = new_key(PEPPER)
+    document = {"id": newer.id, "consumer": "acme", "digest": newer.digest, "scopes": ["subscribe:news"]}
+    plane.snapshot.apply([("key", newer.id, document)])
+    async with connected(plane) as wire:
+        wire.say({"type": "subscribe", "channel": "trades"})
+        await wire.heard("subscribed")
+        wire.say({"type": "auth", "token": newer.text})
+        await wire.serving
+        assert wire.closed[0] == 3003
 
 
 async def test_a_revoked_key_closes_the_socket(plane):

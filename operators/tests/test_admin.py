@@ -115,7 +115,11 @@ def test_what_the_service_refuses_stands_at_its_field(page):
 def test_saving_a_form_unchanged_records_no_change(page, tier):
     opened = page.get(url("consumers_tier", "change", tier.pk)).context["adminform"].form
     (shown,) = tier.limits
-    data = {"description": "", **limits({name: value for name, value in shown.items() if value is not None}, {})}
+    data = {
+        "description": "",
+        "scopes": "\n".join(tier.scopes),
+        **limits({name: value for name, value in shown.items() if value is not None}, {}),
+    }
     assert page.post(url("consumers_tier", "change", tier.pk), data).status_code == 302
     assert "name" not in opened.fields
     assert Change.objects.filter(actor="olga").count() == 0

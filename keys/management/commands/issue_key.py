@@ -9,6 +9,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from consumers.models import Consumer
+from consumers.scopes import every_scope
 from keys.services import issue_key
 
 
@@ -35,7 +36,7 @@ class Command(BaseCommand):
         consumer = Consumer.objects.filter(name=options["consumer"]).first()
         if consumer is None:
             raise CommandError(f"There is no consumer {options['consumer']}.")
-        scopes = options["scopes"] or ["call:*", "publish:*", "subscribe:*", "jobs:*"]
+        scopes = options["scopes"] or every_scope()
         try:
             key, text = issue_key(consumer=consumer, name=options["name"], scopes=scopes, by="manage.py")
         except ValidationError as error:

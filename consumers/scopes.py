@@ -1,0 +1,34 @@
+"""Scopes as people write them: what a key may do, and what a tier lets its keys do at most."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django.core.exceptions import ValidationError
+
+from gateway.call import Verb
+
+SCOPES_MAX = 100
+_SCOPE = re.compile(r"\*|(?:call|publish|subscribe|jobs):[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
+
+
+def every_scope() -> list[str]:
+    """Give the scopes that bound nothing: what a tier has where nothing else is said."""
+    return [f"{verb.value}:*" for verb in Verb]
+
+
+def cleaned_scopes(values: Any) -> list[str]:
+    """Give the scopes, each once. Raises ValidationError."""
+    is_list = isinstance(values, list | tuple) and all(isinstance(value, str) for value in values)
+    if not is_list or len(values) > SCOPES_MAX:
+        raise ValidationError({"scopes": f"A list of at most {SCOPES_MAX} texts."})
+    for scope in values:
+        if not _SCOPE.fullmatch(scope):
+            raise ValidationError(
+                {
+                    "scopes": f"`{scope[:100]}` is no scope: write call:ROUTE, publish:ADDRESS, subscribe:ADDRESS, "
+                    "jobs:TYPE, with * for any text, or * alone."
+                }
+            )
+    return list(dict.fromkeys(values))
