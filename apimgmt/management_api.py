@@ -12,7 +12,15 @@ from rest_framework.routers import SimpleRouter
 
 from operators.problems import not_found
 
-PARTS = ("consumers.api", "keys.api", "routes.api", "events.api", "audit.api", "analytics.api")
+PARTS = (
+    "consumers.api",
+    "keys.api",
+    "routes.api",
+    "events.api",
+    "events.subscription_api",
+    "audit.api",
+    "analytics.api",
+)
 
 router = SimpleRouter()
 router.trailing_slash = "/?"

@@ -35,6 +35,9 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "RouteProtocolEnum": "routes.models.RouteProtocol",
         "OnInvalidEnum": "events.models.OnInvalid",
         "ChangeActionEnum": "audit.models.Action",
+        "SubscriptionTypeEnum": "events.models.SubscriptionType",
+        "SubscriptionOrderEnum": "events.models.SubscriptionOrder",
+        "SubscriptionStateEnum": "events.models.SubscriptionState",
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",

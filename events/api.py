@@ -68,6 +68,7 @@ class DeadLetterFields(Fields):
     pointer = serializers.CharField(read_only=True)
     consumer = serializers.CharField(read_only=True)
     protocol = serializers.CharField(read_only=True)
+    subscription = serializers.CharField(read_only=True, help_text="Which one gave it up; empty: it was refused.")
     attempts = serializers.IntegerField(read_only=True)
     event = DeadEvent(read_only=True)
     dead_at = serializers.DateTimeField(read_only=True)
@@ -78,7 +79,7 @@ class DeadLetterFilters(filters.FilterSet):  # type: ignore[misc]
 
     class Meta:
         model = DeadLetter
-        fields = ("channel", "reason", "consumer", "protocol")
+        fields = ("channel", "reason", "consumer", "protocol", "subscription")
 
 
 class ChannelObjects(Objects):

@@ -29,6 +29,7 @@ _TEXTS = {
     "pointer": 500,
     "consumer": 100,
     "protocol": 10,
+    "subscription": 40,
 }
 
 

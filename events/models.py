@@ -1,12 +1,13 @@
-"""Channel, and DeadLetter: an event that could not be accepted or delivered."""
+"""Channel; Subscription, its durable readers; DeadLetter, an event that could not be accepted or delivered."""
 
 from __future__ import annotations
 
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from django.db import models
 
+from consumers.models import Consumer
 from gateway.subjects import Template, stream_of
 
 
@@ -68,6 +69,116 @@ class Channel(models.Model):
         }
 
 
+class SubscriptionType(models.TextChoices):
+    """How events reach the consumer."""
+
+    WEBHOOK = "webhook"
+    PULL = "pull"
+
+
+class SubscriptionOrder(models.TextChoices):
+    """Within what events keep their order."""
+
+    CHANNEL = "channel"
+    KEY = "key"
+
+
+class SubscriptionState(models.TextChoices):
+    """Whether it delivers."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    ENDED = "ended"
+
+
+class SubscriptionQuerySet(models.QuerySet["Subscription"]):
+    """Reads of subscriptions."""
+
+    def documented(self) -> Self:
+        """Read all that a document needs."""
+        return self.select_related("consumer")
+
+    def of(self, consumer: str) -> Self:
+        """Those of one consumer."""
+        return self.documented().filter(consumer__name=consumer)
+
+
+class Subscription(models.Model):
+    """A durable reader of a channel. How far it has come is kept by the event log."""
+
+    id = models.CharField(max_length=40, primary_key=True)
+    consumer = models.ForeignKey(Consumer, on_delete=models.PROTECT, related_name="subscriptions")
+    key = models.CharField(max_length=100, blank=True)
+    """The key whose rights it delivers by; empty where an operator made it."""
+    type = models.CharField(max_length=10, choices=SubscriptionType)
+    channel = models.CharField(max_length=1024, db_index=True)
+    url = models.CharField(max_length=2000, blank=True)
+    order = models.CharField(max_length=10, choices=SubscriptionOrder)
+    max_in_flight = models.PositiveIntegerField()
+    max_attempts = models.PositiveIntegerField()
+    retry_schedule_s = models.JSONField()
+    ack_wait_s = models.FloatField()
+    position = models.BigIntegerField()
+    """The id after which it begins."""
+    state = models.CharField(max_length=10, choices=SubscriptionState, default=SubscriptionState.ACTIVE)
+    state_reason = models.CharField(max_length=40, blank=True)
+    alert_url = models.CharField(max_length=2000, blank=True)
+    alert_lag_events = models.BigIntegerField(null=True, blank=True)
+    alert_lag_s = models.FloatField(null=True, blank=True)
+    secret_generation = models.PositiveIntegerField(default=1)
+    previous_secret_until = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField()
+    version = models.PositiveBigIntegerField(default=1)
+    """Counts its changes, so that who made one knows when it has reached a gateway."""
+
+    objects = SubscriptionQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-created_at", "id")
+
+    def __str__(self) -> str:
+        return self.id
+
+    def document(self) -> dict[str, Any]:
+        """Say how it stands, for the snapshot."""
+        return {
+            "id": self.id,
+            "consumer": self.consumer.name,
+            "key": self.key,
+            "type": str(self.type),
+            "channel": self.channel,
+            "url": self.url,
+            "order": str(self.order),
+            "max_in_flight": self.max_in_flight,
+            "max_attempts": self.max_attempts,
+            "retry_schedule_s": self.retry_schedule_s,
+            "ack_wait_s": self.ack_wait_s,
+            "position": self.position,
+            "state": str(self.state),
+            "state_reason": self.state_reason,
+            "alert_url": self.alert_url,
+            "alert_lag_events": self.alert_lag_events,
+            "alert_lag_s": self.alert_lag_s,
+            "secret_generation": self.secret_generation,
+            "previous_secret_until": self.previous_secret_until.timestamp() if self.previous_secret_until else None,
+            "created_at": self.created_at.timestamp(),
+            "version": self.version,
+        }
+
+    def recorded(self) -> dict[str, Any]:
+        """Say all of it, for the audit log."""
+        return self.document()
+
+    def representation(self) -> dict[str, Any]:
+        """Say it as both APIs do, but for what only the event log knows."""
+        hidden = ("position", "secret_generation", "version")
+        said = {name: value for name, value in self.document().items() if name not in hidden}
+        return said | {
+            "created_at": _instant(self.created_at),
+            "previous_secret_until": _instant(self.previous_secret_until),
+        }
+
+
 class DeadLetterQuerySet(models.QuerySet["DeadLetter"]):
     """Reads of dead letters."""
 
@@ -89,6 +200,8 @@ class DeadLetter(models.Model):
     pointer = models.CharField(max_length=500, blank=True)
     consumer = models.CharField(max_length=100, blank=True, db_index=True)
     protocol = models.CharField(max_length=10, blank=True)
+    subscription = models.CharField(max_length=40, blank=True, db_index=True)
+    """Which subscription gave it up; empty where it was never accepted."""
     attempts = models.PositiveIntegerField(default=1)
     event = models.JSONField()
     dead_at = models.DateTimeField(db_index=True)
@@ -117,9 +230,10 @@ class DeadLetter(models.Model):
             "pointer": self.pointer,
             "consumer": self.consumer,
             "protocol": self.protocol,
+            "subscription": self.subscription,
             "attempts": self.attempts,
             "event": self.event,
-            "dead_at": self.dead_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+            "dead_at": _instant(self.dead_at),
         }
 
 
@@ -132,3 +246,7 @@ class DeadLetterPosition(models.Model):
 
     def __str__(self) -> str:
         return f"{self.made_at} {self.sequence}"
+
+
+def _instant(at: datetime | None) -> str | None:
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z") if at is not None else None

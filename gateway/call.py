@@ -189,6 +189,8 @@ class Reply:
     """``client``, ``gateway`` or ``upstream``; empty where nothing stayed open."""
     messages_in: int = 0
     """Events published by a call that has no connection of its own."""
+    messages_out: int = 0
+    """Events given by such a call."""
     bytes_in: int = 0
     bytes_out: int = 0
 

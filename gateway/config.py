@@ -53,6 +53,8 @@ class Config:
     upstream_first_byte_timeout_s: float = 30
     upstream_idle_timeout_s: float = 300
     sse_heartbeat_s: float = 15
+    webhook_timeout_s: float = 15
+    """One try in all: name, connection, request, answer."""
     drain_s: float = 30
     failed_keys_per_minute: int = 20
     json_depth_max: int = 64

@@ -11,6 +11,7 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
+from gateway import subscriptions
 from gateway.call import Verb
 
 EVERY_SCOPE = frozenset(f"{verb.value}:*" for verb in Verb)
@@ -88,6 +89,16 @@ class Channel:
     on_invalid: str = "reject"
     retention: Mapping[str, Any] = field(default_factory=dict)
     protocols: tuple[str, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        """Say what its stream is made by."""
+        return {
+            "address": self.address,
+            "stream": self.stream,
+            "subject": self.subject,
+            "title": self.title,
+            "retention": dict(self.retention),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,4 +227,5 @@ READERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "key": _key,
     "route": _route,
     "channel": _channel,
+    "subscription": subscriptions.read,
 }

@@ -34,6 +34,16 @@ ENDPOINTS = (
     Endpoint(HTTP, "DELETE", "/v1/jobs/{id}", "job.cancel"),
     Endpoint(HTTP, "GET", "/v1/jobs/{id}/result", "job.result", anonymous=True),
     Endpoint(SSE, "GET", "/v1/jobs/{id}/events", "job.events"),
+    Endpoint(HTTP, "GET", "/v1/subscriptions", "subscription.list"),
+    Endpoint(HTTP, "POST", "/v1/subscriptions", "subscription.create"),
+    Endpoint(HTTP, "GET", "/v1/subscriptions/{id}", "subscription.show"),
+    Endpoint(HTTP, "PATCH", "/v1/subscriptions/{id}", "subscription.change"),
+    Endpoint(HTTP, "DELETE", "/v1/subscriptions/{id}", "subscription.delete"),
+    Endpoint(HTTP, "POST", "/v1/subscriptions/{id}/rotate", "subscription.rotate"),
+    Endpoint(HTTP, "GET", "/v1/subscriptions/{id}/events", "subscription.pull"),
+    Endpoint(HTTP, "POST", "/v1/subscriptions/{id}/ack", "subscription.ack"),
+    Endpoint(HTTP, "POST", "/v1/subscriptions/{id}/nack", "subscription.nack"),
+    Endpoint(HTTP, "POST", "/v1/subscriptions/{id}/extend", "subscription.extend"),
 )
 """Channel addresses may hold slashes, so ``/v1/channels/{address}/events`` is matched by :data:`CHANNEL_EVENTS`."""
 

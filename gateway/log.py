@@ -123,16 +123,7 @@ class EventLog:
 
     async def ensure(self, channel: Channel) -> None:
         """Create or update the channel's stream."""
-        await ensure_stream(
-            self._js,
-            {
-                "address": channel.address,
-                "stream": channel.stream,
-                "subject": channel.subject,
-                "title": channel.title,
-                "retention": dict(channel.retention),
-            },
-        )
+        await ensure_stream(self._js, channel.document())
 
     async def publish(
         self,
@@ -206,6 +197,13 @@ class EventLog:
     async def last(self, channel: Channel) -> int:
         """Give the newest id ever given; one less than the first ever where there is none."""
         return (await self.extent(channel)).last
+
+    async def stored_at(self, channel: Channel, subject: str, after: int) -> float | None:
+        """Say when the first event after an id was stored, in Unix seconds; None where there is none."""
+        found = await self._direct_get(channel, {"seq": after + 1, "next_by_subj": subject, "batch": 1})
+        if not found:
+            return None
+        return datetime.fromisoformat((found[0].headers or {})["Nats-Time-Stamp"]).timestamp()
 
     async def sequence_at(self, channel: Channel, instant: datetime) -> int:
         """Give the id of the first event stored at or after an instant; one more than the last where there is none."""

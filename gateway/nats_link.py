@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 SNAPSHOT_BUCKET = "snapshot"
 JOBS_BUCKET = "jobs"
+HEALTH_BUCKET = "subscriptions"
 USAGE_STREAM = "USAGE"
 DEAD_STREAM = "DEAD"
 RETAINED_STREAM = "RETAINED"
@@ -60,6 +61,7 @@ _STREAMS = (
 _BUCKETS = (
     KeyValueConfig(bucket=SNAPSHOT_BUCKET, history=1, storage=StorageType.FILE, direct=True),
     KeyValueConfig(bucket=JOBS_BUCKET, history=1, storage=StorageType.FILE, ttl=8 * _DAY_S, direct=True),
+    KeyValueConfig(bucket=HEALTH_BUCKET, history=1, storage=StorageType.FILE, direct=True),
 )
 
 

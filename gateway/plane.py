@@ -17,11 +17,12 @@ from gateway.authenticate import FailedKeys
 from gateway.call import Call, Reply
 from gateway.config import Config
 from gateway.connections import Connections
-from gateway.handlers import channel, job, me, mqtt, ticket, upstream, websocket
+from gateway.handlers import channel, job, me, mqtt, pull, subscription, ticket, upstream, websocket
 from gateway.hub import Hub
 from gateway.limit import Limiter
 from gateway.log import EventLog
 from gateway.nats_link import CONTROL_SUBJECT, connect, ensure_infrastructure
+from gateway.readers import Readers
 from gateway.refusals import Reason, Refused
 from gateway.snapshot import Snapshot
 from gateway.snapshot_feed import SnapshotFeed
@@ -45,6 +46,16 @@ HANDLERS: Mapping[str, Handler] = {
     "job.cancel": job.cancel,
     "job.result": job.result,
     "job.events": job.events,
+    "subscription.list": subscription.list_own,
+    "subscription.create": subscription.create,
+    "subscription.show": subscription.show,
+    "subscription.change": subscription.change,
+    "subscription.delete": subscription.delete,
+    "subscription.rotate": subscription.rotate,
+    "subscription.pull": pull.pull,
+    "subscription.ack": pull.ack,
+    "subscription.nack": pull.nack,
+    "subscription.extend": pull.extend,
     "ticket": ticket.issue,
     "me": me.show,
     "mqtt": mqtt.handle_mqtt,
@@ -74,6 +85,7 @@ class Plane:
         self.usage = Usage(config, self.connections, js)
         self.log = EventLog(client, js)
         self.hub = Hub(client, self.log, self.snapshot)
+        self.readers = Readers(client, js)
         self.validators = Validators()
         self.upstreams = UpstreamClient(config)
         self.draining = False

@@ -12,6 +12,7 @@ from gateway.documents import READERS, Channel, Consumer, Key, Limit, Metric, Po
 from gateway.endpoints import CHANNEL_EVENTS, CHANNEL_PREFIX, CHANNEL_SUFFIX, ENDPOINTS, Endpoint
 from gateway.refusals import Reason, Refused
 from gateway.routing import PathTable
+from gateway.subscriptions import Subscription
 
 __all__ = ["Channel", "Consumer", "Key", "Limit", "Match", "Metric", "Policy", "Route", "Snapshot", "Tier"]
 
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 MATCHES_KEPT = 4096
 
-_NAMES = {"key": "id", "channel": "address"}
+_NAMES = {"key": "id", "channel": "address", "subscription": "id"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,26 @@ class Snapshot:
         )
         self._principals[key_id] = principal
         return principal
+
+    def consumer(self, name: str) -> Consumer | None:
+        """Give a consumer, disabled ones included."""
+        consumer: Consumer | None = self._documents["consumer"].get(name)
+        return consumer
+
+    def principal_of_consumer(self, name: str) -> Principal:
+        """Give a consumer with its limits and no right: who is charged for what no key of its asked for."""
+        consumer = self.consumer(name) or Consumer(name, "")
+        tier: Tier = self._documents["tier"].get(consumer.tier) or Tier(consumer.tier)
+        return Principal(name, "", tier.name, limits=_overridden(tier.limits, consumer.limits))
+
+    def subscription(self, subscription_id: str) -> Subscription | None:
+        """Give a durable subscription, paused and ended ones included."""
+        subscription: Subscription | None = self._documents["subscription"].get(subscription_id)
+        return subscription
+
+    def subscriptions(self) -> Iterable[Subscription]:
+        """Give all durable subscriptions."""
+        return self._documents["subscription"].values()
 
     def channel(self, address: str) -> tuple[Channel, Mapping[str, str]] | None:
         """Find the channel of a concrete address, and what its parameters are there."""

@@ -15,6 +15,7 @@ from gateway.subjects import LIVE_PREFIX
 
 STREAM_PREFIX = "CH_"
 RETIRED_PREFIX = "_apimgmt.retired."
+REDRIVEN_PREFIX = "_apimgmt.redriven."
 
 DUPLICATES_WINDOW_S = 24 * 3600.0
 """How long a message id is remembered (never longer than events are kept). Ids lie in the memory of NATS."""
@@ -41,6 +42,11 @@ async def ensure_stream(js: JetStreamContext, document: Mapping[str, Any]) -> No
         return
     if any(getattr(present, name) != getattr(wanted, name) for name in _COMPARED):
         await js.update_stream(wanted, first_seq=present.first_seq)
+
+
+def redriven_subject(stream: str, subscription: str = "*") -> str:
+    """Give the subject of what is put back from the dead letters to one subscription alone: on its channel's stream."""
+    return f"{REDRIVEN_PREFIX}{stream}.{subscription}"
 
 
 async def delete_stream(js: JetStreamContext, name: str) -> None:
@@ -93,7 +99,7 @@ def stream_config(document: Mapping[str, Any]) -> StreamConfig:
     return StreamConfig(
         name=document["stream"],
         description=document.get("title") or document["address"],
-        subjects=[document["subject"]],
+        subjects=[document["subject"], redriven_subject(document["stream"])],
         retention=RetentionPolicy.LIMITS,
         storage=StorageType.FILE,
         discard=DiscardPolicy.OLD,

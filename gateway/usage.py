@@ -84,6 +84,7 @@ class Usage:
         tally = self._tally(_label(call, _outcome(reply), _error_class(reply, at_handshake=True)))
         tally.calls += 1
         tally.messages_in += reply.messages_in
+        tally.messages_out += reply.messages_out
         tally.bytes_in += reply.bytes_in
         tally.bytes_out += reply.bytes_out
         tally.latency_sum += latency_ms

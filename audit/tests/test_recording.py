@@ -11,6 +11,7 @@ from audit.services import record
 from consumers.models import Tier
 from consumers.services import create_consumer, create_tier
 from events.services import create_channel
+from events.subscriptions import create_subscription
 from gateway.documents import READERS
 from keys.issuers import create_issuer
 from keys.services import issue_key
@@ -27,12 +28,15 @@ def everything():
     key, _ = issue_key(
         consumer=consumer, name="ci", allowed_ips=["::1"], expires_at=datetime(2999, 1, 1, tzinfo=UTC), by="ann"
     )
+    channel = create_channel(address="c/{x}", schema={"type": "object"}, by="ann")
+    subscription, _ = create_subscription(consumer=consumer, type="pull", channel="c/{x}", position=7, by="ann")
     return {
         "tier": tier,
         "consumer": consumer,
         "key": key,
         "route": create_route(name="r", path="/r", handler={"type": "channel", "channel": "c"}, by="ann"),
-        "channel": create_channel(address="c/{x}", schema={"type": "object"}, by="ann"),
+        "channel": channel,
+        "subscription": subscription,
         "issuer": create_issuer(name="i", issuer="https://i", jwks_url="https://i.example", audience="a", by="ann"),
     }
 

@@ -87,7 +87,7 @@ async def test_a_channel_has_its_stream_before_the_data_plane_hears_of_it(link):
     async def hear(message):
         if message.subject.startswith(f"$KV.{SNAPSHOT_BUCKET}.channel."):
             try:
-                heard.put_nowait((await js.stream_info(stream_of("a/{x}"))).config.subjects)
+                heard.put_nowait((await js.stream_info(stream_of("a/{x}"))).config.subjects[0])
             except NotFoundError:
                 heard.put_nowait(None)
 
@@ -95,7 +95,7 @@ async def test_a_channel_has_its_stream_before_the_data_plane_hears_of_it(link):
     async with running(relay.run, client, js):
         await until(lambda: has_bucket(js))
         await sync_to_async(create_channel)(address="a/{x}", by="ann")
-        assert await asyncio.wait_for(heard.get(), 20) == ["a.*"]
+        assert await asyncio.wait_for(heard.get(), 20) == "a.*"
 
 
 async def test_what_was_changed_while_the_relay_was_away_is_told_later(link):
@@ -131,7 +131,7 @@ async def test_an_emptied_nats_is_filled_again(nats_server, link):
         await until(lambda: all_is_told(client))
         await asyncio.to_thread(nats_server.empty)
         await until(lambda: is_in_step(client))
-        assert (await js.stream_info(stream_of("trades"))).config.subjects == ["trades"]
+        assert (await js.stream_info(stream_of("trades"))).config.subjects[0] == "trades"
 
 
 async def test_a_bucket_deleted_under_a_standing_link_comes_back(link, monkeypatch):

@@ -43,7 +43,7 @@ def keep(*documents, first=1, made_at="2026"):
 def test_a_letter_is_kept_with_its_fault():
     keep(LETTER)
     shown = DeadLetter.objects.get().representation()
-    assert shown == LETTER | {"id": shown["id"], "dead_at": "2026-11-23T10:00:00.500000Z"}
+    assert shown == LETTER | {"id": shown["id"], "subscription": "", "dead_at": "2026-11-23T10:00:00.500000Z"}
 
 
 def test_a_letter_is_kept_once_however_often_it_is_read():

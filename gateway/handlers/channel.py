@@ -92,7 +92,7 @@ async def history(plane: Plane, call: Call) -> Reply:
     batch = await plane.log.batch(
         selection.channel, selection.subject, after, limit, HISTORY_MAX_BYTES, reader=call.who.consumer
     )
-    events = await _let_out(plane, call, batch.events)
+    events = await let_out(plane, call, batch.events)
     next_ = None
     if batch.pending or len(events) < len(batch.events):
         next_ = f"{plane.config.public_url}{quote(call.address)}?after={events[-1].id}&limit={limit}"
@@ -106,7 +106,7 @@ async def history(plane: Plane, call: Call) -> Reply:
     return await _send(plane, call, 200, body)
 
 
-async def _let_out(plane: Plane, call: Call, events: list[Event]) -> list[Event]:
+async def let_out(plane: Plane, call: Call, events: list[Event]) -> list[Event]:
     """Charge what is read as what is delivered; give as much as the limits let out now. Raises Refused for none."""
     if plane.limiter.charge_now(call, messages_out=len(events)):
         return events
@@ -148,7 +148,7 @@ def _publication(call: Call, data: bytes, **more: Any) -> Publication:
     return Publication(
         address=call.parameters["address"],
         data=data,
-        idempotency_key=_idempotency_key(call),
+        idempotency_key=idempotency_key(call),
         traceparent=call.traceparent,
         **more,
     )
@@ -190,7 +190,7 @@ def _past_space(text: str, at: int) -> int:
     return at
 
 
-def _idempotency_key(call: Call) -> str | None:
+def idempotency_key(call: Call) -> str | None:
     """Read the header as a structured-field string or bare: both are the same key."""
     given = call.header(b"idempotency-key")
     if given is None:

@@ -21,7 +21,7 @@ from routes.models import Route
 
 UPSTREAM = {"type": "upstream", "url": "http://upstream.example/a"}
 ISSUER = {"name": "idp", "issuer": "https://idp.example", "jwks_url": "https://idp.example/jwks", "audience": "api"}
-COLLECTIONS = ["tiers", "consumers", "keys", "routes", "channels", "dead-letters", "issuers", "audit"]
+COLLECTIONS = ["tiers", "consumers", "keys", "routes", "channels", "dead-letters", "issuers", "subscriptions", "audit"]
 
 
 def problem(answer, status, reason):

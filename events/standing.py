@@ -1,0 +1,53 @@
+"""What only the event log knows of subscriptions, asked from synchronous code: where they begin, how they stand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nats.aio.client import Client
+
+from audit import bus
+from events.models import Channel, Subscription
+from gateway.documents import READERS
+from gateway.log import EventLog
+from gateway.reading import position_of
+from gateway.subscription_health import UNKNOWN_LAG, fields, read_healths
+from gateway.subscriptions import Standing, State, Type, read
+
+_MEASURED = ("lag", "in_flight", "redelivered", "last_delivered_id", "last_acked_id", "last_error")
+
+
+def position(channel: Channel, begins: str | None) -> int:
+    """Give the id after which a subscription begins: at `latest` unless said. Raises Refused, and Away."""
+    wanted = position_of(begins or "latest")
+    if isinstance(wanted, int):
+        return wanted
+    told = READERS["channel"](channel.document())
+
+    async def ask(client: Client) -> int:
+        log = EventLog(client, client.jetstream())
+        await log.start()
+        try:
+            return await log.last(told) if wanted is None else await log.sequence_at(told, wanted) - 1
+        finally:
+            await log.stop()
+
+    return bus.asked(ask)
+
+
+def healths(subscription_id: str = "*") -> dict[str, dict[str, Any]]:
+    """Give what deliverers last said of all subscriptions, or of one; nothing where NATS does not answer."""
+    try:
+        return bus.asked(lambda client: read_healths(client, subscription_id))
+    except bus.Away:
+        return {}
+
+
+def shown(row: Subscription, health: dict[str, Any]) -> dict[str, Any]:
+    """Say a subscription as both APIs do; `lag` is null where nobody has told it yet."""
+    subscription = read(row.document())
+    stands = Standing(State(subscription.state), subscription.state_reason)
+    if stands.state is State.ACTIVE and health.get("state"):
+        stands = Standing(State(health["state"]), health.get("state_reason") or "")
+    said = fields(subscription, stands, is_pull=subscription.type == Type.PULL)
+    return said | UNKNOWN_LAG | {name: health[name] for name in _MEASURED if name in health}

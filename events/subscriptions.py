@@ -1,0 +1,255 @@
+"""Every change of subscriptions: made, changed, paused, resumed, ended, given another secret, deleted."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.utils import timezone
+
+from audit import recording
+from consumers.models import Consumer
+from events.models import Channel, Subscription, SubscriptionOrder, SubscriptionState, SubscriptionType
+from events.outward import check_url
+from gateway.subjects import AddressError, matches
+from gateway.subscriptions import ID_PREFIX, RETRY_SCHEDULE_S, Why, secret, subject_filter
+
+A_CONSUMER_MAX = 200
+"""Subscriptions that one consumer may have."""
+IN_FLIGHT_MAX = 1000
+PULL_IN_FLIGHT = 100
+ATTEMPTS_MAX = 100
+SCHEDULE_MAX = 100
+PAUSE_MAX_S = 7 * 24 * 3600
+ACK_WAIT_S, ACK_WAIT_MAX_S = 30.0, 12 * 3600.0
+OVERLAP_S, OVERLAP_MAX_S = 24 * 3600, 30 * 24 * 3600
+LAG_MAX = 10**15
+_CHANGEABLE = (
+    "url", "max_in_flight", "max_attempts", "retry_schedule_s", "ack_wait_s", "state",
+    "alert_url", "alert_lag_events", "alert_lag_s",
+)  # fmt: skip
+
+
+def new_id() -> str:
+    """Make an id, which nobody can guess."""
+    return ID_PREFIX + secrets.token_hex(12)
+
+
+def channel_named(name: Any) -> Channel:
+    """Give the channel that a subscription to this address reads. Raises ValidationError."""
+    if not isinstance(name, str):
+        raise ValidationError({"channel": "Must be a text."})
+    try:
+        wanted = subject_filter(name)
+    except AddressError as error:
+        raise ValidationError({"channel": f"{error}."}) from None
+    for channel in Channel.objects.all():
+        if matches(channel.subject, wanted):
+            return channel
+    raise ValidationError({"channel": "There is no such channel."})
+
+
+def create_subscription(
+    *,
+    consumer: Consumer,
+    type: str,  # noqa: A002 - the field's name
+    channel: str,
+    position: int,
+    key: str = "",
+    id: str | None = None,  # noqa: A002 - the field's name
+    order: str | None = None,
+    by: str,
+    **given: Any,
+) -> tuple[Subscription, str | None]:
+    """Make a subscription that begins after a position. Gives its row, and the secret that nobody can read again.
+
+    The same id again gives what it made, if it is the consumer's. Raises ValidationError.
+    """
+    known = Subscription.objects.of(consumer.name).filter(id=id).first() if id else None
+    if known is not None:
+        return known, _secret_of(known)
+    channel_named(channel)
+    is_webhook = _one_of("type", type, SubscriptionType) == SubscriptionType.WEBHOOK
+    fields = _read(given)
+    fields.setdefault("max_in_flight", 1 if is_webhook else PULL_IN_FLIGHT)
+    fields.setdefault("retry_schedule_s", list(RETRY_SCHEDULE_S))
+    fields.setdefault("max_attempts", len(fields["retry_schedule_s"]))
+    row = Subscription(
+        id=id or new_id(),
+        consumer=consumer,
+        key=key,
+        type=type,
+        channel=channel,
+        order=_order(order, fields["max_in_flight"], is_webhook=is_webhook),
+        position=position,
+        created_at=timezone.now(),
+        **{"ack_wait_s": ACK_WAIT_S, **fields},
+    )
+    _check(row)
+    with transaction.atomic():
+        if Subscription.objects.of(consumer.name).count() >= A_CONSUMER_MAX:
+            raise ValidationError(f"A consumer has at most {A_CONSUMER_MAX} subscriptions; delete one.")
+        recording.create("subscription", row, row.id, by=by)
+    return row, _secret_of(row)
+
+
+def update_subscription(row: Subscription, *, key: str | None = None, by: str, **changes: Any) -> Subscription:
+    """Change a subscription. ``key`` names the key by whose rights it delivers from now on. Raises ValidationError."""
+    for field in changes:
+        if field not in _CHANGEABLE:
+            raise ValidationError({field: f"Cannot be changed; what can: {', '.join(_CHANGEABLE)}."})
+    read = _read(changes)
+    if "state" in read:
+        read["state_reason"] = Why.REQUESTED.value if read["state"] == SubscriptionState.PAUSED else ""
+    if key is not None:
+        read["key"] = key
+    with transaction.atomic():
+        recording.lock(row, row.id)
+        if row.state == SubscriptionState.ENDED and read.get("state") != SubscriptionState.ACTIVE:
+            raise ValidationError("It has ended; set `state` to `active` to begin again, or delete it.")
+        for field, value in read.items():
+            setattr(row, field, value)
+        _check(row)
+        return _update(row, read, by=by)
+
+
+def stand(row: Subscription, *, state: str, reason: str, note: str = "", by: str) -> Subscription:
+    """Note what the deliverer found: its endpoint is dead (``paused``), back (``active``), or gone (``ended``).
+
+    What was paused or ended by somebody's wish stays so.
+    """
+    with transaction.atomic():
+        recording.lock(row, row.id)
+        is_asked_for = row.state != SubscriptionState.ACTIVE and row.state_reason != Why.FAILING
+        if is_asked_for or (row.state, row.state_reason) == (state, reason):
+            return row
+        return _update(row, {"state": state, "state_reason": reason}, note=note, by=by)
+
+
+def rotate_secret(row: Subscription, *, overlap_s: int = OVERLAP_S, by: str) -> tuple[Subscription, str]:
+    """Make a new signing secret; messages are signed with the one before, too, until the overlap ends.
+
+    Raises ValidationError. The secret that was still good from the rotation before is so no more.
+    """
+    if row.type != SubscriptionType.WEBHOOK:
+        raise ValidationError("A pull subscription has no secret.")
+    if isinstance(overlap_s, bool) or not isinstance(overlap_s, int) or not 0 <= overlap_s <= OVERLAP_MAX_S:
+        raise ValidationError({"overlap_s": f"Must be a whole number of seconds from 0 to {OVERLAP_MAX_S}."})
+    with transaction.atomic():
+        recording.lock(row, row.id)
+        until = timezone.now() + timedelta(seconds=overlap_s) if overlap_s else None
+        changes = {"secret_generation": row.secret_generation + 1, "previous_secret_until": until}
+        row = _update(row, changes, note="secret rotated", by=by)
+    return row, secret(settings.SECRET_KEY.encode(), row.id, row.secret_generation)
+
+
+def delete_subscription(row: Subscription, *, by: str) -> None:
+    """Delete a subscription, and with it how far it has come. Raises ValidationError where it is gone."""
+    recording.delete("subscription", row, row.id, by=by)
+
+
+def _update(row: Subscription, changes: dict[str, Any], *, note: str = "", by: str) -> Subscription:
+    changes = {**changes, "version": row.version + 1}
+    return recording.update("subscription", row, row.id, changes, note=note, by=by)
+
+
+def _secret_of(row: Subscription) -> str | None:
+    if row.type != SubscriptionType.WEBHOOK:
+        return None
+    return secret(settings.SECRET_KEY.encode(), row.id, row.secret_generation)
+
+
+def _order(order: str | None, max_in_flight: int, *, is_webhook: bool) -> str:
+    """Read the order; where it is left out, more than one webhook at a time means: in the order of each key."""
+    if order is not None:
+        return _one_of("order", order, SubscriptionOrder)
+    return SubscriptionOrder.KEY if is_webhook and max_in_flight > 1 else SubscriptionOrder.CHANNEL
+
+
+def _check(row: Subscription) -> None:
+    """Raise ValidationError where the fields do not fit each other."""
+    is_webhook = row.type == SubscriptionType.WEBHOOK
+    if is_webhook and not row.url:
+        raise ValidationError({"url": "A webhook needs a URL."})
+    if not is_webhook and row.url:
+        raise ValidationError({"url": "A pull subscription has none."})
+    if is_webhook and row.order == SubscriptionOrder.CHANNEL and row.max_in_flight > 1:
+        raise ValidationError({"max_in_flight": "In the order of the channel webhooks go one at a time: 1."})
+    if not is_webhook and row.order == SubscriptionOrder.KEY:
+        raise ValidationError({"order": "Events are pulled in the order of the channel."})
+    if row.alert_url and row.alert_lag_events is None and row.alert_lag_s is None:
+        raise ValidationError({"alert_url": "Say when: `alert_lag_events` or `alert_lag_s`."})
+
+
+def _read(given: Mapping[str, Any]) -> dict[str, Any]:
+    for field in given:
+        if field not in _READERS:
+            raise ValidationError({field: "Unknown field."})
+    return {field: _READERS[field](value) for field, value in given.items() if value is not None or field in _NULLABLE}
+
+
+def _one_of(field: str, value: Any, choices: Any) -> str:
+    if value not in choices.values:
+        raise ValidationError({field: f"One of {', '.join(choices.values)}."})
+    return str(value)
+
+
+def _whole(field: str, most: int) -> Callable[[Any], int | None]:
+    def read(value: Any) -> int | None:
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            raise ValidationError({field: f"A whole number from 1 to {most}."})
+        return value
+
+    return read
+
+
+def _seconds(field: str, least: float, most: float) -> Callable[[Any], float | None]:
+    def read(value: Any) -> float | None:
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            raise ValidationError({field: f"Seconds from {least:g} to {most:g}."})
+        return float(value)
+
+    return read
+
+
+def _schedule(value: Any) -> list[float]:
+    pauses = value if isinstance(value, list | tuple) else []
+    if not 1 <= len(pauses) <= SCHEDULE_MAX or any(
+        isinstance(pause, bool) or not isinstance(pause, int | float) or not 0 <= pause <= PAUSE_MAX_S
+        for pause in pauses
+    ):
+        raise ValidationError({"retry_schedule_s": f"1 to {SCHEDULE_MAX} pauses, each of 0 to {PAUSE_MAX_S} s."})
+    return [float(pause) for pause in pauses]
+
+
+def _wished_state(value: Any) -> str:
+    if value not in (SubscriptionState.ACTIVE, SubscriptionState.PAUSED):
+        raise ValidationError({"state": "`active` or `paused`."})
+    return str(value)
+
+
+def _optional_url(field: str) -> Callable[[Any], str]:
+    return lambda value: check_url(value, field) if value not in (None, "") else ""
+
+
+_NULLABLE = ("url", "alert_url", "alert_lag_events", "alert_lag_s")
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "url": _optional_url("url"),
+    "max_in_flight": _whole("max_in_flight", IN_FLIGHT_MAX),
+    "max_attempts": _whole("max_attempts", ATTEMPTS_MAX),
+    "retry_schedule_s": _schedule,
+    "ack_wait_s": _seconds("ack_wait_s", 1, ACK_WAIT_MAX_S),
+    "state": _wished_state,
+    "alert_url": _optional_url("alert_url"),
+    "alert_lag_events": _whole("alert_lag_events", LAG_MAX),
+    "alert_lag_s": _seconds("alert_lag_s", 1, PAUSE_MAX_S),
+}

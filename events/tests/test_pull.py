@@ -1,0 +1,224 @@
+import asyncio
+
+import pytest
+from asgiref.sync import sync_to_async
+
+from audit.tests.conftest import until
+from events.models import DeadLetter, Subscription
+from events.tests.whole import running_whole
+from keys.models import Key
+from keys.services import issue_key, revoke_key
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+async def whole(link, nats_server, redis_url, tmp_path):
+    async with running_whole(link, nats_server.url, redis_url, tmp_path) as found:
+        yield found
+
+
+async def test_what_is_pulled_and_acknowledged_is_given_once_in_its_order(whole):
+    await whole.publish("before")
+    subscription = await whole.subscribe(type="pull")
+    assert {"type": "pull", "channel": "trades", "url": None, "state": "active", "max_in_flight": 100}.items() <= (
+        subscription.items()
+    )
+    assert "secret" not in subscription
+    assert await whole.pull(subscription) == []
+    ids = await whole.publish({"n": 1}, {"n": 2}, {"n": 3})
+    _, said = await whole.call("GET", f"/v1/subscriptions/{subscription['id']}")
+    assert said["lag"]["events"] == 3
+    assert said["lag"]["seconds"] >= 0
+    first = await whole.pull(subscription, "limit=2")
+    assert [(event["id"], event["data"]) for event in first] == [(ids[0], {"n": 1}), (ids[1], {"n": 2})]
+    assert first[0]["delivery"]["attempt"] == 1
+    status, said = await whole.call(
+        "POST", f"/v1/subscriptions/{subscription['id']}/ack", {"ids": [ids[0], first[1]["delivery"]["id"]]}
+    )
+    assert (status, said) == (200, {"ids": ids[:2], "unknown": []})
+    assert [event["id"] for event in await whole.pull(subscription)] == [ids[2]]
+    status, said = await whole.call(
+        "POST", f"/v1/subscriptions/{subscription['id']}/ack", {"ids": [*ids, "999999999999999999"]}
+    )
+    assert said == {"ids": [ids[2]], "unknown": [*ids[:2], "999999999999999999"]}
+    _, said = await whole.call("GET", f"/v1/subscriptions/{subscription['id']}")
+    assert (said["lag"], said["last_acked_id"]) == ({"events": 0, "seconds": 0.0}, ids[2])
+
+
+async def test_what_is_not_acknowledged_is_given_again_and_what_is_extended_later(whole):
+    subscription = await whole.subscribe(type="pull", ack_wait_s=1)
+    path = f"/v1/subscriptions/{subscription['id']}"
+    ids = await whole.publish(1, 2, 3)
+    assert len(await whole.pull(subscription)) == 3
+    await whole.call("POST", f"{path}/extend", {"ids": [ids[2]], "seconds": 60})
+    await whole.call("POST", f"{path}/nack", {"ids": [ids[1]]})
+    again = await whole.pull(subscription, "limit=1&wait_s=10")
+    assert [(event["id"], event["delivery"]["attempt"]) for event in again] == [(ids[1], 2)]
+    again = await whole.pull(subscription, "limit=1&wait_s=10")  # the first one's time is over
+    assert [(event["id"], event["delivery"]["redelivered"]) for event in again] == [(ids[0], True)]
+    await whole.call("POST", f"{path}/ack", {"ids": ids})
+    await whole.call("POST", f"{path}/nack", {"ids": ids})
+    assert await whole.pull(subscription, "wait_s=1.5") == []
+
+
+async def test_who_waits_is_given_the_first_to_come(whole):
+    subscription = await whole.subscribe(type="pull")
+    waiting = asyncio.create_task(whole.pull(subscription, "wait_s=20"))
+    await asyncio.sleep(0.3)
+    ids = await whole.publish("late")
+    assert [event["id"] for event in await waiting] == ids
+
+
+async def test_no_more_is_out_than_was_allowed_and_one_at_a_time_is_strictly_ordered(whole):
+    subscription = await whole.subscribe(type="pull", max_in_flight=1)
+    path = f"/v1/subscriptions/{subscription['id']}"
+    ids = await whole.publish(*range(3))
+    for id_ in ids:
+        given = await whole.pull(subscription)
+        assert [event["id"] for event in given] == [id_]
+        assert await whole.pull(subscription) == []
+        await whole.call("POST", f"{path}/nack", {"ids": [id_]})
+        assert [event["id"] for event in await whole.pull(subscription, "wait_s=5")] == [id_]
+        await whole.call("POST", f"{path}/ack", {"ids": [id_]})
+
+
+async def test_a_poison_event_dies_and_those_behind_it_go_on(whole):
+    subscription = await whole.subscribe(type="pull", max_in_flight=1, max_attempts=2)
+    path = f"/v1/subscriptions/{subscription['id']}"
+    poison, good = await whole.publish({"is": "poison"}, {"is": "good"}, headers=[(b"traceparent", TRACE)])
+    for _ in range(2):
+        assert [event["id"] for event in await whole.pull(subscription, "wait_s=5")] == [poison]
+        await whole.call("POST", f"{path}/nack", {"ids": [poison]})
+    assert [event["id"] for event in await whole.pull(subscription, "wait_s=5")] == [good]
+    letter = await until(lambda: sync_to_async(DeadLetter.objects.first)())
+    assert (letter.reason, letter.attempts, letter.subscription) == ("undelivered", 2, subscription["id"])
+    assert letter.event["data"] == {"is": "poison"}
+    assert letter.event["traceparent"] == TRACE.decode()
+
+
+TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+async def test_it_begins_where_it_was_asked_to(whole):
+    ids = await whole.publish(1, 2, 3)
+    for begins, expected in (("earliest", ids), (ids[0], ids[1:]), ("latest", [])):
+        subscription = await whole.subscribe(type="pull", **{"from": begins})
+        assert [event["id"] for event in await whole.pull(subscription)] == expected
+
+
+async def test_a_subscription_to_a_template_reads_every_address_of_it(whole):
+    subscription = await whole.subscribe(type="pull", channel="sensors/{id}/reading")
+    await whole.publish(1, channel="sensors/a/reading")
+    await whole.publish(2, channel="sensors/b/reading")
+    assert [event["channel"] for event in await whole.pull(subscription)] == ["sensors/a/reading", "sensors/b/reading"]
+
+
+async def test_another_consumers_subscription_is_unknown(whole):
+    subscription = await whole.subscribe(type="pull")
+    path = f"/v1/subscriptions/{subscription['id']}"
+    for method, at in (
+        ("GET", path), ("PATCH", path), ("DELETE", path), ("GET", f"{path}/events"), ("POST", f"{path}/ack"),
+        ("POST", f"{path}/nack"), ("POST", f"{path}/extend"), ("POST", f"{path}/rotate"),
+    ):  # fmt: skip
+        status, said = await whole.call(method, at, by="bolt")
+        assert (status, said["reason"]) == (404, "not-found"), at
+    assert (await whole.call("GET", "/v1/subscriptions", by="bolt"))[1]["results"] == []
+    assert [one["id"] for one in (await whole.call("GET", "/v1/subscriptions"))[1]["results"]] == [subscription["id"]]
+
+
+async def test_rights_are_asked_for_at_making_and_at_each_pull(whole):
+    def narrow_key(scopes):
+        key = Key.objects.get(consumer__name="acme", name="")
+        return issue_key(consumer=key.consumer, name="narrow", scopes=scopes, by="test")
+
+    _, whole.keys["narrow"] = await sync_to_async(narrow_key)(["subscribe:other"])
+    await until(lambda: answers_forbidden(whole))
+    subscription = await whole.subscribe(type="pull")
+    path = f"/v1/subscriptions/{subscription['id']}"
+    for method, at in (("GET", f"{path}/events"), ("PATCH", path), ("POST", f"{path}/rotate")):
+        assert (await whole.call(method, at, by="narrow"))[0] == 403
+    key = await Key.objects.aget(consumer__name="acme", name="")
+    await sync_to_async(revoke_key)(key, reason="leaked", by="test")
+    await until(lambda: answers_revoked(whole, path))
+
+
+async def answers_forbidden(whole):
+    status, _ = await whole.call("POST", "/v1/subscriptions", {"type": "pull", "channel": "trades"}, by="narrow")
+    return status == 403
+
+
+async def answers_revoked(whole, path):
+    return (await whole.call("GET", f"{path}/events"))[0] == 401
+
+
+PULL = {"type": "pull", "channel": "trades"}
+BAD_BODIES = [
+    *({**PULL, **fields} for fields in (
+        {"type": "push"}, {"channel": 5}, {"colour": "red"}, {"from": "yesterday"}, {"from": 5}, {"max_in_flight": 0},
+        {"max_in_flight": True}, {"max_in_flight": 10**9}, {"ack_wait_s": "long"}, {"retry_schedule_s": []},
+        {"retry_schedule_s": [1, "x"]}, {"url": "https://hooks.example/"}, {"order": "key"}, {"order": "none"},
+        {"type": "webhook"}, {"type": "webhook", "url": "ftp://a.example"}, {"channel": "a\x00"}, {"id": "sub_x"},
+        {"type": "webhook", "url": "http://127.0.0.1/"}, {"by": "root"}, {"state": "ended"},
+        {"alert_url": "https://hooks.example/"}, {"channel": "a/*/b"},
+    )), {}, [], "x", {"channel": "trades"}, {"type": "pull"},
+]  # fmt: skip
+BAD_WORDS = [
+    ("ack", {}), ("ack", {"ids": []}), ("ack", {"ids": "1"}), ("ack", {"ids": [1]}), ("ack", {"ids": ["-1"]}),
+    ("ack", {"ids": ["1" * 30]}), ("ack", {"ids": ["1"], "seconds": 1}), ("nack", {"ids": ["1"], "seconds": -1}),
+    ("nack", {"ids": ["1"], "seconds": "soon"}), ("extend", {"ids": ["1"], "seconds": 10**9}), ("extend", []),
+    ("ack", {"ids": ["1"] * 1001}),
+]  # fmt: skip
+BAD_QUERIES = ["limit=0", "limit=x", "wait_s=-1", "wait_s=nan", "colour=red", "limit=1&limit=2"]
+
+
+async def test_bad_input_is_refused_and_makes_nothing(whole):
+    for body in BAD_BODIES:
+        status, said = await whole.call("POST", "/v1/subscriptions", body)
+        assert (status, "reason" in said) == (400, True), (body, said)
+    assert (await whole.call("POST", "/v1/subscriptions", {**PULL, "channel": "none"}))[0] == 404
+    assert not await Subscription.objects.aexists()
+    subscription = await whole.subscribe(type="pull")
+    for verb, body in BAD_WORDS:
+        status, said = await whole.call("POST", f"/v1/subscriptions/{subscription['id']}/{verb}", body)
+        assert status == 400, (verb, body, said)
+    for query in BAD_QUERIES:
+        status, said = await whole.call("GET", f"/v1/subscriptions/{subscription['id']}/events?{query}")
+        assert status == 400, (query, said)
+
+
+async def test_a_repeat_with_its_idempotency_key_makes_one(whole):
+    headers = [(b"idempotency-key", b"once")]
+    body = {"type": "pull", "channel": "trades"}
+    made = [(await whole.call("POST", "/v1/subscriptions", body, headers=headers))[1]["id"] for _ in range(2)]
+    other = (await whole.call("POST", "/v1/subscriptions", body, headers=headers, by="bolt"))[1]["id"]
+    assert made[0] == made[1] != other
+
+
+async def test_paused_resumed_and_deleted(whole):
+    subscription = await whole.subscribe(type="pull")
+    path = f"/v1/subscriptions/{subscription['id']}"
+    status, said = await whole.call("PATCH", path, {"state": "paused", "max_in_flight": 7})
+    assert (status, said["state"], said["state_reason"], said["max_in_flight"]) == (200, "paused", "requested", 7)
+    status, said = await whole.call("GET", f"{path}/events")
+    assert (status, said["detail"]) == (403, "The subscription is paused: requested.")
+    assert (await whole.call("PATCH", path, {"state": "active"}))[1]["state"] == "active"
+    assert await whole.pull(subscription) == []
+    assert (await whole.call("PATCH", path, {"channel": "other"}))[0] == 400
+    assert (await whole.call("DELETE", path))[0] == 204
+    assert (await whole.call("GET", path))[0] == 404
+
+
+async def test_limits_hold_back_what_is_pulled_and_count_it(whole):
+    from consumers.models import Tier
+    from consumers.services import update_tier
+
+    subscription = await whole.subscribe(type="pull")
+    ids = await whole.publish(*range(5))
+    tier = await Tier.objects.aget(name="free")
+    limits = [{"metric": "messages_out", "amount": 3, "per": 3600}]
+    await sync_to_async(update_tier)(tier, limits=limits, by="test")
+    await until(lambda: asyncio.sleep(0, any(whole.plane.snapshot._documents["tier"]["free"].limits)))
+    assert [event["id"] for event in await whole.pull(subscription)] == ids[:3]
+    status, said = await whole.call("GET", f"/v1/subscriptions/{subscription['id']}/events")
+    assert (status, said["reason"]) == (429, "rate-limited")
