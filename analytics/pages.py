@@ -19,7 +19,7 @@ from pygments.util import ClassNotFound
 
 NAME = re.compile(r"(?:decisions/)?[a-z0-9-]{1,60}")
 ORDER = (
-    "configuration", "limits", "events", "mqtt", "refusals", "management-api", "dashboards", "operations",
+    "configuration", "limits", "events", "contracts", "mqtt", "refusals", "management-api", "dashboards", "operations",
     "promises", "benchmarks", "architecture", "glossary",
 )  # fmt: skip
 """How a newcomer reads them; what is not named here comes after, decisions last."""

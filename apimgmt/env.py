@@ -98,6 +98,11 @@ def public_url() -> str:
     return text("PUBLIC_URL", f"http://{f'[{host}]' if ':' in host else host}:{port}").rstrip("/")
 
 
+def mqtt_url() -> str:
+    """Give the address at which callers find the MQTT listener (``MQTT_PUBLIC_URL``)."""
+    return text("MQTT_PUBLIC_URL", f"mqtt://{public_host()}:{number('MQTT_PORT', 1883)}").rstrip("/")
+
+
 def public_host() -> str:
     """Give the host by which callers name us, as a Host header has it."""
     host = urlsplit(public_url()).hostname or "127.0.0.1"
@@ -138,6 +143,7 @@ def gateway_config(kind: str, number_: int = 1) -> Config:
         key_pepper=secret("KEY_PEPPER").encode(),
         secret_key=secret("SECRET_KEY").encode(),
         public_url=public_url(),
+        mqtt_url=mqtt_url(),
         host=text("HOST", "127.0.0.1"),
         port=number("PORT", 8000),
         trusted_proxies=networks("TRUSTED_PROXIES"),

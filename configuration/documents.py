@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
+from functools import cache
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -27,15 +29,16 @@ class DocumentError(ValueError):
 class Document:
     """A parsed document: ``data`` is plain, and places in it can be told."""
 
-    def __init__(self, name: str, data: Any, nodes: Any) -> None:
+    def __init__(self, name: str, data: Any, nodes: Callable[[], Any]) -> None:
         self.name = name
         self.data = data
         self._nodes = nodes
+        """Gives the nodes that know their places; asked for errors alone."""
 
     def place(self, *path: str | int) -> str:
         """Say where something stands, as ``file:line:column``; as near as is known."""
         line, column = 0, 0
-        node = self._nodes
+        node = self._nodes()
         for step in path:
             found = _position(node, step)
             if found is None:
@@ -45,8 +48,14 @@ class Document:
         return f"{self.name}:{line + 1}:{column + 1}"
 
     def error(self, message: str, *path: str | int) -> DocumentError:
-        """Make an error about something in the document."""
-        return DocumentError(f"{self.place(*path)}: {message}")
+        """Make an error about something in the document, with its line and its JSON Pointer."""
+        at = f" (at #{pointer(path)})" if path else ""
+        return DocumentError(f"{self.place(*path)}: {message}{at}")
+
+
+def pointer(path: Iterable[str | int]) -> str:
+    """Write a path as a JSON Pointer (RFC 6901)."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
 
 
 def read(path: str | Path) -> Document:
@@ -71,10 +80,61 @@ def parse(text: str, name: str) -> Document:
     if len(text) > BYTES_MAX:
         raise DocumentError(f"{name}: is larger than {BYTES_MAX} characters")
     if text.lstrip().startswith(("{", "[")):
-        text = text.replace("\t", " ")  # JSON indents with tabs, YAML must not; inside texts JSON writes them as \t
+        document = _read_json(text, name)
+        if document is not None:
+            return document
+        text = _spaced(text)
+    nodes = _read_yaml(text, name)
+    document = Document(name, None, lambda: nodes)
+    document.data = _Plain(document).of(nodes, DEPTH_MAX)
+    return document
+
+
+def _read_json(text: str, name: str) -> Document | None:
+    """Read JSON as what it is: YAML knows neither its escapes of two halves nor all of its characters.
+
+    None where it is no JSON, or in doubt: reading it as YAML says where the fault is.
+    """
+    try:
+        data = _STRICT_JSON.decode(text.strip())
+    except (ValueError, RecursionError):
+        return None
+
+    @cache
+    def nodes() -> Any:
+        try:
+            return _read_yaml(_spaced(text), name)
+        except DocumentError:
+            return None
+
+    document = Document(name, None, nodes)
+    document.data = _Plain(document).of(data, DEPTH_MAX)
+    return document
+
+
+def _spaced(text: str) -> str:
+    """JSON indents with tabs, YAML must not; inside texts JSON writes them as an escape."""
+    return text.replace("\t", " ")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a member is named twice")
+    return found
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")
+
+
+_STRICT_JSON = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
+
+
+def _read_yaml(text: str, name: str) -> Any:
     try:
         _check_bounds(text, name)
-        nodes = _reader().load(text)
+        return _reader().load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
@@ -84,9 +144,6 @@ def parse(text: str, name: str) -> Document:
         if isinstance(error, DocumentError):
             raise
         raise DocumentError(f"{name}: {str(error).splitlines()[0] if str(error) else 'is not YAML'}") from None
-    document = Document(name, None, nodes)
-    document.data = _Plain(document).of(nodes, DEPTH_MAX)
-    return document
 
 
 def write(data: Any) -> str:
@@ -134,8 +191,8 @@ class _Plain:
         self._nodes_left -= 1
         if self._nodes_left < 0:
             raise self._document.error(f"with its aliases it has more than {NODES_MAX} values", *path)
-        if depth_left < 0:
-            raise self._document.error(f"with its aliases it is nested more than {DEPTH_MAX} levels deep", *path)
+        if depth_left <= 0 and isinstance(node, Mapping | list):
+            raise self._document.error(f"is nested more than {DEPTH_MAX} levels deep, aliases written out", *path)
         if isinstance(node, Mapping):
             for key in node:
                 if not isinstance(key, str | int):

@@ -14,25 +14,32 @@ from configuration.documents import Document, read
 from configuration.importers import asyncapi, openapi, zuplo
 from configuration.importers.wanted import Wanted
 from configuration.kinds import CHANNEL, ROUTE
+from gateway.authenticate import allowed
+from gateway.call import Principal
+from keys import services as keys
+from keys.models import Key
 from routes.models import Route
 
 _KINDS = {"channels": CHANNEL, "routes": ROUTE}
 
 
-def import_file(path: str | Path, *, by: str, dry_run: bool = False) -> Diff:
+def import_file(path: str | Path, *, key_id: str = "", by: str, dry_run: bool = False) -> Diff:
     """Import a file: OpenAPI 3, with ``x-zuplo-route`` or without, or AsyncAPI. Raises DocumentError."""
-    return import_document(read(path), by=by, dry_run=dry_run)
+    return import_document(read(path), key_id=key_id, by=by, dry_run=dry_run)
 
 
-def import_document(document: Document, *, by: str, dry_run: bool = False) -> Diff:
+def import_document(document: Document, *, key_id: str = "", by: str, dry_run: bool = False) -> Diff:
     """Import a document that has been read; all of it, or nothing. Raises DocumentError.
 
-    What the document has no say in, such as a channel's retention, stays as it is.
+    What the document has no say in stays as it is. A key named by its id is given the rights that the operations of
+    an AsyncAPI document need, beside those that it has.
     """
     diff = Diff()
     with transaction.atomic():
         for wanted in described(document):
             _import(document, wanted, diff, by)
+        if key_id:
+            _give_rights(document, key_id, diff, by)
         if dry_run:
             transaction.set_rollback(True)
     return diff
@@ -61,6 +68,24 @@ def _import(document: Document, wanted: Wanted, diff: Diff, by: str) -> None:
     except ValidationError as error:
         raise refused(document, error, f"{kind.kind} {name}", *wanted.path) from None
     diff.add(kind.kind, name, before, after if before is not None else kind.without_defaults(after))
+
+
+def _give_rights(document: Document, key_id: str, diff: Diff, by: str) -> None:
+    if not asyncapi.is_asyncapi(document.data):
+        raise document.error("only an AsyncAPI document says which rights a key needs")
+    key = Key.objects.with_consumer().filter(id=key_id).first()
+    if key is None:
+        raise document.error(f"there is no key {key_id} to give the rights of its operations to")
+    who = Principal(consumer="", key="", tier="", scopes=tuple(key.scopes))
+    missing = [right.text for right in asyncapi.rights(document) if not allowed(who, right)]
+    if not missing:
+        return
+    before = key.representation()
+    try:
+        key = keys.update_key(key, scopes=[*key.scopes, *missing], by=by)
+    except ValidationError as error:
+        raise refused(document, error, f"key {key_id}", "operations") from None
+    diff.add("key", key_id, before, key.representation())
 
 
 def _name_of_existing(values: dict[str, Any]) -> str:

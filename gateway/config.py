@@ -25,6 +25,8 @@ class Config:
     """Signs download links."""
     public_url: str
     """``http://127.0.0.1:8000``: the base of absolute links."""
+    mqtt_url: str = ""
+    """``mqtt://127.0.0.1:1883`` or ``secure-mqtt://…``: where callers find the MQTT listener; empty: nowhere."""
     host: str = "127.0.0.1"
     port: int = 8000
     trusted_proxies: tuple[Network, ...] = ()

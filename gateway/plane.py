@@ -17,7 +17,8 @@ from gateway.authenticate import FailedKeys
 from gateway.call import Call, Reply
 from gateway.config import Config
 from gateway.connections import Connections
-from gateway.handlers import channel, job, me, mqtt, pull, subscription, ticket, upstream, websocket
+from gateway.contracts.shelf import Shelf
+from gateway.handlers import channel, documents, job, me, mqtt, pull, subscription, ticket, upstream, websocket
 from gateway.hub import Hub
 from gateway.limit import Limiter
 from gateway.log import EventLog
@@ -58,6 +59,7 @@ HANDLERS: Mapping[str, Handler] = {
     "subscription.extend": pull.extend,
     "ticket": ticket.issue,
     "me": me.show,
+    "asyncapi": documents.asyncapi,
     "mqtt": mqtt.handle_mqtt,
 }
 
@@ -87,6 +89,7 @@ class Plane:
         self.hub = Hub(client, self.log, self.snapshot)
         self.readers = Readers(client, js)
         self.validators = Validators()
+        self.shelf = Shelf(config, self.snapshot)
         self.upstreams = UpstreamClient(config)
         self.draining = False
         self._feed = SnapshotFeed(client, self.snapshot)

@@ -1,4 +1,4 @@
-"""AsyncAPI 2.6 and 3.x: every channel that the document describes, with the schema of its messages."""
+"""AsyncAPI 2.x and 3.x: every channel that the document describes, and the rights that its application needs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,28 @@ from collections.abc import Iterator
 from typing import Any
 
 from configuration.documents import Document
-from configuration.importers.wanted import Path, Wanted, follow, mapping, self_contained
+from configuration.importers.messages import schema_of
+from configuration.importers.wanted import Path, Wanted, follow, mapping
+from gateway.call import Protocol, Right, Verb
 
 VERSIONS = ("2.", "3.")
 TITLE_MAX_CHARS = 200
-_JSON_SCHEMA_FORMATS = ("application/vnd.aai.asyncapi", "application/schema+json", "application/schema+yaml")
+DOORS = {
+    **dict.fromkeys(("http", "https"), Protocol.HTTP),
+    "sse": Protocol.SSE,
+    **dict.fromkeys(("ws", "wss"), Protocol.WEBSOCKET),
+    **dict.fromkeys(("mqtt", "mqtts", "secure-mqtt", "mqtt5"), Protocol.MQTT),
+    **dict.fromkeys(("amqp", "amqps"), Protocol.AMQP),
+}
+"""Protocols of servers and names of bindings, and the door that each is here. Others, as Kafka, are none of ours."""
+_ACTIONS = {"send": (Verb.PUBLISH, Verb.SUBSCRIBE), "receive": (Verb.SUBSCRIBE, Verb.PUBLISH)}
+"""The right that an operation of the application needs, and the one that its reply does."""
+_ACTIONS_2 = {"publish": Verb.SUBSCRIBE, "subscribe": Verb.PUBLISH}
+"""In 2.x an operation says what others may do: the application reads what they publish."""
+
+
+Placed = tuple[dict[str, Any], Path]
+"""A node, and where it lies."""
 
 
 def is_asyncapi(data: Any) -> bool:
@@ -19,49 +36,159 @@ def is_asyncapi(data: Any) -> bool:
 
 
 def channels(document: Document) -> list[Wanted]:
-    """Give the channels. Which doors they open is left to all: servers are named in the document, ours are here.
+    """Give the channels. Raises DocumentError.
 
-    Raises DocumentError.
+    A channel is open to the doors that its own servers and bindings name; where they name none, it has no say in that.
     """
-    version = str(document.data["asyncapi"])
-    if not version.startswith(VERSIONS):
-        raise document.error(f"AsyncAPI {version} is not read; 2.6 and 3.x are", "asyncapi")
-    described, path = mapping(document, document.data.get("channels", {}), ("channels",))
-    found = [_channel(document, name, node, (*path, name), version) for name, node in described.items()]
+    is_2 = _version(document).startswith("2.")
+    operations = _operations_2(document) if is_2 else _operations_3(document)
+    found = [
+        _wanted(document, channel, operations.get(channel.path, []), is_2=is_2) for channel in _described(document)
+    ]
     if not found:
         raise document.error("describes no channels", "channels")
     return found
 
 
-def _channel(document: Document, name: str, node: Any, path: Path, version: str) -> Wanted:
-    channel, path = mapping(document, node, path)
-    address: Any
-    if version.startswith("2."):
-        address, messages = name, list(_messages_2(document, channel, path))
+def rights(document: Document) -> list[Right]:
+    """Give the rights that the application which the document describes needs here, by its operations.
+
+    Raises DocumentError.
+    """
+    if _version(document).startswith("2."):
+        found = list(_rights_2(document))
     else:
-        address, messages = channel.get("address"), list(_messages_3(document, channel, path))
-    if not isinstance(address, str) or not address:
-        raise document.error(f"channel {name} has no address that is known beforehand", *path)
-    titles = [channel.get("title"), channel.get("summary"), channel.get("description")]
-    title = next((text for text in titles if isinstance(text, str) and text), "")
+        addresses = {channel.path: channel.address for channel in _described(document)}
+        found = [Right(verb, addresses[path]) for verb, path in _asked(document) if path in addresses]
+    return list(dict.fromkeys(found))
+
+
+class _Channel:
+    """One channel of the document: its node, where that is, and its address."""
+
+    __slots__ = ("address", "node", "path")
+
+    def __init__(self, document: Document, name: str, node: Any, path: Path, version: str) -> None:
+        self.node, self.path = mapping(document, node, path)
+        address = name if version.startswith("2.") else self.node.get("x-address", self.node.get("address"))
+        if not isinstance(address, str) or not address:
+            raise document.error(
+                f"channel {name} has no address that is known beforehand; give it one, or leave the channel out",
+                *self.path,
+            )
+        self.address: str = address
+
+
+def _version(document: Document) -> str:
+    version = str(document.data["asyncapi"])
+    if not version.startswith(VERSIONS):
+        raise document.error(f"AsyncAPI {version} is not read; 2.6 and 3.x are", "asyncapi")
+    return version
+
+
+def _described(document: Document) -> Iterator[_Channel]:
+    version = _version(document)
+    described, path = mapping(document, document.data.get("channels", {}), ("channels",))
+    for name, node in described.items():
+        yield _Channel(document, name, node, (*path, name), version)
+
+
+def _wanted(document: Document, channel: _Channel, operations: list[Placed], *, is_2: bool) -> Wanted:
+    messages = (_messages_2 if is_2 else _messages_3)(document, channel.node, channel.path)
     values = {
-        "address": address,
-        "schema": _schema(document, messages),
-        "on_invalid": "dead-letter",
+        "address": channel.address,
+        "schema": schema_of(document, list(messages)),
+        "on_invalid": str(channel.node.get("x-on-invalid", "dead-letter")),
     }
-    if title:
-        values["title"] = " ".join(title.split())[:TITLE_MAX_CHARS]
-    return Wanted("channels", values, path)
+    bindings = dict(_bindings(document, [(channel.node, channel.path), *operations]))
+    found = {
+        "title": _title(channel.node),
+        "protocols": _protocols(document, channel, bindings),
+        "retention": _retention(document, channel, bindings),
+    }
+    return Wanted("channels", values | {name: value for name, value in found.items() if value}, channel.path)
 
 
-def _messages_3(document: Document, channel: dict[str, Any], path: Path) -> Iterator[tuple[dict[str, Any], Path]]:
+def _title(node: dict[str, Any]) -> str:
+    if isinstance(title := node.get("title"), str) and title:
+        return title[:TITLE_MAX_CHARS]
+    said = (node.get(name) for name in ("summary", "description"))
+    text = next((text for text in said if isinstance(text, str) and text), "")
+    return " ".join(text.split())[:TITLE_MAX_CHARS]
+
+
+def _protocols(document: Document, channel: _Channel, bindings: dict[str, Any]) -> list[str]:
+    if "x-protocols" in channel.node:
+        return channel.node["x-protocols"]  # type: ignore[no-any-return] # what it holds is the service's to judge
+    servers, path = follow(document, channel.node.get("servers", []), (*channel.path, "servers"))
+    if not isinstance(servers, list):
+        raise document.error("servers is a list of references", *path)
+    spoken = [_protocol(document, server, (*path, number)) for number, server in enumerate(servers)]
+    return [*dict.fromkeys(DOORS[name].value for name in (*spoken, *bindings) if name in DOORS)]
+
+
+def _protocol(document: Document, server: Any, path: Path) -> str:
+    """Give the protocol of a server: referred to (3.x), or named (2.x)."""
+    if isinstance(server, str):
+        servers, _ = mapping(document, document.data.get("servers", {}), ("servers",))
+        if server not in servers:
+            raise document.error(f"there is no server {server} in `servers`", *path)
+        server, path = servers[server], ("servers", server)
+    described, path = mapping(document, server, path)
+    return str(described.get("protocol", ""))
+
+
+def _bindings(document: Document, nodes: list[Placed]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give the bindings of a channel and of its operations, by protocol."""
+    for node, path in nodes:
+        bindings, where = mapping(document, node.get("bindings", {}), (*path, "bindings"))
+        for protocol, binding in bindings.items():
+            if not protocol.startswith("x-"):
+                yield protocol, mapping(document, binding, (*where, protocol))[0]
+
+
+def _operations_2(document: Document) -> dict[Path, list[Placed]]:
+    return {
+        channel.path: [
+            mapping(document, channel.node[action], (*channel.path, action))
+            for action in _ACTIONS_2
+            if action in channel.node
+        ]
+        for channel in _described(document)
+    }
+
+
+def _operations_3(document: Document) -> dict[Path, list[Placed]]:
+    found: dict[Path, list[Placed]] = {}
+    for operation, path in _described_operations(document):
+        found.setdefault(_channel_path(document, operation, path), []).append((operation, path))
+    return found
+
+
+def _retention(document: Document, channel: _Channel, bindings: dict[str, Any]) -> dict[str, Any]:
+    """Give how long events are kept: as we say it, or as a Kafka topic's configuration does."""
+    if "x-retention" in channel.node:
+        return mapping(document, channel.node["x-retention"], (*channel.path, "x-retention"))[0]
+    topic = bindings.get("kafka", {}).get("topicConfiguration")
+    if not isinstance(topic, dict):
+        return {}
+    age_ms, size = _amount(topic.get("retention.ms")), _amount(topic.get("retention.bytes"))
+    return ({"max_age_s": max(1, age_ms // 1000)} if age_ms else {}) | ({"max_bytes": size} if size else {})
+
+
+def _amount(value: Any) -> int:
+    """Give a bound; 0 where there is none, for which Kafka's word is -1."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def _messages_3(document: Document, channel: dict[str, Any], path: Path) -> Iterator[Placed]:
     messages, path = mapping(document, channel.get("messages", {}), (*path, "messages"))
     for name, node in messages.items():
         yield mapping(document, node, (*path, name))
 
 
-def _messages_2(document: Document, channel: dict[str, Any], path: Path) -> Iterator[tuple[dict[str, Any], Path]]:
-    for action in ("publish", "subscribe"):
+def _messages_2(document: Document, channel: dict[str, Any], path: Path) -> Iterator[Placed]:
+    for action in _ACTIONS_2:
         if action not in channel:
             continue
         operation, where = mapping(document, channel[action], (*path, action))
@@ -76,42 +203,32 @@ def _messages_2(document: Document, channel: dict[str, Any], path: Path) -> Iter
             yield mapping(document, node, (*where, number))
 
 
-def _schema(document: Document, messages: list[tuple[dict[str, Any], Path]]) -> dict[str, Any] | None:
-    """Give one schema for all messages of a channel; none where a message may be anything."""
-    schemas: list[Any] = []
-    for message, path in messages:
-        schema = _payload(document, message, path)
-        if schema is None:
-            return None
-        if schema not in schemas:
-            schemas.append(schema)
-    if len(schemas) > 1:
-        return _any_of(schemas)
-    return schemas[0] if schemas else None
+def _rights_2(document: Document) -> Iterator[Right]:
+    for channel in _described(document):
+        yield from (Right(verb, channel.address) for action, verb in _ACTIONS_2.items() if action in channel.node)
 
 
-def _payload(document: Document, message: dict[str, Any], path: Path) -> dict[str, Any] | None:
-    if "payload" not in message:
-        return None
-    payload, where = follow(document, message["payload"], (*path, "payload"))
-    named = message.get("schemaFormat")
-    if isinstance(payload, dict) and "schemaFormat" in payload:
-        named = payload["schemaFormat"]
-        payload, where = follow(document, payload.get("schema"), (*where, "schema"))
-    if named is not None and not str(named).startswith(_JSON_SCHEMA_FORMATS):
-        raise document.error(f"schemas in {named} are not read; JSON Schema is", *path)
-    if payload is True:
-        return None
-    if not isinstance(payload, dict):
-        raise document.error("a payload is described by a JSON Schema", *where)
-    return self_contained(document, payload, where)
+def _asked(document: Document) -> Iterator[tuple[Verb, Path]]:
+    """Give each right that an operation of AsyncAPI 3 needs, with the place of its channel."""
+    for operation, path in _described_operations(document):
+        action = operation.get("action")
+        if action not in _ACTIONS:
+            raise document.error("an operation's action is send or receive", *path, "action")
+        asked, answered = _ACTIONS[action]
+        yield asked, _channel_path(document, operation, path)
+        if "reply" in operation:
+            reply, where = mapping(document, operation["reply"], (*path, "reply"))
+            if "channel" in reply:
+                yield answered, _channel_path(document, reply, where)
 
 
-def _any_of(schemas: list[dict[str, Any]]) -> dict[str, Any]:
-    """Join schemas; definitions that they share are written once."""
-    definitions: dict[str, Any] = {}
-    choices = []
-    for schema in schemas:
-        definitions |= schema.get("$defs", {})
-        choices.append({name: value for name, value in schema.items() if name != "$defs"})
-    return {"anyOf": choices} | ({"$defs": definitions} if definitions else {})
+def _described_operations(document: Document) -> Iterator[Placed]:
+    operations, path = mapping(document, document.data.get("operations", {}), ("operations",))
+    for name, node in operations.items():
+        yield mapping(document, node, (*path, name))
+
+
+def _channel_path(document: Document, node: dict[str, Any], path: Path) -> Path:
+    if "channel" not in node:
+        raise document.error("names no channel; refer to one of `channels`", *path)
+    return mapping(document, node["channel"], (*path, "channel"))[1]

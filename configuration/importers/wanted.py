@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
-from configuration.documents import Document
+from configuration.documents import Document, pointer
 
 Path = tuple[str | int, ...]
 HOPS_MAX = 20
@@ -40,52 +41,82 @@ def mapping(document: Document, node: Any, path: Path) -> tuple[dict[str, Any], 
 
 
 def self_contained(document: Document, schema: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Give a schema that needs no other part of its document: what it refers to lies in its ``$defs``."""
-    gathering = _Gathering(document, has_own="$defs" in schema)
-    found: dict[str, Any] = gathering.of(schema, path)
+    """Give a schema that needs no other part of its document: what it refers to lies in itself or its ``$defs``."""
+    own = schema.get("$defs")
+    gathering = _Gathering(document, root=path, taken=own if isinstance(own, dict) else {})
+    found: dict[str, Any] = gathering.of(schema, path, path)
     if gathering.definitions:
         found["$defs"] = {**found.get("$defs", {}), **gathering.definitions}
     return found
 
 
-class _Gathering:
-    """The definitions that a schema refers to, also through each other and in circles."""
+def any_of(document: Document, schemas: list[tuple[dict[str, Any], Path]]) -> dict[str, Any]:
+    """Give one schema that takes what any of several takes; what they refer to is written once, in its ``$defs``."""
+    gathering = _Gathering(document, root=None, taken={})
+    choices: list[Any] = []
+    for schema, path in schemas:
+        choice = gathering.of(schema, path, path)
+        if choice not in choices:
+            choices.append(choice)
+    return {"anyOf": choices} | ({"$defs": gathering.definitions} if gathering.definitions else {})
 
-    def __init__(self, document: Document, *, has_own: bool) -> None:
+
+class _Gathering:
+    """The definitions that schemas refer to, also through each other and in circles.
+
+    ``root`` is where the schema lies that becomes the root of the result: its own parts are referred to where they are.
+    """
+
+    def __init__(self, document: Document, *, root: Path | None, taken: Mapping[str, Any]) -> None:
         self.definitions: dict[str, Any] = {}
         self._document = document
-        self._has_own = has_own
-        self._names: dict[str, str] = {}
+        self._root = root
+        self._taken = taken
+        self._names: dict[Path, str] = {}
 
-    def of(self, node: Any, at: Path) -> Any:
-        """Give a part of the schema with its references turned to the definitions. Raises DocumentError."""
+    def of(self, node: Any, at: Path, schema: Path) -> Any:
+        """Give a part of the schema at a path with its references turned. Raises DocumentError."""
         if isinstance(node, list):
-            return [self.of(value, (*at, number)) for number, value in enumerate(node)]
+            return [self.of(value, (*at, number), schema) for number, value in enumerate(node)]
         if not isinstance(node, dict):
             return node
-        if not isinstance(reference := node.get("$ref"), str):
-            return {name: self.of(value, (*at, name)) for name, value in node.items()}
-        if self._has_own and reference.startswith("#/$defs/"):
-            return dict(node)
-        return node | {"$ref": f"#/$defs/{self._gathered(reference, at)}"}
+        turned = {name: self.of(value, (*at, name), schema) for name, value in node.items()}
+        if isinstance(reference := node.get("$ref"), str):
+            turned["$ref"] = self._turned(reference, at, schema)
+        return turned
 
-    def _gathered(self, reference: str, at: Path) -> str:
-        if reference in self._names:
-            return self._names[reference]
-        if len(self._names) >= DEFINITIONS_MAX:
-            raise self._document.error(f"has more than {DEFINITIONS_MAX} references", *at)
-        name = self._names[reference] = _free_name(reference, self.definitions)
-        self.definitions[name] = {}  # taken, before what it refers to asks for names
-        self.definitions[name] = self.of(*_target(self._document, reference, at))
-        return name
+    def _turned(self, reference: str, at: Path, schema: Path) -> str:
+        target, where = self._target(reference, at, schema)
+        if self._root is not None and where[: len(self._root)] == self._root:
+            return "#" + pointer(where[len(self._root) :])
+        if where not in self._names:
+            if len(self._names) >= DEFINITIONS_MAX:
+                raise self._document.error(f"has more than {DEFINITIONS_MAX} references", *at)
+            name = self._names[where] = _free_name(where, {**self._taken, **self.definitions})
+            self.definitions[name] = {}  # taken, before what it refers to asks for names
+            self.definitions[name] = self.of(target, where, schema)
+        return f"#/$defs/{pointer([self._names[where]])[1:]}"
+
+    def _target(self, reference: str, at: Path, schema: Path) -> tuple[Any, Path]:
+        """Find what a reference means: in the document, or for ``#/$defs/…`` in a schema that has such of its own."""
+        if reference == "#":
+            return _found(self._document, schema), schema
+        if reference.startswith("#/$defs/") and "$defs" not in self._document.data:
+            return _target(self._document, f"#{pointer(schema)}{reference[1:]}", at, said=reference)
+        return _target(self._document, reference, at)
 
 
-def _target(document: Document, reference: str, path: Path) -> tuple[Any, Path]:
+def _target(document: Document, reference: str, path: Path, *, said: str = "") -> tuple[Any, Path]:
+    said = said or reference
     if not reference.startswith("#/"):
-        raise document.error(f"{reference} is not in this document; only references that begin with #/ are", *path)
+        raise document.error(
+            f"{said} is not in this document; only references that begin with #/ are followed. "
+            "Bundle the document into one file first",
+            *path,
+        )
     node: Any = document.data
     steps: list[str | int] = []
-    for raw in reference[2:].split("/"):
+    for raw in unquote(reference[2:]).split("/"):
         step = raw.replace("~1", "/").replace("~0", "~")
         if isinstance(node, dict) and step in node:
             node = node[step]
@@ -94,12 +125,19 @@ def _target(document: Document, reference: str, path: Path) -> tuple[Any, Path]:
             node = node[int(step)]
             steps.append(int(step))
         else:
-            raise document.error(f"{reference} is not in this document", *path)
+            raise document.error(f"{said} is not in this document", *path)
     return node, tuple(steps)
 
 
-def _free_name(reference: str, taken: Mapping[str, Any]) -> str:
-    stem = name = reference.rsplit("/", 1)[-1].replace("~1", "-").replace("~0", "-")
+def _found(document: Document, path: Path) -> Any:
+    node = document.data
+    for step in path:
+        node = node[step]
+    return node
+
+
+def _free_name(path: Path, taken: Mapping[str, Any]) -> str:
+    stem = name = str(path[-1]).replace("/", "-") if path else "document"
     number = 1
     while name in taken:
         number += 1

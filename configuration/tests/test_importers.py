@@ -267,3 +267,130 @@ def test_the_seed_documents_are_told_apart():
     assert asyncapi.is_asyncapi(read(TEMPERATURE).data)
     assert zuplo.is_zuplo(read(MARKET_DATA).data)
     assert not openapi.is_openapi(read(MARKET_DATA).data)
+
+
+def asyncapi_3(channel, operations=None, servers=None, **more):
+    channels = {"c": {"address": "a", **channel}}
+    return {"asyncapi": "3.0.0", "channels": channels, "operations": operations or {}, "servers": servers or {}, **more}
+
+
+SERVERS = {
+    "broker": {"host": "b.example", "protocol": "secure-mqtt"},
+    "web": {"$ref": "#/components/servers/socket"},
+    "kafka": {"host": "k.example", "protocol": "kafka"},
+}
+SOCKET = {"servers": {"socket": {"host": "w.example", "protocol": "wss"}}}
+
+
+@pytest.mark.parametrize(
+    ("names", "protocols"),
+    [(["broker", "web"], ["mqtt", "websocket"]), (["kafka", "web"], ["websocket"]), (["kafka"], None), ([], None)],
+)
+def test_a_channel_is_open_to_the_doors_of_its_own_servers(names, protocols):
+    servers = [{"$ref": f"#/servers/{name}"} for name in names]
+    found = channels_of(asyncapi_3({"servers": servers}, servers=SERVERS, components=SOCKET))["a"]
+    assert found.get("protocols") == protocols
+
+
+def test_in_2_6_servers_are_named():
+    data = {"asyncapi": "2.6.0", "servers": SERVERS, "components": SOCKET, "channels": {"a": {"servers": ["broker"]}}}
+    assert channels_of(data)["a"]["protocols"] == ["mqtt"]
+    data["channels"]["a"]["servers"] = ["nowhere"]
+    assert "there is no server nowhere in `servers` (at #/channels/a/servers/0)" in refusal_of(data)
+
+
+def test_bindings_of_a_channel_and_its_operations_name_doors():
+    operation = {"action": "send", "channel": {"$ref": "#/channels/c"}, "bindings": {"mqtt": {"qos": 1}, "x-mine": {}}}
+    channel = {"bindings": {"ws": {"method": "GET"}, "amqp": {"is": "queue"}, "http": {}, "solace": {}}}
+    found = channels_of(asyncapi_3(channel, {"o": operation}))["a"]
+    assert found["protocols"] == ["websocket", "amqp", "http", "mqtt"]
+    data = {"asyncapi": "2.6.0", "channels": {"a": {"publish": {"bindings": {"sse": {}}}}}}
+    assert channels_of(data)["a"]["protocols"] == ["sse"]
+    assert "must be a mapping (at #/channels/c/bindings/ws)" in refusal_of(asyncapi_3({"bindings": {"ws": 5}}))
+
+
+def test_a_kafka_topic_says_how_long_events_are_kept():
+    topic = {"retention.ms": 604800000, "retention.bytes": 1000000, "cleanup.policy": ["delete"]}
+    found = channels_of(asyncapi_3({"bindings": {"kafka": {"topicConfiguration": topic}}}))["a"]
+    assert found["retention"] == {"max_age_s": 604800, "max_bytes": 1000000}
+    assert "protocols" not in found
+    topic = {"retention.ms": -1, "retention.bytes": True}
+    assert "retention" not in channels_of(asyncapi_3({"bindings": {"kafka": {"topicConfiguration": topic}}}))["a"]
+
+
+def rights_of(data):
+    return [right.text for right in asyncapi.rights(document(data))]
+
+
+def test_the_application_of_a_document_needs_the_rights_of_its_operations():
+    channels = {"c": {"$ref": "#/components/channels/c"}, "answers": {"address": "d/{id}"}}
+    at, reply = {"$ref": "#/channels/c"}, {"channel": {"$ref": "#/channels/answers"}}
+    operations = {
+        "ask": {"action": "send", "channel": at, "reply": reply},
+        "hear": {"action": "receive", "channel": {"$ref": "#/components/channels/c"}},
+    }
+    data = {"asyncapi": "3.0.0", "channels": channels, "components": {"channels": {"c": {"address": "a"}}}}
+    assert rights_of(data | {"operations": operations}) == ["publish:a", "subscribe:d/{id}", "subscribe:a"]
+    data = {"asyncapi": "2.6.0", "channels": {"in": {"publish": {}}, "out": {"subscribe": {}}}}
+    assert rights_of(data) == ["subscribe:in", "publish:out"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "said"),
+    [
+        ({"action": "shout", "channel": {"$ref": "#/channels/c"}}, "send or receive (at #/operations/o/action)"),
+        ({"action": "send"}, "names no channel; refer to one of `channels` (at #/operations/o)"),
+        (
+            {"action": "send", "channel": {"$ref": "#/channels/x"}},
+            "is not in this document (at #/operations/o/channel)",
+        ),
+    ],
+)
+def test_an_operation_that_cannot_be_read_says_where(operation, said):
+    with pytest.raises(DocumentError) as refused:
+        rights_of(asyncapi_3({}, {"o": operation}))
+    assert said in str(refused.value)
+
+
+def test_messages_that_share_names_of_definitions_keep_their_own():
+    messages = {
+        name: {"payload": {"properties": {"x": {"$ref": f"#/components/{name}/X"}}, "required": ["x"]}}
+        for name in ("schemas", "others")
+    }
+    components = {"schemas": {"X": {"type": "string"}}, "others": {"X": {"type": "integer"}}}
+    data = asyncapi_3({"messages": messages}, components=components)
+    validator = compile_schema(channels_of(data)["a"]["schema"])
+    assert [validator.is_valid({"x": value}) for value in ("a", 1, 1.5)] == [True, True, False]
+
+
+def test_a_schema_of_draft_7_is_read_as_one():
+    pair = {"type": "array", "items": [{"type": "string"}, {"type": "integer"}], "additionalItems": False}
+    validator = compile_schema(channels_of(asyncapi_3({"messages": {"m": {"payload": pair}}}))["a"]["schema"])
+    assert [validator.is_valid(value) for value in (["a", 1], [1], ["a", 1, 2])] == [True, False, False]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("channel", "said"),
+    [
+        ({"address": "a-{id}"}, r"channel a-\{id\}: address: a parameter fills a whole level.*at #/channels/c/address"),
+        ({"x-on-invalid": ["drop"]}, "on_invalid"),
+        ({"x-protocols": 5}, "protocols: A list of http"),
+        ({"x-retention": {"max_age_s": -1}}, r"retention.max_age_s: Must be a number from 1"),
+        ({"messages": {"m": {"x-schema": "{"}}}, r"is not JSON: .*at #/channels/c/messages/m/x-schema"),
+        ({"messages": {"m": {"x-schema": "5"}}}, "described by a JSON Schema"),
+    ],
+)
+def test_what_cannot_be_a_channel_is_refused_at_its_place(channel, said):
+    with pytest.raises(DocumentError, match=said):
+        import_document(document(asyncapi_3(channel)), by="ann")
+    assert not Channel.objects.exists()
+
+
+@pytest.mark.django_db
+def test_only_a_known_key_is_given_rights():
+    with pytest.raises(DocumentError, match="there is no key abc"):
+        import_document(read(TEMPERATURE), key_id="abc", by="ann")
+    with pytest.raises(DocumentError, match="only an AsyncAPI document says which rights"):
+        import_document(read(MARKET_DATA), key_id="abc", by="ann")
+    assert not Channel.objects.exists()

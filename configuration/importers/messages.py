@@ -1,0 +1,64 @@
+"""The messages of an AsyncAPI channel as one JSON Schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from configuration.documents import Document, DocumentError, parse
+from configuration.importers.wanted import Path, any_of, follow, self_contained
+from gateway.contracts.schemas import needs_draft_7
+
+_JSON_SCHEMA_FORMATS = ("application/vnd.aai.asyncapi", "application/schema+json", "application/schema+yaml")
+DRAFT_7 = "http://json-schema.org/draft-07/schema#"
+
+
+def schema_of(document: Document, messages: list[tuple[dict[str, Any], Path]]) -> dict[str, Any] | None:
+    """Give one schema for all messages of a channel; none where a message may be anything. Raises DocumentError."""
+    if len(messages) == 1 and isinstance(text := messages[0][0].get("x-schema"), str):
+        return _from_text(document, text, (*messages[0][1], "x-schema"))
+    payloads: dict[Path, dict[str, Any]] = {}
+    for message, path in messages:
+        found = _payload(document, message, path)
+        if found is None:
+            return None
+        payloads[found[1]] = found[0]
+    if not payloads:
+        return None
+    schema = _joined(document, payloads)
+    # AsyncAPI's schemas are those of draft 7; ours are of 2020-12 where they do not say, and mostly mean the same.
+    return {"$schema": DRAFT_7, **schema} if needs_draft_7(schema) else schema
+
+
+def _joined(document: Document, payloads: dict[Path, dict[str, Any]]) -> dict[str, Any]:
+    alone = [self_contained(document, payload, path) for path, payload in payloads.items()]
+    if all(schema == alone[0] for schema in alone):
+        return alone[0]
+    return any_of(document, [(payload, path) for path, payload in payloads.items()])
+
+
+def _payload(document: Document, message: dict[str, Any], path: Path) -> tuple[dict[str, Any], Path] | None:
+    """Give the schema of a message and where it lies; None where it takes anything."""
+    if "payload" not in message:
+        return None
+    payload, where = follow(document, message["payload"], (*path, "payload"))
+    named = message.get("schemaFormat")
+    if isinstance(payload, dict) and "schemaFormat" in payload:
+        named = payload["schemaFormat"]
+        payload, where = follow(document, payload.get("schema"), (*where, "schema"))
+    if named is not None and not str(named).startswith(_JSON_SCHEMA_FORMATS):
+        raise document.error(f"schemas in {named} are not read; JSON Schema is", *path)
+    if payload is True:
+        return None
+    if not isinstance(payload, dict):
+        raise document.error("a payload is described by a JSON Schema", *where)
+    return payload, where
+
+
+def _from_text(document: Document, text: str, path: Path) -> dict[str, Any]:
+    try:
+        schema = parse(text, "x-schema").data
+    except DocumentError as error:
+        raise document.error(f"is not JSON: {error}", *path) from None
+    if not isinstance(schema, dict):
+        raise document.error("a payload is described by a JSON Schema", *path)
+    return schema

@@ -1,0 +1,104 @@
+"""Documents made lately: one for all keys with the same rights and limits, until what they speak of changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+
+from gateway.call import Principal
+from gateway.config import Config
+from gateway.contracts import asyncapi
+from gateway.contracts.view import View
+from gateway.documents import Limit
+from gateway.refusals import Reason, Refused
+from gateway.snapshot import Snapshot
+
+DOCUMENT_MAX_BYTES = 8 * 1024 * 1024
+KEPT_MAX_BYTES = 32 * 1024 * 1024
+WAIT_S = 5.0
+
+Wanted = tuple[str, tuple[str, ...], tuple[Limit, ...], frozenset[str]]
+"""Which document, for which scopes and limits, of which channels; none named: all."""
+_WRITERS: Mapping[str, Callable[[View], dict[str, Any]]] = {"asyncapi": asyncapi.written}
+_OF_KEYS = frozenset({"key", "consumer", "tier"})
+"""Kinds whose changes a principal shows by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A document as it is sent."""
+
+    body: bytes
+    etag: str
+
+
+class Shelf:
+    """Writes documents, one at a time and in a thread, and keeps those of the last callers."""
+
+    def __init__(self, config: Config, snapshot: Snapshot) -> None:
+        self._config = config
+        self._snapshot = snapshot
+        self._kept: OrderedDict[Wanted, Written] = OrderedDict()
+        self._kept_bytes = 0
+        self._edition = 0
+        self._writing = asyncio.Lock()
+        snapshot.on_change(self._changed)
+
+    async def document(self, which: str, who: Principal, channels: frozenset[str] = frozenset()) -> Written:
+        """Give a document for a principal, of these channels alone where some are named.
+
+        Raises Refused ``too-large``, and ``overloaded`` where its turn does not come within 5 s.
+        """
+        wanted = (which, who.scopes, who.limits, channels)
+        if (known := self._known(wanted)) is not None:
+            return known
+        try:
+            async with asyncio.timeout(WAIT_S), self._writing:
+                # Somebody with the same rights may have waited for it before.
+                return self._known(wanted) or await self._write(wanted, who)
+        except TimeoutError as error:
+            raise Refused(Reason.OVERLOADED, "Too many documents are asked for.", retry_after_s=1) from error
+
+    async def _write(self, wanted: Wanted, who: Principal) -> Written:
+        which, _, _, channels = wanted
+        view = View(
+            who,
+            self._config,
+            tuple(channel for channel in self._snapshot.channels() if not channels or channel.address in channels),
+            tuple(self._snapshot.routes()),
+        )
+        edition = self._edition
+        body = await asyncio.to_thread(lambda: orjson.dumps(_WRITERS[which](view)))
+        if len(body) > DOCUMENT_MAX_BYTES:
+            raise Refused(
+                Reason.TOO_LARGE,
+                f"The document has more than {DOCUMENT_MAX_BYTES} bytes: name channels as `?channel=`.",
+            )
+        written = Written(body, f'"{blake2b(body, digest_size=12).hexdigest()}"')
+        if edition == self._edition:
+            self._keep(wanted, written)
+        return written
+
+    def _known(self, wanted: Wanted) -> Written | None:
+        if (known := self._kept.get(wanted)) is not None:
+            self._kept.move_to_end(wanted)
+        return known
+
+    def _keep(self, wanted: Wanted, written: Written) -> None:
+        self._kept[wanted] = written
+        self._kept_bytes += len(written.body)
+        while self._kept_bytes > KEPT_MAX_BYTES:
+            _, oldest = self._kept.popitem(last=False)
+            self._kept_bytes -= len(oldest.body)
+
+    def _changed(self, kinds: frozenset[str]) -> None:
+        if kinds - _OF_KEYS:
+            self._edition += 1
+            self._kept.clear()
+            self._kept_bytes = 0

@@ -1,0 +1,68 @@
+"""What one key may use, as of one snapshot: what the documents are written from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.call import Principal, Verb
+from gateway.config import Config
+from gateway.contracts.rights import may
+from gateway.documents import Channel, Limit, Route
+
+_UNFIT = re.compile(r"[^A-Za-z0-9_.-]+")
+NAME_MAX_CHARS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Whose documents these are, and all that there is at that moment."""
+
+    who: Principal
+    config: Config
+    channels: tuple[Channel, ...] = ()
+    routes: tuple[Route, ...] = ()
+
+    def may(self, verb: Verb, name: str) -> bool:
+        """Say whether the key has this right, on some address at least."""
+        return may(self.who, verb, name)
+
+    def may_any(self, verb: Verb) -> bool:
+        """Say whether the key has this right on anything at all."""
+        return any(scope == "*" or scope.partition(":")[0] in (verb.value, "*") for scope in self.who.scopes)
+
+
+def limits(found: Iterable[Limit]) -> list[dict[str, Any]]:
+    """Say limits as the management API does."""
+    return [
+        {
+            "name": limit.name,
+            "metric": limit.metric.value,
+            "amount": limit.amount,
+            "per": limit.per,
+            "burst": limit.burst,
+            "scope": limit.scope,
+            "exceed": limit.exceed,
+            "mode": limit.mode,
+        }
+        for limit in found
+    ]
+
+
+class Names:
+    """Names for the parts of a document: letters, digits and ``_.-`` alone, and never the same one twice."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def of(self, text: str) -> str:
+        """Give a name that is as near to the text as may be."""
+        stem = name = _UNFIT.sub("-", text).strip("-")[:NAME_MAX_CHARS] or "root"
+        number = 1
+        while name in self._taken:
+            number += 1
+            name = f"{stem}-{number}"
+        self._taken.add(name)
+        return name

@@ -1,0 +1,63 @@
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.authenticate import allowed
+from gateway.call import Principal, Right, Verb
+from gateway.contracts.rights import may, meet
+
+
+def who(*scopes):
+    return Principal(consumer="acme", key="k", tier="free", scopes=scopes)
+
+
+@pytest.mark.parametrize(
+    ("scope", "template", "meets"),
+    [
+        ("*", "a/{id}", True),
+        ("publish:*", "a/{id}/b", True),
+        ("publish:a/{x}/b", "a/{id}/b", True),
+        ("publish:a/kitchen/b", "a/{id}/b", True),
+        ("publish:a/kitchen", "a/{id}/b", False),
+        ("publish:a/*", "a/{id}/b", True),
+        ("publish:*/b", "a/{id}/b", True),
+        ("publish:*/c", "a/{id}/b", False),
+        ("publish:*/c", "a/{id}", True),
+        ("publish:a/{x}", "a/{id}/b", False),
+        ("publish:a", "a", True),
+        ("publish:a", "ab", False),
+        ("publish:ab", "a", False),
+        ("subscribe:*", "a", False),
+        ("publish:{x}", "a/b", False),
+        ("publish:a/{x}", "a/", False),
+        ("publish:a/k*", "a/{id}", True),
+        ("publish:a/*k*z", "a/{id}", True),
+    ],
+)
+def test_a_template_is_seen_where_some_address_of_it_may_be_used(scope, template, meets):
+    assert may(who(scope), Verb.PUBLISH, template) is meets
+
+
+LEVELS = st.text("ab", min_size=1, max_size=2)
+ADDRESSES = st.lists(LEVELS, min_size=1, max_size=3).map("/".join)
+TEMPLATES = st.lists(st.one_of(LEVELS, st.just("{p}")), min_size=1, max_size=3).map("/".join)
+SCOPES = st.lists(st.one_of(LEVELS, st.just("*"), st.just("{p}"), st.just("/")), min_size=1, max_size=5).map("".join)
+
+
+@given(SCOPES, TEMPLATES, ADDRESSES)
+def test_no_address_that_may_be_used_is_hidden(scope, template, address):
+    pattern = "/".join("[^/]*" if level == "{p}" else re.escape(level) for level in template.split("/"))
+    if re.fullmatch(pattern, address) and allowed(who(f"publish:{scope}"), Right(Verb.PUBLISH, address)):
+        assert may(who(f"publish:{scope}"), Verb.PUBLISH, template)
+
+
+@given(SCOPES, ADDRESSES)
+def test_for_a_concrete_address_it_is_the_same_as_being_allowed(scope, address):
+    expected = allowed(who(f"publish:{scope}"), Right(Verb.PUBLISH, address))
+    assert meet(f"publish:{scope}", f"publish:{address}") is expected
+
+
+def test_many_wildcards_take_no_long_time():
+    assert not meet("publish:" + "*a" * 100, "publish:" + "b" * 200)

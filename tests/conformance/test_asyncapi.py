@@ -1,0 +1,69 @@
+"""What the gateway says of its channels, read by the official AsyncAPI parser."""
+
+import json
+import subprocess
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from configuration.tests.test_round_trip import CHANNELS, CONFIG
+from gateway.call import Principal
+from gateway.contracts import asyncapi
+from gateway.contracts.view import View
+from gateway.snapshot import Snapshot
+from gateway.subjects import Template
+from tests.conformance.clients import HERE
+from tests.product import tool
+
+SAMPLES = 100
+
+
+def parsed(documents):
+    """Give what the parser finds in each document."""
+    lines = "\n".join(json.dumps(document) for document in documents)
+    said = subprocess.run(
+        [tool("node"), "asyncapi.mjs"], cwd=HERE, input=lines, capture_output=True, text=True, timeout=100, check=True
+    )
+    return [json.loads(line) for line in said.stdout.splitlines()]
+
+
+def any_documents():
+    found = []
+
+    @settings(
+        max_examples=SAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
+    @given(st.lists(CHANNELS, max_size=4, unique_by=lambda channel: channel["address"]))
+    def write(channels):
+        documents = [{**one, "stream": "", "subject": Template.parse(one["address"]).subject} for one in channels]
+        snapshot = Snapshot.from_documents({"channel": documents})
+        who = Principal(consumer="acme", key="k", tier="free", scopes=("*",))
+        found.append(asyncapi.written(View(who, CONFIG, tuple(snapshot.channels()))))
+
+    write()
+    return found
+
+
+@pytest.mark.services
+def test_the_parser_reads_whatever_channels_there_are():
+    documents = any_documents()
+    for document, found in zip(documents, parsed(documents), strict=True):
+        assert not found["errors"], json.dumps(document)
+        addresses = [said["address"] for said in document["channels"].values()]
+        assert found["seen"]["channels"] == addresses
+        assert len(found["seen"]["operations"]) == 2 * len(addresses)
+
+
+@pytest.mark.services
+@pytest.mark.xdist_group("product")
+def test_the_parser_reads_what_a_running_product_serves(product, tmp_path):
+    status, headers, document = product.call("GET", "/v1/asyncapi.json", key=product.ready["keys"]["gold"])
+    assert (status, headers["content-type"]) == (200, "application/json")
+    (found,) = parsed([document])
+    assert not found["errors"]
+    assert "trades" in found["seen"]["channels"]
+    assert {"send trades", "receive trades"} <= set(found["seen"]["operations"])
+    mine = tmp_path / "mine.json"
+    mine.write_text(json.dumps(document))
+    assert "Nothing to change." in product.manage("import", "--dry-run", str(mine)).stdout
