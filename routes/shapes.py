@@ -9,7 +9,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 
 from gateway.endpoints import is_reserved
-from gateway.policies import KNOWN
+from gateway.policies import KNOWN, BadOption
 from gateway.subjects import AddressError, Template
 from routes.models import Route
 from routes.upstreams import check_rewrite, check_url
@@ -129,6 +129,8 @@ def _policy(policy: Any, at: str) -> dict[str, Any]:
         raise ValidationError({f"{at}.options": "An object."})
     try:
         KNOWN[policy["type"]](options)
+    except BadOption as error:
+        raise ValidationError({f"{at}.options.{error.at}": str(error)}) from None
     except (TypeError, ValueError) as error:
         raise ValidationError({f"{at}.options": str(error)}) from None
     return {"type": policy["type"], "options": dict(options), "mode": mode}

@@ -10,9 +10,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from gateway.call import Call, ClientGone, Headers, Principal, Reply
+from gateway.call import Call, ClientGone, Headers, Principal, Reply, has_body
 from gateway.paths import encoded
-from gateway.protocols.exchange import has_body
 from gateway.refusals import ErrorClass, Reason, Refused
 from gateway.upstream_client import Broken, Origin, UpstreamConnection
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.call import Call, Headers
-from gateway.policies.policy import Policy, only, texts
+from gateway.policies.policy import Policy, checked_value, only, texts
 
 
 class Cors(Policy):
@@ -14,14 +14,20 @@ class Cors(Policy):
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         only(options, ("allowed_origins",))
-        self._origins = frozenset(texts(options, "allowed_origins"))
+        origins = texts(options, "allowed_origins")
+        for number, origin in enumerate(origins):
+            checked_value(origin, f"allowed_origins[{number}]")
+        self._origins = frozenset(origins)
 
     def outbound(self, call: Call, status: int, headers: Headers) -> Headers:
         """Allow the caller's origin where it is one of those."""
         if call.origin is None:
             return headers
         kept = [header for header in headers if not header[0].startswith(b"access-control-")]
-        return [*kept, *self._allowing(call), (b"vary", b"Origin")]
+        allowing = self._allowing(call)
+        # A page that cannot read Retry-After and RateLimit cannot keep to them.
+        exposing = [(b"access-control-expose-headers", b"*")] if allowing else []
+        return [*kept, *allowing, *exposing, (b"vary", b"Origin")]
 
     def preflight(self, call: Call) -> Headers:
         """Answer the browser's question ahead of a request."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway import policies
-from gateway.call import Call, ClientGone, Headers
+from gateway.call import Call, ClientGone, Headers, has_body
 from gateway.protocols.socket import Receive, Send
 from gateway.refusals import Reason, Refused
 
@@ -20,7 +20,7 @@ ANY_ORIGIN: Headers = [(b"access-control-allow-origin", b"*"), (b"access-control
 class Exchange:
     """Implements :class:`gateway.call.Exchange`, but for how bytes come and go: a server's exchange knows that."""
 
-    __slots__ = ("_call", "_plane", "body_max_bytes", "bytes_in", "has_started", "is_read")
+    __slots__ = ("_call", "_held", "_plane", "body_max_bytes", "bytes_in", "has_started", "is_read")
 
     def __init__(self, plane: Plane, call: Call) -> None:
         self._plane = plane
@@ -31,9 +31,15 @@ class Exchange:
         """The head of the answer is on its way."""
         self.body_max_bytes = plane.config.body_max_bytes
         self.bytes_in = 0
+        self._held: bytes | None = None
+        """The body, read whole before its time."""
 
     async def read(self) -> bytes:
         """Give the next part of the body, ``b""`` at its end. Charges ``bytes_in``. Raises Refused and ClientGone."""
+        if self._held is not None:
+            self.is_read = True
+            body, self._held = self._held, None
+            return body
         if not self.bytes_in and int(self._call.header(b"content-length") or 0) > self.body_max_bytes:
             raise self._too_large()
         while not self.is_read:
@@ -48,11 +54,30 @@ class Exchange:
             return part
         return b""
 
+    @property
+    def is_received(self) -> bool:
+        """Nothing of the body is still to come from the caller."""
+        return self.is_read or self._held is not None
+
+    async def whole(self) -> bytes:
+        """Read the body to its end; ``read`` gives it again. Raises as ``read`` does."""
+        if self._held is None:
+            parts = []
+            while part := await self.read():
+                parts.append(part)
+            self.hold(b"".join(parts))
+        return self._held or b""
+
+    def hold(self, body: bytes) -> None:
+        """Give this body to who reads next, in place of what was read whole."""
+        self._held = body
+        self.is_read = not body
+
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head; the route's policies may add to it. Raises ClientGone."""
         call = self._call
         if call.route is not None:
-            headers = policies.outbound(call, status, headers)
+            headers = policies.outbound(self._plane, call, status, headers)
         elif call.origin is not None:
             headers = [*headers, *ANY_ORIGIN]
         self.has_started = True
@@ -141,11 +166,3 @@ class AsgiExchange(Exchange):
             await self._send({"type": "http.response.start", "status": status, "headers": headers})
         except OSError as error:
             raise ClientGone from error
-
-
-def has_body(headers: Headers) -> bool:
-    """Say whether a request with these headers has a body (RFC 9112 6)."""
-    for name, value in headers:  # noqa: SIM110 - each request passes here, and a generator costs three times as much
-        if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
-            return True
-    return False

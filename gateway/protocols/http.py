@@ -149,7 +149,7 @@ async def _refuse(plane: Plane, call: Call, exchange: Exchange, refused: Refused
     headers, body = rendered(refused)
     if call.principal is not None:
         headers += plane.limiter.headers(call)
-    if not exchange.is_read or plane.draining:
+    if not exchange.is_received or plane.draining:
         # What is left of the body is not worth reading; and who drains takes no further request.
         headers.append((b"connection", b"close"))
     try:

@@ -109,7 +109,7 @@ def test_a_new_protocol_brings_its_methods():
         ({"policies": [{"type": "api-key", "when": 1}]}, "policies[0].when"),
         ({"policies": [{"type": "api-key", "mode": "off"}]}, "policies[0].mode"),
         ({"policies": [{"type": "api-key", "options": []}]}, "policies[0].options"),
-        ({"policies": [{"type": "request-size-limit", "options": {"max_bytes": -1}}]}, "policies[0].options"),
+        ({"policies": [{"type": "request-size-limit", "options": {"max_bytes": -1}}]}, "policies[0].options.max_bytes"),
         ({"name": "a b"}, "name"),
     ],
 )
