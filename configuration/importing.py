@@ -38,6 +38,8 @@ def import_document(document: Document, *, key_id: str = "", by: str, dry_run: b
     with transaction.atomic():
         for wanted in described(document):
             _import(document, wanted, diff, by)
+        if openapi.is_export(document.data):
+            _require_routes(document)
         if key_id:
             _give_rights(document, key_id, diff, by)
         if dry_run:
@@ -68,6 +70,17 @@ def _import(document: Document, wanted: Wanted, diff: Diff, by: str) -> None:
     except ValidationError as error:
         raise refused(document, error, f"{kind.kind} {name}", *wanted.path) from None
     diff.add(kind.kind, name, before, after if before is not None else kind.without_defaults(after))
+
+
+def _require_routes(document: Document) -> None:
+    """Raise DocumentError where an export shows a route that is not here: it does not say where that leads."""
+    here = set(Route.objects.values_list("name", flat=True))
+    for name, path in openapi.routes_seen(document):
+        if name not in here:
+            raise document.error(
+                f"this shows the route {name} of another gateway, not where it leads; `manage.py export` there does",
+                *path,
+            )
 
 
 def _give_rights(document: Document, key_id: str, diff: Diff, by: str) -> None:

@@ -30,6 +30,7 @@ ENDPOINTS = (
     Endpoint(HTTP, "POST", "/v1/tickets", "ticket"),
     Endpoint(HTTP, "GET", "/v1/me", "me"),
     Endpoint(HTTP, "GET", "/v1/asyncapi.json", "asyncapi"),
+    Endpoint(HTTP, "GET", "/v1/openapi.json", "openapi"),
     Endpoint(HTTP, "POST", "/v1/jobs/{type}", "job.submit", Verb.JOBS, "type"),
     Endpoint(HTTP, "GET", "/v1/jobs/{id}", "job.status"),
     Endpoint(HTTP, "DELETE", "/v1/jobs/{id}", "job.cancel"),

@@ -60,6 +60,7 @@ HANDLERS: Mapping[str, Handler] = {
     "ticket": ticket.issue,
     "me": me.show,
     "asyncapi": documents.asyncapi,
+    "openapi": documents.openapi,
     "mqtt": mqtt.handle_mqtt,
 }
 

@@ -19,17 +19,35 @@ def is_openapi(data: Any) -> bool:
     return isinstance(data, dict) and "openapi" in data
 
 
+def is_export(data: Any) -> bool:
+    """Say whether a gateway wrote this of its own routes: it shows them, and not where they lead."""
+    return isinstance(data, dict) and data.get("x-written-by") == "gateway"
+
+
 def routes(document: Document) -> list[Wanted]:
     """Give the routes. Each needs a key and keeps to its limits, whatever the document says. Raises DocumentError."""
     version = str(document.data["openapi"])
     if not version.startswith("3."):
         raise document.error(f"OpenAPI {version} is not read; 3.x is", "openapi")
     paths, at = mapping(document, document.data.get("paths", {}), ("paths",))
+    if is_export(document.data):
+        return []
     names: set[str] = set()
     found = [route for path, node in paths.items() for route in _route(document, path, node, (*at, path), names)]
     if not found:
         raise document.error("describes no paths that can be called", "paths")
     return found
+
+
+def routes_seen(document: Document) -> list[tuple[str, Path]]:
+    """Give the names of routes of ours that a document only shows, as ``/v1/openapi.json`` does, and where."""
+    paths, at = mapping(document, document.data.get("paths", {}), ("paths",))
+    return [
+        (operation["x-route"], (*at, path, method))
+        for path, item in paths.items()
+        for method, operation in (item.items() if isinstance(item, dict) else ())
+        if isinstance(operation, dict) and isinstance(operation.get("x-route"), str)
+    ]
 
 
 def name_of(operations: list[dict[str, Any]], path: str, taken: set[str]) -> str:

@@ -7,18 +7,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from configuration.documents import parse
+from configuration.documents import DocumentError, parse
 from configuration.importing import import_document
 from consumers.services import create_consumer, create_tier
 from events.models import Channel
 from events.services import create_channel, delete_channel
 from gateway.call import Principal
 from gateway.config import Config
-from gateway.contracts import asyncapi
+from gateway.contracts import asyncapi, openapi
 from gateway.contracts.view import View
 from gateway.snapshot import Snapshot
 from gateway.validation import InvalidSchema, compile_schema
 from keys.services import issue_key
+from routes.models import Route
+from routes.services import create_route, delete_route
 
 pytestmark = pytest.mark.django_db
 
@@ -199,3 +201,15 @@ def test_the_rights_of_an_export_are_those_of_its_key():
     assert (entry.kind, entry.name) == ("key", other.id)
     other.refresh_from_db()
     assert sorted(other.scopes) == sorted(scopes)
+
+
+def test_routes_that_were_exported_are_not_changed_by_their_export():
+    upstream = {"type": "upstream", "url": "https://up.example/{id}"}
+    create_route(name="quotes", path="/quotes/{id}", methods=["GET", "POST"], handler=upstream, by="ann")
+    snapshot = Snapshot.from_documents({"route": [route.document() for route in Route.objects.all()]})
+    who = Principal(consumer="acme", key="k", tier="free", scopes=("*",))
+    document = openapi.written(View(who, CONFIG, routes=tuple(snapshot.routes())))
+    assert not imported(document)
+    delete_route(Route.objects.get(), by="ann")
+    with pytest.raises(DocumentError, match="shows the route quotes of another gateway"):
+        imported(document)

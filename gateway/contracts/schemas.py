@@ -20,6 +20,9 @@ _DATA_BELOW = frozenset({"const", "enum", "default", "examples"})
 """Keywords whose values are data, not schemas."""
 
 
+_OF_OPENAPI = frozenset({"discriminator", "xml", "externalDocs", "example"})
+
+
 def moved(schema: Mapping[str, Any], base: str) -> dict[str, Any] | None:
     """Give a schema with its references turned to where it will lie, a JSON Pointer such as ``#/components/schemas/a``.
 
@@ -47,6 +50,11 @@ def is_asyncapi_schema(schema: Mapping[str, Any]) -> bool:
         and _draft_7().is_valid(schema)
         and all(map(_is_narrow, _schemas(schema)))
     )
+
+
+def is_openapi_schema(schema: Mapping[str, Any]) -> bool:
+    """Say whether a schema is one of OpenAPI 3.1's dialect too: that of 2020-12, with a few words of its own."""
+    return _draft_2020_12().is_valid(schema) and not any(_OF_OPENAPI & set(found) for found in _schemas(schema))
 
 
 class _CannotMove(Exception):
@@ -116,6 +124,11 @@ def _as_value(value: Any) -> Any:
 @cache
 def _draft_7() -> jsonschema_rs.Validator:
     return jsonschema_rs.Draft7Validator({"$ref": "http://json-schema.org/draft-07/schema#"})
+
+
+@cache
+def _draft_2020_12() -> jsonschema_rs.Validator:
+    return jsonschema_rs.Draft202012Validator({"$ref": "https://json-schema.org/draft/2020-12/schema"})
 
 
 def _schemas(node: Any) -> Iterator[Mapping[str, Any]]:

@@ -13,7 +13,7 @@ import orjson
 
 from gateway.call import Principal
 from gateway.config import Config
-from gateway.contracts import asyncapi
+from gateway.contracts import asyncapi, openapi
 from gateway.contracts.view import View
 from gateway.documents import Limit
 from gateway.refusals import Reason, Refused
@@ -25,7 +25,7 @@ WAIT_S = 5.0
 
 Wanted = tuple[str, tuple[str, ...], tuple[Limit, ...], frozenset[str]]
 """Which document, for which scopes and limits, of which channels; none named: all."""
-_WRITERS: Mapping[str, Callable[[View], dict[str, Any]]] = {"asyncapi": asyncapi.written}
+_WRITERS: Mapping[str, Callable[[View], dict[str, Any]]] = {"asyncapi": asyncapi.written, "openapi": openapi.written}
 _OF_KEYS = frozenset({"key", "consumer", "tier"})
 """Kinds whose changes a principal shows by itself."""
 

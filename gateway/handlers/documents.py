@@ -19,6 +19,13 @@ async def asyncapi(plane: Plane, call: Call) -> Reply:
     return await _serve(plane, call, "asyncapi", _channels(call))
 
 
+async def openapi(plane: Plane, call: Call) -> Reply:
+    """Serve ``GET /v1/openapi.json``."""
+    if call.query:
+        raise Refused(Reason.INVALID_REQUEST, "This address takes no query parameters.")
+    return await _serve(plane, call, "openapi", frozenset())
+
+
 async def _serve(plane: Plane, call: Call, which: str, channels: frozenset[str]) -> Reply:
     written = await plane.shelf.document(which, call.who, channels)
     headers: Headers = [
