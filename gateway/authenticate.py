@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import re
 import secrets
 import time
-from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from gateway.call import Call, Credential, Principal, Right
+from gateway.call import Call, Credential, Principal
 from gateway.credentials import Malformed, digest, parse, ticket_store_key
+from gateway.documents import Key
+from gateway.jwt_proof import prove
 from gateway.refusals import Reason, Refused
+from gateway.rights import allowed, forbidden, lacking, require
+from gateway.tickets import redeemed
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
-    from gateway.snapshot import Key
+
+__all__ = ["ANONYMOUS", "FailedKeys", "allowed", "authenticate", "require"]
 
 ANONYMOUS = Principal(consumer="", key="", tier="")
 """Who follows a signed link: nobody in particular, with no right but that link."""
@@ -26,71 +29,100 @@ ANONYMOUS = Principal(consumer="", key="", tier="")
 _UNKNOWN_DIGEST = "0" * 64
 PROOFS_KEPT = 10_000
 _MARK_KEY = secrets.token_bytes(32)
-_proved: dict[bytes, Key] = {}
-"""Keys proved in this process, by a keyed hash of what was shown; good while the snapshot holds that very object."""
+_proved: dict[bytes, Key | Principal] = {}
+"""Keys, and the holders of tokens, proved in this process, by a keyed hash of what was shown; good while the snapshot
+holds that very object."""
+_NO_GUESS = frozenset(
+    {"consumer-disabled", "token-expired", "token-too-early", "token-audience", "token-bound", "token-consumer-unknown"}
+)
+"""Causes that say nothing of guessing: the credential was signed, or its time alone was looked at."""
 _ADDRESSES_REMEMBERED = 10_000
 
 
 async def authenticate(plane: Plane, call: Call) -> Principal:
     """Prove the caller and its rights to this call. Raises Refused.
 
-    Unknown, malformed, revoked and expired keys look the same from outside and are told apart by the refusal's cause.
+    Unknown, malformed, revoked and expired credentials look the same from outside and are told apart by the refusal's
+    cause.
     """
     if call.is_anonymous:
         return ANONYMOUS
     if call.credential is None:
         raise Refused(Reason.UNAUTHENTICATED, cause="credential-missing")
     mark = blake2b(call.credential.value.encode(), digest_size=16, key=_MARK_KEY).digest()
-    known = _proved.get(mark)
-    if known is not None and plane.snapshot.key(known.id) is known:
-        key = _usable(known)
-    else:
-        key = await _prove_anew(plane, call, call.credential, mark)
-    principal = plane.snapshot.principal(key.id)
-    if principal is None:
-        raise Refused(Reason.UNAUTHENTICATED, cause="consumer-disabled")
-    _check_place(key, call)
-    for right in call.rights:
-        require(principal, right)
+    principal = _proved_before(plane, mark) or await _prove_anew(plane, call, call.credential, mark)
+    if principal.token is None:
+        _check_place(plane, principal, call)
+    lacks = lacking(principal, call)
+    if lacks is not None:
+        raise forbidden(principal, lacks)
     return principal
 
 
-async def _prove_anew(plane: Plane, call: Call, credential: Credential, mark: bytes) -> Key:
+def _proved_before(plane: Plane, mark: bytes) -> Principal | None:
+    """Give who it is that a credential was proved to be, while nothing has changed about it. Raises Refused."""
+    known = _proved.get(mark)
+    if isinstance(known, Key):
+        return _principal_of(plane, _usable(known)) if plane.snapshot.key(known.id) is known else None
+    if known is None:
+        return None
+    principal = plane.snapshot.principal_again(known)
+    if principal is None:
+        return None
+    _proved[mark] = principal
+    return _unexpired(principal)
+
+
+async def _prove_anew(plane: Plane, call: Call, credential: Credential, mark: bytes) -> Principal:
     """Prove a credential that this process has not seen proved; those who guess are stopped before any look-up.
 
-    Keys proved before go on working from an address where others guess: they need no look-up.
+    What was proved before goes on working from an address where others guess: it needs no look-up.
     """
     plane.failed_keys.check(call.ip)
     try:
-        key = await _prove(plane, credential)
+        principal, proof = await _prove(plane, credential)
     except Refused as refused:
-        if refused.reason is Reason.UNAUTHENTICATED:
+        if refused.reason is Reason.UNAUTHENTICATED and refused.cause not in _NO_GUESS:
             plane.failed_keys.add(call.ip)
         raise
-    if credential.kind == "key":
+    if proof is not None:
         if len(_proved) >= PROOFS_KEPT:
             _proved.clear()
-        _proved[mark] = key
-    return key
+        _proved[mark] = proof
+    return principal
 
 
-async def _prove(plane: Plane, credential: Credential) -> Key:
-    """Give the key that the credential proves. Raises Refused ``unauthenticated``."""
+async def _prove(plane: Plane, credential: Credential) -> tuple[Principal, Key | Principal | None]:
+    """Give who the credential proves to be, and what of that can be remembered. Raises Refused."""
     if credential.kind == "ticket":
-        return await _redeem(plane, credential.value)
+        return await _redeem(plane, credential.value), None
     if credential.kind == "token":
-        raise Refused(Reason.UNAUTHENTICATED, cause="token-issuer-unknown")
+        principal = await prove(plane, credential.value)
+        return principal, principal
+    key = _key(plane, credential.value)
+    return _principal_of(plane, key), key
+
+
+def _key(plane: Plane, text: str) -> Key:
+    """Give the key that a text proves to know. Raises Refused ``unauthenticated``."""
     try:
-        key_id = parse(credential.value)
+        key_id = parse(text)
     except Malformed:
         raise Refused(Reason.UNAUTHENTICATED, cause="key-malformed") from None
     key = plane.snapshot.key(key_id)
-    shown = digest(credential.value, plane.config.key_pepper)
+    shown = digest(text, plane.config.key_pepper)
     # An unknown key is compared too, so that it takes as long as a known one.
     is_proved = hmac.compare_digest(shown, key.digest if key is not None else _UNKNOWN_DIGEST)
     if key is None or not is_proved:
         raise Refused(Reason.UNAUTHENTICATED, cause="key-unknown")
     return _usable(key)
+
+
+def _principal_of(plane: Plane, key: Key) -> Principal:
+    principal = plane.snapshot.principal(key.id)
+    if principal is None:
+        raise Refused(Reason.UNAUTHENTICATED, cause="consumer-disabled")
+    return principal
 
 
 def _usable(key: Key) -> Key:
@@ -101,50 +133,33 @@ def _usable(key: Key) -> Key:
     return key
 
 
-async def _redeem(plane: Plane, ticket: str) -> Key:
+def _unexpired(principal: Principal) -> Principal:
+    if principal.expires_at is not None and principal.expires_at <= time.time():
+        raise Refused(Reason.UNAUTHENTICATED, cause="key-expired" if principal.token is None else "token-expired")
+    return principal
+
+
+async def _redeem(plane: Plane, ticket: str) -> Principal:
     """Take a connect ticket out of the store: it works once."""
     try:
         async with asyncio.timeout(plane.config.engine_timeout_s):
-            key_id: Any = await plane.redis.getdel(ticket_store_key(ticket))
+            kept: Any = await plane.redis.getdel(ticket_store_key(ticket))
     except (OSError, TimeoutError, plane.redis_errors) as error:
         raise Refused(Reason.OVERLOADED, "Tickets cannot be checked right now.", retry_after_s=1) from error
-    key = plane.snapshot.key(key_id.decode()) if key_id is not None else None
-    if key is None:
+    principal = await redeemed(plane, kept) if kept is not None else None
+    if principal is None:
         raise Refused(Reason.UNAUTHENTICATED, cause="ticket-unknown")
-    return _usable(key)
+    return _unexpired(principal)
 
 
-def _check_place(key: Key, call: Call) -> None:
+def _check_place(plane: Plane, principal: Principal, call: Call) -> None:
+    key = plane.snapshot.key(principal.key)
+    if key is None:
+        return
     if key.allowed_ips and not any(ip_address(call.ip) in network for network in key.allowed_ips):
         raise Refused(Reason.IP_NOT_ALLOWED)
     if key.allowed_origins and call.origin is not None and call.origin not in key.allowed_origins:
         raise Refused(Reason.ORIGIN_NOT_ALLOWED)
-
-
-def require(principal: Principal, right: Right) -> None:
-    """Raise Refused ``forbidden`` where the principal lacks the right."""
-    if not allowed(principal, right):
-        lacks = "This key lacks" if not _covered(principal.scopes, right.text) else "This key's tier does not give"
-        raise Refused(Reason.FORBIDDEN, f"{lacks} the scope `{right}`.")
-
-
-def allowed(principal: Principal, right: Right) -> bool:
-    """Say whether one of the principal's scopes covers the right, and one of its tier's too."""
-    ceiling = principal.ceiling
-    return _covered(principal.scopes, right.text) and (ceiling is None or _covered(ceiling, right.text))
-
-
-@lru_cache(maxsize=65_536)
-def _covered(scopes: tuple[str, ...], wanted: str) -> bool:
-    return wanted in scopes or any(_pattern(scope).fullmatch(wanted) for scope in scopes)
-
-
-@lru_cache(maxsize=4_096)
-def _pattern(scope: str) -> re.Pattern[str]:
-    """Translate a scope: ``*`` is any text, slashes too; ``{parameter}`` is one level of an address."""
-    parts = re.split(r"(\*|\{[^/{}]*\})", scope)
-    translated = (".*" if part == "*" else "[^/]+" if part.startswith("{") else re.escape(part) for part in parts)
-    return re.compile("".join(translated), re.DOTALL)
 
 
 class FailedKeys:

@@ -22,6 +22,9 @@ SPENT = (
 
 def scope_id(principal: Principal, ip: str, limit: Limit) -> str:
     """Say whose budget a limit is."""
+    if limit.scope == "key" and principal.token is not None:
+        # An issuer speaks for many consumers: what all of one consumer's tokens spend is one budget.
+        return f"{principal.key}:{principal.consumer}"
     return {"key": principal.key, "ip": ip}.get(limit.scope, principal.consumer)
 
 

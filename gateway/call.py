@@ -12,6 +12,8 @@ from typing import Protocol as Interface
 if TYPE_CHECKING:
     from gateway.budget import Budget
     from gateway.connections import Connection
+    from gateway.documents import Issuer, Standing
+    from gateway.public_keys import PublicKey
     from gateway.refusals import Refused
     from gateway.snapshot import Limit, Route
 
@@ -61,12 +63,25 @@ class Right:
         return self.text
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Token:
+    """A JWT that was proved: by whose word, with which of their keys, and what it claims (docs/identity.md)."""
+
+    issuer: Issuer
+    signer: PublicKey
+    algorithm: str
+    claims: Mapping[str, Any]
+    standing: Standing
+    """How its consumer stood when the principal was made."""
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """Who a key or token was proved to belong to, as of one snapshot revision."""
 
     consumer: str
     key: str
+    """The id of the key, or ``jwt:ISSUER`` for the holder of a token."""
     tier: str
     scopes: tuple[str, ...] = ()
     ceiling: tuple[str, ...] | None = None
@@ -75,6 +90,8 @@ class Principal:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     expires_at: float | None = None
     """Unix seconds; None where the credential does not expire."""
+    token: Token | None = None
+    """What the holder of a JWT has proved; None for a key's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,15 @@ class Config:
     ticket_s: int = 30
     hook_timeout_s: float = 0.5
     hook_threads: int = 4
+    jwks_refresh_s: float = 600
+    """How often an issuer's key set is read."""
+    jwks_max_age_s: float = 86_400
+    """How long its last key set serves while its URL is away."""
+    jwks_timeout_s: float = 5
+    """How long reading a key set may take in all."""
+    jwks_wait_s: float = 3
+    """How long a call waits for a key set that is being read."""
+    jwks_max_bytes: int = 256 * 1024
     outbound_allowed_networks: tuple[Network, ...] = field(default=())
 
     @property

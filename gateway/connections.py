@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from gateway.authenticate import allowed
 from gateway.refusals import Reason, Refused
+from gateway.rights import lacking
 
 if TYPE_CHECKING:
-    from gateway.call import Call
+    from gateway.call import Call, Principal
     from gateway.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
 SWEEP_S = 0.25
+"""How late an expiry may be noticed that was not known of when the sweep last looked."""
 
 
 class Connection:
     """One open socket of one consumer, and what has flowed over it. Counting is adding to integers."""
 
     __slots__ = (
-        "_close", "bytes_in", "bytes_out", "call", "closing", "id", "keeps_rights", "messages_in", "messages_out",
-        "opened_at", "refusals", "tallied", "throttled", "told",
+        "_close", "bytes_in", "bytes_out", "call", "closing", "expires_at", "id", "keeps_rights", "messages_in",
+        "messages_out", "opened_at", "refusals", "tallied", "throttled", "told",
     )  # fmt: skip
 
     def __init__(self, call: Call, close: Callable[[Refused], None]) -> None:
@@ -47,6 +49,8 @@ class Connection:
         self.closing: Refused | None = None
         self.keeps_rights: Callable[[], bool] = _true
         """Says whether all that it is used for is still allowed. Asked when its principal has changed."""
+        self.expires_at: float | None = None
+        """When its credential expires, in Unix seconds."""
         self._close = close
 
     def received(self, bytes_: int, messages: int = 1) -> None:
@@ -78,6 +82,10 @@ class Connections:
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._open: dict[str, Connection] = {}
+        self._expiring: dict[str, Connection] = {}
+        """Those whose credential expires."""
+        self._next_expiry = math.inf
+        """Nothing expires before this instant."""
         self._task: asyncio.Task[None] | None = None
         self.opened: list[Connection] = []
         """Opened since usage last took them away."""
@@ -105,6 +113,7 @@ class Connections:
         call.connection = connection
         self._open[connection.id] = connection
         self.opened.append(connection)
+        self.live_by(connection, call.who)
         # The key may have been revoked between its proof and this line.
         self._check(connection)
         return connection
@@ -112,6 +121,17 @@ class Connections:
     def closed(self, connection: Connection) -> None:
         """Forget a connection that has ended."""
         self._open.pop(connection.id, None)
+        self._expiring.pop(connection.id, None)
+
+    def live_by(self, connection: Connection, principal: Principal) -> None:
+        """Let a connection live by this principal from now on: its rights, its limits, its expiry."""
+        connection.call.principal = principal
+        connection.expires_at = expires_at = principal.expires_at
+        if expires_at is None or connection.id not in self._open:
+            self._expiring.pop(connection.id, None)
+        else:
+            self._expiring[connection.id] = connection
+            self._next_expiry = min(self._next_expiry, expires_at)
 
     def find(self, connection_id: str) -> Connection | None:
         """Give an open connection of this process."""
@@ -133,7 +153,7 @@ class Connections:
             await asyncio.sleep(0.05)
 
     def _refresh(self, kinds: frozenset[str]) -> None:
-        if kinds & {"key", "consumer", "tier"}:
+        if kinds & {"key", "consumer", "tier", "issuer"}:
             for connection in list(self._open.values()):
                 self._check(connection)
 
@@ -142,24 +162,29 @@ class Connections:
         call = connection.call
         if call.is_anonymous:
             return
-        principal = self._snapshot.principal(call.who.key)
+        principal = self._snapshot.principal_again(call.who)
         if principal is None:
             connection.close(Refused(Reason.KEY_REVOKED))
             return
         if principal is call.principal:
             return
-        call.principal = principal
-        if not (all(allowed(principal, right) for right in call.rights) and connection.keeps_rights()):
+        self.live_by(connection, principal)
+        if lacking(principal, call) is not None or not connection.keeps_rights():
             connection.close(Refused(Reason.FORBIDDEN, "The key or its tier has lost a right that this needs."))
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_S)
+            await asyncio.sleep(min(SWEEP_S, max(0.0, self._next_expiry - time.time())))
             now = time.time()
-            for connection in list(self._open.values()):
-                expires_at = connection.call.who.expires_at
-                if expires_at is not None and expires_at <= now:
-                    connection.close(Refused(Reason.TOKEN_EXPIRED))
+            if self._next_expiry <= now:
+                self._close_expired(now)
+
+    def _close_expired(self, now: float) -> None:
+        for connection in list(self._expiring.values()):
+            if connection.expires_at is not None and connection.expires_at <= now:
+                del self._expiring[connection.id]
+                connection.close(Refused(Reason.TOKEN_EXPIRED))
+        self._next_expiry = min((of.expires_at or math.inf for of in self._expiring.values()), default=math.inf)
 
 
 def _true() -> bool:

@@ -1,4 +1,4 @@
-"""The documents of the snapshot as values: consumers, keys, tiers with their limits, routes and channels.
+"""The documents of the snapshot as values: consumers, keys, tiers with their limits, routes, channels and issuers.
 
 docs/architecture.md describes how they lie in the NATS KV bucket.
 """
@@ -15,6 +15,10 @@ from gateway import subscriptions
 from gateway.call import Verb
 
 EVERY_SCOPE = frozenset(f"{verb.value}:*" for verb in Verb)
+
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""By which tokens may be signed. Asymmetric ones alone: a shared secret, or no signature, would let whoever knows a
+public key sign."""
 
 
 class Metric(StrEnum):
@@ -138,6 +142,28 @@ class Key:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Who may sign tokens that stand in for keys, and how they are read (docs/identity.md)."""
+
+    name: str
+    issuer: str
+    """The exact ``iss`` of its tokens."""
+    jwks_url: str
+    audience: str
+    algorithms: tuple[str, ...] = ("RS256",)
+    consumer_claim: str = "sub"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standing:
+    """How a consumer stands: who it is, in which tier, and the limits that follow from both."""
+
+    consumer: Consumer
+    tier: Tier
+    limits: tuple[Limit, ...]
+
+
 def _limit(document: Mapping[str, Any]) -> Limit:
     per = document.get("per")
     amount = float(document["amount"])
@@ -221,6 +247,23 @@ def _channel(document: Mapping[str, Any]) -> Channel:
     )
 
 
+def _algorithms(names: Any) -> tuple[str, ...]:
+    if not names or not all(name in ALGORITHMS for name in names):
+        raise ValueError(f"an issuer's algorithms are of {', '.join(ALGORITHMS)}")
+    return tuple(names)
+
+
+def _issuer(document: Mapping[str, Any]) -> Issuer:
+    return Issuer(
+        name=document["name"],
+        issuer=document["issuer"],
+        jwks_url=document["jwks_url"],
+        audience=document["audience"],
+        algorithms=_algorithms(document["algorithms"]),
+        consumer_claim=document["consumer_claim"],
+    )
+
+
 READERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "tier": _tier,
     "consumer": _consumer,
@@ -228,4 +271,5 @@ READERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "route": _route,
     "channel": _channel,
     "subscription": subscriptions.read,
+    "issuer": _issuer,
 }

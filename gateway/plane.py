@@ -20,6 +20,7 @@ from gateway.connections import Connections
 from gateway.contracts.shelf import Shelf
 from gateway.handlers import channel, documents, job, me, mqtt, pull, subscription, ticket, upstream, websocket
 from gateway.hub import Hub
+from gateway.jwks import KeySets
 from gateway.limit import Limiter
 from gateway.log import EventLog
 from gateway.nats_link import CONTROL_SUBJECT, connect, ensure_infrastructure
@@ -92,6 +93,7 @@ class Plane:
         self.validators = Validators()
         self.shelf = Shelf(config, self.snapshot)
         self.upstreams = UpstreamClient(config)
+        self.key_sets = KeySets(self.snapshot, self.upstreams, config)
         self.draining = False
         self._feed = SnapshotFeed(client, self.snapshot)
 
@@ -102,6 +104,7 @@ class Plane:
         await ensure_infrastructure(js)
         plane = cls(config, client, js)
         await plane._feed.start()
+        plane.key_sets.start()
         await plane.log.start()
         await plane.hub.start()
         await plane.hub.start()
@@ -119,6 +122,7 @@ class Plane:
         await self._feed.stop()
         await self.limiter.stop()
         await self.usage.stop()
+        await self.key_sets.stop()
         await self.upstreams.close()
         await self.hub.stop()
         await self.log.stop()

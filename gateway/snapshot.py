@@ -1,14 +1,14 @@
-"""Consumers, keys, tiers, routes and channels: one read-only picture of the control plane, kept fresh from NATS KV."""
+"""All that the control plane says of callers and of what they may call: one picture, kept fresh from NATS KV."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.call import Principal, Protocol, Right, Verb
-from gateway.documents import READERS, Channel, Consumer, Key, Limit, Metric, Policy, Route, Tier
+from gateway.call import Principal, Protocol, Right, Token, Verb
+from gateway.documents import READERS, Channel, Consumer, Issuer, Key, Limit, Metric, Policy, Route, Standing, Tier
 from gateway.endpoints import CHANNEL_EVENTS, CHANNEL_PREFIX, CHANNEL_SUFFIX, ENDPOINTS, Endpoint
 from gateway.refusals import Reason, Refused
 from gateway.routing import PathTable
@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 MATCHES_KEPT = 4096
 
+JWT = "jwt:"
+"""What the key of a principal begins with whose proof was a token; the issuer's name follows."""
 _NAMES = {"key": "id", "channel": "address", "subscription": "id"}
 
 
@@ -44,6 +46,9 @@ class Snapshot:
         self._documents: dict[str, dict[str, Any]] = {kind: {} for kind in READERS}
         self._principals: dict[str, Principal] = {}
         self._keys_of: dict[str, set[str]] = {}
+        self._standings: dict[str, Standing] = {}
+        self._issuers: dict[str, Issuer] = {}
+        """By the ``iss`` of their tokens."""
         self._listeners: list[Callable[[frozenset[str]], None]] = []
         self._paths: PathTable[Route | Endpoint] = PathTable()
         self._matches: dict[tuple[bool, str, str], Match] = {}
@@ -111,22 +116,69 @@ class Snapshot:
         key = self.key(key_id)
         if key is None or key.revoked_at is not None:
             return None
-        consumer: Consumer | None = self._documents["consumer"].get(key.consumer)
-        if consumer is None or not consumer.is_active:
+        standing = self.standing(key.consumer)
+        if standing is None:
             return None
-        tier: Tier = self._documents["tier"].get(consumer.tier) or Tier(consumer.tier)
         principal = Principal(
-            consumer=consumer.name,
+            consumer=standing.consumer.name,
             key=key.id,
-            tier=tier.name,
+            tier=standing.tier.name,
             scopes=key.scopes,
-            ceiling=tier.scopes,
-            limits=_overridden(_overridden(tier.limits, consumer.limits), key.limits),
-            metadata={**consumer.metadata, **key.metadata},
+            ceiling=standing.tier.scopes,
+            limits=_overridden(standing.limits, key.limits),
+            metadata={**standing.consumer.metadata, **key.metadata},
             expires_at=key.expires_at,
         )
         self._principals[key_id] = principal
         return principal
+
+    def principal_again(self, principal: Principal) -> Principal | None:
+        """Give who the bearer of a key or token is now; None where it may not be here any more.
+
+        The same object where nothing about it has changed. Its expiry is not looked at: it depends on the time.
+        """
+        token = principal.token
+        if token is None:
+            return self.principal(principal.key)
+        if self.issuer(token.issuer.name) is not token.issuer or token.signer.is_withdrawn:
+            return None
+        standing = self.standing(principal.consumer)
+        if standing is None:
+            return None
+        if standing is token.standing:
+            return principal
+        return bearer(replace(token, standing=standing), principal.scopes, principal.expires_at)
+
+    def standing(self, consumer_name: str) -> Standing | None:
+        """Say how a consumer stands; None where there is none, or none that is active."""
+        known = self._standings.get(consumer_name)
+        if known is not None:
+            return known
+        consumer: Consumer | None = self._documents["consumer"].get(consumer_name)
+        if consumer is None or not consumer.is_active:
+            return None
+        tier: Tier = self._documents["tier"].get(consumer.tier) or Tier(consumer.tier)
+        standing = Standing(consumer, tier, _overridden(tier.limits, consumer.limits))
+        self._standings[consumer_name] = standing
+        return standing
+
+    def issuer(self, name: str) -> Issuer | None:
+        """Give an issuer by its name."""
+        issuer: Issuer | None = self._documents["issuer"].get(name)
+        return issuer
+
+    def issuer_of(self, iss: str) -> Issuer | None:
+        """Give the issuer whose tokens have exactly this ``iss``."""
+        return self._issuers.get(iss)
+
+    def issuers(self) -> Iterable[Issuer]:
+        """Give all issuers."""
+        return self._documents["issuer"].values()
+
+    def touch(self, kind: str) -> None:
+        """Tell the listeners that what follows from documents of this kind has changed, as if these had."""
+        for listener in self._listeners:
+            listener(frozenset({kind}))
 
     def consumer(self, name: str) -> Consumer | None:
         """Give a consumer, disabled ones included."""
@@ -205,10 +257,17 @@ class Snapshot:
     def _set(self, kind: str, name: str, document: Any) -> None:
         documents = self._documents[kind]
         before = documents.get(name)
+        if kind == "issuer" and document == before:
+            # Told again, not changed: what was proved by its word stays proved.
+            return
         if document is None:
             documents.pop(name, None)
         else:
             documents[name] = document
+        self._forget(kind, name, before, document)
+
+    def _forget(self, kind: str, name: str, before: Any, document: Any) -> None:
+        """Let go of what was made of a document that has changed."""
         if kind == "key":
             self._principals.pop(name, None)
             if before is not None:
@@ -216,12 +275,16 @@ class Snapshot:
             if document is not None:
                 self._keys_of.setdefault(document.consumer, set()).add(name)
         elif kind == "consumer":
+            self._standings.pop(name, None)
             for key_id in self._keys_of.get(name, ()):
                 self._principals.pop(key_id, None)
         elif kind == "tier":
+            self._standings.clear()
             self._principals.clear()
 
     def _rebuild_tables(self, kinds: set[str]) -> None:
+        if "issuer" in kinds:
+            self._issuers = {issuer.issuer: issuer for issuer in self.issuers()}
         if "route" in kinds:
             self._matches.clear()
             routes: list[Route] = list(self._documents["route"].values())
@@ -278,6 +341,22 @@ def _route_match(route: Route, parameters: Mapping[str, str], method: str) -> Ma
         rights=(Right(Verb.CALL, route.name),),
         parameters=parameters,
         route=route,
+    )
+
+
+def bearer(token: Token, scopes: tuple[str, ...], expires_at: float | None) -> Principal:
+    """Give whom a proved token stands for: what it may do is the token's, its limits are its consumer's."""
+    standing = token.standing
+    return Principal(
+        consumer=standing.consumer.name,
+        key=f"{JWT}{token.issuer.name}",
+        tier=standing.tier.name,
+        scopes=scopes,
+        ceiling=standing.tier.scopes,
+        limits=standing.limits,
+        metadata={**standing.consumer.metadata, "claims": token.claims},
+        expires_at=expires_at,
+        token=token,
     )
 
 

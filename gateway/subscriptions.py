@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from gateway.authenticate import allowed
 from gateway.call import Principal, Right, Verb
+from gateway.rights import allowed
 from gateway.subjects import Template, filters_of, matches
 
 if TYPE_CHECKING:

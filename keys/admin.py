@@ -18,8 +18,8 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from consumers.admin import limits_field
 from consumers.scopes import every_scope
+from gateway.documents import ALGORITHMS
 from keys import issuers, services
-from keys.issuers import ALGORITHMS
 from keys.models import JwtIssuer, Key
 from operators.admin import ServiceAdmin, ServiceForm, action, chips, display
 from operators.form_fields import JsonField, LinesField

@@ -17,8 +17,8 @@ from rest_framework.routers import BaseRouter
 
 from consumers.api import Limits, Metadata, Texts
 from consumers.models import Consumer
+from gateway.documents import ALGORITHMS
 from keys import issuers, services
-from keys.issuers import ALGORITHMS
 from keys.models import JwtIssuer, Key
 from operators.objects import Collection, Fields, Objects
 

@@ -9,11 +9,12 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 
 from audit import recording
+from gateway.documents import ALGORITHMS
 from gateway.outbound import is_forbidden
 from keys.models import JwtIssuer
 
-ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""Asymmetric ones alone: a shared secret, or no signature, would let whoever knows a public key sign."""
+NAME_MAX_CHARS = 36
+"""``jwt:NAME`` is the key of its tokens' holders in usage, in the ledger and in jobs."""
 FIELDS = ("issuer", "jwks_url", "audience", "algorithms", "consumer_claim")
 
 
@@ -28,6 +29,8 @@ def create_issuer(
     by: str,
 ) -> JwtIssuer:
     """Trust an issuer. Raises ValidationError."""
+    if len(name) > NAME_MAX_CHARS:
+        raise ValidationError({"name": f"At most {NAME_MAX_CHARS} characters."})
     row = JwtIssuer(
         name=name,
         issuer=issuer,
@@ -66,7 +69,7 @@ def _jwks_url(url: Any) -> str:
         is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_url = False
-    if not is_url or "@" in parts.netloc or parts.fragment:
+    if not is_url or "@" in parts.netloc or parts.fragment or not str(url).isprintable():
         raise ValidationError({"jwks_url": "An absolute URL that begins with https:// or http://."})
     if is_forbidden(str(parts.hostname), settings.OUTBOUND_ALLOWED_NETWORKS):
         raise ValidationError({"jwks_url": "Is a link-local address; OUTBOUND_ALLOWED_NETWORKS may allow it."})

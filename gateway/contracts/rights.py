@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from gateway.authenticate import allowed
 from gateway.call import Principal, Right, Verb
+from gateway.rights import allowed
 
 _WILDCARD = re.compile(r"(\*|\{[^/{}]*\})")
 _ANY, _LEVEL, _IN_LEVEL = "any", "level", "in level"

@@ -10,17 +10,18 @@ import orjson
 from gateway.call import Call, Reply
 from gateway.credentials import new_ticket, ticket_store_key
 from gateway.refusals import Reason, Refused
+from gateway.tickets import stored
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
 
 
 async def issue(plane: Plane, call: Call) -> Reply:
-    """Answer 201 with a ticket that proves the caller's key once, within ``ticket_s`` seconds."""
+    """Answer 201 with a ticket that proves once what the caller's key or token does, within ``ticket_s`` seconds."""
     ticket = new_ticket()
     try:
         async with asyncio.timeout(plane.config.engine_timeout_s):
-            await plane.redis.set(ticket_store_key(ticket), call.who.key, ex=plane.config.ticket_s)
+            await plane.redis.set(ticket_store_key(ticket), stored(call.who), ex=plane.config.ticket_s)
     except (OSError, TimeoutError, plane.redis_errors) as error:
         raise Refused(Reason.OVERLOADED, "Tickets cannot be issued right now.", retry_after_s=1) from error
     body = orjson.dumps({"ticket": ticket, "expires_in_s": plane.config.ticket_s})

@@ -314,7 +314,8 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
         principal = await authenticate(self._plane, replace(self._call, credential=from_text(token), connection=None))
         if principal.consumer != self._call.who.consumer:
             raise Refused(Reason.FORBIDDEN, "The credential is another consumer's.", cause="auth-other-consumer")
-        self._call.principal = principal
+        if self._call.connection is not None:
+            self._plane.connections.live_by(self._call.connection, principal)
         if not self._keeps_rights():
             raise Refused(Reason.FORBIDDEN, "The credential lacks a right that a subscription needs.", fatal=True)
         said = {"type": "authenticated", "expires_at": principal.expires_at}

@@ -19,12 +19,14 @@ from gateway.connections import Connections
 from gateway.credentials import from_text, new_key
 from gateway.handlers import channel as channel_handlers
 from gateway.hub import Hub
+from gateway.jwks import KeySets
 from gateway.limit import Limiter
 from gateway.log import EventLog
 from gateway.nats_link import connect, ensure_infrastructure
 from gateway.snapshot import Snapshot
 from gateway.streams import delete_stream, ensure_stream
 from gateway.subjects import Template, stream_of
+from gateway.upstream_client import UpstreamClient
 from gateway.usage import Usage
 from gateway.validation import Validators
 
@@ -68,6 +70,8 @@ class EventPlane:
         self.failed_keys = FailedKeys(20)
         self.limiter = Limiter(self.redis, owner=config.process)
         self.connections = Connections(self.snapshot)
+        self.upstreams = UpstreamClient(config)
+        self.key_sets = KeySets(self.snapshot, self.upstreams, config)
         self.validators = Validators()
         self.draining = False
         self.handlers = {
@@ -94,6 +98,8 @@ class EventPlane:
         await self.hub.stop()
         await self.log.stop()
         await self.limiter.stop()
+        await self.key_sets.stop()
+        await self.upstreams.close()
         await self.redis.aclose()
         with contextlib.suppress(OSError):  # the link may be down, as some tests want it
             await self.nats.close()

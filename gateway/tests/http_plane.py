@@ -18,6 +18,7 @@ from gateway.config import Config
 from gateway.connections import Connections
 from gateway.credentials import new_key
 from gateway.handlers import me, upstream, websocket
+from gateway.jwks import KeySets
 from gateway.limit import Limiter
 from gateway.refusals import Refused
 from gateway.server import Server, Site, server_of
@@ -60,6 +61,7 @@ class HttpPlane:
         self.connections = Connections(self.snapshot)
         self.usage = Usage(config, self.connections, None)  # type: ignore[arg-type]  # it is never flushed here
         self.upstreams = UpstreamClient(config)
+        self.key_sets = KeySets(self.snapshot, self.upstreams, config)
         self.draining = False
         self.never_calls: list[Refused] = []
         """What was refused before it became a call."""
@@ -76,6 +78,7 @@ class HttpPlane:
 
     async def release(self) -> None:
         await self.limiter.stop()
+        await self.key_sets.stop()
         await self.upstreams.close()
         await self.redis.aclose()
 

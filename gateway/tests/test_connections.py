@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -121,3 +122,47 @@ def test_counting_is_per_message_and_per_byte(connected):
     call.connection.sent(7)
     assert (call.connection.messages_in, call.connection.bytes_in) == (1, 15)
     assert (call.connection.messages_out, call.connection.bytes_out) == (1, 7)
+
+
+def expiring(snapshot, connections, expires_at):
+    """Open a connection of a key that expires."""
+    name = f"k{expires_at}"
+    snapshot.apply([("key", name, KEY | {"id": name, "expires_at": expires_at})])
+    closed = []
+    call = Call(Protocol.WEBSOCKET, "/ws/feed", "192.0.2.1")
+    call.principal = snapshot.principal(name)
+    return connections.open(call, closed.append), closed
+
+
+def test_each_connection_is_closed_at_its_own_expiry_and_not_before(snapshot, connections):
+    now = time.time()
+    first, second, third = (expiring(snapshot, connections, now + after) for after in (10, 20, 10))
+    connections._close_expired(now + 9.9)
+    assert [len(closed) for _, closed in (first, second, third)] == [0, 0, 0]
+    connections._close_expired(now + 10)
+    assert [len(closed) for _, closed in (first, second, third)] == [1, 0, 1]
+    assert connections._next_expiry == now + 20
+    connections._close_expired(now + 20)
+    assert second[1][0].reason is Reason.TOKEN_EXPIRED
+    assert connections._next_expiry == float("inf")
+
+
+def test_a_newer_credential_moves_the_expiry_both_ways(snapshot, connections):
+    now = time.time()
+    connection, closed = expiring(snapshot, connections, now + 10)
+    later, sooner, never = (replace(connection.call.who, expires_at=at) for at in (now + 30, now + 5, None))
+    connections.live_by(connection, later)
+    connections._close_expired(now + 20)
+    connections.live_by(connection, sooner)
+    assert connections._next_expiry <= now + 5
+    connections.live_by(connection, never)
+    connections._close_expired(now + 10**6)
+    assert closed == []
+
+
+def test_a_connection_that_has_ended_is_not_watched(snapshot, connections):
+    connection, closed = expiring(snapshot, connections, time.time() + 10)
+    connections.closed(connection)
+    connections.live_by(connection, replace(connection.call.who, expires_at=time.time() + 30))
+    connections._close_expired(time.time() + 60)
+    assert (closed, connections._expiring) == ([], {})
