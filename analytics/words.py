@@ -55,6 +55,7 @@ CAUSES = {
     "operator-closed": ("Disconnected by an operator", Reason.KEY_REVOKED),
     "path-malformed": ("Malformed path", Reason.INVALID_REQUEST),
     "policy-unusable": ("Policy cannot be used", Reason.INTERNAL),
+    "route-deleted": ("Route deleted", Reason.NOT_FOUND),
     "ticket-unknown": ("Unknown ticket", Reason.UNAUTHENTICATED),
     "token-algorithm": ("Token algorithm not allowed", Reason.UNAUTHENTICATED),
     "token-audience": ("Token for another audience", Reason.UNAUTHENTICATED),

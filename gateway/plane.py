@@ -24,6 +24,7 @@ from gateway.jwks import KeySets
 from gateway.limit import Limiter
 from gateway.log import EventLog
 from gateway.nats_link import CONTROL_SUBJECT, connect, ensure_infrastructure
+from gateway.policies.live import follow
 from gateway.readers import Readers
 from gateway.refusals import Reason, Refused
 from gateway.snapshot import Snapshot
@@ -86,6 +87,7 @@ class Plane:
         self.failed_keys = FailedKeys(config.failed_keys_per_minute)
         self.limiter = Limiter(self.redis, owner=config.process, timeout_s=config.engine_timeout_s)
         self.connections = Connections(self.snapshot)
+        follow(self)
         self.usage = Usage(config, self.connections, js)
         self.log = EventLog(client, js)
         self.hub = Hub(client, self.log, self.snapshot)

@@ -217,6 +217,11 @@ class Snapshot:
         """Give all channels."""
         return self._documents["channel"].values()
 
+    def route(self, name: str) -> Route | None:
+        """Give a route by its name."""
+        route: Route | None = self._documents["route"].get(name)
+        return route
+
     def routes(self) -> Iterable[Route]:
         """Give all routes."""
         return self._documents["route"].values()

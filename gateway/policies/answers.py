@@ -93,9 +93,8 @@ class PolicedExchange:
                 await self._release()
             return
         if self._events is not None and body:
+            # Nothing may be left of it yet; the head is not to wait for more.
             body = await self._events.passed(body)
-            if not body and more:
-                return
         await self._exchange.send(body, more=more)
 
     async def _begin(self) -> None:

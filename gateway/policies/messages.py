@@ -8,6 +8,7 @@ with an error frame, or an ``error`` event, elsewhere.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -152,6 +153,7 @@ class Events:
 
     async def passed(self, data: bytes) -> bytes:
         """Give what may go out of what has arrived. Raises Refused for an event that does not end."""
+        self._keep_up()
         if self._is_between and not self._waiting and not made_of(self._call.route).messages_out:  # type: ignore[arg-type]
             self._is_between = data.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
             return data
@@ -167,6 +169,13 @@ class Events:
         if len(self._waiting) > self._plane.config.proxied_message_max_bytes:
             raise Refused(Reason.UPSTREAM_UNAVAILABLE, "An event of the stream is too large.", cause="answer-too-large")
         return b"".join(out)
+
+    def _keep_up(self) -> None:
+        """Go by the policies that the route names now: streams of an upstream are no connections of their own."""
+        route = self._call.route
+        now = self._plane.snapshot.route(route.name) if route is not None else None
+        if route is not None and now is not None and now.policies is not route.policies:
+            self._call.route = now if now.handler == route.handler else replace(route, policies=now.policies)
 
     def _whole(self) -> list[bytes]:
         """Take the events that are whole."""

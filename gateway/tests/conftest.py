@@ -1,10 +1,14 @@
 import asyncio
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
 import uvloop
 
+from gateway import functions
+from gateway.tests import hooks_of_tests
 from gateway.tests.nats_server import NatsServer
+from gateway.tests.policed import HOOKS
 
 OF_THE_SERVER = ("test_http_", "test_upstream_", "test_proxy_")
 """Modules whose tests run on uvloop, as the server does."""
@@ -23,3 +27,11 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture
+def operators_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let policies name the functions of the tests, as those of a module of an operator."""
+    monkeypatch.setitem(sys.modules, HOOKS, hooks_of_tests)
+    hooks_of_tests.CALLS.clear()
+    functions._functions.clear()

@@ -23,6 +23,7 @@ from gateway.jwks import KeySets
 from gateway.limit import Limiter
 from gateway.log import EventLog
 from gateway.nats_link import connect, ensure_infrastructure
+from gateway.policies.live import follow
 from gateway.snapshot import Snapshot
 from gateway.streams import delete_stream, ensure_stream
 from gateway.subjects import Template, stream_of
@@ -72,6 +73,7 @@ class EventPlane:
         self.connections = Connections(self.snapshot)
         self.upstreams = UpstreamClient(config)
         self.key_sets = KeySets(self.snapshot, self.upstreams, config)
+        follow(self)  # type: ignore[arg-type]
         self.validators = Validators()
         self.draining = False
         self.handlers = {

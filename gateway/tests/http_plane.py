@@ -20,6 +20,7 @@ from gateway.credentials import new_key
 from gateway.handlers import me, upstream, websocket
 from gateway.jwks import KeySets
 from gateway.limit import Limiter
+from gateway.policies.live import follow
 from gateway.refusals import Refused
 from gateway.server import Server, Site, server_of
 from gateway.snapshot import Snapshot
@@ -59,6 +60,7 @@ class HttpPlane:
         self.failed_keys = FailedKeys(config.failed_keys_per_minute)
         self.limiter = Limiter(self.redis, owner=config.process)
         self.connections = Connections(self.snapshot)
+        follow(self)  # type: ignore[arg-type]
         self.usage = Usage(config, self.connections, None)  # type: ignore[arg-type]  # it is never flushed here
         self.upstreams = UpstreamClient(config)
         self.key_sets = KeySets(self.snapshot, self.upstreams, config)

@@ -1,14 +1,15 @@
 """What policies do to calls of HTTP routes: bodies, answers, headers, functions, and what they refuse."""
 
+import asyncio
 import json
+from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway import functions
 from gateway.tests import hooks_of_tests
 from gateway.tests.http_plane import ask, caller_of, echo, route, running, say, upstream_that
+from gateway.tests.policed import HOOKS, Shadows, custom, policy
 
-HOOKS = "gateway_hooks_of_tests"
 PERSON = {
     "type": "object",
     "properties": {"age": {"type": "integer"}, "name": {"type": "string"}},
@@ -16,20 +17,7 @@ PERSON = {
 }
 
 
-@pytest.fixture(autouse=True)
-def hooks(monkeypatch):
-    """Let policies name the functions of the tests as those of an operator's module."""
-    monkeypatch.setitem(__import__("sys").modules, HOOKS, hooks_of_tests)
-    hooks_of_tests.CALLS.clear()
-    functions._functions.clear()
-
-
-class Shadows:
-    def __init__(self):
-        self.noted = []
-
-    def note(self, call, name, reason):
-        self.noted.append((name, reason))
+pytestmark = pytest.mark.usefixtures("operators_module")
 
 
 @pytest.fixture(params=[True, False], ids=["direct", "asgi"])
@@ -40,7 +28,6 @@ def is_direct(request):
 @pytest.fixture
 def served(tmp_path, is_direct):
     """Serve one route with these policies before an upstream that answers so."""
-    from contextlib import asynccontextmanager
 
     @asynccontextmanager
     async def serve(*policies, answer=echo, **more):
@@ -52,14 +39,6 @@ def served(tmp_path, is_direct):
                 yield plane
 
     return serve
-
-
-def policy(type_, mode="enforce", **options):
-    return {"type": type_, "options": options, "mode": mode}
-
-
-def custom(function, mode="enforce", **options):
-    return policy("custom", mode, function=f"{HOOKS}:{function}", **options)
 
 
 def problem(answer):
@@ -374,7 +353,7 @@ async def test_a_function_whose_threads_all_hang_is_refused_at_once_and_recovers
         statuses = []
         while 200 not in statuses:
             statuses.append((await caller.ask("GET", "/echo")).status)
-            await __import__("asyncio").sleep(0.05)
+            await asyncio.sleep(0.05)
 
 
 # rate-limit by function
