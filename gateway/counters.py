@@ -191,6 +191,14 @@ class Counter:
         self.full_at -= cost * self.interval_s
         self.lease += cost
 
+    def owe(self, cost: float, now: float) -> float:
+        """Spend what nobody can refuse any more, as it is used already; gives what the lease did not hold of it."""
+        self.full_at = max(self.full_at, now) + cost * self.interval_s
+        lacking = 0.0 if self.is_alone else cost - min(cost, max(0.0, self.lease))
+        self.lease -= cost - lacking
+        self.left -= lacking
+        return lacking
+
     def terms(self, cost: float, now: float) -> Terms:
         """Say what to ask of the shared bucket for this cost."""
         rate = self._pace(now)

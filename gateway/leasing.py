@@ -30,6 +30,7 @@ class Leasing:
         self._leased: set[Counter] = set()
         self._alone: set[Counter] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._owed: dict[Counter, float] = {}
         self.unshared: dict[tuple[str, str], float] = {}
         """What was let through while the store was away, by limit name and consumer."""
 
@@ -105,8 +106,12 @@ class Leasing:
         """Return what lay idle; share again what was counted alone, now that the store is back."""
         for counter in [*self._leased]:
             self._keep(counter, now)
-        if self._alone and not self._store.is_away:
+        if self._store.is_away:
+            return
+        if self._alone:
             self.rejoin()
+        for counter in self._owed:
+            self.spawn(self._pay(counter))
 
     def _keep(self, counter: Counter, now: float) -> None:
         if counter.is_month and counter.reset_at is not None and now >= counter.reset_at:
@@ -131,6 +136,19 @@ class Leasing:
 
     def _give(self, counter: Counter, tokens: float) -> None:
         self.spawn(self._store.lease(counter.key, counter.rate, counter.size, NOTHING, back=tokens))
+
+    def owe(self, counter: Counter, tokens: float, now: float) -> None:
+        """Spend what was used beyond what was charged; the shared bucket is told, and goes into debt for it."""
+        lacking = counter.owe(tokens, now)
+        if lacking > 0:
+            self._owed[counter] = self._owed.get(counter, 0.0) + lacking
+            self.spawn(self._pay(counter))
+
+    async def _pay(self, counter: Counter) -> None:
+        """Tell the store what is owed to it; where it is away, that is tried again."""
+        owed = self._owed.pop(counter, 0.0)
+        if owed and await self._store.lease(counter.key, counter.rate, counter.size, NOTHING, back=-owed) is None:
+            self._owed[counter] = self._owed.get(counter, 0.0) + owed
 
     def rejoin(self) -> None:
         """Share again: the store is back. What was let through meanwhile is told; quotas pay for it."""

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.budget import Budget, Plan, Spending, bucket_key
 from gateway.call import Call, Headers, Principal, Protocol
-from gateway.counters import MONTH, put_back, spend
+from gateway.counters import MONTH, PROBE_S, put_back, spend
 from gateway.leases import Store
 from gateway.leasing import Leasing
 from gateway.limit_fields import facts, fields
 from gateway.open_slots import BEAT_S, OpenSlots
 from gateway.refusals import Reason, Refused
+from gateway.reservation import Reservation
 from gateway.snapshot import Limit, Metric
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ DELAY_MAX_S = 60.0
 """``exceed: delay`` holds a message back at most so long, then it is refused."""
 DELAY_REQUEST_MAX_S = 3.0
 """A request is held back only so long: its client waits for an answer."""
+
+TOKENS_OUT_DEFAULT = 1024
+"""What is reserved for an answer whose request names no maximum, where so much is left."""
 
 
 class Limiter:
@@ -137,15 +141,77 @@ class Limiter:
         is_request = call.protocol is Protocol.HTTP and messages_in > 0
         await self._settle(budget, asked, DELAY_REQUEST_MAX_S if is_request else DELAY_MAX_S)
 
+    def put_back(self, call: Call, *, bytes_in: int) -> None:
+        """Give back what was charged ahead and did not come."""
+        if bytes_in:
+            put_back(self._bound(call).bytes_in, bytes_in)
+
     async def charge_by(self, call: Call, limit: Limit, key: str, cost: float = 1) -> None:
         """Charge a limit that no tier names, under a key that a route's function chose. Raises Refused."""
         counter = self._leasing.counter(limit, bucket_key("function", key, limit), call.who.consumer)
         await self._settle(call.budget or Budget(), [(counter, cost)], DELAY_REQUEST_MAX_S)
 
-    def refund(self, call: Call, metric: Metric, cost: float) -> None:
-        """Give back what was charged ahead and then not used."""
-        if call.who.limits:
-            put_back(self._bound(call).of(metric), cost)
+    async def reserve(self, call: Call, *, tokens_in: int, tokens_out: int | None) -> Reservation:
+        """Charge tokens before they are used; without a maximum, ``TOKENS_OUT_DEFAULT`` or what is left.
+
+        Raises Refused: where they are more than a bucket holds, no waiting helps and none is told.
+        """
+        budget = self._bound(call)
+        wanted = TOKENS_OUT_DEFAULT if tokens_out is None else tokens_out
+        while True:
+            if tokens_out is None:
+                wanted = max(1, min(wanted, self._tokens_left(budget)))
+            try:
+                return await self._reserve(budget, tokens_in, wanted)
+            except Refused:
+                # The store was asked meanwhile: it may have less left than was thought, but some.
+                if tokens_out is not None or self._tokens_left(budget) >= wanted or wanted == 1:
+                    raise
+                await asyncio.sleep(PROBE_S)
+
+    async def _reserve(self, budget: Budget, tokens_in: int, tokens_out: int) -> Reservation:
+        asked: list[Spending] = []
+        too_large: list[Spending] = []
+        for counters, cost in ((budget.tokens_in, tokens_in), (budget.tokens_out, tokens_out)):
+            for counter in counters if cost else ():
+                (too_large if cost > counter.size else asked).append((counter, cost))
+        never = [spending for spending in too_large if spending[0].limit.mode != "shadow"]
+        if never:
+            raise _never(never)
+        self._tally_shadows(too_large)
+        taken = await self._settle(budget, asked, DELAY_REQUEST_MAX_S)
+        return Reservation.of([counter for counter, _ in taken], budget, tokens_in, tokens_out)
+
+    def _tokens_left(self, budget: Budget) -> int:
+        now = self._clock()
+        left = [counter.state(now)[0] for counter in budget.tokens_out if counter.limit.mode != "shadow"]
+        return int(min(left, default=TOKENS_OUT_DEFAULT))
+
+    def unreserved(self, call: Call) -> Reservation:
+        """Begin with nothing charged."""
+        return Reservation.of([], self._bound(call), 0, 0)
+
+    def reserve_more_now(self, reservation: Reservation, tokens_out: int) -> bool:
+        """Charge tokens that come beyond what was reserved. False: nothing was charged, await ``reserve_more``."""
+        if tokens_out and not spend(tuple(held.counter for held in reservation.out), tokens_out, self._clock()):
+            return False
+        reservation.tokens_out += tokens_out
+        return True
+
+    async def reserve_more(self, call: Call, reservation: Reservation, tokens_out: int) -> None:
+        """Charge tokens that come beyond what was reserved. Raises Refused."""
+        asked: list[Spending] = [(held.counter, tokens_out) for held in reservation.out]
+        reservation.keep(await self._settle(self._bound(call), asked, DELAY_MAX_S))
+        reservation.tokens_out += tokens_out
+
+    def correct(self, reservation: Reservation, *, tokens_in: int, tokens_out: int) -> None:
+        """Charge what was used in the place of what was reserved: the rest is given back, what lacks is owed."""
+        now = self._clock()
+        for held, difference in reservation.corrected(tokens_in, tokens_out):
+            if difference > 0:
+                self._leasing.owe(held.counter, difference, now)
+            elif difference < 0 and (held.ends_at is None or now < held.ends_at):
+                held.counter.put_back(-difference)
 
     def released(self, call: Call) -> None:
         """Give the call's open slots back. Never waits."""
@@ -195,8 +261,11 @@ class Limiter:
 
     # Decide
 
-    async def _settle(self, budget: Budget, asked: list[Spending], delay_s: float) -> None:
-        """Charge all or nothing, longest window first; ask the store and wait where that may help."""
+    async def _settle(self, budget: Budget, asked: list[Spending], delay_s: float) -> list[Spending]:
+        """Charge all or nothing, longest window first; ask the store and wait where that may help.
+
+        Gives what was charged: a limit in shadow mode that would have refused is left out.
+        """
         ends_at = self._clock() + delay_s
         asked = sorted(asked, key=_longest_first)
         while True:
@@ -205,7 +274,7 @@ class Limiter:
             if not lacking:
                 for counter, cost in asked:
                     counter.take(cost, now)
-                return
+                return asked
             blocked = [spending for spending in lacking if spending[0].wait_s(spending[1], now) > 0]
             shadows = [spending for spending in blocked if spending[0].limit.mode == "shadow"]
             if shadows:
@@ -288,6 +357,20 @@ def _refusal(budget: Budget, blocked: list[Spending], wait_s: float, now: float)
         retry_after_s=-(-wait_s * 1000 // 1) / 1000,
         policies=tuple(counter.limit.name for counter, _ in blocked),
         fatal=budget.must_close(blocked, now),
+    )
+
+
+def _never(asked: list[Spending]) -> Refused:
+    """Refuse a reservation that no bucket will ever hold: waiting does not help, asking for less does."""
+    counter, cost = min(asked, key=lambda spending: spending[0].size)
+    limit, most = counter.limit, int(counter.size)
+    what = "may be asked for (`max_tokens`)" if limit.metric is Metric.TOKENS_OUT else "may be in one prompt"
+    return Refused(
+        Reason.QUOTA_EXCEEDED if limit.per == MONTH else Reason.RATE_LIMITED,
+        f"At most {most} tokens {what} under the limit {limit.name}; these are {cost:g}. Waiting does not help.",
+        policies=tuple(each.limit.name for each, _ in asked),
+        headers=((b"x-should-retry", b"false"),),
+        members={"tokens_max": most},
     )
 
 

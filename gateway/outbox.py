@@ -46,7 +46,7 @@ class Outbox(Generic[T]):
         self._add(item, _CONTROL)
 
     def put_event(self, item: T, bytes_: int) -> None:
-        """Queue an event of so many bytes."""
+        """Queue an event whose payload has so many bytes: it counts the same over every protocol."""
         self._bytes += bytes_
         self._add(item, bytes_)
 
@@ -105,8 +105,11 @@ class Outbox(Generic[T]):
         return [item]
 
     async def _pause(self, refused: Refused) -> list[T]:
-        """Hold events back, lose none: a reader whose limit stays met falls behind until it is too slow."""
-        if refused.fatal:
+        """Hold events back, lose none: a reader whose limit stays met falls behind until it is too slow.
+
+        A quota that is used up ends the connection: there is no waiting for the next month.
+        """
+        if refused.fatal or refused.reason is Reason.QUOTA_EXCEEDED:
             raise refused
         if not self._is_throttled:
             self._is_throttled = True

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import struct
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -31,8 +33,9 @@ class DirectExchange(Exchange):
     """One request on one of our connections."""
 
     __slots__ = (
-        "_failure", "_is_chunked", "_is_head", "_lines", "_protocol", "_waiter", "body", "disconnected", "keep_alive",
-        "more_body", "on_gone", "on_response", "response_complete", "takes_chunks", "task", "waiting_for_100_continue",
+        "_ends_with_connection", "_failure", "_is_chunked", "_is_head", "_lines", "_protocol", "_waiter", "body",
+        "disconnected", "keep_alive", "more_body", "on_gone", "on_response", "response_complete", "takes_chunks",
+        "task", "waiting_for_100_continue",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +53,7 @@ class DirectExchange(Exchange):
         self._failure: Refused | None = None
         self._lines: list[bytes] = []
         self._is_chunked = False
+        self._ends_with_connection = False
         self._is_head = call.method == "HEAD"
         self._waiter: asyncio.Future[None] | None = None
         self.task: asyncio.Task[None] | None = None
@@ -98,7 +102,7 @@ class DirectExchange(Exchange):
         try:
             await serve_call(self._plane, self._call, self)
         except ConnectionAbortedError:
-            self._protocol.transport.close()
+            self._break_off()
         except Exception:
             logger.exception("a call could not be served")
             self._protocol.transport.close()
@@ -130,6 +134,16 @@ class DirectExchange(Exchange):
             else:
                 self._protocol.transport.close()
         self.on_response()
+
+    def _break_off(self) -> None:
+        """End an answer that is not whole. Where the connection's end is the answer's, it is reset (RFC 9112 8)."""
+        transport = self._protocol.transport
+        socket_ = transport.get_extra_info("socket")
+        if self._ends_with_connection and socket_ is not None:
+            socket_.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            transport.abort()
+        else:
+            transport.close()
 
     async def gone(self) -> None:
         """Return when the caller has hung up."""
@@ -187,6 +201,7 @@ class DirectExchange(Exchange):
             said.append(b"transfer-encoding: chunked\r\n")
         elif not has_length:
             self.keep_alive = False
+            self._ends_with_connection = True
         if not self.keep_alive:
             said.append(b"connection: close\r\n")
         return said

@@ -108,13 +108,13 @@ async def history(plane: Plane, call: Call) -> Reply:
 
 async def let_out(plane: Plane, call: Call, events: list[Event]) -> list[Event]:
     """Charge what is read as what is delivered; give as much as the limits let out now. Raises Refused for none."""
-    if plane.limiter.charge_now(call, messages_out=len(events)):
+    if plane.limiter.charge_now(call, messages_out=len(events), bytes_out=sum(len(event.data) for event in events)):
         return events
     count = 0
     try:
         async with asyncio.timeout(LET_OUT_MAX_S):
-            for _ in events:
-                await plane.limiter.charge(call, messages_out=1)
+            for event in events:
+                await plane.limiter.charge(call, messages_out=1, bytes_out=len(event.data))
                 count += 1
     except (Refused, TimeoutError) as failure:
         if not count:

@@ -20,9 +20,9 @@ from nats.js.kv import KeyValue
 
 from gateway import validation
 from gateway.call import Call, Headers, Reply
+from gateway.event_stream import last_words
 from gateway.nats_link import JOBS_BUCKET
 from gateway.protocols.sse import HEADERS as SSE_HEADERS
-from gateway.protocols.sse import error_event
 from gateway.refusals import Reason, Refused
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ async def events(plane: Plane, call: Call) -> Reply:
     document = await _own(plane, call)
     ending: list[Refused] = []
     connection = plane.connections.open(call, ending.append)
-    await call.peer.start(200, SSE_HEADERS)
+    await call.peer.start(200, [*SSE_HEADERS, *plane.limiter.headers(call)])
     gone = asyncio.ensure_future(call.peer.gone())
     quiet_since = time.monotonic()
     said = b""
@@ -136,17 +136,12 @@ async def events(plane: Plane, call: Call) -> Reply:
                 break
             await asyncio.sleep(LOOK_S)
             document = await _own(plane, call)
-        await call.peer.send(_last_words(ending), more=False)
+        await call.peer.send(last_words(ending[0]) if ending else b"", more=False)
     finally:
         gone.cancel()
     if not ending:
         return Reply(status=200)
     return Reply(status=200, refused=ending[0], error_class=ending[0].row.live.value, closed_by="gateway")
-
-
-def _last_words(ending: list[Refused]) -> bytes:
-    """Say why a stream ends before its job; who drains says nothing, so that the client comes back."""
-    return b"" if not ending or ending[0].reason is Reason.DRAINING else error_event(ending[0])
 
 
 async def _read_body(call: Call) -> bytes:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from gateway.call import Call, ClientGone, Headers, Principal, Reply, has_body
+from gateway.handlers.answer import Answer, is_governed
+from gateway.handlers.tokens import Metering, is_metered
 from gateway.paths import encoded
 from gateway.refusals import ErrorClass, Reason, Refused
 from gateway.upstream_client import Broken, Origin, UpstreamConnection
@@ -47,13 +49,31 @@ _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?:\.\.\.)?\}")
 async def forward(plane: Plane, call: Call) -> Reply:
     """Proxy one HTTP or SSE call. Raises Refused ``upstream-unavailable`` or ``upstream-timeout`` before the answer."""
     assert call.route is not None, "upstreams are reached by routes"
+    if is_metered(call):
+        return await _metered(plane, call)
+    return await _forward(plane, call, None)
+
+
+async def _metered(plane: Plane, call: Call) -> Reply:
+    """Do so with the tokens of the call reserved beforehand, and corrected whatever becomes of it."""
+    metering = await Metering.begin(plane, call)
+    try:
+        return await _forward(plane, call, metering)
+    except Refused:
+        metering.failed()
+        raise
+    finally:
+        metering.settle()
+
+
+async def _forward(plane: Plane, call: Call, metering: Metering | None) -> Reply:
     aimed = aim(call)
     origin = aimed.origin
     head = _head(call, aimed.at(call), aimed.host, plane.config.public_scheme)
     reply = Reply(closed_by="upstream")
     connection = await plane.upstreams.lend(origin)
     try:
-        return await _exchange(plane, call, connection, head, reply)
+        return await _exchange(plane, call, connection, head, reply, metering)
     except Broken:
         if not (connection.is_reused and _may_be_repeated(call, connection)):
             raise _lost() from None
@@ -62,14 +82,16 @@ async def forward(plane: Plane, call: Call) -> Reply:
     # The upstream had just closed a pooled connection: nothing was answered, so it is asked anew, once.
     connection = await plane.upstreams.lend(origin, is_new=True)
     try:
-        return await _exchange(plane, call, connection, head, reply)
+        return await _exchange(plane, call, connection, head, reply, metering)
     except Broken:
         raise _lost() from None
     finally:
         plane.upstreams.take_back(connection)
 
 
-async def _exchange(plane: Plane, call: Call, connection: UpstreamConnection, head: bytes, reply: Reply) -> Reply:
+async def _exchange(
+    plane: Plane, call: Call, connection: UpstreamConnection, head: bytes, reply: Reply, metering: Metering | None
+) -> Reply:
     upstreams, peer = plane.upstreams, call.peer
     sending: asyncio.Task[None] | None = None
     if peer.is_read:
@@ -81,32 +103,34 @@ async def _exchange(plane: Plane, call: Call, connection: UpstreamConnection, he
     try:
         await connection.head()
         reply.status, reply.bytes_in = connection.status, peer.bytes_in
-        await peer.start(connection.status, _answer_headers(plane, call, connection.headers))
+        answer = Answer(plane, call, connection, reply, metering) if is_governed(call, metering) else None
+        headers = connection.headers if answer is None else await answer.begin()
+        await peer.start(connection.status, _answer_headers(plane, call, headers))
         if not connection.has_more:
             # The head of a stream is not held back until its first event.
             await peer.send(b"")
-        await _pass_back(plane, call, connection, reply)
+        if answer is None:
+            await _pass_back(plane, call, connection, reply)
+        else:
+            await answer.pass_back()
     finally:
         peer.watch(None)
         if sending is not None:
             sending.cancel()
     reply.bytes_in = peer.bytes_in
-    if connection.status >= 500:
+    if connection.status >= 500 and reply.refused is None:
         reply.error_class = ErrorClass.UPSTREAM_LOST.value
     return reply
 
 
 async def _pass_back(plane: Plane, call: Call, connection: UpstreamConnection, reply: Reply) -> None:
-    """Pass the answer's body on as it comes; the caller's pace is the upstream's."""
-    upstreams, peer, limiter = plane.upstreams, call.peer, plane.limiter
+    """Pass the answer's body on as it comes; the caller's pace is the upstream's. No limit counts it."""
+    upstreams, peer = plane.upstreams, call.peer
     while True:
         if not connection.has_more:
             upstreams.expect(connection, upstreams.idle_timeout_s)
         part = await connection.read()
-        if part:
-            reply.bytes_out += len(part)
-            if not limiter.charge_now(call, bytes_out=len(part)):
-                await limiter.charge(call, bytes_out=len(part))
+        reply.bytes_out += len(part)
         is_last = connection.is_read_whole
         # While the caller does not read, that is not the upstream's fault.
         connection.deadline = None

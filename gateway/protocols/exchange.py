@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway import policies
+from gateway.bandwidth import is_charged_whole, pieces
 from gateway.call import Call, ClientGone, Headers, has_body
 from gateway.protocols.socket import Receive, Send
 from gateway.refusals import Reason, Refused
@@ -20,7 +21,7 @@ ANY_ORIGIN: Headers = [(b"access-control-allow-origin", b"*"), (b"access-control
 class Exchange:
     """Implements :class:`gateway.call.Exchange`, but for how bytes come and go: a server's exchange knows that."""
 
-    __slots__ = ("_call", "_held", "_plane", "body_max_bytes", "bytes_in", "has_started", "is_read")
+    __slots__ = ("_call", "_held", "_plane", "_prepaid", "body_max_bytes", "bytes_in", "has_started", "is_read")
 
     def __init__(self, plane: Plane, call: Call) -> None:
         self._plane = plane
@@ -33,6 +34,8 @@ class Exchange:
         self.bytes_in = 0
         self._held: bytes | None = None
         """The body, read whole before its time."""
+        self._prepaid = 0
+        """Bytes of the body that were charged, and have not come yet."""
 
     async def read(self) -> bytes:
         """Give the next part of the body, ``b""`` at its end. Charges ``bytes_in``. Raises Refused and ClientGone."""
@@ -40,17 +43,23 @@ class Exchange:
             self.is_read = True
             body, self._held = self._held, None
             return body
-        if not self.bytes_in and int(self._call.header(b"content-length") or 0) > self.body_max_bytes:
-            raise self._too_large()
+        if not self.bytes_in and not self.is_read:
+            await self._begin()
         while not self.is_read:
-            part = await self._part()
+            try:
+                part = await self._part()
+            except (ClientGone, Refused):
+                self._plane.limiter.put_back(self._call, bytes_in=self._prepaid)
+                raise
             if not part:
                 continue
             self.bytes_in += len(part)
             if self.bytes_in > self.body_max_bytes:
                 raise self._too_large()
-            if not self._plane.limiter.charge_now(self._call, bytes_in=len(part)):
-                await self._plane.limiter.charge(self._call, bytes_in=len(part))
+            if self._prepaid:
+                self._prepaid -= len(part)
+            else:
+                await self._charge(part)
             return part
         return b""
 
@@ -72,6 +81,25 @@ class Exchange:
         """Give this body to who reads next, in place of what was read whole."""
         self._held = body
         self.is_read = not body
+
+    async def _begin(self) -> None:
+        """Look at how long the body is said to be; charge it whole where that may be. Raises Refused."""
+        length = int(self._call.header(b"content-length") or 0)
+        if length > self.body_max_bytes:
+            raise self._too_large()
+        budget, limiter = self._call.budget, self._plane.limiter
+        if length and budget is not None and is_charged_whole(budget.bytes_in):
+            if not limiter.charge_now(self._call, bytes_in=length):
+                await limiter.charge(self._call, bytes_in=length)
+            self._prepaid = length
+
+    async def _charge(self, part: bytes) -> None:
+        """Charge what has come of the body, no faster than limits let through. Raises Refused."""
+        budget, limiter = self._call.budget, self._plane.limiter
+        if budget is None or not budget.bytes_in or limiter.charge_now(self._call, bytes_in=len(part)):
+            return
+        for piece in pieces(part, budget.bytes_in):
+            await limiter.charge(self._call, bytes_in=len(piece))
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head; the route's policies may add to it. Raises ClientGone."""

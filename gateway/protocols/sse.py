@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from gateway.authenticate import allowed
 from gateway.call import Call, ClientGone, Headers, Reply
 from gateway.catch_up import Gap
 from gateway.conflation import Conflation
 from gateway.event import Event
+from gateway.event_stream import error_event, last_words, named_event
 from gateway.hub import Listening
 from gateway.outbox import SEND_TIMEOUT_S, Outbox
 from gateway.publish import is_routed_to
@@ -104,7 +103,7 @@ class EventStream:
 
         def on_gap(gap: Gap) -> None:
             self._positions[number] = gap.to_id - 1
-            self._outbox.put(_named_event("gap", gap_members(self._plane, selection, gap)))
+            self._outbox.put(named_event("gap", gap_members(self._plane, selection, gap)))
 
         self._listenings.append(
             await self._plane.hub.follow(
@@ -132,7 +131,7 @@ class EventStream:
             rendered = event.sse()
         else:
             rendered = b"id: %b\n%b" % ("-".join(map(str, self._positions)).encode(), event.sse_data())
-        self._outbox.put_event(rendered, len(rendered))
+        self._outbox.put_event(rendered, len(event.data))
 
     def _is_still_allowed(self) -> bool:
         """Look at the rights again: the consumer, key or tier has changed."""
@@ -175,19 +174,10 @@ class EventStream:
         await asyncio.gather(writer, return_exceptions=True)
         if refused.reason is not Reason.TOO_SLOW:
             # A stream that ends normally is opened again by EventSource; then it is told 401 or 403 where due.
-            last = b"" if refused.reason is Reason.DRAINING else error_event(refused)
+            last = last_words(refused)
             try:
                 async with asyncio.timeout(self._plane.config.close_timeout_s):
                     await self._call.peer.send(last, more=False)
             except (TimeoutError, ClientGone):
                 pass
         return Reply(status=200, refused=refused, error_class=refused.row.live.value, closed_by="gateway")
-
-
-def error_event(refused: Refused) -> bytes:
-    """Say a refusal inside a stream."""
-    return _named_event("error", refused.problem())
-
-
-def _named_event(name: str, said: dict[str, Any]) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(said))

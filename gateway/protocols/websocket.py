@@ -280,7 +280,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
             if subscription.principal is not call.principal and not self._is_still_allowed(subscription):
                 return
             text = event.cloudevent() if is_cloudevents else event.frame()
-            put_event(text, len(text))
+            put_event(text, len(event.data))
 
         return deliver
 

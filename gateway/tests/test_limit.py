@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 
 from gateway.call import Call, Principal, Protocol
 from gateway.leases import SLOT_S
-from gateway.limit import DELAY_REQUEST_MAX_S, Limiter
+from gateway.limit import DELAY_REQUEST_MAX_S, TOKENS_OUT_DEFAULT, Limiter
 from gateway.open_slots import BEAT_S
 from gateway.refusals import Reason, Refused
 from gateway.snapshot import Limit, Metric
@@ -318,10 +318,39 @@ async def test_what_a_stopped_process_held_is_returned(redis, other):
 
 async def test_what_was_reserved_and_not_used_is_returned(limiter):
     one = call(principal(Limit(Metric.TOKENS_OUT, 1000, 36_000.0)))
-    await limiter.charge(one, tokens_out=1000)
-    limiter.refund(one, Metric.TOKENS_OUT, 400)
-    await limiter.charge(one, tokens_out=400)
-    await refusal(limiter.charge(one, tokens_out=1))
+    reserved = await limiter.reserve(one, tokens_in=0, tokens_out=1000)
+    limiter.correct(reserved, tokens_in=0, tokens_out=600)
+    await limiter.reserve(one, tokens_in=0, tokens_out=400)
+    await refusal(limiter.reserve(one, tokens_in=0, tokens_out=1))
+
+
+async def test_what_was_used_beyond_what_was_reserved_is_owed_on_every_process(limiter, other):
+    who = principal(Limit(Metric.TOKENS_OUT, 1000, 36_000.0))
+    reserved = await limiter.reserve(call(who), tokens_in=0, tokens_out=100)
+    limiter.correct(reserved, tokens_in=0, tokens_out=1500)
+    await limiter.look(who)
+    refused = await refusal(other.reserve(call(who), tokens_in=0, tokens_out=10))
+    assert 510 * 36 - 10 < refused.retry_after_s < 510 * 36 + 10
+    refused = await refusal(limiter.reserve(call(who), tokens_in=0, tokens_out=10))
+    assert 510 * 36 - 10 < refused.retry_after_s < 510 * 36 + 10
+
+
+async def test_without_a_maximum_what_is_left_is_reserved_and_no_more_than_usual(limiter, other):
+    who = principal(Limit(Metric.TOKENS_OUT, 1500, 36_000.0))
+    first = await limiter.reserve(call(who), tokens_in=0, tokens_out=None)
+    assert first.tokens_out == TOKENS_OUT_DEFAULT
+    second = await other.reserve(call(who), tokens_in=0, tokens_out=None)
+    assert second.tokens_out == 1500 - TOKENS_OUT_DEFAULT
+    await refusal(limiter.reserve(call(who), tokens_in=0, tokens_out=None))
+
+
+async def test_a_reservation_that_no_bucket_holds_is_refused_for_good(limiter):
+    limits = Limit(Metric.TOKENS_OUT, 1000, 60.0), Limit(Metric.TOKENS_OUT, 10, 1.0, mode="shadow")
+    refused = await refusal(limiter.reserve(call(principal(*limits)), tokens_in=0, tokens_out=1001))
+    assert (refused.retry_after_s, refused.members) == (None, {"tokens_max": 1000})
+    reserved = await limiter.reserve(call(principal(*limits)), tokens_in=0, tokens_out=1000)
+    assert reserved.tokens_out == 1000
+    assert limiter.shadowed == {("tokens_out-per-1s", "acme"): 1}
 
 
 async def test_a_routes_own_limit_counts_by_the_key_that_it_names(limiter):
