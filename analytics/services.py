@@ -54,6 +54,7 @@ def project(batches: Iterable[tuple[int, Batch]], made_at: str, *, after: int) -
             return False
         for _, batch in read:
             _gather(tallies, used, batch)
+            _miss(batch)
             _open(batch)
             _flow(batch)
             _close(batch)
@@ -66,13 +67,11 @@ def project(batches: Iterable[tuple[int, Batch]], made_at: str, *, after: int) -
 
 
 def close_lost(now: datetime) -> int:
-    """Close the ledger rows of processes that are not heard of any more. Says how many."""
+    """Close the ledger rows of processes that are not heard of any more, as of their last word. Says how many."""
     with transaction.atomic():
-        lost = list(GatewayProcess.objects.filter(heard_at__lt=now - LOST_AFTER).values_list("name", flat=True))
-        if not lost:
-            return 0
-        closed = _close_rows_of(lost, now)
-        GatewayProcess.objects.filter(name__in=lost).delete()
+        lost = list(GatewayProcess.objects.filter(heard_at__lt=now - LOST_AFTER))
+        closed = sum(_close_rows_of(process.name, process.heard_at) for process in lost)
+        GatewayProcess.objects.filter(name__in=[process.name for process in lost]).delete()
     return closed
 
 
@@ -102,10 +101,15 @@ def _gather(tallies: dict[tuple[Any, ...], dict[str, float]], used: dict[str, da
         label = (tally["minute"], *(str(tally[name])[: TEXT_MAX[name]] for name in LABEL))
         sums = tallies.setdefault(label, dict.fromkeys((*SUMS, "latency_ms_max"), 0))
         for name in SUMS:
-            sums[name] += tally[name]
+            sums[name] += _exact(tally[name])
         sums["latency_ms_max"] = max(sums["latency_ms_max"], tally["latency_ms_max"])
         if tally["key"]:
             used[tally["key"]] = _instant(batch["at"])
+
+
+def _exact(amount: float) -> float:
+    """Round to 1/1024: such numbers add up to the same sum in whatever order and groups they are added."""
+    return round(amount * 1024) / 1024
 
 
 def _write(tallies: dict[tuple[Any, ...], dict[str, float]]) -> None:
@@ -167,10 +171,17 @@ def _close(batch: Batch) -> None:
             )
 
 
+def _miss(batch: Batch) -> None:
+    """Close what a process had open that was silent for so long that it was given up, or would have been."""
+    at = _instant(batch["at"])
+    for process in GatewayProcess.objects.filter(name=batch["process"], heard_at__lt=at - LOST_AFTER):
+        _close_rows_of(process.name, process.heard_at)
+
+
 def _hear(batch: Batch) -> None:
     at = _instant(batch["at"])
     if batch.get("stopping"):
-        _close_rows_of([batch["process"]], at)
+        _close_rows_of(batch["process"], at)
         GatewayProcess.objects.filter(name=batch["process"]).delete()
         return
     GatewayProcess.objects.update_or_create(
@@ -178,8 +189,8 @@ def _hear(batch: Batch) -> None:
     )
 
 
-def _close_rows_of(processes: list[str], at: datetime) -> int:
-    open_rows = ConnectionRecord.objects.still_open().filter(process__in=processes)
+def _close_rows_of(process: str, at: datetime) -> int:
+    open_rows = ConnectionRecord.objects.still_open().filter(process=process)
     return open_rows.update(closed_at=at, closed_by="gateway", close_code=1006, error_class="internal")
 
 

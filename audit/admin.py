@@ -8,8 +8,8 @@ from typing import Any
 from django.contrib import admin
 from django.utils.html import format_html, format_html_join
 
-from audit.api import shown
 from audit.models import Change
+from audit.services import shown
 from operators.admin import ReadOnlyAdmin, display
 
 

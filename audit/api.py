@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
+from django.core.exceptions import ValidationError
 from django.db.models import Max, QuerySet
+from django.utils import timezone
 from django_filters import rest_framework as filters
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.routers import BaseRouter
 
+from audit.diff import Diff
 from audit.models import Action, Change
+from audit.services import differences, instant_of, shown
 from operators.objects import Collection, Fields
-
-HIDDEN = frozenset({"digest"})
-"""What a change keeps of a key but nobody is shown."""
 
 
 @extend_schema_field({"type": "object", "nullable": True, "additionalProperties": {}})
@@ -51,6 +56,22 @@ class ChangeFields(Fields):
         }
 
 
+class DifferenceFields(Fields):
+    """What became of one object."""
+
+    kind = serializers.CharField(read_only=True)
+    name = serializers.CharField(read_only=True)
+    action = serializers.ChoiceField(Action.choices, read_only=True)
+    before = Recorded(read_only=True)
+    after = Recorded(read_only=True)
+
+
+class DifferencesFields(Fields):
+    """What became of each object."""
+
+    changes = DifferenceFields(many=True, read_only=True)
+
+
 class ChangeFilters(filters.FilterSet):  # type: ignore[misc]
     """What changes can be filtered by."""
 
@@ -83,11 +104,39 @@ class Changes(Collection):
     filterset_class = ChangeFilters
     ordering = ("-id",)
     lookup_value_regex = "[0-9]{1,18}"
+    rights: ClassVar[dict[str, str]] = {"diff": "audit.view_change"}
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("since", OpenApiTypes.DATETIME, required=True),
+            OpenApiParameter("until", OpenApiTypes.DATETIME, description="Now where it is left out."),
+        ],
+        responses=DifferencesFields,
+    )
+    @action(detail=False, methods=["get"], filterset_class=None, pagination_class=None)
+    def diff(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Say what became of each object between two instants."""
+        given = {name: request.query_params.getlist(name) for name in request.query_params}
+        if unknown := sorted(set(given) - {"since", "until"}):
+            raise ValidationError({unknown[0]: "Unknown parameter; there are since, until."})
+        since = _instant("since", given.get("since", [""])[-1])
+        until = _instant("until", given["until"][-1]) if "until" in given else timezone.now()
+        return Response({"changes": said(differences(since, until))})
 
 
-def shown(recorded: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Give what was recorded without digests."""
-    return None if recorded is None else {name: value for name, value in recorded.items() if name not in HIDDEN}
+def said(diff: Diff) -> list[dict[str, Any]]:
+    """Say differences as the management API does."""
+    return [
+        {"kind": one.kind, "name": one.name, "action": one.action, "before": one.before, "after": one.after}
+        for one in diff.entries
+    ]
+
+
+def _instant(name: str, text: str) -> datetime:
+    try:
+        return instant_of(text)
+    except ValueError as error:
+        raise ValidationError({name: str(error)}) from None
 
 
 def register(router: BaseRouter) -> None:

@@ -88,7 +88,7 @@ async def _reconcile(nc: Client, js: JetStreamContext) -> int:
         await _ensure_stream(js, document)
     mended = 0
     for (kind, name), document in wanted.items():
-        key, data = kv_key(kind, name), _written(document)
+        key, data = kv_key(kind, name), written(document)
         entry = present.pop(key, Entry(0, None))
         if entry.data != data:
             await bucket.update(key, data, last=entry.revision)
@@ -127,7 +127,7 @@ async def _relay(js: JetStreamContext, bucket: KeyValue, change: Change) -> None
     if change.kind == "channel":
         # Before the data plane hears of the channel: what it publishes there must find its stream.
         await _ensure_stream(js, document)
-    await bucket.put(key, _written(document))
+    await bucket.put(key, written(document))
 
 
 async def _ensure_stream(js: JetStreamContext, document: Mapping[str, Any]) -> None:
@@ -163,7 +163,8 @@ async def _present(nc: Client) -> dict[str, Entry]:
             return present
 
 
-def _written(document: Mapping[str, Any]) -> bytes:
+def written(document: Mapping[str, Any]) -> bytes:
+    """Give the bytes of a snapshot document: the same document is always the same bytes."""
     return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from configuration.diff import Diff
+from audit.diff import Diff
 from configuration.documents import Document, DocumentError, parse, read
 from configuration.kinds import CHANNEL, CONSUMER, ISSUER, KINDS, REQUIRED, ROUTE, TIER, Kind
 

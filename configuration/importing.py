@@ -8,8 +8,8 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
+from audit.diff import Diff
 from configuration.apply import put, refused
-from configuration.diff import Diff
 from configuration.documents import Document, read
 from configuration.importers import asyncapi, openapi, zuplo
 from configuration.importers.wanted import Wanted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -23,6 +23,7 @@ from keys.models import Key
 
 OVERLAP_MAX_S = 30 * 24 * 3600
 REASON_MAX_CHARS = 300
+RESTORED = ("scopes", "allowed_ips", "allowed_origins", "limits", "metadata")
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "name": lambda name: name,
     "scopes": cleaned_scopes,
@@ -75,6 +76,25 @@ def update_key(key: Key, *, by: str, **changes: Any) -> Key:
             raise ValidationError({field: f"Cannot be changed; what can: {', '.join(_READERS)}."})
     read = {field: _READERS[field](value) for field, value in changes.items()}
     return recording.update("key", key, key.id, read, by=by)
+
+
+def restore_key(recorded: Mapping[str, Any], *, consumer: Consumer, by: str) -> Key:
+    """Make a deleted key again of what the audit log recorded: the same id and secret, revoked and expired as it was.
+
+    Raises ValidationError.
+    """
+    at = {
+        name: datetime.fromtimestamp(recorded[name], UTC) if recorded[name] is not None else None
+        for name in ("expires_at", "revoked_at")
+    }
+    key = Key(
+        consumer=consumer,
+        rotated_from=Key.objects.filter(id=recorded.get("rotated_from")).first(),
+        revoked_reason=recorded.get("revoked_reason", ""),
+        **at,
+        **{name: recorded[name] for name in ("id", "name", "digest", *RESTORED)},
+    )
+    return recording.create("key", key, key.id, by=by)
 
 
 def rotate_key(key: Key, *, overlap_s: int = 3600, by: str) -> tuple[Key, str]:

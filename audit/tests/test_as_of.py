@@ -1,78 +1,64 @@
 import json
-import random
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from io import StringIO
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from audit import relay
 from audit.documents import all_documents, snapshot_document
 from audit.models import Change
-from audit.services import configuration_as_of
-from consumers.models import Consumer, Tier
-from consumers.services import (
-    create_consumer,
-    create_tier,
-    delete_consumer,
-    delete_tier,
-    update_consumer,
-    update_tier,
-)
-from events.models import Channel
-from events.services import create_channel, delete_channel, update_channel
-from keys.models import Key
-from keys.services import issue_key, revoke_key, rotate_key
+from audit.services import configuration_as_of, differences, shown
+from audit.tests.histories import BEGAN_AT, HISTORIES
+from consumers.services import create_consumer, create_tier, delete_tier, update_consumer, update_tier
+from gateway.snapshot_feed import kv_key
+from keys.services import issue_key
 
 pytestmark = pytest.mark.django_db
 
-BEGAN_AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(HISTORIES)
+def test_the_log_alone_tells_the_configuration_of_any_instant(history):
+    with history.lived() as instants:
+        pictures = [(at, all_documents()) for at in instants]
+        assert configuration_as_of(BEGAN_AT - timedelta(seconds=1)) == {}
+        for at, picture in pictures:
+            told = configuration_as_of(at + timedelta(seconds=30))
+            assert {which: snapshot_document(which[0], recorded) for which, recorded in told.items()} == picture
 
 
-def _step(dice: random.Random, number: int) -> None:
-    """Do one random thing that an operator might do."""
-    tier, consumer, key, channel = (
-        dice.choice([*model.objects.all()] or [None]) for model in (Tier, Consumer, Key, Channel)
-    )
-    things = [
-        lambda: create_tier(name=f"tier-{number}", by="ann"),
-        lambda: create_channel(address=f"c/{number}", by="ann"),
-    ]
-    if tier is not None:
-        things.append(lambda: create_consumer(name=f"consumer-{number}", tier=tier, by="ann"))
-        things.append(lambda: update_tier(tier, description=str(number), by="ann"))
-        if not tier.consumers.exists():
-            things.append(lambda: delete_tier(tier, by="ann"))
-    if consumer is not None:
-        things.append(lambda: issue_key(consumer=consumer, by="ann"))
-        things.append(lambda: update_consumer(consumer, metadata={"n": number}, tier=tier, by="ann"))
-        things.append(lambda: update_consumer(consumer, is_active=not consumer.is_active, by="ann"))
-    if consumer is not None and dice.random() < 0.3:
-        things.append(lambda: delete_consumer(consumer, by="ann"))
-    if key is not None:
-        things.append(lambda: revoke_key(key, by="ann"))
-        if Key.objects.usable(timezone.now()).filter(id=key.id).exists():
-            things.append(lambda: rotate_key(key, by="ann"))
-    if channel is not None:
-        things.append(lambda: update_channel(channel, title=str(number), by="ann"))
-        things.append(lambda: delete_channel(channel, by="ann"))
-    dice.choice(things)()
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(HISTORIES)
+def test_the_snapshot_that_is_rebuilt_is_the_one_that_was_relayed_byte_for_byte(history):
+    with history.lived() as instants:
+        for _ in instants:
+            pass
+        relayed = {}
+        for change in Change.objects.unpublished():
+            relayed[kv_key(change.kind, change.name)] = change.after and relay.written(
+                snapshot_document(change.kind, change.after)
+            )
+        rebuilt = {kv_key(*which): relay.written(document) for which, document in all_documents().items()}
+        assert {key: data for key, data in relayed.items() if data is not None} == rebuilt
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_the_log_alone_tells_the_configuration_of_any_instant(seed, monkeypatch):
-    dice = random.Random(seed)
-    pictures = []
-    for number in range(60):
-        at = BEGAN_AT + timedelta(minutes=number)
-        monkeypatch.setattr("django.utils.timezone.now", lambda at=at: at)
-        _step(dice, number)
-        pictures.append((at, all_documents()))
-    assert Change.objects.count() >= 40
-    assert configuration_as_of(BEGAN_AT - timedelta(seconds=1)) == {}
-    for at, picture in pictures:
-        told = configuration_as_of(at + timedelta(seconds=30))
-        assert {which: snapshot_document(which[0], recorded) for which, recorded in told.items()} == picture
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(HISTORIES, st.data())
+def test_a_diff_leads_from_one_instant_to_the_other(history, data):
+    with history.lived() as lived:
+        instants = list(lived)
+        since, until = (data.draw(st.sampled_from(instants)) for _ in range(2))
+        told = {which: shown(document) for which, document in configuration_as_of(since).items()}
+        for one in differences(since, until).entries:
+            assert told.get((one.kind, one.name)) == one.before
+            told[one.kind, one.name] = one.after
+        assert {which: document for which, document in told.items() if document is not None} == {
+            which: shown(document) for which, document in configuration_as_of(until).items()
+        }
 
 
 def test_the_command_prints_it_without_digests():
@@ -95,6 +81,23 @@ def test_the_command_lists_the_latest_changes():
     out = StringIO()
     call_command("changes", "--limit", "1", stdout=out)
     assert out.getvalue().split()[1:] == ["bob", "tier", "gold", "deleted"]
+
+
+def test_the_command_shows_what_changed_between_two_instants():
+    consumer = create_consumer(name="acme", tier=create_tier(name="gold", by="ann"), by="ann")
+    since = timezone.now().isoformat()
+    key, _ = issue_key(consumer=consumer, by="ann")
+    update_consumer(consumer, email="api@acme.example", by="ann")
+    out = StringIO()
+    call_command("changes", "--since", since, "--no-color", stdout=out)
+    assert out.getvalue().startswith('~ consumer acme\n    - email: ""\n    + email: "api@acme.example"\n')
+    assert out.getvalue().endswith("1 created, 1 updated.\n")
+    assert key.digest not in out.getvalue()
+    out = StringIO()
+    call_command("changes", "--since", since, "--until", since, stdout=out)
+    assert out.getvalue() == "Nothing to change.\n"
+    with pytest.raises(CommandError, match="--as-of, or --since"):
+        call_command("changes", "--until", since)
 
 
 @pytest.mark.parametrize("instant", ["yesterday", "2026-13-01T00:00:00Z", ""])

@@ -33,7 +33,7 @@ def some_rows():
 
 
 def written():
-    return {kv_key(kind, name): relay._written(document) for (kind, name), document in all_documents().items()}
+    return {kv_key(kind, name): relay.written(document) for (kind, name), document in all_documents().items()}
 
 
 async def bucket_holds(client):

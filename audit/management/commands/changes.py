@@ -1,4 +1,4 @@
-"""`manage.py changes`: who changed what, and the configuration as of an instant."""
+"""`manage.py changes`: who changed what, the configuration as of an instant, and what became of it since."""
 
 from __future__ import annotations
 
@@ -8,38 +8,41 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
-from django.utils.dateparse import parse_datetime
 
 from audit.models import Change
-from audit.services import configuration_as_of
+from audit.services import configuration_as_of, differences, instant_of, shown
 
 
 class Command(BaseCommand):
     """Shows the audit log."""
 
-    help = "List the latest changes, or with --as-of print the configuration as it stood at an instant."
+    help = "List the latest changes; print the configuration as of an instant; or what changed between two."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
         parser.add_argument("--as-of", metavar="INSTANT", help="RFC 3339, such as 2026-01-31T12:00:00Z")
+        parser.add_argument("--since", metavar="INSTANT", help="show what became of each object since then")
+        parser.add_argument("--until", metavar="INSTANT", help="with --since: until then (default: now)")
         parser.add_argument("--limit", type=int, default=50, help="how many changes to list (default 50)")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the command."""
-        if options["as_of"] is None:
+        as_of, since, until = (_instant(name, options[name]) for name in ("as_of", "since", "until"))
+        if (until and not since) or (as_of and since):
+            raise CommandError("Give --as-of, or --since with or without --until.")
+        if since:
+            diff = differences(since, until or timezone.now())
+            diff.show(self.stdout, no_color=options["no_color"])
+        elif as_of:
+            for (kind, _), document in sorted(configuration_as_of(as_of).items()):
+                self.stdout.write(json.dumps({"kind": kind} | (shown(document) or {}), ensure_ascii=False))
+        else:
             for change in Change.objects.all()[: options["limit"]]:
                 self.stdout.write(f"{change.at:%Y-%m-%dT%H:%M:%SZ}  {change.actor:20}  {change}")
-            return
-        for (kind, _), document in sorted(configuration_as_of(_instant(options["as_of"])).items()):
-            shown = {name: value for name, value in document.items() if name != "digest"}
-            self.stdout.write(json.dumps({"kind": kind} | shown, ensure_ascii=False))
 
 
-def _instant(text: str) -> datetime:
+def _instant(option: str, text: str | None) -> datetime | None:
     try:
-        instant = parse_datetime(text)
-    except ValueError:
-        instant = None
-    if instant is None:
-        raise CommandError("--as-of takes an RFC 3339 instant, such as 2026-01-31T12:00:00Z.")
-    return instant if timezone.is_aware(instant) else timezone.make_aware(instant)
+        return None if text is None else instant_of(text)
+    except ValueError as error:
+        raise CommandError(f"--{option.replace('_', '-')}: {error}") from None

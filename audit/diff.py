@@ -1,4 +1,4 @@
-"""What applying a document changes, or would change."""
+"""What changes between two states of the configuration, or would change."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Diff:
         if before != after:
             self.entries.append(Entry(kind, name, before, after))
 
-    def summary(self, *, is_dry_run: bool) -> str:
+    def summary(self, *, is_dry_run: bool = False) -> str:
         """Say it in one line."""
         if not self:
             return "Nothing to change."
@@ -76,7 +76,7 @@ class Diff:
                 text.append(f"    + {name}: {_shown(after)}\n", style="green")
         return text
 
-    def show(self, out: Any, *, is_dry_run: bool, no_color: bool) -> None:
+    def show(self, out: Any, *, is_dry_run: bool = False, no_color: bool) -> None:
         """Print it; in colours where the output is a terminal."""
         console = Console(file=out, soft_wrap=True, no_color=no_color or None)
         if self:

@@ -1,0 +1,128 @@
+"""Random histories of the configuration: what operators might have done, minute by minute."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from unittest import mock
+
+from django.db import transaction
+from django.utils import timezone
+from hypothesis import strategies as st
+
+from consumers.models import Consumer, Tier
+from consumers.services import (
+    create_consumer,
+    create_tier,
+    delete_consumer,
+    delete_tier,
+    update_consumer,
+    update_tier,
+)
+from events.models import Channel
+from events.services import create_channel, delete_channel, update_channel
+from keys.issuers import create_issuer, delete_issuer, update_issuer
+from keys.models import JwtIssuer, Key
+from keys.services import issue_key, revoke_key, rotate_key, update_key
+from routes.models import Route
+from routes.services import create_route, delete_route, update_route
+
+BEGAN_AT = datetime(2026, 1, 1, tzinfo=UTC)
+UPSTREAM = {"type": "upstream", "url": "http://up.example/"}
+
+
+@dataclass(frozen=True)
+class History:
+    """So many things, done as the dice fall."""
+
+    dice: random.Random
+    length: int
+
+    @contextmanager
+    def lived(self) -> Iterator[Iterator[datetime]]:
+        """Do them one after another, each when the next instant is asked for; leave nothing behind."""
+        with transaction.atomic(), mock.patch("django.utils.timezone.now") as now:
+            now.return_value = BEGAN_AT
+            yield self._steps(now)
+            transaction.set_rollback(True)
+
+    def _steps(self, now: mock.Mock) -> Iterator[datetime]:
+        for number in range(self.length):
+            now.return_value = BEGAN_AT + timedelta(minutes=number)
+            _step(self.dice, number)
+            yield now.return_value
+
+
+HISTORIES = st.builds(History, st.randoms(use_true_random=False), st.integers(1, 40))
+
+
+def _step(dice: random.Random, number: int) -> None:
+    """Do one random thing that an operator might do."""
+    things: list[Callable[[], object]] = [
+        lambda: create_tier(name=f"tier-{number}", by="ann"),
+        lambda: create_channel(address=f"c/{number}", by="ann"),
+        lambda: create_route(name=f"r{number}", path=f"/{number}", handler=UPSTREAM, by="ann"),
+        lambda: create_issuer(**_issuer(number), by="ann"),
+    ]
+    for model, things_with in THINGS.items():
+        if rows := [*model.objects.order_by("created_at" if model is Key else "pk")]:
+            things += things_with(dice.choice(rows), number, dice)
+    dice.choice(things)()
+
+
+def _with_tier(tier: Tier, number: int, dice: random.Random) -> list[Callable[[], object]]:
+    return [
+        lambda: create_consumer(name=f"consumer-{number}", tier=tier, by="ann"),
+        lambda: update_tier(tier, description=str(number), by="ann"),
+        *([] if tier.consumers.exists() else [lambda: delete_tier(tier, by="ann")]),
+    ]
+
+
+def _with_consumer(consumer: Consumer, number: int, dice: random.Random) -> list[Callable[[], object]]:
+    tier = dice.choice([*Tier.objects.order_by("pk")])
+    return [
+        lambda: issue_key(consumer=consumer, by="ann"),
+        lambda: issue_key(consumer=consumer, name=str(number), by="ann"),
+        lambda: update_consumer(consumer, metadata={"n": number}, tier=tier, by="ann"),
+        lambda: update_consumer(consumer, is_active=not consumer.is_active, by="ann"),
+        *([lambda: delete_consumer(consumer, by="ann")] if dice.random() < 0.3 else []),
+    ]
+
+
+def _with_key(key: Key, number: int, dice: random.Random) -> list[Callable[[], object]]:
+    is_usable = Key.objects.usable(timezone.now()).filter(id=key.id).exists()
+    return [
+        lambda: revoke_key(key, by="ann"),
+        lambda: update_key(key, scopes=[f"publish:c/{number}"], name=str(number), by="ann"),
+        *([lambda: rotate_key(key, by="ann")] if is_usable else []),
+    ]
+
+
+def _with_route(route: Route, number: int, dice: random.Random) -> list[Callable[[], object]]:
+    path = f"/{dice.randrange(3)}/{route.name}"
+    return [lambda: update_route(route, path=path, by="ann"), lambda: delete_route(route, by="ann")]
+
+
+def _with_channel(channel: Channel, number: int, dice: random.Random) -> list[Callable[[], object]]:
+    return [lambda: update_channel(channel, title=str(number), by="ann"), lambda: delete_channel(channel, by="ann")]
+
+
+def _with_issuer(issuer: JwtIssuer, number: int, dice: random.Random) -> list[Callable[[], object]]:
+    return [lambda: update_issuer(issuer, audience=str(number), by="ann"), lambda: delete_issuer(issuer, by="ann")]
+
+
+THINGS = {
+    Tier: _with_tier,
+    Consumer: _with_consumer,
+    Key: _with_key,
+    Route: _with_route,
+    Channel: _with_channel,
+    JwtIssuer: _with_issuer,
+}
+"""What can be done with one row of each kind."""
+
+
+def _issuer(number: int) -> dict[str, str]:
+    url = f"https://idp-{number}.example"
+    return {"name": f"issuer-{number}", "issuer": url, "jwks_url": f"{url}/jwks.json", "audience": "api"}

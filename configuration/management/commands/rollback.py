@@ -1,0 +1,32 @@
+"""`manage.py rollback INSTANT`: make the configuration what it was, as a new change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from audit.services import instant_of
+from configuration.rollback import roll_back
+
+
+class Command(BaseCommand):
+    """Rolls the configuration back."""
+
+    help = "Make the configuration what it was at an instant, as a new change. Revoked keys stay revoked."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options."""
+        parser.add_argument("instant", help="RFC 3339, such as 2026-01-31T12:00:00Z")
+        parser.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run the command."""
+        try:
+            diff = roll_back(instant_of(options["instant"]), by="manage.py rollback", dry_run=options["dry_run"])
+        except ValidationError as error:
+            raise CommandError(" ".join(error.messages)) from None
+        except ValueError as error:
+            raise CommandError(str(error)) from None
+        diff.show(self.stdout, is_dry_run=options["dry_run"], no_color=options["no_color"])
