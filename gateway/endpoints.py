@@ -42,6 +42,7 @@ ENDPOINTS = (
     Endpoint(HTTP, "PATCH", "/v1/subscriptions/{id}", "subscription.change"),
     Endpoint(HTTP, "DELETE", "/v1/subscriptions/{id}", "subscription.delete"),
     Endpoint(HTTP, "POST", "/v1/subscriptions/{id}/rotate", "subscription.rotate"),
+    Endpoint(HTTP, "GET", "/v1/subscriptions/{id}/attempts", "subscription.attempts"),
     Endpoint(HTTP, "GET", "/v1/subscriptions/{id}/events", "subscription.pull"),
     Endpoint(HTTP, "POST", "/v1/subscriptions/{id}/ack", "subscription.ack"),
     Endpoint(HTTP, "POST", "/v1/subscriptions/{id}/nack", "subscription.nack"),

@@ -18,14 +18,23 @@ logger = logging.getLogger(__name__)
 SNAPSHOT_BUCKET = "snapshot"
 JOBS_BUCKET = "jobs"
 HEALTH_BUCKET = "subscriptions"
+LEASES_BUCKET = "leases"
 USAGE_STREAM = "USAGE"
 DEAD_STREAM = "DEAD"
 RETAINED_STREAM = "RETAINED"
+ATTEMPTS_STREAM = "ATTEMPTS"
+RETRIES_STREAM = "RETRIES"
 USAGE_SUBJECT = "_apimgmt.usage"
 DEAD_SUBJECT = "_apimgmt.dead"
 RETAINED_SUBJECT = "_apimgmt.retained"
+ATTEMPTS_SUBJECT = "_apimgmt.attempts"
+RETRIES_SUBJECT = "_apimgmt.retries"
 CONTROL_SUBJECT = "_apimgmt.control"
 ANSWER_TIMEOUT_S = 2.0
+LEASE_S = 10.0
+"""How long a lease lasts that nobody renews."""
+ATTEMPTS_KEPT = 500
+"""Tries kept of each subscription, for at most 7 days."""
 NO_RESPONDERS = "503"
 
 _DAY_S = timedelta(days=1).total_seconds()
@@ -57,11 +66,31 @@ _STREAMS = (
         max_bytes=256 * 1024**2,
         allow_direct=True,
     ),
+    StreamConfig(
+        name=ATTEMPTS_STREAM,
+        subjects=[f"{ATTEMPTS_SUBJECT}.*"],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        max_age=7 * _DAY_S,
+        max_msgs_per_subject=ATTEMPTS_KEPT,
+        max_bytes=1024**3,
+        allow_direct=True,
+    ),
+    StreamConfig(
+        name=RETRIES_STREAM,
+        subjects=[f"{RETRIES_SUBJECT}.*.*"],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        max_msgs_per_subject=1,
+        max_bytes=1024**3,
+        allow_direct=True,
+    ),
 )
 _BUCKETS = (
     KeyValueConfig(bucket=SNAPSHOT_BUCKET, history=1, storage=StorageType.FILE, direct=True),
     KeyValueConfig(bucket=JOBS_BUCKET, history=1, storage=StorageType.FILE, ttl=8 * _DAY_S, direct=True),
     KeyValueConfig(bucket=HEALTH_BUCKET, history=1, storage=StorageType.FILE, direct=True),
+    KeyValueConfig(bucket=LEASES_BUCKET, history=1, storage=StorageType.FILE, ttl=LEASE_S),
 )
 
 

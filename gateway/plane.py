@@ -55,6 +55,7 @@ HANDLERS: Mapping[str, Handler] = {
     "subscription.change": subscription.change,
     "subscription.delete": subscription.delete,
     "subscription.rotate": subscription.rotate,
+    "subscription.attempts": subscription.attempts,
     "subscription.pull": pull.pull,
     "subscription.ack": pull.ack,
     "subscription.nack": pull.nack,

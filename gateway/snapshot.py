@@ -180,17 +180,6 @@ class Snapshot:
         for listener in self._listeners:
             listener(frozenset({kind}))
 
-    def consumer(self, name: str) -> Consumer | None:
-        """Give a consumer, disabled ones included."""
-        consumer: Consumer | None = self._documents["consumer"].get(name)
-        return consumer
-
-    def principal_of_consumer(self, name: str) -> Principal:
-        """Give a consumer with its limits and no right: who is charged for what no key of its asked for."""
-        consumer = self.consumer(name) or Consumer(name, "")
-        tier: Tier = self._documents["tier"].get(consumer.tier) or Tier(consumer.tier)
-        return Principal(name, "", tier.name, limits=_overridden(tier.limits, consumer.limits))
-
     def subscription(self, subscription_id: str) -> Subscription | None:
         """Give a durable subscription, paused and ended ones included."""
         subscription: Subscription | None = self._documents["subscription"].get(subscription_id)

@@ -173,12 +173,11 @@ def standing(snapshot: Snapshot, subscription: Subscription, now: float) -> Stan
 
 
 def _obstacle(snapshot: Snapshot, subscription: Subscription, now: float) -> Why | None:
-    consumer = snapshot.consumer(subscription.consumer)
-    if consumer is None or not consumer.is_active:
+    if snapshot.standing(subscription.consumer) is None:
         return Why.CONSUMER_DISABLED
     if subscription.key and subscription.type == Type.WEBHOOK:  # who pulls proves itself each time
         key = snapshot.key(subscription.key)
-        if key is None or key.revoked_at is not None or key.consumer != consumer.name:
+        if key is None or key.revoked_at is not None or key.consumer != subscription.consumer:
             return Why.KEY_REVOKED
         if key.expires_at is not None and key.expires_at <= now:
             return Why.KEY_EXPIRED
@@ -191,7 +190,12 @@ def _obstacle(snapshot: Snapshot, subscription: Subscription, now: float) -> Why
 def principal_of(snapshot: Snapshot, subscription: Subscription) -> Principal:
     """Give whose budget deliveries are charged to."""
     known = snapshot.principal(subscription.key) if subscription.key else None
-    return known or snapshot.principal_of_consumer(subscription.consumer)
+    if known is not None:
+        return known
+    stands = snapshot.standing(subscription.consumer)
+    if stands is None:
+        return Principal(subscription.consumer, "", "")
+    return Principal(subscription.consumer, "", stands.tier.name, limits=stands.limits)
 
 
 def secret(secret_key: bytes, subscription_id: str, generation: int) -> str:

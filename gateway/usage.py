@@ -92,6 +92,12 @@ class Usage:
         if reply.status == 429:
             tally.throttled += 1
 
+    def delivered(self, call: Call, messages: int, bytes_: int) -> None:
+        """Count what was sent on behalf of a consumer that did not call."""
+        tally = self._tally(_label(call, "ok", ""))
+        tally.messages_out += messages
+        tally.bytes_out += bytes_
+
     def connection_closed(self, connection: Connection, reply: Reply) -> None:
         """Close a connection's account: its last messages are tallied and its ledger row is sent."""
         if connection.closing is not None and reply.refused is None:

@@ -31,8 +31,10 @@ ENGINES_WITHIN_S = 5.0
 PROBE_TIMEOUT_S = 2.0
 BEYOND_DRAIN_S = 10.0
 """What a process may take to leave, once its connections have had their time."""
-KINDS = ("web", "worker", "beat", "projector", "mqtt", "amqp", "redis", "nats", "demo")
-STOPPED_IN_ORDER = (("web", "mqtt", "amqp"), ("beat", "worker"), ("demo",), ("projector",), ("redis", "nats"))
+KINDS = ("web", "worker", "beat", "projector", "delivery", "mqtt", "amqp", "redis", "nats", "demo")
+STOPPED_IN_ORDER = (
+    ("web", "mqtt", "amqp"), ("beat", "worker", "delivery"), ("demo",), ("projector",), ("redis", "nats"),
+)  # fmt: skip
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -112,6 +114,7 @@ class Launch:
         self._supervisor.listening = [one for one in (plan.web, plan.mqtt, upstream) if one is not None]
         gc.freeze()  # what is shared with children stays shared
         start(Supervised("projector", "projector", run=processes.projector))
+        start(Supervised("delivery", "delivery", run=processes.delivery))
         for number in range(1, plan.workers + 1):
             run = partial(processes.web, plan.web, number)
             start(Supervised("web", f"web-{number}", run=run, stop_within_s=leave_s, listening=plan.web))
@@ -230,7 +233,9 @@ PRELOADED = (
     "celery.worker.consumer",
     "demo.sensor",
     "demo.upstream",
+    "events.answers",
     "events.dead_letters",
+    "gateway.delivery",
     "gateway.plane",
     "gateway.protocols.mqtt.server",
     "gateway.server",

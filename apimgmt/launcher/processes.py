@@ -112,6 +112,13 @@ def projector(serves: Callable[[], None]) -> None:
     asyncio.run(_project(serves))
 
 
+def delivery(serves: Callable[[], None]) -> None:
+    """Deliver webhooks, and watch how far subscriptions have come."""
+    import uvloop
+
+    uvloop.run(_deliver(serves))
+
+
 def demo_upstream(listening: socket.socket, serves: Callable[[], None]) -> None:
     """Serve the demo's quotes."""
     from demo.upstream import main
@@ -126,6 +133,15 @@ def demo_sensor(host: str, mqtt_port: int, key: str, serves: Callable[[], None])
 
     serves()
     main(host, mqtt_port, key)
+
+
+async def _deliver(serves: Callable[[], None]) -> None:
+    from apimgmt import env
+    from gateway.delivery import run
+
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await run(env.gateway_config("delivery"), stop, serves)
 
 
 async def _project(serves: Callable[[], None]) -> None:

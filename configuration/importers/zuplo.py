@@ -12,7 +12,6 @@ from configuration.importers.wanted import Path, Wanted, mapping
 POLICIES = {
     "api-key-inbound": "api-key",
     "api-key-auth-inbound": "api-key",
-    "open-id-jwt-auth-inbound": "jwt",
     "rate-limit-inbound": "rate-limit",
     "rate-limiting-inbound": "rate-limit",
 }

@@ -83,7 +83,7 @@ def _readable(plane: Plane, call: Call) -> tuple[Subscription, Channel]:
     subscription = own(plane, call)
     if subscription.type != Type.PULL:
         raise Refused(Reason.INVALID_REQUEST, "The events of this subscription are sent to its URL.")
-    principal = plane.snapshot.principal(call.who.key)
+    principal = plane.snapshot.principal_again(call.who)
     if principal is None:
         raise Refused(Reason.KEY_REVOKED)
     require(principal, subscription.right)

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import orjson
+from nats.errors import Error as NatsError
 
 from gateway import subscriptions, validation
 from gateway.asking import ask
+from gateway.attempts import read_attempts
 from gateway.authenticate import require
 from gateway.call import Call, Headers, Reply, Right, Verb
 from gateway.handlers.channel import idempotency_key
+from gateway.nats_link import ATTEMPTS_KEPT
 from gateway.reading import position_of, resolve, select
 from gateway.refusals import Reason, Refused
 from gateway.subscription_health import shown
@@ -132,6 +135,21 @@ async def delete(plane: Plane, call: Call) -> Reply:
     return Reply(status=204)
 
 
+async def attempts(plane: Plane, call: Call) -> Reply:
+    """Serve ``GET /v1/subscriptions/{id}/attempts?event=&limit=``: what became of each try, the newest first."""
+    subscription = own(plane, call)
+    wanted = query(call, {"event", "limit"})
+    limit = wanted.get("limit", str(ATTEMPTS_KEPT))
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 6 and int(limit) > 0):
+        raise Refused(Reason.INVALID_REQUEST, f"`limit` is a number from 1 to {ATTEMPTS_KEPT}.")
+    try:
+        found = await read_attempts(plane.nats, subscription.id)
+    except (TimeoutError, OSError, NatsError) as error:
+        raise Refused(Reason.OVERLOADED, "The event log does not answer.", retry_after_s=1, cause="log-away") from error
+    found = [one for one in found if wanted.get("event", one["event"]) == one["event"]]
+    return await answer(plane, call, 200, {"results": found[: int(limit)], "next": None})
+
+
 def own(plane: Plane, call: Call) -> Subscription:
     """Give the caller's own subscription; another consumer's is as unknown as one that never was. Raises Refused."""
     found = plane.snapshot.subscription(call.parameters["id"])
@@ -191,7 +209,7 @@ def _require_known(body: Mapping[str, Any], names: tuple[str, ...]) -> None:
 
 def _require_a_key(call: Call) -> None:
     """Raise Refused for a caller without a key: what outlives the call needs rights that do."""
-    if not call.who.key or ":" in call.who.key:
+    if call.who.token is not None:
         raise Refused(Reason.FORBIDDEN, "A subscription outlives a token: use an API key.", cause="token-for-durable")
 
 

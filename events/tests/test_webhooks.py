@@ -1,0 +1,447 @@
+import asyncio
+import contextlib
+import dataclasses
+from ipaddress import ip_network
+
+import pytest
+from asgiref.sync import sync_to_async
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from audit.tests.conftest import until
+from events.models import DeadLetter, Subscription
+from events.tests.receiver import plain, receiving
+from events.tests.whole import running_whole
+from gateway.delivery import Delivery
+from keys.models import Key
+from keys.services import revoke_key
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+LOOPBACK = (ip_network("127.0.0.0/8"),)
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+FAST = {"retry_schedule_s": [0, 0.05, 0.05], "max_attempts": 3}
+
+
+@pytest.fixture
+async def whole(link, nats_server, redis_url, tmp_path, settings):
+    settings.OUTBOUND_ALLOWED_NETWORKS = LOOPBACK
+    options = {"outbound_allowed_networks": LOOPBACK, "webhook_timeout_s": 1.5}
+    async with running_whole(link, nats_server.url, redis_url, tmp_path, **options) as found:
+        yield found
+
+
+@contextlib.asynccontextmanager
+async def delivering(whole, *, name="delivery", **options):
+    config = dataclasses.replace(whole.plane.config, process=name, kind="delivery")
+    delivery = await Delivery.start(config, **options)
+    try:
+        yield delivery
+    finally:
+        await delivery.stop()
+
+
+@pytest.fixture
+async def delivery(whole):
+    async with delivering(whole) as found:
+        yield found
+
+
+async def shown(whole, subscription):
+    _, said = await whole.call("GET", f"/v1/subscriptions/{subscription['id']}")
+    return said
+
+
+async def stands(whole, subscription, state, reason=None):
+    said = await shown(whole, subscription)
+    return (said["state"], said["state_reason"]) == (state, reason) and said
+
+
+async def test_an_event_is_sent_once_signed_with_its_trace(whole, delivery):
+    async with receiving() as receiver:
+        subscription = await whole.subscribe(type="webhook", url=receiver.url + "?tenant=7")
+        assert subscription["secret"].startswith("whsec_")
+        assert "secret" not in await shown(whole, subscription)
+        (id_,) = await whole.publish({"n": 1}, headers=[(b"traceparent", TRACE.encode())])
+        (message,) = await receiver.has(1)
+        assert message.target == "/hook?tenant=7"
+        said = Webhook(subscription["secret"]).verify(message.body, message.headers)
+        assert {"type": "event", "channel": "trades", "id": id_, "data": {"n": 1}}.items() <= said.items()
+        assert message.headers["traceparent"] == said["traceparent"] == TRACE
+        assert message.headers["webhook-id"] == f"{subscription['id']}_{id_}"
+        said = await until(lambda: caught_up(whole, subscription))
+        assert (said["last_acked_id"], said["state"]) == (id_, "active")
+        assert len(receiver.messages) == 1
+
+
+async def caught_up(whole, subscription):
+    said = await shown(whole, subscription)
+    return said["lag"]["events"] == 0 and said
+
+
+async def test_in_the_order_of_the_channel_the_next_waits_for_the_one_before(whole, delivery):
+    left = {2: 2, 4: 1}
+
+    def answer(message):
+        left[message.data] = left.get(message.data, 0) - 1
+        return 500 if left[message.data] >= 0 else 200
+
+    async with receiving(answer) as receiver:
+        await whole.subscribe(type="webhook", url=receiver.url, **FAST)
+        await whole.publish(*range(1, 6))
+        await receiver.has(8)
+        assert receiver.values == [1, 2, 2, 2, 3, 4, 4, 5]
+        assert receiver.most_under_way == 1
+        assert len({message.headers["webhook-id"] for message in receiver.messages}) == 5
+
+
+async def test_a_poison_event_becomes_a_dead_letter_and_the_channel_goes_on(whole, delivery):
+    async with receiving(
+        lambda message: plain(400, b"cannot read this") if message.data == "poison" else 200
+    ) as receiver:
+        subscription = await whole.subscribe(type="webhook", url=receiver.url, **FAST)
+        poison, _ = await whole.publish("poison", "good")
+        await until(lambda: asyncio.sleep(0, "good" in receiver.values))
+        assert receiver.values == ["poison"] * 3 + ["good"]
+        letter = await until(lambda: sync_to_async(DeadLetter.objects.first)())
+        assert (letter.reason, letter.detail, letter.attempts) == ("undelivered", "It answered 400.", 3)
+        assert (letter.subscription, letter.consumer, letter.protocol) == (subscription["id"], "acme", "webhook")
+        assert (letter.event["data"], letter.event["id"]) == ("poison", poison)
+        await until(lambda: stands(whole, subscription, "active"))
+        await until(lambda: caught_up(whole, subscription))
+
+
+async def test_by_key_a_failing_event_holds_up_its_key_alone(whole, delivery):
+    release = asyncio.Event()
+    async with receiving(lambda message: 500 if message.data == "a1" and not release.is_set() else 200) as receiver:
+        await whole.subscribe(
+            type="webhook", url=receiver.url, channel="sensors/{id}/reading", order="key", max_in_flight=4,
+            retry_schedule_s=[0, 0.3], max_attempts=100,
+        )  # fmt: skip
+        for value in ("a1", "b1", "a2", "b2", "a3", "b3"):
+            await whole.publish(value, channel=f"sensors/{value[0]}/reading")
+        await until(lambda: asyncio.sleep(0, {"b1", "b2", "b3"} <= {*receiver.values}))
+        assert {*receiver.values} == {"a1", "b1", "b2", "b3"}
+        release.set()
+        await until(lambda: asyncio.sleep(0, "a3" in receiver.values))
+        assert [value for value in receiver.values if value != "a1" and value[0] == "a"] == ["a2", "a3"]
+        assert [value for value in receiver.values if value[0] == "b"] == ["b1", "b2", "b3"]
+
+
+async def test_no_more_are_under_way_than_was_allowed(whole, delivery):
+    async def slowly(message):
+        await asyncio.sleep(0.05)
+        return 200
+
+    async with receiving(slowly) as receiver:
+        subscription = await whole.subscribe(
+            type="webhook", url=receiver.url, channel="sensors/{id}/reading", max_in_flight=3
+        )
+        assert subscription["order"] == "key"
+        for number in range(12):
+            await whole.publish(number, channel=f"sensors/{number}/reading")
+        await receiver.has(12)
+        assert receiver.most_under_way == 3
+
+
+async def test_410_ends_it_and_it_can_begin_again(whole, delivery):
+    answers = [410, 200]
+    async with receiving(lambda message: answers.pop(0)) as receiver:
+        subscription = await whole.subscribe(type="webhook", url=receiver.url)
+        await whole.publish("wanted later")
+        await until(lambda: stands(whole, subscription, "ended", "endpoint-gone"))
+        assert len(receiver.messages) == 1
+        path = f"/v1/subscriptions/{subscription['id']}"
+        assert (await whole.call("PATCH", path, {"max_attempts": 3}))[0] == 400
+        assert (await whole.call("PATCH", path, {"state": "active"}))[0] == 200
+        await receiver.has(2)
+        assert receiver.values == ["wanted later"] * 2
+
+
+async def test_redirects_are_not_followed(whole, delivery):
+    async with receiving() as inner, receiving(lambda message: plain(302, location=inner.url)) as receiver:
+        await whole.subscribe(type="webhook", url=receiver.url, **FAST)
+        await whole.publish(1)
+        await receiver.has(3)
+        assert not inner.messages
+        letter = await until(lambda: sync_to_async(DeadLetter.objects.first)())
+        assert letter.detail == "It answered 302."
+
+
+async def a_byte_a_minute(writer):
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n")
+    with contextlib.suppress(OSError):
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.2)
+
+
+async def a_gigabyte(writer):
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n")
+    with contextlib.suppress(OSError):
+        while not writer.is_closing():
+            writer.write(b"x" * 65536)
+            await writer.drain()
+
+
+async def nothing(writer):
+    await asyncio.sleep(30)
+
+
+async def garbage(writer):
+    writer.write(b"\x00\x01 this is not HTTP\r\n\r\n")
+
+
+BAD_ENDPOINTS = {
+    a_byte_a_minute: "No whole answer within 1.5 s.",
+    a_gigabyte: "The answer holds more than 65536 bytes.",
+    nothing: "No whole answer within 1.5 s.",
+    garbage: "The connection failed",
+}
+
+
+async def test_bad_endpoints_are_bounded_and_hold_up_nobody(whole, delivery):
+    async with contextlib.AsyncExitStack() as stack:
+        bad = {}
+        for behaviour, said in BAD_ENDPOINTS.items():
+            receiver = await stack.enter_async_context(receiving(lambda message, how=behaviour: how))
+            made = await whole.subscribe(type="webhook", url=receiver.url, retry_schedule_s=[0, 600])
+            bad[made["id"]] = said
+        good = await stack.enter_async_context(receiving())
+        await whole.subscribe(type="webhook", url=good.url)
+        await whole.publish(*range(20))
+        await good.has(20)
+        assert good.values == [*range(20)]
+        for id_, detail in bad.items():
+            attempts = await until(lambda id_=id_: attempts_of(whole, id_))
+            assert (attempts[0]["outcome"], attempts[0]["error"][: len(detail)]) == ("failed", detail)
+            assert attempts[0]["duration_s"] < 10
+
+
+async def attempts_of(whole, id_, query=""):
+    return (await whole.call("GET", f"/v1/subscriptions/{id_}/attempts{query}"))[1]["results"]
+
+
+async def test_attempts_can_be_inspected_and_hold_no_signature(whole, delivery):
+    answers = [plain(503, b"x" * 5000, retry_after="0", x_reason="busy"), plain(200, b"ok")]
+    async with receiving(lambda message: answers.pop(0)) as receiver:
+        subscription = await whole.subscribe(type="webhook", url=receiver.url, **FAST)
+        (id_,) = await whole.publish({"n": 1})
+        await receiver.has(2)
+        last, first = await until(lambda: two_attempts(whole, subscription["id"]))
+        assert (first["attempt"], first["outcome"], first["error"]) == (1, "failed", "It answered 503.")
+        assert (first["answer"]["status"], len(first["answer"]["body"])) == (503, 1024)
+        assert first["answer"]["headers"]["x-reason"] == "busy"
+        assert (last["attempt"], last["outcome"], last["error"], last["event"]) == (2, "delivered", None, id_)
+        assert (last["request"]["method"], last["request"]["url"]) == ("POST", receiver.url)
+        signature = receiver.messages[0].headers["webhook-signature"]
+        assert signature not in str([first, last])
+        assert await attempts_of(whole, subscription["id"], f"?event={id_}&limit=1") == [last]
+        assert await attempts_of(whole, subscription["id"], "?event=1") == []
+        status, _ = await whole.call("GET", f"/v1/subscriptions/{subscription['id']}/attempts", by="bolt")
+        assert status == 404
+
+
+async def two_attempts(whole, id_):
+    found = await attempts_of(whole, id_)
+    return len(found) == 2 and found
+
+
+async def test_what_the_receiver_asks_to_wait_is_respected(whole, delivery):
+    answers = [plain(429, retry_after="2"), plain(200)]
+    came = []
+
+    def answer(message):
+        came.append(asyncio.get_running_loop().time())
+        return answers.pop(0)
+
+    async with receiving(answer) as receiver:
+        await whole.subscribe(type="webhook", url=receiver.url, **FAST)
+        await whole.publish(1)
+        await receiver.has(2)
+        assert came[1] - came[0] >= 1.9
+
+
+async def test_both_secrets_are_good_during_rotation_and_the_old_one_no_longer_after(whole, delivery):
+    async with receiving() as receiver:
+        subscription = await whole.subscribe(type="webhook", url=receiver.url)
+        path = f"/v1/subscriptions/{subscription['id']}/rotate"
+        status, rotated = await whole.call("POST", path, {"overlap_s": 3600})
+        assert status == 201
+        assert rotated["secret"] != subscription["secret"]
+        await until(lambda: knows_generation(delivery, subscription, 2))
+        await whole.publish(1)
+        (message,) = await receiver.has(1)
+        for secret in (subscription["secret"], rotated["secret"]):
+            Webhook(secret).verify(message.body, message.headers)
+        _, last = await whole.call("POST", path, {"overlap_s": 0})
+        await until(lambda: knows_generation(delivery, subscription, 3))
+        await whole.publish(2)
+        message = (await receiver.has(2))[1]
+        Webhook(last["secret"]).verify(message.body, message.headers)
+        for secret in (subscription["secret"], rotated["secret"]):
+            with pytest.raises(WebhookVerificationError):
+                Webhook(secret).verify(message.body, message.headers)
+        row = await Subscription.objects.aget()
+        assert "whsec_" not in str(row.__dict__) + str(delivery.snapshot.subscription(row.id))
+
+
+async def knows_generation(delivery, subscription, generation):
+    known = delivery.snapshot.subscription(subscription["id"])
+    return known is not None and known.secret_generation == generation
+
+
+async def test_a_dead_endpoint_is_paused_probed_and_resumed(whole, delivery):
+    is_up = False
+    async with receiving(lambda message: 200 if is_up else 503) as receiver:
+        subscription = await whole.subscribe(type="webhook", url=receiver.url, **FAST)
+        ids = await whole.publish("dies", "waits", "too")
+        said = await until(lambda: stands(whole, subscription, "paused", "endpoint-failing"))
+        assert said["lag"]["events"] >= 1
+        is_up = True
+        await until(lambda: stands(whole, subscription, "active"))
+        assert await until(lambda: caught_up(whole, subscription))
+        assert receiver.values[-1] == "too"
+        assert ids
+
+
+async def test_what_its_owner_paused_is_not_sent_until_it_is_resumed(whole, delivery):
+    async with receiving() as receiver:
+        subscription = await whole.subscribe(type="webhook", url=receiver.url)
+        path = f"/v1/subscriptions/{subscription['id']}"
+        await whole.call("PATCH", path, {"state": "paused"})
+        await until(lambda: asyncio.sleep(0, delivery.snapshot.subscription(subscription["id"]).state == "paused"))
+        await whole.publish(1)
+        await asyncio.sleep(0.5)
+        assert not receiver.messages
+        await whole.call("PATCH", path, {"state": "active"})
+        await receiver.has(1)
+
+
+async def test_a_revoked_key_stops_delivery_until_another_key_takes_over(whole, delivery):
+    async with receiving() as receiver:
+        subscription = await whole.subscribe(type="webhook", url=receiver.url)
+        await whole.publish(1)
+        await receiver.has(1)
+        key = await Key.objects.aget(consumer__name="acme")
+        _, whole.keys["again"] = await sync_to_async(_issue_like)(key)
+        await sync_to_async(revoke_key)(key, reason="leaked", by="test")
+        await until(lambda: is_revoked(whole, delivery, key.id))
+        await whole.publish(2, by="bolt")
+        await until(lambda: paused_for(whole, subscription, "key-revoked"))
+        await asyncio.sleep(0.5)
+        assert receiver.values == [1]
+        status, said = await whole.call("PATCH", f"/v1/subscriptions/{subscription['id']}", {}, by="again")
+        assert (status, said["state"]) == (200, "active")
+        await receiver.has(2)
+        assert receiver.values == [1, 2]
+
+
+def _issue_like(key):
+    from keys.services import issue_key
+
+    return issue_key(consumer=Key.objects.with_consumer().get(id=key.id).consumer, scopes=key.scopes, by="test")
+
+
+async def is_revoked(whole, delivery, key_id):
+    known = delivery.snapshot.key(key_id)
+    other = whole.plane.snapshot.key(key_id)
+    return known.revoked_at is not None and other.revoked_at is not None
+
+
+async def paused_for(whole, subscription, reason):
+    _, said = await whole.call("GET", f"/v1/subscriptions/{subscription['id']}", by="again")
+    return (said["state"], said["state_reason"]) == ("paused", reason)
+
+
+async def test_a_name_that_means_an_inner_address_when_connecting_is_not_called(whole):
+    asked = []
+
+    async def resolve(host, port):
+        asked.append(host)
+        return [(2, ("10.0.0.1", port))]
+
+    async with receiving() as receiver, delivering(whole, resolve=resolve):
+        # At registration the name does not resolve here, so it is taken; now it means an inner network.
+        subscription = await whole.subscribe(type="webhook", url=f"http://rebound.invalid:{receiver.port}/", **FAST)
+        await whole.publish(1)
+        attempts = await until(lambda: attempts_of(whole, subscription["id"]))
+        assert attempts[-1]["error"] == "The URL's host is in an inner network, which is not called."
+        assert "rebound.invalid" in asked
+        assert not receiver.messages
+
+
+async def test_the_address_that_was_looked_at_is_the_one_that_is_called(whole):
+    answers = [[(2, ("127.0.0.1", 0))], [(2, ("10.0.0.1", 0))]]
+
+    async def resolve(host, port):
+        family, (address, _) = (answers.pop(0) if len(answers) > 1 else answers[0])[0]
+        return [(family, (address, port))]
+
+    async with receiving() as receiver, delivering(whole, resolve=resolve):
+        await whole.subscribe(type="webhook", url=f"http://named.invalid:{receiver.port}/x", **FAST)
+        await whole.publish(1)
+        (message,) = await receiver.has(1)
+        assert message.headers["host"] == f"named.invalid:{receiver.port}"
+
+
+async def test_of_two_deliverers_one_is_at_work_and_the_other_takes_over(whole):
+    async with receiving() as receiver:
+        await whole.subscribe(type="webhook", url=receiver.url)
+        async with contextlib.AsyncExitStack() as stack:
+            other_place = dataclasses.replace(whole.plane.config, data_dir=whole.plane.config.data_dir / "other")
+            first = await stack.enter_async_context(delivering(whole))
+            await until(lambda: asyncio.sleep(0, first.is_leading))
+            second = await Delivery.start(dataclasses.replace(other_place, process="second", kind="delivery"))
+            stack.push_async_callback(second.stop)
+            await whole.publish(*range(30))
+            await receiver.has(30)
+            assert not second.is_leading
+            await first.stop()
+            await until(lambda: asyncio.sleep(0, second.is_leading))
+            await whole.publish(*range(30, 40))
+            await receiver.has(40)
+            stack.pop_all().push_async_callback(second.stop)
+            await second.stop()
+        assert receiver.values == [*range(40)]
+
+
+async def test_a_deliverer_that_was_killed_loses_nothing(whole):
+    held = asyncio.Event()
+
+    async def hold(message):
+        await held.wait()
+        return 200
+
+    async with receiving(hold) as receiver:
+        await whole.subscribe(type="webhook", url=receiver.url)
+        first = await Delivery.start(dataclasses.replace(whole.plane.config, process="first", kind="delivery"))
+        await whole.publish(1, 2, 3)
+        await receiver.has(1)
+        # As SIGKILL leaves it: the effect is there, the acknowledgement is not.
+        for task in [*first._background, *(task for worker in first.workers.values() for task in worker._sends)]:
+            task.cancel()
+        await first.nats.close()
+        held.set()
+        async with delivering(whole, name="second"):
+            await receiver.has(4)
+        assert receiver.values == [1, 1, 2, 3]
+        await first.stop()
+
+
+async def test_limits_of_the_consumer_hold_messages_back(whole, delivery):
+    from consumers.models import Tier
+    from consumers.services import update_tier
+
+    tier = await Tier.objects.aget(name="free")
+    limits = [{"metric": "messages_out", "amount": 2, "per": 3600}]
+    await sync_to_async(update_tier)(tier, limits=limits, by="test")
+    await until(lambda: asyncio.sleep(0, delivery.snapshot._documents["tier"]["free"].limits))
+    async with receiving() as receiver:
+        subscription = await whole.subscribe(type="webhook", url=receiver.url, **FAST)
+        await whole.publish(1, 2, 3)
+        await receiver.has(2)
+        await asyncio.sleep(1.5)
+        assert receiver.values == [1, 2]
+        assert (await shown(whole, subscription))["lag"]["events"] == 1
+        assert not await DeadLetter.objects.aexists()
