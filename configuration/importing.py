@@ -13,22 +13,30 @@ from configuration.apply import put, refused
 from configuration.documents import Document, read
 from configuration.importers import asyncapi, openapi, zuplo
 from configuration.importers.wanted import Wanted
-from configuration.kinds import CHANNEL, ROUTE
+from configuration.kinds import CHANNEL, ISSUER, ROUTE
 from gateway.authenticate import allowed
 from gateway.call import Principal
 from keys import services as keys
 from keys.models import Key
 from routes.models import Route
 
-_KINDS = {"channels": CHANNEL, "routes": ROUTE}
+_KINDS = {"channels": CHANNEL, "routes": ROUTE, "issuers": ISSUER}
 
 
-def import_file(path: str | Path, *, key_id: str = "", by: str, dry_run: bool = False) -> Diff:
-    """Import a file: OpenAPI 3, with ``x-zuplo-route`` or without, or AsyncAPI. Raises DocumentError."""
-    return import_document(read(path), key_id=key_id, by=by, dry_run=dry_run)
+def import_file(
+    path: str | Path, *, policies: str | Path = "", key_id: str = "", by: str, dry_run: bool = False
+) -> Diff:
+    """Import a file: OpenAPI 3, with ``x-zuplo-route`` or without, or AsyncAPI. Raises DocumentError.
+
+    ``policies`` is the file in which a Zuplo project keeps the options of its policies.
+    """
+    defined = read(policies) if policies else None
+    return import_document(read(path), policies=defined, key_id=key_id, by=by, dry_run=dry_run)
 
 
-def import_document(document: Document, *, key_id: str = "", by: str, dry_run: bool = False) -> Diff:
+def import_document(
+    document: Document, *, policies: Document | None = None, key_id: str = "", by: str, dry_run: bool = False
+) -> Diff:
     """Import a document that has been read; all of it, or nothing. Raises DocumentError.
 
     What the document has no say in stays as it is. A key named by its id is given the rights that the operations of
@@ -36,7 +44,7 @@ def import_document(document: Document, *, key_id: str = "", by: str, dry_run: b
     """
     diff = Diff()
     with transaction.atomic():
-        for wanted in described(document):
+        for wanted in described(document, policies):
             _import(document, wanted, diff, by)
         if openapi.is_export(document.data):
             _require_routes(document)
@@ -47,13 +55,13 @@ def import_document(document: Document, *, key_id: str = "", by: str, dry_run: b
     return diff
 
 
-def described(document: Document) -> list[Wanted]:
+def described(document: Document, policies: Document | None = None) -> list[Wanted]:
     """Give what a document describes. Raises DocumentError."""
     data = document.data
     if asyncapi.is_asyncapi(data):
         return asyncapi.channels(document)
     if zuplo.is_zuplo(data):
-        return zuplo.routes(document)
+        return zuplo.routes(document, policies)
     if openapi.is_openapi(data):
         return openapi.routes(document)
     raise document.error("is neither OpenAPI 3, AsyncAPI 2.6 or 3.x, nor paths with x-zuplo-route")

@@ -10,8 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from gateway.header_fields import NAME, OF_THE_CONNECTION, VALUE
 from gateway.refusals import TABLE, Reason, Refused
 from gateway.validation import dump, parse
@@ -198,4 +196,4 @@ def written(value: Any) -> bytes | None:
     """Write what a function left as a body: bytes, text, or JSON. Raises TypeError and ValueError."""
     if value is None or isinstance(value, bytes):
         return value
-    return value.encode() if isinstance(value, str) else orjson.dumps(value)
+    return value.encode() if isinstance(value, str) else dump(value)

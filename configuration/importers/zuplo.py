@@ -8,14 +8,8 @@ from typing import Any
 from configuration.documents import Document
 from configuration.importers.openapi import METHODS, name_of, our_path
 from configuration.importers.wanted import Path, Wanted, mapping
+from configuration.importers.zuplo_policies import Definitions, Operation
 
-POLICIES = {
-    "api-key-inbound": "api-key",
-    "api-key-auth-inbound": "api-key",
-    "rate-limit-inbound": "rate-limit",
-    "rate-limiting-inbound": "rate-limit",
-}
-"""What needs no options beyond ours; the options of others stand in a file that the document does not carry."""
 _PROTOCOLS = {
     "webSocketHandler": "websocket",
     "webSocketPipelineHandler": "websocket",
@@ -38,8 +32,12 @@ def is_zuplo(data: Any) -> bool:
     )
 
 
-def routes(document: Document) -> list[Wanted]:
-    """Give the routes, each named by its operation. Raises DocumentError."""
+def routes(document: Document, policies: Document | None = None) -> list[Wanted]:
+    """Give the routes, each named by its operation, and the issuers of tokens that their policies trust.
+
+    ``policies`` is the project's ``policies.json``; it may be a part of the document too. Raises DocumentError.
+    """
+    definitions = Definitions(policies if policies is not None else document)
     at: Path = ("paths",) if "paths" in document.data else ()
     names: set[str] = set()
     found = []
@@ -48,8 +46,8 @@ def routes(document: Document) -> list[Wanted]:
         for method in METHODS:
             if method in item:
                 operation, there = mapping(document, item[method], (*where, method))
-                found.append(_route(document, path, item, method, operation, there, names))
-    return found
+                found.append(_route(document, path, item, method, operation, there, names, definitions))
+    return [*definitions.issuers.values(), *found]
 
 
 def _paths(data: Any) -> dict[str, Any]:
@@ -68,7 +66,9 @@ def _route(
     operation: dict[str, Any],
     at: Path,
     names: set[str],
+    definitions: Definitions,
 ) -> Wanted:
+    described = Operation(document, operation, at)
     route, at = mapping(document, operation.get("x-zuplo-route"), (*at, "x-zuplo-route"))
     handler, where = mapping(document, route.get("handler"), (*at, "handler"))
     export = str(handler.get("export"))
@@ -81,7 +81,7 @@ def _route(
         "methods": [method.upper()],
         "protocol": _PROTOCOLS[export],
         "handler": {"type": "upstream", "url": _url(document, handler, ours, where)},
-        "policies": _policies(document, route, at),
+        "policies": _policies(document, route, at, definitions, described),
     }
     return Wanted("routes", values, at)
 
@@ -119,29 +119,27 @@ def _url(document: Document, handler: dict[str, Any], path: str, at: Path) -> st
     return (pattern.rstrip("/") + tail) if tail else pattern
 
 
-def _policies(document: Document, route: dict[str, Any], at: Path) -> list[dict[str, Any]]:
+def _policies(
+    document: Document, route: dict[str, Any], at: Path, definitions: Definitions, operation: Operation
+) -> list[dict[str, Any]]:
+    """Give the route's policies, inbound ones first, each side in its order."""
     named, where = mapping(document, route.get("policies", {}), (*at, "policies"))
-    if named.get("outbound"):
-        raise document.error("outbound policies are not read; add ours to the route afterwards", *where, "outbound")
-    inbound = named.get("inbound") or []
-    if not isinstance(inbound, list) or not all(isinstance(name, str) for name in inbound):
-        raise document.error("inbound is a list of names", *where, "inbound")
     found: list[dict[str, Any]] = []
-    for number, name in enumerate(inbound):
-        if name not in POLICIES:
-            known = ", ".join(POLICIES)
-            said = (
-                f"the policy {name} is not known; there are {known}. Take it out and add ours to the route afterwards"
-            )
-            raise document.error(said, *where, "inbound", number)
-        found.append({"type": POLICIES[name]})
-    return found + _cors(document, route, at)
+    for side in ("inbound", "outbound"):
+        names = named.get(side) or []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise document.error(f"{side} is a list of names", *where, side)
+        for number, name in enumerate(names):
+            found += definitions.policy(name, side, (*where, side, number), operation)
+    return found + _cors(document, route, at, definitions)
 
 
-def _cors(document: Document, route: dict[str, Any], at: Path) -> list[dict[str, Any]]:
-    cors = route.get("corsPolicy", "none")
+def _cors(document: Document, route: dict[str, Any], at: Path, definitions: Definitions) -> list[dict[str, Any]]:
+    cors = str(route.get("corsPolicy", "none"))
     if cors == "none":
         return []
-    if cors == "anything-goes":
-        return [{"type": "cors", "options": {"allowed_origins": ["*"]}}]
-    raise document.error(f"the CORS policy {cors} stands in another file; add ours afterwards", *at, "corsPolicy")
+    origins = ["*"] if cors == "anything-goes" else definitions.origins(cors)
+    if origins is None:
+        said = f"the CORS policy {cors} stands in config/policies.json: name that file too, with --policies"
+        raise document.error(said, *at, "corsPolicy")
+    return [{"type": "cors", "options": {"allowed_origins": origins}}]

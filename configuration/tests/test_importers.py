@@ -8,6 +8,7 @@ from configuration.importers import asyncapi, openapi, zuplo
 from configuration.importing import described, import_document, import_file
 from events.models import Channel
 from events.services import create_channel, update_channel
+from gateway.policies import KNOWN
 from gateway.validation import compile_schema
 from routes.models import Route
 from routes.services import create_route
@@ -245,16 +246,152 @@ def test_the_open_cors_policy_is_taken_over():
             "the policy monetization-inbound is not",
         ),
         ({"handler": handler(), "policies": {"inbound": [{"name": "x"}]}}, "inbound is a list of names"),
-        ({"handler": handler(), "policies": {"outbound": ["x"]}}, "outbound policies are not read"),
+        (
+            {"handler": handler(), "policies": {"outbound": ["x"]}},
+            "the policy x is not known; there are api-key-inbound",
+        ),
+        ({"handler": handler(), "policies": {"outbound": ["set-headers-inbound"]}}, "is inbound, not outbound"),
+        (
+            {"handler": handler(), "policies": {"inbound": ["request-size-limit-inbound"]}},
+            "the policy request-size-limit-inbound: needs the option maxSizeInBytes; its options stand in",
+        ),
+        ({"handler": handler(), "policies": {"inbound": ["custom-code-inbound"]}}, "its code is not Python"),
         ({"handler": handler("awsLambdaHandler")}, "the handler awsLambdaHandler is not read"),
         ({"handler": handler(rewritePattern="${env.BASE_URL}/x")}, "${env.BASE_URL} is known to Zuplo alone"),
         ({"handler": handler(forwardSearch=True)}, "names no URL"),
-        ({"handler": handler(), "corsPolicy": "mine"}, "the CORS policy mine stands in another file"),
+        ({"handler": handler(), "corsPolicy": "mine"}, "the CORS policy mine stands in config/policies.json"),
         ({}, "must be a mapping"),
     ],
 )
 def test_what_zuplo_alone_knows_is_refused_by_name(route, said):
     assert said in refusal_of(zuplo_of(route))
+
+
+def defined(name, type_, **options):
+    return {"name": name, "policyType": type_, "handler": {"export": "x", "module": "y", "options": options}}
+
+
+PROJECT = [
+    (defined("keys", "api-key-inbound", cacheTtlSeconds=60), {"type": "api-key"}),
+    (defined("plain", "rate-limit-inbound"), {"type": "rate-limit"}),
+    (
+        defined("slow", "rate-limit-inbound", rateLimitBy="ip", requestsAllowed=2, timeWindowMinutes=1),
+        {"type": "rate-limit", "options": {"rateLimitBy": "ip", "requestsAllowed": 2, "timeWindowMinutes": 1}},
+    ),
+    (
+        defined("by-tier", "rate-limit-inbound", rateLimitBy="function", function="demo.hooks:limit_of"),
+        {"type": "rate-limit", "options": {"rateLimitBy": "function", "function": "demo.hooks:limit_of"}},
+    ),
+    (
+        defined("office", "ip-restriction-inbound", allowedIpAddresses=["192.0.2.0/24"], blockedIpAddresses=[]),
+        {"type": "ip-restriction", "options": {"allow": ["192.0.2.0/24"], "deny": []}},
+    ),
+    (
+        defined("office-2", "ip-address-restriction-inbound", deny=["192.0.2.1"]),
+        {"type": "ip-restriction", "options": {"deny": ["192.0.2.1"]}},
+    ),
+    (
+        defined("small", "request-size-limit-inbound", maxSizeInBytes=10, trustContentLengthHeader=True),
+        {"type": "request-size-limit", "options": {"max_bytes": 10}},
+    ),
+    (
+        defined("strict", "request-validation-inbound", validateBody="log-only", logLevel="info"),
+        {"type": "validate", "options": {"schema": {"type": "object"}}, "mode": "shadow"},
+    ),
+    (
+        defined("named", "set-headers-inbound", headers=[{"name": "X-A", "value": "1"}]),
+        {"type": "set-headers", "options": {"headers": {"X-A": "1"}, "on": "request"}},
+    ),
+    (
+        defined("clean", "remove-headers-inbound", headers=["X-B"]),
+        {"type": "remove-headers", "options": {"headers": ["X-B"], "on": "request"}},
+    ),
+    (
+        defined("mine", "custom-code-inbound", function="demo.hooks:add_region", region="eu"),
+        {
+            "type": "custom",
+            "options": {
+                "function": "demo.hooks:add_region",
+                "on": "inbound",
+                "body": False,
+                "options": {"region": "eu"},
+            },
+        },
+    ),
+    (
+        defined(
+            "idp",
+            "open-id-jwt-auth-inbound",
+            issuer="https://idp.example",
+            audience="api",
+            jwkUrl="https://idp.example/k",
+        ),
+        {"type": "jwt", "options": {"issuers": ["idp"]}},
+    ),
+]
+
+
+def project(named=None):
+    named = [given["name"] for given, _ in PROJECT] if named is None else named
+    route = {
+        "handler": handler(),
+        "policies": {"inbound": named, "outbound": ["safe", "quiet"]},
+        "corsPolicy": "ours",
+    }
+    policies = [
+        *(given for given, _ in PROJECT),
+        defined("safe", "set-headers-outbound", headers=[{"name": "X-C", "value": "2"}]),
+        defined("quiet", "remove-headers-outbound", headers=["Server"]),
+    ]
+    paths = zuplo_of(route)
+    paths["/x"]["get"]["requestBody"] = {"content": {"application/json": {"schema": {"type": "object"}}}}
+    cors = [{"name": "ours", "allowedOrigins": ["https://a.example"]}]
+    return paths, {"policies": policies, "corsPolicies": cors}
+
+
+def test_a_projects_policies_are_taken_over_with_their_options_in_their_order():
+    paths, policies = project()
+    together = zuplo.routes(document({"openapi": "3.1.0", "paths": paths, **policies}))
+    assert zuplo.routes(document({"openapi": "3.1.0", "paths": paths}), document(policies)) == together
+    issuer, wanted = together
+    assert wanted.values["policies"] == [
+        *(ours for _, ours in PROJECT),
+        {"type": "set-headers", "options": {"headers": {"X-C": "2"}, "on": "response"}},
+        {"type": "remove-headers", "options": {"headers": ["Server"], "on": "response"}},
+        {"type": "cors", "options": {"allowed_origins": ["https://a.example"]}},
+    ]
+    assert issuer.section == "issuers"
+    assert issuer.values["jwks_url"] == "https://idp.example/k"
+
+
+@pytest.mark.django_db
+def test_a_projects_policies_can_be_saved_and_imported_twice():
+    paths, policies = project([given["name"] for given, ours in PROJECT if ours["type"] in KNOWN])
+    import_document(document({"openapi": "3.1.0", "paths": paths, **policies}), by="ann")
+    assert [policy["type"] for policy in Route.objects.get().policies][-1] == "cors"
+    assert not import_document(document({"openapi": "3.1.0", "paths": paths, **policies}), by="ann")
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        (defined("p", "monetization-inbound"), "the policy p is not known; there are api-key-inbound"),
+        (defined("p", "api-key-inbound", allowUnauthenticatedRequests=True), "every route needs a key"),
+        (defined("p", "rate-limit-inbound", identifier={"export": "x"}, rateLimitBy="function"), "is not Python"),
+        (defined("p", "rate-limit-inbound", sliding=True), "the option sliding is not read"),
+        (defined("p", "request-validation-inbound", validateHeaders="log-only"), "validateHeaders is not read"),
+        (defined("p", "request-validation-inbound", validateBody="maybe"), "validateBody is none of none"),
+        (defined("p", "set-headers-inbound", headers=[{"name": "A"}]), "a header has a name and a value"),
+        (defined("p", "set-headers-inbound", headers=[{"name": "A", "value": 1, "overwrite": False}]), "overwrite"),
+        (defined("p", "remove-headers-inbound", headers="A"), "headers is a list"),
+        (defined("p", "open-id-jwt-auth-inbound", issuer="https://i"), "needs the option jwkUrl"),
+    ],
+)
+def test_what_a_project_asks_for_and_is_not_here_is_refused_by_name(policy, said):
+    paths = zuplo_of({"handler": handler(), "policies": {"inbound": ["p"]}})
+    refusal = refusal_of({"openapi": "3.1.0", "paths": paths, "policies": [policy]})
+    assert said in refusal
+    assert "x.json:" in refusal
 
 
 def test_the_fault_of_a_seed_like_document_is_told_with_its_place():

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from gateway.call import Call, Headers
 from gateway.policies.json_body import (
     bad_answer,
@@ -154,8 +152,8 @@ def _sets(given: Mapping[str, Any], side: str) -> Iterator[Step]:
     for text, value in _object(given, "set", side).items():
         at = f"{side}.set.{text}"
         try:
-            is_small = len(orjson.dumps(value)) <= VALUE_MAX_BYTES
-        except orjson.JSONEncodeError:
+            is_small = len(dump(value)) <= VALUE_MAX_BYTES
+        except (TypeError, ValueError):
             raise BadOption(at, "The value is no JSON.") from None
         if not is_small:
             raise BadOption(at, f"A value holds at most {VALUE_MAX_BYTES} bytes.")

@@ -7,7 +7,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
-import orjson
 
 from gateway.call import Call, Headers
 from gateway.policies.json_body import (
@@ -21,7 +20,7 @@ from gateway.policies.json_body import (
 )
 from gateway.policies.policy import Answered, BadOption, Policy, Wants, only
 from gateway.refusals import Reason, Refused
-from gateway.validation import DETAIL_MAX_CHARS, InvalidSchema, compile_schema, parse, pointer
+from gateway.validation import DETAIL_MAX_CHARS, InvalidSchema, compile_schema, dump, parse, pointer
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -119,9 +118,9 @@ def _validator(options: Mapping[str, Any], name: str) -> jsonschema_rs.Validator
     if not isinstance(schema, Mapping):
         raise BadOption(name, "A JSON Schema is an object.")
     try:
-        size = len(orjson.dumps(schema))
+        size = len(dump(dict(schema)))
         if size > SCHEMA_MAX_BYTES:
             raise BadOption(name, f"A JSON Schema holds at most {SCHEMA_MAX_BYTES} bytes.")
         return compile_schema(schema)
-    except (InvalidSchema, orjson.JSONEncodeError) as error:
+    except (InvalidSchema, TypeError) as error:
         raise BadOption(name, str(error)) from None

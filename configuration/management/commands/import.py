@@ -21,13 +21,22 @@ class Command(BaseCommand):
         parser.add_argument(
             "--key", default="", metavar="ID", help="also give this key the rights that the document's operations need"
         )
+        parser.add_argument(
+            "--policies", default="", metavar="FILE", help="the policies.json of a Zuplo project, with their options"
+        )
         parser.add_argument("--dry-run", action="store_true", help="say what would be made, and make nothing")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the command."""
         dry_run = options["dry_run"]
         try:
-            diff = import_file(options["file"], key_id=options["key"], by="manage.py import", dry_run=dry_run)
+            diff = import_file(
+                options["file"],
+                policies=options["policies"],
+                key_id=options["key"],
+                by="manage.py import",
+                dry_run=dry_run,
+            )
         except DocumentError as error:
             raise CommandError(str(error)) from None
         diff.show(self.stdout, is_dry_run=dry_run, no_color=options["no_color"])
