@@ -19,6 +19,8 @@ SPENT = (
 )  # fmt: skip
 """Metrics that are spent; the others are counted while open."""
 
+OUTWARD = frozenset({Metric.MESSAGES_OUT, Metric.BYTES_OUT})
+
 
 def scope_id(principal: Principal, ip: str, limit: Limit) -> str:
     """Say whose budget a limit is."""
@@ -131,13 +133,16 @@ class Budget:
         return counters
 
     def must_close(self, blocked: list[Spending], now: float) -> bool:
-        """Say whether a refusal ends the connection: the limit says so, or what it asks is far beyond it for long."""
+        """Say whether a refusal ends the connection: the limit says so, or what it asks is far beyond it for long.
+
+        What is sent to a caller is not asked by it, and held back instead.
+        """
         closes = False
         for counter, cost in blocked:
             limit = counter.limit
             if limit.exceed == "close":
                 closes = True
-            elif limit.per != MONTH and limit.close_at > 0:
+            elif limit.per != MONTH and limit.close_at > 0 and limit.metric not in OUTWARD:
                 flood = self._floods.get(limit)
                 if flood is None:
                     flood = self._floods[limit] = Flood(limit)

@@ -140,6 +140,9 @@ class Socket(Interface):
     async def send(self, message: str | bytes) -> None:
         """Send one message; waits while the peer does not read. Raises :class:`ClientGone`."""
 
+    async def tell(self, message: str | bytes) -> None:
+        """Send a word of our own, which passes no policy. Raises :class:`ClientGone`."""
+
     async def close(self, code: int, reason: str = "") -> None:
         """Send the close frame; never raises."""
 

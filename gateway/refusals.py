@@ -185,6 +185,9 @@ TABLE: dict[Reason, Row] = {
         "This is a fault of the gateway; it was logged."),
 }  # fmt: skip
 
+SAID_BEFORE_CLOSE = frozenset({Reason.RATE_LIMITED, Reason.QUOTA_EXCEEDED, Reason.TOO_MANY_CONNECTIONS})
+"""What a WebSocket is told in an error frame before the close frame, which has no room for it."""
+
 
 class Refused(Exception):
     """The gateway says no. Raised anywhere on the path, rendered by the protocol that accepted the call."""
@@ -247,6 +250,8 @@ class Refused(Exception):
         said: dict[str, Any] = {"type": "error", "reason": self.reason.value, "detail": self.detail}
         if self.retry_after_s is not None:
             said["retry_after_s"] = _rounded(self.retry_after_s)
+        if self.policies:
+            said["violated-policies"] = list(self.policies)
         if ref is not None:
             said["ref"] = ref
         return said | self.members

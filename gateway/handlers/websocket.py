@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import picows
 
 from gateway.call import Call, ClientGone, Reply
 from gateway.connections import Connection
 from gateway.handlers.upstream import IDENTITY_PREFIXES, NOT_PASSED_ON, aim, named_in_connection
-from gateway.refusals import ErrorClass, Reason, Refused, cut
+from gateway.refusals import SAID_BEFORE_CLOSE, ErrorClass, Reason, Refused, cut
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
 
 WAITING_MAX = 256
+WAITING_MAX_BYTES = 1024 * 1024
 """Messages of the upstream that may wait for the caller; then the upstream is not read."""
 PASSED_ON = frozenset({1000, 1001, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
 CLIENT_CODES = range(3000, 5000)
 SEND_TIMEOUT_S = 10.0
+PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 5.0
+HELD_BACK_S = 0.01
+"""A shorter wait is that for the store of leases, and no throttling."""
 FRAGMENTS_MAX = 10_000
 OF_MESSAGES = (picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION)
 OF_THE_GATEWAY = (*IDENTITY_PREFIXES, b"sec-websocket-")
@@ -38,6 +44,7 @@ class UpstreamSocket(picows.WSListener):
         self._parts_bytes = 0
         self._kind = picows.WSMsgType.TEXT
         self._is_paused = False
+        self._waiting_bytes = 0
         self._is_heard = False
         self._is_asked = False
         self._pinging: asyncio.TimerHandle | None = None
@@ -113,9 +120,14 @@ class UpstreamSocket(picows.WSListener):
         else:
             self._transport.send(picows.WSMsgType.BINARY, message)
 
-    def taken(self) -> None:
-        """A message was taken out; there may be room to read again."""
-        if self._is_paused and self.messages.qsize() < WAITING_MAX // 2:
+    def taken(self, bytes_: int) -> None:
+        """A message of so many bytes was taken out; there may be room to read again."""
+        self._waiting_bytes -= bytes_
+        if (
+            self._is_paused
+            and self.messages.qsize() < WAITING_MAX // 2
+            and self._waiting_bytes < WAITING_MAX_BYTES // 2
+        ):
             self._is_paused = False
             self._transport.underlying_transport.resume_reading()
 
@@ -142,7 +154,8 @@ class UpstreamSocket(picows.WSListener):
         except UnicodeDecodeError:
             self._closed(1007, "text of the upstream is not UTF-8")
             return
-        if not self._is_paused and self.messages.qsize() > WAITING_MAX:
+        self._waiting_bytes += len(payload)
+        if not self._is_paused and (self.messages.qsize() > WAITING_MAX or self._waiting_bytes > WAITING_MAX_BYTES):
             self._is_paused = True
             self._transport.underlying_transport.pause_reading()
 
@@ -169,9 +182,14 @@ async def proxy(plane: Plane, call: Call) -> Reply:
     upstream.on_expiry = lambda: close(Refused(Reason.TOO_SLOW))
     plane.upstreams.time(upstream)
     try:
-        await call.peer.accept(_subprotocol(call, upstream))
+        await call.peer.accept(_subprotocol(call, upstream), plane.limiter.headers(call))
         connection = plane.connections.open(call, close)
         return await _pump(plane, call, connection, upstream, ending)
+    except Refused as refused:
+        if refused.reason in SAID_BEFORE_CLOSE and call.connection is not None:
+            with contextlib.suppress(ClientGone, Refused):
+                await _say(call, refused)
+        raise
     finally:
         plane.upstreams.time_no_more(upstream)
         upstream.hang_up(1001)
@@ -215,28 +233,72 @@ async def _up(plane: Plane, call: Call, connection: Connection, upstream: Upstre
         if size > most:
             raise Refused(Reason.TOO_LARGE, f"A message holds at most {most} bytes.")
         connection.received(size)
-        if not limiter.charge_now(call, messages_in=1, bytes_in=size):
-            await _charged(connection, limiter.charge(call, messages_in=1, bytes_in=size))
+        if not limiter.charge_now(call, messages_in=1, bytes_in=size) and not await _is_let_in(
+            plane, call, connection, size
+        ):
+            continue
         await send(message)
 
 
 async def _down(plane: Plane, call: Call, connection: Connection, upstream: UpstreamSocket) -> None:
     send, messages, limiter = call.peer.send, upstream.messages, plane.limiter
     while (message := await messages.get()) is not None:
-        upstream.taken()
         size = len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
+        upstream.taken(size)
         if not limiter.charge_now(call, messages_out=1, bytes_out=size):
-            await _charged(connection, limiter.charge(call, messages_out=1, bytes_out=size))
+            await _let_out(plane, call, connection, size)
         connection.sent(size)
         upstream.deadline = time.monotonic() + SEND_TIMEOUT_S
         await send(message)
         upstream.deadline = None
 
 
-async def _charged(connection: Connection, charge: Awaitable[None]) -> None:
-    """Charge what could not be charged at once. The socket is the upstream's to speak on, so a refusal closes it."""
-    connection.throttled += 1
-    await charge
+async def _is_let_in(plane: Plane, call: Call, connection: Connection, size: int) -> bool:
+    """Charge a message that could not be charged at once; False: it was refused, and its sender told so.
+
+    Raises Refused where the limit ends the connection. Nothing else is read meanwhile: the caller's window closes.
+    """
+    began_at = time.monotonic()
+    try:
+        await plane.limiter.charge(call, messages_in=1, bytes_in=size)
+    except Refused as refused:
+        if refused.fatal:
+            raise
+        connection.refused(refused)
+        await _say(call, refused)
+        return False
+    connection.throttled += time.monotonic() - began_at > HELD_BACK_S
+    return True
+
+
+async def _let_out(plane: Plane, call: Call, connection: Connection, size: int) -> None:
+    """Hold a message of the upstream back until limits let it out; none is lost, the upstream is not read meanwhile.
+
+    The caller is told once. Raises Refused where the limit ends the connection, and where only a new month would help.
+    """
+    began_at = time.monotonic()
+    is_told = False
+    while True:
+        try:
+            await plane.limiter.charge(call, messages_out=1, bytes_out=size)
+            break
+        except Refused as refused:
+            if refused.fatal or refused.reason is Reason.QUOTA_EXCEEDED:
+                raise
+            if not is_told:
+                is_told = True
+                await _say(call, refused)
+            await asyncio.sleep(min(refused.retry_after_s or PAUSE_MIN_S, PAUSE_MAX_S))
+    connection.throttled += time.monotonic() - began_at > HELD_BACK_S
+
+
+async def _say(call: Call, refused: Refused) -> None:
+    """Tell the caller in band, as ``/v1/stream`` does. Raises Refused ``too-slow``, and ClientGone."""
+    try:
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            await call.peer.tell(orjson.dumps(refused.frame()).decode())
+    except TimeoutError:
+        raise Refused(Reason.TOO_SLOW) from None
 
 
 async def _upstream_left(call: Call, upstream: UpstreamSocket) -> Reply:

@@ -79,7 +79,7 @@ async def serve_websocket(plane: Plane, scope: Message, receive: Receive, send: 
         prepare(plane, call, scope.get("subprotocols", ()))
     except Refused as refused:
         meter(plane, call, Reply(status=refused.status, refused=refused))
-        await _deny(socket, refused)
+        await _deny(plane, call, socket, refused)
         return
     reply = await run(plane, call)
     if reply.refused is None:
@@ -87,12 +87,12 @@ async def serve_websocket(plane: Plane, scope: Message, receive: Receive, send: 
     if socket.is_accepted:
         await socket.close(reply.refused.row.websocket, reply.refused.close_reason())
     else:
-        await _deny(socket, reply.refused)
+        await _deny(plane, call, socket, reply.refused)
 
 
-async def _deny(socket: AsgiSocket, refused: Refused) -> None:
+async def _deny(plane: Plane, call: Call, socket: AsgiSocket, refused: Refused) -> None:
     try:
-        await socket.deny(refused)
+        await socket.deny(refused, plane.limiter.headers(call))
     except ClientGone:
         return
 

@@ -47,8 +47,8 @@ class AsgiSocket:
         await self._say({"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers or []})
         self._is_accepted = True
 
-    async def deny(self, refused: Refused) -> None:
-        """Refuse the handshake: as plain HTTP where the server can, else by closing (a bare 403)."""
+    async def deny(self, refused: Refused, limits: Headers) -> None:
+        """Refuse the handshake and tell the caller's limits, as plain HTTP; a server that cannot closes (bare 403)."""
         await self._receive()
         if DENIAL not in (self._scope.get("extensions") or {}):
             await self._say(
@@ -58,7 +58,7 @@ class AsgiSocket:
         from gateway.protocols.http import rendered  # the HTTP rendering of a refusal is that module's
 
         head, body = rendered(refused)
-        await self._say_http(refused.status, head, body)
+        await self._say_http(refused.status, [*head, *limits], body)
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Answer the handshake as plain HTTP; a server that cannot is told to close (a bare 403). Raises ClientGone."""

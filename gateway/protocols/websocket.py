@@ -27,7 +27,7 @@ from gateway.hub import Listening
 from gateway.outbox import SEND_TIMEOUT_S, Outbox
 from gateway.publish import Admitted, Publication, admit, is_routed_to, store
 from gateway.reading import Selection, gap_members, position_of, resolve, select
-from gateway.refusals import ErrorClass, Reason, Refused
+from gateway.refusals import SAID_BEFORE_CLOSE, ErrorClass, Reason, Refused
 from gateway.validation import dump, parse
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ SUBSCRIPTIONS_MAX = 200
 IN_FLIGHT_MAX = 128
 """Publishes of one connection on their way to the log; past it the socket is not read."""
 REF_MAX_CHARS = 255
-_SAID_BEFORE_CLOSE = {Reason.RATE_LIMITED, Reason.QUOTA_EXCEEDED, Reason.TOO_MANY_CONNECTIONS}
 _NORMAL_CLOSE = {1000, 1001, 1005}
 _SERVER_CLOSED = {1002: Reason.INVALID_REQUEST, 1007: Reason.INVALID_PAYLOAD, 1009: Reason.TOO_LARGE, 3008: Reason.IDLE}
 
@@ -99,7 +98,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
         """Accept the socket and serve it until either side ends it."""
         self._socket = socket
         self._ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
-        await socket.accept(self._choose_subprotocol())
+        await socket.accept(self._choose_subprotocol(), self._plane.limiter.headers(self._call))
         connection = self._plane.connections.open(self._call, self.close)
         connection.keeps_rights = self._keeps_rights
         self._say({"type": "welcome", "connection": connection.id, "limits": self._plane.limiter.left(self._call.who)})
@@ -370,7 +369,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
                 if refused.reason is Reason.DRAINING:
                     by = datetime.now(UTC) + timedelta(seconds=refused.retry_after_s or 0)
                     await self._socket.send(orjson.dumps({"type": "reconnect", "by": rfc3339(by)}).decode())
-                elif refused.reason in _SAID_BEFORE_CLOSE:
+                elif refused.reason in SAID_BEFORE_CLOSE:
                     await self._socket.send(_error(refused))
                 await self._socket.close(refused.row.websocket, refused.close_reason())
         except (TimeoutError, ClientGone):
