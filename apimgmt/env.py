@@ -147,6 +147,7 @@ def gateway_config(kind: str, number_: int = 1) -> Config:
         host=text("HOST", "127.0.0.1"),
         port=number("PORT", 8000),
         trusted_proxies=networks("TRUSTED_PROXIES"),
+        legacy_ratelimit_headers=flag("LEGACY_RATELIMIT_HEADERS"),
         outbound_allowed_networks=networks("OUTBOUND_ALLOWED_NETWORKS"),
         **bounds(),  # type: ignore[arg-type] # whole where the field is
     )

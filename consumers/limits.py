@@ -10,6 +10,8 @@ from django.core.exceptions import ValidationError
 
 from gateway.documents import Metric
 
+LEAST = 1e-6
+"""Below this a rate is no number any more that can be reckoned with."""
 AMOUNT_MAX = 10**15
 PER_MAX_S = 366 * 24 * 3600
 CLOSE_AT_MAX = 10**6
@@ -54,7 +56,7 @@ def _limit(limit: Any, at: str) -> dict[str, Any]:
         "scope": _one_of(limit, "scope", SCOPES, at, "consumer"),
         "exceed": _one_of(limit, "exceed", EXCEEDS, at, "reject"),
         "mode": _one_of(limit, "mode", MODES, at, "enforce"),
-        "close_at": _positive(_given(limit, "close_at", 20), f"{at}.close_at", CLOSE_AT_MAX),
+        "close_at": _close_at(_given(limit, "close_at", 20), f"{at}.close_at"),
         "fail": _one_of(limit, "fail", FAILS, at, "open"),
     }
 
@@ -71,9 +73,16 @@ def _per(per: Any, metric: str, at: str) -> float | int | str | None:
     return _positive(per, at, PER_MAX_S)
 
 
+def _close_at(value: Any, at: str) -> float | int:
+    """Read the multiple of the amount at which a connection is closed; 0: never."""
+    return 0 if value == 0 and not isinstance(value, bool) else _positive(value, at, CLOSE_AT_MAX)
+
+
 def _positive(value: Any, at: str, most: int) -> float | int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise ValidationError({at: "Must be a number greater than 0."})
+    if value < LEAST:
+        raise ValidationError({at: f"Must be at least {LEAST:f}."})
     if value > most or not math.isfinite(value):
         raise ValidationError({at: f"Must be at most {most}."})
     return int(value) if value == int(value) else value

@@ -73,6 +73,8 @@ class Config:
     jwks_wait_s: float = 3
     """How long a call waits for a key set that is being read."""
     jwks_max_bytes: int = 256 * 1024
+    legacy_ratelimit_headers: bool = False
+    """Tell limits in ``X-RateLimit-*`` too."""
     outbound_allowed_networks: tuple[Network, ...] = field(default=())
 
     @property

@@ -18,7 +18,7 @@ from gateway.call import Call, Headers, Principal, Protocol
 from gateway.counters import MONTH, PROBE_S, put_back, spend
 from gateway.leases import Store
 from gateway.leasing import Leasing
-from gateway.limit_fields import facts, fields
+from gateway.limit_fields import facts, fields, with_legacy_fields
 from gateway.open_slots import BEAT_S, OpenSlots
 from gateway.refusals import Reason, Refused
 from gateway.reservation import Reservation
@@ -46,8 +46,15 @@ class Limiter:
     """The limits of all callers, as one process enforces them."""
 
     def __init__(
-        self, redis: Redis, *, owner: str, timeout_s: float = 0.5, clock: Callable[[], float] = time.monotonic
+        self,
+        redis: Redis,
+        *,
+        owner: str,
+        timeout_s: float = 0.5,
+        clock: Callable[[], float] = time.monotonic,
+        legacy_fields: bool = False,
     ) -> None:
+        self._fields = with_legacy_fields if legacy_fields else fields
         self._clock = clock
         self.store = Store(redis, timeout_s=timeout_s, clock=clock, on_return=self._back)
         self._leasing = Leasing(self.store, clock)
@@ -235,7 +242,7 @@ class Limiter:
         """Give ``RateLimit-Policy`` and ``RateLimit`` for the limits that apply to this call."""
         if call.principal is None or not call.principal.limits:
             return []
-        return fields(self._plan(call.principal, call.ip), call.protocol, self._slots.count, self._clock())
+        return self._fields(self._plan(call.principal, call.ip), call.protocol, self._slots.count, self._clock())
 
     # What a call spends from
 

@@ -16,7 +16,9 @@ from gateway.call import Headers, Protocol
 from gateway.counters import Counter, month_ends_at
 from gateway.snapshot import Limit, Metric
 
-HTTP_METRICS = (Metric.REQUESTS, Metric.BYTES_IN, Metric.BYTES_OUT)
+HTTP_METRICS = (
+    Metric.REQUESTS, Metric.MESSAGES_IN, Metric.BYTES_IN, Metric.BYTES_OUT, Metric.TOKENS_IN, Metric.TOKENS_OUT,
+)  # fmt: skip
 SOCKET_METRICS = (
     Metric.CONNECTIONS, Metric.MESSAGES_IN, Metric.MESSAGES_OUT, Metric.BYTES_IN, Metric.BYTES_OUT,
 )  # fmt: skip
@@ -24,11 +26,15 @@ UNITS = {
     Metric.BYTES_IN: "content-bytes",
     Metric.BYTES_OUT: "content-bytes",
     Metric.OPEN_CONNECTIONS: "concurrent-requests",
+    Metric.TOKENS_IN: "tokens",
+    Metric.TOKENS_OUT: "tokens",
 }
 MONTH_S = 31 * 86_400
 """The longest month stands for a month where a window must be a number of seconds."""
 INTEGER_MAX = 999_999_999_999_999
 """The largest integer that a structured field can carry."""
+
+LEGACY = (b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset")
 
 SAID_FOR_S = 0.002
 """Calls that come closer upon another are told the same: what is left cannot be put to use any finer."""
@@ -59,12 +65,19 @@ class Told:
             self._said, self._said_at = self._state(open_now, now), now
         return self._said
 
+    def legacy(self, now: float) -> Headers:
+        """Give the ``X-RateLimit-*`` fields: of the limit of which the smallest part is left."""
+        if not self.counters:
+            return []
+        nearest = min((counter for _, counter in self.counters), key=lambda each: each.state(now)[0] / each.size)
+        remaining, reset_s = _standing(nearest, now)
+        values = _integer(nearest.limit.amount), _integer(remaining + NEARLY), ceil(reset_s)
+        return [(name, b"%d" % value) for name, value in zip(LEGACY, values, strict=True)]
+
     def _state(self, open_now: Count, now: float) -> bytes:
         state = []
         for head, counter in self.counters:
-            remaining, reset_s = counter.state(now)
-            if counter.is_month and not reset_s:
-                reset_s = _month_left_s()
+            remaining, reset_s = _standing(counter, now)
             left = min(INTEGER_MAX, int(remaining + NEARLY))
             if not left:
                 # Retry-After must not be earlier than this, and it names the next that is let through.
@@ -85,6 +98,12 @@ def fields(plan: Plan, protocol: Protocol, open_now: Count, now: float) -> Heade
     return [(b"ratelimit-policy", told.policy), (b"ratelimit", told.state(open_now, now))]
 
 
+def with_legacy_fields(plan: Plan, protocol: Protocol, open_now: Count, now: float) -> Headers:
+    """Give both fields, and ``X-RateLimit-*`` for clients that know no other (setting ``LEGACY_RATELIMIT_HEADERS``)."""
+    both = fields(plan, protocol, open_now, now)
+    return [*both, *plan.told[protocol is Protocol.HTTP].legacy(now)]
+
+
 def facts(plan: Plan, open_now: Count, now: float) -> list[dict[str, Any]]:
     """Give every limit with what is left of it; None where that depends on the connection."""
     counted = {counter.limit: counter for counter in plan.shared()}
@@ -100,9 +119,8 @@ def _fact(
     if limit.scope == "ip" and not ip:
         pass
     elif counter is not None:
-        left, reset_s = counter.state(now)
-        remaining = int(left + NEARLY)
-        reset_s = round(_month_left_s() if counter.is_month and not reset_s else reset_s, 3)
+        left, reset_s = _standing(counter, now)
+        remaining, reset_s = int(left + NEARLY), round(reset_s, 3)
     elif limit in opened:
         remaining = max(0, floor(limit.amount) - open_now(opened[limit]))
     return {
@@ -117,6 +135,11 @@ def _fact(
         "remaining": remaining,
         "reset_s": reset_s,
     }
+
+
+def _standing(counter: Counter, now: float) -> tuple[float, float]:
+    remaining, reset_s = counter.state(now)
+    return remaining, _month_left_s() if counter.is_month and not reset_s else reset_s
 
 
 def _counters(plan: Plan, is_http: bool) -> Iterator[Counter]:

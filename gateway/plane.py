@@ -86,7 +86,12 @@ class Plane:
         )
         self.snapshot = Snapshot()
         self.failed_keys = FailedKeys(config.failed_keys_per_minute)
-        self.limiter = Limiter(self.redis, owner=config.process, timeout_s=config.engine_timeout_s)
+        self.limiter = Limiter(
+            self.redis,
+            owner=config.process,
+            timeout_s=config.engine_timeout_s,
+            legacy_fields=config.legacy_ratelimit_headers,
+        )
         self.connections = Connections(self.snapshot)
         follow(self)
         self.usage = Usage(config, self.connections, js)

@@ -58,7 +58,10 @@ def test_one_metric_may_be_limited_over_two_spans_and_by_two_scopes():
         ({"metric": "requests", "amount": 1, "per": 10**9}, "limits[0].per"),
         ({"metric": "open_connections", "amount": 1, "per": 5}, "limits[0].per"),
         ({"metric": "requests", "amount": 1, "per": 1, "burst": 0}, "limits[0].burst"),
-        ({"metric": "requests", "amount": 1, "per": 1, "close_at": 0}, "limits[0].close_at"),
+        ({"metric": "requests", "amount": 1, "per": 1, "close_at": -1}, "limits[0].close_at"),
+        ({"metric": "requests", "amount": 1, "per": 1, "close_at": False}, "limits[0].close_at"),
+        ({"metric": "requests", "amount": 5e-324, "per": 1}, "limits[0].amount"),
+        ({"metric": "requests", "amount": 1, "per": 1e-300}, "limits[0].per"),
         ({"metric": "requests", "amount": 1, "per": 1, "scope": "planet"}, "limits[0].scope"),
         ({"metric": "requests", "amount": 1, "per": 1, "scope": ""}, "limits[0].scope"),
         ({"metric": "requests", "amount": 1, "per": 1, "exceed": "explode"}, "limits[0].exceed"),
@@ -86,3 +89,7 @@ def test_the_same_limit_twice_is_refused():
     with pytest.raises(ValidationError) as fault:
         cleaned([limit, limit | {"amount": 2}])
     assert list(fault.value.message_dict) == ["limits[1]"]
+
+
+def test_a_limit_may_never_close():
+    assert cleaned([{"metric": "requests", "amount": 1, "per": 1, "close_at": 0}])[0]["close_at"] == 0

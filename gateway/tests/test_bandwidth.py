@@ -19,7 +19,7 @@ IS_DIRECT = pytest.mark.parametrize("is_direct", [True, False])
 REFUSES = pytest.mark.parametrize("exceed", ["reject", "close"])
 
 
-def limit(metric: str, amount: float, per: float = HOURS, **more) -> dict:
+def limit(metric: str, amount: float, per: float | str = HOURS, **more) -> dict:
     return {"metric": metric, "amount": amount, "per": per, **more}
 
 
@@ -70,7 +70,7 @@ async def test_a_body_that_says_its_length_is_refused_before_any_of_it_is_read(t
 @pytest.mark.parametrize("size", [1, 999, 70_000, 1_000_000])
 async def test_bodies_cost_their_bytes_whatever_their_pieces(tmp_path, size):
     async with upstream_that(say("HTTP/1.1 204 No Content\r\n\r\n")) as upstream:
-        limits = [limit("bytes_in", 5_000_000)]
+        limits = [limit("bytes_in", 5_000_000, "month")]
         async with running(tmp_path, [route("r", "/r", upstream.url)], limits=limits) as plane, caller_of(plane) as one:
             assert (await one.ask("POST", "/r", body=b"x" * size)).status == 204
             assert left(plane, "bytes_in") == 5_000_000 - size

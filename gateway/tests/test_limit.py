@@ -437,29 +437,6 @@ def test_a_slot_outlives_missed_heartbeats_and_lapses_within_thirty_seconds():
 # What is told
 
 
-async def test_fields_of_an_http_answer(limiter):
-    one = call(principal(
-        Limit(Metric.REQUESTS, 100, 60.0), Limit(Metric.BYTES_OUT, 5000, 1.0), Limit(Metric.MESSAGES_IN, 1, 1.0), OPEN
-    ), Protocol.HTTP)  # fmt: skip
-    await limiter.admit(one)
-    headers = dict(limiter.headers(one))
-    assert headers[b"ratelimit-policy"] == (
-        b'"requests-per-60s";q=100;w=60, "bytes_out-per-1s";q=5000;w=1;qu="content-bytes"'
-    )
-    assert headers[b"ratelimit"] == b'"requests-per-60s";r=99;t=1, "bytes_out-per-1s";r=5000;t=0'
-
-
-async def test_fields_of_a_connection(limiter):
-    one = call(principal(OPEN, Limit(Metric.MESSAGES_IN, 10, "month"), Limit(Metric.REQUESTS, 1, 1.0)))
-    await limiter.admit(one)
-    headers = dict(limiter.headers(one))
-    assert headers[b"ratelimit-policy"] == (
-        b'"messages_in-per-month";q=10;w=2678400, "open_connections";q=2;qu="concurrent-requests"'
-    )
-    assert headers[b"ratelimit"].startswith(b'"messages_in-per-month";r=10;t=')
-    assert headers[b"ratelimit"].endswith(b', "open_connections";r=1')
-
-
 async def test_what_is_left_is_told_as_facts(limiter):
     who = principal(REQUESTS, OPEN, Limit(Metric.BYTES_IN, 5, 1.0, scope="connection"))
     await limiter.admit(call(who, Protocol.HTTP))
