@@ -144,6 +144,7 @@ def gateway_config(kind: str, number_: int = 1) -> Config:
         secret_key=secret("SECRET_KEY").encode(),
         public_url=public_url(),
         mqtt_url=mqtt_url(),
+        trace_start=flag("TRACE_START"),
         host=text("HOST", "127.0.0.1"),
         port=number("PORT", 8000),
         trusted_proxies=networks("TRUSTED_PROXIES"),

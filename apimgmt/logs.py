@@ -52,6 +52,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": _shown(record.getMessage()),
         }
+        if traceparent := getattr(record, "traceparent", None):
+            said["trace_id"] = traceparent.split("-")[1]
         if record.exc_info:
             said["exception"] = _shown(self.formatException(record.exc_info))
         return orjson.dumps(said).decode()

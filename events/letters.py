@@ -16,6 +16,7 @@ from django.utils.dateparse import parse_datetime
 from audit import bus, recording
 from audit.storable import require_plain
 from events.models import Channel, DeadLetter, DeadLetterPosition
+from gateway import tracing
 from gateway.event import EVENT_TYPE, JSON_TYPE, encoded, rfc3339
 from gateway.subjects import AddressError, subject_of
 
@@ -75,6 +76,7 @@ def redrive(letter: DeadLetter, *, by: str) -> None:
         "ce-source": encoded(f"/consumers/{letter.consumer}"),
         "ce-time": rfc3339(datetime.now(UTC)),
         "content-type": JSON_TYPE,
+        **_context(letter.event),
         # Stored before the letter is forgotten: a fault between the two keeps the letter, and the next try stores
         # nothing twice.
         "Nats-Msg-Id": f"redrive-{letter.made_at}-{letter.sequence}",
@@ -86,6 +88,12 @@ def redrive(letter: DeadLetter, *, by: str) -> None:
 def discard(letter: DeadLetter, *, by: str) -> None:
     """Forget a dead letter. Raises ValidationError where somebody else has."""
     recording.delete("dead-letter", letter, str(letter.pk), note="discarded", by=by)
+
+
+def _context(event: Mapping[str, Any]) -> dict[str, str]:
+    """Give the headers of the trace that the event was part of."""
+    traceparent = event.get("traceparent")
+    return {"traceparent": traceparent} if isinstance(traceparent, str) and tracing.taken(traceparent) else {}
 
 
 def _letter(sequence: int, data: bytes, made_at: str) -> DeadLetter | None:

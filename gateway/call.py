@@ -193,6 +193,8 @@ class Call:
     budget: Budget | None = None
     """What the limiter knows of this call: its counters and open slots."""
     traceparent: str | None = None
+    """The trace that it is part of, as it is passed on (:mod:`gateway.tracing`)."""
+    tracestate: str | None = None
     started_at: float = field(default_factory=time.monotonic)
 
     @property

@@ -62,6 +62,8 @@ class Config:
     json_depth_max: int = 64
     number_digits_max: int = 400
     ticket_s: int = 30
+    trace_start: bool = False
+    """Begin a trace for requests that come without one."""
     hook_timeout_s: float = 0.5
     hook_threads: int = 4
     jwks_refresh_s: float = 600

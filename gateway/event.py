@@ -53,6 +53,8 @@ class Event:
         """Say it as the ``event`` frame of ``/v1/stream``; history gives the same."""
         if self._frame is None:
             trace = f',"traceparent":{_text(self.traceparent)}' if self.traceparent else ""
+            if tracestate := self.extensions.get("tracestate"):
+                trace += f',"tracestate":{_text(tracestate)}'
             self._frame = (
                 f'{{"type":"event","channel":{_text(self.address)},"id":"{self.id}","time":{_text(self.time)}'
                 f"{trace},{self._data_member()}}}"

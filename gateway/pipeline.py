@@ -34,7 +34,8 @@ async def run(plane: Plane, call: Call) -> Reply:
     except ClientGone:
         pass
     except Exception:
-        logger.exception("call failed: %s %s %s", call.protocol, call.method, call.target)
+        trace = {"traceparent": call.traceparent}
+        logger.exception("call failed: %s %s %s", call.protocol, call.method, call.target, extra=trace)
         reply = Reply(status=500, refused=Refused(Reason.INTERNAL))
     finally:
         release(plane, call)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from gateway import tracing
 from gateway.authenticate import require
 from gateway.call import Call, Protocol, Right, Verb
 from gateway.event import EVENT_TYPE, JSON_TYPE, encoded, is_json, rfc3339
@@ -34,7 +35,6 @@ ATTRIBUTES_MAX_BYTES = 4096
 CONTENT_TYPE_MAX_CHARS = 200
 DETAIL_MAX_CHARS = 500
 UNREAD: Any = object()
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _ATTRIBUTE_NAME = re.compile(r"[a-z0-9]{1,20}")
 _CONSUMERS = "/consumers/"
 
@@ -198,11 +198,20 @@ def _headers(call: Call, publication: Publication) -> dict[str, str]:
     headers["ce-type"] = encoded(attributes.get("type") or EVENT_TYPE)
     headers["ce-time"] = _time(attributes.get("time"))
     headers["content-type"] = encoded(publication.content_type[:CONTENT_TYPE_MAX_CHARS])
-    traceparent = publication.traceparent or attributes.get("traceparent") or call.traceparent
-    headers.pop("ce-traceparent", None)
-    if traceparent and _TRACEPARENT.fullmatch(traceparent):
-        headers["traceparent"] = traceparent
+    given = publication.traceparent or attributes.get("traceparent")
+    if given or call.traceparent:
+        _trace(headers, *tracing.of_event(call, given, attributes.get("tracestate")))
     return headers
+
+
+def _trace(headers: dict[str, str], traceparent: str | None, tracestate: str | None) -> None:
+    """Say the context once: the attributes of the CloudEvents extension stand for it too."""
+    headers.pop("ce-traceparent", None)
+    headers.pop("ce-tracestate", None)
+    if traceparent:
+        headers["traceparent"] = traceparent
+    if tracestate:
+        headers["ce-tracestate"] = encoded(tracestate)
 
 
 def _time(given: str | None) -> str:
@@ -255,6 +264,7 @@ async def _bury(plane: Plane, call: Call, admitted: Admitted, fault: Refused) ->
     if admitted.channel.on_invalid != "dead-letter" and not admitted.publication.keeps_invalid:
         return
     publication = admitted.publication
+    traced, _ = tracing.of_event(call, publication.traceparent or publication.attributes.get("traceparent"), None)
     letter = {
         "channel": admitted.channel.address,
         "address": publication.address,
@@ -264,7 +274,7 @@ async def _bury(plane: Plane, call: Call, admitted: Admitted, fault: Refused) ->
         "consumer": call.who.consumer,
         "protocol": call.protocol.value,
         "attempts": 1,
-        "event": _as_json(publication.data),
+        "event": _as_json(publication.data) | ({"traceparent": traced} if traced else {}),
         "dead_at": rfc3339(datetime.now(UTC)),
     }
     await plane.log.store(f"{DEAD_SUBJECT}.{admitted.channel.stream}", orjson.dumps(letter))

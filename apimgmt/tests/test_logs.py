@@ -57,3 +57,11 @@ def test_a_record_is_one_line_that_steers_no_terminal(unseen):
 
 def test_a_record_is_bounded():
     assert len(line("x" * 1_000_000)) < 20_000
+
+
+def test_what_is_said_of_a_call_names_its_trace():
+    record = logging.LogRecord("gateway", logging.ERROR, __file__, 1, "call failed", (), None)
+    record.traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
+    assert json.loads(JsonFormatter().format(record))["trace_id"] == "a" * 32
+    record.traceparent = None
+    assert "trace_id" not in json.loads(JsonFormatter().format(record))

@@ -135,6 +135,15 @@ async def test_a_redriven_event_is_on_its_channel_again_and_the_letter_gone(link
     assert (await Change.objects.afirst()).note == "redriven"
 
 
+@pytest.mark.parametrize(("given", "kept"), [(f"00-{'a' * 32}-{'b' * 16}-01", True), ("00-x", False), (5, False)])
+async def test_a_redriven_event_is_part_of_the_trace_that_it_was_part_of(link, given, kept):
+    client, js = link
+    channel, letter = await dead_letter(js, event={"data": 1, "traceparent": given})
+    await in_thread(redrive, letter, by="ann")
+    (event,) = await stored(client, channel)
+    assert event.traceparent == (given if kept else None)
+
+
 async def test_redriving_twice_stores_once(link):
     client, js = link
     channel, letter = await dead_letter(js)

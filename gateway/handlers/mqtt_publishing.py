@@ -32,7 +32,7 @@ DELAY_MAX_S = 60.0
 ORIGIN, RETAIN = "connection", "mqttretain"
 """Attributes: which connection an event came from, where that must not get it back; that it was to be retained."""
 _PREFIX = "ce-"
-_BINARY_MODE = {"specversion", "traceparent"}
+_BINARY_MODE = {"specversion", "traceparent", "tracestate"}
 
 
 @dataclass(slots=True, eq=False)
@@ -211,6 +211,8 @@ def _publication(
             given[name[len(_PREFIX) :]] = value
         elif is_binary and name not in _BINARY_MODE:
             given[name] = value
+    if "tracestate" in user:
+        given["tracestate"] = user["tracestate"]
     given.pop("specversion", None)
     content_type = properties.get("content_type") or "application/json"
     if content_type.partition(";")[0].strip() == "application/cloudevents+json":

@@ -354,6 +354,10 @@ def _names_some(scopes: tuple[str, ...], template: str, subjects: tuple[str, ...
     return False
 
 
+_SAID_OTHERWISE = frozenset({ORIGIN, RETAIN, "tracestate"})
+"""Extensions that are no user property with the prefix of CloudEvents."""
+
+
 def _parts(event: Event, version: int, gap: Gap | None = None) -> Parts:
     if version != V5:
         return codec.shared_parts(version, Publish(event.address, event.data))
@@ -363,9 +367,10 @@ def _parts(event: Event, version: int, gap: Gap | None = None) -> Parts:
         "ce-id": event.published_id,
         "ce-subject": event.subject,
         "traceparent": event.traceparent,
+        "tracestate": event.extensions.get("tracestate"),
     }
     user += [(name, value) for name, value in optional.items() if value]
-    user += [(f"ce-{name}", value) for name, value in event.extensions.items() if name not in (ORIGIN, RETAIN)]
+    user += [(f"ce-{name}", value) for name, value in event.extensions.items() if name not in _SAID_OTHERWISE]
     if gap is not None:
         said = {"from": str(gap.from_id), "to": str(gap.to_id), "cause": gap.cause}
         user.append(("gap", orjson.dumps(said).decode()))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from gateway import policies
+from gateway import policies, tracing
 from gateway.call import Call, ClientGone, Headers, Protocol, Reply
 from gateway.credentials import from_request
 from gateway.meter import meter
@@ -122,14 +122,9 @@ def prepare(plane: Plane, call: Call, subprotocols: Iterable[str] = ()) -> None:
     if plane.draining:
         raise Refused(Reason.DRAINING, retry_after_s=1)
     call.address = normalised(call.raw_path)
-    asked = ""
-    for name, value in call.headers:
-        if name == b"origin":
-            call.origin = value.decode("latin-1")
-        elif name == b"traceparent":
-            call.traceparent = value.decode("latin-1")
-        elif name == b"access-control-request-method":
-            asked = value.decode("latin-1")
+    asked = _read_head(call)
+    if plane.config.trace_start and call.traceparent is None:
+        tracing.start(call)
     is_preflight = call.method == "OPTIONS" and asked and call.origin is not None
     match = plane.snapshot.match(call.protocol, asked if is_preflight else call.method, call.address)
     call.route = match.route
@@ -143,6 +138,19 @@ def prepare(plane: Plane, call: Call, subprotocols: Iterable[str] = ()) -> None:
     call.is_anonymous = match.is_anonymous
     if not match.is_anonymous:
         call.credential = from_request(call.headers, call.query, subprotocols)
+
+
+def _read_head(call: Call) -> str:
+    """Take note of the headers that every call may have; gives the method that a preflight announces."""
+    asked = ""
+    for name, value in call.headers:
+        if name == b"origin":
+            call.origin = value.decode("latin-1")
+        elif name == b"traceparent":
+            tracing.begin(call)
+        elif name == b"access-control-request-method":
+            asked = value.decode("latin-1")
+    return asked
 
 
 async def _refuse(plane: Plane, call: Call, exchange: Exchange, refused: Refused) -> None:

@@ -175,17 +175,17 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
     async def _publish(self, frame: Frame, ref: str | None) -> None:
         if "data" not in frame:
             raise _malformed("`publish` needs `data`.")
-        dedupe, traceparent = frame.get("dedupe", False), frame.get("traceparent")
+        dedupe = frame.get("dedupe", False)
         if not isinstance(dedupe, bool) or (dedupe and not ref):
             raise _malformed("`dedupe` is true or false, and needs a `ref`.")
-        if traceparent is not None and not isinstance(traceparent, str):
-            raise _malformed("`traceparent` is a string.")
+        tracestate = _text_of(frame, "tracestate")
         await self._take_in(
             Publication(
                 address=_channel_of(frame),
                 data=dump(frame["data"]),
                 idempotency_key=ref if dedupe else None,
-                traceparent=traceparent,
+                traceparent=_text_of(frame, "traceparent"),
+                attributes={"tracestate": tracestate} if tracestate else {},
                 value=frame["data"],
             ),
             ref,
@@ -403,6 +403,13 @@ def _channel_of(frame: Frame) -> str:
     if not isinstance(channel, str):
         raise _malformed("`channel` is the address of a channel.")
     return channel
+
+
+def _text_of(frame: Frame, name: str) -> str | None:
+    text = frame.get(name)
+    if text is not None and not isinstance(text, str):
+        raise _malformed(f"`{name}` is a string.")
+    return text
 
 
 def _interval(frame: Frame) -> float:

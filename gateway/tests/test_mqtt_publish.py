@@ -299,7 +299,7 @@ async def test_what_is_not_stored_is_not_acknowledged(plane, nats_server, versio
 
 async def test_mqtt_5_carries_attributes_of_cloudevents(plane):
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    user = [("ce-type", "temperature"), ("ce-id", "a-1"), ("traceparent", trace), ("other", "x")]
+    user = [("ce-type", "temperature"), ("ce-id", "a-1"), ("traceparent", trace), ("tracestate", "a=1"), ("other", "x")]
     async with client(plane, V5) as mqtt:
         await mqtt.connect(plane.key.text)
         mqtt.publish("trades", b"1", 1, packet_id=3, properties={"user": user})
@@ -313,6 +313,7 @@ async def test_mqtt_5_carries_attributes_of_cloudevents(plane):
         await mqtt.answer(Type.PUBACK)
     first, second, third = await stored(plane, "trades")
     assert (first.type, first.published_id, first.traceparent) == ("temperature", "a-1", trace)
+    assert first.extensions["tracestate"] == "a=1"
     assert (second.type, second.published_id, second.source) == ("tick", "b-1", "/things/1")
     assert (third.type, third.published_id, third.data) == ("tock", "c-1", b'{"a":1}')
 

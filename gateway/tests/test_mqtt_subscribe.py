@@ -62,7 +62,7 @@ async def test_mqtt_5_is_told_id_time_trace_and_attributes(plane):
     async with client(plane, V5) as mqtt:
         await mqtt.connect(plane.key.text)
         await mqtt.subscribe(("trades", 0))
-        attributes = {"type": "tick", "id": "mine", "region": "eu"}
+        attributes = {"type": "tick", "id": "mine", "region": "eu", "tracestate": "a=1"}
         id_ = await published(plane, "trades", traceparent=trace, attributes=attributes)
         event = (await mqtt.answer(Type.PUBLISH)).v5
         told = dict(event.user_properties)
@@ -70,7 +70,7 @@ async def test_mqtt_5_is_told_id_time_trace_and_attributes(plane):
         assert told.pop("time")
         assert told == {
             "id": str(id_), "ce-source": "/consumers/bolt", "ce-type": "tick", "ce-id": "mine", "ce-region": "eu",
-            "traceparent": trace,
+            "traceparent": trace, "tracestate": "a=1",
         }  # fmt: skip
 
 

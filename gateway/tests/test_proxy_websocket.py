@@ -632,3 +632,16 @@ def accept_of(key):
     import hashlib
 
     return base64.b64encode(hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+
+
+async def test_a_proxied_socket_takes_its_context_along(tmp_path):
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    async with proxied(tmp_path) as plane:
+        for given in (trace, "00-x"):
+            headers = {"X-API-Key": plane.key.text, "traceparent": given, "tracestate": "a=1"}
+            async with connect(f"ws://127.0.0.1:{plane.port}/socket", additional_headers=headers):
+                pass
+        (first, second) = plane.behind.requests
+        assert (first.headers["traceparent"], first.headers["tracestate"]) == (trace, "a=1")
+        assert second.headers["traceparent"] not in (trace, "00-x")
+        assert "tracestate" not in second.headers

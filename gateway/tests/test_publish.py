@@ -114,6 +114,13 @@ async def test_an_invalid_event_is_kept_where_the_channel_says_so(plane, data, k
     assert await stored(plane, "strict") == []
 
 
+async def test_a_dead_letter_says_which_trace_it_was_part_of(plane):
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    await refusal(plane, Publication("strict", b"{}", traceparent=trace))
+    ((_, letter),) = await letters(plane)
+    assert letter["event"] == {"data": {}, "traceparent": trace}
+
+
 async def test_a_repeat_with_the_same_key_returns_the_first_id(plane):
     one = await publish(plane, plane.call(), Publication("trades", b"1", idempotency_key="k"))
     again = await publish(plane, plane.call(), Publication("trades", b"1", idempotency_key="k"))

@@ -50,6 +50,21 @@ async def test_a_socket_is_welcomed_with_its_connection_and_limits(plane):
         assert [limit["metric"] for limit in welcome["limits"]] == ["messages_in"]
 
 
+async def test_an_event_takes_the_context_of_its_frame_or_of_its_socket_along(plane):
+    trace, other = (f"00-{digit * 32}-{digit * 16}-01" for digit in "ab")
+    async with connected(plane, traceparent=other) as wire, connected(plane) as reader:
+        reader.say({"type": "subscribe", "channel": "trades"})
+        await reader.heard("subscribed")
+        for context in ({"traceparent": trace, "tracestate": "a=1"}, {}, {"traceparent": "?", "tracestate": "a=1"}):
+            wire.say({"type": "publish", "channel": "trades", "data": 1, **context})
+            await wire.heard("published")
+        heard = [await reader.heard("event") for _ in range(3)]
+        assert [event["traceparent"] for event in heard] == [trace, other, other]
+        assert [event.get("tracestate") for event in heard] == ["a=1", None, None]
+        wire.say({"type": "publish", "channel": "trades", "data": 1, "tracestate": 5})
+        assert (await wire.heard("error"))["detail"] == "`tracestate` is a string."
+
+
 async def test_ping_is_answered_and_never_counted(plane):
     async with connected(plane) as wire:
         wire.say({"type": "ping"})

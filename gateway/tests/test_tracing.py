@@ -1,0 +1,147 @@
+import json
+
+import pytest
+
+from gateway import tracing
+from gateway.call import Call, Protocol
+from gateway.event import from_headers
+from gateway.publish import Publication, _headers
+from gateway.tests import http_plane
+from gateway.tests.http_plane import ask, route, say, upstream_that
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+STATE = "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"
+OK = say("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [
+        (TRACE, TRACE),
+        (
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+        ),
+        ("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-09-more", TRACE),
+        ("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", TRACE),
+        ("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01.x", None),
+        (f"{TRACE}-more", None),
+        (TRACE.upper(), None),
+        ("ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", None),
+        ("00-00000000000000000000000000000000-b7ad6b7169203331-01", None),
+        ("00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01", None),
+        ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331", None),
+        (f"{TRACE}\n", None),
+        ("", None),
+        ("x" * 10_000, None),
+    ],
+)
+def test_a_traceparent_is_passed_on_or_dropped(given, passed):
+    assert tracing.taken(given) == passed
+
+
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [
+        (STATE, STATE),
+        ("a=1 , ,b=2,", "a=1,b=2"),
+        ("fw529a3039@dt=FfffffeB3c", "fw529a3039@dt=FfffffeB3c"),
+        ("a=1,a=2", None),
+        ("A=1", None),
+        ("a", None),
+        ("a=", None),
+        ("a=b=c", None),
+        ("a=\x01", None),
+        (",".join(f"k{number}=1" for number in range(33)), None),
+        ("a=" + "x" * 511, None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_tracestate_is_passed_on_or_dropped(given, passed):
+    assert tracing.state(given) == passed
+
+
+def test_what_is_started_is_a_trace_that_others_take():
+    one, other = tracing.started(), tracing.started()
+    assert tracing.taken(one) == one != other
+
+
+async def asked(tmp_path, *lines, **settings):
+    """Give the trace headers that the upstream sees."""
+    async with upstream_that(OK) as upstream:
+        routes = [route("any", "/{rest...}", f"{upstream.url}/{{rest}}")]
+        async with http_plane.running(tmp_path, routes, **settings) as plane:
+            assert (await ask(plane, "GET", "/a", *lines)).status == 200
+        (request,) = upstream.asked
+        return request.header("traceparent"), request.header("tracestate")
+
+
+@pytest.mark.parametrize("is_direct", [True, False])
+async def test_a_proxied_request_takes_its_context_along(tmp_path, is_direct):
+    lines = (f"traceparent: {TRACE}", "tracestate: rojo=00f067aa0ba902b7", "tracestate: congo=t61rcWkgMzE")
+    assert await asked(tmp_path, *lines, is_direct=is_direct) == ([TRACE], [STATE])
+
+
+async def test_who_does_not_trace_is_not_made_to(tmp_path):
+    assert await asked(tmp_path) == ([], [])
+
+
+async def test_where_it_is_asked_for_a_trace_begins_here(tmp_path):
+    (trace,), states = await asked(tmp_path, trace_start=True)
+    assert tracing.taken(trace) == trace
+    assert states == []
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("traceparent: 00-abc", f"tracestate: {STATE}"),
+        (f"traceparent: {TRACE}", f"traceparent: {TRACE}", f"tracestate: {STATE}"),
+    ],
+)
+async def test_a_context_that_cannot_be_read_is_replaced_and_its_state_dropped(tmp_path, lines):
+    (trace,), states = await asked(tmp_path, *lines)
+    assert tracing.taken(trace) == trace != TRACE
+    assert states == []
+
+
+async def test_a_state_that_cannot_be_read_is_dropped_alone(tmp_path):
+    assert await asked(tmp_path, f"traceparent: {TRACE}", "tracestate: =") == ([TRACE], [])
+
+
+def call(**more):
+    made = Call(protocol=Protocol.HTTP, address="/", ip="127.0.0.1", **more)
+    made.principal = type("Who", (), {"consumer": "acme"})()
+    return made
+
+
+def stored(made, **publication):
+    headers = _headers(made, Publication("a", b"1", **publication))
+    return headers.get("traceparent"), from_headers("a", "a", {**headers, "Nats-Sequence": "1"}, b"1")
+
+
+def test_an_event_is_part_of_its_own_trace_or_else_of_that_of_its_call():
+    made = call(traceparent=TRACE, tracestate=STATE)
+    trace, event = stored(made)
+    assert (trace, event.extensions) == (TRACE, {"tracestate": STATE})
+    own = TRACE.replace("b7", "c8")
+    trace, event = stored(made, traceparent=own, attributes={"tracestate": "a=1"})
+    assert (trace, event.extensions) == (own, {"tracestate": "a=1"})
+    trace, event = stored(made, attributes={"traceparent": own})
+    assert (trace, event.extensions) == (own, {})
+    assert stored(call())[0] is None
+
+
+def test_an_event_whose_context_cannot_be_read_gets_another():
+    trace, event = stored(call(traceparent=TRACE), traceparent="00-x", attributes={"tracestate": STATE})
+    assert (trace, event.extensions) == (TRACE, {})
+    trace, event = stored(call(), traceparent="00-x", attributes={"tracestate": STATE})
+    assert tracing.taken(trace) == trace
+    assert event.extensions == {}
+
+
+def test_frames_and_cloudevents_say_the_context():
+    _, event = stored(call(traceparent=TRACE, tracestate=STATE))
+    for said in (json.loads(event.frame()), json.loads(event.cloudevent())):
+        assert (said["traceparent"], said["tracestate"]) == (TRACE, STATE)
