@@ -11,8 +11,7 @@ import orjson
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Count, F, Sum
-from django.db.models.functions import Greatest
+from django.db.models import Count, Sum
 
 from analytics.models import ConnectionRecord, GatewayProcess, ProjectorPosition, UsageMinute
 from audit import bus
@@ -114,15 +113,27 @@ def _exact(amount: float) -> float:
 
 
 def _write(tallies: dict[tuple[Any, ...], dict[str, float]]) -> None:
+    """Add tallies to their rows, in two statements: other writers wait as long as this takes.
+
+    What is read here nobody changes meanwhile: the position is held.
+    """
+    if not tallies:
+        return
+    minutes = {minute: _instant(minute) for minute, *_ in tallies}
+    known = UsageMinute.objects.filter(minute__in=minutes.values()).values_list(
+        "minute", *LABEL, *SUMS, "latency_ms_max"
+    )
+    before = {row[: len(LABEL) + 1]: row[len(LABEL) + 1 :] for row in known.iterator()}
+    rows = []
     for (minute, *label), sums in tallies.items():
-        row, is_new = UsageMinute.objects.get_or_create(
-            minute=_instant(minute), **dict(zip(LABEL, label, strict=True)), defaults=sums
-        )
-        if not is_new:
-            UsageMinute.objects.filter(pk=row.pk).update(
-                **{name: F(name) + sums[name] for name in SUMS},
-                latency_ms_max=Greatest(F("latency_ms_max"), sums["latency_ms_max"]),
-            )
+        *had, longest = before.get((minutes[minute], *label), (*(0,) * len(SUMS), 0))
+        for name, value in zip(SUMS, had, strict=True):
+            sums[name] += value
+        sums["latency_ms_max"] = max(sums["latency_ms_max"], longest)
+        rows.append(UsageMinute(minute=minutes[minute], **dict(zip(LABEL, label, strict=True)), **sums))
+    UsageMinute.objects.bulk_create(
+        rows, update_conflicts=True, unique_fields=["minute", *LABEL], update_fields=[*SUMS, "latency_ms_max"]
+    )
 
 
 def _open(batch: Batch) -> None:
@@ -142,9 +153,8 @@ def _open(batch: Batch) -> None:
 
 def _flow(batch: Batch) -> None:
     """Bring the rows of open connections up to date; one that has closed meanwhile has its totals already."""
-    rows = [ConnectionRecord(id=row["id"], **{name: row[name] for name in FLOWED}) for row in batch.get("flowing", ())]
-    if rows:
-        ConnectionRecord.objects.still_open().bulk_update(rows, FLOWED, batch_size=100)
+    for row in batch.get("flowing", ()):
+        ConnectionRecord.objects.still_open().filter(id=row["id"]).update(**{name: row[name] for name in FLOWED})
 
 
 def _close(batch: Batch) -> None:

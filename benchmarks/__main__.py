@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import ours, peers
+from benchmarks import ours, peers, revocation
 from benchmarks.http_load import CONNECTIONS, Measured, measure
 from benchmarks.peers import Peer
 
@@ -47,6 +47,7 @@ def main() -> None:
         ]
         rows = _http(proxies, options.seconds, options.rounds)
         rows += _sockets(ready, options.seconds, options.rounds)
+    rows.append(_revocation(options.rounds))
     for row in rows:
         print(f"{row.work:34} {row.who:9} {row.figure:>40}  {row.against}")
     if not options.no_write:
@@ -88,6 +89,13 @@ def _sockets(ready: dict[str, object], seconds: int, rounds: int) -> list[Row]:
     ]
 
 
+def _revocation(rounds: int) -> Row:
+    runs = [revocation.measure() for _ in range(rounds)]
+    p50, p99 = (statistics.median(run[name] for run in runs) for name in ("p50_ms", "p99_ms"))
+    figure = f"p50 {p50:.0f} ms  p99 {p99:.0f} ms"
+    return Row(f"Revocation, {runs[0]['sockets']:,} sockets closed", "apimgmt", figure, "")
+
+
 def _page(rows: list[Row], seconds: int, rounds: int) -> str:
     table = "\n".join(f"| {row.work} | {row.who} | {row.figure} | {row.against} |" for row in rows)
     return f"""# Benchmarks
@@ -107,6 +115,8 @@ upstream that all proxies share, to another. Medians of {rounds} rounds of {seco
   all frames take.
 - **Fan-out**: events published on one socket, stored in JetStream, delivered to every subscriber's socket of one
   process.
+- **Revocation**: 100 keys with ten sockets each (`/v1/stream`, SSE, MQTT, a proxied WebSocket) over two processes are
+  revoked through the management API; from the request's first byte until the client reads its close.
 
 Absolute figures are this machine's; the ratios travel better. Run `script/bench` on yours.
 """

@@ -21,8 +21,8 @@ ROUTE = "bench-upstream"
 
 
 @contextlib.contextmanager
-def product(folder: Path) -> Iterator[dict[str, Any]]:
-    """Run `manage.py up` with one web process; gives what its ready.json says."""
+def product(folder: Path, workers: int = 1) -> Iterator[dict[str, Any]]:
+    """Run `manage.py up` with one web process, or more; gives what its ready.json says."""
     data_dir = folder / "var"
     options = [
         "--port",
@@ -32,7 +32,7 @@ def product(folder: Path) -> Iterator[dict[str, Any]]:
         "--data-dir",
         str(data_dir),
         "--workers",
-        "1",
+        str(workers),
     ]
     with (folder / "up.log").open("wb") as log:
         process = subprocess.Popen(
@@ -42,7 +42,8 @@ def product(folder: Path) -> Iterator[dict[str, Any]]:
         ready = _wait(data_dir / "ready.json", process)
         for name, pids in ready["processes"].items():
             for pid in pids:
-                pin(pid, SERVER_CORE if name == "web" else LOAD_CORE)
+                if workers == 1:
+                    pin(pid, SERVER_CORE if name == "web" else LOAD_CORE)
         yield ready
     finally:
         process.terminate()
@@ -59,7 +60,7 @@ def route_to(ready: dict[str, Any], upstream_port: int) -> str:
         "handler": {"type": "upstream", "url": f"http://127.0.0.1:{upstream_port}/{{rest}}"},
         "policies": [{"type": "api-key"}, {"type": "rate-limit"}],
     }
-    _call(f"{ready['base_url']}/api/v1/routes/", f"Token {ready['admin']['token']}", route)
+    manage(ready, "routes/", route)
     url = f"{ready['base_url']}/bench/quotes/ACME"
     ends_at = time.monotonic() + 10
     while True:
@@ -71,6 +72,11 @@ def route_to(ready: dict[str, Any], upstream_port: int) -> str:
             time.sleep(0.1)
         else:
             return url
+
+
+def manage(ready: dict[str, Any], path: str, body: Any) -> Any:
+    """Post to the management API; gives what it says."""
+    return _call(f"{ready['base_url']}/api/v1/{path}", f"Token {ready['admin']['token']}", body)
 
 
 def sockets(kind: str, ready: dict[str, Any], connections: int, amount: int) -> dict[str, float]:
@@ -85,11 +91,11 @@ def sockets(kind: str, ready: dict[str, Any], connections: int, amount: int) -> 
     return measured
 
 
-def _call(url: str, authorization: str, body: Any = None) -> None:
+def _call(url: str, authorization: str, body: Any = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     headers = {"Authorization": authorization, "Content-Type": "application/json"}
     with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=10) as answer:
-        answer.read()
+        return json.loads(answer.read())
 
 
 def _wait(path: Path, process: subprocess.Popen[bytes]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ T = TypeVar("T")
 _CONTROL = -1
 SEND_TIMEOUT_S = 10.0
 """How long one lot may take to be sent; a reader that takes longer is too slow."""
-_PAUSE_MAX_S = 5.0
+_PAUSE_MAX_S = 0.5
+"""Limits may have been raised meanwhile: who waits for one looks again so often."""
 
 
 class Outbox(Generic[T]):

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -21,6 +22,8 @@ STREAM = f"KV_{SNAPSHOT_BUCKET}"
 PREFIX = f"$KV.{SNAPSHOT_BUCKET}."
 LOOK_AGAIN_S = 5.0
 """A lost nudge is made good after this time."""
+LOOK_AFTER_S = (0.02, 0.05, 0.1, 0.25, 0.5)
+"""A nudge may be faster than what it tells of: NATS hands a message on while it stores it. So it is looked again."""
 RETRY_S = 0.5
 BATCH = 500
 
@@ -65,10 +68,13 @@ class SnapshotFeed:
 
     async def _follow(self) -> None:
         link = self._client.stats["reconnects"]
+        looks: Iterator[float] = iter(())
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._nudge.wait(), LOOK_AGAIN_S)
-            self._nudge.clear()
+                await asyncio.wait_for(self._nudge.wait(), next(looks, LOOK_AGAIN_S))
+            if self._nudge.is_set():
+                self._nudge.clear()
+                looks = iter(LOOK_AFTER_S)
             try:
                 if self._client.stats["reconnects"] != link:
                     # The bucket may be another one with lower sequences: compare it whole.

@@ -130,19 +130,25 @@ def rotate_key(key: Key, *, overlap_s: int = 3600, by: str) -> tuple[Key, str]:
     return made
 
 
-def revoke_key(key: Key, *, reason: str = "", by: str) -> Key:
-    """Make a key useless at once; its live connections are closed. Revoking twice changes nothing."""
+def revoke_key(key: Key, *, reason: str = "", note: str = "", by: str) -> Key:
+    """Make a key useless at once; its live connections are closed. Revoking twice changes nothing.
+
+    ``note`` stands in the audit log; the reason does where there is none.
+    """
     with transaction.atomic():
         recording.lock(key, key.id)
         if key.revoked_at is not None:
             return key
         why = str(reason)[:REASON_MAX_CHARS]
         changes = {"revoked_at": timezone.now(), "revoked_reason": why}
-        return recording.update("key", key, key.id, changes, note=why, by=by)
+        return recording.update("key", key, key.id, changes, note=note or why, by=by)
 
 
 def leaked_key(text: str, *, by: str) -> Key | None:
-    """Revoke a key that was found in public. None where the text is no key of ours, told in no other way."""
+    """Revoke a key that was found in public; the audit log names its owner, who needs another.
+
+    None where the text is no key of ours, told in no other way.
+    """
     try:
         key_id = parse(text.strip())
     except Malformed:
@@ -150,7 +156,9 @@ def leaked_key(text: str, *, by: str) -> Key | None:
     key = Key.objects.with_consumer().filter(id=key_id).first()
     if key is None or not hmac.compare_digest(key.digest, digest(text.strip(), settings.KEY_PEPPER.encode())):
         return None
-    return revoke_key(key, reason="leaked: reported in public", by=by)
+    reason, owner = "leaked: reported in public", key.consumer
+    told = f" <{owner.email}>" if owner.email else ""
+    return revoke_key(key, reason=reason, note=f"{reason}; its owner is {owner.name}{told}", by=by)
 
 
 def touch(used: Mapping[str, datetime]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
-from gateway.call import Call, Headers, Protocol
+from gateway.call import Call, Headers, Principal, Protocol
 from gateway.policies.answers import PolicedExchange
 from gateway.policies.made import Made, made_of
 from gateway.policies.messages import Gate
@@ -50,6 +50,12 @@ async def _admit(plane: Plane, call: Call, made: Made) -> Answered | None:
     elif call.protocol is Protocol.WEBSOCKET:
         Gate(plane, call).attach()
     return None
+
+
+def renewed(call: Call, principal: Principal) -> None:
+    """Look at a newer credential that a connection has shown as at the one it came with. Raises Refused."""
+    for policy in made_of(call.route).callers if call.route is not None else ():
+        policy.caller(principal)
 
 
 def outbound(plane: Plane, call: Call, status: int, headers: Headers) -> Headers:

@@ -11,6 +11,7 @@ from gateway.policies.api_key import ApiKey
 from gateway.policies.cors import Cors
 from gateway.policies.custom import custom
 from gateway.policies.ip_restriction import IpRestriction
+from gateway.policies.jwt import Jwt
 from gateway.policies.policy import Broken, Policy
 from gateway.policies.rate_limit import rate_limit
 from gateway.policies.remove_headers import remove_headers
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 KNOWN: Mapping[str, Callable[[Mapping[str, Any]], Policy]] = {
     "api-key": ApiKey,
+    "jwt": Jwt,
     "rate-limit": rate_limit,
     "cors": Cors,
     "ip-restriction": IpRestriction,
@@ -45,14 +47,16 @@ class Made:
     """The policies of one route, each where it has something to do: what a call has to pass is decided here."""
 
     __slots__ = (
-        "answering", "cors", "inward", "is_wrapped", "messages_in", "messages_out", "outward", "reads_answers",
-        "route", "tried_outward", "waits",
+        "answering", "callers", "cors", "inward", "is_wrapped", "messages_in", "messages_out", "outward",
+        "reads_answers", "route", "tried_outward", "waits",
     )  # fmt: skip
 
     def __init__(self, route: Route) -> None:
         self.route = route
         all_ = [_made(named, route) for named in route.policies]
         self.inward = [(policy, policy.has("admit")) for policy in all_ if policy.has("inbound") or policy.has("admit")]
+        self.callers = [policy for policy in all_ if isinstance(policy, Jwt) and not policy.is_shadow]
+        """Those that look at who calls, and again when a connection shows a newer credential."""
         self.outward = [policy for policy in all_ if policy.has("outbound") and not policy.is_shadow]
         self.tried_outward = [policy for policy in all_ if policy.has("outbound") and policy.is_shadow]
         self.answering = [policy for policy in all_ if policy.has("answer")]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from channels.consumer import AsyncConsumer
 
+from gateway import policies
 from gateway.authenticate import allowed, authenticate
 from gateway.call import Call, ClientGone, Reply, Socket
 from gateway.catch_up import Gap
@@ -313,6 +314,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
         principal = await authenticate(self._plane, replace(self._call, credential=from_text(token), connection=None))
         if principal.consumer != self._call.who.consumer:
             raise Refused(Reason.FORBIDDEN, "The credential is another consumer's.", cause="auth-other-consumer")
+        policies.renewed(self._call, principal)
         if self._call.connection is not None:
             self._plane.connections.live_by(self._call.connection, principal)
         if not self._keeps_rights():

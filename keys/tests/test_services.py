@@ -5,7 +5,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 
 from audit.models import Change
-from consumers.services import create_consumer, create_tier
+from consumers.services import create_consumer, create_tier, update_consumer
 from gateway.credentials import digest, parse
 from keys.models import Key
 from keys.services import issue_key, leaked_key, revoke_key, rotate_key, touch, update_key
@@ -164,7 +164,11 @@ def test_a_leaked_key_is_revoked_and_a_forged_one_is_not(consumer):
     assert leaked_key(forged, by="bob") is None
     assert Key.objects.filter(revoked_at=None).count() == 2
     assert leaked_key(f" {text}\n", by="bob") == key
-    assert Key.objects.get(id=key.id).revoked_reason.startswith("leaked")
+    assert Key.objects.get(id=key.id).revoked_reason == "leaked: reported in public"
+    assert Change.objects.first().note == f"leaked: reported in public; its owner is {consumer.name}"
+    update_consumer(consumer, email="them@acme.example", by="ann")
+    leaked_key(issue_key(consumer=consumer, by="ann")[1], by="bob")
+    assert Change.objects.first().note.endswith(f"its owner is {consumer.name} <them@acme.example>")
 
 
 def test_a_key_is_changed_in_what_may_change_alone(consumer):
