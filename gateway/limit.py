@@ -42,6 +42,14 @@ TOKENS_OUT_DEFAULT = 1024
 """What is reserved for an answer whose request names no maximum, where so much is left."""
 
 
+LOOK_AGAIN_S = 0.5
+"""Who is held back looks so often whether its limits are others by now."""
+
+
+class _Rebound(Exception):
+    """The limits of a call changed while it waited for them."""
+
+
 class Limiter:
     """The limits of all callers, as one process enforces them."""
 
@@ -136,7 +144,10 @@ class Limiter:
         tokens_in: int = 0,
         tokens_out: int = 0,
     ) -> None:
-        """Charge all or nothing: waits where limits say ``delay``, raises Refused where they say no."""
+        """Charge all or nothing: waits where limits say ``delay``, raises Refused where they say no.
+
+        Who waits hears within half a second that its limits are others now.
+        """
         if not call.who.limits:
             return
         budget = self._bound(call)
@@ -146,7 +157,14 @@ class Limiter:
         )  # fmt: skip
         asked: list[Spending] = [(counter, cost) for counters, cost in costs if cost for counter in counters]
         is_request = call.protocol is Protocol.HTTP and messages_in > 0
-        await self._settle(budget, asked, DELAY_REQUEST_MAX_S if is_request else DELAY_MAX_S)
+        delay_s = DELAY_REQUEST_MAX_S if is_request else DELAY_MAX_S
+        try:
+            await self._settle(budget, asked, delay_s, call)
+        except _Rebound:
+            await self.charge(
+                call, messages_in=messages_in, messages_out=messages_out, bytes_in=bytes_in, bytes_out=bytes_out,
+                tokens_in=tokens_in, tokens_out=tokens_out,
+            )  # fmt: skip
 
     def put_back(self, call: Call, *, bytes_in: int) -> None:
         """Give back what was charged ahead and did not come."""
@@ -268,10 +286,13 @@ class Limiter:
 
     # Decide
 
-    async def _settle(self, budget: Budget, asked: list[Spending], delay_s: float) -> list[Spending]:
+    async def _settle(
+        self, budget: Budget, asked: list[Spending], delay_s: float, call: Call | None = None
+    ) -> list[Spending]:
         """Charge all or nothing, longest window first; ask the store and wait where that may help.
 
-        Gives what was charged: a limit in shadow mode that would have refused is left out.
+        Gives what was charged: a limit in shadow mode that would have refused is left out. Raises _Rebound where the
+        call's limits changed while it waited; nothing was charged then.
         """
         ends_at = self._clock() + delay_s
         asked = sorted(asked, key=_longest_first)
@@ -288,11 +309,11 @@ class Limiter:
                 self._tally_shadows(shadows)
                 asked = [spending for spending in asked if spending not in shadows]
             elif blocked:
-                await self._wait_or_refuse(budget, blocked, ends_at)
+                await self._wait_or_refuse(budget, blocked, ends_at, call)
             else:
                 await self._leasing.lease(lacking)
 
-    async def _wait_or_refuse(self, budget: Budget, blocked: list[Spending], ends_at: float) -> None:
+    async def _wait_or_refuse(self, budget: Budget, blocked: list[Spending], ends_at: float, call: Call | None) -> None:
         now = self._clock()
         wait_s = max(counter.wait_s(cost, now) for counter, cost in blocked)
         if now + wait_s > ends_at or any(counter.limit.exceed != "delay" for counter, _ in blocked):
@@ -301,7 +322,9 @@ class Limiter:
         try:
             async with asyncio.timeout(ends_at - now), first.turn:
                 while (wait_s := first.wait_s(cost, self._clock())) > 0:
-                    await asyncio.sleep(wait_s)
+                    if call is not None and call.who.limits is not budget.limits:
+                        raise _Rebound
+                    await asyncio.sleep(min(wait_s, LOOK_AGAIN_S))
         except TimeoutError:
             raise _refusal(budget, blocked, wait_s, now) from None
 

@@ -212,6 +212,20 @@ async def test_a_delayed_caller_may_go_away_and_costs_nothing(limiter):
     assert limiter.left(who)[0]["reset_s"] <= 20
 
 
+@pytest.mark.parametrize("then", [(), (Limit(Metric.MESSAGES_IN, 100, 1.0, exceed="delay"),)])
+async def test_who_is_held_back_goes_on_when_its_limits_are_lifted(limiter, then):
+    who = principal(Limit(Metric.MESSAGES_IN, 1, 50.0, exceed="delay"))
+    calls = [call(who) for _ in range(4)]
+    await limiter.charge(calls[0], messages_in=1)
+    waiting = [asyncio.create_task(limiter.charge(one, messages_in=1)) for one in calls]
+    await asyncio.sleep(0.05)
+    assert not any(task.done() for task in waiting)
+    for one in calls:
+        one.principal = principal(*then)
+    async with asyncio.timeout(20):  # the limit would hold the last of them for three minutes
+        await asyncio.gather(*waiting)
+
+
 async def test_a_request_is_delayed_for_seconds_at_most(limiter):
     who = principal(Limit(Metric.REQUESTS, 1, 60.0, exceed="delay"))
     await limiter.admit(call(who, Protocol.HTTP))
