@@ -16,6 +16,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from analytics import services
+from gateway.clock_jumps import ClockJumps
 from gateway.nats_link import USAGE_STREAM, USAGE_SUBJECT, connect, ensure_infrastructure, read_batch
 
 logger = logging.getLogger(__name__)
@@ -35,10 +36,13 @@ async def run(nc: Client, js: JetStreamContext, stop: asyncio.Event) -> None:
     """Project until told to stop. Raises when NATS or the database fails; starting again loses and doubles nothing."""
     await ensure_infrastructure(js)
     looked_at = 0.0
+    jumps = ClockJumps()
     while not stop.is_set():
         read = await _step(nc, js)
         if time.monotonic() - looked_at > LOOK_FOR_LOST_S:
             looked_at = time.monotonic()
+            if jumps.jumped_s():
+                await sync_to_async(services.clock_was_set)(datetime.now(UTC))
             await sync_to_async(services.close_lost)(datetime.now(UTC))
         if read is not None and read < BATCH:
             with contextlib.suppress(TimeoutError):

@@ -66,6 +66,11 @@ def project(batches: Iterable[tuple[int, Batch]], made_at: str, *, after: int) -
     return True
 
 
+def clock_was_set(now: datetime) -> None:
+    """Give every process time anew to be heard of: by a clock that was set, all might seem lost, or none for long."""
+    GatewayProcess.objects.update(heard_at=now)
+
+
 def close_lost(now: datetime) -> int:
     """Close the ledger rows of processes that are not heard of any more, as of their last word. Says how many."""
     with transaction.atomic():

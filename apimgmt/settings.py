@@ -194,8 +194,9 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 }
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BEAT_SCHEDULER = "apimgmt.beat:Scheduler"
 CELERY_BEAT_SCHEDULE = {
-    "queue again what no worker has": {"task": "jobs.sweep", "schedule": 5.0, "options": {"expires": 5}},
+    "queue again what no worker has": {"task": "jobs.sweep", "schedule": 2.0, "options": {"expires": 2}},
     "delete expired jobs": {"task": "jobs.clean", "schedule": 3600.0},
 }
 

@@ -126,7 +126,7 @@ def _principal_of(plane: Plane, key: Key) -> Principal:
 
 
 def _usable(key: Key) -> Key:
-    if key.revoked_at is not None and key.revoked_at <= time.time():
+    if key.revoked_at is not None:
         raise Refused(Reason.UNAUTHENTICATED, cause="key-revoked")
     if key.expires_at is not None and key.expires_at <= time.time():
         raise Refused(Reason.UNAUTHENTICATED, cause="key-expired")

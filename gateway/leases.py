@@ -62,8 +62,10 @@ end
 
 if rate == 0 then
   local year, month = month_of(now / 1000000)
-  if at ~= year * 12 + month then used = 0 end
-  at = year * 12 + month
+  local this = year * 12 + month
+  -- A clock that is set back over the end of a month and reaches it once more begins no month twice.
+  if this > at then used = 0 end
+  if this > at or at > this + 1 then at = this end
   reset = month_starts(year + math.floor(month / 12), month % 12 + 1) - now / 1000000
   keep = reset + 86400
 else
@@ -82,29 +84,38 @@ redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.min(keep, 100000000) *
 return {string.format('%.17g', granted), string.format('%.17g', size - used), string.format('%.6f', reset)}
 """
 
+NO_FUTURE = """
+-- Nothing lapses later than a life from now, but where the clock was set back: who crashed would be counted so long.
+for _, slot in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now + life, '+inf')) do
+  redis.call('ZADD', KEYS[1], now + life, slot)
+end
+"""
+
 TAKE = """
 -- One open slot: KEYS[1] sorted set of slots by when they lapse. ARGV: amount, milliseconds it lives, slot, forced.
 -- Answers: 1 if taken, how many others were open.
 local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now, life = time[1] * 1000 + math.floor(time[2] / 1000), tonumber(ARGV[2])
+NO_FUTURE
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 redis.call('ZREM', KEYS[1], ARGV[3])
 local open = redis.call('ZCARD', KEYS[1])
 if open >= tonumber(ARGV[1]) and ARGV[4] ~= '1' then return {0, open} end
-redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[3])
-redis.call('PEXPIRE', KEYS[1], 2 * ARGV[2])
+redis.call('ZADD', KEYS[1], now + life, ARGV[3])
+redis.call('PEXPIRE', KEYS[1], 2 * life)
 return {1, open}
-"""
+""".replace("NO_FUTURE", NO_FUTURE)
 
 RENEW = """
 -- Heartbeat: KEYS[1] sorted set of slots. ARGV: milliseconds they live, slots. Answers: how many are open.
 local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-for i = 2, #ARGV do redis.call('ZADD', KEYS[1], now + ARGV[1], ARGV[i]) end
+local now, life = time[1] * 1000 + math.floor(time[2] / 1000), tonumber(ARGV[1])
+for i = 2, #ARGV do redis.call('ZADD', KEYS[1], now + life, ARGV[i]) end
+NO_FUTURE
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-redis.call('PEXPIRE', KEYS[1], 2 * ARGV[1])
+redis.call('PEXPIRE', KEYS[1], 2 * life)
 return redis.call('ZCARD', KEYS[1])
-"""
+""".replace("NO_FUTURE", NO_FUTURE)
 
 SCRIPTS = {sha1(text.encode(), usedforsecurity=False).hexdigest(): text for text in (LEASE, TAKE, RENEW)}
 LEASE_SHA, TAKE_SHA, RENEW_SHA = SCRIPTS

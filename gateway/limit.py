@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.budget import Budget, Plan, Spending, bucket_key
 from gateway.call import Call, Headers, Principal, Protocol
+from gateway.clock_jumps import ClockJumps
 from gateway.counters import MONTH, PROBE_S, put_back, spend
 from gateway.leases import Store
 from gateway.leasing import Leasing
@@ -344,6 +345,7 @@ class Limiter:
 
     async def _keep(self) -> None:
         beat_at = forget_at = self._clock()
+        jumps = ClockJumps()
         while True:
             await asyncio.sleep(TICK_S)
             now = self._clock()
@@ -351,7 +353,8 @@ class Limiter:
                 self._leasing.tick(now)
                 if self.store.is_away and self.store.pause_left_s <= 0:
                     await self.store.ping()
-                if now - beat_at >= BEAT_S:
+                if now - beat_at >= BEAT_S or jumps.jumped_s():
+                    # A store whose clock was set with ours may take all slots for lapsed.
                     beat_at = now
                     await self._slots.beat()
             except Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -16,8 +17,16 @@ if TYPE_CHECKING:
     from gateway.plane import Plane
 
 
+SKEW_S = 5.0
+"""By so much the clocks of two gateways may differ."""
+
+
 def stored(principal: Principal) -> bytes:
-    """Say what is to be kept of the one to whom a ticket is issued."""
+    """Say what is to be kept of the one to whom a ticket is issued, and when it was."""
+    return b"%d %b" % (time.time(), _whom(principal))
+
+
+def _whom(principal: Principal) -> bytes:
     token = principal.token
     if token is None:
         return principal.key.encode()
@@ -41,6 +50,9 @@ async def redeemed(plane: Plane, kept: bytes) -> Principal | None:
 
     Raises Refused ``overloaded`` where the keys of a token's issuer cannot be had.
     """
+    issued_at, _, kept = kept.partition(b" ")
+    if not -SKEW_S <= time.time() - int(issued_at) <= plane.config.ticket_s + SKEW_S:
+        return None  # the clock was set: the store, which forgets by its own, might keep it for long
     if not kept.startswith(b"{"):
         return plane.snapshot.principal(kept.decode())
     said: dict[str, Any] = orjson.loads(kept)

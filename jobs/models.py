@@ -33,10 +33,12 @@ class JobQuerySet(models.QuerySet["Job"]):
         return self.filter(version__gt=models.F("published_version")).order_by("submitted_at")
 
     def claimable(self, now: datetime) -> Self:
-        """Those that a worker may take: queued, or running under a worker that has gone silent."""
-        return self.filter(
-            models.Q(state=State.QUEUED) | models.Q(state=State.RUNNING, heartbeat_at__lt=now - STALE_AFTER)
-        )
+        """Those that a worker may take: queued, or running under a worker that has gone silent.
+
+        One that was last heard of in the future was so before the clock was set back.
+        """
+        is_silent = models.Q(heartbeat_at__lt=now - STALE_AFTER) | models.Q(heartbeat_at__gt=now + STALE_AFTER)
+        return self.filter(models.Q(state=State.QUEUED) | models.Q(is_silent, state=State.RUNNING))
 
     def expired(self, now: datetime) -> Self:
         """Those that have ended and need not be kept any longer."""

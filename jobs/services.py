@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from typing import Any
 from django.conf import settings
 from django.core.files.storage import FileSystemStorage
 from django.db import connection, transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.utils import timezone
 
 from audit.storable import require_plain
+from gateway.clock_jumps import ClockJumps
 from jobs import registry
 from jobs.models import ATTEMPTS_MAX, FINAL, Job, State
 
@@ -24,6 +26,13 @@ logger = logging.getLogger(__name__)
 
 KEPT_FOR = timedelta(days=7)
 HEARTBEAT_S = 5.0
+REQUEUE_AFTER = timedelta(seconds=2)
+"""So long a job may be on its way to a worker before it is taken for lost on it."""
+TELL_AGAIN_S = 30.0
+"""A job that waits because all workers are busy is not queued more often."""
+_jumps = ClockJumps()
+_told_at: dict[str, float] = {}
+"""When this process last queued a job again, on the monotonic clock."""
 
 
 class Superseded(Exception):
@@ -111,9 +120,27 @@ def cancel(job_id: str) -> None:
 
 
 def lost(now: datetime) -> list[str]:
-    """Give the jobs that no worker has: queued a while ago, or under a worker that has gone silent."""
-    waiting = Job.objects.claimable(now).filter(submitted_at__lt=now - timedelta(seconds=5))
+    """Give the jobs that no worker has: queued a while ago, or under a worker that has gone silent.
+
+    Where the clock was set, each running job's worker is given time anew: a job must never run twice at once.
+    """
+    if _jumps.jumped_s():
+        Job.objects.filter(state=State.RUNNING).update(heartbeat_at=now)
+    is_new = Q(submitted_at__gte=now - REQUEUE_AFTER, submitted_at__lte=now + REQUEUE_AFTER)
+    waiting = Job.objects.claimable(now).exclude(is_new)
     return list(waiting.values_list("id", flat=True)[:1000])
+
+
+def requeue(now: datetime, tell: Callable[[str], object]) -> None:
+    """Tell the workers again of jobs that none of them has. Raises what telling does; the rest is told next time."""
+    waiting = lost(now)
+    for forgotten in _told_at.keys() - set(waiting):
+        del _told_at[forgotten]
+    for job_id in waiting:
+        told_at = _told_at.get(job_id)
+        if told_at is None or time.monotonic() - told_at >= TELL_AGAIN_S:
+            tell(job_id)
+            _told_at[job_id] = time.monotonic()
 
 
 def clean(now: datetime) -> int:

@@ -17,8 +17,7 @@ def run(job_id: str) -> None:
 @shared_task(name="jobs.sweep")
 def sweep() -> None:
     """Queue again what no worker has."""
-    for job_id in services.lost(timezone.now()):
-        run.delay(job_id)
+    services.requeue(timezone.now(), run.delay)
 
 
 @shared_task(name="jobs.clean")

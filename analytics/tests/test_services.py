@@ -187,3 +187,11 @@ async def project_for_a_moment(nats_url):
             await running
     finally:
         await client.close()
+
+
+def test_a_clock_that_was_set_loses_no_connection_and_hides_no_loss():
+    project([(1, batch(opened=[OPENED]))])
+    later = NOW + timedelta(hours=1)
+    services.clock_was_set(later)
+    assert services.close_lost(later) == 0
+    assert services.close_lost(later + services.LOST_AFTER + timedelta(seconds=1)) == 1

@@ -62,7 +62,7 @@ async def test_bad_keys_look_the_same_and_are_told_apart_in_the_log(plane, call,
     assert refused.problem() == Refused(Reason.UNAUTHENTICATED).problem()
 
 
-async def test_a_key_that_will_be_revoked_later_still_works():
+async def test_a_key_that_will_expire_later_still_works():
     assert await authenticate(plane_with(expires_at=time.time() + 60), call_with())
 
 

@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.handlers import me, ticket, websocket
 from gateway.protocols.mqtt.packets import V5, V311
+from gateway.tests.clock import EACH_WAY, Clock
 from gateway.tests.event_plane import WAIT_S, channel
 from gateway.tests.http_plane import eventually, route
 from gateway.tests.identity_provider import identity_provider, jwk, private_key, token
@@ -407,6 +408,15 @@ async def test_a_ticket_of_a_token_works_once(plane):
     async with by_ticket(plane, shown) as socket:
         await heard(socket, "welcome")
         assert await refused_ticket(plane, shown) == 401
+
+
+@EACH_WAY
+async def test_a_ticket_does_not_outlive_a_clock_that_is_set(plane, monkeypatch, jump_s):
+    shown = await ticket_of(plane, plane.key.text)
+    Clock(monkeypatch).jump(jump_s)
+    assert await refused_ticket(plane, shown) == 401
+    async with by_ticket(plane, await ticket_of(plane, plane.key.text)) as socket:
+        await heard(socket, "welcome")
 
 
 async def test_a_ticket_outlives_neither_its_token_nor_what_that_rests_on(plane, provider, an_hour_later):

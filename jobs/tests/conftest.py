@@ -1,7 +1,8 @@
 import pytest
 
 from audit.tests.conftest import link, nats_server
-from jobs import registry
+from gateway.clock_jumps import ClockJumps
+from jobs import registry, services
 
 __all__ = ["link", "nats_server"]
 
@@ -41,3 +42,10 @@ def document():
 def data_dir(settings, tmp_path):
     settings.DATA_DIR = tmp_path
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def fresh_process(monkeypatch):
+    """Forget what this process knows of the tests before."""
+    monkeypatch.setattr(services, "_jumps", ClockJumps())
+    monkeypatch.setattr(services, "_told_at", {})

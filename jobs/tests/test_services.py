@@ -6,6 +6,7 @@ from django.core.files.base import ContentFile
 from django.db import connection
 from django.utils import timezone
 
+from gateway.tests.clock import EACH_WAY, Clock
 from jobs import services
 from jobs.models import ATTEMPTS_MAX, STALE_AFTER, Job, State
 from jobs.registry import InvalidInput, Produced
@@ -183,3 +184,43 @@ def test_expired_jobs_go_with_their_files_and_others_stay(document, job_type, da
     assert set(Job.objects.values_list("id", flat=True)) == {"j2", "j3"}
     assert not (data_dir / "results" / "j1" / "r.csv").exists()
     assert (data_dir / "results" / "j2" / "r.csv").exists()
+
+
+@EACH_WAY
+def test_a_running_job_is_not_lost_because_the_clock_was_set(accepted, monkeypatch, jump_s):
+    running = services.claim(accepted.id)
+    assert services.lost(timezone.now()) == []
+    clock = Clock(monkeypatch)
+    clock.jump(jump_s)
+    now = timezone.now() + timedelta(seconds=jump_s)
+    assert services.lost(now) == []
+    # And one whose worker was lost is found as soon as ever.
+    assert services.lost(now + STALE_AFTER + timedelta(seconds=1)) == [running.id]
+
+
+def test_a_job_that_was_heard_of_in_the_future_is_lost(accepted):
+    """Its worker went while the clock stood wrong."""
+    services.claim(accepted.id)
+    Job.objects.update(heartbeat_at=timezone.now() + timedelta(hours=1))
+    assert services.lost(timezone.now()) == [accepted.id]
+
+
+def test_a_job_that_waits_is_not_queued_again_and_again(document):
+    services.accept(document())
+    told, later = [], timezone.now() + timedelta(seconds=6)
+    for _ in range(3):
+        services.requeue(later, told.append)
+    assert told == ["j1"]
+
+
+def test_a_job_that_could_not_be_queued_is_tried_again_at_once(document):
+    services.accept(document())
+    told, later = [], timezone.now() + timedelta(seconds=6)
+
+    def away(job_id):
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        services.requeue(later, away)
+    services.requeue(later, told.append)
+    assert told == ["j1"]
