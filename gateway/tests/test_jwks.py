@@ -314,6 +314,19 @@ async def test_an_issuer_that_moves_is_asked_where_it_is_now(provider):
             assert await proved(plane, token(key=private_key("k2")))
 
 
+async def test_an_issuer_that_is_deleted_while_its_keys_are_waited_for_proves_nobody(provider):
+    answer = provider.answer
+
+    async def delete_meanwhile(*asked):
+        plane.snapshot.apply([("issuer", "idp", None)])
+        return await answer(*asked)
+
+    provider.answer = delete_meanwhile
+    async with proving(provider.document()) as plane:
+        refused = await refusal(plane, token())
+        assert refused.reason in (Reason.OVERLOADED, Reason.UNAUTHENTICATED)
+
+
 async def test_the_keys_of_one_issuer_are_not_another_s(provider):
     async with identity_provider() as other:
         other.publish(jwk("k2"))
