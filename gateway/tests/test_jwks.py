@@ -224,6 +224,15 @@ async def test_a_key_asked_for_too_early_is_looked_for_as_soon_as_allowed(provid
         assert await proved(plane, token(kid="k2"))
 
 
+async def test_a_key_asked_for_too_early_does_not_put_off_the_next_look(provider):
+    async with proving(provider.document(), jwks_refresh_s=1.0) as plane:
+        await proved(plane, token())
+        await refusal(plane, token(kid="k2"))
+        plane.clock.now_s += 1
+        await settled(plane)
+        assert provider.asked == 2
+
+
 async def test_a_key_that_is_published_no_more_proves_nothing_any_more(provider):
     told = []
     async with proving(provider.document()) as plane:
