@@ -107,6 +107,9 @@ def _of_route(view: View, route: Route, schemas: dict[str, Any], names: Names) -
         if (schema := _schema_of(view, route, method)) is not None:
             content = {"schema": _placed(schema, f"{route.name}-body", schemas)}
             described["requestBody"] = {"required": True, "content": {JSON: content}}
+        if said is _FORWARDED and (schema := _validated(route, "outbound_schema")) is not None:
+            content = {"schema": _placed(schema, f"{route.name}-answer", schemas)}
+            described["responses"]["2XX"] = {"description": "Answered.", "content": {JSON: content}}
         yield method, described
 
 
@@ -127,8 +130,13 @@ def _schema_of(view: View, route: Route, method: str) -> Mapping[str, Any] | Non
     if route.handler.get("type") == "channel":
         address = route.handler["channel"]
         return next((channel.schema for channel in view.channels if channel.address == address), None)
+    return _validated(route, "schema")
+
+
+def _validated(route: Route, option: str) -> Mapping[str, Any] | None:
+    """Give the schema that the policy `validate` of a route names under an option, where it is enforced."""
     for policy in route.policies:
-        schema = policy.options.get("schema")
+        schema = policy.options.get(option)
         if policy.type == "validate" and policy.mode == "enforce" and isinstance(schema, Mapping):
             return schema
     return None

@@ -40,15 +40,20 @@ def limits(found: Iterable[Limit]) -> list[dict[str, Any]]:
         {
             "name": limit.name,
             "metric": limit.metric.value,
-            "amount": limit.amount,
-            "per": limit.per,
-            "burst": limit.burst,
+            "amount": _whole(limit.amount),
+            "per": _whole(limit.per),
+            "burst": _whole(limit.burst),
             "scope": limit.scope,
             "exceed": limit.exceed,
             "mode": limit.mode,
         }
         for limit in found
     ]
+
+
+def _whole(amount: float | str | None) -> float | str | None:
+    """Give a whole number as one: 20, not 20.0."""
+    return int(amount) if isinstance(amount, float) and amount.is_integer() else amount
 
 
 class Names:

@@ -93,7 +93,7 @@ def test_routes_that_differ_in_the_names_of_parameters_share_a_path():
 
 def test_bodies_are_described_by_the_policy_or_the_channel_that_judges_them():
     schema = {"$defs": {"n": {"type": "number"}}, "properties": {"n": {"$ref": "#/$defs/n"}}}
-    policies = [{"type": "validate", "options": {"schema": schema}}]
+    policies = [{"type": "validate", "options": {"schema": schema, "outbound_schema": {"type": "array"}}}]
     shadowed = [{"type": "validate", "options": {"schema": schema}, "mode": "shadow"}]
     written = document(
         route("strict", "/strict", methods=["POST"], policies=policies),
@@ -109,6 +109,8 @@ def test_bodies_are_described_by_the_policy_or_the_channel_that_judges_them():
     assert body("/strict")["application/json"]["schema"] == {"$ref": "#/components/schemas/strict-body"}
     carried = written["components"]["schemas"]["strict-body"]
     assert carried["properties"]["n"] == {"$ref": "#/components/schemas/strict-body/$defs/n"}
+    answer = written["paths"]["/strict"]["post"]["responses"]["2XX"]
+    assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/strict-answer"}
     assert body("/lax") == {"*/*": {}}
     assert body("/into")["application/json"]["schema"] == {"$ref": "#/components/schemas/into-body"}
     assert "202" in written["paths"]["/work"]["post"]["responses"]
