@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from gateway.call import Protocol, Verb
@@ -43,7 +44,7 @@ def written(view: View) -> dict[str, Any]:
     return {
         "openapi": VERSION,
         "info": {"title": "API", "version": "1", "description": _DESCRIPTION},
-        "servers": [{"url": view.config.public_url}],
+        "servers": [{"url": view.where.public_url}],
         "security": [{"bearer": []}, {"key": []}],
         "paths": paths.found,
         "components": {
@@ -68,6 +69,10 @@ class _Paths:
         shape = _PARAMETER.sub("{}", path)
         as_written = self._by_shape.setdefault(shape, _PARAMETER.sub(r"{\1}", path))
         item = self.found.setdefault(as_written, _item(path))
+        for (name, _), parameter in zip(_PARAMETER.findall(path), item.get("parameters", ()), strict=True):
+            if name != parameter["name"]:
+                also = f"For {method}: `{name}`."
+                parameter["description"] = f"{parameter.get('description', '')} {also}".strip()
         there = item.setdefault(method.lower(), described)
         if there is not described:
             there["responses"] = {**described["responses"], **there["responses"]}
@@ -119,7 +124,8 @@ def _said_of(route: Route, method: str) -> Said:
         return SAID["job.submit"]
     if kind == "channel":
         by_protocol = {Protocol.SSE.value: "events", Protocol.WEBSOCKET.value: "stream"}
-        return SAID[by_protocol.get(route.protocol) or _CHANNEL_METHODS.get(method, "history")]
+        said = SAID[by_protocol.get(route.protocol) or _CHANNEL_METHODS.get(method, "history")]
+        return replace(said, query={name: text for name, text in said.query.items() if name != "channel"})
     return {Protocol.SSE.value: _EVENT_STREAM, Protocol.WEBSOCKET.value: _WEBSOCKET}.get(route.protocol, _FORWARDED)
 
 

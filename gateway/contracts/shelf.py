@@ -14,7 +14,7 @@ import orjson
 from gateway.call import Principal
 from gateway.config import Config
 from gateway.contracts import asyncapi, openapi
-from gateway.contracts.view import View
+from gateway.contracts.view import View, Where
 from gateway.documents import Limit
 from gateway.refusals import Reason, Refused
 from gateway.snapshot import Snapshot
@@ -42,7 +42,7 @@ class Shelf:
     """Writes documents, one at a time and in a thread, and keeps those of the last callers."""
 
     def __init__(self, config: Config, snapshot: Snapshot) -> None:
-        self._config = config
+        self._where = Where(config.public_url, config.mqtt_url)
         self._snapshot = snapshot
         self._kept: OrderedDict[Wanted, Written] = OrderedDict()
         self._kept_bytes = 0
@@ -69,7 +69,7 @@ class Shelf:
         which, _, _, channels = wanted
         view = View(
             who,
-            self._config,
+            self._where,
             tuple(channel for channel in self._snapshot.channels() if not channels or channel.address in channels),
             tuple(self._snapshot.routes()),
         )

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.call import Principal, Verb
-from gateway.config import Config
 from gateway.contracts.rights import may
 from gateway.documents import Channel, Limit, Route
 
@@ -17,11 +16,20 @@ NAME_MAX_CHARS = 100
 
 
 @dataclass(frozen=True, slots=True)
+class Where:
+    """At which addresses callers find the doors."""
+
+    public_url: str
+    mqtt_url: str = ""
+    """Empty where there is no MQTT listener."""
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """Whose documents these are, and all that there is at that moment."""
 
     who: Principal
-    config: Config
+    where: Where
     channels: tuple[Channel, ...] = ()
     routes: tuple[Route, ...] = ()
 
