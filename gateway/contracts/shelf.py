@@ -23,8 +23,8 @@ DOCUMENT_MAX_BYTES = 8 * 1024 * 1024
 KEPT_MAX_BYTES = 32 * 1024 * 1024
 WAIT_S = 5.0
 
-Wanted = tuple[str, tuple[str, ...], tuple[Limit, ...], frozenset[str]]
-"""Which document, for which scopes and limits, of which channels; none named: all."""
+Wanted = tuple[str, tuple[str, ...], tuple[str, ...] | None, tuple[Limit, ...], frozenset[str]]
+"""Which document, for which scopes, of the caller and of its tier, and limits, of which channels; none named: all."""
 _WRITERS: Mapping[str, Callable[[View], dict[str, Any]]] = {"asyncapi": asyncapi.written, "openapi": openapi.written}
 _OF_KEYS = frozenset({"key", "consumer", "tier"})
 """Kinds whose changes a principal shows by itself."""
@@ -55,7 +55,7 @@ class Shelf:
 
         Raises Refused ``too-large``, and ``overloaded`` where its turn does not come within 5 s.
         """
-        wanted = (which, who.scopes, who.limits, channels)
+        wanted = (which, who.scopes, who.ceiling, who.limits, channels)
         if (known := self._known(wanted)) is not None:
             return known
         try:
@@ -66,7 +66,7 @@ class Shelf:
             raise Refused(Reason.OVERLOADED, "Too many documents are asked for.", retry_after_s=1) from error
 
     async def _write(self, wanted: Wanted, who: Principal) -> Written:
-        which, _, _, channels = wanted
+        which, *_, channels = wanted
         view = View(
             who,
             self._where,
