@@ -159,7 +159,10 @@ class KeySets:
 
     async def _keep(self) -> None:
         while True:
-            self._look()
+            try:
+                self._look()
+            except Exception:
+                logger.exception("looking after key sets failed; going on")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S):
                     await self._nudge.wait()
