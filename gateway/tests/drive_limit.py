@@ -68,6 +68,25 @@ class Driver:
             self.limiter = Limiter(self.redis, owner=self.orders["name"])
             await self.limiter.start()
 
+    async def reserve(self) -> None:
+        """Make calls that reserve eight tokens each and use four, many at once."""
+
+        async def calls() -> None:
+            call = self.call()
+            while time.monotonic() < self.orders["until"]:
+                self.asked += 4
+                try:
+                    reserved = await self.limiter.reserve(call, tokens_in=0, tokens_out=8)
+                except Refused as refused:
+                    await asyncio.sleep(min(refused.retry_after_s or 0.01, 0.05))
+                    continue
+                reserved_at = time.monotonic()
+                await asyncio.sleep(0.01)
+                self.limiter.correct(reserved, tokens_in=0, tokens_out=4)
+                self.admitted.append((reserved_at, 4))
+
+        await asyncio.gather(*(calls() for _ in range(4)))
+
     async def hold(self) -> None:
         """Open as many connections as are allowed, say how many, and keep them."""
         count = 0

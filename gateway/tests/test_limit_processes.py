@@ -77,6 +77,20 @@ def test_shared_limit_is_exceeded_by_one_lease_a_process_at_most_and_used_in_ful
     assert total >= 0.95 * allowed
 
 
+def test_tokens_reserved_and_returned_on_several_processes_are_used_in_full_and_no_more(start):
+    amount, per, lasts_s, processes = 400, 1.0, 4.0, 2
+    begins_at = time.monotonic() + START_S
+    orders = {"metric": "tokens_out", "amount": amount, "per": per, "from": begins_at, "until": begins_at + lasts_s}
+    drivers = [start(name=f"p{n}", how="reserve", **orders) for n in range(processes)]
+    results = [json.loads(driver.communicate(timeout=60)[0]) for driver in drivers]
+    admitted = sorted((instant, count) for result in results for instant, count in result["admitted"])
+    total = sum(count for _, count in admitted)
+    allowed = amount + amount / per * (admitted[-1][0] - admitted[0][0])
+    assert sum(result["asked"] for result in results) > 1.2 * allowed, "the test must ask for more than is allowed"
+    assert exceeded_most(admitted, amount, amount / per) <= processes * amount * LEASE_SHARE
+    assert total >= 0.95 * allowed
+
+
 async def test_a_killed_process_frees_its_slots_when_their_lease_ends_and_not_before(start, valkey, monkeypatch):
     slot_s, amount = 3.0, 4
     monkeypatch.setattr("gateway.leases.SLOT_S", slot_s)
