@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from asgiref.sync import async_to_sync
@@ -29,6 +29,18 @@ def publish(subject: str, data: bytes) -> None:
 def store(subject: str, data: bytes, headers: Mapping[str, str]) -> None:
     """Store an event in the stream of its subject. Raises Away when it could not be stored."""
     asked(lambda client: client.jetstream(timeout=TIMEOUT_S).publish(subject, data, headers=dict(headers)))
+
+
+def store_all(messages: Sequence[tuple[str, bytes, Mapping[str, str]]]) -> None:
+    """Store events, in their order. Raises Away where one could not be stored: those before it may be."""
+    if messages:
+        asked(lambda client: _store_all(client, messages))
+
+
+async def _store_all(client: Client, messages: Sequence[tuple[str, bytes, Mapping[str, str]]]) -> None:
+    js = client.jetstream(timeout=TIMEOUT_S)
+    for subject, data, headers in messages:
+        await js.publish(subject, data, headers=dict(headers))
 
 
 def asked(question: Callable[[Client], Awaitable[T]]) -> T:

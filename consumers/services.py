@@ -83,11 +83,18 @@ def update_consumer(consumer: Consumer, *, by: str, **changes: Any) -> Consumer:
 
 
 def delete_consumer(consumer: Consumer, *, by: str) -> None:
-    """Delete a consumer and its keys; its live connections are closed. Raises ValidationError where it is gone."""
+    """Delete a consumer, its keys and its subscriptions; its live connections are closed.
+
+    Raises ValidationError where it is gone.
+    """
     with transaction.atomic():
         recording.lock(consumer, consumer.name)
         for key in consumer.keys.all():
             recording.delete("key", key, key.pk, note=f"with its consumer {consumer.name}", by=by)
+        for subscription in consumer.subscriptions.all():
+            recording.delete(
+                "subscription", subscription, subscription.pk, note=f"with its consumer {consumer.name}", by=by
+            )
         recording.delete("consumer", consumer, consumer.name, by=by)
 
 

@@ -17,7 +17,11 @@ from django.utils.html import format_html
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextInputWidget
 
-from events import letters, services
+from events import (
+    letters,
+    services,
+    subscription_admin,  # noqa: F401 - its pages are registered by this
+)
 from events.models import Channel, DeadLetter
 from events.services import PROTOCOLS
 from operators.admin import ReadOnlyAdmin, ServiceAdmin, ServiceForm, action, chips, display

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import QuerySet
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
@@ -74,6 +75,30 @@ class DeadLetterFields(Fields):
     dead_at = serializers.DateTimeField(read_only=True)
 
 
+class RedriveFields(Fields):
+    """How a letter is put back."""
+
+    as_is = serializers.BooleanField(required=False, help_text="Also where the channel's schema refuses it still.")
+
+
+@extend_schema_field(
+    {
+        "type": "array",
+        "items": {"type": "object", "properties": {"id": {"type": "integer"}, "detail": {"type": "string"}}},
+    }
+)
+class Kept(serializers.JSONField):
+    """Letters that could not be put back, and why."""
+
+
+class RedrivenFields(Fields):
+    """What became of several letters."""
+
+    done = serializers.IntegerField(read_only=True)
+    refused = Kept(read_only=True)
+    left = serializers.IntegerField(read_only=True, help_text="How many the filters name still.")
+
+
 class DeadLetterFilters(filters.FilterSet):  # type: ignore[misc]
     """What dead letters can be filtered by."""
 
@@ -103,19 +128,47 @@ class DeadLetters(Collection):
     filterset_class = DeadLetterFilters
     ordering = ("-id",)
     lookup_value_regex = "[0-9]{1,18}"
-    rights = {"redrive": "events.change_deadletter"}  # noqa: RUF012
+    rights = {  # noqa: RUF012
+        "redrive": "events.change_deadletter",
+        "redrive_all": "events.change_deadletter",
+        "discard_all": "events.delete_deadletter",
+    }
 
     def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Forget a dead letter."""
         letters.discard(self.get_object(), by=self.operator)
         return Response(status=204)
 
-    @extend_schema(request=None, responses={204: None})
+    @extend_schema(request=RedriveFields, responses={204: None})
     @action(detail=True, methods=["post"])
     def redrive(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Put the event back on its channel as it is, and forget the letter."""
-        letters.redrive(self.get_object(), by=self.operator)
+        """Put the event back to the subscription that gave it up, else on its channel, and forget the letter."""
+        letters.redrive(self.get_object(), **self.read_body(RedriveFields), by=self.operator)
         return Response(status=204)
+
+    @extend_schema(
+        request=RedriveFields, responses=RedrivenFields, filters=True, operation_id="dead_letters_redrive_all"
+    )
+    @action(detail=False, methods=["post"], url_path="redrive", url_name="redrive-all")
+    def redrive_all(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Put back the oldest 500 of those that the filters name; those that cannot be put back are kept."""
+        return self._said(letters.redrive_all(self._named(), **self.read_body(RedriveFields), by=self.operator))
+
+    @extend_schema(request=None, responses=RedrivenFields, filters=True, operation_id="dead_letters_discard_all")
+    @action(detail=False, methods=["post"], url_path="discard", url_name="discard-all")
+    def discard_all(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Forget the oldest 500 of those that the filters name."""
+        return self._said(letters.discard_all(self._named(), by=self.operator))
+
+    def _named(self) -> QuerySet[DeadLetter]:
+        """Give those that the filters name: the same filters as a list has."""
+        found: QuerySet[DeadLetter] = super(Collection, self).filter_queryset(self.get_queryset())
+        return found
+
+    def _said(self, outcome: letters.Outcome) -> Response:
+        left = self._named().count()
+        refused = [{"id": letter.pk, "detail": why} for letter, why in outcome.refused]
+        return Response({"done": outcome.done, "refused": refused, "left": left})
 
 
 def register(router: BaseRouter) -> None:

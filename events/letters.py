@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import base64
+import json
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils.dateparse import parse_datetime
 
 from audit import bus, recording
 from audit.storable import require_plain
-from events.models import Channel, DeadLetter, DeadLetterPosition
+from events.models import Channel, DeadLetter, DeadLetterPosition, Subscription
 from gateway import tracing
 from gateway.event import EVENT_TYPE, JSON_TYPE, encoded, rfc3339
+from gateway.readers import ADDRESS_HEADER, DEAD_ID_HEADER
+from gateway.refusals import Refused
+from gateway.streams import redriven_subject
 from gateway.subjects import AddressError, subject_of
+from gateway.validation import Validators, dump, parse
 
 logger = logging.getLogger(__name__)
+
+Message = tuple[str, bytes, dict[str, str]]
+"""Where something is stored, what, and with which headers."""
+AT_ONCE_MAX = 500
+"""Letters that one call puts back or forgets; the next call takes the next."""
 
 _TEXTS = {
     "channel": 200,
@@ -32,6 +43,15 @@ _TEXTS = {
     "protocol": 10,
     "subscription": 40,
 }
+
+
+@dataclass
+class Outcome:
+    """What became of several letters."""
+
+    done: int = 0
+    refused: list[tuple[DeadLetter, str]] = field(default_factory=list)
+    """Those that could not be put back, and why."""
 
 
 def position(made_at: str) -> int:
@@ -56,33 +76,30 @@ def record_dead_letters(letters: Iterable[tuple[int, bytes]], made_at: str) -> N
             known.save(update_fields=["sequence"])
 
 
-def redrive(letter: DeadLetter, *, by: str) -> None:
-    """Put a dead letter's event back on its channel and forget the letter.
+def redrive(letter: DeadLetter, *, as_is: bool = False, by: str) -> None:
+    """Put a dead letter's event back and forget the letter: to the subscription that gave it up, else on its channel.
 
-    An operator's decision stands above the schema: the event is stored as it is. Raises ValidationError where that
-    cannot be done, and bus.Away when NATS does not answer; the letter is then kept.
+    What the channel's schema refused is looked at again, unless it is to be put back ``as_is``. Raises ValidationError
+    where it cannot be put back, and bus.Away when NATS does not answer; the letter is then kept.
     """
-    if "data" not in letter.event:
-        raise ValidationError("Its payload is not JSON; discard it, or publish a mended event.")
-    if not Channel.objects.filter(address=letter.channel).exists():
-        raise ValidationError({"channel": "There is no such channel any more."})
-    try:
-        subject = subject_of(letter.address)
-    except AddressError as error:
-        raise ValidationError({"address": f"{error}."}) from None
-    headers = {
-        "ce-specversion": "1.0",
-        "ce-type": EVENT_TYPE,
-        "ce-source": encoded(f"/consumers/{letter.consumer}"),
-        "ce-time": rfc3339(datetime.now(UTC)),
-        "content-type": JSON_TYPE,
-        **_context(letter.event),
-        # Stored before the letter is forgotten: a fault between the two keeps the letter, and the next try stores
-        # nothing twice.
-        "Nats-Msg-Id": f"redrive-{letter.made_at}-{letter.sequence}",
-    }
-    bus.store(subject, orjson.dumps(letter.event["data"]), headers)
+    # Stored before the letter is forgotten: a fault between the two keeps the letter, and the next try stores nothing
+    # twice.
+    bus.store(*_message(letter, as_is=as_is))
     recording.delete("dead-letter", letter, str(letter.pk), note="redriven", by=by)
+
+
+def redrive_all(found: QuerySet[DeadLetter], *, as_is: bool = False, by: str) -> Outcome:
+    """Put back the oldest of these, at most :data:`AT_ONCE_MAX`, in their order, as :func:`redrive` does."""
+    outcome = Outcome()
+    messages = []
+    for letter in found.order_by("id")[:AT_ONCE_MAX]:
+        try:
+            messages.append((letter, _message(letter, as_is=as_is)))
+        except ValidationError as error:
+            outcome.refused.append((letter, " ".join(error.messages)))
+    bus.store_all([message for _, message in messages])
+    outcome.done = sum(_forgotten(letter, "redriven", by) for letter, _ in messages)
+    return outcome
 
 
 def discard(letter: DeadLetter, *, by: str) -> None:
@@ -90,15 +107,82 @@ def discard(letter: DeadLetter, *, by: str) -> None:
     recording.delete("dead-letter", letter, str(letter.pk), note="discarded", by=by)
 
 
-def _context(event: Mapping[str, Any]) -> dict[str, str]:
-    """Give the headers of the trace that the event was part of."""
-    traceparent = event.get("traceparent")
-    return {"traceparent": traceparent} if isinstance(traceparent, str) and tracing.taken(traceparent) else {}
+def discard_all(found: QuerySet[DeadLetter], *, by: str) -> Outcome:
+    """Forget the oldest of these, at most :data:`AT_ONCE_MAX`."""
+    letters = found.order_by("id")[:AT_ONCE_MAX]
+    return Outcome(done=sum(_forgotten(letter, "discarded", by) for letter in letters))
+
+
+def _forgotten(letter: DeadLetter, note: str, by: str) -> bool:
+    try:
+        recording.delete("dead-letter", letter, str(letter.pk), note=note, by=by)
+    except ValidationError:
+        return False  # somebody else was faster
+    return True
+
+
+def _message(letter: DeadLetter, *, as_is: bool) -> Message:
+    """Say what is stored where to put a letter's event back. Raises ValidationError."""
+    channel = Channel.objects.filter(address=letter.channel).first()
+    if channel is None:
+        raise ValidationError({"channel": "There is no such channel any more."})
+    try:
+        subject = subject_of(letter.address)
+    except AddressError as error:
+        raise ValidationError({"address": f"{error}."}) from None
+    headers = _attributes(letter)
+    if letter.subscription:
+        if not Subscription.objects.filter(id=letter.subscription).exists():
+            raise ValidationError({"subscription": "Is gone: discard the letter, or read the event in its channel."})
+        subject = redriven_subject(channel.document()["stream"], letter.subscription)
+        headers |= {ADDRESS_HEADER: letter.address, DEAD_ID_HEADER: str(letter.event.get("id") or "")}
+        return subject, _data(letter), headers
+    data = _data(letter)
+    _check(channel, data, as_is=as_is)
+    return subject, data, headers
+
+
+def _attributes(letter: DeadLetter) -> dict[str, str]:
+    """Write the event's attributes as they were; those of one that was refused were never looked at."""
+    event = letter.event
+    said = {
+        **{f"ce-{name}": value for name, value in (event.get("extensions") or {}).items()},
+        "ce-specversion": "1.0",
+        "ce-type": event.get("type") or EVENT_TYPE,
+        "ce-source": event.get("source") or f"/consumers/{letter.consumer}",
+        "ce-time": event.get("time") or rfc3339(datetime.now(UTC)),
+        "ce-subject": event.get("subject"),
+        "ce-id": event.get("published_id"),
+        "content-type": event.get("content_type") or JSON_TYPE,
+        "traceparent": tracing.taken(str(event.get("traceparent") or "")),
+        "Nats-Msg-Id": f"redrive-{letter.made_at}-{letter.sequence}",
+    }
+    return {name: encoded(str(value)) for name, value in said.items() if value}
+
+
+def _data(letter: DeadLetter) -> bytes:
+    event = letter.event
+    return dump(event["data"]) if "data" in event else base64.b64decode(event["data_base64"])
+
+
+def _check(channel: Channel, data: bytes, *, as_is: bool) -> None:
+    """Look at an event again. Raises ValidationError where it is not JSON, or the channel's schema refuses it still."""
+    try:
+        value = parse(data)
+    except Refused:
+        raise ValidationError("Its payload is not JSON; discard it, or publish a mended event.") from None
+    try:
+        Validators().check(None if as_is else channel.schema, value)
+    except Refused as refused:
+        at = refused.members.get("pointer") or "/"
+        raise ValidationError(
+            f"The channel's schema refuses it still, at {at}: {refused.detail} Mend that, or put it back as it is."
+        ) from None
 
 
 def _letter(sequence: int, data: bytes, made_at: str) -> DeadLetter | None:
     try:
-        document = orjson.loads(data)
+        document = json.loads(data)  # which keeps every digit of an integer
         texts = {name: _text(document.get(name, ""), most) for name, most in _TEXTS.items()}
         return DeadLetter(
             made_at=made_at,
@@ -114,12 +198,14 @@ def _letter(sequence: int, data: bytes, made_at: str) -> DeadLetter | None:
 
 
 def _event(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the event as a database can hold it: what no column takes is kept as bytes."""
+    """Give the event as a database can hold it: data that no column takes is kept as bytes."""
+    found = dict(event)
     try:
-        require_plain(event)
+        require_plain(found)
     except (TypeError, ValueError):
-        return {"data_base64": base64.b64encode(orjson.dumps(event["data"])).decode()}
-    return dict(event)
+        found["data_base64"] = base64.b64encode(dump(found.pop("data"))).decode()
+        require_plain(found)
+    return found
 
 
 def _text(value: Any, most: int) -> str:

@@ -107,7 +107,7 @@ class Subscription(models.Model):
     """A durable reader of a channel. How far it has come is kept by the event log."""
 
     id = models.CharField(max_length=40, primary_key=True)
-    consumer = models.ForeignKey(Consumer, on_delete=models.PROTECT, related_name="subscriptions")
+    consumer = models.ForeignKey(Consumer, on_delete=models.CASCADE, related_name="subscriptions")
     key = models.CharField(max_length=100, blank=True)
     """The key whose rights it delivers by; empty where an operator made it."""
     type = models.CharField(max_length=10, choices=SubscriptionType)

@@ -8,6 +8,7 @@ from nats.aio.client import Client
 
 from audit import bus
 from events.models import Channel, Subscription
+from gateway.attempts import read_attempts
 from gateway.documents import READERS
 from gateway.log import EventLog
 from gateway.reading import position_of
@@ -41,6 +42,11 @@ def healths(subscription_id: str = "*") -> dict[str, dict[str, Any]]:
         return bus.asked(lambda client: read_healths(client, subscription_id))
     except bus.Away:
         return {}
+
+
+def attempts(subscription_id: str) -> list[dict[str, Any]]:
+    """Give the tries of a webhook that are kept, the newest first. Raises Away."""
+    return bus.asked(lambda client: read_attempts(client, subscription_id))
 
 
 def shown(row: Subscription, health: dict[str, Any]) -> dict[str, Any]:

@@ -102,6 +102,32 @@ class SecretRotationFields(Fields):
     )
 
 
+@extend_schema_field({"type": "object", "nullable": True, "additionalProperties": {}})
+class Spoken(serializers.JSONField):
+    """What was sent, or answered."""
+
+
+class AttemptFields(Fields):
+    """What became of one try."""
+
+    event = serializers.CharField(read_only=True)
+    channel = serializers.CharField(read_only=True)
+    attempt = serializers.IntegerField(read_only=True)
+    outcome = serializers.CharField(read_only=True)
+    at = serializers.DateTimeField(read_only=True)
+    duration_s = serializers.FloatField(read_only=True)
+    request = Spoken(read_only=True)
+    answer = Spoken(read_only=True)
+    error = serializers.CharField(read_only=True, allow_null=True)
+
+
+class AttemptList(Fields):
+    """A list of tries."""
+
+    results = AttemptFields(many=True, read_only=True)
+    next = serializers.CharField(read_only=True, allow_null=True)
+
+
 class SubscriptionFilters(filters.FilterSet):  # type: ignore[misc]
     """What subscriptions can be filtered by."""
 
@@ -163,6 +189,12 @@ class Subscriptions(Collection):
         """Make a new secret; messages are signed with both until the overlap ends. The answer alone has `secret`."""
         made = subscriptions.rotate_secret(self.get_object(), **self.read_body(SecretRotationFields), by=self.operator)
         return self._shown_once(*made)
+
+    @extend_schema(responses=AttemptList)
+    @action(detail=True, methods=["get"], pagination_class=None, filterset_class=None)
+    def attempts(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """List what became of its tries: the last 500 of at most 7 days, the newest first."""
+        return Response({"results": standing.attempts(self.get_object().id), "next": None})
 
     def _shown(self, row: Subscription) -> dict[str, Any]:
         said: dict[str, Any] = SubscriptionFields(standing.shown(row, standing.healths(row.id).get(row.id, {}))).data

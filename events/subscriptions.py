@@ -136,8 +136,8 @@ def rotate_secret(row: Subscription, *, overlap_s: int = OVERLAP_S, by: str) -> 
 
     Raises ValidationError. The secret that was still good from the rotation before is so no more.
     """
-    if row.type != SubscriptionType.WEBHOOK:
-        raise ValidationError("A pull subscription has no secret.")
+    if _secret_of(row) is None:
+        raise ValidationError("Nothing is signed for it: it has neither `url` nor `alert_url`.")
     if isinstance(overlap_s, bool) or not isinstance(overlap_s, int) or not 0 <= overlap_s <= OVERLAP_MAX_S:
         raise ValidationError({"overlap_s": f"Must be a whole number of seconds from 0 to {OVERLAP_MAX_S}."})
     with transaction.atomic():
@@ -159,7 +159,7 @@ def _update(row: Subscription, changes: dict[str, Any], *, note: str = "", by: s
 
 
 def _secret_of(row: Subscription) -> str | None:
-    if row.type != SubscriptionType.WEBHOOK:
+    if row.type != SubscriptionType.WEBHOOK and not row.alert_url:
         return None
     return secret(settings.SECRET_KEY.encode(), row.id, row.secret_generation)
 

@@ -23,6 +23,7 @@ from gateway.asking import ask
 from gateway.attempts import Attempts
 from gateway.config import Config
 from gateway.connections import Connections
+from gateway.delivery_watch import Watch
 from gateway.delivery_worker import FAULTS, Worker
 from gateway.lease import RENEW_S, Lease
 from gateway.limit import Limiter
@@ -61,6 +62,7 @@ class Delivery:
         self.attempts = Attempts(client, js)
         self.client = WebhookClient(config, resolve)
         self.workers: dict[str, Worker] = {}
+        self._watch = Watch(self)
         self._feed = SnapshotFeed(client, self.snapshot)
         self._lease = Lease(js, "delivery", owner_of(config))
         self._changed = asyncio.Event()
@@ -80,6 +82,7 @@ class Delivery:
         await delivery._feed.start()
         delivery._spawn(delivery._lead())
         delivery._spawn(delivery._tell())
+        delivery._spawn(delivery._watch.run())
         return delivery
 
     async def stop(self) -> None:
@@ -87,6 +90,7 @@ class Delivery:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self._watch.stop()
         await self._stop_workers()
         with contextlib.suppress(*FAULTS):
             async with asyncio.timeout(1):
@@ -135,7 +139,7 @@ class Delivery:
             self._changed.clear()
 
     async def _follow(self) -> None:
-        """Have a worker for each webhook, tell each what has changed, and clear away after those that are gone."""
+        """Have a worker for each webhook, and tell each what has changed."""
         wanted = {one.id: one for one in self.snapshot.subscriptions() if one.type == Type.WEBHOOK}
         for id_, subscription in wanted.items():
             worker = self.workers.get(id_)
@@ -144,14 +148,7 @@ class Delivery:
             else:
                 worker.follow(subscription)
         for id_ in [id_ for id_ in self.workers if id_ not in wanted]:
-            worker = self.workers.pop(id_)
-            await worker.stop()
-            await self._clear_away(id_, worker.stream)
-
-    async def _clear_away(self, subscription_id: str, stream: str) -> None:
-        if stream:
-            await self.readers.remove(stream, subscription_id)
-        await self.attempts.settled(subscription_id)
+            await self.workers.pop(id_).stop()
 
     async def _stop_workers(self) -> None:
         workers, self.workers = list(self.workers.values()), {}

@@ -61,7 +61,6 @@ class Worker:
     def __init__(self, delivery: Delivery, subscription: Subscription) -> None:
         self._delivery = delivery
         self.subscription = subscription
-        self.stream = ""
         self.is_failing = subscription.state_reason == Why.FAILING
         self.has_ended = False
         self.last_error: dict[str, Any] | None = None
@@ -126,7 +125,6 @@ class Worker:
         held_at = time.monotonic()
         while True:
             channel = await self._allowed_channel()
-            self.stream = channel.stream
             await readers.ensure(self.subscription, channel, wait_s, window(self.subscription))
             if time.monotonic() - held_at > wait_s / 3:
                 held_at = time.monotonic()
@@ -211,6 +209,7 @@ class Worker:
             secrets_now(delivery.config.secret_key, subscription, at),
             at,
             given.event.traceparent,
+            given.event.extensions.get("tracestate"),
         )
         answer: Answer | None = None
         try:

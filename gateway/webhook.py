@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from urllib.parse import urlsplit
 
+from gateway import tracing
 from gateway.subscriptions import SECRET_PREFIX
 from gateway.upstream_client import Origin
 
@@ -40,7 +41,12 @@ class Answer:
 
 
 def headers(
-    message_id: str, body: bytes, secrets: Sequence[str], at: float, traceparent: str | None = None
+    message_id: str,
+    body: bytes,
+    secrets: Sequence[str],
+    at: float,
+    traceparent: str | None = None,
+    tracestate: str | None = None,
 ) -> dict[str, str]:
     """Give the headers of a message: signed by each secret, so that a receiver that knows one of them can verify it."""
     timestamp = str(int(at))
@@ -51,8 +57,10 @@ def headers(
         "webhook-timestamp": timestamp,
         "webhook-signature": " ".join(_signature(secret, message_id, timestamp, body) for secret in secrets),
     }
-    if traceparent:
+    if traceparent and tracing.taken(traceparent):
         found["traceparent"] = traceparent
+        if state := tracing.state(tracestate):
+            found["tracestate"] = state
     return found
 
 

@@ -107,8 +107,7 @@ def run(job_id: str) -> None:
         except registry.InvalidInput as error:
             _end(job, State.FAILED, error=_problem(str(error), title="Invalid input", status=422))
         except Exception:
-            trace = {"traceparent": job.traceparent}
-            logger.exception("job %s of type %s failed", job.id, job.type, extra=trace)
+            logger.exception("job %s of type %s failed", job.id, job.type)
             _end(job, State.FAILED, error=_problem("The job failed; the fault was logged."))
 
 

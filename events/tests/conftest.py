@@ -1,3 +1,4 @@
 from audit.tests.conftest import link, nats_server
+from operators.tests.conftest import api, operator
 
-__all__ = ["link", "nats_server"]
+__all__ = ["api", "link", "nats_server", "operator"]

@@ -14,7 +14,7 @@ from audit.tests.conftest import in_thread, running, until
 from events import dead_letters, letters
 from events.letters import discard, record_dead_letters, redrive
 from events.models import DeadLetter, DeadLetterPosition
-from events.services import create_channel, delete_channel
+from events.services import create_channel, delete_channel, update_channel
 from gateway.event import from_headers
 from gateway.nats_link import DEAD_SUBJECT, ensure_infrastructure, read_batch
 from gateway.streams import ensure_stream
@@ -164,6 +164,16 @@ async def test_a_letter_stays_where_its_event_cannot_go_back(link):
     with pytest.raises(ValidationError, match="no such channel"):
         await in_thread(redrive, letter, by="ann")
     assert await DeadLetter.objects.aexists()
+
+
+async def test_what_the_schema_refused_is_looked_at_again(link):
+    client, js = link
+    channel, letter = await dead_letter(js)
+    await sync_to_async(update_channel)(channel, schema={"type": "object", "required": ["value"]}, by="ann")
+    with pytest.raises(ValidationError, match=r"refuses it still, at /: .*required"):
+        await in_thread(redrive, letter, by="ann")
+    await in_thread(redrive, letter, as_is=True, by="ann")
+    assert [event.data for event in await stored(client, channel)] == [b'{"unit":"C"}']
 
 
 async def test_a_letter_stays_while_nats_is_away(nats_server, link, settings):

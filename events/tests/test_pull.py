@@ -3,7 +3,8 @@ import asyncio
 import pytest
 from asgiref.sync import sync_to_async
 
-from audit.tests.conftest import until
+from audit.tests.conftest import in_thread, until
+from events.letters import redrive
 from events.models import DeadLetter, Subscription
 from events.tests.whole import running_whole
 from keys.models import Key
@@ -95,6 +96,27 @@ async def test_a_poison_event_dies_and_those_behind_it_go_on(whole):
     assert (letter.reason, letter.attempts, letter.subscription) == ("undelivered", 2, subscription["id"])
     assert letter.event["data"] == {"is": "poison"}
     assert letter.event["traceparent"] == TRACE.decode()
+
+
+async def test_what_is_put_back_goes_to_its_subscription_alone_and_is_as_it_was(whole):
+    given_up = await whole.subscribe(type="pull", max_attempts=1, channel="sensors/{id}/reading")
+    other = await whole.subscribe(type="pull", channel="sensors/{id}/reading")
+    headers = [(b"traceparent", TRACE), (b"ce-id", b"mine"), (b"ce-type", b"reading"), (b"ce-specversion", b"1.0"),
+               (b"ce-source", b"/plant"), (b"ce-partitionkey", b"p1")]  # fmt: skip
+    (id_,) = await whole.publish({"huge": 123456789012345678901234567890}, channel="sensors/a/reading", headers=headers)
+    (first,) = await whole.pull(given_up)
+    await whole.call("POST", f"/v1/subscriptions/{given_up['id']}/nack", {"ids": [id_]})
+    assert await whole.pull(given_up, "wait_s=0.5") == []
+    letter = await until(lambda: sync_to_async(DeadLetter.objects.first)())
+    await in_thread(redrive, letter, by="test")
+    (again,) = await whole.pull(given_up, "wait_s=5")
+    assert again["delivery"]["redriven_from"] == id_
+    assert {**again, "id": 0, "delivery": 0} == {**first, "id": 0, "delivery": 0}
+    status, said = await whole.call("POST", f"/v1/subscriptions/{given_up['id']}/ack", {"ids": [again["id"]]})
+    assert (status, said["ids"]) == (200, [again["id"]])
+    assert [event["id"] for event in await whole.pull(other)] == [id_]
+    _, history = await whole.call("GET", "/v1/channels/sensors/a/reading/events")
+    assert [event["id"] for event in history["results"]] == [id_]
 
 
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.call import Principal, Verb
+from gateway.config import Config
 from gateway.contracts.rights import may
 from gateway.documents import Channel, Limit, Route
 
@@ -16,20 +17,11 @@ NAME_MAX_CHARS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
-    """At which addresses callers find the doors."""
-
-    public_url: str
-    mqtt_url: str = ""
-    """Empty where there is no MQTT listener."""
-
-
-@dataclass(frozen=True, slots=True)
 class View:
     """Whose documents these are, and all that there is at that moment."""
 
     who: Principal
-    where: Where
+    config: Config
     channels: tuple[Channel, ...] = ()
     routes: tuple[Route, ...] = ()
 
@@ -48,20 +40,15 @@ def limits(found: Iterable[Limit]) -> list[dict[str, Any]]:
         {
             "name": limit.name,
             "metric": limit.metric.value,
-            "amount": _whole(limit.amount),
-            "per": _whole(limit.per),
-            "burst": _whole(limit.burst),
+            "amount": limit.amount,
+            "per": limit.per,
+            "burst": limit.burst,
             "scope": limit.scope,
             "exceed": limit.exceed,
             "mode": limit.mode,
         }
         for limit in found
     ]
-
-
-def _whole(amount: float | str | None) -> float | str | None:
-    """Give a whole number as one: 20, not 20.0."""
-    return int(amount) if isinstance(amount, float) and amount.is_integer() else amount
 
 
 class Names:

@@ -11,6 +11,7 @@ from gateway import webhook
 from gateway.webhook import Answer, Verdict
 
 BODY = '{"type":"event","data":"ü"}'.encode()
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 PAUSES = st.lists(st.floats(0, 1e6), min_size=1, max_size=20)
 
 
@@ -20,7 +21,7 @@ def new_secret():
 
 def test_the_official_library_verifies_what_is_signed_by_either_secret():
     new, old, other = new_secret(), new_secret(), new_secret()
-    headers = webhook.headers("sub_1_42", BODY, (new, old), time.time(), "00-a-b-01")
+    headers = webhook.headers("sub_1_42", BODY, (new, old), time.time(), TRACE, "a=1,b=2")
     for secret in (new, old):
         assert Webhook(secret).verify(BODY, headers) == {"type": "event", "data": "ü"}
     for secret, body in ((other, BODY), (new, BODY + b" ")):
@@ -28,7 +29,14 @@ def test_the_official_library_verifies_what_is_signed_by_either_secret():
             Webhook(secret).verify(body, headers)
     with pytest.raises(WebhookVerificationError):
         Webhook(new).verify(BODY, headers | {"webhook-id": "sub_1_43"})
-    assert headers["traceparent"] == "00-a-b-01"
+    assert (headers["traceparent"], headers["tracestate"]) == (TRACE, "a=1,b=2")
+
+
+def test_no_context_that_cannot_be_read_goes_out():
+    for traceparent, tracestate in (("00-a-b-01\r\nx: y", None), (TRACE, "a=1\r\nx: y"), (None, "a=1")):
+        headers = webhook.headers("1", BODY, (new_secret(),), 0.0, traceparent, tracestate)
+        assert "x: y" not in str(headers)
+        assert "tracestate" not in headers
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ LISTS = [
     "routes_route",
     "events_channel",
     "events_deadletter",
+    "events_subscription",
     "audit_change",
     "auth_user",
 ]

@@ -232,6 +232,33 @@ def test_dead_letters_are_filtered_redriven_and_discarded(api, monkeypatch):
     assert not DeadLetter.objects.exists()
 
 
+def test_dead_letters_are_redriven_and_discarded_by_their_filters(api, monkeypatch):
+    create_channel(address="trades", schema={"type": "object"}, by="test")
+    for number in range(3):
+        dead_letter(sequence=number, event={"data": {"n": number}})
+    refused = dead_letter(sequence=3, event={"data": 5})
+    other = dead_letter(sequence=4, channel="other", address="other", event={"data": {}})
+    stored = []
+    monkeypatch.setattr(bus, "store_all", stored.extend)
+    problem(api.post("/api/v1/dead-letters/redrive?colour=red"), 400, "invalid-request")
+    problem(api.post("/api/v1/dead-letters/discard?colour=red"), 400, "invalid-request")
+    problem(
+        api.post("/api/v1/dead-letters/redrive?channel=trades", {"how": "now"}, format="json"), 400, "invalid-request"
+    )
+    said = api.post("/api/v1/dead-letters/redrive?channel=trades").json()
+    assert (said["done"], said["left"]) == (3, 1)
+    assert [json.loads(data) for _, data, _ in stored] == [{"n": 0}, {"n": 1}, {"n": 2}]
+    (kept,) = said["refused"]
+    assert kept["id"] == refused.id
+    assert "schema refuses it still" in kept["detail"]
+    said = api.post("/api/v1/dead-letters/redrive?channel=trades", {"as_is": True}, format="json").json()
+    assert (said["done"], said["left"]) == (1, 0)
+    assert DeadLetter.objects.get() == other
+    assert api.post("/api/v1/dead-letters/discard/?channel=none").json() == {"done": 0, "refused": [], "left": 0}
+    assert api.post("/api/v1/dead-letters/discard").json() == {"done": 1, "refused": [], "left": 0}
+    assert Change.objects.filter(kind="dead-letter").count() == 5
+
+
 def test_an_engine_that_is_away_is_a_503_with_retry_after(api, monkeypatch):
     def away(*args, **kwargs):
         raise bus.Away("no answer")

@@ -91,7 +91,7 @@ def publish(product, key, *values):
         assert status == 201, said
 
 
-def test_delivered_failed_and_dead(product, key, endpoint):
+def test_delivered_failed_dead_and_put_back(product, key, endpoint):
     endpoint.answer = lambda data: 500 if data == "poison" else 200
     made = subscribe(product, key, type="webhook", url=endpoint.url, retry_schedule_s=[0, 0.1], max_attempts=2)
     publish(product, key, {"n": 1}, "poison", {"n": 2})
@@ -103,6 +103,10 @@ def test_delivered_failed_and_dead(product, key, endpoint):
     assert (letter["reason"], letter["attempts"], letter["event"]["data"]) == ("undelivered", 2, "poison")
     _, _, attempts = product.call("GET", f"/v1/subscriptions/{made['id']}/attempts", key=key)
     assert [one["outcome"] for one in reversed(attempts["results"])] == ["delivered", "failed", "dead", "delivered"]
+    endpoint.answer = lambda data: 200
+    product.admin("POST", f"dead-letters/{letter['id']}/redrive")
+    eventually(lambda: endpoint.values.count("poison") == 3)
+    assert product.admin("GET", f"dead-letters/?subscription={made['id']}")["results"] == []
     product.call("DELETE", f"/v1/subscriptions/{made['id']}", key=key)
 
 
@@ -141,3 +145,19 @@ def test_pulled_through_the_death_of_every_web_process(product, key):
 
     eventually(pull, 40)
     assert sorted({*found}) == [*range(2, 10)]
+
+
+def test_operators_see_what_consumers_have(product, key):
+    made = subscribe(product, key, type="pull")
+    publish(product, key, 1, 2)
+    said = eventually(lambda: counted(product, made, 2))
+    assert said["consumer"] == "tester"
+    assert product.admin("PATCH", f"subscriptions/{made['id']}", {"state": "paused"})["state"] == "paused"
+    eventually(lambda: product.call("GET", f"/v1/subscriptions/{made['id']}/events", key=key)[0] == 403)
+    product.admin("DELETE", f"subscriptions/{made['id']}")
+    eventually(lambda: product.call("GET", f"/v1/subscriptions/{made['id']}", key=key)[0] == 404)
+
+
+def counted(product, made, events):
+    said = product.admin("GET", f"subscriptions/{made['id']}")
+    return (said["lag"] or {}).get("events") == events and said
