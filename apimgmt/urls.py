@@ -13,5 +13,6 @@ urlpatterns = [
     path("metrics", health.metrics),
     path("admin/", admin.site.urls),
     path("api/v1/", include("apimgmt.management_api")),
+    path("docs/reference/", include("configuration.urls")),
     path("", include("analytics.urls")),
 ]

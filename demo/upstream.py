@@ -1,4 +1,4 @@
-"""The demo's upstream: quotes over REST, market data over WebSocket. It knows nothing of keys or limits."""
+"""The demo's upstream: quotes over REST, market data over WebSocket, a model. It knows nothing of keys or limits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 import uvicorn
+
+from demo.model import complete
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Scope]]
@@ -54,6 +56,9 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def _http(scope: Scope, receive: Receive, send: Send) -> None:
     path = scope["path"].rstrip("/")
+    if path == "/ai/chat/completions":
+        await complete(await _body(receive), send)
+        return
     if path == "/quotes":
         answer: Any = [market.quote(symbol) for symbol in market.symbols()]
     elif path.startswith("/quotes/"):
@@ -69,14 +74,18 @@ async def _http(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def _echo(scope: Scope, receive: Receive) -> dict[str, Any]:
-    """Say what arrived, so that a caller sees what the gateway passes on."""
-    body = b""
+async def _body(receive: Receive) -> bytes:
+    body = bytearray()
     while True:
         message = await receive()
-        body = (body + message.get("body", b""))[:ECHO_MAX_BYTES]
+        body += message.get("body", b"")[: ECHO_MAX_BYTES - len(body)]
         if not message.get("more_body"):
-            break
+            return bytes(body)
+
+
+async def _echo(scope: Scope, receive: Receive) -> dict[str, Any]:
+    """Say what arrived, so that a caller sees what the gateway passes on."""
+    body = await _body(receive)
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     return {
         "method": scope["method"],

@@ -12,6 +12,7 @@ from typing import Protocol as Interface
 if TYPE_CHECKING:
     from gateway.budget import Budget
     from gateway.connections import Connection
+    from gateway.counters import Counter
     from gateway.documents import Issuer, Standing
     from gateway.public_keys import PublicKey
     from gateway.refusals import Refused
@@ -192,6 +193,8 @@ class Call:
     """Set for SSE, WebSocket, MQTT and AMQP once the connection is counted as open."""
     budget: Budget | None = None
     """What the limiter knows of this call: its counters and open slots."""
+    limited_by: tuple[Counter, ...] = ()
+    """The limits that the route has of its own for this call, to be told beside its caller's."""
     traceparent: str | None = None
     """The trace that it is part of, as it is passed on (:mod:`gateway.tracing`)."""
     tracestate: str | None = None

@@ -143,6 +143,7 @@ def _in_query(query: bytes) -> Iterable[Credential]:
                 Reason.UNAUTHENTICATED,
                 "A key never belongs in an address; send it in a header, or a connect ticket as `?ticket=`.",
                 cause="key-in-query",
+                headers=((b"referrer-policy", b"no-referrer"),),
             )
 
 

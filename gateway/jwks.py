@@ -64,7 +64,7 @@ class KeySet:
         if self.failures:
             # Who has no keys at all is in a hurry.
             return self.tried_at + (FLOOR_S if self.keys else min(FLOOR_S, 2.0 ** min(self.failures - 1, 5)))
-        return self.tried_at + (FLOOR_S if self.is_wanted else refresh_s)
+        return self.tried_at + (min(FLOOR_S, refresh_s) if self.is_wanted else refresh_s)
 
 
 class KeySets:
@@ -159,7 +159,10 @@ class KeySets:
 
     async def _keep(self) -> None:
         while True:
-            self._look()
+            try:
+                self._look()
+            except Exception:
+                logger.exception("looking after key sets failed; going on")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S):
                     await self._nudge.wait()

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -24,6 +25,8 @@ from gateway.rights import SCOPE
 from gateway.snapshot import bearer
 
 if TYPE_CHECKING:
+    from jwt import PyJWS
+
     from gateway.plane import Plane
 
 LEEWAY_S = 1.0
@@ -61,6 +64,9 @@ async def prove(plane: Plane, text: str) -> Principal:
         raise _refused(cause="token-algorithm")
     expires_at = _in_time(opened.claims, time.time())
     keys = await plane.key_sets.keys(issuer, _kid(opened.header), algorithm)
+    if plane.snapshot.issuer(issuer.name) is not issuer:
+        # It was changed while its keys were waited for.
+        raise _refused(cause="token-issuer-unknown")
     signer = _signer(opened, keys[:SAME_KID_MAX], algorithm)
     _for_us(opened.claims, issuer)
     token = Token(issuer, signer, algorithm, opened.claims, _standing(plane, opened.claims, issuer))
@@ -147,14 +153,20 @@ def _signer(opened: _Opened, keys: list[PublicKey], algorithm: str) -> PublicKey
 
     for key in keys:
         try:
-            proved = jwt.PyJWS(algorithms=ALGORITHMS).decode_complete(
-                opened.text, key.prepared(algorithm), algorithms=[algorithm]
-            )
+            proved = _jws().decode_complete(opened.text, key.prepared(algorithm), algorithms=[algorithm])
         except (jwt.PyJWTError, Unusable, ValueError):
             continue
         if proved["payload"] == opened.payload:
             return key
     raise _refused(cause="token-signature")
+
+
+@cache
+def _jws() -> PyJWS:
+    """Give PyJWT's reader of signed texts, which knows no algorithm but ours."""
+    import jwt
+
+    return jwt.PyJWS(algorithms=ALGORITHMS)
 
 
 def _for_us(claims: Claims, issuer: Issuer) -> None:

@@ -19,7 +19,7 @@ from gateway.clock_jumps import ClockJumps
 from gateway.counters import MONTH, PROBE_S, put_back, spend
 from gateway.leases import Store
 from gateway.leasing import Leasing
-from gateway.limit_fields import facts, fields, with_legacy_fields
+from gateway.limit_fields import facts, fields, with_legacy_fields, with_own
 from gateway.open_slots import BEAT_S, OpenSlots
 from gateway.refusals import Reason, Refused
 from gateway.reservation import Reservation
@@ -173,8 +173,10 @@ class Limiter:
             put_back(self._bound(call).bytes_in, bytes_in)
 
     async def charge_by(self, call: Call, limit: Limit, key: str, cost: float = 1) -> None:
-        """Charge a limit that no tier names, under a key that a route's function chose. Raises Refused."""
+        """Charge a limit that no tier names, under a key that a route chose. Raises Refused. ``headers`` tells it."""
         counter = self._leasing.counter(limit, bucket_key("function", key, limit), call.who.consumer)
+        if limit.mode != "shadow" and counter not in call.limited_by:
+            call.limited_by = (*call.limited_by, counter)
         await self._settle(call.budget or Budget(), [(counter, cost)], DELAY_REQUEST_MAX_S)
 
     async def reserve(self, call: Call, *, tokens_in: int, tokens_out: int | None) -> Reservation:
@@ -259,9 +261,10 @@ class Limiter:
 
     def headers(self, call: Call) -> Headers:
         """Give ``RateLimit-Policy`` and ``RateLimit`` for the limits that apply to this call."""
-        if call.principal is None or not call.principal.limits:
-            return []
-        return self._fields(self._plan(call.principal, call.ip), call.protocol, self._slots.count, self._clock())
+        now, told = self._clock(), []
+        if call.principal is not None and call.principal.limits:
+            told = self._fields(self._plan(call.principal, call.ip), call.protocol, self._slots.count, now)
+        return with_own(told, call.limited_by, now) if call.limited_by else told
 
     # What a call spends from
 

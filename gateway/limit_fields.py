@@ -7,7 +7,7 @@ Structured fields (RFC 9651) of draft-ietf-httpapi-ratelimit-headers: a list of 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import ceil, floor
 from typing import Any
 
@@ -75,14 +75,7 @@ class Told:
         return [(name, b"%d" % value) for name, value in zip(LEGACY, values, strict=True)]
 
     def _state(self, open_now: Count, now: float) -> bytes:
-        state = []
-        for head, counter in self.counters:
-            remaining, reset_s = _standing(counter, now)
-            left = min(INTEGER_MAX, int(remaining + NEARLY))
-            if not left:
-                # Retry-After must not be earlier than this, and it names the next that is let through.
-                reset_s = min(reset_s, counter.wait_s(1, now)) or reset_s
-            state.append(f"{head}{left};t={ceil(reset_s)}")
+        state = [_left(head, counter, now) for head, counter in self.counters]
         state += [f"{head}{max(0, amount - open_now(key))}" for head, amount, key in self.open]
         return ", ".join(state).encode()
 
@@ -96,6 +89,19 @@ def fields(plan: Plan, protocol: Protocol, open_now: Count, now: float) -> Heade
     if not told.policy:
         return []
     return [(b"ratelimit-policy", told.policy), (b"ratelimit", told.state(open_now, now))]
+
+
+def with_own(told: Headers, counters: Iterable[Counter], now: float) -> Headers:
+    """Add limits that the route has of its own to the fields."""
+    values = dict(told)
+    own = {
+        b"ratelimit-policy": [_policy(counter.limit) for counter in counters],
+        b"ratelimit": [_left(f'"{counter.limit.name}";r=', counter, now) for counter in counters],
+    }
+    for name, texts in own.items():
+        known = [values[name]] if name in values else []
+        values[name] = b", ".join([*known, *(text.encode() for text in texts)])
+    return list(values.items())
 
 
 def with_legacy_fields(plan: Plan, protocol: Protocol, open_now: Count, now: float) -> Headers:
@@ -147,6 +153,16 @@ def _counters(plan: Plan, is_http: bool) -> Iterator[Counter]:
         for counter in plan.by_metric.get(metric, ()):
             if counter.limit.mode != "shadow":
                 yield counter
+
+
+def _left(head: str, counter: Counter, now: float) -> str:
+    """Say what is left of one limit."""
+    remaining, reset_s = _standing(counter, now)
+    left = min(INTEGER_MAX, int(remaining + NEARLY))
+    if not left:
+        # Retry-After must not be earlier than this, and it names the next that is let through.
+        reset_s = min(reset_s, counter.wait_s(1, now)) or reset_s
+    return f"{head}{left};t={ceil(reset_s)}"
 
 
 def _policy(limit: Limit) -> str:

@@ -76,12 +76,17 @@ def _pattern(scope: str) -> re.Pattern[str]:
     What stands between two ``*`` is looked for once, at its first place, and never again: how long matching takes grows
     with the text alone, whatever the scope.
     """
-    first, *others = (_translated(part) for part in scope.split("*"))
-    if not others:
-        return re.compile(first, re.DOTALL)
-    *between, last = others
-    return re.compile(first + "".join(f"(?>.*?{part})" for part in between) + f".*{last}", re.DOTALL)
+    *parts, last = scope.split("*")
+    if not parts:
+        return re.compile(_translated(last), re.DOTALL)
+    first, *between = (_translated(part, before_any=True) for part in parts)
+    return re.compile(first + "".join(f"(?>.*?{part})" for part in between) + f".*{_translated(last)}", re.DOTALL)
 
 
-def _translated(part: str) -> str:
-    return "".join("[^/]++" if number % 2 else re.escape(text) for number, text in enumerate(_LEVEL.split(part)))
+def _translated(part: str, *, before_any: bool = False) -> str:
+    texts = _LEVEL.split(part)
+    translated = ["[^/]++" if number % 2 else re.escape(text) for number, text in enumerate(texts)]
+    if before_any and len(texts) > 1 and not texts[-1]:
+        # One character of the level is enough: the ``*`` that follows takes the others.
+        translated[-2] = "[^/]"
+    return "".join(translated)

@@ -66,6 +66,8 @@ async def redeemed(plane: Plane, kept: bytes) -> Principal | None:
         if refused.reason is Reason.OVERLOADED:
             raise
         return None
+    if plane.snapshot.issuer(issuer.name) is not issuer:
+        return None
     signer = next((key for key in keys if key.thumbprint == said["signer"]), None)
     if signer is None:
         return None

@@ -107,7 +107,8 @@ def run(job_id: str) -> None:
         except registry.InvalidInput as error:
             _end(job, State.FAILED, error=_problem(str(error), title="Invalid input", status=422))
         except Exception:
-            logger.exception("job %s of type %s failed", job.id, job.type)
+            trace = {"traceparent": job.traceparent}
+            logger.exception("job %s of type %s failed", job.id, job.type, extra=trace)
             _end(job, State.FAILED, error=_problem("The job failed; the fault was logged."))
 
 

@@ -55,7 +55,7 @@ def said(diff):
 
 
 def test_the_demo_applies_and_what_is_exported_changes_nothing():
-    assert len(apply_file(DEMO, by="ann").entries) == 15
+    assert len(apply_file(DEMO, by="ann").entries) == 16
     changes = Change.objects.count()
     assert not apply_file(DEMO, by="ann", prune=True)
     assert not apply(export_text(), prune=True)

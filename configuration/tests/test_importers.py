@@ -233,6 +233,13 @@ def test_zuplo_routes_are_read_with_their_handlers_and_paths():
     assert [route["name"] for route in found] == ["x", "x-2"]
 
 
+def test_the_token_policy_is_taken_over():
+    (wanted,) = zuplo.routes(
+        document(zuplo_of({"handler": handler(), "policies": {"inbound": ["open-id-jwt-auth-inbound"]}}))
+    )
+    assert wanted.values["policies"] == [{"type": "jwt"}]
+
+
 def test_the_open_cors_policy_is_taken_over():
     (wanted,) = zuplo.routes(document(zuplo_of({"handler": handler(), "corsPolicy": "anything-goes"})))
     assert wanted.values["policies"] == [{"type": "cors", "options": {"allowed_origins": ["*"]}}]

@@ -1,7 +1,6 @@
 """What the data plane says of the channels, taken back in, changes nothing."""
 
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,9 +12,8 @@ from consumers.services import create_consumer, create_tier
 from events.models import Channel
 from events.services import create_channel, delete_channel
 from gateway.call import Principal
-from gateway.config import Config
 from gateway.contracts import asyncapi, openapi
-from gateway.contracts.view import View
+from gateway.contracts.view import View, Where
 from gateway.snapshot import Snapshot
 from gateway.validation import InvalidSchema, compile_schema
 from keys.services import issue_key
@@ -24,23 +22,13 @@ from routes.services import create_route, delete_route
 
 pytestmark = pytest.mark.django_db
 
-CONFIG = Config(
-    process="test",
-    kind="web",
-    data_dir=Path(),
-    nats_url="",
-    redis_url="",
-    key_pepper=b"",
-    secret_key=b"",
-    public_url="https://api.example",
-    mqtt_url="mqtt://api.example:1883",
-)
+WHERE = Where("https://api.example", "mqtt://api.example:1883")
 
 
 def exported(scopes=("*",)):
     snapshot = Snapshot.from_documents({"channel": [channel.document() for channel in Channel.objects.all()]})
     who = Principal(consumer="acme", key="k", tier="free", scopes=scopes)
-    return asyncapi.written(View(who, CONFIG, tuple(snapshot.channels())))
+    return asyncapi.written(View(who, WHERE, tuple(snapshot.channels())))
 
 
 def imported(document, **options):
@@ -208,7 +196,7 @@ def test_routes_that_were_exported_are_not_changed_by_their_export():
     create_route(name="quotes", path="/quotes/{id}", methods=["GET", "POST"], handler=upstream, by="ann")
     snapshot = Snapshot.from_documents({"route": [route.document() for route in Route.objects.all()]})
     who = Principal(consumer="acme", key="k", tier="free", scopes=("*",))
-    document = openapi.written(View(who, CONFIG, routes=tuple(snapshot.routes())))
+    document = openapi.written(View(who, WHERE, routes=tuple(snapshot.routes())))
     assert not imported(document)
     delete_route(Route.objects.get(), by="ann")
     with pytest.raises(DocumentError, match="shows the route quotes of another gateway"):

@@ -8,9 +8,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.call import Protocol, Verb
-from gateway.config import Config
 from gateway.contracts.schemas import is_asyncapi_schema, moved
-from gateway.contracts.view import Names, View, limits
+from gateway.contracts.view import Names, View, Where, limits
 from gateway.documents import Channel
 from gateway.subjects import Template
 
@@ -36,7 +35,7 @@ _DESCRIPTION = (
 
 def written(view: View) -> dict[str, Any]:
     """Give the document of the channels that the key may use."""
-    doors = _doors(view.config)
+    doors = _doors(view.where)
     names = Names()
     channels: dict[str, Any] = {}
     operations: dict[str, Any] = {}
@@ -61,8 +60,8 @@ def written(view: View) -> dict[str, Any]:
     }
 
 
-def _doors(config: Config) -> dict[Protocol, dict[str, Any]]:
-    web = urlsplit(config.public_url)
+def _doors(where: Where) -> dict[Protocol, dict[str, Any]]:
+    web = urlsplit(where.public_url)
     is_secure = web.scheme == "https"
     found = {
         Protocol.HTTP: {"host": web.netloc, "protocol": web.scheme},
@@ -73,8 +72,8 @@ def _doors(config: Config) -> dict[Protocol, dict[str, Any]]:
             "pathname": "/v1/stream",
         },
     }
-    if config.mqtt_url:
-        mqtt = urlsplit(config.mqtt_url)
+    if where.mqtt_url:
+        mqtt = urlsplit(where.mqtt_url)
         found[Protocol.MQTT] = {"host": mqtt.netloc, "protocol": mqtt.scheme, "protocolVersion": "5.0"}
     password = [{"$ref": "#/components/securitySchemes/password"}]
     return {

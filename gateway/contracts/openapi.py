@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from gateway.call import Protocol, Verb
@@ -43,7 +44,7 @@ def written(view: View) -> dict[str, Any]:
     return {
         "openapi": VERSION,
         "info": {"title": "API", "version": "1", "description": _DESCRIPTION},
-        "servers": [{"url": view.config.public_url}],
+        "servers": [{"url": view.where.public_url}],
         "security": [{"bearer": []}, {"key": []}],
         "paths": paths.found,
         "components": {
@@ -68,6 +69,10 @@ class _Paths:
         shape = _PARAMETER.sub("{}", path)
         as_written = self._by_shape.setdefault(shape, _PARAMETER.sub(r"{\1}", path))
         item = self.found.setdefault(as_written, _item(path))
+        for (name, _), parameter in zip(_PARAMETER.findall(path), item.get("parameters", ()), strict=True):
+            if name != parameter["name"]:
+                also = f"For {method}: `{name}`."
+                parameter["description"] = f"{parameter.get('description', '')} {also}".strip()
         there = item.setdefault(method.lower(), described)
         if there is not described:
             there["responses"] = {**described["responses"], **there["responses"]}
@@ -107,6 +112,9 @@ def _of_route(view: View, route: Route, schemas: dict[str, Any], names: Names) -
         if (schema := _schema_of(view, route, method)) is not None:
             content = {"schema": _placed(schema, f"{route.name}-body", schemas)}
             described["requestBody"] = {"required": True, "content": {JSON: content}}
+        if said is _FORWARDED and (schema := _validated(route, "outbound_schema")) is not None:
+            content = {"schema": _placed(schema, f"{route.name}-answer", schemas)}
+            described["responses"]["2XX"] = {"description": "Answered.", "content": {JSON: content}}
         yield method, described
 
 
@@ -116,7 +124,8 @@ def _said_of(route: Route, method: str) -> Said:
         return SAID["job.submit"]
     if kind == "channel":
         by_protocol = {Protocol.SSE.value: "events", Protocol.WEBSOCKET.value: "stream"}
-        return SAID[by_protocol.get(route.protocol) or _CHANNEL_METHODS.get(method, "history")]
+        said = SAID[by_protocol.get(route.protocol) or _CHANNEL_METHODS.get(method, "history")]
+        return replace(said, query={name: text for name, text in said.query.items() if name != "channel"})
     return {Protocol.SSE.value: _EVENT_STREAM, Protocol.WEBSOCKET.value: _WEBSOCKET}.get(route.protocol, _FORWARDED)
 
 
@@ -127,8 +136,13 @@ def _schema_of(view: View, route: Route, method: str) -> Mapping[str, Any] | Non
     if route.handler.get("type") == "channel":
         address = route.handler["channel"]
         return next((channel.schema for channel in view.channels if channel.address == address), None)
+    return _validated(route, "schema")
+
+
+def _validated(route: Route, option: str) -> Mapping[str, Any] | None:
+    """Give the schema that the policy `validate` of a route names under an option, where it is enforced."""
     for policy in route.policies:
-        schema = policy.options.get("schema")
+        schema = policy.options.get(option)
         if policy.type == "validate" and policy.mode == "enforce" and isinstance(schema, Mapping):
             return schema
     return None

@@ -184,6 +184,11 @@ SAID: Mapping[str, Said] = {
         {201: ("The new secret.", {JSON: _WITH_SECRET})},
         body={JSON: members(overlap_s=SECONDS)},
     ),
+    "subscription.attempts": Said(
+        "The last tries to deliver to a webhook: request, answer, duration.",
+        {200: ("The attempts, the newest first.", {JSON: members("results", results=list_of(OBJECT))})},
+        query={"event": "Of this event alone.", "limit": "At most so many."},
+    ),
     "subscription.pull": Said(
         "Events that are due, each with a `delivery`.",
         {200: ("What there is.", {JSON: members("results", results=list_of(OBJECT))})},

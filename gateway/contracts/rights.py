@@ -8,7 +8,7 @@ from functools import lru_cache
 from gateway.call import Principal, Right, Verb
 from gateway.rights import allowed
 
-_WILDCARD = re.compile(r"(\*|\{[^/{}]*\})")
+_WILDCARD = re.compile(r"(\*|(?<=[/:])\{[^/{}]*\}(?=[/*]|\Z))")
 _ANY, _LEVEL, _IN_LEVEL = "any", "level", "in level"
 """Any text; the rest of a level, which may be empty; one character of a level. Everything else is itself."""
 
@@ -17,7 +17,8 @@ def may(who: Principal, verb: Verb, template: str) -> bool:
     """Say whether the principal has this right on some address of the template, or on all of them."""
     if allowed(who, Right(verb, template)):
         return True
-    return any(meet(scope, f"{verb}:{template}") for scope in who.scopes)
+    wanted = f"{verb}:{template}"
+    return all(any(meet(scope, wanted) for scope in held) for held in (who.scopes, who.ceiling) if held is not None)
 
 
 @lru_cache(maxsize=65_536)
@@ -48,13 +49,13 @@ def _begin_alike(scope: str, wanted: str) -> bool:
 
 def _steps(text: str, parameter: tuple[str, ...]) -> list[str]:
     steps: list[str] = []
-    for part in _WILDCARD.split(text):
-        if part == "*":
-            steps.append(_ANY)
-        elif part.startswith("{"):
-            steps += parameter
-        else:
+    for number, part in enumerate(_WILDCARD.split(text)):
+        if number % 2 == 0:
             steps += part
+        elif part == "*":
+            steps.append(_ANY)
+        else:
+            steps += parameter
     return steps
 
 

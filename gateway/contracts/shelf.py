@@ -14,7 +14,7 @@ import orjson
 from gateway.call import Principal
 from gateway.config import Config
 from gateway.contracts import asyncapi, openapi
-from gateway.contracts.view import View
+from gateway.contracts.view import View, Where
 from gateway.documents import Limit
 from gateway.refusals import Reason, Refused
 from gateway.snapshot import Snapshot
@@ -23,8 +23,8 @@ DOCUMENT_MAX_BYTES = 8 * 1024 * 1024
 KEPT_MAX_BYTES = 32 * 1024 * 1024
 WAIT_S = 5.0
 
-Wanted = tuple[str, tuple[str, ...], tuple[Limit, ...], frozenset[str]]
-"""Which document, for which scopes and limits, of which channels; none named: all."""
+Wanted = tuple[str, tuple[str, ...], tuple[str, ...] | None, tuple[Limit, ...], frozenset[str]]
+"""Which document, for which scopes, of the caller and of its tier, and limits, of which channels; none named: all."""
 _WRITERS: Mapping[str, Callable[[View], dict[str, Any]]] = {"asyncapi": asyncapi.written, "openapi": openapi.written}
 _OF_KEYS = frozenset({"key", "consumer", "tier"})
 """Kinds whose changes a principal shows by itself."""
@@ -42,7 +42,7 @@ class Shelf:
     """Writes documents, one at a time and in a thread, and keeps those of the last callers."""
 
     def __init__(self, config: Config, snapshot: Snapshot) -> None:
-        self._config = config
+        self._where = Where(config.public_url, config.mqtt_url)
         self._snapshot = snapshot
         self._kept: OrderedDict[Wanted, Written] = OrderedDict()
         self._kept_bytes = 0
@@ -55,7 +55,7 @@ class Shelf:
 
         Raises Refused ``too-large``, and ``overloaded`` where its turn does not come within 5 s.
         """
-        wanted = (which, who.scopes, who.limits, channels)
+        wanted = (which, who.scopes, who.ceiling, who.limits, channels)
         if (known := self._known(wanted)) is not None:
             return known
         try:
@@ -66,10 +66,10 @@ class Shelf:
             raise Refused(Reason.OVERLOADED, "Too many documents are asked for.", retry_after_s=1) from error
 
     async def _write(self, wanted: Wanted, who: Principal) -> Written:
-        which, _, _, channels = wanted
+        which, *_, channels = wanted
         view = View(
             who,
-            self._config,
+            self._where,
             tuple(channel for channel in self._snapshot.channels() if not channels or channel.address in channels),
             tuple(self._snapshot.routes()),
         )

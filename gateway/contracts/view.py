@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.call import Principal, Verb
-from gateway.config import Config
 from gateway.contracts.rights import may
 from gateway.documents import Channel, Limit, Route
 
@@ -17,11 +16,20 @@ NAME_MAX_CHARS = 100
 
 
 @dataclass(frozen=True, slots=True)
+class Where:
+    """At which addresses callers find the doors."""
+
+    public_url: str
+    mqtt_url: str = ""
+    """Empty where there is no MQTT listener."""
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """Whose documents these are, and all that there is at that moment."""
 
     who: Principal
-    config: Config
+    where: Where
     channels: tuple[Channel, ...] = ()
     routes: tuple[Route, ...] = ()
 
@@ -40,15 +48,20 @@ def limits(found: Iterable[Limit]) -> list[dict[str, Any]]:
         {
             "name": limit.name,
             "metric": limit.metric.value,
-            "amount": limit.amount,
-            "per": limit.per,
-            "burst": limit.burst,
+            "amount": _whole(limit.amount),
+            "per": _whole(limit.per),
+            "burst": _whole(limit.burst),
             "scope": limit.scope,
             "exceed": limit.exceed,
             "mode": limit.mode,
         }
         for limit in found
     ]
+
+
+def _whole(amount: float | str | None) -> float | str | None:
+    """Give a whole number as one: 20, not 20.0."""
+    return int(amount) if isinstance(amount, float) and amount.is_integer() else amount
 
 
 class Names:

@@ -149,7 +149,6 @@ def _publication(call: Call, data: bytes, **more: Any) -> Publication:
         address=call.parameters["address"],
         data=data,
         idempotency_key=idempotency_key(call),
-        traceparent=call.traceparent,
         **more,
     )
 

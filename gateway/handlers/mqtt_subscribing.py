@@ -280,10 +280,10 @@ class Subscribing:
             subscription.gap = None
         else:
             parts = _rendered(event, version)
-        if len(parts[0]) + len(parts[1]) + codec.PUBLISH_HEAD_MAX_BYTES > self._answers.packet_max_bytes:
+        if sum(map(len, parts)) + codec.PUBLISH_HEAD_MAX_BYTES > self._answers.packet_max_bytes:
             self._too_large_for_the_client()
         elif wanted.qos == 0:
-            self._outbox.put_event(codec.publish_of(parts, 0, retain=is_retained), len(parts[1]))
+            self._outbox.put_event(codec.publish_of(parts, 0, retain=is_retained), len(parts[2]))
         elif self._session.can_send():
             self._send(parts, is_retained)
         else:
@@ -291,7 +291,7 @@ class Subscribing:
 
     def _send(self, parts: Parts, is_retained: bool) -> None:
         packet = codec.publish_of(parts, 1, self._session.next_id(), retain=is_retained)
-        self._outbox.put_event(packet, len(parts[1]))
+        self._outbox.put_event(packet, len(parts[2]))
 
     def _hold(self, parts: Parts, is_retained: bool) -> None:
         session, config = self._session, self._plane.config

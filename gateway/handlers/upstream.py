@@ -39,7 +39,9 @@ OURS = frozenset(
         b"x-cluster-client-ip", b"true-client-ip", b"cf-connecting-ip",
     }
 )  # fmt: skip
-NOT_PASSED_ON = HOP_BY_HOP | OURS
+NOT_PASSED_ON = HOP_BY_HOP | OURS | {b"cookie"}
+OPERATORS_COOKIES = frozenset({b"sessionid", b"csrftoken"})
+"""What signs an operator in at this very address: no upstream's business (see ``cookies_of``)."""
 IDENTITY_PREFIXES = (b"x-consumer-", b"x-forwarded-", b"x-apimgmt-")
 LAST_CHUNK = b"0\r\n\r\n"
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
@@ -236,6 +238,8 @@ def _head(call: Call, target: str, host: str, scheme: str) -> bytes:
             asked_host = value
         elif not (name in NOT_PASSED_ON or name in named or name.startswith(IDENTITY_PREFIXES) or b"_" in name):
             lines.append(b"%b: %b\r\n" % (name, value))
+        elif name == b"cookie" and name not in named and (cookies := cookies_of(value)):
+            lines.append(b"cookie: %b\r\n" % cookies)
     if has_body(call.headers):
         length = call.header(b"content-length")
         lines.append(
@@ -245,6 +249,14 @@ def _head(call: Call, target: str, host: str, scheme: str) -> bytes:
     lines.append(_identity(call.who))
     lines.append(_forwarded(call.ip, asked_host, scheme))
     return b"".join(lines)
+
+
+def cookies_of(value: bytes) -> bytes:
+    """Give the cookies that an upstream may have: not those by which operators are signed in to the admin."""
+    if not any(name in value for name in OPERATORS_COOKIES):
+        return value
+    cookies = [cookie.strip() for cookie in value.split(b";")]
+    return b"; ".join(cookie for cookie in cookies if cookie.partition(b"=")[0].strip() not in OPERATORS_COOKIES)
 
 
 @lru_cache(maxsize=4096)

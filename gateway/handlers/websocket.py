@@ -13,7 +13,7 @@ import picows
 
 from gateway.call import Call, ClientGone, Reply
 from gateway.connections import Connection
-from gateway.handlers.upstream import IDENTITY_PREFIXES, NOT_PASSED_ON, aim, named_in_connection
+from gateway.handlers.upstream import IDENTITY_PREFIXES, NOT_PASSED_ON, aim, cookies_of, named_in_connection
 from gateway.refusals import SAID_BEFORE_CLOSE, ErrorClass, Reason, Refused, cut
 
 if TYPE_CHECKING:
@@ -369,6 +369,8 @@ def _headers(call: Call, host: str, scheme: str) -> list[tuple[str, str]]:
         for name, value in call.headers
         if not (name in NOT_PASSED_ON or name in named or name.startswith(OF_THE_GATEWAY) or b"_" in name)
     ]
+    if b"cookie" not in named:
+        passed += [(name, cookies_of(value)) for name, value in call.headers if name == b"cookie" and cookies_of(value)]
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in (*passed, *call.added_headers)]
     if offered := _offered(call):
         headers.append(("Sec-WebSocket-Protocol", ", ".join(offered)))

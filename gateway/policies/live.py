@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gateway.call import Call, Protocol
 from gateway.connections import Connection
 from gateway.policies.ip_restriction import IpRestriction
+from gateway.policies.jwt import Jwt
 from gateway.policies.made import made_of
 from gateway.policies.messages import Gate
 from gateway.refusals import Reason, Refused
@@ -25,7 +26,8 @@ def follow(plane: Plane) -> None:
     """Have open connections go by the policies that their routes name now, as soon as the snapshot says so.
 
     Messages are judged by the new policies from the next one on. Of what was decided at the handshake, where the caller
-    comes from is looked at again: a connection that ``ip-restriction`` would now keep out is closed. One whose route
+    comes from and what it holds is looked at again: a connection that ``ip-restriction`` or ``jwt`` would now keep out
+    is closed. One whose route
     is deleted is closed; one whose route got another handler stays with what it was opened to.
     """
 
@@ -64,9 +66,9 @@ def _apply(plane: Plane, connection: Connection) -> None:
 
 
 def _judge_again(call: Call) -> None:
-    """Raise Refused where the caller's address is not allowed any more."""
+    """Raise Refused where the caller's address, or what it has proved itself with, is not allowed any more."""
     for policy, _ in made_of(call.route).inward if call.route is not None else ():
-        if isinstance(policy, IpRestriction) and not policy.is_shadow:
+        if isinstance(policy, IpRestriction | Jwt) and not policy.is_shadow:
             policy.inbound(call)
 
 

@@ -17,7 +17,7 @@ from gateway.call import Call
 from gateway.policies.made import made_of
 from gateway.policies.policy import Policy
 from gateway.policies.shadow import would, would_change
-from gateway.refusals import Reason, Refused
+from gateway.refusals import SAID_BEFORE_CLOSE, Reason, Refused
 from gateway.validation import dump, parse
 
 if TYPE_CHECKING:
@@ -80,7 +80,13 @@ class Gate:
             return message  # its handler refuses it for its size
         if self._is_framed:
             return await self._frame_in(message)
-        return await judged(self._plane, self._call, "message_in", message)
+        try:
+            return await judged(self._plane, self._call, "message_in", message)
+        except Refused as refused:
+            if refused.fatal or refused.reason not in SAID_BEFORE_CLOSE:
+                raise
+            await self._refuse(refused, None)  # it may come back later: as with the limits of tiers, the socket stays
+            return None
 
     async def _outward(self, message: Message) -> Message | None:
         if self._is_framed:

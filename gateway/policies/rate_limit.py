@@ -32,6 +32,17 @@ def rate_limit(options: Mapping[str, Any]) -> Policy:
     return ByFunction(options) if by == "function" else Fixed(options, by)
 
 
+class OfRoute(Limit):
+    """A limit that a route has of its own: told beside the limits of tiers, it must not bear the name of one."""
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        """Its name in ``RateLimit-Policy`` and ``violated-policies``: ``route-requests-per-60s``."""
+        return f"route-{super().name}"
+
+
 class RateLimit(Policy):
     """Nothing of its own: ``gateway.limit`` has charged the tier's limits."""
 
@@ -79,7 +90,7 @@ class Fixed(_Own):
         self._by = by
         amount = _number(options.get("requestsAllowed"), "requestsAllowed", AMOUNT_MAX)
         minutes = _number(options.get("timeWindowMinutes"), "timeWindowMinutes", MINUTES_MAX)
-        self._made = Limit(self._metric, amount, minutes * 60, amount)
+        self._made = OfRoute(self._metric, amount, minutes * 60, amount)
 
     async def _limit(self, plane: Plane, call: Call) -> tuple[Limit, str] | None:
         whose = {"user": call.who.consumer, "ip": call.ip, "all": ""}[self._by]
@@ -130,7 +141,7 @@ class ByFunction(_Own):
         amount = _number(answer.get("amount"), "amount", AMOUNT_MAX)
         per = _number(answer.get("per"), "per", PER_MAX_S)
         burst = amount if answer.get("burst") is None else _number(answer["burst"], "burst", AMOUNT_MAX)
-        return Limit(self._metric, amount, per, burst), key
+        return OfRoute(self._metric, amount, per, burst), key
 
 
 def _number(value: Any, at: str, most: int) -> float:

@@ -1,14 +1,16 @@
 """Who a credential proves to be, and what it may do."""
 
+import hmac
 import time
 from ipaddress import ip_network
 from types import SimpleNamespace
 
 import pytest
 
+from gateway import authenticate as module
 from gateway.authenticate import FailedKeys, allowed, authenticate
 from gateway.call import Call, Credential, Principal, Protocol, Right, Verb
-from gateway.credentials import new_key
+from gateway.credentials import digest, new_key
 from gateway.refusals import Reason, Refused
 from gateway.snapshot import Snapshot
 
@@ -60,6 +62,28 @@ async def test_bad_keys_look_the_same_and_are_told_apart_in_the_log(plane, call,
     refused = await refusal(plane, call)
     assert refused.cause == cause
     assert refused.problem() == Refused(Reason.UNAUTHENTICATED).problem()
+
+
+async def test_bad_keys_cost_the_same_work_so_that_time_tells_nothing(monkeypatch):
+    """Timing itself decides no test: what is done is counted instead."""
+    work = []
+    monkeypatch.setattr(module, "digest", lambda text, pepper: work.append("digest") or digest(text, pepper))
+    compared = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda one, other: work.append("compare") or compared(one, other))
+    cases = {
+        "unknown": (plane_with(), new_key(PEPPER).text),
+        "wrong secret": (plane_with(digest="ab" * 32), KEY.text),
+        "revoked": (plane_with(revoked_at=1.0), KEY.text),
+        "expired": (plane_with(expires_at=1.0), KEY.text),
+        "disabled": (plane_with(consumer="nobody"), KEY.text),
+    }
+    done = {}
+    for name, (plane, text) in cases.items():
+        work.clear()
+        await refusal(plane, call_with(text))
+        done[name] = tuple(work)
+    assert len(set(done.values())) == 1, done
+    assert "digest" in done["unknown"]
 
 
 async def test_a_key_that_will_expire_later_still_works():

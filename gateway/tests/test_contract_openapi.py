@@ -1,29 +1,18 @@
 import json
-from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from gateway.call import Principal
-from gateway.config import Config
 from gateway.contracts import openapi
 from gateway.contracts.operations import SAID
-from gateway.contracts.view import View
+from gateway.contracts.view import View, Where
 from gateway.endpoints import CHANNEL_EVENTS, ENDPOINTS
 from gateway.snapshot import Snapshot
 from gateway.tests.event_plane import channel
 
-CONFIG = Config(
-    process="test",
-    kind="web",
-    data_dir=Path(),
-    nats_url="",
-    redis_url="",
-    key_pepper=b"",
-    secret_key=b"",
-    public_url="https://api.example",
-)
+WHERE = Where("https://api.example")
 
 
 def route(name, path, **more):
@@ -34,7 +23,7 @@ def route(name, path, **more):
 def document(*routes, scopes=("*",), channels=()):
     snapshot = Snapshot.from_documents({"route": routes, "channel": channels})
     who = Principal(consumer="acme", key="k", tier="free", scopes=scopes)
-    written = openapi.written(View(who, CONFIG, tuple(snapshot.channels()), tuple(snapshot.routes())))
+    written = openapi.written(View(who, WHERE, tuple(snapshot.channels()), tuple(snapshot.routes())))
     written = json.loads(json.dumps(written))
     assert list(OpenAPIV31SpecValidator(written).iter_errors()) == []
     return written
@@ -88,12 +77,13 @@ def test_routes_that_differ_in_the_names_of_parameters_share_a_path():
     (path,) = (path for path in written["paths"] if path.startswith("/a/"))
     assert methods_of(written, path) == {"get", "put"}
     assert "101" in written["paths"][path]["get"]["responses"]
+    assert written["paths"]["/v1/jobs/{type}"]["parameters"][0]["description"] == "For GET: `id`. For DELETE: `id`."
     assert written["paths"]["/files/{rest}"]["parameters"][0]["name"] == "rest"
 
 
 def test_bodies_are_described_by_the_policy_or_the_channel_that_judges_them():
     schema = {"$defs": {"n": {"type": "number"}}, "properties": {"n": {"$ref": "#/$defs/n"}}}
-    policies = [{"type": "validate", "options": {"schema": schema}}]
+    policies = [{"type": "validate", "options": {"schema": schema, "outbound_schema": {"type": "array"}}}]
     shadowed = [{"type": "validate", "options": {"schema": schema}, "mode": "shadow"}]
     written = document(
         route("strict", "/strict", methods=["POST"], policies=policies),
@@ -109,6 +99,8 @@ def test_bodies_are_described_by_the_policy_or_the_channel_that_judges_them():
     assert body("/strict")["application/json"]["schema"] == {"$ref": "#/components/schemas/strict-body"}
     carried = written["components"]["schemas"]["strict-body"]
     assert carried["properties"]["n"] == {"$ref": "#/components/schemas/strict-body/$defs/n"}
+    answer = written["paths"]["/strict"]["post"]["responses"]["2XX"]
+    assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/strict-answer"}
     assert body("/lax") == {"*/*": {}}
     assert body("/into")["application/json"]["schema"] == {"$ref": "#/components/schemas/into-body"}
     assert "202" in written["paths"]["/work"]["post"]["responses"]
@@ -120,6 +112,9 @@ def test_a_route_in_place_of_an_address_of_ours_is_what_is_described():
         route("news", "/news", protocol="sse", methods=["GET"], handler={"type": "channel", "channel": "news"}),
     )
     assert written["paths"]["/v1/me"]["get"]["x-route"] == "mine"
+    named = {parameter["name"] for parameter in written["paths"]["/news"]["get"]["parameters"]}
+    assert "from" in named
+    assert "channel" not in named
     assert "text/event-stream" in written["paths"]["/news"]["get"]["responses"]["200"]["content"]
 
 

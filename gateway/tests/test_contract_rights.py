@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -40,10 +41,22 @@ def test_a_template_is_seen_where_some_address_of_it_may_be_used(scope, template
     assert may(who(scope), Verb.PUBLISH, template) is meets
 
 
+def test_a_template_is_hidden_where_the_tier_allows_no_address_of_it():
+    for ceiling, seen in (
+        (("publish:*",), True),
+        (("publish:b/*", "publish:a/k"), True),
+        (("subscribe:*",), False),
+        ((), False),
+    ):
+        assert may(replace(who("publish:a/*"), ceiling=ceiling), Verb.PUBLISH, "a/{id}") is seen
+
+
 LEVELS = st.text("ab", min_size=1, max_size=2)
 ADDRESSES = st.lists(LEVELS, min_size=1, max_size=3).map("/".join)
 TEMPLATES = st.lists(st.one_of(LEVELS, st.just("{p}")), min_size=1, max_size=3).map("/".join)
-SCOPES = st.lists(st.one_of(LEVELS, st.just("*"), st.just("{p}"), st.just("/")), min_size=1, max_size=5).map("".join)
+SCOPES = st.lists(
+    st.one_of(LEVELS, st.just("*"), st.just("{p}"), st.just("/"), st.just("/{p}/")), min_size=1, max_size=5
+).map("".join)
 
 
 @given(SCOPES, TEMPLATES, ADDRESSES)

@@ -111,6 +111,7 @@ async def test_a_key_in_the_address_is_refused(plane, behind):
     answer = await ask(plane, "GET", f"/echo?key={plane.key.text}", key=None)
     assert is_problem(answer, 401, "unauthenticated")
     assert plane.key.text.encode() not in answer.body
+    assert answer.header("referrer-policy") == "no-referrer"
     assert not behind.asked
 
 
@@ -178,7 +179,8 @@ async def test_the_upstream_sees_who_calls_and_nothing_that_pretends_to_be_us(pl
         "X-Consumer-Name: boss", "x-consumer-tier: gold", "x_consumer_name: boss", "X-Forwarded-For: 9.9.9.9",
         "X-Forwarded-Host: evil", "x-forwarded-proto: https", "X-Real-IP: 9.9.9.9", "Forwarded: for=9.9.9.9",
         "Connection: keep-alive, X-Secret", "X-Secret: 1", "Keep-Alive: timeout=5", "TE: trailers",
-        "Proxy-Authorization: Basic YTpi", "Trailer: x", "X-Kept: yes", "Cookie: a=1", "CF-Connecting-IP: 9.9.9.9",
+        "Proxy-Authorization: Basic YTpi", "Trailer: x", "X-Kept: yes", "CF-Connecting-IP: 9.9.9.9",
+        "Cookie: a=1; sessionid=operators; csrftoken=theirs; mysessionid=2",
     )  # fmt: skip
     (asked,) = behind.asked
     names = [name for name, _ in asked.headers]
@@ -188,7 +190,7 @@ async def test_the_upstream_sees_who_calls_and_nothing_that_pretends_to_be_us(pl
     assert asked.header("x-forwarded-for") == ["127.0.0.1"]
     assert asked.header("x-forwarded-host") == ["gateway.test"]
     assert asked.header("x-forwarded-proto") == ["http"]
-    assert (asked.header("x-kept"), asked.header("cookie")) == (["yes"], ["a=1"])
+    assert (asked.header("x-kept"), asked.header("cookie")) == (["yes"], ["a=1; mysessionid=2"])
     assert len(names) == len(set(names))
     assert not set(names) & {"x-api-key", "authorization", "x-secret", "keep-alive", "te", "forwarded",
                              "x-real-ip", "x_consumer_name", "proxy-authorization", "trailer", "connection", "cf-connecting-ip"}  # fmt: skip

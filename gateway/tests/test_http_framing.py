@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from gateway import policies
 from gateway.tests.http_plane import caller_of, echo, eventually, route, running, say, upstream_that
 
 HOST = "host: gateway.test\r\n"
@@ -161,6 +162,20 @@ async def test_the_address_is_in_the_path_alone(plane, behind):
         caller.send(caller.head("GET", "/echo").replace(b"gateway.test", b"evil.test:1"))
         assert (await caller.answer()).body == b"/echo "
     assert {asked.header("host")[0] for asked in behind.asked} == {behind.url.removeprefix("http://")}
+
+
+@pytest.mark.parametrize(
+    "broken", [b"a\r\nset-cookie: x=1", b"a\nset-cookie: x=1", b"a\rset-cookie: x=1", b"a\r\n\r\nbody"]
+)
+async def test_a_line_break_is_never_written_into_a_head(plane, behind, monkeypatch, broken):
+    """Whatever made a header's value: the answer is not sent, rather than one that says something else."""
+    monkeypatch.setattr(policies, "outbound", lambda call, status, headers: [*headers, (b"x-made", broken)])
+    async with caller_of(plane) as caller:
+        caller.send(caller.head("GET", "/echo"))
+        said = await caller.reader.read()
+    assert b"set-cookie" not in said
+    assert b"body" not in said.partition(b"\r\n\r\n")[0]
+    assert b"x-made" not in said
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -224,6 +224,15 @@ async def test_a_key_asked_for_too_early_is_looked_for_as_soon_as_allowed(provid
         assert await proved(plane, token(kid="k2"))
 
 
+async def test_a_key_asked_for_too_early_does_not_put_off_the_next_look(provider):
+    async with proving(provider.document(), jwks_refresh_s=1.0) as plane:
+        await proved(plane, token())
+        await refusal(plane, token(kid="k2"))
+        plane.clock.now_s += 1
+        await settled(plane)
+        assert provider.asked == 2
+
+
 async def test_a_key_that_is_published_no_more_proves_nothing_any_more(provider):
     told = []
     async with proving(provider.document()) as plane:
@@ -312,6 +321,19 @@ async def test_an_issuer_that_moves_is_asked_where_it_is_now(provider):
             plane.snapshot.apply([("issuer", "idp", provider.document(jwks_url=moved.url))])
             assert (await refusal(plane, token())).cause == "token-signature"
             assert await proved(plane, token(key=private_key("k2")))
+
+
+async def test_an_issuer_that_is_deleted_while_its_keys_are_waited_for_proves_nobody(provider):
+    answer = provider.answer
+
+    async def delete_meanwhile(*asked):
+        plane.snapshot.apply([("issuer", "idp", None)])
+        return await answer(*asked)
+
+    provider.answer = delete_meanwhile
+    async with proving(provider.document()) as plane:
+        refused = await refusal(plane, token())
+        assert refused.reason in (Reason.OVERLOADED, Reason.UNAUTHENTICATED)
 
 
 async def test_the_keys_of_one_issuer_are_not_another_s(provider):

@@ -52,11 +52,11 @@ def test_no_more_is_in_flight_than_the_client_takes():
     mine = session(receive_maximum=2)
     first, second = mine.next_id(), mine.next_id()
     assert not mine.can_send()
-    mine.hold((b"topic", b"payload"), retain=True)
+    mine.hold((b"topic", b"", b"payload"), retain=True)
     assert (mine.next_held(), mine.held_bytes) == (None, 12)
     mine.acknowledged(second)
     mine.acknowledged(second)
-    assert mine.next_held() == ((b"topic", b"payload"), True)
+    assert mine.next_held() == ((b"topic", b"", b"payload"), True)
     assert (mine.next_held(), mine.held_bytes) == (None, 0)
     assert mine.next_id() != first
     assert not mine.can_send()

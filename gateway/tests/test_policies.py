@@ -370,7 +370,7 @@ async def test_a_function_says_what_limit_a_call_is_under(served):
     async with served(limited_by("limit_by_metadata")) as plane, caller_of(plane) as caller:
         statuses = [(await caller.ask("GET", "/echo")).status for _ in range(3)]
         assert statuses == [200, 200, 429]
-        assert problem(await caller.ask("GET", "/echo"))[2]["violated-policies"] == ["requests-per-60s"]
+        assert problem(await caller.ask("GET", "/echo"))[2]["violated-policies"] == ["route-requests-per-60s"]
         assert (await caller.ask("GET", "/echo", key=plane.other_key)).status == 200
         plane.snapshot.apply([("consumer", "acme", {"name": "acme", "tier": "free", "metadata": {"vip": True}})])
         assert (await caller.ask("GET", "/echo")).status == 200
@@ -379,6 +379,16 @@ async def test_a_function_says_what_limit_a_call_is_under(served):
 async def test_a_function_of_limits_may_wait(served):
     async with served(limited_by("limit_later")) as plane, caller_of(plane) as caller:
         assert [(await caller.ask("GET", "/echo")).status for _ in range(2)] == [200, 429]
+
+
+async def test_a_limit_of_the_route_is_told_beside_those_of_the_tier(served):
+    limits = [{"metric": "requests", "amount": 9, "per": 60}]
+    async with served(limited_by("limit_by_metadata"), limits=limits) as plane, caller_of(plane) as caller:
+        answer = await caller.ask("GET", "/echo")
+        assert answer.header("ratelimit-policy") == '"requests-per-60s";q=9;w=60, "route-requests-per-60s";q=2;w=60'
+        assert answer.header("ratelimit") == '"requests-per-60s";r=8;t=7, "route-requests-per-60s";r=1;t=30'
+    async with served(limited_by("limit_by_metadata")) as plane, caller_of(plane) as caller:
+        assert (await caller.ask("GET", "/echo")).header("ratelimit-policy") == '"route-requests-per-60s";q=2;w=60'
 
 
 @pytest.mark.parametrize(

@@ -144,8 +144,12 @@ async def test_a_limit_of_a_function_counts_handshakes_or_messages(tmp_path):
     )
     async with proxied(tmp_path, by_message) as plane, socket_of(plane) as socket, socket_of(plane) as second:
         assert [await echoed(socket, "x"), await echoed(second, "x")] == ["x", "x"]
-        await socket.send("x")
-        assert (await closed(socket))[0] == 4429
+        said = json.loads(await echoed(socket, "x"))
+        assert (said["type"], said["reason"]) == ("error", "rate-limited")
+        assert said["retry_after_s"] > 0
+        await socket.send("x" * 10)
+        assert json.loads(await heard(socket))["reason"] == "rate-limited"
+        assert [connection.throttled for connection in plane.connections] == [2, 0]
 
 
 async def test_shadows_of_messages_change_and_refuse_nothing(tmp_path):
@@ -270,7 +274,6 @@ async def test_an_event_without_end_is_cut_off(tmp_path):
         caller_of(plane) as caller,
     ):
         caller.send(caller.head("GET", "/s"))
-        await caller.answer_head()
         assert b"aaaa" not in await caller.reader.read()
 
 

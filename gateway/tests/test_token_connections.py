@@ -23,6 +23,11 @@ from gateway.tests.test_channels_on_the_wire import served
 from gateway.tests.valkey_server import ValkeyServer
 
 CHANNELS = [channel("trades")]
+TOKENS_ALONE = {
+    **route("tokens", "/tokens", "", protocol="websocket", methods=["GET"]),
+    "handler": {"type": "channel", "channel": "trades"},
+    "policies": [{"type": "jwt"}],
+}
 
 
 @dataclass
@@ -134,9 +139,8 @@ async def plane(nats_server, valkey_server, tmp_path, provider):
         port = upstream.sockets[0].getsockname()[1]
         routes = [
             route("proxied", "/proxied", f"ws://127.0.0.1:{port}/", protocol="websocket"),
-            {**route("tokens", "/tokens", ""), "protocol": "websocket", "methods": ["GET"],
-             "handler": {"type": "channel", "channel": "trades"}, "policies": [{"type": "jwt"}]},
-        ]  # fmt: skip
+            TOKENS_ALONE,
+        ]
         settings = {"routes": routes, "redis_url": valkey_server.url}
         async with mqtt_plane(nats_server.url, tmp_path, CHANNELS, **settings) as plane:
             plane.handlers |= {"websocket": websocket.proxy, "ticket": ticket.issue, "me": me.show}
@@ -363,6 +367,16 @@ async def test_a_route_that_takes_tokens_alone_takes_no_key_in_band_either(plane
         await say(socket, type="auth", token=plane.key.text)
         assert (await heard(socket, "error"))["reason"] == "unauthenticated"
         await is_served(socket)
+
+
+async def test_a_route_that_takes_tokens_alone_from_now_on_lets_go_of_keys(plane):
+    plane.snapshot.apply([("key", plane.key.id, {**plane._key_document("acme", plane.key), "scopes": ["*"]})])
+    plane.snapshot.apply([("route", "tokens", {**TOKENS_ALONE, "policies": []})])
+    async with by_socket(plane, plane.key.text, "/tokens") as by_a_key, by_socket(plane, token(), "/tokens") as mine:
+        await heard(mine, "welcome")
+        plane.snapshot.apply([("route", "tokens", TOKENS_ALONE)])
+        assert await closed(by_a_key) == (3000, "unauthenticated")
+        await is_served(mine)
 
 
 # Tickets

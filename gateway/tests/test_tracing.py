@@ -5,8 +5,9 @@ import pytest
 from gateway import tracing
 from gateway.call import Call, Protocol
 from gateway.event import from_headers
+from gateway.handlers import channel
 from gateway.publish import Publication, _headers
-from gateway.tests import http_plane
+from gateway.tests import event_plane, http_plane
 from gateway.tests.http_plane import ask, route, say, upstream_that
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -131,6 +132,18 @@ def test_an_event_is_part_of_its_own_trace_or_else_of_that_of_its_call():
     trace, event = stored(made, attributes={"traceparent": own})
     assert (trace, event.extensions) == (own, {})
     assert stored(call())[0] is None
+
+
+async def test_what_is_published_over_rest_takes_the_context_of_its_request_along(nats_server, tmp_path):
+    async with event_plane.running(nats_server.url, tmp_path, [event_plane.channel("a")]) as plane:
+        for body in (b"1", b"[2]"):
+            made = plane.call(peer=event_plane.HttpExchange(body), method="POST", parameters={"address": "a"})
+            made.traceparent, made.tracestate = TRACE, STATE
+            await channel.publish_events(plane, made)
+        made = plane.call(peer=event_plane.HttpExchange(), parameters={"address": "a"})
+        await channel.history(plane, made)
+        for event in json.loads(made.peer.body)["results"]:
+            assert (event["traceparent"], event["tracestate"]) == (TRACE, STATE)
 
 
 def test_an_event_whose_context_cannot_be_read_gets_another():

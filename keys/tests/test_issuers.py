@@ -34,7 +34,9 @@ def test_an_issuer_is_made_changed_and_deleted_each_recorded():
         ({"audience": ""}, "audience"),
         ({"issuer": ""}, "issuer"),
         ({"consumer_claim": ""}, "consumer_claim"),
+        ({"jwks_url": "https://id.example/jwks\r\nhost: evil"}, "jwks_url"),
         ({"name": "a b"}, "name"),
+        ({"name": "a" * 37}, "name"),
     ],
 )
 def test_an_issuer_that_would_not_be_safe_is_refused(fields, field):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from configuration.tests.test_round_trip import CHANNELS, CONFIG
+from configuration.tests.test_round_trip import CHANNELS, WHERE
 from gateway.call import Principal
 from gateway.contracts import asyncapi
 from gateway.contracts.view import View
@@ -39,7 +39,7 @@ def any_documents():
         documents = [{**one, "stream": "", "subject": Template.parse(one["address"]).subject} for one in channels]
         snapshot = Snapshot.from_documents({"channel": documents})
         who = Principal(consumer="acme", key="k", tier="free", scopes=("*",))
-        found.append(asyncapi.written(View(who, CONFIG, tuple(snapshot.channels()))))
+        found.append(asyncapi.written(View(who, WHERE, tuple(snapshot.channels()))))
 
     write()
     return found

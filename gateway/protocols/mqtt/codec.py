@@ -244,18 +244,19 @@ def connack(version: int, code: int, properties: Properties | None = None) -> by
     return _packet(Type.CONNACK, 0, bytes([0, code]) + _properties(version, properties or {}))
 
 
-def shared_parts(version: int, packet: Publish) -> tuple[bytes, bytes]:
-    """Write what every reader of a PUBLISH gets alike: what stands before its packet id, and what stands after it."""
-    return wire.text(packet.topic), _properties(version, packet.properties) + packet.payload
+def shared_parts(version: int, packet: Publish) -> tuple[bytes, bytes, bytes]:
+    """Write what is the same for all who get an event: the topic, the properties and the payload."""
+    return wire.text(packet.topic), _properties(version, packet.properties), packet.payload
 
 
-def publish_of(parts: tuple[bytes, bytes], qos: int, packet_id: int = 0, *, retain: bool = False) -> bytes:
+def publish_of(parts: tuple[bytes, bytes, bytes], qos: int, packet_id: int = 0, *, retain: bool = False) -> bytes:
     """Write PUBLISH (3.3) from its shared parts."""
-    topic, rest = parts
+    topic, properties, payload = parts
     head = bytes([Type.PUBLISH << 4 | qos << 1 | retain])
+    length = len(topic) + len(properties) + len(payload)
     if not qos:
-        return b"".join((head, wire.variable(len(topic) + len(rest)), topic, rest))
-    return b"".join((head, wire.variable(len(topic) + 2 + len(rest)), topic, packet_id.to_bytes(2, "big"), rest))
+        return b"".join((head, wire.variable(length), topic, properties, payload))
+    return b"".join((head, wire.variable(length + 2), topic, packet_id.to_bytes(2, "big"), properties, payload))
 
 
 def publish(version: int, packet: Publish) -> bytes:

@@ -23,7 +23,7 @@ QOS_GRANTED_MAX = 1
 KEEP_ALIVE_FACTOR = 1.5
 PACKET_ID_MAX = 65_535
 
-Parts = tuple[bytes, bytes]
+Parts = tuple[bytes, bytes, bytes]
 """What all readers of an event get alike (see ``codec.shared_parts``)."""
 
 
@@ -117,14 +117,14 @@ class Session:
     def hold(self, parts: Parts, *, retain: bool = False) -> None:
         """Keep a QoS 1 event back until another may go."""
         self.held.append((parts, retain))
-        self.held_bytes += len(parts[0]) + len(parts[1])
+        self.held_bytes += sum(map(len, parts))
 
     def next_held(self) -> tuple[Parts, bool] | None:
         """Give the oldest event that was kept back and may go now."""
         if not self.held or not self.can_send():
             return None
         parts, retain = self.held.popleft()
-        self.held_bytes -= len(parts[0]) + len(parts[1])
+        self.held_bytes -= sum(map(len, parts))
         return parts, retain
 
     def limits(self, packet_max_bytes: int) -> dict[str, object]:

@@ -1,0 +1,73 @@
+import json
+
+import pytest
+from django.contrib.auth.models import Permission, User
+
+from events.services import create_channel
+from routes.services import create_route
+
+pytestmark = pytest.mark.django_db
+
+PAGES = ("/docs/reference/openapi", "/docs/reference/asyncapi")
+
+
+@pytest.fixture(autouse=True)
+def _configuration(db):
+    schema = {"type": "object", "description": "<script>alert(1)</script>"}
+    create_channel(address="inner/{id}", title="Inner <b>things</b>", schema=schema, protocols=["mqtt"], by="ann")
+    create_channel(address="a?b", schema={"$id": "https://x.example/a"}, retention={"max_events": 5}, by="ann")
+    upstream = {"type": "upstream", "url": "http://hidden.example/"}
+    policies = [{"type": "validate", "options": {"schema": schema}}]
+    create_route(name="orders", path="/orders/{id}", handler=upstream, policies=policies, by="ann")
+
+
+@pytest.fixture
+def operator(client):
+    client.force_login(User.objects.create_superuser("olga", password="a-long-enough-passphrase"))
+    return client
+
+
+@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("ending", ["", ".json"])
+def test_a_stranger_sees_no_route_and_no_channel(client, path, ending):
+    answer = client.get(path + ending)
+    assert answer.status_code == 200
+    said = answer.content.decode()
+    for hidden in ("orders", "inner", "hidden.example", "a?b"):
+        assert hidden not in said
+
+
+def test_a_stranger_sees_what_is_the_same_everywhere(client):
+    said = client.get("/docs/reference/openapi").content.decode()
+    assert "/v1/channels/{address}/events" in said
+    assert "/v1/subscriptions" in said
+
+
+def test_staff_without_the_permissions_see_no_more(client):
+    user = User.objects.create_user("otto", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="view_route"))
+    client.force_login(user)
+    assert "orders" not in client.get("/docs/reference/openapi").content.decode()
+
+
+def test_operators_see_all_routes_and_channels(operator, django_assert_max_num_queries):
+    with django_assert_max_num_queries(4):
+        calls = operator.get("/docs/reference/openapi").content.decode()
+    assert "/orders/{id}" in calls
+    assert "hidden.example" not in calls
+    channels = operator.get("/docs/reference/asyncapi").content.decode()
+    for said in ("inner/{id}", "a?b", "mqtt", "max_events", "https://x.example/a"):
+        assert said in channels
+    for page in (calls, channels):
+        assert "<script>alert" not in page
+        assert "<b>things" not in page
+
+
+def test_operators_can_take_the_documents_along(operator):
+    document = json.loads(operator.get("/docs/reference/asyncapi.json").content)
+    assert [channel["address"] for channel in document["channels"].values()] == [None, "inner/{id}"]
+
+
+@pytest.mark.parametrize("path", ["/docs/reference/", "/docs/reference/raml", "/docs/reference/raml.json"])
+def test_there_are_no_others(client, path):
+    assert client.get(path).status_code == 404

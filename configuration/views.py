@@ -1,0 +1,58 @@
+"""The reference pages: all channels and routes for operators, and what is the same everywhere for everybody."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET
+
+from configuration.reference import REFERENCES, Reference
+from events.models import Channel
+from gateway.call import Principal
+from gateway.contracts.view import View, Where
+from gateway.snapshot import Snapshot
+from routes.models import Route
+
+
+@never_cache
+@require_GET
+def reference(request: HttpRequest, which: str) -> HttpResponse:
+    """Show a document as a page."""
+    found = _known(which)
+    shown = {"title": found.title, "groups": found.groups(found.written(_view(request))), "which": which}
+    return render(request, "docs/reference.html", shown | {"section": "docs", "is_whole": _sees_all(request)})
+
+
+@never_cache
+@require_GET
+def document(request: HttpRequest, which: str) -> HttpResponse:
+    """Give a document as it is, of as much as the page shows."""
+    return JsonResponse(_known(which).written(_view(request)))
+
+
+def _known(which: str) -> Reference:
+    if which not in REFERENCES:
+        raise Http404
+    return REFERENCES[which]
+
+
+def _view(request: HttpRequest) -> View:
+    """See with the eyes of somebody who may do everything; a stranger sees no route and no channel."""
+    where = Where(settings.PUBLIC_URL, settings.MQTT_URL)
+    who = Principal(consumer="", key="", tier="", scopes=("*",))
+    if not _sees_all(request):
+        return View(who, where)
+    snapshot = Snapshot.from_documents(
+        {
+            "channel": [channel.document() for channel in Channel.objects.documented()],
+            "route": [route.document() for route in Route.objects.documented()],
+        }
+    )
+    return View(who, where, tuple(snapshot.channels()), tuple(snapshot.routes()))
+
+
+def _sees_all(request: HttpRequest) -> bool:
+    user = request.user
+    return user.is_active and user.is_staff and user.has_perms(("routes.view_route", "events.view_channel"))
