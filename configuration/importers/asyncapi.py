@@ -212,7 +212,7 @@ def _asked(document: Document) -> Iterator[tuple[Verb, Path]]:
     """Give each right that an operation of AsyncAPI 3 needs, with the place of its channel."""
     for operation, path in _described_operations(document):
         action = operation.get("action")
-        if action not in _ACTIONS:
+        if not isinstance(action, str) or action not in _ACTIONS:
             raise document.error("an operation's action is send or receive", *path, "action")
         asked, answered = _ACTIONS[action]
         yield asked, _channel_path(document, operation, path)

@@ -9,6 +9,7 @@ from typing import Any
 
 from gateway.call import Protocol, Verb
 from gateway.contracts.operations import ANY, JSON, PROBLEM, SAID, Said, operation
+from gateway.contracts.rights import meet
 from gateway.contracts.schemas import is_openapi_schema, moved
 from gateway.contracts.view import Names, View, limits
 from gateway.documents import Route
@@ -94,8 +95,10 @@ def _item(path: str) -> dict[str, Any]:
 
 def _may_call(view: View, route: Route) -> bool:
     """Say whether the key may call a route, or an operation of it (``call:ROUTE#…``)."""
+    ceiling, operation = view.who.ceiling, f"{Verb.CALL}:{route.name}#"
     return view.may(Verb.CALL, route.name) or any(
-        scope.startswith(f"{Verb.CALL}:{route.name}#") for scope in view.who.scopes
+        scope.startswith(operation) and (ceiling is None or any(meet(bound, scope) for bound in ceiling))
+        for scope in view.who.scopes
     )
 
 

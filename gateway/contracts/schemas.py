@@ -26,9 +26,10 @@ _OF_OPENAPI = frozenset({"discriminator", "xml", "externalDocs", "example"})
 def moved(schema: Mapping[str, Any], base: str) -> dict[str, Any] | None:
     """Give a schema with its references turned to where it will lie, a JSON Pointer such as ``#/components/schemas/a``.
 
-    None where it cannot be moved: it names itself, refers to what lies outside, or is nothing but a reference.
+    None where it cannot be moved: it names itself, refers to what lies outside, or is nothing but a reference or the
+    name of a subject in the registry.
     """
-    if "$ref" in schema:
+    if "$ref" in schema or set(schema) == {"subject"}:
         return None
     try:
         found: dict[str, Any] = _moved(schema, schema, base)

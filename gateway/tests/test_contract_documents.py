@@ -88,6 +88,12 @@ async def test_it_says_limits_doors_and_schemas_as_they_are_enforced():
     assert document["components"]["schemas"] == {"a": {"type": "string"}}
 
 
+async def test_the_name_of_a_schema_in_the_registry_is_not_taken_for_a_schema():
+    document = await Plane(channel("a", schema={"subject": "orders"})).document("*")
+    assert document["channels"]["a"]["messages"]["event"]["x-schema"] == '{"subject": "orders"}'
+    assert document["components"]["schemas"] == {}
+
+
 async def test_behind_tls_its_servers_are_those_of_tls():
     document = await Plane(public_url="https://api.example", mqtt_url="secure-mqtt://m.example:8883").document("*")
     servers = {name: (server["protocol"], server["host"]) for name, server in document["servers"].items()}

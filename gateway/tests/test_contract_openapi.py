@@ -20,9 +20,9 @@ def route(name, path, **more):
     return {"name": name, "path": path, "methods": [], "protocol": "http", "handler": upstream, **more}
 
 
-def document(*routes, scopes=("*",), channels=()):
+def document(*routes, scopes=("*",), ceiling=None, channels=()):
     snapshot = Snapshot.from_documents({"route": routes, "channel": channels})
-    who = Principal(consumer="acme", key="k", tier="free", scopes=scopes)
+    who = Principal(consumer="acme", key="k", tier="free", scopes=scopes, ceiling=ceiling)
     written = openapi.written(View(who, WHERE, tuple(snapshot.channels()), tuple(snapshot.routes())))
     written = json.loads(json.dumps(written))
     assert list(OpenAPIV31SpecValidator(written).iter_errors()) == []
@@ -44,6 +44,10 @@ def test_a_key_sees_the_routes_that_it_may_call_and_nothing_of_others():
 def test_a_right_to_one_operation_of_a_route_shows_the_route():
     written = document(route("tools", "/mcp", methods=["POST"]), scopes=("call:tools#tools/call:*",))
     assert methods_of(written, "/mcp") == {"post"}
+    written = document(route("tools", "/mcp"), scopes=("call:tools#tools/call:*",), ceiling=("call:quotes",))
+    assert "/mcp" not in written["paths"]
+    written = document(route("tools", "/mcp"), scopes=("call:tools#tools/call:*",), ceiling=("call:tools#*",))
+    assert "/mcp" in written["paths"]
 
 
 def test_every_address_of_ours_is_described():
