@@ -12,10 +12,11 @@ from websockets.asyncio.server import serve as serve_sockets
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.handlers import me, ticket, websocket
+from gateway.handlers import upstream as upstream_handler
 from gateway.protocols.mqtt.packets import V5, V311
 from gateway.tests.clock import EACH_WAY, Clock
 from gateway.tests.event_plane import WAIT_S, channel
-from gateway.tests.http_plane import eventually, route
+from gateway.tests.http_plane import eventually, route, upstream_that
 from gateway.tests.identity_provider import identity_provider, jwk, private_key, token
 from gateway.tests.mqtt_client import client
 from gateway.tests.mqtt_plane import mqtt_plane
@@ -53,18 +54,29 @@ async def by_proxied_socket(plane, text):
 
 
 @asynccontextmanager
-async def by_events(plane, text):
+async def by_events(plane, text, path="/v1/events?channel=trades", begins=b"retry: 2000"):
     reader, writer = await asyncio.open_connection("127.0.0.1", plane.port)
-    writer.write(
-        f"GET /v1/events?channel=trades HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {text}\r\n\r\n".encode()
-    )
+    writer.write(f"GET {path} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {text}\r\n\r\n".encode())
     head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), WAIT_S)
     assert b" 200 " in head, head
-    await asyncio.wait_for(reader.readuntil(b"retry: 2000"), WAIT_S)
+    await asyncio.wait_for(reader.readuntil(begins), WAIT_S)
     try:
         yield reader
     finally:
         writer.close()
+
+
+@asynccontextmanager
+async def by_proxied_events(plane, text):
+    async with by_events(plane, text, "/feed", b"data: first") as reader:
+        yield reader
+
+
+async def feed(asked, reader, writer):
+    """Send an event, and then nothing for a long time."""
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: first\n\n")
+    await reader.read()
+    return True
 
 
 def by_mqtt(version):
@@ -104,6 +116,7 @@ DOORS = {
         by_proxied_socket, closed, {"token-expired": (3000, "token-expired"), "key-revoked": (3000, "key-revoked")},
     ),
     "sse": (by_events, ended, {"token-expired": "token-expired", "key-revoked": "key-revoked"}),
+    "proxied sse": (by_proxied_events, ended, {"token-expired": "token-expired", "key-revoked": "key-revoked"}),
     "mqtt 5": (by_mqtt(V5), disconnected, {"token-expired": "e0a0", "key-revoked": "e098"}),
     "mqtt 3.1.1": (by_mqtt(V311), disconnected, {"token-expired": "", "key-revoked": ""}),
 }  # fmt: skip
@@ -135,15 +148,21 @@ async def echo(socket):
 
 @pytest.fixture
 async def plane(nats_server, valkey_server, tmp_path, provider):
-    async with serve_sockets(echo, "127.0.0.1", 0, compression=None) as upstream:
+    async with serve_sockets(echo, "127.0.0.1", 0, compression=None) as upstream, upstream_that(feed) as feeding:
         port = upstream.sockets[0].getsockname()[1]
         routes = [
             route("proxied", "/proxied", f"ws://127.0.0.1:{port}/", protocol="websocket"),
+            route("feed", "/feed", feeding.url, protocol="sse"),
             TOKENS_ALONE,
         ]
         settings = {"routes": routes, "redis_url": valkey_server.url}
         async with mqtt_plane(nats_server.url, tmp_path, CHANNELS, **settings) as plane:
-            plane.handlers |= {"websocket": websocket.proxy, "ticket": ticket.issue, "me": me.show}
+            plane.handlers |= {
+                "websocket": websocket.proxy,
+                "upstream": upstream_handler.forward,
+                "ticket": ticket.issue,
+                "me": me.show,
+            }
             plane.snapshot.apply([("issuer", "idp", provider.document())])
             plane.connections.start()
             plane.key_sets.start()
