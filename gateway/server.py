@@ -371,9 +371,10 @@ class Server(uvicorn.Server):
         for server in self.servers:
             server.close()
         await self._drain()
+        # Deadlines count to the last: who stands still in the middle of a request must not hold up all of it.
+        await super().shutdown(sockets)
         if self._sweeper is not None:
             self._sweeper.cancel()
-        await super().shutdown(sockets)
 
 
 def server_of(

@@ -213,6 +213,20 @@ async def test_half_a_request_gets_408(strict, sent):
         assert await caller.is_closed()
 
 
+async def test_who_stands_still_holds_up_no_stop(tmp_path, behind):
+    """Its deadline counts while the server stops, too."""
+    routes = [route("echo", "/echo", behind.url + "/echo")]
+    async with asyncio.timeout(20):  # of the 30 that calls under way are given
+        async with (
+            running(tmp_path, routes, is_drained=True, body_rate_grace_s=1.0) as plane,
+            caller_of(plane) as caller,
+        ):
+            caller.send(caller.head("POST", "/echo", "content-length: 100") + b"abc")
+            await eventually(lambda: plane.server.server_state.connections)
+            plane.server.should_exit = True
+            assert (await caller.answer()).status == 408
+
+
 async def test_one_byte_at_a_time_does_not_move_the_deadline(strict):
     async with caller_of(strict) as caller:
         caller.send(GET.encode())

@@ -1,0 +1,37 @@
+"""The link to NATS: made soon or not at all, and then kept."""
+
+import asyncio
+import socket
+
+import pytest
+
+from gateway import nats_link
+from gateway.nats_link import connect
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(nats_link, "FIRST_WITHIN_S", 0.3)
+
+
+async def test_where_nobody_listens_it_fails_soon():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    async with asyncio.timeout(10):
+        with pytest.raises((OSError, TimeoutError)):
+            await connect(f"nats://127.0.0.1:{port}", "tests")
+
+
+async def test_where_somebody_listens_and_says_nothing_it_fails_soon():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        async with asyncio.timeout(10):
+            with pytest.raises((OSError, TimeoutError)):
+                await connect(f"nats://127.0.0.1:{silent.getsockname()[1]}", "tests")
+
+
+async def test_what_failed_leaves_nothing_behind():
+    before = asyncio.all_tasks()
+    with pytest.raises((OSError, TimeoutError)):
+        await connect("nats://127.0.0.1:1", "tests")
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
