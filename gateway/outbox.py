@@ -36,6 +36,7 @@ class Outbox(Generic[T]):
         self._say = say
         self._items: deque[tuple[T, int]] = deque()
         self._bytes = 0
+        self._events = 0
         self._lot: tuple[int, int] = (0, 0)
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -49,6 +50,7 @@ class Outbox(Generic[T]):
     def put_event(self, item: T, bytes_: int) -> None:
         """Queue an event whose payload has so many bytes: it counts the same over every protocol."""
         self._bytes += bytes_
+        self._events += 1
         self._add(item, bytes_)
 
     def is_empty(self) -> bool:
@@ -78,15 +80,14 @@ class Outbox(Generic[T]):
         while not self._items:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
-        count = len(self._items)
-        events = sum(bytes_ != _CONTROL for _, bytes_ in self._items) if self._bytes else 0
+        count, events = len(self._items), self._events
         if events and (
             self._is_throttled or not self._limiter.charge_now(self._call, messages_out=events, bytes_out=self._bytes)
         ):
             return await self._take_one()
         items = [item for item, _ in self._items]
         self._items.clear()
-        self._lot, self._bytes = (count, self._bytes), 0
+        self._lot, self._bytes, self._events = (count, self._bytes), 0, 0
         self._count(events, self._lot[1])
         return items
 
@@ -100,6 +101,7 @@ class Outbox(Generic[T]):
                 return await self._pause(refused)
             self._is_throttled = False
             self._bytes -= bytes_
+            self._events -= 1
             self._count(1, bytes_)
         self._items.popleft()
         self._lot = (1, max(bytes_, 0))

@@ -7,6 +7,7 @@ up on. Any other answer that has begun is broken off, so that nobody takes it fo
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 from gateway.bandwidth import is_charged_whole, pieces
@@ -19,6 +20,8 @@ from gateway.upstream_client import UpstreamConnection
 if TYPE_CHECKING:
     from gateway.plane import Plane
 
+HELD_BACK_S = 0.01
+"""A shorter wait is that for the store of leases, and no throttling."""
 OF_UPSTREAMS = frozenset({Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_UNAVAILABLE})
 
 
@@ -175,12 +178,13 @@ class Answer:
     async def _allow(self, event: bytes, data: bytes) -> None:
         """Wait until limits allow an event. Raises Refused."""
         limiter, metering, call = self._plane.limiter, self._metering, self._call
-        if call.connection is not None:
-            call.connection.throttled += 1
+        began_at = time.monotonic()
         if metering is not None and metering.due:
             await limiter.reserve_more(call, metering.reservation, metering.due)
         if data:
             await limiter.charge(call, messages_out=self._is_connection, bytes_out=len(event))
+        if call.connection is not None:
+            call.connection.throttled += time.monotonic() - began_at > HELD_BACK_S
 
     def _count(self, event: bytes, data: bytes) -> None:
         self._reply.bytes_out += len(event)

@@ -13,6 +13,7 @@ import picows
 
 from gateway.call import Call, ClientGone, Reply
 from gateway.connections import Connection
+from gateway.handlers.answer import HELD_BACK_S
 from gateway.handlers.upstream import IDENTITY_PREFIXES, NOT_PASSED_ON, aim, cookies_of, named_in_connection
 from gateway.refusals import SAID_BEFORE_CLOSE, ErrorClass, Reason, Refused, cut
 
@@ -26,8 +27,6 @@ PASSED_ON = frozenset({1000, 1001, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 101
 CLIENT_CODES = range(3000, 5000)
 SEND_TIMEOUT_S = 10.0
 PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 5.0
-HELD_BACK_S = 0.01
-"""A shorter wait is that for the store of leases, and no throttling."""
 FRAGMENTS_MAX = 10_000
 OF_MESSAGES = (picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION)
 OF_THE_GATEWAY = (*IDENTITY_PREFIXES, b"sec-websocket-")

@@ -58,6 +58,10 @@ class PolicedExchange:
         """Give the next part of the body."""
         return await self._exchange.read()
 
+    async def whole(self) -> bytes:
+        """Read the body to its end; ``read`` gives it again."""
+        return await self._exchange.whole()
+
     async def gone(self) -> None:
         """Return when the caller has hung up."""
         await self._exchange.gone()

@@ -280,6 +280,17 @@ async def test_heartbeats_and_control_frames_cost_nothing(plane, door):
         assert [fact["remaining"] for fact in facts] == [1, 1, 1, 1]
 
 
+@READERS
+async def test_an_event_without_payload_is_a_message_too(plane, door):
+    limited(plane, "messages_out", 2)
+    async with opened(plane, door) as reader:
+        await reader.subscribe()
+        found, _ = plane.snapshot.channel("trades")
+        await plane.log.publish(found, "trades", b"", {"content-type": "text/plain"})
+        assert await reader.next() == "event"
+        assert left(plane) == 1
+
+
 async def test_history_costs_the_bytes_of_its_events(plane):
     await published(plane, 5)
     limited(plane, "bytes_out", 1000)

@@ -11,6 +11,7 @@ import pytest
 from gateway.event_stream import EventCutter, data_of
 from gateway.tests.ai_upstream import Model
 from gateway.tests.http_plane import caller_of, eventually, route, running, say, upstream_that
+from gateway.tests.policed import policy
 
 PATH = "/ai/chat"
 SHAPES = pytest.mark.parametrize("shape", ["openai", "anthropic"])
@@ -28,9 +29,12 @@ def prompt(max_tokens: int | None = None, *, stream: bool = True, text: str = "x
 
 
 @asynccontextmanager
-async def serving(folder, model: Model, *limits: dict, is_direct: bool = True, protocol: str = "http", **settings):
+async def serving(
+    folder, model: Model, *limits: dict, is_direct: bool = True, protocol: str = "http", policies=(), **settings
+):
     async with upstream_that(model.answer) as upstream:
-        routes = [route("ai", "/ai/{rest...}", f"{upstream.url}/v1/{{rest}}", protocol=protocol)]
+        url = f"{upstream.url}/v1/{{rest}}"
+        routes = [route("ai", "/ai/{rest...}", url, protocol=protocol, policies=list(policies))]
         async with running(folder, routes, limits=list(limits), is_direct=is_direct, **settings) as plane:
             plane.upstream = upstream
             yield plane
@@ -293,6 +297,41 @@ async def test_an_answer_is_charged_also_where_its_request_could_not_be_read(tmp
         async with caller_of(plane) as caller:
             answer = await caller.ask("POST", PATH, "content-type: text/plain", body=prompt(100))
         assert words_in(answer.body) == 50
+        assert error_in(answer.body)["reason"] == "rate-limited"
+
+
+async def test_a_shadow_limit_cuts_nothing_off_and_says_that_it_would_have(tmp_path):
+    model = Model(words=100)
+    async with serving(tmp_path, model, tokens("tokens_out", 20, mode="shadow")) as plane:
+        assert words_in((await ask(plane, prompt())).body) == 100
+        assert words_in((await ask(plane, prompt(1000))).body) == 100
+        assert sum(plane.limiter.shadowed.values()) >= 2
+
+
+async def test_an_override_of_a_key_is_metered_too(tmp_path):
+    async with serving(tmp_path, Model(words=100)) as plane:
+        document = {"id": plane.key.id, "consumer": "acme", "digest": plane.key.digest, "scopes": ["call:*"]}
+        plane.snapshot.apply([("key", plane.key.id, {**document, "limits": [tokens("tokens_out", 20)]})])
+        assert words_in((await ask(plane, prompt())).body) == 20
+
+
+async def test_each_request_has_the_limit_of_a_connection_for_itself(tmp_path):
+    model = Model(words=100)
+    async with serving(tmp_path, model, tokens("tokens_out", 20, scope="connection")) as plane:
+        assert [words_in((await ask(plane, prompt())).body) for _ in range(3)] == [20, 20, 20]
+
+
+async def test_policies_that_change_requests_and_answers_do_not_hide_what_was_used(tmp_path):
+    asks = policy("transform", inbound={"set": {"/max_tokens": 500}}, outbound={"set": {"/seen": True}})
+    model = Model(words=100, used=(25, 12))
+    async with serving(tmp_path, model, tokens("tokens_out", 1000), policies=[asks]) as plane:
+        answer = await ask(plane, prompt(100, stream=False))
+        assert orjson.loads(answer.body)["seen"] is True
+        assert left(plane, "tokens_out") == 988
+        assert orjson.loads(model.asked[0].body)["max_tokens"] == 500
+        model.used, model.words = None, 5000
+        answer = await ask(plane, prompt(100))
+        assert words_in(answer.body) == 988
         assert error_in(answer.body)["reason"] == "rate-limited"
 
 
