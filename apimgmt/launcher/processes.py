@@ -88,11 +88,17 @@ def _collect_rarely() -> None:
 
 def worker(serves: Callable[[], None]) -> None:
     """Run jobs."""
-    from celery.signals import worker_ready
+    from celery.signals import task_postrun, task_prerun, task_received, worker_ready
 
     from apimgmt.celery import application
+    from apimgmt.worker_watch import WorkerWatch, waiting
 
+    watch = WorkerWatch(lambda: waiting(application))
+    task_received.connect(watch.took, weak=False)
+    task_prerun.connect(watch.begins, weak=False)
+    task_postrun.connect(watch.ends, weak=False)
     worker_ready.connect(lambda **_: serves(), weak=False)
+    worker_ready.connect(lambda **_: watch.start(), weak=False)
     options = f"--pool threads --concurrency {WORKER_THREADS} --without-mingle --without-gossip --loglevel WARNING"
     application.worker_main(["worker", *options.split()])
 
