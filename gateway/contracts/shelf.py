@@ -22,6 +22,7 @@ from gateway.snapshot import Snapshot
 DOCUMENT_MAX_BYTES = 8 * 1024 * 1024
 KEPT_MAX_BYTES = 32 * 1024 * 1024
 WAIT_S = 5.0
+UNDER_WAY_MAX = 32
 
 Wanted = tuple[str, tuple[str, ...], tuple[str, ...] | None, tuple[Limit, ...], frozenset[str]]
 """Which document, for which scopes, of the caller and of its tier, and limits, of which channels; none named: all."""
@@ -47,34 +48,51 @@ class Shelf:
         self._kept: OrderedDict[Wanted, Written] = OrderedDict()
         self._kept_bytes = 0
         self._edition = 0
+        self._under_way: dict[tuple[int, Wanted], asyncio.Task[Written]] = {}
+        """By edition too: what changes now is in what is asked for from now on."""
         self._writing = asyncio.Lock()
         snapshot.on_change(self._changed)
 
     async def document(self, which: str, who: Principal, channels: frozenset[str] = frozenset()) -> Written:
         """Give a document for a principal, of these channels alone where some are named.
 
-        Raises Refused ``too-large``, and ``overloaded`` where its turn does not come within 5 s.
+        Raises Refused ``too-large``, and ``overloaded`` where it is not written within 5 s, or too many others are
+        waited for. It is written all the same, so that it is there when it is asked for again.
         """
         wanted = (which, who.scopes, who.ceiling, who.limits, channels)
         if (known := self._known(wanted)) is not None:
             return known
+        task = self._under_way.get((self._edition, wanted)) or self._begin(wanted, who)
         try:
-            async with asyncio.timeout(WAIT_S), self._writing:
-                # Somebody with the same rights may have waited for it before.
-                return self._known(wanted) or await self._write(wanted, who)
+            async with asyncio.timeout(WAIT_S):
+                return await asyncio.shield(task)
         except TimeoutError as error:
-            raise Refused(Reason.OVERLOADED, "Too many documents are asked for.", retry_after_s=1) from error
+            raise _busy() from error
+
+    def _begin(self, wanted: Wanted, who: Principal) -> asyncio.Task[Written]:
+        if len(self._under_way) >= UNDER_WAY_MAX:
+            raise _busy()
+        which = (self._edition, wanted)
+        task = self._under_way[which] = asyncio.create_task(self._write(wanted, who), name="document")
+        task.add_done_callback(lambda done: self._ended(which, done))
+        return task
+
+    def _ended(self, which: tuple[int, Wanted], done: asyncio.Task[Written]) -> None:
+        self._under_way.pop(which)
+        if not done.cancelled():
+            done.exception()  # who waits is told; where nobody does any more, it is no fault
 
     async def _write(self, wanted: Wanted, who: Principal) -> Written:
         which, *_, channels = wanted
-        view = View(
-            who,
-            self._where,
-            tuple(channel for channel in self._snapshot.channels() if not channels or channel.address in channels),
-            tuple(self._snapshot.routes()),
-        )
-        edition = self._edition
-        body = await asyncio.to_thread(lambda: orjson.dumps(_WRITERS[which](view)))
+        async with self._writing:
+            view = View(
+                who,
+                self._where,
+                tuple(channel for channel in self._snapshot.channels() if not channels or channel.address in channels),
+                tuple(self._snapshot.routes()),
+            )
+            edition = self._edition
+            body = await asyncio.to_thread(lambda: orjson.dumps(_WRITERS[which](view)))
         if len(body) > DOCUMENT_MAX_BYTES:
             raise Refused(
                 Reason.TOO_LARGE,
@@ -102,3 +120,7 @@ class Shelf:
             self._edition += 1
             self._kept.clear()
             self._kept_bytes = 0
+
+
+def _busy() -> Refused:
+    return Refused(Reason.OVERLOADED, "Too many documents are asked for.", retry_after_s=1)

@@ -150,14 +150,42 @@ async def test_a_document_that_is_too_large_is_asked_for_in_parts(monkeypatch):
     assert addresses(await plane.document("*", query=b"channel=b")) == ["b"]
 
 
-async def test_its_turn_is_not_waited_for_without_end(monkeypatch):
+async def test_its_turn_is_not_waited_for_without_end_and_it_is_there_when_asked_for_again(monkeypatch):
     monkeypatch.setattr(shelves, "WAIT_S", 0.01)
     plane = Plane(channel("a"))
     async with plane.shelf._writing:
         with pytest.raises(Refused) as refused:
             await plane.ask("*")
-    assert refused.value.reason is Reason.OVERLOADED
+        assert refused.value.reason is Reason.OVERLOADED
+        (task,) = plane.shelf._under_way.values()
+    await task
     assert addresses(await plane.document("*")) == ["a"]
+    assert not plane.shelf._under_way
+
+
+async def test_what_changes_while_it_is_written_is_in_what_is_asked_for_then():
+    plane = Plane(channel("a"))
+    async with plane.shelf._writing:
+        before = asyncio.create_task(plane.document("*"))
+        await asyncio.sleep(0)
+        plane.snapshot.apply([("channel", "b", channel("b"))])
+        after = asyncio.create_task(plane.document("*"))
+        await asyncio.sleep(0)
+        assert len(plane.shelf._under_way) == 2
+    await before
+    assert addresses(await after) == ["a", "b"]
+
+
+async def test_no_more_are_waited_for_than_can_be_written_soon(monkeypatch):
+    monkeypatch.setattr(shelves, "UNDER_WAY_MAX", 2)
+    plane = Plane(channel("a"))
+    async with plane.shelf._writing:
+        waiting = [asyncio.create_task(plane.ask(f"publish:{name}")) for name in "ab"]
+        await asyncio.sleep(0)
+        with pytest.raises(Refused) as refused:
+            await plane.ask("publish:c")
+    assert refused.value.reason is Reason.OVERLOADED
+    assert [peer.status for peer in await asyncio.gather(*waiting)] == [200, 200]
 
 
 @pytest.mark.parametrize("query", [b"chanel=a", b"channel=%ff", b"&".join([b"channel=a"] * 51)])
