@@ -12,6 +12,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
@@ -191,6 +192,8 @@ class KeySets:
         name = set_.issuer.name
         try:
             async with asyncio.timeout(self._config.jwks_timeout_s):
+                # What the first token will need, loaded where nobody waits for it.
+                await asyncio.to_thread(import_module, "jwt")
                 keys = read(await fetch(self._client, set_.issuer.jwks_url, self._config.jwks_max_bytes))
         except (Unusable, Refused, Broken, ClientGone, OSError, ValueError) as error:
             set_.failures += 1

@@ -25,7 +25,7 @@ DEFAULTS = {name: field.default for name, field in Config.__dataclass_fields__.i
         (DEFAULTS["jwks_wait_s"], {3: "wait at most 3 s"}),
         (DEFAULTS["jwks_max_age_s"], {86_400: "for 24 hours"}),
         (DEFAULTS["failed_keys_per_minute"], {20: "20 wrong credentials within a minute"}),
-        (jwks.FLOOR_S, {30: "at most once in 30 s for an issuer"}),
+        (jwks.FLOOR_S, {30: "at most once in 30 s for an issuer in each process"}),
         (public_keys.KEYS_MAX, {100: "100 keys and"}),
         (public_keys.RSA_BITS, {range(2048, 8193): "2,048 or above 8,192 bits"}),
         (jwt_proof.LEEWAY_S, {1: "within 1 s"}),
