@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import counters, leases, leasing, limit, limit_fields, open_slots
+from gateway import ai_usage, bandwidth, counters, event_stream, leases, leasing, limit, limit_fields, open_slots
+from gateway.handlers import tokens
 from gateway.snapshot import Limit, Metric
 
 PAGE = (Path(__file__).parent.parent / "docs" / "limits.md").read_text()
@@ -37,6 +38,12 @@ def test_every_field_of_a_limit_is_explained(name):
     ("told to come back in {} s", open_slots.RETRY_S),
     ("left alone for {} s at a time", leases.PAUSE_S),
     ("A month's `w` is {}.", limit_fields.MONTH_S),
+    ("no maximum, {} or what is left", limit.TOKENS_OUT_DEFAULT),
+    ("one token for {} bytes of its text", ai_usage.BYTES_A_TOKEN),
+    ("a sound or a file counts as {}", ai_usage.MEDIUM_TOKENS),
+    ("a JSON answer above {} MiB", tokens.ANSWER_MAX_BYTES / 1024**2),
+    ("Events of more than {} MiB", event_stream.EVENT_MAX_BYTES / 1024**2),
+    ("in a quarter of a second, {} KiB at least", bandwidth.PIECE_MIN_BYTES / 1024),
 ])  # fmt: skip
 def test_every_number_is_that_of_the_code(said, value):
     assert said.format(f"{value:.12g}") in TEXT

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.bandwidth import is_charged_whole, pieces
 from gateway.call import Call, ClientGone, Headers, Protocol, Reply
 from gateway.event_stream import EventCutter, data_of, is_event_stream, last_words
-from gateway.handlers.tokens import Metering
+from gateway.handlers.tokens import Metering, tell_clients_of_models
 from gateway.refusals import Reason, Refused
 from gateway.upstream_client import UpstreamConnection
 
@@ -201,9 +201,7 @@ class Answer:
         reply = self._reply
         reply.refused, reply.error_class, reply.closed_by = refused, refused.row.live.value, "gateway"
         if self._metering is not None:
-            # Clients of OpenAI and Anthropic look for this member, and raise what it says.
-            said = {"type": refused.reason.value, "message": refused.detail, "code": refused.reason.value}
-            refused.members = {**refused.members, "error": said}
+            tell_clients_of_models(refused)
         try:
             async with asyncio.timeout(self._plane.config.close_timeout_s):
                 await self._call.peer.send(last_words(refused), more=False)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from gateway.ai_usage import Asked, Counting, asked_of, estimated, used_by
 from gateway.call import Call, Headers
 from gateway.event_stream import is_event_stream, media_type
+from gateway.refusals import Refused
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -56,9 +57,13 @@ class Metering:
         asked = asked_of(body)
         metering = cls(plane, call, asked)
         if asked is not None:
-            metering.reservation = await plane.limiter.reserve(
-                call, tokens_in=asked.tokens_in, tokens_out=asked.tokens_out
-            )
+            try:
+                metering.reservation = await plane.limiter.reserve(
+                    call, tokens_in=asked.tokens_in, tokens_out=asked.tokens_out
+                )
+            except Refused as refused:
+                tell_clients_of_models(refused)
+                raise
         return metering
 
     def answered(self, status: int, headers: Headers) -> None:
@@ -119,6 +124,12 @@ class Metering:
         if self._asked is None or self._kind is Kind.NOTHING:
             return prompt, 0
         return prompt, estimated(self._answer_bytes)
+
+
+def tell_clients_of_models(refused: Refused) -> None:
+    """Add the member in which clients of OpenAI and Anthropic look for what went wrong, to raise what it says."""
+    said = {"type": refused.reason.value, "message": refused.detail, "code": refused.reason.value}
+    refused.members = {**refused.members, "error": said}
 
 
 def is_metered(call: Call) -> bool:

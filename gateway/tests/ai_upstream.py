@@ -57,7 +57,7 @@ class Model:
                 self.said += b"word" in event
                 await asyncio.sleep(self.pause_s)
             writer.write(b"0\r\n\r\n")
-        except OSError:
+        except (OSError, RuntimeError):  # uvloop raises the latter for a line that is closed
             self.hung_up += 1
             return True
         finally:

@@ -131,6 +131,7 @@ async def test_more_than_can_ever_be_had_is_said_to_be_that(tmp_path, per, reaso
         problem = orjson.loads(refused.body)
         assert (refused.status, problem["reason"], problem["tokens_max"]) == (429, reason, 100)
         assert "Waiting does not help" in problem["detail"]
+        assert problem["error"]["message"] == problem["detail"]
         assert refused.header("retry-after") is None
         assert refused.header("x-should-retry") == "false"
         assert left(plane, "tokens_out") == 100
@@ -306,6 +307,15 @@ async def test_a_shadow_limit_cuts_nothing_off_and_says_that_it_would_have(tmp_p
         assert words_in((await ask(plane, prompt())).body) == 100
         assert words_in((await ask(plane, prompt(1000))).body) == 100
         assert sum(plane.limiter.shadowed.values()) >= 2
+
+
+async def test_a_limit_that_cannot_be_counted_refuses_where_it_says_so(tmp_path):
+    """The store of these tests is away."""
+    model = Model()
+    async with serving(tmp_path, model, tokens("tokens_out", 20, fail="closed")) as plane:
+        refused = await ask(plane, prompt(10))
+        assert (refused.status, orjson.loads(refused.body)["reason"]) == (503, "overloaded")
+        assert model.asked == []
 
 
 async def test_an_override_of_a_key_is_metered_too(tmp_path):
