@@ -139,12 +139,21 @@ def _protocol(document: Document, server: Any, path: Path) -> str:
 
 
 def _bindings(document: Document, nodes: list[Placed]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give the bindings of a channel and of its operations, by protocol."""
-    for node, path in nodes:
+    """Give the bindings of a channel, of its operations and of their traits, by protocol."""
+    for node, path in [placed for one in nodes for placed in _with_traits(document, *one)]:
         bindings, where = mapping(document, node.get("bindings", {}), (*path, "bindings"))
         for protocol, binding in bindings.items():
             if not protocol.startswith("x-"):
                 yield protocol, mapping(document, binding, (*where, protocol))[0]
+
+
+def _with_traits(document: Document, node: dict[str, Any], path: Path) -> Iterator[Placed]:
+    yield node, path
+    traits, where = follow(document, node.get("traits", []), (*path, "traits"))
+    if not isinstance(traits, list):
+        raise document.error("traits are a list", *where)
+    for number, trait in enumerate(traits):
+        yield mapping(document, trait, (*where, number))
 
 
 def _operations_2(document: Document) -> dict[Path, list[Placed]]:

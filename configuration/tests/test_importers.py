@@ -438,6 +438,10 @@ def test_a_channel_is_open_to_the_doors_of_its_own_servers(names, protocols):
     assert found.get("protocols") == protocols
 
 
+def test_an_address_of_ours_stands_before_that_of_another_broker():
+    assert list(channels_of(asyncapi_3({"address": "lights.{id}.dim", "x-address": "lights/{id}"}))) == ["lights/{id}"]
+
+
 def test_in_2_6_servers_are_named():
     data = {"asyncapi": "2.6.0", "servers": SERVERS, "components": SOCKET, "channels": {"a": {"servers": ["broker"]}}}
     assert channels_of(data)["a"]["protocols"] == ["mqtt"]
@@ -450,6 +454,9 @@ def test_bindings_of_a_channel_and_its_operations_name_doors():
     channel = {"bindings": {"ws": {"method": "GET"}, "amqp": {"is": "queue"}, "http": {}, "solace": {}}}
     found = channels_of(asyncapi_3(channel, {"o": operation}))["a"]
     assert found["protocols"] == ["websocket", "amqp", "http", "mqtt"]
+    operation = {"action": "send", "channel": {"$ref": "#/channels/c"}, "traits": [{"$ref": "#/components/traits/t"}]}
+    data = asyncapi_3({}, {"o": operation}, components={"traits": {"t": {"bindings": {"mqtt": {}}}}})
+    assert channels_of(data)["a"]["protocols"] == ["mqtt"]
     data = {"asyncapi": "2.6.0", "channels": {"a": {"publish": {"bindings": {"sse": {}}}}}}
     assert channels_of(data)["a"]["protocols"] == ["sse"]
     assert "must be a mapping (at #/channels/c/bindings/ws)" in refusal_of(asyncapi_3({"bindings": {"ws": 5}}))
@@ -568,6 +575,7 @@ WHOLE = {
             "action": "send",
             "channel": {"$ref": "#/channels/c"},
             "bindings": {"mqtt": {"qos": 1}},
+            "traits": [{"bindings": {"amqp": {}}}],
             "reply": {"channel": {"$ref": "#/channels/d"}},
         }
     },
