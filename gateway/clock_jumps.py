@@ -1,4 +1,4 @@
-"""Notices that somebody set the clock: what compares instants of the wall clock must then give everybody time anew."""
+"""Bears that somebody sets the clock: by one that does not feel it, or by giving everybody time anew."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ import time
 
 JUMP_S = 2.0
 """Less is slewing, or rounding."""
+
+
+_BEGAN_AT = time.time() - time.monotonic()
+
+
+def steady_time() -> float:
+    """Say the time in Unix seconds by a clock that nobody sets: what is put off by it, in one process, stays so."""
+    return _BEGAN_AT + time.monotonic()
 
 
 class ClockJumps:

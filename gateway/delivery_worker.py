@@ -14,6 +14,7 @@ from nats.js.errors import APIError
 from gateway import webhook
 from gateway.attempts import Retry, attempt
 from gateway.call import Call, Protocol
+from gateway.clock_jumps import steady_time
 from gateway.delivery_order import DeliveryOrder
 from gateway.readers import Given
 from gateway.refusals import Refused
@@ -140,7 +141,7 @@ class Worker:
         """Wait until it may deliver; while its endpoint is dead, until the next probe is due."""
         while True:
             self.changed.clear()
-            now = time.time()
+            now = steady_time()
             channel = channel_of(self._delivery.snapshot, self.subscription)
             if self.standing(now).may_deliver and channel is not None:
                 if not self.is_failing or now >= self._probe_at:
@@ -167,7 +168,7 @@ class Worker:
         if given.attempt == 1 and first_pause_s > 0:
             await self._delivery.readers.put_off(given, webhook.pause_s(self.subscription.retry_schedule_s, 0))
             return
-        later_s = self._order.take(given, time.time())
+        later_s = self._order.take(given, steady_time())
         if later_s is not None:
             await self._delivery.readers.put_off(given, later_s)
         elif self._order.is_sending(given):
@@ -240,7 +241,7 @@ class Worker:
         if tries >= subscription.max_attempts:
             return None
         pause = max(webhook.pause_s(subscription.retry_schedule_s, tries), webhook.retry_after_s(answer, at))
-        return Retry(given.event.id, given.key, tries, before.first_at if before else at, time.time() + pause)
+        return Retry(given.event.id, given.key, tries, before.first_at if before else at, steady_time() + pause)
 
     async def _settle(
         self, channel: Channel, given: Given, verdict: Verdict, retry: Retry | None, tries: int, error: str
@@ -283,7 +284,7 @@ class Worker:
         await self._put_off(self._order.put_back(given), seconds)
 
     async def _put_off(self, events: list[Given], at_least_s: float = 0) -> None:
-        now = time.time()
+        now = steady_time()
         for one in events:
             await self._delivery.readers.put_off(one, self._order.put_off(one, now, at_least_s))
 
@@ -314,7 +315,7 @@ class Worker:
             self._delivery.stand(self.subscription, State.PAUSED, Why.FAILING, note)
         else:
             return
-        self._probe_at = time.time() + webhook.pause_s(self.subscription.retry_schedule_s, probes)
+        self._probe_at = steady_time() + webhook.pause_s(self.subscription.retry_schedule_s, probes)
 
     async def _is_back(self) -> None:
         self._failures, self._delivered_at = 0, time.time()

@@ -15,6 +15,7 @@ from events.tests.receiver import plain, receiving
 from events.tests.whole import running_whole
 from gateway.delivery import Delivery
 from gateway.subscription_health import read_healths
+from gateway.tests.clock import EACH_WAY, Clock
 from keys.models import Key
 from keys.services import revoke_key
 
@@ -95,6 +96,23 @@ async def test_in_the_order_of_the_channel_the_next_waits_for_the_one_before(who
         assert receiver.values == [1, 2, 2, 2, 3, 4, 4, 5]
         assert receiver.most_under_way == 1
         assert len({message.headers["webhook-id"] for message in receiver.messages}) == 5
+
+
+@EACH_WAY
+async def test_a_clock_that_is_set_makes_nobody_wait_longer_for_the_next_try(whole, delivery, monkeypatch, jump_s):
+    clock = Clock(monkeypatch)
+
+    def answer(message):
+        if len(receiver.messages) > 1:
+            return 204
+        asyncio.get_running_loop().call_later(0.2, clock.jump, jump_s)  # once the next try is put off
+        return 500
+
+    async with receiving(answer) as receiver:
+        await whole.subscribe(type="webhook", url=receiver.url, retry_schedule_s=[0, 0.5], max_attempts=3)
+        await whole.publish("late")
+        await receiver.has(2)
+        assert receiver.values == ["late"] * 2
 
 
 async def test_a_poison_event_becomes_a_dead_letter_and_the_channel_goes_on(whole, delivery):
