@@ -8,11 +8,14 @@ from nats.aio.client import Client
 
 from audit import bus
 from events.models import Channel, Subscription
+from events.subscriptions import channel_named_or_none
 from gateway.attempts import read_attempts
 from gateway.documents import READERS
 from gateway.log import EventLog
+from gateway.readers import Readers
 from gateway.reading import position_of
-from gateway.subscription_health import UNKNOWN_LAG, fields, read_healths
+from gateway.refusals import Refused
+from gateway.subscription_health import UNMEASURED, fields, measure, read_health, read_healths
 from gateway.subscriptions import Standing, State, Type, read
 
 _MEASURED = ("lag", "in_flight", "redelivered", "last_delivered_id", "last_acked_id", "last_error")
@@ -36,10 +39,35 @@ def position(channel: Channel, begins: str | None) -> int:
     return bus.asked(ask)
 
 
-def healths(subscription_id: str = "*") -> dict[str, dict[str, Any]]:
-    """Give what deliverers last said of all subscriptions, or of one; nothing where NATS does not answer."""
+def healths() -> dict[str, dict[str, Any]]:
+    """Give what deliverers last said of all subscriptions; nothing where NATS does not answer."""
     try:
-        return bus.asked(lambda client: read_healths(client, subscription_id))
+        return bus.asked(read_healths)
+    except bus.Away:
+        return {}
+
+
+def health_now(row: Subscription) -> dict[str, Any]:
+    """Give how one subscription stands: what its deliverer last said, and how far it is by the log itself."""
+    channel = channel_named_or_none(row.channel)
+
+    async def ask(client: Client) -> dict[str, Any]:
+        said = await read_health(client, row.id)
+        if channel is None:
+            return said
+        log = EventLog(client, client.jetstream())
+        await log.start()
+        try:
+            readers = Readers(client, client.jetstream())
+            told = READERS["channel"](channel.document())
+            return said | await measure(log, readers, read(row.document()), told)
+        except (LookupError, Refused):
+            return said
+        finally:
+            await log.stop()
+
+    try:
+        return bus.asked(ask)
     except bus.Away:
         return {}
 
@@ -50,10 +78,10 @@ def attempts(subscription_id: str) -> list[dict[str, Any]]:
 
 
 def shown(row: Subscription, health: dict[str, Any]) -> dict[str, Any]:
-    """Say a subscription as both APIs do; `lag` is null where nobody has told it yet."""
+    """Say a subscription as both APIs do; members of `lag` are null where nobody has told them yet."""
     subscription = read(row.document())
     stands = Standing(State(subscription.state), subscription.state_reason)
     if stands.state is State.ACTIVE and health.get("state"):
         stands = Standing(State(health["state"]), health.get("state_reason") or "")
     said = fields(subscription, stands, is_pull=subscription.type == Type.PULL)
-    return said | UNKNOWN_LAG | {name: health[name] for name in _MEASURED if name in health}
+    return said | UNMEASURED | {"last_error": None} | {name: health[name] for name in _MEASURED if name in health}

@@ -69,8 +69,8 @@ class SubscriptionFields(Fields):
     created_at = serializers.DateTimeField(read_only=True)
     previous_secret_until = serializers.DateTimeField(read_only=True, allow_null=True)
     lag = Lag(read_only=True)
-    in_flight = serializers.IntegerField(read_only=True)
-    redelivered = serializers.IntegerField(read_only=True)
+    in_flight = serializers.IntegerField(read_only=True, allow_null=True)
+    redelivered = serializers.IntegerField(read_only=True, allow_null=True)
     last_delivered_id = serializers.CharField(read_only=True, allow_null=True)
     last_acked_id = serializers.CharField(read_only=True, allow_null=True)
     last_error = Fault(read_only=True)
@@ -197,7 +197,7 @@ class Subscriptions(Collection):
         return Response({"results": standing.attempts(self.get_object().id), "next": None})
 
     def _shown(self, row: Subscription) -> dict[str, Any]:
-        said: dict[str, Any] = SubscriptionFields(standing.shown(row, standing.healths(row.id).get(row.id, {}))).data
+        said: dict[str, Any] = SubscriptionFields(standing.shown(row, standing.health_now(row))).data
         return said
 
     def _shown_once(self, row: Subscription, secret: str | None) -> Response:

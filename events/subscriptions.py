@@ -45,13 +45,18 @@ def channel_named(name: Any) -> Channel:
     if not isinstance(name, str):
         raise ValidationError({"channel": "Must be a text."})
     try:
-        wanted = subject_filter(name)
+        found = channel_named_or_none(name)
     except AddressError as error:
         raise ValidationError({"channel": f"{error}."}) from None
-    for channel in Channel.objects.all():
-        if matches(channel.subject, wanted):
-            return channel
-    raise ValidationError({"channel": "There is no such channel."})
+    if found is None:
+        raise ValidationError({"channel": "There is no such channel."})
+    return found
+
+
+def channel_named_or_none(name: str) -> Channel | None:
+    """Give the channel that a subscription to this address reads, if there is one. Raises AddressError."""
+    wanted = subject_filter(name)
+    return next((channel for channel in Channel.objects.all() if matches(channel.subject, wanted)), None)
 
 
 def create_subscription(

@@ -13,7 +13,7 @@ from gateway import lag_alert, webhook
 from gateway.delivery_worker import FAULTS
 from gateway.lag_alert import Alert
 from gateway.nats_link import ATTEMPTS_STREAM, ATTEMPTS_SUBJECT, HEALTH_BUCKET
-from gateway.subscription_health import HEALTH_PREFIX, HEALTH_STREAM, UNKNOWN_LAG, instant, measure, read_healths
+from gateway.subscription_health import HEALTH_PREFIX, HEALTH_STREAM, UNMEASURED, instant, measure, read_healths
 from gateway.subscriptions import ID_PREFIX, Subscription, ack_wait_s, channel_of, secrets_now, standing, window
 from gateway.webhook import Verdict
 from gateway.webhook_client import SendFailed
@@ -92,14 +92,14 @@ class Watch:
         said = {"state": stands.state.value, "state_reason": stands.reason or None, "last_error": last_error}
         channel = channel_of(delivery.snapshot, subscription)
         if channel is None:
-            return said | UNKNOWN_LAG
+            return said | UNMEASURED
         self._streams[subscription.id] = channel.stream
         try:
-            return said | await measure(delivery, subscription, channel)
+            return said | await measure(delivery.log, delivery.readers, subscription, channel)
         except LookupError:
             wait_s = ack_wait_s(subscription, delivery.config.webhook_timeout_s)
             await delivery.readers.ensure(subscription, channel, wait_s, window(subscription))
-            return said | UNKNOWN_LAG
+            return said | UNMEASURED
 
     def _alert(self, subscription: Subscription, health: dict[str, Any]) -> None:
         now = time.time()

@@ -143,7 +143,7 @@ class Worker:
             self.changed.clear()
             now = steady_time()
             channel = channel_of(self._delivery.snapshot, self.subscription)
-            if self.standing(now).may_deliver and channel is not None:
+            if self.standing(time.time()).may_deliver and channel is not None:
                 if not self.is_failing or now >= self._probe_at:
                     return channel
                 await self._until_changed(min(self._probe_at - now, WAIT_S))
@@ -241,7 +241,9 @@ class Worker:
         if tries >= subscription.max_attempts:
             return None
         pause = max(webhook.pause_s(subscription.retry_schedule_s, tries), webhook.retry_after_s(answer, at))
-        return Retry(given.event.id, given.key, tries, before.first_at if before else at, steady_time() + pause)
+        return Retry(
+            given.event.id, given.key, tries, before.first_at if before else steady_time(), steady_time() + pause
+        )
 
     async def _settle(
         self, channel: Channel, given: Given, verdict: Verdict, retry: Retry | None, tries: int, error: str
@@ -318,7 +320,7 @@ class Worker:
         self._probe_at = steady_time() + webhook.pause_s(self.subscription.retry_schedule_s, probes)
 
     async def _is_back(self) -> None:
-        self._failures, self._delivered_at = 0, time.time()
+        self._failures, self._delivered_at = 0, steady_time()
         if self.is_failing:
             self.is_failing = False
             self._delivery.stand(self.subscription, State.ACTIVE, "", "the endpoint is back")

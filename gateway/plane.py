@@ -29,6 +29,7 @@ from gateway.readers import Readers
 from gateway.refusals import Reason, Refused
 from gateway.snapshot import Snapshot
 from gateway.snapshot_feed import SnapshotFeed
+from gateway.turns import Turns
 from gateway.upstream_client import UpstreamClient
 from gateway.usage import Usage
 from gateway.validation import Validators
@@ -98,6 +99,8 @@ class Plane:
         self.log = EventLog(client, js)
         self.hub = Hub(client, self.log, self.snapshot)
         self.readers = Readers(client, js)
+        self.questions = Turns(each=1, in_all=64)
+        """To the control plane, by consumer."""
         self.validators = Validators()
         self.shelf = Shelf(config, self.snapshot)
         self.upstreams = UpstreamClient(config)

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 
 # One document a subscription, written by who delivers it; both APIs read it.
 HEALTH_STREAM, HEALTH_PREFIX = f"KV_{HEALTH_BUCKET}", f"$KV.{HEALTH_BUCKET}."
-UNKNOWN_LAG: dict[str, Any] = {"lag": {"events": None, "seconds": None}}
+UNMEASURED: dict[str, Any] = {
+    "lag": {"events": None, "seconds": None},
+    "in_flight": None,
+    "redelivered": None,
+    "last_delivered_id": None,
+    "last_acked_id": None,
+}
 
 
 class Parts(Interface):
@@ -72,24 +78,24 @@ def measured(progress: Progress, oldest_at: float | None, now: float) -> dict[st
     }
 
 
-async def measure(parts: Parts, subscription: Subscription, channel: Channel) -> dict[str, Any]:
+async def measure(log: EventLog, readers: Readers, subscription: Subscription, channel: Channel) -> dict[str, Any]:
     """Ask the log how far behind it is. Raises Refused, and LookupError where its reader was not made yet."""
-    progress = await parts.readers.progress(subscription, channel)
+    progress = await readers.progress(subscription, channel)
     oldest_at = None
     if progress.behind:
         subject = subject_filter(subscription.channel)
-        oldest_at = await parts.log.stored_at(channel, subject, progress.settled)
+        oldest_at = await log.stored_at(channel, subject, progress.settled)
     return measured(progress, oldest_at, time.time())
 
 
 async def shown(parts: Parts, subscription: Subscription, *, is_pull: bool) -> dict[str, Any]:
-    """Say all of it. Where the log does not tell how far it is, `lag` is null."""
+    """Say all of it. Where the log does not tell how far it is, members of `lag` are null."""
     stands = standing(parts.snapshot, subscription, time.time())
-    said = fields(subscription, stands, is_pull=is_pull) | UNKNOWN_LAG
+    said = fields(subscription, stands, is_pull=is_pull) | UNMEASURED
     channel = channel_of(parts.snapshot, subscription)
     try:
         if channel is not None:
-            said |= await measure(parts, subscription, channel)
+            said |= await measure(parts.log, parts.readers, subscription, channel)
         said["last_error"] = (await read_health(parts.nats, subscription.id)).get("last_error")
     except (LookupError, Refused):
         said["last_error"] = None

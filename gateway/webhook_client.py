@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from gateway.outbound import is_inner
@@ -19,6 +20,11 @@ ANSWER_MAX_BYTES = 64 * 1024
 KEPT_BYTES = 1024
 """So much of an answer is kept to be looked at."""
 
+RESOLVERS = 64
+
+_resolvers = ThreadPoolExecutor(RESOLVERS, "resolver")
+_asked: dict[tuple[str, int], asyncio.Future[Any]] = {}
+
 Addresses = list[tuple[int, Any]]
 Resolve = Callable[[str, int], Awaitable[Addresses]]
 
@@ -32,9 +38,14 @@ class SendFailed(Exception):
 
 
 async def resolved(host: str, port: int) -> Addresses:
-    """Ask the system's resolver. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [(family, address) for family, *_, address in found]
+    """Ask the system's resolver, once at a time of each name: one that hangs takes one thread. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    asked = _asked.get((host, port))
+    if asked is None or asked.get_loop() is not loop:
+        asked = loop.run_in_executor(_resolvers, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        _asked[host, port] = asked
+        asked.add_done_callback(lambda _: _asked.pop((host, port), None))
+    return [(family, address) for family, *_, address in await asyncio.shield(asked)]
 
 
 class WebhookClient(UpstreamClient):
@@ -100,7 +111,9 @@ class WebhookClient(UpstreamClient):
 _WHY = {
     "inner-address": "The URL's host is in an inner network, which is not called.",
     "upstream-connect-timeout": "No connection in time.",
-    "upstream-unreachable": "Nobody answers at the URL's host, or its name cannot be resolved.",
+    "upstream-unreachable": (
+        "No connection: nobody answers, the name cannot be resolved, or the certificate is not valid for it."
+    ),
 }
 
 

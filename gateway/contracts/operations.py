@@ -58,14 +58,18 @@ _SUBSCRIPTION = members(
     "id", "type", "channel", "state",
     id=TEXT, type={"enum": ["pull", "webhook"]}, channel=TEXT, url={"type": ["string", "null"]}, state=TEXT,
     max_in_flight=COUNT, max_attempts=COUNT, retry_schedule_s=list_of(SECONDS),
-    lag={"type": ["object", "null"], "properties": {"events": COUNT, "seconds": SECONDS}},
+    order={"enum": ["channel", "key"]}, ack_wait_s=SECONDS, state_reason={"type": ["string", "null"]},
+    lag=members("events", "seconds", events={"type": ["integer", "null"]}, seconds={"type": ["number", "null"]}),
+    in_flight={"type": ["integer", "null"]}, redelivered={"type": ["integer", "null"]},
+    last_error={"type": ["object", "null"]},
 )  # fmt: skip
 _SECRET: Schema = {**TEXT, "description": "`whsec_…`: shown this once."}
 _WITH_SECRET: Schema = {**_SUBSCRIPTION, "properties": {**_SUBSCRIPTION["properties"], "secret": _SECRET}}
 _NEW_SUBSCRIPTION = members(
     "type", "channel",
     type={"enum": ["pull", "webhook"]}, channel=TEXT, url=TEXT, order=TEXT, max_in_flight=COUNT, max_attempts=COUNT,
-    retry_schedule_s=list_of(SECONDS), ack_wait_s=SECONDS, **{"from": TEXT},
+    retry_schedule_s=list_of(SECONDS), ack_wait_s=SECONDS, alert_url=TEXT, alert_lag_events=COUNT, alert_lag_s=SECONDS,
+    **{"from": TEXT},
 )  # fmt: skip
 _IDS = members("ids", ids=list_of(TEXT), seconds=SECONDS)
 _IDEMPOTENCY_KEY = {

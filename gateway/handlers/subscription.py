@@ -39,6 +39,7 @@ GIVEN = (
 KNOWN_WITHIN_S = 1.5
 """How long an answer waits until this process knows what was written."""
 AT_ONCE = 8
+TURN_WITHIN_S = 2.0
 
 
 async def create(plane: Plane, call: Call) -> Reply:
@@ -50,17 +51,8 @@ async def create(plane: Plane, call: Call) -> Reply:
         if not isinstance(body.get(name), str):
             raise Refused(Reason.INVALID_REQUEST, f"`{name}` is a text that is needed.")
     _require_a_key(call)
-    said = await ask(
-        plane.nats,
-        "subscriptions.create",
-        {
-            "consumer": call.who.consumer,
-            "key": call.who.key,
-            "id": _new_id(call),
-            "position": await _position(plane, call, body["channel"], begins),
-            "fields": body,
-        },
-    )
+    position = await _position(plane, call, body["channel"], begins)
+    said = await _ask(plane, call, "create", {"id": _new_id(call), "position": position, "fields": body})
     subscription = await _known(plane, said["document"])
     await _make_reader(plane, subscription)
     public = await _shown(plane, subscription)
@@ -98,10 +90,7 @@ async def change(plane: Plane, call: Call) -> Reply:
     _require_known(changes, (*GIVEN, "state"))
     _require_a_key(call)
     require(call.who, subscription.right)
-    question = {
-        "consumer": call.who.consumer, "key": call.who.key, "id": subscription.id, "changes": changes,
-    }  # fmt: skip
-    said = await ask(plane.nats, "subscriptions.change", question)
+    said = await _ask(plane, call, "change", {"id": subscription.id, "changes": changes})
     changed = await _known(plane, said["document"])
     return await answer(plane, call, 200, await _shown(plane, changed), bytes_in=size)
 
@@ -113,10 +102,7 @@ async def rotate(plane: Plane, call: Call) -> Reply:
     if set(options) - {"overlap_s"}:
         raise Refused(Reason.INVALID_REQUEST, "There is one field: `overlap_s`.")
     require(call.who, subscription.right)
-    question = {
-        "consumer": call.who.consumer, "key": call.who.key, "id": subscription.id, "options": options,
-    }  # fmt: skip
-    said = await ask(plane.nats, "subscriptions.rotate", question)
+    said = await _ask(plane, call, "rotate", {"id": subscription.id, "options": options})
     rotated = await _known(plane, said["document"])
     public = {**await _shown(plane, rotated), "secret": said["secret"]}
     return await answer(plane, call, 201, public, bytes_in=size)
@@ -125,8 +111,7 @@ async def rotate(plane: Plane, call: Call) -> Reply:
 async def delete(plane: Plane, call: Call) -> Reply:
     """Serve ``DELETE /v1/subscriptions/{id}``."""
     subscription = own(plane, call)
-    question = {"consumer": call.who.consumer, "key": call.who.key, "id": subscription.id}
-    await ask(plane.nats, "subscriptions.delete", question)
+    await _ask(plane, call, "delete", {"id": subscription.id})
     ends_at = time.monotonic() + KNOWN_WITHIN_S
     while plane.snapshot.subscription(subscription.id) is not None and time.monotonic() < ends_at:
         await asyncio.sleep(0.02)
@@ -199,6 +184,17 @@ async def answer(
     await call.peer.start(status, headers)
     await call.peer.send(body, more=False)
     return Reply(status=status, bytes_in=bytes_in, bytes_out=len(body))
+
+
+async def _ask(plane: Plane, call: Call, verb: str, question: dict[str, Any]) -> Any:
+    """Ask the control plane, one question of a consumer at a time: a slow one holds up no other. Raises Refused."""
+    asked = {"consumer": call.who.consumer, "key": call.who.key, **question}
+    try:
+        async with asyncio.timeout(TURN_WITHIN_S) as waiting, plane.questions.of(call.who.consumer):
+            waiting.reschedule(None)
+            return await ask(plane.nats, f"subscriptions.{verb}", asked)
+    except TimeoutError:
+        raise Refused(Reason.OVERLOADED, "Another change of yours is under way.", retry_after_s=1) from None
 
 
 def _require_known(body: Mapping[str, Any], names: tuple[str, ...]) -> None:
