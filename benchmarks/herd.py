@@ -132,15 +132,20 @@ class Listener(picows.WSListener):
             reason = json.loads(said).get("reason", "") if said.startswith("{") else said
             self._member.has_ended(int(frame.get_close_code() or 1005), reason)
             transport.disconnect()
-        elif frame.msg_type == picows.WSMsgType.TEXT and self._member.kind != "proxied":
-            self._hear(json.loads(frame.get_payload_as_bytes()))
+        elif frame.msg_type == picows.WSMsgType.TEXT:
+            said = frame.get_payload_as_bytes()
+            # What an upstream says may be anything.
+            self._hear(
+                json.loads(said) if self._member.kind != "proxied" or said.startswith(b'{"type":"error"') else {}
+            )
 
     def _hear(self, told: dict[str, Any]) -> None:
-        if told["type"] == "subscribed":
+        type_ = told.get("type", "event")
+        if type_ == "subscribed":
             self._member.is_open()
-        elif told["type"] == "event":
+        elif type_ == "event":
             self._member.events += 1
-        elif told["type"] == "welcome":
+        elif type_ == "welcome":
             if self._member.kind == "idle":
                 self._member.is_open()
         else:

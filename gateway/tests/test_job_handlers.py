@@ -6,7 +6,7 @@ import time
 import orjson
 import pytest
 
-from gateway.call import Protocol
+from gateway.call import Protocol, Right, Verb
 from gateway.handlers import job as handlers
 from gateway.nats_link import JOBS_BUCKET
 from gateway.refusals import Reason, Refused
@@ -250,6 +250,34 @@ async def test_progress_is_followed_as_server_sent_events_until_the_end(plane):
     assert exchange.headers["content-type"].startswith("text/event-stream")
     told = [json.loads(line[6:])["state"] for line in exchange.body.decode().split("\n\n") if line]
     assert told == ["queued", "running", "completed"]
+    plane.connections.closed(call.connection)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda plane: plane.change_key(revoked_at=1.0), "key-revoked"),
+        (lambda plane: plane.change_tier([], scopes=["publish:*"]), "forbidden"),
+        (lambda plane: [one.close(Refused(Reason.DRAINING)) for one in plane.connections], None),
+    ],
+    ids=["revoked", "right of the tier", "drained"],
+)
+async def test_who_may_follow_a_job_no_longer_is_told_why(plane, change, reason):
+    job_id = (await submitted(plane))["id"]
+    exchange = HttpExchange()
+    right = Right(Verb.JOBS, "work")
+    plane.change_key(scopes=["jobs:*"])
+    call = plane.call(Protocol.SSE, peer=exchange, parameters={"id": job_id}, rights=(right,))
+    serving = asyncio.create_task(handlers.events(plane, call))
+    await exchange.until(b'"state":"queued"')
+    change(plane)
+    reply = await asyncio.wait_for(serving, 20)
+    assert exchange.is_ended
+    if reason is None:  # EventSource comes back by itself
+        assert b"event: error" not in exchange.body
+    else:
+        assert b'event: error\ndata: {"type":"/docs/refusals#' + reason.encode() in exchange.body
+    assert reply.refused is call.connection.closing
     plane.connections.closed(call.connection)
 
 
