@@ -71,7 +71,9 @@ class SnapshotFeed:
         looks: Iterator[float] = iter(())
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._nudge.wait(), next(looks, LOOK_AGAIN_S))
+                # Not wait_for: until Python 3.12 it forgets that it was cancelled where a nudge comes at that moment.
+                async with asyncio.timeout(next(looks, LOOK_AGAIN_S)):
+                    await self._nudge.wait()
             if self._nudge.is_set():
                 self._nudge.clear()
                 looks = iter(LOOK_AFTER_S)

@@ -72,3 +72,13 @@ async def test_a_nudge_that_is_faster_than_what_it_tells_of_costs_no_seconds(buc
     # Each would take all of it by itself.
     assert asyncio.get_running_loop().time() - began_at < 4 * LOOK_AGAIN_S / 2
     await feed.stop()
+
+
+async def test_it_stops_whatever_comes_at_that_moment(bucket):
+    client, _ = bucket
+    feed = SnapshotFeed(client, Snapshot())
+    await feed.start()
+    await asyncio.sleep(0.05)  # it waits for a nudge by now
+    feed._nudge.set()
+    async with asyncio.timeout(WITHIN_S):
+        await feed.stop()
