@@ -3,7 +3,7 @@
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from analytics import public_views, views
+from analytics import delivery_views, public_views, views
 
 urlpatterns = [
     path("", public_views.landing, name="landing"),
@@ -13,6 +13,11 @@ urlpatterns = [
     path("dashboards/connections", views.connections, name="connections"),
     path("dashboards/connections/<str:connection_id>/disconnect", views.disconnect, name="disconnect"),
     path("dashboards/usage", views.usage, name="usage"),
+    path("dashboards/subscriptions", delivery_views.subscriptions, name="subscriptions"),
+    path("dashboards/dead-letters", delivery_views.dead_letters, name="dead-letters"),
+    path("dashboards/dead-letters/redrive", delivery_views.redrive, name="redrive-all"),
+    path("dashboards/dead-letters/<int:letter_id>/redrive", delivery_views.redrive, name="redrive"),
+    path("dashboards/dead-letters/<int:letter_id>/discard", delivery_views.discard, name="discard"),
     path("dashboards/login", views.Login.as_view(), name="login"),
     path("dashboards/logout", LogoutView.as_view(), name="logout"),
     path("docs/", public_views.documents, name="docs"),

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 1.0
+LOOK_S, LOOK_EACH_S = 1.0, 0.01
+"""So often all are looked at; where there are many, so much later for each."""
 SWEEP_S = 60.0
 """Readers that no subscription has are looked for so often, and not before this process has led for so long."""
 
@@ -42,7 +43,7 @@ class Watch:
         """Look again and again, while this process leads."""
         was_leading, sweep_at = False, 0.0
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(max(LOOK_S, LOOK_EACH_S * len(self._streams)))
             if not self._delivery.is_leading:
                 was_leading = False
                 continue

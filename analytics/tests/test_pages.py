@@ -19,7 +19,10 @@ from gateway.refusals import Reason
 
 pytestmark = pytest.mark.django_db
 
-PAGES = ["/dashboards/", "/dashboards/connections", "/dashboards/usage"]
+PAGES = [
+    "/dashboards/", "/dashboards/connections", "/dashboards/usage", "/dashboards/subscriptions",
+    "/dashboards/dead-letters",
+]  # fmt: skip
 VENDORED = sorted((Path(settings.BASE_DIR) / "static" / "vendor").glob("*/SHA256SUMS"))
 
 

@@ -535,3 +535,55 @@ async def test_readers_of_no_subscription_are_swept(whole, delivery):
         await js.add_consumer(stream, ConsumerConfig(durable_name=name))
     await delivery._watch._sweep()
     assert [info.name for info in await js.consumers_info(stream)] == ["foreign"]
+
+
+async def test_a_log_that_is_killed_and_comes_back_loses_nothing(whole, delivery, nats_server):
+    left = {5: 1, 12: 2}
+
+    def answer(message):
+        left[message.data] = left.get(message.data, 0) - 1
+        return 500 if left[message.data] >= 0 else 200
+
+    async with receiving(answer) as receiver:
+        subscription = await whole.subscribe(type="webhook", url=receiver.url, retry_schedule_s=[0, 0.2])
+        await whole.publish(*range(20))
+        await receiver.has(4)
+        nats_server.kill()
+        await asyncio.sleep(0.5)
+        nats_server.start()
+        await until(lambda: asyncio.sleep(0, {*range(20)} <= {*receiver.values}), 40)
+        firsts = list(dict.fromkeys(receiver.values))
+        assert firsts == [*range(20)]
+        assert await until(lambda: caught_up(whole, subscription))
+        assert not await DeadLetter.objects.aexists()
+
+
+async def test_a_log_that_hangs_for_a_while_loses_nothing(whole, delivery, nats_server):
+    async with receiving() as receiver:
+        await whole.subscribe(type="webhook", url=receiver.url, channel="sensors/{id}/reading", max_in_flight=4)
+        for number in range(12):
+            await whole.publish(number, channel=f"sensors/{number % 3}/reading")
+        await receiver.has(3)
+        nats_server.freeze()
+        await asyncio.sleep(2.5)
+        nats_server.thaw()
+        await until(lambda: asyncio.sleep(0, {*range(12)} <= {*receiver.values}), 40)
+        for key in range(3):
+            firsts = list(dict.fromkeys(value for value in receiver.values if value % 3 == key))
+            assert firsts == sorted(firsts)
+
+
+async def test_an_emptied_log_is_subscribed_to_anew(whole, delivery, nats_server):
+    async with receiving() as receiver:
+        subscription = await whole.subscribe(type="webhook", url=receiver.url)
+        await whole.publish("before")
+        await receiver.has(1)
+        await asyncio.to_thread(nats_server.empty)
+        await until(lambda: takes(whole, "after"), 40)
+        await until(lambda: asyncio.sleep(0, "after" in receiver.values), 40)
+        assert (await until(lambda: stands(whole, subscription, "active")))["type"] == "webhook"
+
+
+async def takes(whole, value):
+    status, _ = await whole.call("POST", "/v1/channels/trades/events", value)
+    return status == 201

@@ -1,0 +1,112 @@
+"""The pages of what is delivered: how subscriptions stand, and what could not be delivered or accepted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.contrib import messages
+from django.core.exceptions import ValidationError
+from django.core.paginator import Paginator
+from django.db.models import Count
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils.http import urlencode
+from django.views.decorators.http import require_GET, require_POST
+from django_filters import FilterSet
+
+from analytics.filters import faults
+from analytics.views import ROWS_A_PAGE, operators_only
+from audit import bus
+from events import letters, standing
+from events.api import DeadLetterFilters
+from events.models import DeadLetter, Subscription
+from events.subscription_api import SubscriptionFilters
+
+SUBSCRIPTIONS, LETTERS = "events.view_subscription", "events.view_deadletter"
+REDRIVE, DISCARD = "events.change_deadletter", "events.delete_deadletter"
+REFUSED_SHOWN = 5
+SHOWN_CHARS = 160
+
+
+@require_GET
+@operators_only(SUBSCRIPTIONS)  # type: ignore[untyped-decorator]
+def subscriptions(request: HttpRequest) -> HttpResponse:
+    """Show how each subscription stands, those that are furthest behind first on each page."""
+    _, context = _filtered(request, SubscriptionFilters, Subscription.objects.documented(), "subscriptions")
+    known = standing.healths() if context["page"] else {}
+    rows = [standing.shown(row, known.get(row.id, {})) for row in context["page"]]
+    rows.sort(key=lambda row: -(row["lag"]["events"] or 0))
+    context |= {"rows": rows, "types": ("webhook", "pull"), "states": ("active", "paused", "ended")}
+    return render(request, "dashboards/subscriptions.html", context, status=400 if context["faults"] else 200)
+
+
+@require_GET
+@operators_only(LETTERS)  # type: ignore[untyped-decorator]
+def dead_letters(request: HttpRequest) -> HttpResponse:
+    """Show what could not be accepted or delivered, the newest first."""
+    filters, context = _filtered(request, DeadLetterFilters, DeadLetter.objects.all(), "dead-letters")
+    context |= {
+        "reasons": filters.qs.order_by().values("channel", "reason").annotate(count=Count("id")).order_by("-count")[:20]
+        if not context["faults"]
+        else [],
+        "rows": [(letter, json.dumps(letter.event, ensure_ascii=False)[:SHOWN_CHARS]) for letter in context["page"]],
+        "may_redrive": request.user.has_perm(REDRIVE),
+        "may_discard": request.user.has_perm(DISCARD),
+    }
+    return render(request, "dashboards/dead_letters.html", context, status=400 if context["faults"] else 200)
+
+
+@require_POST
+@operators_only(REDRIVE)  # type: ignore[untyped-decorator]
+def redrive(request: HttpRequest, letter_id: int | None = None) -> HttpResponse:
+    """Put one back, or the oldest 500 of those that are shown."""
+    by = request.user.get_username()
+    try:
+        if letter_id is not None:
+            letters.redrive(get_object_or_404(DeadLetter, pk=letter_id), by=by)
+            messages.success(request, "1 event was put back.")
+        else:
+            outcome = letters.redrive_all(_shown(request), by=by)
+            messages.success(request, f"{outcome.done} events were put back.")
+            for letter, why in outcome.refused[:REFUSED_SHOWN]:
+                messages.error(request, f"{letter.address}: {why}")
+    except ValidationError as error:
+        messages.error(request, " ".join(error.messages))
+    except bus.Away:
+        messages.error(request, "The event log does not answer; nothing was put back.")
+    return _back(request)
+
+
+@require_POST
+@operators_only(DISCARD)  # type: ignore[untyped-decorator]
+def discard(request: HttpRequest, letter_id: int) -> HttpResponse:
+    """Forget one."""
+    letters.discard(get_object_or_404(DeadLetter, pk=letter_id), by=request.user.get_username())
+    messages.success(request, "1 event was forgotten.")
+    return _back(request)
+
+
+def _filtered(request: HttpRequest, kind: type[FilterSet], rows: Any, section: str) -> tuple[FilterSet, dict[str, Any]]:
+    query = request.GET.dict()
+    filters = kind(query, rows)
+    wrong = faults(filters, query, ("page",))
+    page = Paginator(rows.none() if wrong else filters.qs, ROWS_A_PAGE).get_page(query.pop("page", 1))
+    chosen = {name: value for name, value in query.items() if value}
+    return filters, {
+        "section": section, "page": page, "faults": wrong, "chosen": chosen, "query": urlencode(chosen),
+        "base_url": request.build_absolute_uri("/").rstrip("/"),
+    }  # fmt: skip
+
+
+def _shown(request: HttpRequest) -> Any:
+    """Give the letters that the page was filtered for: none where its filters cannot be read."""
+    query = QueryDict(request.POST.get("filters", "")).dict()
+    filters = DeadLetterFilters(query, DeadLetter.objects.all())
+    return DeadLetter.objects.none() if faults(filters, query, ()) else filters.qs
+
+
+def _back(request: HttpRequest) -> HttpResponse:
+    filters = QueryDict(request.POST.get("filters", "")).urlencode()
+    return redirect(f"{reverse('dead-letters')}?{filters}")
