@@ -91,6 +91,18 @@ def sockets(kind: str, ready: dict[str, Any], connections: int, amount: int) -> 
     return measured
 
 
+def policies(folder: Path) -> dict[str, float]:
+    """Measure what each policy costs, on the server's core and with the product's own store."""
+    redis_url = json.loads((folder / "var" / "engines.json").read_text())["REDIS_URL"]
+    done = subprocess.run(
+        ["taskset", "-c", str(SERVER_CORE), sys.executable, "-m", "benchmarks.policies", redis_url],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    costs: dict[str, float] = json.loads(done.stdout)
+    return costs
+
+
 def _call(url: str, authorization: str, body: Any = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     headers = {"Authorization": authorization, "Content-Type": "application/json"}

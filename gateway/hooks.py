@@ -82,6 +82,8 @@ class Principal:
     scopes: tuple[str, ...]
     metadata: Mapping[str, Any]
     """That of the consumer, with that of the key on top; read it, do not change it."""
+    claims: Mapping[str, Any]
+    """What a token claims; nothing for a key."""
 
 
 @dataclass(frozen=True, slots=True)

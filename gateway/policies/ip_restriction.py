@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from gateway.call import Call
@@ -21,13 +22,18 @@ class IpRestriction(Policy):
 
     def inbound(self, call: Call) -> None:
         """Refuse a call from elsewhere."""
-        ip = ip_address(call.ip)
-        if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
+        ip = _read(call.ip)
         if any(ip in network for network in self._deny) or (
             self._allow and not any(ip in network for network in self._allow)
         ):
             raise Refused(Reason.IP_NOT_ALLOWED)
+
+
+@lru_cache(maxsize=4096)
+def _read(text: str) -> IPv4Address | IPv6Address:
+    """Read an address; one of IPv4 that came as IPv6 is one of IPv4."""
+    ip = ip_address(text)
+    return ip.ipv4_mapped or ip if isinstance(ip, IPv6Address) else ip
 
 
 def _networks(options: Mapping[str, Any], name: str) -> list[IPv4Network | IPv6Network]:

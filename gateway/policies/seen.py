@@ -16,7 +16,14 @@ def seen(call: Call) -> hooks.Call:
     """Give the picture. Costs a few microseconds, so it is made for functions alone."""
     who = call.who
     return hooks.Call(
-        principal=hooks.Principal(who.consumer, who.key, who.tier, who.scopes, MappingProxyType(dict(who.metadata))),
+        principal=hooks.Principal(
+            who.consumer,
+            who.key,
+            who.tier,
+            who.scopes,
+            MappingProxyType(dict(who.metadata)),
+            MappingProxyType(dict(who.token.claims) if who.token is not None else {}),
+        ),
         route=call.route.name if call.route is not None else "",
         protocol=call.protocol.value,
         method=call.method,
