@@ -50,14 +50,14 @@ class History:
     def _steps(self, now: mock.Mock) -> Iterator[datetime]:
         for number in range(self.length):
             now.return_value = BEGAN_AT + timedelta(minutes=number)
-            _step(self.dice, number)
+            step(self.dice, number)
             yield now.return_value
 
 
 HISTORIES = st.builds(History, st.randoms(use_true_random=False), st.integers(1, 40))
 
 
-def _step(dice: random.Random, number: int) -> None:
+def step(dice: random.Random, number: int) -> None:
     """Do one random thing that an operator might do."""
     things: list[Callable[[], object]] = [
         lambda: create_tier(name=f"tier-{number}", by="ann"),

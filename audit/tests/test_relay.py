@@ -11,6 +11,7 @@ from audit import relay
 from audit.documents import all_documents
 from audit.models import Change
 from audit.tests.conftest import in_thread, running, until
+from audit.tests.histories import step
 from consumers.models import Consumer, Tier
 from consumers.services import create_consumer, create_tier, delete_consumer, delete_tier, update_consumer, update_tier
 from events.models import Channel
@@ -217,6 +218,21 @@ async def test_a_stream_that_jetstream_refuses_holds_up_nobody(link, caplog):
         await sync_to_async(create_tier)(name="after", by="ann")
         await until(lambda: all_is_told(client))
     assert "the stream of channel taken/x could not be made" in caplog.text
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_a_rebuild_of_a_lost_bucket_comes_to_the_bytes_that_were_relayed(link, seed):
+    client, js = link
+    dice = random.Random(seed)
+    async with running(relay.run, client, js):
+        for number in range(50):
+            await sync_to_async(step)(dice, number)
+        await until(lambda: all_is_told(client))
+    relayed = await bucket_holds(client)
+    assert relayed
+    await js.delete_stream(STREAM)
+    await in_thread(call_command, "rebuild", "snapshot", stdout=StringIO())
+    assert await bucket_holds(client) == relayed
 
 
 async def test_the_command_rebuilds_the_snapshot(link):
