@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from gateway.plane import Plane
 
 logger = logging.getLogger(__name__)
+
+LOG_EVERY_S = 60.0
+TOLD_MAX = 1000
+_told: dict[tuple[str, str, str], tuple[float, int]] = {}
+"""When each finding was last told, and how often it came since, by route, policy and reason."""
 
 
 class Trial:
@@ -82,10 +88,21 @@ async def try_answer(plane: Plane, call: Call, policy: Policy, answered: Answere
 
 
 def would(plane: Plane, call: Call, policy: Policy, reason: str) -> None:
-    """Count that the policy would have refused, or answered by itself."""
+    """Count that the policy would have refused, or answered by itself; the log tells it once a minute at most."""
     if (shadows := getattr(plane, "shadows", None)) is not None:
         shadows.note(call, policy.type, reason)
     _tell(call, policy, f"said {reason}")
+    which = (call.target, policy.type, reason)
+    at, times = _told.get(which, (float("-inf"), 0))
+    now = time.monotonic()
+    if now - at < LOG_EVERY_S:
+        _told[which] = (at, times + 1)
+        return
+    if len(_told) >= TOLD_MAX:
+        _told.clear()
+    _told[which] = (now, 0)
+    since = f" ({times} times more since it was last told)" if times else ""
+    logger.info("shadow: on route %s, %s would have said %s%s", *which, since)
 
 
 def would_change(call: Call, policy: Policy) -> None:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from gateway.policies import shadow
 from gateway.tests import hooks_of_tests
 from gateway.tests.http_plane import ask, caller_of, echo, route, running, say, upstream_that
 from gateway.tests.policed import HOOKS, Shadows, custom, policy
@@ -460,6 +461,17 @@ async def test_a_shadow_changes_nothing_and_tells_what_it_would_have_done(served
         assert asked.body == plainly_asked.body
         assert [asked.header(name) for name in ("x-a", "x-secret", "authorization")] == [["1"], ["2"], []]
         assert plane.shadows.noted == noted
+
+
+async def test_what_a_shadow_would_have_refused_is_logged_once_for_many(served, caplog):
+    shadow._told.clear()
+    caplog.set_level("INFO", "gateway.policies.shadow")
+    async with served(policy("ip-restriction", "shadow", deny=["127.0.0.1"])) as plane, caller_of(plane) as caller:
+        del plane.shadows
+        for _ in range(3):
+            assert (await caller.ask("GET", "/echo")).status == 200
+    told = [record.getMessage() for record in caplog.records if record.name == "gateway.policies.shadow"]
+    assert told == ["shadow: on route echo, ip-restriction would have said ip-not-allowed"]
 
 
 async def test_a_shadow_limit_notes_what_it_would_have_refused(served):
