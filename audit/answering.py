@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import orjson
 from django.db import close_old_connections
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -69,7 +69,7 @@ def _said(answer: Answer | None, verb: str, question: bytes) -> bytes:
     try:
         if answer is None:
             raise Refused(Reason.NOT_FOUND, "The control plane does not know this question.")
-        return asking.answered(answer(orjson.loads(question)))
+        return asking.answered(answer(json.loads(question)))
     except Exception as error:
         refused = refused_by(error)
         if refused is None:

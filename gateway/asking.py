@@ -6,15 +6,16 @@ The other side is :mod:`audit.answering`. Nothing that is proxied, published or 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 
 from gateway.refusals import Reason, Refused
+from gateway.validation import dump
 
 ASK_SUBJECT = "_apimgmt.ask"
 ASK_TIMEOUT_S = 2.0
@@ -31,14 +32,14 @@ async def ask(client: Client, verb: str, question: Mapping[str, Any], timeout_s:
             # It would lie in the buffer, and be done long after we have said no.
             raise ConnectionError
         async with asyncio.timeout(timeout_s):
-            answer = await client.request(f"{ASK_SUBJECT}.{verb}", orjson.dumps(question), timeout=timeout_s)
+            answer = await client.request(f"{ASK_SUBJECT}.{verb}", dump(question), timeout=timeout_s)
     except MaxPayloadError:
         raise Refused(Reason.TOO_LARGE) from None
     except (TimeoutError, OSError, NatsError) as error:
         raise Refused(
             Reason.OVERLOADED, "The control plane does not answer.", retry_after_s=1, cause="control-plane-away"
         ) from error
-    said = orjson.loads(answer.data)
+    said = json.loads(answer.data)  # every digit of an integer is kept
     if "refused" in said:
         raise _refused(said["refused"])
     return said["said"]
@@ -46,12 +47,12 @@ async def ask(client: Client, verb: str, question: Mapping[str, Any], timeout_s:
 
 def answered(said: Any) -> bytes:
     """Write an answer."""
-    return orjson.dumps({"said": said})
+    return dump({"said": said})
 
 
 def refused(error: Refused) -> bytes:
     """Write a refusal as an answer."""
-    return orjson.dumps(
+    return dump(
         {
             "refused": {
                 "reason": error.reason.value,

@@ -31,7 +31,7 @@ from gateway.subscriptions import (
     standing,
     window,
 )
-from gateway.undelivered import bury
+from gateway.undelivered import UNWRITABLE, bury, writable
 from gateway.webhook import Answer, Verdict
 from gateway.webhook_client import SendFailed
 
@@ -195,6 +195,10 @@ class Worker:
             self._order.put_back(given)
 
     async def _try(self, channel: Channel, given: Given) -> None:
+        if not writable(given.event):
+            await bury(self._delivery.log, channel, self.subscription, given, 1, UNWRITABLE)
+            await self._done(given)
+            return
         body = given.event.frame().encode()
         held_back_s = HELD_BACK_S if not self.standing(time.time()).may_deliver else await self._charge(given, body)
         if held_back_s:

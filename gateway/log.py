@@ -146,10 +146,11 @@ class EventLog:
         )
         return _stored(answers[0].data)
 
-    async def store(self, subject: str, data: bytes) -> None:
-        """Store a message of our own on a stream that exists, such as a dead letter."""
+    async def store(self, subject: str, data: bytes, message_id: str | None = None) -> None:
+        """Store a message of our own on a stream that exists, such as a dead letter; by a message id once."""
+        headers = {"Nats-Msg-Id": message_id} if message_id is not None else None
         try:
-            answers = await self._ask(subject, data, is_repeatable=False)
+            answers = await self._ask(subject, data, headers, is_repeatable=message_id is not None)
         except StreamMissing:
             raise _away() from None
         _stored(answers[0].data)

@@ -12,12 +12,15 @@ from gateway.event import Event, is_json, rfc3339
 from gateway.log import EventLog
 from gateway.nats_link import DEAD_SUBJECT
 from gateway.readers import Given
+from gateway.refusals import Refused
 from gateway.snapshot import Channel
 from gateway.subscriptions import Subscription
+from gateway.validation import parse
 
 UNDELIVERED = "undelivered"
 """The reason of such letters."""
 DETAIL_MAX_CHARS = 500
+UNWRITABLE = "It cannot be written as JSON."
 
 
 async def bury(
@@ -37,7 +40,17 @@ async def bury(
         "event": original(given.event),
         "dead_at": rfc3339(datetime.now(UTC)),
     }
-    await log.store(f"{DEAD_SUBJECT}.{channel.stream}", orjson.dumps(letter))
+    # Once, also where the process ends before the event is settled.
+    await log.store(f"{DEAD_SUBJECT}.{channel.stream}", orjson.dumps(letter), f"{subscription.id}.{given.event.id}")
+
+
+def writable(event: Event) -> bool:
+    """Say whether an event can be written as JSON; what came into the log by no door of ours may not."""
+    try:
+        event.frame()
+    except ValueError:
+        return False
+    return True
 
 
 def original(event: Event) -> dict[str, Any]:
@@ -54,6 +67,10 @@ def original(event: Event) -> dict[str, Any]:
         "extensions": dict(event.extensions),
     }
     said = {name: value for name, value in said.items() if value}
-    if is_json(event.content_type):
-        return said | {"data": orjson.Fragment(event.data)}
+    try:
+        if is_json(event.content_type):
+            parse(event.data)
+            return said | {"data": orjson.Fragment(event.data)}
+    except Refused:
+        pass  # it came into the log by no door of ours
     return said | {"data_base64": base64.b64encode(event.data).decode()}

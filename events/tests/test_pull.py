@@ -244,3 +244,26 @@ async def test_limits_hold_back_what_is_pulled_and_count_it(whole):
     assert [event["id"] for event in await whole.pull(subscription)] == ids[:3]
     status, said = await whole.call("GET", f"/v1/subscriptions/{subscription['id']}/events")
     assert (status, said["reason"]) == (429, "rate-limited")
+
+
+JUNK = [None, True, -1, 0, 1.5, 10**30, "", "x" * 5000, "\x00", "\ud83d", [], [[]], {}, {"a": {}}, ["a"], "NaN", "-"]
+
+
+async def test_no_value_of_any_field_makes_a_fault(whole):
+    names = ("type", "channel", "url", "order", "max_in_flight", "max_attempts", "retry_schedule_s", "ack_wait_s",
+             "alert_url", "alert_lag_events", "alert_lag_s", "from", "state")  # fmt: skip
+    subscription = await whole.subscribe(type="pull")
+    path = f"/v1/subscriptions/{subscription['id']}"
+    for name in names:
+        for value in JUNK:
+            for method, at, body in (
+                ("POST", "/v1/subscriptions", {**PULL, name: value}),
+                ("PATCH", path, {name: value}),
+            ):
+                status, said = await whole.call(method, at, body)
+                assert status < 500, (method, name, value, said)
+    for name, value in (("overlap_s", JUNK), ("ids", JUNK), ("seconds", JUNK)):
+        for one in value:
+            for verb in ("rotate", "ack", "nack", "extend"):
+                status, said = await whole.call("POST", f"{path}/{verb}", {"ids": ["1"], name: one})
+                assert status < 500, (verb, name, one, said)

@@ -587,3 +587,23 @@ async def test_an_emptied_log_is_subscribed_to_anew(whole, delivery, nats_server
 async def takes(whole, value):
     status, _ = await whole.call("POST", "/v1/channels/trades/events", value)
     return status == 201
+
+
+async def test_what_came_into_the_log_by_no_door_of_ours_holds_up_nobody(whole, delivery):
+    _, js = whole.link
+    async with receiving() as receiver:
+        await whole.subscribe(type="webhook", url=receiver.url)
+        pulled = await whole.subscribe(type="pull")
+        await js.publish("trades", b"\xff\xfe not text")
+        await whole.publish("good")
+        await receiver.has(1)
+        assert receiver.values == ["good"]
+        assert [event["data"] for event in await whole.pull(pulled)] == ["good"]
+        letters = await until(lambda: two_letters())
+        assert {letter.detail for letter in letters} == {"It cannot be written as JSON."}
+        assert {letter.event["data_base64"] for letter in letters} == {"//4gbm90IHRleHQ="}
+
+
+async def two_letters():
+    found = [letter async for letter in DeadLetter.objects.all()]
+    return len(found) == 2 and found

@@ -16,7 +16,7 @@ from gateway.handlers.subscription import answer, own, query, read_object
 from gateway.readers import BATCH_MAX, Given
 from gateway.refusals import Reason, Refused
 from gateway.subscriptions import Subscription, Type, ack_wait_s, channel_of, standing, window
-from gateway.undelivered import bury
+from gateway.undelivered import UNWRITABLE, bury, writable
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -40,9 +40,10 @@ async def pull(plane: Plane, call: Call) -> Reply:
     try:
         while True:
             subscription, channel = _readable(plane, call)
-            found = await _fetch(plane, subscription, channel, limit, min(max(ends_at - time.monotonic(), 0), LOOK_S))
-            found = await _without_poison(plane, subscription, channel, found)
-            if found or time.monotonic() >= ends_at or plane.draining:
+            fetched = await _fetch(plane, subscription, channel, limit, min(max(ends_at - time.monotonic(), 0), LOOK_S))
+            found = await _without_poison(plane, subscription, channel, fetched)
+            is_over = time.monotonic() >= ends_at or plane.draining
+            if found or (is_over and not fetched):
                 break
             if gone.done():
                 raise ClientGone
@@ -111,12 +112,16 @@ async def _without_poison(
     plane: Plane, subscription: Subscription, channel: Channel, found: list[Given]
 ) -> list[Given]:
     """Leave out what was given in vain too often: it becomes a dead letter, and those behind it go on."""
-    for poison in [one for one in found if one.attempt > subscription.max_attempts]:
-        tries = poison.attempt - 1
-        await bury(plane.log, channel, subscription, poison, tries, f"Given {tries} times and never acknowledged.")
-        await plane.readers.settle(poison)
-        found.remove(poison)
-    return found
+    good = []
+    for one in found:
+        tries = one.attempt - 1
+        if tries < subscription.max_attempts and writable(one.event):
+            good.append(one)
+            continue
+        why = f"Given {tries} times and never acknowledged." if writable(one.event) else UNWRITABLE
+        await bury(plane.log, channel, subscription, one, max(tries, 1), why)
+        await plane.readers.settle(one)
+    return good
 
 
 async def _let_out(plane: Plane, call: Call, found: list[Given]) -> list[Given]:

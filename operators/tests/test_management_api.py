@@ -376,3 +376,26 @@ def test_routes_and_channels_say_what_is_wrong_with_them(api):
     assert problem(api.post("/api/v1/channels", bad_channel), 400, "invalid-request")["errors"].keys() == {"address"}
     assert not Route.objects.exists()
     assert not Channel.objects.exists()
+
+
+JUNK = [None, True, -1, 0, 1.5, 10**30, 10**400, "", "x" * 5000, "\x00", [], [[]], {}, {"a": {}}, ["a"], "NaN", "-"]
+SUBSCRIPTION_FIELDS = [
+    "consumer", "key", "type", "channel", "url", "order", "max_in_flight", "max_attempts", "retry_schedule_s",
+    "ack_wait_s", "alert_url", "alert_lag_events", "alert_lag_s", "from", "state",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SUBSCRIPTION_FIELDS)
+def test_no_value_of_a_subscriptions_field_makes_a_fault(api, consumer, settings, name):
+    settings.NATS_URL = ""
+    create_channel(address="trades", by="test")
+    whole = {"consumer": consumer.name, "type": "pull", "channel": "trades", "from": "earliest"}
+    made = api.post("/api/v1/subscriptions/", whole, format="json")
+    assert made.status_code == 201, made.content
+    for value in JUNK:
+        for answer in (
+            api.post("/api/v1/subscriptions/", {**whole, name: value}, format="json"),
+            api.patch(f"/api/v1/subscriptions/{made.json()['id']}", {name: value}, format="json"),
+            api.post(f"/api/v1/subscriptions/{made.json()['id']}/rotate", {"overlap_s": value}, format="json"),
+        ):
+            assert answer.status_code < 500 or answer.json()["reason"] == "overloaded", (value, answer.content)
