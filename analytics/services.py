@@ -163,17 +163,22 @@ def _flow(batch: Batch) -> None:
 
 
 def _close(batch: Batch) -> None:
-    for row in batch.get("closed", ()):
-        closed = {name: row[name] for name in CLOSED} | {"closed_at": _instant(row["closed_at"])}
-        # A connection that lasted less than a flush is opened and closed by the same batch.
-        if not ConnectionRecord.objects.filter(id=row["id"]).update(**closed):
-            ConnectionRecord.objects.create(
+    """Write how connections ended; one that lasted less than a flush is opened and closed by the same batch."""
+    ConnectionRecord.objects.bulk_create(
+        [
+            ConnectionRecord(
                 id=row["id"],
                 process=batch["process"],
                 opened_at=_instant(row["opened_at"]),
-                **{name: row[name] for name in OPENED},
-                **closed,
+                closed_at=_instant(row["closed_at"]),
+                **{name: row[name] for name in (*OPENED, *CLOSED)},
             )
+            for row in batch.get("closed", ())
+        ],
+        update_conflicts=True,
+        unique_fields=["id"],
+        update_fields=["closed_at", *CLOSED],
+    )
 
 
 def _miss(batch: Batch) -> None:
