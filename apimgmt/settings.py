@@ -85,7 +85,7 @@ def _database() -> dict[str, Any]:
     url = env.text("DATABASE_URL")
     if not url:
         return {
-            "ENGINE": "django.db.backends.sqlite3",
+            "ENGINE": "apimgmt.sqlite",
             "NAME": DATA_DIR / "apimgmt.sqlite3",
             "OPTIONS": {
                 # Immediate, so that a transaction that reads and then writes waits instead of failing at once.
