@@ -2,6 +2,7 @@ import json
 import re
 
 import pytest
+from django.contrib.admin.utils import quote
 from django.contrib.auth.models import Permission, User
 from django.urls import reverse
 from django.utils import timezone
@@ -11,8 +12,10 @@ from audit import bus
 from audit.models import Change
 from consumers.models import Consumer, Tier
 from consumers.services import create_consumer
+from events import standing
 from events.models import Channel, DeadLetter
 from events.services import create_channel
+from events.subscriptions import create_subscription
 from gateway.credentials import parse
 from keys.models import JwtIssuer, Key
 from keys.services import issue_key
@@ -320,3 +323,36 @@ def test_no_page_shows_a_token(page):
     assert token not in told
     assert digest(token) not in told
     assert "authtoken" not in told
+
+
+def test_a_subscription_is_shown_with_its_tries_paused_resumed_and_deleted(page, consumer, monkeypatch):
+    create_channel(address="trades", by="test")
+    row, _ = create_subscription(consumer=consumer, type="pull", channel="trades", position=0, by="test")
+    tried = {
+        "at": "2026-11-24T00:00:00Z", "event": "42", "attempt": 2, "outcome": "failed", "duration_s": 0.1,
+        "answer": {"status": 500, "body": "<script>1</script>"},
+    }  # fmt: skip
+    fault = {"at": "2026-11-24T00:00:00Z", "detail": "It answered 500."}
+    monkeypatch.setattr(standing, "attempts", lambda id_: [tried])
+    monkeypatch.setattr(
+        standing, "healths", lambda: {row.id: {"lag": {"events": 3, "seconds": 9}, "last_error": fault}}
+    )
+    shown = page.get(url("events_subscription", "change", quote(row.pk))).content.decode()
+    assert "&lt;script&gt;1" in shown
+    assert "<script>1</script>" not in shown
+    for text in ("try 2: failed", "3 events, 9 s", "It answered 500."):
+        assert text in shown
+    for action, state in (("pause_selected", "paused"), ("resume_selected", "active")):
+        page.post(url("events_subscription"), {"action": action, "_selected_action": [row.pk]})
+        row.refresh_from_db()
+        assert row.state == state
+    page.post(url("events_subscription", "delete", quote(row.pk)), {"post": "yes"})
+    assert Change.objects.filter(kind="subscription").order_by("-id").first().action == "deleted"
+
+
+def test_where_the_log_does_not_answer_a_subscription_is_shown_all_the_same(page, consumer, settings):
+    settings.NATS_URL = ""
+    create_channel(address="trades", by="test")
+    row, _ = create_subscription(consumer=consumer, type="pull", channel="trades", position=0, by="test")
+    shown = page.get(url("events_subscription", "change", quote(row.pk))).content.decode()
+    assert "The event log does not answer." in shown
