@@ -25,6 +25,7 @@ from gateway.config import Config
 from gateway.connections import Connections
 from gateway.delivery_watch import Watch
 from gateway.delivery_worker import FAULTS, Worker
+from gateway.ending import ended
 from gateway.lease import RENEW_S, Lease
 from gateway.limit import Limiter
 from gateway.log import EventLog
@@ -87,9 +88,7 @@ class Delivery:
 
     async def stop(self) -> None:
         """Stop delivering, let another begin at once, disconnect. What was under way will be given again."""
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await ended(*self._background)
         await self._watch.stop()
         await self._stop_workers()
         with contextlib.suppress(*FAULTS):

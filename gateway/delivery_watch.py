@@ -11,6 +11,7 @@ import orjson
 
 from gateway import lag_alert, webhook
 from gateway.delivery_worker import FAULTS
+from gateway.ending import ended
 from gateway.lag_alert import Alert
 from gateway.nats_link import ATTEMPTS_STREAM, ATTEMPTS_SUBJECT, HEALTH_BUCKET
 from gateway.subscription_health import HEALTH_PREFIX, HEALTH_STREAM, UNMEASURED, instant, measure, read_healths
@@ -62,9 +63,7 @@ class Watch:
 
     async def stop(self) -> None:
         """Stop telling."""
-        for task in self._telling.values():
-            task.cancel()
-        await asyncio.gather(*self._telling.values(), return_exceptions=True)
+        await ended(*self._telling.values())
 
     async def _look(self) -> None:
         snapshot = self._delivery.snapshot

@@ -16,6 +16,7 @@ from gateway.attempts import Retry, attempt
 from gateway.call import Call, Protocol
 from gateway.clock_jumps import steady_time
 from gateway.delivery_order import DeliveryOrder
+from gateway.ending import ended
 from gateway.readers import Given
 from gateway.refusals import Refused
 from gateway.subscriptions import (
@@ -76,10 +77,8 @@ class Worker:
 
     async def stop(self) -> None:
         """Stop at once; what was being sent and not settled will be given again."""
-        self._task.cancel()
-        for task in self._sends:
-            task.cancel()
-        await asyncio.gather(self._task, *self._sends, return_exceptions=True)
+        await ended(self._task)
+        await ended(*self._sends)
 
     def follow(self, subscription: Subscription) -> None:
         """Take over what has changed."""

@@ -13,6 +13,7 @@ import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from gateway.ending import ended
 from gateway.nats_link import SNAPSHOT_BUCKET, read_batch
 from gateway.snapshot import Snapshot
 
@@ -59,9 +60,7 @@ class SnapshotFeed:
 
     async def stop(self) -> None:
         """Stop following; the snapshot stays as it is."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await ended(self._task)
 
     async def _nudged(self, message: Msg) -> None:
         self._nudge.set()

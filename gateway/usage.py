@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from gateway.call import Protocol
+from gateway.ending import ended
 from gateway.nats_link import USAGE_SUBJECT
 from gateway.refusals import Packet
 
@@ -127,9 +128,7 @@ class Usage:
 
     async def stop(self) -> None:
         """Send what is left, marked as this process's last word."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await ended(self._task)
         self._gather(is_stopping=True)
         try:
             async with asyncio.timeout(2):
