@@ -7,7 +7,7 @@ from typing import Any
 
 from django_filters import rest_framework as filters
 
-from analytics.models import ConnectionRecord, UsageMinute
+from analytics.models import ConnectionRecord, LimitMinute, UsageMinute
 
 
 class ConnectionFilters(filters.FilterSet):  # type: ignore[misc]
@@ -36,6 +36,14 @@ class UsageFilters(filters.FilterSet):  # type: ignore[misc]
     def grouped(self, rows: Any, name: str, value: str) -> Any:
         """Leave grouping to the list: it comes after all filters."""
         return rows
+
+
+class LimitFilters(filters.FilterSet):  # type: ignore[misc]
+    """What the page of limits can be filtered by."""
+
+    class Meta:
+        model = LimitMinute
+        fields = ("consumer", "name", "route")
 
 
 UsageFilters.base_filters["from"] = filters.IsoDateTimeFilter(field_name="minute", lookup_expr="gte")

@@ -41,6 +41,36 @@ class UsageMinute(models.Model):
         return f"{self.minute:%H:%M} {self.protocol} {self.consumer} {self.target}: {self.calls}"
 
 
+class LimitMinute(models.Model):
+    """What one limit, or one policy in shadow mode, did to one consumer in one minute, and how full it came to be."""
+
+    minute = models.DateTimeField(db_index=True)
+    consumer = models.CharField(max_length=100, blank=True)
+    name = models.CharField(max_length=100)
+    scope = models.CharField(max_length=12)
+    mode = models.CharField(max_length=10)
+    route = models.CharField(max_length=255, blank=True)
+    reason = models.CharField(max_length=40, blank=True)
+    refused = models.BigIntegerField(default=0)
+    shadowed = models.BigIntegerField(default=0)
+    unshared = models.FloatField(default=0)
+    level = models.FloatField(null=True)
+    """The highest share that was used up, of 1; none where it was never near."""
+    left = models.BigIntegerField(null=True)
+    resets_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("-minute",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("minute", "consumer", "name", "scope", "mode", "route", "reason"), name="limit_minute_label"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.minute:%H:%M} {self.consumer} {self.name}: {self.refused}"
+
+
 class ConnectionQuerySet(models.QuerySet["ConnectionRecord"]):
     """Reads of the ledger."""
 

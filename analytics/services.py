@@ -13,7 +13,8 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Count, Sum
 
-from analytics.models import ConnectionRecord, GatewayProcess, ProjectorPosition, UsageMinute
+from analytics.limit_rows import LimitTallies, gather_limits, write_limits
+from analytics.models import ConnectionRecord, GatewayProcess, LimitMinute, ProjectorPosition, UsageMinute
 from audit import bus
 from gateway.nats_link import CONTROL_SUBJECT, USAGE_STREAM
 from gateway.usage import FLOWED
@@ -47,6 +48,7 @@ def project(batches: Iterable[tuple[int, Batch]], made_at: str, *, after: int) -
     read = list(batches)
     tallies: dict[tuple[Any, ...], dict[str, float]] = {}
     used: dict[str, datetime] = {}
+    limits: LimitTallies = {}
     with transaction.atomic():
         # Held to the end: of rivals one goes on, the others find that they follow nothing.
         known, _ = ProjectorPosition.objects.select_for_update().get_or_create(stream=USAGE_STREAM)
@@ -54,12 +56,14 @@ def project(batches: Iterable[tuple[int, Batch]], made_at: str, *, after: int) -
             return False
         for _, batch in read:
             _gather(tallies, used, batch)
+            gather_limits(limits, batch)
             _miss(batch)
             _open(batch)
             _flow(batch)
             _close(batch)
             _hear(batch)
         _write(tallies)
+        write_limits(limits)
         touch(used)
         known.made_at, known.sequence = made_at, read[-1][0]
         known.save()
@@ -92,7 +96,7 @@ def rebuild() -> int:
 
     with transaction.atomic():
         # The position first: whoever projects meanwhile holds it.
-        for model in (ProjectorPosition, UsageMinute, ConnectionRecord, GatewayProcess):
+        for model in (ProjectorPosition, UsageMinute, LimitMinute, ConnectionRecord, GatewayProcess):
             model._default_manager.all().delete()
     return async_to_sync(replay)(settings.NATS_URL)
 

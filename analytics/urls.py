@@ -13,6 +13,7 @@ urlpatterns = [
     path("dashboards/connections", views.connections, name="connections"),
     path("dashboards/connections/<str:connection_id>/disconnect", views.disconnect, name="disconnect"),
     path("dashboards/usage", views.usage, name="usage"),
+    path("dashboards/limits", views.limits, name="limits"),
     path("dashboards/subscriptions", delivery_views.subscriptions, name="subscriptions"),
     path("dashboards/dead-letters", delivery_views.dead_letters, name="dead-letters"),
     path("dashboards/dead-letters/redrive", delivery_views.redrive, name="redrive-all"),

@@ -26,10 +26,10 @@ from django.utils.http import urlencode
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from analytics import reports, words
-from analytics.filters import ConnectionFilters, UsageFilters, faults
+from analytics import limit_reports, reports, words
+from analytics.filters import ConnectionFilters, LimitFilters, UsageFilters, faults
 from analytics.live import live
-from analytics.models import ConnectionRecord, UsageMinute
+from analytics.models import ConnectionRecord, LimitMinute, UsageMinute
 from analytics.services import disconnect as disconnect_now
 from audit import bus
 from operators.throttle import RETRY_AFTER_S, SIGN_IN_RATE, is_too_often
@@ -148,6 +148,32 @@ def usage(request: HttpRequest) -> HttpResponse:
         "base_url": request.build_absolute_uri("/").rstrip("/"),
     }
     return render(request, "dashboards/usage.html", context, status=400 if wrong else 200)
+
+
+@require_GET
+@operators_only(USAGE)  # type: ignore[untyped-decorator]
+def limits(request: HttpRequest) -> HttpResponse:
+    """Show who is near a limit, who was refused, and what shadows would have refused."""
+    query = request.GET.dict()
+    period = query.pop("period", "hour")
+    filters = LimitFilters(query, LimitMinute.objects.all())
+    wrong = faults(filters, query, ("period",))
+    if period not in reports.PERIODS:
+        wrong, period = [*wrong, f"Unknown period: {period}."], "hour"
+    words_of_period, length = reports.PERIODS[period]
+    now = timezone.now()
+    rows = filters.qs.none() if wrong else filters.qs
+    context = {
+        "section": "limits",
+        "report": limit_reports.limits(rows, now - length, now),
+        "faults": wrong,
+        "period": period,
+        "period_words": words_of_period.lower(),
+        "periods": {name: title for name, (title, _) in reports.PERIODS.items()},
+        "chosen": {name: value for name, value in query.items() if value},
+        "base_url": request.build_absolute_uri("/").rstrip("/"),
+    }
+    return render(request, "dashboards/limits.html", context, status=400 if wrong else 200)
 
 
 async def live_events(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:

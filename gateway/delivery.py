@@ -57,7 +57,7 @@ class Delivery:
         )
         self.snapshot = Snapshot()
         self.limiter = Limiter(self.redis, owner=config.process, timeout_s=config.engine_timeout_s)
-        self.usage = Usage(config, Connections(self.snapshot), js)
+        self.usage = Usage(config, Connections(self.snapshot), js, limits=self.limiter.usage_records)
         self.log = EventLog(client, js)
         self.readers = Readers(client, js)
         self.attempts = Attempts(client, js)

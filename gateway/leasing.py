@@ -20,6 +20,10 @@ NOTHING = Terms(0.0, 0.0, 0.0)
 """What is asked of a bucket that is only looked at, or given back to."""
 
 
+def _tell_nobody(limit: Limit, consumer: str, amount: float) -> None:
+    """Nobody counts what was let through."""
+
+
 class Leasing:
     """The counters that this process shares with others, and what it leased for them."""
 
@@ -33,6 +37,7 @@ class Leasing:
         self._owed: dict[Counter, float] = {}
         self.unshared: dict[tuple[str, str], float] = {}
         """What was let through while the store was away, by limit name and consumer."""
+        self.on_unshared: Callable[[Limit, str, float], None] = _tell_nobody
 
     def counter(self, limit: Limit, key: str, consumer: str) -> Counter:
         """Give the counter of a shared bucket: one for all its callers in this process."""
@@ -157,6 +162,7 @@ class Leasing:
             spent = counter.rejoin()
             name = (counter.limit.name, counter.label)
             self.unshared[name] = self.unshared.get(name, 0) + spent
+            self.on_unshared(counter.limit, counter.label, spent)
             if counter.is_month and spent != held:
                 self._give(counter, held - spent)
         self._alone.clear()

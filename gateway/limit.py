@@ -20,6 +20,7 @@ from gateway.counters import MONTH, PROBE_S, put_back, spend
 from gateway.leases import Store
 from gateway.leasing import Leasing
 from gateway.limit_fields import facts, fields, with_legacy_fields, with_own
+from gateway.limit_usage import LimitUsage, near
 from gateway.open_slots import BEAT_S, OpenSlots
 from gateway.refusals import Reason, Refused
 from gateway.reservation import Reservation
@@ -70,6 +71,8 @@ class Limiter:
         self._slots = OpenSlots(self.store, owner)
         self._plans: dict[tuple[str, str, str], Plan] = {}
         self._keeper: asyncio.Task[None] | None = None
+        self.usage = LimitUsage()
+        self._leasing.on_unshared = self.usage.let_through
         self.shadowed: dict[tuple[str, str], int] = {}
         """How often a limit in ``mode: shadow`` would have refused, by limit name and consumer."""
 
@@ -259,6 +262,12 @@ class Limiter:
         """Ask the store what is left of the principal's shared limits, so that ``left`` tells it."""
         await self._leasing.look([*self._plan(principal, "").shared()])
 
+    def usage_records(self, *, with_levels: bool) -> list[dict[str, Any]]:
+        """Say what limits did since this was last asked, and who is near them, as usage batches carry it."""
+        now = self._clock()
+        recent = [plan for plan in self._plans.values() if now - plan.used_at < PLAN_IDLE_S] if with_levels else []
+        return self.usage.take(near((counter for plan in recent for counter in plan.shared()), now))
+
     def headers(self, call: Call) -> Headers:
         """Give ``RateLimit-Policy`` and ``RateLimit`` for the limits that apply to this call."""
         now, told = self._clock(), []
@@ -321,7 +330,7 @@ class Limiter:
         now = self._clock()
         wait_s = max(counter.wait_s(cost, now) for counter, cost in blocked)
         if now + wait_s > ends_at or any(counter.limit.exceed != "delay" for counter, _ in blocked):
-            raise _refusal(budget, blocked, wait_s, now)
+            raise self._refused(budget, blocked, wait_s, now)
         first, cost = blocked[0]
         try:
             async with asyncio.timeout(ends_at - now), first.turn:
@@ -330,19 +339,31 @@ class Limiter:
                         raise _Rebound
                     await asyncio.sleep(min(wait_s, LOOK_AGAIN_S))
         except TimeoutError:
-            raise _refusal(budget, blocked, wait_s, now) from None
+            raise self._refused(budget, blocked, wait_s, now) from None
+
+    def _refused(self, budget: Budget, blocked: list[Spending], wait_s: float, now: float) -> Refused:
+        for counter, _ in blocked:
+            self.usage.refused(counter.limit, counter.label)
+        return _refusal(budget, blocked, wait_s, now)
 
     def _tally_shadows(self, shadows: list[Spending]) -> None:
         for counter, _ in shadows:
-            name = (counter.limit.name, counter.label)
-            self.shadowed[name] = self.shadowed.get(name, 0) + 1
+            self._tally_shadow(counter.limit, counter.label)
+
+    def _tally_shadow(self, limit: Limit, consumer: str) -> None:
+        self.shadowed[limit.name, consumer] = self.shadowed.get((limit.name, consumer), 0) + 1
+        self.usage.shadowed(limit, consumer)
 
     async def _take_slots(self, budget: Budget) -> None:
         for limit, key in budget.open:
             slot = self._slots.new(key)
             budget.slots.append(slot)
-            if not await self._slots.take(slot, limit):
-                self.shadowed[limit.name, budget.label] = self.shadowed.get((limit.name, budget.label), 0) + 1
+            try:
+                if not await self._slots.take(slot, limit):
+                    self._tally_shadow(limit, budget.label)
+            except Refused:
+                self.usage.refused(limit, budget.label)
+                raise
 
     # Keep
 

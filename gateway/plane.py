@@ -93,9 +93,10 @@ class Plane:
             timeout_s=config.engine_timeout_s,
             legacy_fields=config.legacy_ratelimit_headers,
         )
+        self.shadows = self.limiter.usage
         self.connections = Connections(self.snapshot)
         follow(self)
-        self.usage = Usage(config, self.connections, js)
+        self.usage = Usage(config, self.connections, js, limits=self.limiter.usage_records)
         self.log = EventLog(client, js)
         self.hub = Hub(client, self.log, self.snapshot)
         self.readers = Readers(client, js)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -30,13 +31,18 @@ BATCHES_KEPT = 600
 """Batches that wait while NATS is away: ten minutes of them; then the oldest are dropped and counted."""
 RECORDS_A_BATCH = 500
 FLOWING_EVERY = 5
-"""Batches between two words on how far open connections have come; their ledger rows follow."""
+"""Batches between two words on how far open connections have come, and on who is near a limit."""
 FLOWED = ("messages_in", "messages_out", "bytes_in", "bytes_out", "throttled")
 KINDS_OF_TALLY = 5_000
 """Different tallies a flush; past it they are dropped and counted, so that a flood of names costs no memory."""
 
 Label = tuple[str, str, str, str, str, str, str]
 """Protocol, consumer, key, tier, target, outcome, error class."""
+
+
+def _no_limits(*, with_levels: bool) -> list[dict[str, Any]]:
+    """Nobody limits anything here."""
+    return []
 
 
 class Tally:
@@ -67,8 +73,17 @@ class Tally:
 class Usage:
     """Tallies of this process and their way up."""
 
-    def __init__(self, config: Config, connections: Connections, js: JetStreamContext) -> None:
+    def __init__(
+        self,
+        config: Config,
+        connections: Connections,
+        js: JetStreamContext,
+        *,
+        limits: Callable[..., list[dict[str, Any]]] = _no_limits,
+    ) -> None:
         self._config = config
+        self._limits = limits
+        """Says what limits did since it was last asked (see :class:`gateway.limit_usage.LimitUsage`)."""
         self._connections = connections
         self._js = js
         self._tallies: dict[Label, Tally] = {}
@@ -192,6 +207,7 @@ class Usage:
             *(("closed", record) for record in closed),
             *(("flowing", record) for record in self._flowing()),
             *(("tallies", record) for record in _tally_records(tallies)),
+            *(("limits", record) for record in self._limits(with_levels=self._sequence % FLOWING_EVERY == 0)),
         ]
         if not records and not is_stopping and now - self._sent_at < SIGN_OF_LIFE_S and not len(self._connections):
             self._flushed_at = now
@@ -228,6 +244,7 @@ class Usage:
             "opened": [],
             "flowing": [],
             "closed": [],
+            "limits": [],
         }
         for name, record in records:
             batch[name].append(record)

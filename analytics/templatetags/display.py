@@ -29,3 +29,12 @@ def data(count: float) -> str:
 def protocol(name: str) -> str:
     """Say a protocol's name."""
     return words.PROTOCOLS.get(name, name)
+
+
+@register.filter
+def span(seconds: float) -> str:
+    """Say a span of time in the unit that suits it."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

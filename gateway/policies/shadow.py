@@ -89,8 +89,7 @@ async def try_answer(plane: Plane, call: Call, policy: Policy, answered: Answere
 
 def would(plane: Plane, call: Call, policy: Policy, reason: str) -> None:
     """Count that the policy would have refused, or answered by itself; the log tells it once a minute at most."""
-    if (shadows := getattr(plane, "shadows", None)) is not None:
-        shadows.note(call, policy.type, reason)
+    plane.shadows.note(call, policy.type, reason)
     _tell(call, policy, f"said {reason}")
     which = (call.target, policy.type, reason)
     at, times = _told.get(which, (float("-inf"), 0))

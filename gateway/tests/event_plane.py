@@ -70,6 +70,7 @@ class EventPlane:
         self.redis_errors = redis.RedisError
         self.failed_keys = FailedKeys(20)
         self.limiter = Limiter(self.redis, owner=config.process)
+        self.shadows = self.limiter.usage
         self.connections = Connections(self.snapshot)
         self.upstreams = UpstreamClient(config)
         self.key_sets = KeySets(self.snapshot, self.upstreams, config)

@@ -1,0 +1,53 @@
+"""What usage batches say of limits, gathered and written by minute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from analytics.models import LimitMinute
+
+LABEL = ("consumer", "name", "scope", "mode", "route", "reason")
+SUMS = ("refused", "shadowed", "unshared")
+LEVEL = ("level", "left", "resets_at")
+TEXT_MAX = {"consumer": 100, "name": 100, "scope": 12, "mode": 10, "route": 255, "reason": 40}
+
+LimitTallies = dict[tuple[Any, ...], dict[str, Any]]
+
+
+def gather_limits(limits: LimitTallies, batch: Mapping[str, Any]) -> None:
+    """Add what a batch says of limits: counts add up, of levels the highest stands."""
+    for said in batch.get("limits", ()):
+        label = (said["minute"], *(str(said[name])[: TEXT_MAX[name]] for name in LABEL))
+        sums = limits.setdefault(label, {**dict.fromkeys(SUMS, 0), **dict.fromkeys(LEVEL)})
+        _add(sums, {name: said[name] for name in SUMS} | {name: said.get(name) for name in LEVEL})
+
+
+def write_limits(limits: LimitTallies) -> None:
+    """Add what was gathered to its rows. What is read here nobody changes meanwhile: the position is held."""
+    if not limits:
+        return
+    minutes = {minute: datetime.fromtimestamp(minute, tz=UTC) for minute, *_ in limits}
+    known = LimitMinute.objects.filter(minute__in=minutes.values()).values("minute", *LABEL, *SUMS, *LEVEL)
+    before = {(row["minute"], *(row[name] for name in LABEL)): row for row in known.iterator()}
+    rows = []
+    for (minute, *label), sums in limits.items():
+        had = before.get((minutes[minute], *label))
+        if had is not None:
+            at = had["resets_at"]
+            _add(sums, {**had, "resets_at": at.timestamp() if at is not None else None})
+        resets_at = sums["resets_at"]
+        sums["resets_at"] = datetime.fromtimestamp(resets_at, tz=UTC) if resets_at is not None else None
+        rows.append(LimitMinute(minute=minutes[minute], **dict(zip(LABEL, label, strict=True)), **sums))
+    LimitMinute.objects.bulk_create(
+        rows, update_conflicts=True, unique_fields=["minute", *LABEL], update_fields=[*SUMS, *LEVEL]
+    )
+
+
+def _add(sums: dict[str, Any], said: Mapping[str, Any]) -> None:
+    for name in SUMS:
+        # Rounded to 1/1024, numbers add up to the same sum in whatever order they are added.
+        sums[name] += round(said[name] * 1024) / 1024
+    if said["level"] is not None and (sums["level"] is None or said["level"] > sums["level"]):
+        sums |= {name: said[name] for name in LEVEL}
