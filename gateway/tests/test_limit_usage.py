@@ -1,0 +1,55 @@
+from types import SimpleNamespace
+
+from gateway import limit_usage
+from gateway.counters import Counter
+from gateway.limit_usage import LimitUsage, near
+from gateway.snapshot import Limit, Metric
+
+LIMIT = Limit(Metric.REQUESTS, 10, 10, 10)
+
+
+def call(consumer="acme", target="orders"):
+    return SimpleNamespace(principal=SimpleNamespace(consumer=consumer), target=target)
+
+
+def test_what_was_counted_is_told_once():
+    usage = LimitUsage()
+    for _ in range(3):
+        usage.refused(LIMIT, "acme")
+    usage.shadowed(LIMIT, "bolt")
+    usage.let_through(LIMIT, "acme", 4.5)
+    told = {record["consumer"]: record for record in usage.take([])}
+    assert (told["acme"]["refused"], told["acme"]["shadowed"], told["acme"]["unshared"]) == (3, 0, 4.5)
+    assert (told["bolt"]["refused"], told["bolt"]["shadowed"]) == (0, 1)
+    assert told["acme"]["name"] == "requests-per-10s"
+    assert usage.take([]) == []
+
+
+def test_policies_in_shadow_are_told_with_their_route_and_reason():
+    usage = LimitUsage()
+    usage.note(call(), "validate", "invalid-payload")
+    usage.note(SimpleNamespace(principal=None, target="orders"), "jwt", "unauthenticated")
+    told = usage.take([])
+    assert [(record["consumer"], record["name"], record["route"], record["reason"]) for record in told] == [
+        ("acme", "validate", "orders", "invalid-payload"),
+        ("", "jwt", "orders", "unauthenticated"),
+    ]
+
+
+def test_a_flood_of_names_costs_no_memory(monkeypatch):
+    monkeypatch.setattr(limit_usage, "KINDS_MAX", 2)
+    usage = LimitUsage()
+    for number in range(5):
+        usage.refused(LIMIT, f"c{number}")
+    assert len(usage.take([])) == 2
+    assert usage.dropped == 3
+
+
+def test_levels_from_half_on_are_told_the_fullest_first():
+    counters = [Counter(LIMIT, f"k{number}", f"c{number}") for number in range(3)]
+    for counter, spent in zip(counters, (2, 6, 9), strict=True):
+        counter.take(spent, 0.0)
+    levels = near([*counters, counters[2]], 0.0)
+    assert [consumer for consumer, _, _ in levels] == ["c2", "c1"]
+    told = LimitUsage().take(levels)
+    assert [(record["level"], record["left"]) for record in told] == [(0.9, 1), (0.6, 4)]
