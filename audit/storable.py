@@ -61,6 +61,9 @@ def _check_plain(value: Any) -> None:
     if isinstance(value, float):
         if value != value or value in (float("inf"), float("-inf")):
             raise ValueError("Must not hold NaN or infinity.")
+        if abs(value) >= _INTEGER_MAX:
+            # PostgreSQL would give 1e22 back as an integer, which orjson and many readers cannot take.
+            raise ValueError("Must not hold a number of 2^63 or more.")
     elif not isinstance(value, int):
         raise TypeError(f"{type(value).__name__} is not JSON.")
     elif abs(value) > _INTEGER_MAX:

@@ -1,0 +1,112 @@
+import pytest
+
+from gateway.handlers import me
+from gateway.refusals import Refused
+from gateway.tests.event_plane import HttpExchange, channel, running
+
+ROUTES = [
+    {
+        "name": "orders",
+        "path": "/orders",
+        "methods": ["GET"],
+        "protocol": "http",
+        "handler": {"type": "upstream", "url": "http://127.0.0.1:1/"},
+        "policies": [],
+    },
+    {
+        "name": "inner",
+        "path": "/inner",
+        "methods": ["GET"],
+        "protocol": "http",
+        "handler": {"type": "upstream", "url": "http://127.0.0.1:1/"},
+        "policies": [{"type": "ip-restriction", "options": {"allow": ["10.0.0.0/8"]}}],
+    },
+]
+
+
+@pytest.fixture
+async def plane(nats_server, tmp_path):
+    async with running(nats_server.url, tmp_path, [channel("trades")], routes=ROUTES) as plane:
+        plane.change_key(scopes=["publish:trades", "subscribe:*", "call:*"])
+        yield plane
+
+
+async def ask(plane, query):
+    exchange = HttpExchange()
+    call = plane.call(peer=exchange, query=query.encode())
+    await me.show(plane, call)
+    return exchange.said
+
+
+async def test_what_is_allowed_is_said_and_spends_nothing(plane):
+    plane.change_tier([{"metric": "messages_in", "amount": 5, "per": 3600}])
+    for _ in range(3):
+        said = await ask(plane, "would=publish:trades&n=5")
+        assert said["allowed"] is True
+        assert said["limits"][0]["remaining"] == 5
+
+
+async def test_what_a_limit_would_refuse_is_said_with_its_name_and_until_when(plane):
+    plane.change_tier([{"metric": "messages_in", "amount": 10, "per": 10}])
+    await plane.limiter.charge(plane.call(), messages_in=8)
+    said = await ask(plane, "would=publish:trades&n=5")
+    assert (said["allowed"], said["reason"], said["policy"]) == (False, "rate-limited", "messages_in-per-10s")
+    assert 0 < said["retry_after_s"] <= 5
+    assert said["until"].endswith("Z")
+    assert (await ask(plane, "would=publish:trades&n=1"))["allowed"] is True
+
+
+async def test_what_a_limit_never_holds_has_no_end(plane):
+    plane.change_tier([{"metric": "messages_in", "amount": 10, "per": 10}])
+    said = await ask(plane, "would=publish:trades&n=11")
+    assert (said["allowed"], said["retry_after_s"], said["until"]) == (False, None, None)
+
+
+async def test_a_month_is_a_quota(plane):
+    plane.change_tier([{"metric": "requests", "amount": 3, "per": "month"}])
+    said = await ask(plane, "would=call:orders&n=4")
+    assert (said["allowed"], said["reason"]) == (False, "quota-exceeded")
+
+
+async def test_a_shadow_refuses_nothing_and_a_delay_is_said(plane):
+    plane.change_tier([{"metric": "messages_in", "amount": 1, "per": 10, "mode": "shadow"}])
+    assert (await ask(plane, "would=publish:trades&n=9"))["allowed"] is True
+    plane.change_tier([{"metric": "messages_in", "amount": 4, "per": 10, "exceed": "delay"}])
+    await plane.limiter.charge(plane.call(), messages_in=4)
+    said = await ask(plane, "would=publish:trades&n=2")
+    assert said["allowed"] is True
+    assert said["delayed_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("would", "reason", "policy"),
+    [
+        ("publish:news", "forbidden", "scopes"),
+        ("jobs:report", "forbidden", "scopes"),
+        ("subscribe:nowhere", "not-found", None),
+        ("call:nowhere", "not-found", None),
+        ("call:inner", "ip-not-allowed", "ip-restriction"),
+    ],
+)
+async def test_what_is_refused_says_by_what(plane, would, reason, policy):
+    said = await ask(plane, f"would={would}")
+    assert (said["allowed"], said["reason"], said["policy"]) == (False, reason, policy)
+
+
+@pytest.mark.parametrize("would", ["publish:trades", "subscribe:trades", "call:orders"])
+async def test_what_has_a_right_and_no_limit_is_allowed(plane, would):
+    said = await ask(plane, f"would={would}")
+    assert (said["would"], said["n"], said["allowed"]) == (would, 1, True)
+    assert said["consumer"] == "acme"
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["would=", "would=fly:x", "would=publish", "would=publish:", "n=1", "would=call:orders&n=0", "colour=red"]
+    + [f"would=call:orders&n={n}" for n in ("-1", "1.5", "x", "9" * 30)]
+    + ["would=call:orders&would=call:inner", "would=%ff"],
+)
+async def test_nonsense_is_refused(plane, query):
+    with pytest.raises(Refused) as refused:
+        await ask(plane, query)
+    assert refused.value.reason.value == "invalid-request"
