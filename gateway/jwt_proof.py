@@ -35,6 +35,8 @@ KID_MAX_CHARS = 256
 SAME_KID_MAX = 5
 """So many keys of one name are tried."""
 INSTANT_MAX = 2**53
+EVERYTHING = "*"
+"""The scope that the tier alone bounds."""
 TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
 """What a token may say it is. Others, such as ``logout+jwt``, were signed for another purpose."""
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
@@ -189,7 +191,12 @@ def _standing(plane: Plane, claims: Claims, issuer: Issuer) -> Standing:
 
 
 def _scopes(claims: Claims) -> tuple[str, ...]:
-    """Give the scopes of ``scope``, else of ``scp``: one text or a list. What is no scope of ours gives no right."""
+    """Give the scopes of ``scope``, else of ``scp``: one text or a list. What is no scope of ours gives no right.
+
+    An issuer that says nothing of scopes leaves them to the consumer's tier, which bounds every token.
+    """
+    if claims.keys().isdisjoint(("scope", "scp")):
+        return (EVERYTHING,)
     said = claims["scope"] if "scope" in claims else claims.get("scp")
     named = said.split(" ") if isinstance(said, str) else said if isinstance(said, list) else []
     return tuple(dict.fromkeys(scope for scope in named if isinstance(scope, str) and SCOPE.fullmatch(scope)))

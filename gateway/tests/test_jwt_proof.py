@@ -219,7 +219,8 @@ async def test_a_token_is_bounded(plane):
         ({"scope": None, "scp": "call:quotes"}, ("call:quotes",)),
         ({"scope": None, "scp": ["jobs:*", "email"]}, ("jobs:*",)),
         ({"scope": "profile", "scp": "call:*"}, ()),
-        ({"scope": None}, ()),
+        ({"scope": None}, ("*",)),
+        ({"scope": ""}, ()),
         ({"scope": {"call:*": 1}}, ()),
         ({"scope": "*"}, ("*",)),
         ({"scope": "call:" + "x" * 256}, ()),
@@ -229,9 +230,9 @@ async def test_the_scopes_of_a_token_are_those_of_ours_that_it_names(plane, said
     assert (await authenticate(plane, call_with(token(**said)))).scopes == scopes
 
 
-async def test_a_token_without_scopes_gives_no_right(plane):
+async def test_a_token_whose_scopes_are_none_of_ours_gives_no_right(plane):
     with pytest.raises(Refused) as caught:
-        await authenticate(plane, call_with(token(scope=None), rights=(Right(Verb.CALL, "quotes"),)))
+        await authenticate(plane, call_with(token(scope="openid"), rights=(Right(Verb.CALL, "quotes"),)))
     assert caught.value.reason is Reason.FORBIDDEN
 
 
