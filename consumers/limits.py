@@ -53,7 +53,7 @@ def _limit(limit: Any, at: str) -> dict[str, Any]:
         "amount": amount,
         "per": _per(limit.get("per"), metric, f"{at}.per"),
         "burst": _positive(_given(limit, "burst", amount), f"{at}.burst", AMOUNT_MAX),
-        "scope": _one_of(limit, "scope", SCOPES, at, "consumer"),
+        "scope": _scope(limit, metric, at),
         "exceed": _one_of(limit, "exceed", EXCEEDS, at, "reject"),
         "mode": _one_of(limit, "mode", MODES, at, "enforce"),
         "close_at": _close_at(_given(limit, "close_at", 20), f"{at}.close_at"),
@@ -71,6 +71,13 @@ def _per(per: Any, metric: str, at: str) -> float | int | str | None:
     if per == "month":
         return "month"
     return _positive(per, at, PER_MAX_S)
+
+
+def _scope(limit: Mapping[str, Any], metric: str, at: str) -> str:
+    scope = _one_of(limit, "scope", SCOPES, at, "consumer")
+    if scope == "connection" and metric in WHILE_OPEN:
+        raise ValidationError({f"{at}.scope": f"{metric} counts over connections: choose consumer, key or ip."})
+    return scope
 
 
 def _close_at(value: Any, at: str) -> float | int:

@@ -39,7 +39,9 @@ def bucket_key(scope: str, name: str, limit: Limit) -> str:
 class Plan:
     """The counters of one principal at one address that outlive a call."""
 
-    __slots__ = ("_for_requests", "by_metric", "connection", "ip", "limits", "open", "spent", "told", "used_at")
+    __slots__ = (
+        "_for_requests", "by_metric", "connection", "ip", "jobs", "limits", "open", "spent", "told", "used_at",
+    )  # fmt: skip
 
     def __init__(self, principal: Principal, ip: str, counter: Callable[[Limit, str, str], Counter]) -> None:
         self.limits = principal.limits
@@ -50,14 +52,15 @@ class Plan:
         self.by_metric: dict[Metric, list[Counter]] = {}
         self.open: list[tuple[Limit, str]] = []
         """Limits of open connections, and the store's key of each."""
+        self.jobs: list[tuple[Limit, str]] = []
+        """Limits of open jobs, and the store's key of each."""
         self.connection: list[Limit] = []
         """Limits that each connection has for itself."""
         for limit in sorted(principal.limits, key=_longest_first):
             name = scope_id(principal, ip, limit)
-            if limit.metric is Metric.OPEN_CONNECTIONS:
-                self.open.append((limit, f"open:{{{limit.scope}:{name}}}:{limit.metric.value}"))
-            elif limit.metric not in SPENT:
-                continue
+            if limit.metric not in SPENT:
+                opened = self.jobs if limit.metric is Metric.OPEN_JOBS else self.open
+                opened.append((limit, f"open:{{{limit.scope}:{name}}}:{limit.metric.value}"))
             elif limit.scope == "connection":
                 self.connection.append(limit)
             else:

@@ -195,6 +195,8 @@ class Call:
     """What the limiter knows of this call: its counters and open slots."""
     limited_by: tuple[Counter, ...] = ()
     """The limits that the route has of its own for this call, to be told beside its caller's."""
+    takes_place: bool = False
+    """It leaves something open, a job: what is left of such places is told, too."""
     traceparent: str | None = None
     """The trace that it is part of, as it is passed on (:mod:`gateway.tracing`)."""
     tracestate: str | None = None

@@ -117,8 +117,24 @@ redis.call('PEXPIRE', KEYS[1], 2 * life)
 return redis.call('ZCARD', KEYS[1])
 """.replace("NO_FUTURE", NO_FUTURE)
 
-SCRIPTS = {sha1(text.encode(), usedforsecurity=False).hexdigest(): text for text in (LEASE, TAKE, RENEW)}
-LEASE_SHA, TAKE_SHA, RENEW_SHA = SCRIPTS
+SOME = """
+-- Some slots, by chance: KEYS[1] sorted set. ARGV: milliseconds they live, how many.
+-- Answers: how many are open; then each of some, and for how many milliseconds it has been there.
+local time = redis.call('TIME')
+local now, life = time[1] * 1000 + math.floor(time[2] / 1000), tonumber(ARGV[1])
+NO_FUTURE
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+local answer = {redis.call('ZCARD', KEYS[1])}
+local some = redis.call('ZRANDMEMBER', KEYS[1], ARGV[2], 'WITHSCORES')
+for i = 1, #some, 2 do
+  answer[#answer + 1] = some[i]
+  answer[#answer + 1] = string.format('%.0f', now + life - tonumber(some[i + 1]))
+end
+return answer
+""".replace("NO_FUTURE", NO_FUTURE)
+
+SCRIPTS = {sha1(text.encode(), usedforsecurity=False).hexdigest(): text for text in (LEASE, TAKE, RENEW, SOME)}
+LEASE_SHA, TAKE_SHA, RENEW_SHA, SOME_SHA = SCRIPTS
 
 Arguments = tuple[str | int | float, ...]
 
@@ -175,9 +191,11 @@ class Store:
         reply = await self._submit("EVALSHA", LEASE_SHA, 1, key, *map(repr, numbers))
         return None if reply is None else Granted(*(float(number) for number in reply))
 
-    async def take_slot(self, key: str, slot: str, amount: float, *, forced: bool = False) -> tuple[bool, int] | None:
+    async def take_slot(
+        self, key: str, slot: str, amount: float, *, life_s: float = SLOT_S, forced: bool = False
+    ) -> tuple[bool, int] | None:
         """Take an open slot; gives whether it was there (or ``forced``), and how many others were taken."""
-        reply = await self._submit("EVALSHA", TAKE_SHA, 1, key, repr(amount), int(SLOT_S * 1000), slot, int(forced))
+        reply = await self._submit("EVALSHA", TAKE_SHA, 1, key, repr(amount), int(life_s * 1000), slot, int(forced))
         return None if reply is None else (bool(reply[0]), int(reply[1]))
 
     async def renew_slots(self, key: str, slots: Sequence[str]) -> int | None:
@@ -185,9 +203,18 @@ class Store:
         reply = await self._submit("EVALSHA", RENEW_SHA, 1, key, int(SLOT_S * 1000), *slots)
         return None if reply is None else int(reply)
 
-    def drop_slot(self, key: str, slot: str) -> asyncio.Future[Any]:
-        """Give an open slot back; it lapses by itself if the store is away."""
-        return self._submit("ZREM", key, slot)
+    async def some_slots(self, key: str, life_s: float, most: int) -> tuple[int, dict[str, float]] | None:
+        """Say how many slots are taken, and since how many seconds some of them are."""
+        reply = await self._submit("EVALSHA", SOME_SHA, 1, key, int(life_s * 1000), most)
+        if reply is None:
+            return None
+        return int(reply[0]), {
+            slot.decode(): int(age) / 1000 for slot, age in zip(reply[1::2], reply[2::2], strict=True)
+        }
+
+    def drop_slot(self, key: str, *slots: str) -> asyncio.Future[Any]:
+        """Give open slots back; they lapse by themselves if the store is away."""
+        return self._submit("ZREM", key, *slots)
 
     async def ping(self) -> bool:
         """Ask whether the store is there; it says so to ``on_return`` if it was away."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from gateway.budget import Budget, Plan, Spending, bucket_key
@@ -21,6 +21,7 @@ from gateway.leases import Store
 from gateway.leasing import Leasing
 from gateway.limit_fields import facts, fields, with_legacy_fields, with_own
 from gateway.limit_usage import LimitUsage, near
+from gateway.open_jobs import IsOpen, OpenJobs, nobody_knows
 from gateway.open_slots import BEAT_S, OpenSlots
 from gateway.refusals import Reason, Refused
 from gateway.reservation import Reservation
@@ -63,12 +64,14 @@ class Limiter:
         timeout_s: float = 0.5,
         clock: Callable[[], float] = time.monotonic,
         legacy_fields: bool = False,
+        is_open: IsOpen = nobody_knows,
     ) -> None:
         self._fields = with_legacy_fields if legacy_fields else fields
         self._clock = clock
         self.store = Store(redis, timeout_s=timeout_s, clock=clock, on_return=self._back)
         self._leasing = Leasing(self.store, clock)
         self._slots = OpenSlots(self.store, owner)
+        self._jobs = OpenJobs(self.store, is_open)
         self._plans: dict[tuple[str, str, str], Plan] = {}
         self._keeper: asyncio.Task[None] | None = None
         self.usage = LimitUsage()
@@ -251,16 +254,43 @@ class Limiter:
                 self._slots.drop(slot)
             call.budget.slots.clear()
 
+    async def take_place(self, call: Call, job_id: str) -> list[str]:
+        """Take a place for a job that will be open: all limits of open jobs let it in, or none counts it.
+
+        Gives the store's keys of these places, for who gives them back at its end. Raises Refused.
+        """
+        call.takes_place = True
+        taken: list[str] = []
+        for limit, key in self._plan(call.who, call.ip).jobs if call.who.limits else ():
+            try:
+                if await self._jobs.take(limit, key, job_id):
+                    self._tally_shadow(limit, call.who.consumer)
+            except Refused:
+                self.usage.refused(limit, call.who.consumer)
+                self.give_back_place(taken, job_id)
+                raise
+            taken.append(key)
+        return taken
+
+    def give_back_place(self, keys: Iterable[str], job_id: str) -> None:
+        """Give back the places of a job that did not come to be. Never waits."""
+        for key in keys:
+            self._jobs.drop(key, job_id)
+
     def left(self, principal: Principal, call: Call | None = None) -> list[dict[str, Any]]:
         """Say each limit and what is left of it, as far as is known here (``look`` asks the store first)."""
         if not principal.limits:
             return []
         plan = self._plan(principal, call.ip if call is not None else "")
-        return facts(plan, self._slots.count, self._clock())
+        return facts(plan, self._count_open, self._clock())
 
     async def look(self, principal: Principal) -> None:
         """Ask the store what is left of the principal's shared limits, so that ``left`` tells it."""
-        await self._leasing.look([*self._plan(principal, "").shared()])
+        plan = self._plan(principal, "")
+        await self._leasing.look([*plan.shared()])
+        for limit, key in plan.jobs:
+            if limit.scope != "ip":
+                await self._jobs.look(key)
 
     def usage_records(self, *, with_levels: bool) -> list[dict[str, Any]]:
         """Say what limits did since this was last asked, and who is near them, as usage batches carry it."""
@@ -273,7 +303,18 @@ class Limiter:
         now, told = self._clock(), []
         if call.principal is not None and call.principal.limits:
             told = self._fields(self._plan(call.principal, call.ip), call.protocol, self._slots.count, now)
-        return with_own(told, call.limited_by, now) if call.limited_by else told
+        if not (call.limited_by or call.takes_place):
+            return told
+        return with_own(told, call.limited_by, self._places_left(call), now)
+
+    def _places_left(self, call: Call) -> dict[Limit, int]:
+        if not (call.takes_place and call.who.limits):
+            return {}
+        places = ((limit, key) for limit, key in self._plan(call.who, call.ip).jobs if limit.mode != "shadow")
+        return {limit: max(0, int(limit.amount) - self._jobs.count(key)) for limit, key in places}
+
+    def _count_open(self, key: str) -> int:
+        return self._slots.count(key) or self._jobs.count(key)
 
     # What a call spends from
 
@@ -397,6 +438,8 @@ class Limiter:
         for name, plan in [*self._plans.items()]:
             if now - plan.used_at > PLAN_IDLE_S and all(counter.full_at <= now for counter in plan.shared()):
                 del self._plans[name]
+                for _, key in plan.jobs:
+                    self._jobs.forget(key)
 
 
 def _longest_first(spending: Spending) -> float:

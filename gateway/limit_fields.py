@@ -7,7 +7,7 @@ Structured fields (RFC 9651) of draft-ietf-httpapi-ratelimit-headers: a list of 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import ceil, floor
 from typing import Any
 
@@ -26,6 +26,7 @@ UNITS = {
     Metric.BYTES_IN: "content-bytes",
     Metric.BYTES_OUT: "content-bytes",
     Metric.OPEN_CONNECTIONS: "concurrent-requests",
+    Metric.OPEN_JOBS: "concurrent-requests",
     Metric.TOKENS_IN: "tokens",
     Metric.TOKENS_OUT: "tokens",
 }
@@ -91,13 +92,12 @@ def fields(plan: Plan, protocol: Protocol, open_now: Count, now: float) -> Heade
     return [(b"ratelimit-policy", told.policy), (b"ratelimit", told.state(open_now, now))]
 
 
-def with_own(told: Headers, counters: Iterable[Counter], now: float) -> Headers:
-    """Add limits that the route has of its own to the fields."""
+def with_own(told: Headers, counters: Iterable[Counter], places: Mapping[Limit, int], now: float) -> Headers:
+    """Add to the fields what this call alone has: limits of its route, and what is left of open jobs."""
     values = dict(told)
-    own = {
-        b"ratelimit-policy": [_policy(counter.limit) for counter in counters],
-        b"ratelimit": [_left(f'"{counter.limit.name}";r=', counter, now) for counter in counters],
-    }
+    states = {counter.limit: _left(f'"{counter.limit.name}";r=', counter, now) for counter in counters}
+    states |= {limit: f'"{limit.name}";r={left}' for limit, left in places.items()}
+    own = {b"ratelimit-policy": map(_policy, states), b"ratelimit": states.values()}
     for name, texts in own.items():
         known = [values[name]] if name in values else []
         values[name] = b", ".join([*known, *(text.encode() for text in texts)])
@@ -113,7 +113,7 @@ def with_legacy_fields(plan: Plan, protocol: Protocol, open_now: Count, now: flo
 def facts(plan: Plan, open_now: Count, now: float) -> list[dict[str, Any]]:
     """Give every limit with what is left of it; None where that depends on the connection."""
     counted = {counter.limit: counter for counter in plan.shared()}
-    opened = dict(plan.open)
+    opened = dict([*plan.open, *plan.jobs])
     return [_fact(limit, counted.get(limit), opened, open_now, now, plan.ip) for limit in plan.limits]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 import orjson
 import redis.asyncio as redis
@@ -92,6 +93,7 @@ class Plane:
             owner=config.process,
             timeout_s=config.engine_timeout_s,
             legacy_fields=config.legacy_ratelimit_headers,
+            is_open=partial(job.are_open, self),
         )
         self.shadows = self.limiter.usage
         self.connections = Connections(self.snapshot)
@@ -118,7 +120,6 @@ class Plane:
         await plane._feed.start()
         plane.key_sets.start()
         await plane.log.start()
-        await plane.hub.start()
         await plane.hub.start()
         await plane.limiter.start()
         await client.subscribe(f"{CONTROL_SUBJECT}.close", cb=plane._close_connection)

@@ -9,11 +9,14 @@ from typing import Any
 
 import orjson
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.db import close_old_connections
 from kombu.exceptions import OperationalError
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from gateway.nats_link import JOBS_BUCKET, ensure_infrastructure, read_batch
 from jobs import registry, services, tasks
@@ -26,6 +29,8 @@ PREFIX = f"$KV.{JOBS_BUCKET}."
 TYPE_PREFIX = "type."
 CANCEL_PREFIX = "cancel."
 LOOK_S = 0.2
+STORE_S = 0.5
+"""So long the store of shared limits may take to answer."""
 BATCH = 200
 
 
@@ -33,17 +38,21 @@ async def run(nc: Client, js: JetStreamContext, stop: asyncio.Event) -> None:
     """Carry jobs both ways until told to stop. Raises when NATS or the database fails; starting again is safe."""
     await sync_to_async(close_old_connections)()
     reconnects, position = -1, 1
-    while not stop.is_set():
-        if nc.stats["reconnects"] != reconnects:
-            # Behind a new link may be an emptied NATS, with sequences of its own.
-            reconnects, position = nc.stats["reconnects"], 1
-            bucket = await _bucket_with_types(js)
-        position = await _take_in(nc, position)
-        for document, version in await sync_to_async(_changed)():
-            await bucket.put(document["id"], orjson.dumps(document))
-            await sync_to_async(_published)(document["id"], version)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), LOOK_S)
+    async with Redis.from_url(settings.REDIS_URL, socket_timeout=STORE_S, socket_connect_timeout=STORE_S) as store:
+        while not stop.is_set():
+            if nc.stats["reconnects"] != reconnects:
+                # Behind a new link may be an emptied NATS, with sequences of its own.
+                reconnects, position = nc.stats["reconnects"], 1
+                bucket = await _bucket_with_types(js)
+            position = await _take_in(nc, position)
+            for job in await sync_to_async(_changed)():
+                if job.is_final:
+                    # First, so that who sees the end finds the place free.
+                    await _give_back(store, job)
+                await bucket.put(job.id, orjson.dumps(job.document()))
+                await sync_to_async(_published)(job.id, job.version)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), LOOK_S)
 
 
 async def _bucket_with_types(js: JetStreamContext) -> KeyValue:
@@ -85,8 +94,17 @@ async def _accept(document: dict[str, Any]) -> None:
         logger.warning("job %s waits: the queue cannot be reached", job.id)
 
 
-def _changed() -> list[tuple[dict[str, Any], int]]:
-    return [(job.document(), job.version) for job in Job.objects.unpublished()[:BATCH]]
+async def _give_back(store: Redis, job: Job) -> None:
+    """Give back the places that a job took among those open; what fails is made good when places are short."""
+    try:
+        for key in job.places:
+            await store.zrem(key, job.id)
+    except (RedisError, OSError):
+        logger.warning("the places of job %s are not given back yet: the store is away", job.id)
+
+
+def _changed() -> list[Job]:
+    return list(Job.objects.unpublished()[:BATCH])
 
 
 def _published(job_id: str, version: int) -> None:

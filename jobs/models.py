@@ -69,6 +69,8 @@ class Job(models.Model):
     ended_at = models.DateTimeField(null=True)
     expires_at = models.DateTimeField(null=True)
     traceparent = models.CharField(max_length=64, blank=True)
+    places = models.JSONField(default=list)
+    """Where the data plane counts it as open: keys of its store."""
     version = models.PositiveIntegerField(default=1)
     published_version = models.PositiveIntegerField(default=0)
 

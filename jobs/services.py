@@ -57,6 +57,7 @@ def accept(document: Mapping[str, Any]) -> Job | None:
         "body_hash": document["body_hash"],
         "submitted_at": datetime.fromtimestamp(document["submitted_at"], tz=UTC),
         "traceparent": document.get("traceparent") or "",
+        "places": document.get("places") or [],
         "published_version": 1,
     }
     try:

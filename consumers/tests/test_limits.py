@@ -57,6 +57,7 @@ def test_one_metric_may_be_limited_over_two_spans_and_by_two_scopes():
         ({"metric": "requests", "amount": 1, "per": "year"}, "limits[0].per"),
         ({"metric": "requests", "amount": 1, "per": 10**9}, "limits[0].per"),
         ({"metric": "open_connections", "amount": 1, "per": 5}, "limits[0].per"),
+        ({"metric": "open_jobs", "amount": 1, "scope": "connection"}, "limits[0].scope"),
         ({"metric": "requests", "amount": 1, "per": 1, "burst": 0}, "limits[0].burst"),
         ({"metric": "requests", "amount": 1, "per": 1, "close_at": -1}, "limits[0].close_at"),
         ({"metric": "requests", "amount": 1, "per": 1, "close_at": False}, "limits[0].close_at"),

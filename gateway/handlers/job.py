@@ -8,7 +8,7 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote
@@ -44,14 +44,17 @@ TRACEPARENT_MAX_CHARS = 64
 
 
 async def submit(plane: Plane, call: Call) -> Reply:
-    """Keep the work durably, then answer 202. Raises Refused for an unknown type or input that does not fit it."""
+    """Keep the work durably, then answer 202.
+
+    Raises Refused for an unknown type, for input that does not fit it, and where too many jobs are open.
+    """
     type_ = call.parameters["type"]
     body = await _read_body(call)
     value = validation.parse(body) if body else {}
     bucket = await _bucket(plane)
     schema = await _schema(bucket, type_)
     plane.validators.check(schema, value)
-    document = {
+    document: dict[str, Any] = {
         "id": _job_id(call, type_),
         "type": type_,
         "consumer": call.who.consumer,
@@ -64,7 +67,11 @@ async def submit(plane: Plane, call: Call) -> Reply:
         "submitted_at": time.time(),
         "traceparent": (call.traceparent or "")[:TRACEPARENT_MAX_CHARS],
     }
-    document = await _create(bucket, document)
+    first = await _first(bucket, document) if call.header(b"idempotency-key") else None
+    if first is None:
+        document["places"] = await plane.limiter.take_place(call, document["id"])
+        first = await _create(bucket, document)
+    document = first
     headers = [(b"location", _status_url(plane, document).encode()), (b"retry-after", str(POLL_AFTER_S).encode())]
     return await _answer(plane, call, 202, _public(plane, document), headers, bytes_in=len(body))
 
@@ -185,20 +192,37 @@ async def _create(bucket: KeyValue, document: dict[str, Any]) -> dict[str, Any]:
     try:
         await _asked(bucket.create(document["id"], orjson.dumps(document)))
     except KeyWrongLastSequenceError:
-        first: dict[str, Any] = orjson.loads((await _asked(bucket.get(document["id"]))).value or b"{}")
-        if first["body_hash"] != document["body_hash"]:
-            raise Refused(
-                Reason.INVALID_PAYLOAD, "This Idempotency-Key was used with another body.", cause="idempotency-conflict"
-            ) from None
-        return first
+        return await _first(bucket, document) or document
     return document
 
 
+async def _first(bucket: KeyValue, document: dict[str, Any]) -> dict[str, Any] | None:
+    """Give the job that has this id already. Raises Refused where it came of another body."""
+    first = await _get(bucket, document["id"])
+    if first is not None and first["body_hash"] != document["body_hash"]:
+        raise Refused(
+            Reason.INVALID_PAYLOAD, "This Idempotency-Key was used with another body.", cause="idempotency-conflict"
+        )
+    return first
+
+
+async def are_open(plane: Plane, job_ids: Sequence[str]) -> dict[str, bool | None]:
+    """Say of each job whether it is open; None where there is none. Raises Refused where NATS does not answer."""
+    bucket = await _bucket(plane)
+    documents = await asyncio.gather(*(_get(bucket, job_id) for job_id in job_ids))
+    return {
+        job_id: None if document is None else document["state"] not in FINAL
+        for job_id, document in zip(job_ids, documents, strict=True)
+    }
+
+
 async def _read(plane: Plane, job_id: str) -> dict[str, Any] | None:
-    if not JOB_ID.fullmatch(job_id):
-        return None
+    return await _get(await _bucket(plane), job_id) if JOB_ID.fullmatch(job_id) else None
+
+
+async def _get(bucket: KeyValue, job_id: str) -> dict[str, Any] | None:
     try:
-        entry = await _asked((await _bucket(plane)).get(job_id))
+        entry = await _asked(bucket.get(job_id))
     except (KeyNotFoundError, NoKeysError):
         return None
     document: dict[str, Any] = orjson.loads(entry.value or b"{}")

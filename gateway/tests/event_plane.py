@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from gateway.config import Config
 from gateway.connections import Connections
 from gateway.credentials import from_text, new_key
 from gateway.handlers import channel as channel_handlers
+from gateway.handlers import job as job_handlers
 from gateway.hub import Hub
 from gateway.jwks import KeySets
 from gateway.limit import Limiter
@@ -69,7 +71,7 @@ class EventPlane:
         self.redis = redis.Redis.from_url(config.redis_url)
         self.redis_errors = redis.RedisError
         self.failed_keys = FailedKeys(20)
-        self.limiter = Limiter(self.redis, owner=config.process)
+        self.limiter = Limiter(self.redis, owner=config.process, is_open=partial(job_handlers.are_open, self))
         self.shadows = self.limiter.usage
         self.connections = Connections(self.snapshot)
         self.upstreams = UpstreamClient(config)

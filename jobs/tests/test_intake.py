@@ -4,6 +4,7 @@ import orjson
 import pytest
 from asgiref.sync import sync_to_async
 from kombu.exceptions import OperationalError
+from redis.asyncio import Redis
 
 from audit.tests.conftest import running, until
 from gateway.nats_link import JOBS_BUCKET, ensure_infrastructure
@@ -11,6 +12,11 @@ from jobs import intake, services, tasks
 from jobs.models import Job, State
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def store(settings, redis_url):
+    settings.REDIS_URL = redis_url
 
 
 @pytest.fixture
@@ -110,3 +116,22 @@ async def test_an_emptied_nats_takes_new_jobs(nats_server, link, bucket, queued,
         await lay(bucket, document(id="new"))
         await until(lambda: Job.objects.filter(id="new").aexists())
     assert queued[-1] == "new"
+
+
+async def test_who_sees_the_end_of_a_job_finds_its_place_free(link, bucket, queued, document, job_type, redis_url):
+    job_type("work", lambda task: services.registry.Produced(result=[1]))
+    async with Redis.from_url(redis_url) as store, running(intake.run, *link):
+        await store.zadd("open:{consumer:acme}:open_jobs", {"j1": 1, "j2": 2})
+        await lay(bucket, document(places=["open:{consumer:acme}:open_jobs"]))
+        await until(lambda: Job.objects.filter(id="j1").aexists())
+        await sync_to_async(services.run)("j1")
+        await until(lambda: stands(bucket, "j1", State.COMPLETED))
+        assert await store.zrange("open:{consumer:acme}:open_jobs", 0, -1) == [b"j2"]
+
+
+async def test_the_end_of_a_job_is_told_though_its_place_cannot_be_given_back(link, bucket, queued, document, settings):
+    settings.REDIS_URL = "redis://127.0.0.1:1"
+    async with running(intake.run, *link):
+        await lay(bucket, document(places=["open:{consumer:acme}:open_jobs"]))
+        await bucket.put("cancel.j1", b"{}")
+        await until(lambda: stands(bucket, "j1", State.CANCELLED))
