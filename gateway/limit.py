@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from gateway.budget import Budget, Plan, Spending, bucket_key
 from gateway.call import Call, Headers, Principal, Protocol
 from gateway.clock_jumps import ClockJumps
-from gateway.counters import MONTH, PROBE_S, put_back, spend
+from gateway.counters import MONTH, PROBE_S, Counter, put_back, spend
 from gateway.leases import Store
 from gateway.leasing import Leasing
-from gateway.limit_fields import facts, fields, with_legacy_fields, with_own
+from gateway.limit_fields import fact, facts, fields, with_legacy_fields, with_own
 from gateway.limit_usage import LimitUsage, near
 from gateway.open_jobs import IsOpen, OpenJobs, nobody_knows
 from gateway.open_slots import BEAT_S, OpenSlots
@@ -180,10 +180,19 @@ class Limiter:
 
     async def charge_by(self, call: Call, limit: Limit, key: str, cost: float = 1) -> None:
         """Charge a limit that no tier names, under a key that a route chose. Raises Refused. ``headers`` tells it."""
-        counter = self._leasing.counter(limit, bucket_key("function", key, limit), call.who.consumer)
+        counter = self._counter_by(call, limit, key)
         if limit.mode != "shadow" and counter not in call.limited_by:
             call.limited_by = (*call.limited_by, counter)
         await self._settle(call.budget or Budget(), [(counter, cost)], DELAY_REQUEST_MAX_S)
+
+    async def look_by(self, call: Call, limit: Limit, key: str) -> dict[str, Any]:
+        """Say what is left of a limit that no tier names, as ``left`` does. Nothing is charged."""
+        counter = self._counter_by(call, limit, key)
+        await self._leasing.look([counter])
+        return fact(limit, counter, self._clock())
+
+    def _counter_by(self, call: Call, limit: Limit, key: str) -> Counter:
+        return self._leasing.counter(limit, bucket_key("function", key, limit), call.who.consumer)
 
     async def reserve(self, call: Call, *, tokens_in: int, tokens_out: int | None) -> Reservation:
         """Charge tokens before they are used; without a maximum, ``TOKENS_OUT_DEFAULT`` or what is left.

@@ -114,21 +114,22 @@ def facts(plan: Plan, open_now: Count, now: float) -> list[dict[str, Any]]:
     """Give every limit with what is left of it; None where that depends on the connection."""
     counted = {counter.limit: counter for counter in plan.shared()}
     opened = dict([*plan.open, *plan.jobs])
-    return [_fact(limit, counted.get(limit), opened, open_now, now, plan.ip) for limit in plan.limits]
+    found = []
+    for limit in plan.limits:
+        is_known = bool(plan.ip) or limit.scope != "ip"
+        found.append(fact(limit, counted.get(limit) if is_known else None, now))
+        if is_known and limit in opened:
+            found[-1]["remaining"] = max(0, floor(limit.amount) - open_now(opened[limit]))
+    return found
 
 
-def _fact(
-    limit: Limit, counter: Counter | None, opened: dict[Limit, str], open_now: Count, now: float, ip: str
-) -> dict[str, Any]:
+def fact(limit: Limit, counter: Counter | None, now: float) -> dict[str, Any]:
+    """Give a limit with what is left of it; None where nobody counts it here."""
     remaining: float | None = None
     reset_s: float | None = None
-    if limit.scope == "ip" and not ip:
-        pass
-    elif counter is not None:
+    if counter is not None:
         left, reset_s = _standing(counter, now)
         remaining, reset_s = int(left + NEARLY), round(reset_s, 3)
-    elif limit in opened:
-        remaining = max(0, floor(limit.amount) - open_now(opened[limit]))
     return {
         "name": limit.name,
         "metric": limit.metric.value,

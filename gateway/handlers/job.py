@@ -174,6 +174,11 @@ async def _bucket(plane: Plane) -> KeyValue:
     return bucket
 
 
+async def require_type(plane: Plane, name: str) -> None:
+    """Raise Refused ``not-found`` for a type that there is not."""
+    await _schema(await _bucket(plane), name)
+
+
 async def _schema(bucket: KeyValue, type_: str) -> dict[str, Any]:
     """Give the schema of a job type's input. Raises Refused ``not-found`` for a type that there is not."""
     unknown = Refused(Reason.NOT_FOUND, f"There is no job type `{type_[:100]}`.")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call, Protocol, Right, Verb
 from gateway.event import rfc3339
+from gateway.handlers.job import require_type
+from gateway.limit import DELAY_MAX_S, DELAY_REQUEST_MAX_S
 from gateway.policies.ip_restriction import IpRestriction
 from gateway.policies.jwt import Jwt
-from gateway.policies.made import KNOWN
+from gateway.policies.made import made_of
+from gateway.policies.policy import Broken
+from gateway.policies.rate_limit import OwnLimit
 from gateway.refusals import Reason, Refused
 from gateway.rights import require
 from gateway.snapshot import Metric, Route
@@ -22,7 +27,7 @@ if TYPE_CHECKING:
 N_MAX = 10**9
 NAME_MAX_CHARS = 1024
 OF_CONNECTIONS = {Metric.CONNECTIONS, Metric.OPEN_CONNECTIONS}
-JUDGED = (IpRestriction, Jwt)
+JUDGED = (IpRestriction, Jwt, Broken)
 """Policies that judge the caller alone; others need the call itself."""
 
 
@@ -32,17 +37,14 @@ async def say(plane: Plane, call: Call, would: str, n: str) -> dict[str, Any]:
     said: dict[str, Any] = {"would": right.text, "n": count}
     try:
         require(call.who, right)
-        metrics = _metrics(plane, call, right)
+        metrics, own = await _leads_to(plane, call, right)
     except Refused as refused:
         return said | _no(refused, "scopes" if refused.reason is Reason.FORBIDDEN else "")
     except _Policy as policy:
         return said | _no(policy.refused, policy.name)
-    for fact in plane.limiter.left(call.who, call):
-        if Metric(fact["metric"]) in metrics and fact["mode"] != "shadow":
-            limited = _limited(fact, count)
-            if limited is not None:
-                return said | limited
-    return said | {"allowed": True}
+    of_caller = [fact for fact in plane.limiter.left(call.who, call) if Metric(fact["metric"]) in metrics]
+    delay_max_s = DELAY_MAX_S if right.verb is Verb.PUBLISH else DELAY_REQUEST_MAX_S
+    return said | _limited([*of_caller, *own], count, delay_max_s)
 
 
 class _Policy(Exception):
@@ -70,44 +72,64 @@ def _count(n: str) -> int:
     return int(n)
 
 
-def _metrics(plane: Plane, call: Call, right: Right) -> set[Metric]:
-    """Say what it would be charged by. Raises Refused where it leads nowhere, and _Policy where a policy says no."""
+async def _leads_to(plane: Plane, call: Call, right: Right) -> tuple[set[Metric], list[dict[str, Any]]]:
+    """Say what it would be charged by: metrics of the caller's limits, and limits of the route's own.
+
+    Raises Refused where it leads nowhere, and _Policy where a policy says no.
+    """
     if right.verb is Verb.JOBS:
-        return {Metric.REQUESTS, Metric.OPEN_JOBS}
+        await require_type(plane, right.name)
+        return {Metric.REQUESTS, Metric.OPEN_JOBS}, []
     if right.verb is Verb.CALL:
         route = plane.snapshot.route(right.name)
         if route is None:
             raise Refused(Reason.NOT_FOUND, f"There is no route {right.name}.")
-        _judge(call, route)
-        return {Metric.REQUESTS} if route.protocol == Protocol.HTTP else OF_CONNECTIONS
+        trial = replace(call, protocol=Protocol(route.protocol), address=route.path, target=route.name, route=route)
+        metrics = {Metric.REQUESTS} if trial.protocol is Protocol.HTTP else OF_CONNECTIONS
+        return metrics, await _judge(plane, trial, route)
     if plane.snapshot.channel(right.name) is None:
         raise Refused(Reason.NOT_FOUND, f"There is no channel at {right.name}.")
-    return {Metric.MESSAGES_IN} if right.verb is Verb.PUBLISH else OF_CONNECTIONS
+    return {Metric.MESSAGES_IN} if right.verb is Verb.PUBLISH else OF_CONNECTIONS, []
 
 
-def _judge(call: Call, route: Route) -> None:
-    for named in route.policies:
-        if named.mode != "enforce" or KNOWN.get(named.type) not in JUDGED:
+async def _judge(plane: Plane, trial: Call, route: Route) -> list[dict[str, Any]]:
+    """Ask the policies that judge the caller alone; gives the route's own limits. Raises _Policy."""
+    limits = []
+    for policy, _ in made_of(route).inward:
+        if policy.is_shadow:
             continue
         try:
-            KNOWN[named.type](named.options).inbound(call)
+            if isinstance(policy, JUDGED):
+                policy.inbound(trial)
+            elif isinstance(policy, OwnLimit) and (found := await policy.of_call(plane, trial)) is not None:
+                limits.append(await plane.limiter.look_by(trial, *found))
         except Refused as refused:
-            raise _Policy(named.type, refused) from None
+            raise _Policy(policy.type, refused) from None
+    return limits
 
 
-def _limited(fact: Mapping[str, Any], count: int) -> dict[str, Any] | None:
-    """Say how a limit stands in the way; None where it does not. ``delay`` would let it wait."""
-    remaining = fact["remaining"]
-    if remaining is None or remaining >= count:
-        return None
-    size = fact["burst"] if fact["per"] is not None else fact["amount"]
-    wait_s = _wait_s(fact, count, size)
-    if fact["exceed"] == "delay" and wait_s is not None:
-        return {"allowed": True, "policy": fact["name"], "delayed_s": wait_s}
+def _limited(facts: Iterable[Mapping[str, Any]], count: int, delay_max_s: float) -> dict[str, Any]:
+    """Say how limits stand in the way: the first that refuses, else the one that holds back the longest."""
+    delays = []
+    for fact in facts:
+        if fact["mode"] == "shadow" or fact["remaining"] is None or fact["remaining"] >= count:
+            continue
+        size = fact["burst"] if fact["per"] is not None else fact["amount"]
+        wait_s = _wait_s(fact, count, size)
+        if fact["exceed"] != "delay" or wait_s is None or wait_s > delay_max_s:
+            return _stopped(fact, count, size, wait_s)
+        delays.append((wait_s, fact["name"]))
+    if not delays:
+        return {"allowed": True}
+    delayed_s, name = max(delays)
+    return {"allowed": True, "policy": name, "delayed_s": delayed_s}
+
+
+def _stopped(fact: Mapping[str, Any], count: int, size: float, wait_s: float | None) -> dict[str, Any]:
     reason = Reason.QUOTA_EXCEEDED if fact["per"] == "month" else Reason.RATE_LIMITED
     if fact["metric"] == Metric.OPEN_CONNECTIONS:
         reason = Reason.TOO_MANY_CONNECTIONS
-    detail = f"{remaining:g} of {fact['name']} are left."
+    detail = f"{fact['remaining']:g} of {fact['name']} are left."
     if count > size:
         detail += f" It never holds more than {size:g}: ask for less at once."
     return _refusal(reason, detail, fact["name"], wait_s)

@@ -47,7 +47,7 @@ class RateLimit(Policy):
     """Nothing of its own: ``gateway.limit`` has charged the tier's limits."""
 
 
-class _Own(Policy):
+class OwnLimit(Policy):
     """A limit of the route's own, charged for each request (and connection), or for each message."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -60,9 +60,16 @@ class _Own(Policy):
 
     async def admit(self, plane: Plane, call: Call) -> Answered | None:
         """Charge a request, and a connection; where messages are counted, a request is one."""
-        if self._metric is Metric.REQUESTS or call.protocol is Protocol.HTTP:
+        if self._counts(call):
             await self._charge(plane, call)
         return None
+
+    async def of_call(self, plane: Plane, call: Call) -> tuple[Limit, str] | None:
+        """Give the limit that such a call would be charged by, and whose bucket it is. Raises Refused."""
+        return await self._limit(plane, call) if self._counts(call) else None
+
+    def _counts(self, call: Call) -> bool:
+        return self._metric is Metric.REQUESTS or call.protocol is Protocol.HTTP
 
     async def message_in(self, plane: Plane, call: Call, message: str | bytes) -> str | bytes | None:
         """Charge a message."""
@@ -81,7 +88,7 @@ class _Own(Policy):
         raise NotImplementedError
 
 
-class Fixed(_Own):
+class Fixed(OwnLimit):
     """An amount in a time for each consumer, address, or for all callers of the route together."""
 
     def __init__(self, options: Mapping[str, Any], by: str) -> None:
@@ -97,7 +104,7 @@ class Fixed(_Own):
         return self._made, f"route:{call.target}:{self._by}:{whose}"
 
 
-class ByFunction(_Own):
+class ByFunction(OwnLimit):
     """What an operator's function says of the call; for an open connection it is asked once, and when that changes."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:

@@ -1,7 +1,9 @@
 import pytest
 
 from gateway.handlers import me
+from gateway.nats_link import JOBS_BUCKET
 from gateway.refusals import Refused
+from gateway.tests.conftest import HOOKS
 from gateway.tests.event_plane import HttpExchange, channel, running
 
 ROUTES = [
@@ -110,3 +112,50 @@ async def test_nonsense_is_refused(plane, query):
     with pytest.raises(Refused) as refused:
         await ask(plane, query)
     assert refused.value.reason.value == "invalid-request"
+
+
+async def test_a_limit_that_delays_hides_none_that_refuses(plane):
+    plane.change_tier(
+        [
+            {"metric": "messages_in", "amount": 4, "per": 20, "exceed": "delay"},
+            {"metric": "messages_in", "amount": 4, "per": 10},
+        ]
+    )
+    await plane.limiter.charge(plane.call(), messages_in=4)
+    said = await ask(plane, "would=publish:trades&n=2")
+    assert (said["allowed"], said["policy"]) == (False, "messages_in-per-10s")
+
+
+async def test_who_would_wait_longer_than_the_gateway_waits_would_be_refused(plane):
+    plane.change_tier([{"metric": "requests", "amount": 1, "per": 100, "exceed": "delay"}])
+    await plane.limiter.admit(plane.call())
+    said = await ask(plane, "would=call:orders")
+    assert (said["allowed"], said["reason"]) == (False, "rate-limited")
+    assert said["retry_after_s"] > 90
+
+
+async def test_a_job_is_allowed_where_its_type_is_known(plane):
+    plane.change_key(scopes=["jobs:*"])
+    bucket = await plane.js.key_value(JOBS_BUCKET)
+    await bucket.put("type.work", b'{"schema": {}}')
+    assert (await ask(plane, "would=jobs:work"))["allowed"] is True
+    said = await ask(plane, "would=jobs:nothing")
+    assert (said["allowed"], said["reason"]) == (False, "not-found")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rateLimitBy": "function", "function": f"{HOOKS}:limit_by_metadata"},
+        {"rateLimitBy": "user", "requestsAllowed": 2, "timeWindowMinutes": 1},
+    ],
+)
+@pytest.mark.parametrize("mode", ["enforce", "shadow"])
+async def test_a_limit_of_the_route_is_asked_and_not_spent_from(plane, operators_module, options, mode):
+    policies = [{"type": "rate-limit", "options": options, "mode": mode}]
+    plane.snapshot.apply([("route", "orders", {**ROUTES[0], "policies": policies})])
+    for _ in range(3):
+        assert (await ask(plane, "would=call:orders&n=2"))["allowed"] is True
+    said = await ask(plane, "would=call:orders&n=3")
+    assert said["allowed"] is (mode == "shadow")
+    assert said.get("policy") == (None if mode == "shadow" else "route-requests-per-60s")
