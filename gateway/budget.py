@@ -40,11 +40,13 @@ class Plan:
     """The counters of one principal at one address that outlive a call."""
 
     __slots__ = (
-        "_for_requests", "by_metric", "connection", "ip", "jobs", "limits", "open", "spent", "told", "used_at",
+        "_for_requests", "by_metric", "connection", "consumer", "ip", "jobs", "limits", "open", "spent", "told",
+        "used_at",
     )  # fmt: skip
 
     def __init__(self, principal: Principal, ip: str, counter: Callable[[Limit, str, str], Counter]) -> None:
         self.limits = principal.limits
+        self.consumer = principal.consumer
         self.ip = ip
         self.used_at = 0.0
         self.told: dict[bool, Any] = {}

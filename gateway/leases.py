@@ -198,9 +198,9 @@ class Store:
         reply = await self._submit("EVALSHA", TAKE_SHA, 1, key, repr(amount), int(life_s * 1000), slot, int(forced))
         return None if reply is None else (bool(reply[0]), int(reply[1]))
 
-    async def renew_slots(self, key: str, slots: Sequence[str]) -> int | None:
-        """Say that these connections are still open; gives how many are, on all processes."""
-        reply = await self._submit("EVALSHA", RENEW_SHA, 1, key, int(SLOT_S * 1000), *slots)
+    async def renew_slots(self, key: str, slots: Sequence[str], *, life_s: float = SLOT_S) -> int | None:
+        """Say that these slots are still taken; gives how many are, on all processes."""
+        reply = await self._submit("EVALSHA", RENEW_SHA, 1, key, int(life_s * 1000), *slots)
         return None if reply is None else int(reply)
 
     async def some_slots(self, key: str, life_s: float, most: int) -> tuple[int, dict[str, float]] | None:

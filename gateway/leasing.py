@@ -20,24 +20,20 @@ NOTHING = Terms(0.0, 0.0, 0.0)
 """What is asked of a bucket that is only looked at, or given back to."""
 
 
-def _tell_nobody(limit: Limit, consumer: str, amount: float) -> None:
-    """Nobody counts what was let through."""
-
-
 class Leasing:
     """The counters that this process shares with others, and what it leased for them."""
 
-    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, clock: Callable[[], float], on_unshared: Callable[[Limit, str, float], None]
+    ) -> None:
         self._store = store
         self._clock = clock
+        self._on_unshared = on_unshared
         self._counters: WeakValueDictionary[tuple[str, Limit], Counter] = WeakValueDictionary()
         self._leased: set[Counter] = set()
         self._alone: set[Counter] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._owed: dict[Counter, float] = {}
-        self.unshared: dict[tuple[str, str], float] = {}
-        """What was let through while the store was away, by limit name and consumer."""
-        self.on_unshared: Callable[[Limit, str, float], None] = _tell_nobody
 
     def counter(self, limit: Limit, key: str, consumer: str) -> Counter:
         """Give the counter of a shared bucket: one for all its callers in this process."""
@@ -160,9 +156,7 @@ class Leasing:
         for counter in self._alone:
             held = counter.held
             spent = counter.rejoin()
-            name = (counter.limit.name, counter.label)
-            self.unshared[name] = self.unshared.get(name, 0) + spent
-            self.on_unshared(counter.limit, counter.label, spent)
+            self._on_unshared(counter.limit, counter.label, spent)
             if counter.is_month and spent != held:
                 self._give(counter, held - spent)
         self._alone.clear()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from gateway.budget import Budget, Plan, Spending, bucket_key
@@ -20,8 +20,8 @@ from gateway.counters import MONTH, PROBE_S, Counter, put_back, spend
 from gateway.leases import Store
 from gateway.leasing import Leasing
 from gateway.limit_fields import fact, facts, fields, with_legacy_fields, with_own
-from gateway.limit_usage import LimitUsage, near
-from gateway.open_jobs import IsOpen, OpenJobs, nobody_knows
+from gateway.limit_usage import Level, LimitUsage, near
+from gateway.open_jobs import IsOpen, OpenJobs, Place, nobody_knows
 from gateway.open_slots import BEAT_S, OpenSlots
 from gateway.refusals import Reason, Refused
 from gateway.reservation import Reservation
@@ -69,20 +69,12 @@ class Limiter:
         self._fields = with_legacy_fields if legacy_fields else fields
         self._clock = clock
         self.store = Store(redis, timeout_s=timeout_s, clock=clock, on_return=self._back)
-        self._leasing = Leasing(self.store, clock)
+        self.usage = LimitUsage()
+        self._leasing = Leasing(self.store, clock, self.usage.let_through)
         self._slots = OpenSlots(self.store, owner)
         self._jobs = OpenJobs(self.store, is_open)
         self._plans: dict[tuple[str, str, str], Plan] = {}
         self._keeper: asyncio.Task[None] | None = None
-        self.usage = LimitUsage()
-        self._leasing.on_unshared = self.usage.let_through
-        self.shadowed: dict[tuple[str, str], int] = {}
-        """How often a limit in ``mode: shadow`` would have refused, by limit name and consumer."""
-
-    @property
-    def unshared(self) -> dict[tuple[str, str], float]:
-        """What was let through while the store was away, by limit name and consumer."""
-        return self._leasing.unshared
 
     async def start(self) -> None:
         """Begin to return idle leases, to keep slots alive and to look for a store that is away."""
@@ -272,13 +264,16 @@ class Limiter:
         taken: list[str] = []
         for limit, key in self._plan(call.who, call.ip).jobs if call.who.limits else ():
             try:
-                if await self._jobs.take(limit, key, job_id):
-                    self._tally_shadow(limit, call.who.consumer)
+                place = await self._jobs.take(limit, key, job_id)
             except Refused:
                 self.usage.refused(limit, call.who.consumer)
                 self.give_back_place(taken, job_id)
                 raise
             taken.append(key)
+            if place is Place.BEYOND:
+                self.usage.shadowed(limit, call.who.consumer)
+            elif place is Place.ALONE:
+                self.usage.let_through(limit, call.who.consumer, 1)
         return taken
 
     def give_back_place(self, keys: Iterable[str], job_id: str) -> None:
@@ -293,19 +288,25 @@ class Limiter:
         plan = self._plan(principal, call.ip if call is not None else "")
         return facts(plan, self._count_open, self._clock())
 
-    async def look(self, principal: Principal) -> None:
+    async def look(self, principal: Principal, call: Call | None = None) -> None:
         """Ask the store what is left of the principal's shared limits, so that ``left`` tells it."""
-        plan = self._plan(principal, "")
+        plan = self._plan(principal, call.ip if call is not None else "")
         await self._leasing.look([*plan.shared()])
         for limit, key in plan.jobs:
-            if limit.scope != "ip":
+            if plan.ip or limit.scope != "ip":
                 await self._jobs.look(key)
 
     def usage_records(self, *, with_levels: bool) -> list[dict[str, Any]]:
         """Say what limits did since this was last asked, and who is near them, as usage batches carry it."""
         now = self._clock()
         recent = [plan for plan in self._plans.values() if now - plan.used_at < PLAN_IDLE_S] if with_levels else []
-        return self.usage.take(near((counter for plan in recent for counter in plan.shared()), now))
+        return self.usage.take(near(level for plan in recent for level in self._levels(plan, now)))
+
+    def _levels(self, plan: Plan, now: float) -> Iterator[Level]:
+        for counter in plan.shared():
+            yield Level.of(counter, now)
+        for limit, key in (*plan.open, *plan.jobs):
+            yield Level(limit, key, plan.consumer, limit.amount - self._count_open(key), limit.amount, None)
 
     def headers(self, call: Call) -> Headers:
         """Give ``RateLimit-Policy`` and ``RateLimit`` for the limits that apply to this call."""
@@ -398,11 +399,7 @@ class Limiter:
 
     def _tally_shadows(self, shadows: list[Spending]) -> None:
         for counter, _ in shadows:
-            self._tally_shadow(counter.limit, counter.label)
-
-    def _tally_shadow(self, limit: Limit, consumer: str) -> None:
-        self.shadowed[limit.name, consumer] = self.shadowed.get((limit.name, consumer), 0) + 1
-        self.usage.shadowed(limit, consumer)
+            self.usage.shadowed(counter.limit, counter.label)
 
     async def _take_slots(self, budget: Budget) -> None:
         for limit, key in budget.open:
@@ -410,7 +407,7 @@ class Limiter:
             budget.slots.append(slot)
             try:
                 if not await self._slots.take(slot, limit):
-                    self._tally_shadow(limit, budget.label)
+                    self.usage.shadowed(limit, budget.label)
             except Refused:
                 self.usage.refused(limit, budget.label)
                 raise
@@ -431,6 +428,7 @@ class Limiter:
                     # A store whose clock was set with ours may take all slots for lapsed.
                     beat_at = now
                     await self._slots.beat()
+                    await self._jobs.recount()
             except Exception:
                 logger.exception("keeping leases failed; going on")
             if now - forget_at >= PLAN_IDLE_S:
@@ -441,6 +439,7 @@ class Limiter:
         """Share again: the store is back, and may have forgotten who is connected."""
         self._leasing.rejoin()
         self._leasing.spawn(self._slots.beat())
+        self._leasing.spawn(self._jobs.share())
 
     def _forget(self, now: float) -> None:
         """Let go of callers that have been away, unless their buckets still fill."""

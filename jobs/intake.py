@@ -45,10 +45,11 @@ async def run(nc: Client, js: JetStreamContext, stop: asyncio.Event) -> None:
                 reconnects, position = nc.stats["reconnects"], 1
                 bucket = await _bucket_with_types(js)
             position = await _take_in(nc, position)
+            is_there = True
             for job in await sync_to_async(_changed)():
-                if job.is_final:
+                if job.is_final and is_there:
                     # First, so that who sees the end finds the place free.
-                    await _give_back(store, job)
+                    is_there = await _give_back(store, job)
                 await bucket.put(job.id, orjson.dumps(job.document()))
                 await sync_to_async(_published)(job.id, job.version)
             with contextlib.suppress(TimeoutError):
@@ -94,13 +95,19 @@ async def _accept(document: dict[str, Any]) -> None:
         logger.warning("job %s waits: the queue cannot be reached", job.id)
 
 
-async def _give_back(store: Redis, job: Job) -> None:
-    """Give back the places that a job took among those open; what fails is made good when places are short."""
+async def _give_back(store: Redis, job: Job) -> bool:
+    """Give back the places that a job took among those open; what fails is made good when places are short.
+
+    Says whether the store is there: one that hangs must not hold the ends of many jobs up.
+    """
     try:
-        for key in job.places:
-            await store.zrem(key, job.id)
-    except (RedisError, OSError):
+        async with asyncio.timeout(STORE_S):
+            for key in job.places:
+                await store.zrem(key, job.id)
+    except (RedisError, OSError, TimeoutError):
         logger.warning("the places of job %s are not given back yet: the store is away", job.id)
+        return False
+    return True
 
 
 def _changed() -> list[Job]:

@@ -19,7 +19,7 @@ async def show(plane: Plane, call: Call) -> Reply:
     """Answer ``GET /v1/me``. What is left is as the store has it, or as this process does where that is away."""
     who = call.who
     asked = _asked(call)
-    await plane.limiter.look(who)
+    await plane.limiter.look(who, call if "would" in asked else None)
     would = await say(plane, call, asked["would"], asked.get("n", "")) if "would" in asked else {}
     body = orjson.dumps(
         {

@@ -306,7 +306,7 @@ async def test_a_shadow_limit_cuts_nothing_off_and_says_that_it_would_have(tmp_p
     async with serving(tmp_path, model, tokens("tokens_out", 20, mode="shadow")) as plane:
         assert words_in((await ask(plane, prompt())).body) == 100
         assert words_in((await ask(plane, prompt(1000))).body) == 100
-        assert sum(plane.limiter.shadowed.values()) >= 2
+        assert sum(record["shadowed"] for record in plane.limiter.usage_records(with_levels=False)) >= 2
 
 
 async def test_a_limit_that_cannot_be_counted_refuses_where_it_says_so(tmp_path):

@@ -2,10 +2,11 @@ from types import SimpleNamespace
 
 from gateway import limit_usage
 from gateway.counters import Counter
-from gateway.limit_usage import LimitUsage, near
+from gateway.limit_usage import Level, LimitUsage, near
 from gateway.snapshot import Limit, Metric
 
 LIMIT = Limit(Metric.REQUESTS, 10, 10, 10)
+OPEN = Limit(Metric.OPEN_JOBS, 4, scope="key")
 
 
 def call(consumer="acme", target="orders"):
@@ -49,7 +50,14 @@ def test_levels_from_half_on_are_told_the_fullest_first():
     counters = [Counter(LIMIT, f"k{number}", f"c{number}") for number in range(3)]
     for counter, spent in zip(counters, (2, 6, 9), strict=True):
         counter.take(spent, 0.0)
-    levels = near([*counters, counters[2]], 0.0)
-    assert [consumer for consumer, _, _ in levels] == ["c2", "c1"]
+    levels = near(Level.of(counter, 0.0) for counter in [*counters, counters[2]])
+    assert [level.consumer for level in levels] == ["c2", "c1"]
     told = LimitUsage().take(levels)
     assert [(record["level"], record["left"]) for record in told] == [(0.9, 1), (0.6, 4)]
+
+
+def test_of_several_budgets_under_one_name_the_fullest_is_told_beside_what_was_counted():
+    usage = LimitUsage()
+    usage.refused(OPEN, "acme")
+    told = usage.take([Level(OPEN, key, "acme", left, 4, None) for key, left in (("k1", 2), ("k2", 1), ("k3", 2))])
+    assert [(each["refused"], each["level"], each["left"], each["resets_at"]) for each in told] == [(1, 0.75, 1, None)]

@@ -72,11 +72,17 @@ async def fill(plane):
 
 async def end(plane, redis, job_id, *, is_told=True):
     """Do what the control plane does at a job's end; or what is left of it where the store is away meanwhile."""
+    if is_told:
+        await redis.zrem(KEYS, job_id)
+    document = await change(plane, job_id, state="completed", result=1)
+    assert document["places"] == [KEYS]
+
+
+async def change(plane, job_id, **changes):
     bucket = await plane.js.key_value(JOBS_BUCKET)
-    document = orjson.loads((await bucket.get(job_id)).value)
-    for key in document["places"] if is_told else ():
-        await redis.zrem(key, job_id)
-    await bucket.put(job_id, orjson.dumps(document | {"state": "completed", "result": 1}))
+    document = orjson.loads((await bucket.get(job_id)).value) | changes
+    await bucket.put(job_id, orjson.dumps(document))
+    return document
 
 
 async def left(plane):
@@ -189,14 +195,75 @@ async def test_a_caller_sees_what_is_left(plane, redis):
     assert await left(plane) == 1
 
 
-@pytest.mark.parametrize(("fail", "reason"), [("open", None), ("closed", Reason.OVERLOADED)])
-async def test_with_the_store_away_jobs_go_in_or_wait_as_the_limit_says(plane, valkey, fail, reason):
-    plane.change_tier([TWO | {"fail": fail}])
+async def test_who_has_many_jobs_open_is_shown_as_near_the_limit_until_they_end(plane, redis):
+    first, second = await fill(plane)
+    [record] = plane.limiter.usage_records(with_levels=True)
+    assert (record["name"], record["level"], record["left"], record["resets_at"]) == ("open_jobs", 1.0, 0, None)
+    for job_id in first, second:
+        await end(plane, redis, job_id)
+    await plane.limiter._jobs.recount()
+    assert plane.limiter.usage_records(with_levels=True) == []
+
+
+async def test_a_limit_that_fails_closed_lets_no_job_in_while_the_store_is_away(plane, valkey):
+    plane.change_tier([TWO | {"fail": "closed"}])
     valkey.stop()
     try:
-        if reason is None:
-            assert [(await submit(plane)).status for _ in range(3)] == [202] * 3
-        else:
-            assert (await refusal(plane)).reason is reason
+        assert (await refusal(plane)).reason is Reason.OVERLOADED
     finally:
         valkey.start()
+
+
+async def test_while_the_store_is_away_each_process_holds_the_limit_alone(plane, valkey, redis):
+    valkey.stop()
+    try:
+        first, _ = await fill(plane)
+        refused = await refusal(plane)
+        assert (refused.reason, refused.told[b"ratelimit"]) == (Reason.RATE_LIMITED, b'"open_jobs";r=0')
+        await change(plane, first, state="completed")
+        await asyncio.sleep(open_jobs.LOOK_EVERY_S)
+        assert (await submit(plane)).status == 202
+        await refusal(plane)
+    finally:
+        valkey.start()
+    [record] = plane.limiter.usage_records(with_levels=False)
+    assert (record["unshared"], record["refused"]) == (3, 2)
+
+
+async def test_a_store_that_is_back_is_told_of_the_jobs_let_in_meanwhile(plane, valkey, redis):
+    valkey.stop()
+    try:
+        let_in = await fill(plane)
+    finally:
+        valkey.start()
+    await redis.connection_pool.disconnect()
+    async with asyncio.timeout(10):
+        while await redis.zcard(KEYS) < 2:
+            await plane.limiter.store.ping()
+            await asyncio.sleep(0.02)
+    assert sorted(name.decode() for name in await redis.zrange(KEYS, 0, -1)) == sorted(let_in)
+    await refusal(plane)
+    await end(plane, redis, let_in[0])
+    assert (await submit(plane)).status == 202
+
+
+async def test_a_shadow_refuses_nothing_while_the_store_is_away(plane, valkey):
+    plane.change_tier([TWO | {"mode": "shadow", "fail": "closed"}])
+    valkey.stop()
+    try:
+        assert [(await submit(plane)).status for _ in range(3)] == [202] * 3
+    finally:
+        valkey.start()
+    [record] = plane.limiter.usage_records(with_levels=False)
+    assert (record["shadowed"], record["refused"]) == (1, 0)
+
+
+@pytest.mark.parametrize("scope", ["consumer:acme", "ip:127.0.0.1"])
+async def test_a_dry_run_knows_of_the_jobs_of_other_processes(plane, redis, scope):
+    plane.change_key(scopes=["jobs:*"])
+    plane.change_tier([TWO | {"scope": scope.partition(":")[0]}])
+    await redis.zadd(f"open:{{{scope}}}:open_jobs", {"job_1": 9e15, "job_2": 9e15})
+    exchange = HttpExchange()
+    await me.show(plane, plane.call(peer=exchange, query=b"would=jobs:work"))
+    said = exchange.said
+    assert (said["allowed"], said["reason"], said["policy"]) == (False, "rate-limited", "open_jobs")
