@@ -175,7 +175,7 @@ def _beyond(limit: Limit) -> Place:
         return Place.BEYOND
     raise Refused(
         Reason.RATE_LIMITED,
-        f"At most {limit.amount:g} jobs may be open at once: wait until one has ended, or cancel one.",
+        f"The limit of {limit.amount:g} open jobs is reached: wait until one has ended, or cancel one.",
         retry_after_s=RETRY_S,
         policies=(limit.name,),
     )

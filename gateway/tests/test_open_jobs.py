@@ -166,7 +166,7 @@ async def test_each_key_has_places_of_its_own_where_the_limit_says_so_and_all_li
     plane.change_tier([TWO | {"amount": 3}, TWO | {"scope": "key"}])
     await fill(plane)
     refused = await refusal(plane)
-    assert "At most 2" in refused.detail
+    assert "of 2 open jobs" in refused.detail
     exchange = HttpExchange()
     await me.show(plane, plane.call(peer=exchange))
     assert [fact["remaining"] for fact in exchange.said["limits"]] == [1, 0]
