@@ -85,11 +85,22 @@ async def _leads_to(plane: Plane, call: Call, right: Right) -> tuple[set[Metric]
         if route is None:
             raise Refused(Reason.NOT_FOUND, f"There is no route {right.name}.")
         trial = replace(call, protocol=Protocol(route.protocol), address=route.path, target=route.name, route=route)
-        metrics = {Metric.REQUESTS} if trial.protocol is Protocol.HTTP else OF_CONNECTIONS
-        return metrics, await _judge(plane, trial, route)
+        return await _metrics(plane, route), await _judge(plane, trial, route)
     if plane.snapshot.channel(right.name) is None:
         raise Refused(Reason.NOT_FOUND, f"There is no channel at {right.name}.")
     return {Metric.MESSAGES_IN} if right.verb is Verb.PUBLISH else OF_CONNECTIONS, []
+
+
+async def _metrics(plane: Plane, route: Route) -> set[Metric]:
+    """Say what a call of this route is charged by. Raises Refused where its job type is gone."""
+    if route.protocol != Protocol.HTTP:
+        return OF_CONNECTIONS
+    kind = route.handler["type"]
+    if kind == "job":
+        await require_type(plane, route.handler["job_type"])
+        return {Metric.REQUESTS, Metric.OPEN_JOBS}
+    publishes = kind == "channel" and [*route.methods] == ["POST"]
+    return {Metric.REQUESTS, Metric.MESSAGES_IN} if publishes else {Metric.REQUESTS}
 
 
 async def _judge(plane: Plane, trial: Call, route: Route) -> list[dict[str, Any]]:

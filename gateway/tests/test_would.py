@@ -159,3 +159,26 @@ async def test_a_limit_of_the_route_is_asked_and_not_spent_from(plane, operators
     said = await ask(plane, "would=call:orders&n=3")
     assert said["allowed"] is (mode == "shadow")
     assert said.get("policy") == (None if mode == "shadow" else "route-requests-per-60s")
+
+
+@pytest.mark.parametrize(
+    ("handler", "limit"),
+    [
+        ({"type": "job", "job_type": "work"}, {"metric": "open_jobs", "amount": 2}),
+        ({"type": "channel", "channel": "trades"}, {"metric": "messages_in", "amount": 2, "per": 60}),
+    ],
+)
+async def test_a_route_that_takes_jobs_or_messages_is_asked_for_their_limits(plane, handler, limit):
+    await (await plane.js.key_value(JOBS_BUCKET)).put("type.work", b'{"schema": {}}')
+    plane.snapshot.apply([("route", "orders", {**ROUTES[0], "methods": ["POST"], "handler": handler})])
+    plane.change_tier([limit])
+    assert (await ask(plane, "would=call:orders&n=2"))["allowed"] is True
+    said = await ask(plane, "would=call:orders&n=3")
+    assert (said["allowed"], said["policy"].partition("-")[0]) == (False, limit["metric"])
+
+
+async def test_a_route_to_a_job_type_that_is_gone_leads_nowhere(plane):
+    route = {**ROUTES[0], "methods": ["POST"], "handler": {"type": "job", "job_type": "gone"}}
+    plane.snapshot.apply([("route", "orders", route)])
+    said = await ask(plane, "would=call:orders")
+    assert (said["allowed"], said["reason"]) == (False, "not-found")
