@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -12,8 +13,10 @@ if TYPE_CHECKING:
     from gateway.counters import Counter
     from gateway.snapshot import Limit
 
+logger = logging.getLogger(__name__)
+
 KINDS_MAX = 5_000
-"""Different labels a flush; what comes past it is counted as dropped, so that a flood of names costs no memory."""
+"""Different labels a flush; what comes past it is dropped and said in the log, so that a flood costs no memory."""
 NEAR = 0.5
 """From this share on a limit's level is told."""
 LEVELS_MAX = 200
@@ -60,7 +63,7 @@ class LimitUsage:
     """Counts by label; adding is arithmetic."""
 
     def __init__(self) -> None:
-        self.dropped = 0
+        self._dropped = 0
         self._tallies: dict[Label, Tally] = {}
 
     def refused(self, limit: Limit, consumer: str) -> None:
@@ -84,6 +87,9 @@ class LimitUsage:
     def take(self, levels: Iterable[Level]) -> list[dict[str, Any]]:
         """Give what there is to say, as usage batches carry it, and begin anew."""
         tallies, self._tallies = self._tallies, {}
+        if self._dropped:
+            logger.warning("what limits did %d times is not told: too many consumers and limits at once", self._dropped)
+            self._dropped = 0
         near: dict[Label, Level] = {}
         for level in levels:
             label = _label(level.limit, level.consumer)
@@ -100,7 +106,7 @@ class LimitUsage:
             if len(self._tallies) < KINDS_MAX:
                 self._tallies[label] = tally
             else:
-                self.dropped += 1
+                self._dropped += 1
         return tally
 
 

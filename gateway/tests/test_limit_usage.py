@@ -37,13 +37,16 @@ def test_policies_in_shadow_are_told_with_their_route_and_reason():
     ]
 
 
-def test_a_flood_of_names_costs_no_memory(monkeypatch):
+def test_a_flood_of_names_costs_no_memory_and_is_said(monkeypatch, caplog):
     monkeypatch.setattr(limit_usage, "KINDS_MAX", 2)
     usage = LimitUsage()
     for number in range(5):
         usage.refused(LIMIT, f"c{number}")
     assert len(usage.take([])) == 2
-    assert usage.dropped == 3
+    assert "3 times" in caplog.text
+    caplog.clear()
+    usage.take([])
+    assert not caplog.records
 
 
 def test_levels_from_half_on_are_told_the_fullest_first():
