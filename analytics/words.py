@@ -58,6 +58,7 @@ CAUSES = {
     "operator-closed": ("Disconnected by an operator", Reason.KEY_REVOKED),
     "path-malformed": ("Malformed path", Reason.INVALID_REQUEST),
     "policy-unusable": ("Policy cannot be used", Reason.INTERNAL),
+    "schema-unusable": ("Schema cannot be used", Reason.INTERNAL),
     "route-deleted": ("Route deleted", Reason.NOT_FOUND),
     "subscription-paused": ("Paused subscription", Reason.FORBIDDEN),
     "ticket-unknown": ("Unknown ticket", Reason.UNAUTHENTICATED),

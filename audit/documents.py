@@ -7,7 +7,7 @@ from typing import Any
 
 from django.apps import apps
 
-KINDS = ("tier", "consumer", "key", "route", "channel", "issuer", "subscription")
+KINDS = ("tier", "consumer", "key", "route", "channel", "issuer", "schema", "subscription")
 """What the snapshot holds; the audit log knows other kinds too."""
 
 _MODELS = {
@@ -17,6 +17,7 @@ _MODELS = {
     "route": ("routes", "Route", "name"),
     "channel": ("events", "Channel", "address"),
     "issuer": ("keys", "JwtIssuer", "name"),
+    "schema": ("events", "Subject", "name"),
     "subscription": ("events", "Subscription", "id"),
 }
 """Looked up by name: the audit log lies below the apps that write to it."""

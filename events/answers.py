@@ -9,7 +9,7 @@ from django.core.exceptions import ValidationError
 
 from audit.answering import Answer
 from consumers.models import Consumer
-from events import subscriptions
+from events import registry_rest, subscriptions
 from events.models import Subscription
 from gateway.refusals import Reason, Refused
 
@@ -73,4 +73,5 @@ ANSWERS: Mapping[str, Answer] = {
     "subscriptions.rotate": _rotate,
     "subscriptions.delete": _delete,
     "subscriptions.stand": _stand,
+    "registry": registry_rest.answer,
 }

@@ -17,14 +17,16 @@ from django.utils.dateparse import parse_datetime
 
 from audit import bus, recording
 from audit.storable import require_plain
+from events import registry
 from events.models import Channel, DeadLetter, DeadLetterPosition, Subscription
 from gateway import tracing
 from gateway.event import EVENT_TYPE, JSON_TYPE, encoded, rfc3339
 from gateway.readers import ADDRESS_HEADER, DEAD_ID_HEADER
 from gateway.refusals import Refused
+from gateway.schemas.registered import subject_named
 from gateway.streams import redriven_subject
 from gateway.subjects import AddressError, subject_of
-from gateway.validation import Validators, dump, parse
+from gateway.validation import Validators, dump, fail, parse
 
 logger = logging.getLogger(__name__)
 
@@ -172,12 +174,24 @@ def _check(channel: Channel, data: bytes, *, as_is: bool) -> None:
     except Refused:
         raise ValidationError("Its payload is not JSON; discard it, or publish a mended event.") from None
     try:
-        Validators().check(None if as_is else channel.schema, value)
+        if not as_is:
+            _require_valid(channel, value)
     except Refused as refused:
         at = refused.members.get("pointer") or "/"
         raise ValidationError(
             f"The channel's schema refuses it still, at {at}: {refused.detail} Mend that, or put it back as it is."
         ) from None
+
+
+def _require_valid(channel: Channel, value: Any) -> None:
+    subject = subject_named(channel.schema)
+    schema = registry.latest(subject) if subject else None
+    if schema is not None:
+        schema.check(value)
+    elif subject:
+        fail(f"The subject {subject} has no schema in the registry.")
+    else:
+        Validators().check(channel.schema, value)
 
 
 def _letter(sequence: int, data: bytes, made_at: str) -> DeadLetter | None:

@@ -69,6 +69,81 @@ class Channel(models.Model):
         }
 
 
+class Schema(models.Model):
+    """One schema of the registry, whichever subjects hold it: the same schema has the same id everywhere."""
+
+    type = models.CharField(max_length=10)
+    text = models.TextField()
+    """As it was registered."""
+    references = models.JSONField(default=list, blank=True)
+    """What it refers to: ``name`` as it says it, ``subject``, ``version``."""
+    digest = models.CharField(max_length=64, unique=True)
+    """Of its type, its JSON and its references: by this the same schema is known again."""
+
+    class Meta:
+        ordering = ("id",)
+
+    def __str__(self) -> str:
+        return f"schema {self.pk}"
+
+
+class SubjectQuerySet(models.QuerySet["Subject"]):
+    """Reads of subjects."""
+
+    def documented(self) -> Self:
+        """Read all that a document needs."""
+        return self
+
+
+class Subject(models.Model):
+    """A name in the registry under which versions of a schema follow each other."""
+
+    name = models.CharField(max_length=255, unique=True)
+    """``*`` for what holds where a subject says nothing of its own."""
+    compatibility = models.CharField(max_length=20, blank=True)
+    mode = models.CharField(max_length=10, blank=True)
+    latest = models.JSONField(null=True, blank=True)
+    """Its latest version, as the snapshot has it: ``version``, ``id``, ``type``, ``schema``, ``references`` (names
+    with texts, each after what it refers to itself). None where none is left."""
+
+    objects = SubjectQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def document(self) -> dict[str, Any]:
+        """Say how it stands, for the snapshot."""
+        return {
+            "name": self.name,
+            "compatibility": self.compatibility,
+            "mode": self.mode,
+            "latest": self.latest,
+        }
+
+    def recorded(self) -> dict[str, Any]:
+        """Say all of it, for the audit log."""
+        return self.document()
+
+
+class SchemaVersion(models.Model):
+    """A schema as a version of a subject. Deleted once, it is hidden; deleted for good, the row is gone."""
+
+    subject = models.ForeignKey(Subject, on_delete=models.CASCADE, related_name="versions")
+    version = models.PositiveIntegerField()
+    schema = models.ForeignKey(Schema, on_delete=models.PROTECT, related_name="versions")
+    is_deleted = models.BooleanField(default=False)
+
+    class Meta:
+        ordering = ("subject", "version")
+        constraints = (models.UniqueConstraint(fields=("subject", "version"), name="version_of_a_subject_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.subject} {self.version}"
+
+
 class SubscriptionType(models.TextChoices):
     """How events reach the consumer."""
 

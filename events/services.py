@@ -12,6 +12,7 @@ from django.db import transaction
 from audit import recording
 from events.letters import discard, record_dead_letters, redrive
 from events.models import Channel
+from events.registry import latest
 from gateway.subjects import AddressError, Template, overlap
 from gateway.validation import InvalidSchema, compile_schema
 
@@ -89,7 +90,9 @@ def _schema(schema: Any) -> Any:
     if not isinstance(schema, Mapping):
         raise ValidationError({"schema": "A JSON Schema is an object."})
     if set(schema) == {"subject"}:
-        raise ValidationError({"schema": "There is no schema registry here: give the JSON Schema itself."})
+        if not isinstance(schema["subject"], str) or latest(schema["subject"]) is None:
+            raise ValidationError({"schema": "The registry has no schema of this subject: register one first."})
+        return dict(schema)
     try:
         compile_schema(schema)
     except InvalidSchema as error:

@@ -7,6 +7,7 @@ HMAC-SHA-256 under the server's pepper.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import re
@@ -110,11 +111,22 @@ def from_request(headers: Headers, query: bytes, subprotocols: Iterable[str] = (
 
 def _bearer(value: bytes) -> Credential:
     scheme, _, credential = _text(value).partition(" ")
+    if scheme.lower() == "basic":
+        credential = _password(credential)
+        scheme = "bearer"
     if scheme.lower() != "bearer" or not credential.strip():
         raise Refused(
             Reason.UNAUTHENTICATED, "Send the key as `Authorization: Bearer KEY`.", cause="credential-malformed"
         )
     return from_text(credential.strip())
+
+
+def _password(encoded: str) -> str:
+    """Give the password of ``Authorization: Basic`` (RFC 7617), as clients of schema registries send their key."""
+    try:
+        return base64.b64decode(encoded.strip(), validate=True).decode("ascii").partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _text(value: bytes) -> str:

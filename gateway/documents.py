@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway import subscriptions
 from gateway.call import Verb
+from gateway.schemas.registered import Latest, subject_named
 
 EVERY_SCOPE = frozenset(f"{verb.value}:*" for verb in Verb)
 
@@ -93,6 +94,8 @@ class Channel:
     on_invalid: str = "reject"
     retention: Mapping[str, Any] = field(default_factory=dict)
     protocols: tuple[str, ...] = ()
+    subject_of_schema: str = ""
+    """The subject of the registry that its schema names, if it names one."""
 
     def document(self) -> dict[str, Any]:
         """Say what its stream is made by."""
@@ -244,7 +247,16 @@ def _channel(document: Mapping[str, Any]) -> Channel:
         on_invalid=document.get("on_invalid") or "reject",
         retention=document.get("retention") or {},
         protocols=tuple(document.get("protocols") or ()),
+        subject_of_schema=subject_named(document.get("schema")),
     )
+
+
+def _latest(document: Mapping[str, Any]) -> Latest | None:
+    latest = document["latest"]
+    if latest is None:
+        return None
+    references = tuple((name, text) for name, text in latest["references"])
+    return Latest(document["name"], latest["version"], latest["id"], latest["type"], latest["schema"], references)
 
 
 def _algorithms(names: Any) -> tuple[str, ...]:
@@ -271,5 +283,6 @@ READERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "route": _route,
     "channel": _channel,
     "subscription": subscriptions.read,
+    "schema": _latest,
     "issuer": _issuer,
 }

@@ -50,6 +50,14 @@ ENDPOINTS = (
 )
 """Channel addresses may hold slashes, so ``/v1/channels/{address}/events`` is matched by :data:`CHANNEL_EVENTS`."""
 
+REGISTRY_PREFIX = "/registry"
+REGISTRY = tuple(
+    Endpoint(HTTP, method, path, "registry")
+    for method in ("GET", "POST", "PUT", "DELETE")
+    for path in (REGISTRY_PREFIX, REGISTRY_PREFIX + "/{rest...}")
+)
+"""What lies below is read from the path as it came: names of subjects may hold slashes."""
+
 CHANNEL_PREFIX, CHANNEL_SUFFIX = "/v1/channels/", "/events"
 CHANNEL_EVENTS = (
     Endpoint(HTTP, "POST", CHANNEL_PREFIX, "publish", Verb.PUBLISH, "address"),

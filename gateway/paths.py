@@ -6,11 +6,12 @@ import re
 from functools import lru_cache
 from urllib.parse import quote, unquote_to_bytes
 
-from gateway.endpoints import CHANNEL_PREFIX
+from gateway.endpoints import CHANNEL_PREFIX, REGISTRY_PREFIX
 from gateway.refusals import Reason, Refused
 
 _ENCODED_SLASH = re.compile(r"%2[fF]|%5[cC]")
 _PLAIN = re.compile(r"[A-Za-z0-9/._-]*")
+_MEANT_UNDER = (CHANNEL_PREFIX, REGISTRY_PREFIX + "/")
 _SAFE = "/:@!$&'()*+,;=~"
 
 
@@ -18,8 +19,8 @@ _SAFE = "/:@!$&'()*+,;=~"
 def normalised(raw_path: bytes) -> str:
     """Decode a path once. Raises Refused for what two readers could read in two ways.
 
-    Refused: an encoded slash (but in a channel's address, where it is meant), a dot segment, NUL and other control
-    characters, bad UTF-8, a backslash.
+    Refused: an encoded slash (but in a channel's address and a subject's name, where it is meant), a dot segment, NUL
+    and other control characters, bad UTF-8, a backslash.
     """
     try:
         text = raw_path.decode("ascii")
@@ -28,7 +29,7 @@ def normalised(raw_path: bytes) -> str:
         raise _malformed("is not UTF-8") from None
     if not path.startswith("/"):
         raise _malformed("does not begin with a slash")
-    if "%" in text and _ENCODED_SLASH.search(text) and not text.startswith(CHANNEL_PREFIX):
+    if "%" in text and _ENCODED_SLASH.search(text) and not text.startswith(_MEANT_UNDER):
         raise _malformed("holds an encoded slash")
     if any(char < " " or char in "\x7f\\" for char in path):
         raise _malformed("holds a control character or a backslash")

@@ -19,7 +19,19 @@ from gateway.call import Call, Reply
 from gateway.config import Config
 from gateway.connections import Connections
 from gateway.contracts.shelf import Shelf
-from gateway.handlers import channel, documents, job, me, mqtt, pull, subscription, ticket, upstream, websocket
+from gateway.handlers import (
+    channel,
+    documents,
+    job,
+    me,
+    mqtt,
+    pull,
+    registry,
+    subscription,
+    ticket,
+    upstream,
+    websocket,
+)
 from gateway.hub import Hub
 from gateway.jwks import KeySets
 from gateway.limit import Limiter
@@ -62,6 +74,7 @@ HANDLERS: Mapping[str, Handler] = {
     "subscription.ack": pull.ack,
     "subscription.nack": pull.nack,
     "subscription.extend": pull.extend,
+    "registry": registry.serve,
     "ticket": ticket.issue,
     "me": me.show,
     "asyncapi": documents.asyncapi,

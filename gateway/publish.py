@@ -21,6 +21,7 @@ from gateway.event import EVENT_TYPE, JSON_TYPE, encoded, is_json, rfc3339
 from gateway.log import Stored
 from gateway.nats_link import DEAD_SUBJECT
 from gateway.refusals import Reason, Refused
+from gateway.schemas.registered import check_event
 from gateway.snapshot import Channel
 from gateway.subjects import AddressError, subject_of
 from gateway.validation import fail, parse
@@ -177,7 +178,7 @@ def _validate(plane: Plane, channel: Channel, publication: Publication) -> None:
         value = parse(
             publication.data, depth_max=plane.config.json_depth_max, digits_max=plane.config.number_digits_max
         )
-    plane.validators.check(channel.schema, value)
+    check_event(plane.snapshot, plane.validators, channel, value)
 
 
 def _headers(call: Call, publication: Publication) -> dict[str, str]:

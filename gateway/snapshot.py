@@ -9,9 +9,10 @@ from typing import Any
 
 from gateway.call import Principal, Protocol, Right, Token, Verb
 from gateway.documents import READERS, Channel, Consumer, Issuer, Key, Limit, Metric, Policy, Route, Standing, Tier
-from gateway.endpoints import CHANNEL_EVENTS, CHANNEL_PREFIX, CHANNEL_SUFFIX, ENDPOINTS, Endpoint
+from gateway.endpoints import CHANNEL_EVENTS, CHANNEL_PREFIX, CHANNEL_SUFFIX, ENDPOINTS, REGISTRY, Endpoint
 from gateway.refusals import Reason, Refused
 from gateway.routing import PathTable
+from gateway.schemas.registered import Latest
 from gateway.subscriptions import Subscription
 
 __all__ = ["Channel", "Consumer", "Key", "Limit", "Match", "Metric", "Policy", "Route", "Snapshot", "Tier"]
@@ -206,6 +207,11 @@ class Snapshot:
         """Give all channels."""
         return self._documents["channel"].values()
 
+    def schema(self, subject: str) -> Latest | None:
+        """Give the latest version of a subject of the registry."""
+        latest: Latest | None = self._documents["schema"].get(subject)
+        return latest
+
     def route(self, name: str) -> Route | None:
         """Give a route by its name."""
         route: Route | None = self._documents["route"].get(name)
@@ -284,7 +290,7 @@ class Snapshot:
             routes: list[Route] = list(self._documents["route"].values())
             overridden = {route.path for route in routes if route.reserved_override}
             self._paths = PathTable((route.path, route) for route in routes)
-            for endpoint in ENDPOINTS:
+            for endpoint in (*ENDPOINTS, *REGISTRY):
                 if endpoint.path not in overridden:
                     self._paths.add(endpoint.path, endpoint)
         if "channel" in kinds:

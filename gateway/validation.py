@@ -69,10 +69,7 @@ class Validators:
         """Raise Refused ``invalid-payload`` with the JSON Pointer of the fault where the value is invalid."""
         if schema is None:
             return
-        try:
-            self._validator(schema).validate(value)
-        except jsonschema_rs.ValidationError as error:
-            fail(_cut(error.message), pointer(error.instance_path))
+        valid_by(self._validator(schema), value)
 
     def _validator(self, schema: Mapping[str, Any]) -> jsonschema_rs.Validator:
         known = self._compiled.get(id(schema))
@@ -83,6 +80,14 @@ class Validators:
         validator = compile_schema(schema)
         self._compiled[id(schema)] = (schema, validator)
         return validator
+
+
+def valid_by(validator: jsonschema_rs.Validator, value: Any) -> None:
+    """Raise Refused ``invalid-payload`` with the JSON Pointer of the fault where the value is invalid."""
+    try:
+        validator.validate(value)
+    except jsonschema_rs.ValidationError as error:
+        fail(_cut(error.message), pointer(error.instance_path))
 
 
 def compile_schema(schema: Mapping[str, Any] | bool) -> jsonschema_rs.Validator:

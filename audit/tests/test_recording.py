@@ -10,6 +10,7 @@ from audit.models import Change
 from audit.services import record
 from consumers.models import Tier
 from consumers.services import create_consumer, create_tier
+from events.registry import given, register
 from events.services import create_channel
 from events.subscriptions import create_subscription
 from gateway.documents import READERS
@@ -36,6 +37,7 @@ def everything():
         "key": key,
         "route": create_route(name="r", path="/r", handler={"type": "channel", "channel": "c"}, by="ann"),
         "channel": channel,
+        "schema": register("s", given({"schema": '{"type": "object"}', "schemaType": "JSON"}), by="ann").subject,
         "subscription": subscription,
         "issuer": create_issuer(name="i", issuer="https://i", jwks_url="https://i.example", audience="a", by="ann"),
     }

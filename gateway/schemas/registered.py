@@ -1,0 +1,99 @@
+"""A schema of the registry as events are checked by it: read once, with the schemas that it refers to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+from gateway.refusals import Reason, Refused
+from gateway.schemas import avro, avro_data, json_schema
+from gateway.schemas.faults import SchemaFault
+from gateway.validation import Validators, fail, parse, valid_by
+
+if TYPE_CHECKING:
+    from gateway.snapshot import Channel, Snapshot
+
+AVRO, JSON = "AVRO", "JSON"
+TYPES = (JSON, AVRO)
+
+Check = Callable[[Any], None]
+"""Raises Refused ``invalid-payload`` with the JSON Pointer of the fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A schema that was read: its JSON, that of what it refers to, and how data is checked by it."""
+
+    type: str
+    value: Any
+    others: Mapping[str, Any]
+    """By the names that references use, each after those that it refers to itself."""
+    check: Check
+    node: avro.Node | None = None
+    """Of an Avro schema."""
+
+
+def read(type_: str, text: str, references: Sequence[tuple[str, str]] = ()) -> Parsed:
+    """Read a schema, given as text. ``references`` are names with texts, each after what it refers to itself.
+
+    Raises SchemaFault.
+    """
+    value, others = _json(text), {name: _json(other) for name, other in references}
+    if type_ == AVRO:
+        names: dict[str, avro.Node] = {}
+        for other in others.values():
+            avro.parse(other, names)
+        node = avro.parse(value, names)
+        return Parsed(type_, value, others, partial(avro_data.check, node), node)
+    if type_ == JSON:
+        return Parsed(type_, value, others, partial(valid_by, json_schema.compiled(value, others)))
+    raise SchemaFault(f"Schemas are of type {' or '.join(TYPES)}.")
+
+
+def _json(text: str) -> Any:
+    try:
+        return parse(text)
+    except Refused as refused:
+        raise SchemaFault(f"The schema is not JSON that is taken here: {refused.detail}") from None
+
+
+@dataclass(frozen=True)
+class Latest:
+    """A subject of the registry with its latest version: what events of channels that name it must be."""
+
+    subject: str
+    version: int
+    id: int
+    type: str
+    text: str
+    references: tuple[tuple[str, str], ...] = ()
+
+    @cached_property
+    def parsed(self) -> Parsed:
+        """Read it, once it is needed. Raises SchemaFault where this version of the gateway cannot."""
+        return read(self.type, self.text, self.references)
+
+
+def subject_named(schema: Mapping[str, Any] | None) -> str:
+    """Give the subject that a channel's schema names, ``{"subject": …}``; empty where it is a schema itself."""
+    named = schema.get("subject") if schema is not None and len(schema) == 1 else None
+    return named if isinstance(named, str) else ""
+
+
+def check_event(snapshot: Snapshot, validators: Validators, channel: Channel, value: Any) -> None:
+    """Raise Refused ``invalid-payload`` with the JSON Pointer of the fault, for an event not as its channel says."""
+    if not channel.subject_of_schema:
+        validators.check(channel.schema, value)
+        return
+    latest = snapshot.schema(channel.subject_of_schema)
+    if latest is None:
+        fail(
+            f"The channel's events are of the subject {channel.subject_of_schema}, which has no schema in the registry."
+        )
+    try:
+        check = latest.parsed.check
+    except SchemaFault as fault:
+        raise Refused(Reason.INTERNAL, cause="schema-unusable") from fault
+    check(value)
