@@ -19,8 +19,8 @@ from pygments.util import ClassNotFound
 
 NAME = re.compile(r"(?:decisions/)?[a-z0-9-]{1,60}")
 ORDER = (
-    "configuration", "identity", "limits", "events", "subscriptions", "schemas", "contracts", "mqtt", "refusals",
-    "management-api", "audit", "dashboards", "operations", "tracing", "promises", "benchmarks",
+    "configuration", "identity", "limits", "events", "subscriptions", "schemas", "connectors", "contracts", "mqtt",
+    "refusals", "management-api", "audit", "dashboards", "operations", "tracing", "promises", "benchmarks",
     "architecture", "glossary",
 )  # fmt: skip
 """How a newcomer reads them; what is not named here comes after, decisions last."""

@@ -20,7 +20,9 @@ ERROR_CLASSES = {
     "protocol_error": "broke the protocol",
     "internal": "fault of the gateway",
 }
-PROTOCOLS = {"http": "REST", "websocket": "WebSocket", "sse": "SSE", "mqtt": "MQTT", "amqp": "AMQP"}
+PROTOCOLS = {
+    "http": "REST", "websocket": "WebSocket", "sse": "SSE", "mqtt": "MQTT", "amqp": "AMQP", "connector": "Connector",
+}  # fmt: skip
 
 CAUSES = {
     "answer-invalid": ("Upstream's answer invalid", Reason.UPSTREAM_UNAVAILABLE),

@@ -65,6 +65,7 @@ UNFOLD: dict[str, Any] = {
             _section(
                 "Events",
                 _list("Subscriptions", "conversion_path", "events", "subscription"),
+                _list("Connectors", "cable", "events", "connector"),
                 _list(
                     "Dead letters", "mark_email_unread", "events", "deadletter", badge="events.admin.how_many_letters"
                 ),

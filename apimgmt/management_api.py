@@ -18,6 +18,7 @@ PARTS = (
     "routes.api",
     "events.api",
     "events.subscription_api",
+    "events.connector_api",
     "configuration.api",
     "audit.api",
     "analytics.api",

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.apps import apps
 
-KINDS = ("tier", "consumer", "key", "route", "channel", "issuer", "schema", "subscription")
+KINDS = ("tier", "consumer", "key", "route", "channel", "issuer", "schema", "subscription", "connector")
 """What the snapshot holds; the audit log knows other kinds too."""
 
 _MODELS = {
@@ -19,6 +19,7 @@ _MODELS = {
     "issuer": ("keys", "JwtIssuer", "name"),
     "schema": ("events", "Subject", "name"),
     "subscription": ("events", "Subscription", "id"),
+    "connector": ("events", "Connector", "name"),
 }
 """Looked up by name: the audit log lies below the apps that write to it."""
 

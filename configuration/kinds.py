@@ -13,8 +13,9 @@ from consumers import services as consumers
 from consumers.limits import WHILE_OPEN
 from consumers.models import Consumer, Tier
 from consumers.scopes import every_scope
+from events import connectors
 from events import services as events
-from events.models import Channel
+from events.models import Channel, Connector
 from keys import issuers
 from keys.models import JwtIssuer
 from routes import services as routes
@@ -176,5 +177,25 @@ ISSUER = Kind(
     update=issuers.update_issuer,
     delete=issuers.delete_issuer,
 )
-KINDS = (TIER, CONSUMER, CHANNEL, ROUTE, ISSUER)
+CONNECTOR = Kind(
+    section="connectors",
+    kind="connector",
+    model=Connector,
+    identity="name",
+    fields={
+        "name": REQUIRED,
+        "type": REQUIRED,
+        "direction": REQUIRED,
+        "channel": REQUIRED,
+        "options": {},
+        "address": "",
+        "start": "latest",
+        "is_active": True,
+    },
+    types={"type": str, "direction": str, "channel": str, "address": str, "start": str, "is_active": bool},
+    create=connectors.create_connector,
+    update=connectors.update_connector,
+    delete=connectors.delete_connector,
+)
+KINDS = (TIER, CONSUMER, CHANNEL, ROUTE, ISSUER, CONNECTOR)
 """In the order in which they need each other, which is also that of an exported document."""

@@ -18,12 +18,14 @@ from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextInputWidget
 
 from events import (
+    connector_admin,  # noqa: F401 - its pages are registered by this
     letters,
     services,
     subscription_admin,  # noqa: F401 - its pages are registered by this
 )
 from events.models import Channel, DeadLetter
 from events.services import PROTOCOLS
+from gateway.schemas.registered import subject_named
 from operators.admin import ReadOnlyAdmin, ServiceAdmin, ServiceForm, action, chips, display
 from operators.form_fields import JsonField
 
@@ -40,7 +42,11 @@ def how_many_letters(request: HttpRequest) -> str:
 class ChannelForm(ServiceForm):
     """A channel's form."""
 
-    schema = JsonField(empty=lambda: None, rows=14, help_text="A JSON Schema; none takes every JSON value.")
+    schema = JsonField(
+        empty=lambda: None,
+        rows=14,
+        help_text='A JSON Schema, or {"subject": "…"} of the registry; none: every JSON value.',
+    )
     protocols = forms.MultipleChoiceField(
         choices=[(name, name) for name in PROTOCOLS],
         required=False,
@@ -102,7 +108,8 @@ class Channels(ServiceAdmin):
     @display(description="Schema")
     def shown_schema(self, channel: Channel) -> Any:
         """Say whether it has one."""
-        return chips(["JSON Schema"] if channel.schema is not None else [])
+        subject = subject_named(channel.schema)
+        return chips([subject or "JSON Schema"] if channel.schema is not None else [])
 
     @display(description="Retention")
     def shown_retention(self, channel: Channel) -> Any:

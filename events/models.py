@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from django.db import models
 
-from consumers.models import Consumer
+from consumers.models import Consumer, name_validator
 from gateway.subjects import Template, stream_of
 
 
@@ -325,3 +325,69 @@ class DeadLetterPosition(models.Model):
 
 def _instant(at: datetime | None) -> str | None:
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z") if at is not None else None
+
+
+class ConnectorDirection(models.TextChoices):
+    """Which way events go through a connector."""
+
+    SOURCE = "source"
+    SINK = "sink"
+
+
+class ConnectorStart(models.TextChoices):
+    """Where a sink begins, the first time."""
+
+    EARLIEST = "earliest"
+    LATEST = "latest"
+
+
+class ConnectorQuerySet(models.QuerySet["Connector"]):
+    """Reads of connectors."""
+
+    def documented(self) -> Self:
+        """Read all that a document needs."""
+        return self
+
+
+class Connector(models.Model):
+    """Another broker as a source or a sink of a channel. ``options`` are those of docs/connectors.md."""
+
+    id = models.CharField(max_length=40, primary_key=True)
+    """Names a sink's place in its channel: one that is made anew under the same name begins anew."""
+    name = models.CharField(max_length=100, unique=True, validators=[name_validator])
+    type = models.CharField(max_length=20)
+    direction = models.CharField(max_length=10, choices=ConnectorDirection)
+    channel = models.CharField(max_length=200, db_index=True)
+    options = models.JSONField(default=dict, blank=True)
+    address = models.CharField(max_length=1000, blank=True)
+    start = models.CharField(max_length=10, choices=ConnectorStart, default=ConnectorStart.LATEST)
+    is_active = models.BooleanField(default=True)
+
+    objects = ConnectorQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def document(self) -> dict[str, Any]:
+        """Say how it stands, for the snapshot."""
+        return self.representation() | {"id": self.id}
+
+    def recorded(self) -> dict[str, Any]:
+        """Say all of it, for the audit log."""
+        return self.document()
+
+    def representation(self) -> dict[str, Any]:
+        """Say it as the management API and YAML do."""
+        return {
+            "name": self.name,
+            "type": self.type,
+            "direction": str(self.direction),
+            "channel": self.channel,
+            "options": self.options,
+            "address": self.address,
+            "start": str(self.start),
+            "is_active": self.is_active,
+        }

@@ -30,13 +30,15 @@ def has_body(headers: Headers) -> bool:
 
 
 class Protocol(StrEnum):
-    """The five doors. The value is the label in usage, snapshots and the management API."""
+    """The five doors, and what operators connect. The value is the label in usage and the management API."""
 
     HTTP = "http"
     SSE = "sse"
     WEBSOCKET = "websocket"
     MQTT = "mqtt"
     AMQP = "amqp"
+    CONNECTOR = "connector"
+    """Another broker, of the operator's: no door of callers, so none that a channel could close."""
 
 
 class Verb(StrEnum):

@@ -109,6 +109,23 @@ class Channel:
 
 
 @dataclass(frozen=True, slots=True)
+class Connector:
+    """Another broker as a source or a sink of a channel."""
+
+    id: str
+    name: str
+    type: str
+    direction: str
+    channel: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    address: str = ""
+    """Where a source's records go, with ``{places}`` of theirs; empty is the channel's own address."""
+    start: str = "latest"
+    """Where a sink begins, the first time."""
+    is_active: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Tier:
     """A named set of limits, and the most that its consumers may do."""
 
@@ -276,6 +293,20 @@ def _issuer(document: Mapping[str, Any]) -> Issuer:
     )
 
 
+def _connector(document: Mapping[str, Any]) -> Connector:
+    return Connector(
+        id=document["id"],
+        name=document["name"],
+        type=document["type"],
+        direction=document["direction"],
+        channel=document["channel"],
+        options=document.get("options") or {},
+        address=document.get("address") or "",
+        start=document.get("start") or "latest",
+        is_active=bool(document.get("is_active", True)),
+    )
+
+
 READERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "tier": _tier,
     "consumer": _consumer,
@@ -285,4 +316,5 @@ READERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "subscription": subscriptions.read,
     "schema": _latest,
     "issuer": _issuer,
+    "connector": _connector,
 }

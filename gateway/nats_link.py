@@ -19,6 +19,7 @@ SNAPSHOT_BUCKET = "snapshot"
 JOBS_BUCKET = "jobs"
 HEALTH_BUCKET = "subscriptions"
 LEASES_BUCKET = "leases"
+CONNECTORS_BUCKET = "connectors"
 USAGE_STREAM = "USAGE"
 DEAD_STREAM = "DEAD"
 RETAINED_STREAM = "RETAINED"
@@ -37,6 +38,9 @@ LEASE_S = 10.0
 ATTEMPTS_KEPT = 500
 """Tries kept of each subscription, for at most 7 days."""
 NO_RESPONDERS = "503"
+
+HEALTH_S = 30.0
+"""What has not told how it does for so long is not running."""
 
 _DAY_S = timedelta(days=1).total_seconds()
 _STREAMS = (
@@ -92,6 +96,7 @@ _BUCKETS = (
     KeyValueConfig(bucket=JOBS_BUCKET, history=1, storage=StorageType.FILE, ttl=8 * _DAY_S, direct=True),
     KeyValueConfig(bucket=HEALTH_BUCKET, history=1, storage=StorageType.FILE, direct=True),
     KeyValueConfig(bucket=LEASES_BUCKET, history=1, storage=StorageType.FILE, ttl=LEASE_S),
+    KeyValueConfig(bucket=CONNECTORS_BUCKET, history=1, storage=StorageType.MEMORY, ttl=HEALTH_S, direct=True),
 )
 
 

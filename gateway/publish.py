@@ -145,7 +145,7 @@ def channel_for(plane: Plane, call: Call, address: str, verb: Verb) -> tuple[Cha
 
 def require_door(channel: Channel, call: Call) -> None:
     """Raise Refused ``forbidden`` where the channel is not open to the call's protocol."""
-    if channel.protocols and call.protocol.value not in channel.protocols:
+    if channel.protocols and call.protocol.value not in channel.protocols and call.protocol is not Protocol.CONNECTOR:
         raise Refused(Reason.FORBIDDEN, f"The channel is not open to {call.protocol.value}.", cause="closed-door")
 
 
@@ -189,7 +189,7 @@ def _headers(call: Call, publication: Publication) -> dict[str, str]:
         if not _ATTRIBUTE_NAME.fullmatch(name) or not value:
             fail(f"The attribute {name[:40]!r} is not one of CloudEvents.", f"/{name[:40]}")
     source = attributes.get("source") or own_source
-    if source.startswith(_CONSUMERS) and source != own_source:
+    if source.startswith(_CONSUMERS) and source != own_source and call.protocol is not Protocol.CONNECTOR:
         fail("The source names another consumer.", "/source")
     headers = {f"ce-{name}": encoded(value) for name, value in attributes.items()}
     if sum(map(len, headers.values())) > ATTRIBUTES_MAX_BYTES or len(headers) > ATTRIBUTES_MAX:
@@ -275,13 +275,14 @@ async def _bury(plane: Plane, call: Call, admitted: Admitted, fault: Refused) ->
         "consumer": call.who.consumer,
         "protocol": call.protocol.value,
         "attempts": 1,
-        "event": _as_json(publication.data) | ({"traceparent": traced} if traced else {}),
+        "event": as_json(publication.data) | ({"traceparent": traced} if traced else {}),
         "dead_at": rfc3339(datetime.now(UTC)),
     }
     await plane.log.store(f"{DEAD_SUBJECT}.{admitted.channel.stream}", orjson.dumps(letter))
 
 
-def _as_json(data: bytes) -> dict[str, Any]:
+def as_json(data: bytes) -> dict[str, Any]:
+    """Give an event's payload as a dead letter holds it: ``data``, or ``data_base64`` where it is not JSON."""
     try:
         parse(data)
     except Refused:

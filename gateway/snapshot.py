@@ -8,14 +8,27 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.call import Principal, Protocol, Right, Token, Verb
-from gateway.documents import READERS, Channel, Consumer, Issuer, Key, Limit, Metric, Policy, Route, Standing, Tier
+from gateway.documents import (
+    READERS,
+    Channel,
+    Connector,
+    Consumer,
+    Issuer,
+    Key,
+    Limit,
+    Metric,
+    Policy,
+    Route,
+    Standing,
+    Tier,
+)
 from gateway.endpoints import CHANNEL_EVENTS, CHANNEL_PREFIX, CHANNEL_SUFFIX, ENDPOINTS, REGISTRY, Endpoint
 from gateway.refusals import Reason, Refused
 from gateway.routing import PathTable
 from gateway.schemas.registered import Latest
 from gateway.subscriptions import Subscription
 
-__all__ = ["Channel", "Consumer", "Key", "Limit", "Match", "Metric", "Policy", "Route", "Snapshot", "Tier"]
+__all__ = ["Channel", "Connector", "Consumer", "Key", "Limit", "Match", "Metric", "Policy", "Route", "Snapshot", "Tier"]
 
 logger = logging.getLogger(__name__)
 
@@ -216,6 +229,10 @@ class Snapshot:
         """Give a route by its name."""
         route: Route | None = self._documents["route"].get(name)
         return route
+
+    def connectors(self) -> Iterable[Connector]:
+        """Give all connectors."""
+        return self._documents["connector"].values()
 
     def routes(self) -> Iterable[Route]:
         """Give all routes."""

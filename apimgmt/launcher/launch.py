@@ -31,9 +31,9 @@ ENGINES_WITHIN_S = 5.0
 PROBE_TIMEOUT_S = 2.0
 BEYOND_DRAIN_S = 10.0
 """What a process may take to leave, once its connections have had their time."""
-KINDS = ("web", "worker", "beat", "projector", "delivery", "mqtt", "amqp", "redis", "nats", "demo")
+KINDS = ("web", "worker", "beat", "projector", "delivery", "connectors", "mqtt", "amqp", "redis", "nats", "demo")
 STOPPED_IN_ORDER = (
-    ("web", "mqtt", "amqp"), ("beat", "worker", "delivery"), ("demo",), ("projector",), ("redis", "nats"),
+    ("web", "mqtt", "amqp"), ("beat", "worker", "delivery", "connectors"), ("demo",), ("projector",), ("redis", "nats"),
 )  # fmt: skip
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -115,6 +115,7 @@ class Launch:
         gc.freeze()  # what is shared with children stays shared
         start(Supervised("projector", "projector", run=processes.projector))
         start(Supervised("delivery", "delivery", run=processes.delivery))
+        start(Supervised("connectors", "connectors", run=processes.connectors))
         for number in range(1, plan.workers + 1):
             run = partial(processes.web, plan.web, number)
             start(Supervised("web", f"web-{number}", run=run, stop_within_s=leave_s, listening=plan.web))
@@ -235,6 +236,7 @@ PRELOADED = (
     "demo.upstream",
     "events.answers",
     "events.dead_letters",
+    "gateway.connectors.process",
     "gateway.delivery",
     "gateway.plane",
     "gateway.protocols.mqtt.server",

@@ -125,6 +125,13 @@ def delivery(serves: Callable[[], None]) -> None:
     uvloop.run(_deliver(serves))
 
 
+def connectors(serves: Callable[[], None]) -> None:
+    """Run connectors to other brokers."""
+    import uvloop
+
+    uvloop.run(_connect(serves))
+
+
 def demo_upstream(listening: socket.socket, serves: Callable[[], None]) -> None:
     """Serve the demo's quotes."""
     from demo.upstream import main
@@ -148,6 +155,15 @@ async def _deliver(serves: Callable[[], None]) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await run(env.gateway_config("delivery"), stop, serves)
+
+
+async def _connect(serves: Callable[[], None]) -> None:
+    from apimgmt import env
+    from gateway.connectors.process import run
+
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await run(env.gateway_config("connectors"), stop, serves)
 
 
 async def _project(serves: Callable[[], None]) -> None:

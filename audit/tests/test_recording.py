@@ -10,6 +10,7 @@ from audit.models import Change
 from audit.services import record
 from consumers.models import Tier
 from consumers.services import create_consumer, create_tier
+from events.connectors import create_connector
 from events.registry import given, register
 from events.services import create_channel
 from events.subscriptions import create_subscription
@@ -39,6 +40,14 @@ def everything():
         "channel": channel,
         "schema": register("s", given({"schema": '{"type": "object"}', "schemaType": "JSON"}), by="ann").subject,
         "subscription": subscription,
+        "connector": create_connector(
+            name="k",
+            type="nats",
+            direction="sink",
+            channel="c/{x}",
+            options={"url": "nats://n", "subject": "s"},
+            by="ann",
+        ),
         "issuer": create_issuer(name="i", issuer="https://i", jwks_url="https://i.example", audience="a", by="ann"),
     }
 

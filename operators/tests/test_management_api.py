@@ -21,7 +21,10 @@ from routes.models import Route
 
 UPSTREAM = {"type": "upstream", "url": "http://upstream.example/a"}
 ISSUER = {"name": "idp", "issuer": "https://idp.example", "jwks_url": "https://idp.example/jwks", "audience": "api"}
-COLLECTIONS = ["tiers", "consumers", "keys", "routes", "channels", "dead-letters", "issuers", "subscriptions", "audit"]
+COLLECTIONS = [
+    "tiers", "consumers", "keys", "routes", "channels", "dead-letters", "issuers", "subscriptions", "connectors",
+    "audit",
+]  # fmt: skip
 
 
 def problem(answer, status, reason):

@@ -1,0 +1,95 @@
+"""Connectors in the management API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django_filters import rest_framework as filters
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.routers import BaseRouter
+
+from events import connectors
+from events.models import Connector, ConnectorDirection, ConnectorStart
+from gateway.connectors.kinds import KINDS
+from operators.objects import Fields, Objects
+
+
+@extend_schema_field({"type": "object", "additionalProperties": {}})
+class Options(serializers.JSONField):
+    """Options of the broker's connector; the service reads them."""
+
+
+@extend_schema_field(
+    {
+        "type": "object",
+        "properties": {
+            "state": {"type": "string", "enum": ["starting", "running", "failing", "stopped"]},
+            "error": {"type": "string"},
+            "since": {"type": "number"},
+            "passed": {"type": "integer", "nullable": True},
+            "buried": {"type": "integer", "nullable": True},
+            "last_at": {"type": "number", "nullable": True},
+        },
+    }
+)
+class Health(serializers.JSONField):
+    """How it does: its state, the last fault, and what it has passed on since it began."""
+
+
+class ConnectorFields(Fields):
+    """Another broker as a source or a sink of a channel."""
+
+    name = serializers.CharField(trim_whitespace=False)
+    type = serializers.ChoiceField([(name, name) for name in KINDS])
+    direction = serializers.ChoiceField(ConnectorDirection.choices)
+    channel = serializers.CharField(trim_whitespace=False)
+    options = Options(required=False)
+    address = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
+    start = serializers.ChoiceField(ConnectorStart.choices, required=False)
+    is_active = serializers.BooleanField(required=False)
+    health = Health(read_only=True)
+
+
+class ConnectorFilters(filters.FilterSet):  # type: ignore[misc]
+    """What connectors can be filtered by."""
+
+    class Meta:
+        model = Connector
+        fields = ("type", "direction", "channel", "is_active")
+
+
+class Connectors(Objects):
+    """Other brokers as sources and sinks of channels, and how each does."""
+
+    queryset = Connector.objects.documented()
+    serializer_class = ConnectorFields
+    filterset_class = ConnectorFilters
+    lookup_field = "name"
+    lookup_value_regex = "[^/]+"
+    create_row = staticmethod(connectors.create_connector)
+    update_row = staticmethod(connectors.update_connector)
+    delete_row = staticmethod(connectors.delete_connector)
+
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """List the connectors, a page at a time."""
+        page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
+        known = connectors.healths() if page else {}
+        return self.get_paginated_response(
+            self.get_serializer([_shown(row, known) for row in page or ()], many=True).data
+        )
+
+    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Give one connector."""
+        return Response(self.get_serializer(_shown(self.get_object(), connectors.healths())).data)
+
+
+def _shown(row: Connector, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return row.representation() | {"health": known.get(row.id, connectors.STOPPED)}
+
+
+def register(router: BaseRouter) -> None:
+    """Add the collection."""
+    router.register("connectors", Connectors, basename="connector")

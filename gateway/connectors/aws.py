@@ -1,0 +1,198 @@
+"""AWS SQS and SNS, by aiobotocore. Attributes as message attributes, of which AWS allows ten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
+from itertools import islice
+from typing import Any
+
+import orjson
+from aiobotocore.config import AioConfig
+from aiobotocore.session import get_session
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+from gateway.connectors import headers
+from gateway.connectors.broker import (
+    CONNECT_TIMEOUT_S,
+    READ_WAIT_S,
+    Broken,
+    Options,
+    Record,
+    Unwritable,
+    event_places,
+    flag,
+    placed,
+    text,
+)
+from gateway.event import Event
+
+PREFIX = "ce-"
+REQUEST_MAX = 10
+"""Messages of one request, and attributes of one message."""
+KEPT = ("ce-specversion", "ce-id", "ce-source", "ce-type", "ce-time", "ce-channel", "ce-sequence", "ce-subject",
+        "content-type", "traceparent")  # fmt: skip
+_FAULTS = (BotoCoreError, ClientError, HTTPClientError, OSError, TimeoutError)
+_LINK = (
+    text("region", is_required=True),
+    text("endpoint_url"),
+    text("access_key_id", is_secret=True),
+    text("secret_access_key", is_secret=True),
+)
+SOURCE_OPTIONS = (*_LINK, text("queue_url", is_required=True), flag("unwrap_sns", default=False))
+SQS_SINK_OPTIONS = (*_LINK, text("queue_url", is_required=True), text("group"))
+SNS_SINK_OPTIONS = (*_LINK, text("topic_arn", is_required=True), text("group"))
+
+
+class _Linked:
+    service = "sqs"
+
+    def __init__(self, options: Options, name: str) -> None:
+        self._options = options
+        self._stack = AsyncExitStack()
+        self._name = name
+
+    async def open(self) -> None:
+        options = self._options
+        config = AioConfig(
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=CONNECT_TIMEOUT_S + READ_WAIT_S,
+            retries={"max_attempts": 0},
+            user_agent_extra=f"apimgmt/{self._name}",
+        )
+        try:
+            self._client: Any = await self._stack.enter_async_context(
+                get_session().create_client(
+                    self.service,
+                    region_name=options["region"],
+                    endpoint_url=options["endpoint_url"],
+                    aws_access_key_id=options["access_key_id"],
+                    aws_secret_access_key=options["secret_access_key"],
+                    config=config,
+                )
+            )
+        except _FAULTS as error:
+            raise Broken(_said(error)) from error
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+
+class SqsSource(_Linked):
+    """Receives from a queue; a message is deleted once its event is stored."""
+
+    async def read(self) -> Sequence[Record]:
+        try:
+            answer = await self._client.receive_message(
+                QueueUrl=self._options["queue_url"],
+                MaxNumberOfMessages=REQUEST_MAX,
+                WaitTimeSeconds=int(READ_WAIT_S),
+                MessageAttributeNames=["All"],
+            )
+        except _FAULTS as error:
+            raise Broken(_said(error)) from error
+        return [_record(message, is_wrapped=self._options["unwrap_sns"]) for message in answer.get("Messages", ())]
+
+    async def commit(self, records: Sequence[Record]) -> None:
+        entries = [{"Id": str(number), "ReceiptHandle": record.handle} for number, record in enumerate(records)]
+        try:
+            for lot in _lots(entries):
+                await self._client.delete_message_batch(QueueUrl=self._options["queue_url"], Entries=lot)
+        except _FAULTS as error:
+            raise Broken(_said(error)) from error
+
+
+class _BatchSink(_Linked):
+    async def write(self, events: Sequence[Event]) -> None:
+        for lot in _lots(list(events)):
+            try:
+                answer = await self._send([self._entry(number, event) for number, event in enumerate(lot)])
+            except _FAULTS as error:
+                raise Broken(_said(error)) from error
+            for failed in answer.get("Failed", ()):
+                if failed["SenderFault"]:
+                    raise Unwritable(
+                        lot[int(failed["Id"])], f"AWS: {failed['Code']}: {failed.get('Message', '')}"[:300]
+                    )
+                raise Broken(f"AWS: {failed['Code']}")
+
+    def _entry(self, number: int, event: Event) -> dict[str, Any]:
+        given = headers.written(event, PREFIX)
+        attributes = {name: {"DataType": "String", "StringValue": given[name]} for name in KEPT if name in given}
+        entry: dict[str, Any] = {"Id": str(number), "MessageAttributes": attributes}
+        if self._options["group"]:
+            # FIFO: order within a group, and no event twice (AWS forgets after five minutes).
+            entry["MessageGroupId"] = placed(self._options["group"], event_places(event))
+            entry["MessageDeduplicationId"] = f"{event.channel}/{event.id}"[-128:]
+        return entry
+
+    async def _send(self, entries: list[dict[str, Any]]) -> Any:
+        raise NotImplementedError
+
+
+class SqsSink(_BatchSink):
+    """Sends to a queue."""
+
+    def _entry(self, number: int, event: Event) -> dict[str, Any]:
+        return super()._entry(number, event) | {"MessageBody": _text(event)}
+
+    async def _send(self, entries: list[dict[str, Any]]) -> Any:
+        return await self._client.send_message_batch(QueueUrl=self._options["queue_url"], Entries=entries)
+
+
+class SnsSink(_BatchSink):
+    """Publishes to a topic."""
+
+    service = "sns"
+
+    def _entry(self, number: int, event: Event) -> dict[str, Any]:
+        return super()._entry(number, event) | {"Message": _text(event)}
+
+    async def _send(self, entries: list[dict[str, Any]]) -> Any:
+        return await self._client.publish_batch(TopicArn=self._options["topic_arn"], PublishBatchRequestEntries=entries)
+
+
+def _text(event: Event) -> str:
+    try:
+        return event.data.decode()
+    except UnicodeDecodeError as error:
+        raise Unwritable(event, "AWS takes text alone, and this event is bytes") from error
+
+
+def _record(message: dict[str, Any], *, is_wrapped: bool) -> Record:
+    body = message["Body"]
+    given = {name: said.get("StringValue", "") for name, said in message.get("MessageAttributes", {}).items()}
+    if is_wrapped:
+        body, given = _unwrapped(body, given)
+    attributes, _, traceparent = headers.read(given, (PREFIX,))
+    data = body.encode()
+    return Record(
+        id=message["MessageId"],
+        data=data,
+        handle=message["ReceiptHandle"],
+        content_type=headers.content_type_of(data, given.get("content-type")),
+        attributes=attributes,
+        traceparent=traceparent,
+    )
+
+
+def _unwrapped(body: str, given: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """Take an SNS notification out of its envelope; what is none stays as it is."""
+    try:
+        envelope = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body, given
+    if not isinstance(envelope, dict) or envelope.get("Type") != "Notification":
+        return body, given
+    attributes = envelope.get("MessageAttributes") or {}
+    return str(envelope.get("Message", "")), {name: str(said.get("Value", "")) for name, said in attributes.items()}
+
+
+def _lots(items: list[Any]) -> Iterator[list[Any]]:
+    left = iter(items)
+    while lot := list(islice(left, REQUEST_MAX)):
+        yield lot
+
+
+def _said(error: BaseException) -> str:
+    return f"AWS: {type(error).__name__}: {error}"[:300]

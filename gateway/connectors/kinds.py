@@ -1,0 +1,78 @@
+"""The kinds of connectors, and the client library that each needs; imported only where a connector names its broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from gateway.connectors.broker import Option
+
+SOURCE, SINK = "source", "sink"
+DIRECTIONS = (SOURCE, SINK)
+
+
+class NotInstalled(Exception):
+    """The client library of a broker is not here."""
+
+
+class NoSuchKind(Exception):
+    """There is no such connector."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Where the code of a kind of connector is."""
+
+    module: str
+    requires: str
+    """The client library, as it is imported."""
+    source: tuple[str, str] | None
+    """The names of its class and of its options."""
+    sink: tuple[str, str] | None
+
+
+_BOTH = "SOURCE_OPTIONS", "SINK_OPTIONS"
+KINDS: Mapping[str, Kind] = {
+    "kafka": Kind("kafka", "aiokafka", ("KafkaSource", _BOTH[0]), ("KafkaSink", _BOTH[1])),
+    "rabbitmq": Kind("rabbitmq", "aio_pika", ("RabbitSource", _BOTH[0]), ("RabbitSink", _BOTH[1])),
+    "nats": Kind("nats", "nats", ("NatsSource", _BOTH[0]), ("NatsSink", _BOTH[1])),
+    "redis-streams": Kind("redis_streams", "redis", ("RedisSource", _BOTH[0]), ("RedisSink", _BOTH[1])),
+    "mqtt": Kind("mqtt", "paho", ("MqttSource", _BOTH[0]), ("MqttSink", _BOTH[1])),
+    "sqs": Kind("aws", "aiobotocore", ("SqsSource", _BOTH[0]), ("SqsSink", "SQS_SINK_OPTIONS")),
+    "sns": Kind("aws", "aiobotocore", None, ("SnsSink", "SNS_SINK_OPTIONS")),
+    "google-pubsub": Kind("google_pubsub", "gcloud.aio.pubsub", ("PubsubSource", _BOTH[0]), ("PubsubSink", _BOTH[1])),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What makes connectors of one kind and direction, and the options that it takes."""
+
+    make: Callable[[Mapping[str, Any], str], Any]
+    """Takes all options, filled, and the connector's name; gives a Source or a Sink. Called inside the event loop."""
+    options: tuple[Option, ...]
+
+
+def find(type_: str, direction: str) -> Made:
+    """Give what makes a kind of connector. Raises NoSuchKind, or NotInstalled where its library is missing."""
+    kind = KINDS.get(type_)
+    if kind is None:
+        raise NoSuchKind(f"There is no connector `{type_}`; there are {', '.join(KINDS)}.")
+    names = {SOURCE: kind.source, SINK: kind.sink}.get(direction)
+    if names is None:
+        raise NoSuchKind(f"A connector `{type_}` cannot be a {direction}.")
+    if not is_installed(kind):
+        raise NotInstalled(f"`{type_}` needs its client library: pip install -r requirements-connectors.txt")
+    module = import_module(f"gateway.connectors.{kind.module}")
+    return Made(getattr(module, names[0]), getattr(module, names[1]))
+
+
+def is_installed(kind: Kind) -> bool:
+    """Say whether a kind's library is here."""
+    try:
+        return find_spec(kind.requires) is not None
+    except ModuleNotFoundError:
+        return False

@@ -1,0 +1,140 @@
+"""Another NATS with JetStream, by nats-py. Attributes by CloudEvents' NATS binding (prefix ``ce-``)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import nats
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError
+from nats.errors import TimeoutError as NatsTimeoutError
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig
+
+from gateway.connectors import headers
+from gateway.connectors.broker import (
+    BATCH_MAX,
+    CONNECT_TIMEOUT_S,
+    READ_WAIT_S,
+    Broken,
+    Options,
+    Record,
+    Unwritable,
+    event_places,
+    placed,
+    text,
+)
+from gateway.event import Event
+from gateway.subjects import AddressError, subject_of
+
+PREFIX = "ce-"
+_FAULTS = (NatsError, OSError, TimeoutError)
+_LINK = (text("url", is_required=True), text("username"), text("password", is_secret=True))
+SOURCE_OPTIONS = (
+    *_LINK,
+    text("stream", is_required=True),
+    text("subject", default=">"),
+    text("durable", is_required=True),
+)
+SINK_OPTIONS = (*_LINK, text("subject", is_required=True))
+
+
+class _Linked:
+    def __init__(self, options: Options, name: str) -> None:
+        self._options = options
+        self._name = name
+        self._client: Client | None = None
+
+    async def _open(self) -> JetStreamContext:
+        options = self._options
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                self._client = await nats.connect(
+                    options["url"],
+                    name=self._name,
+                    user=options["username"],
+                    password=options["password"],
+                    allow_reconnect=False,
+                )
+        except _FAULTS as error:
+            raise Broken(_said(error)) from error
+        return self._client.jetstream(timeout=CONNECT_TIMEOUT_S)
+
+    async def close(self) -> None:
+        if self._client is not None and not self._client.is_closed:
+            await self._client.close()
+
+
+class NatsSource(_Linked):
+    """Reads a stream by a durable consumer."""
+
+    async def open(self) -> None:
+        js = await self._open()
+        config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, max_ack_pending=2 * BATCH_MAX)
+        try:
+            self._subscription = await js.pull_subscribe(
+                self._options["subject"], self._options["durable"], self._options["stream"], config
+            )
+        except _FAULTS as error:
+            raise Broken(_said(error)) from error
+
+    async def read(self) -> Sequence[Record]:
+        try:
+            messages = await self._subscription.fetch(BATCH_MAX, READ_WAIT_S)
+        except (NatsTimeoutError, TimeoutError):
+            if self._client is None or not self._client.is_connected:
+                raise Broken("NATS: the connection was lost") from None
+            return []
+        except _FAULTS as error:
+            raise Broken(_said(error)) from error
+        records = []
+        for message in messages:
+            attributes, content_type, traceparent = headers.read(message.headers or {}, (PREFIX,))
+            records.append(
+                Record(
+                    id=f"{self._options['stream']}/{message.metadata.sequence.stream}",
+                    data=message.data,
+                    handle=message,
+                    places={"subject": message.subject, "topic": message.subject.replace(".", "/")},
+                    content_type=content_type,
+                    attributes=attributes,
+                    traceparent=traceparent,
+                )
+            )
+        return records
+
+    async def commit(self, records: Sequence[Record]) -> None:
+        try:
+            for record in records:
+                await record.handle.ack()
+        except _FAULTS as error:
+            raise Broken(_said(error)) from error
+
+
+class NatsSink(_Linked):
+    """Publishes to a stream; its duplicate window takes what is written twice."""
+
+    async def open(self) -> None:
+        self._js = await self._open()
+
+    async def write(self, events: Sequence[Event]) -> None:
+        try:
+            for event in events:
+                await self._publish(event)
+        except _FAULTS as error:
+            raise Broken(_said(error)) from error
+
+    async def _publish(self, event: Event) -> None:
+        try:
+            places = event_places(event) | {"subject": subject_of(event.address)}
+            subject = placed(self._options["subject"], places)
+            given = headers.written(event, PREFIX) | {"Nats-Msg-Id": f"{event.channel}/{event.id}"}
+            await self._js.publish(subject, event.data, headers=given)
+        except (MaxPayloadError, AddressError) as error:
+            raise Unwritable(event, f"NATS: {error}") from error
+
+
+def _said(error: BaseException) -> str:
+    return f"NATS: {type(error).__name__}: {error}"[:300]

@@ -1,0 +1,116 @@
+"""The process that runs connectors, one task for each that the snapshot names; of several processes one is at work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import orjson
+from nats.errors import Error as NatsError
+from nats.js.errors import NotFoundError
+
+from gateway.config import Config
+from gateway.connectors.running import FAULTS, Running
+from gateway.delivery import owner_of
+from gateway.lease import RENEW_S, Lease
+from gateway.nats_link import CONNECTORS_BUCKET
+
+if TYPE_CHECKING:
+    from gateway.plane import Plane
+    from gateway.snapshot import Connector
+
+logger = logging.getLogger(__name__)
+
+GIVE_BACK_S = 1.0
+
+
+class Connectors:
+    """All connectors that this process runs."""
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+        self._lease = Lease(plane.js, "connectors", owner_of(plane.config))
+        self._running: dict[str, tuple[Running, asyncio.Task[None]]] = {}
+        self._changed = asyncio.Event()
+        plane.snapshot.on_change(self._refresh)
+
+    async def run(self) -> None:
+        """Run what the snapshot says while the lease is held; until cancelled."""
+        try:
+            while True:
+                try:
+                    await self._follow()
+                except FAULTS as error:
+                    logger.warning("connectors: %s", str(error) or type(error).__name__)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RENEW_S):
+                        await self._changed.wait()
+                self._changed.clear()
+        finally:
+            await self._stop(list(self._running))
+            with contextlib.suppress(*FAULTS):
+                async with asyncio.timeout(GIVE_BACK_S):
+                    await self._lease.give_back()
+
+    async def _follow(self) -> None:
+        if await self._lease.renew():
+            await self._reconcile()
+            await self._tell()
+        elif self._running:
+            logger.warning("another process runs the connectors now")
+            await self._stop(list(self._running))
+
+    def _refresh(self, kinds: frozenset[str]) -> None:
+        if kinds & {"connector", "channel"}:
+            self._changed.set()
+
+    async def _reconcile(self) -> None:
+        known = {connector.id: connector for connector in self._plane.snapshot.connectors()}
+        changed = [id_ for id_, (running, _) in self._running.items() if known.get(id_) != running.document]
+        deleted = [self._running[id_][0].document for id_ in changed if id_ not in known]
+        await self._stop(changed)
+        for connector in deleted:
+            await self._forget(connector)
+        for id_, connector in known.items():
+            if connector.is_active and id_ not in self._running:
+                running = Running(self._plane, connector)
+                task = asyncio.create_task(running.run(), name=f"connector {connector.name}")
+                self._running[id_] = (running, task)
+
+    async def _stop(self, ids: Iterable[str]) -> None:
+        tasks = [self._running.pop(id_)[1] for id_ in ids]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _forget(self, connector: Connector) -> None:
+        """Let go of a deleted sink's place in its channel."""
+        for channel in self._plane.snapshot.channels():
+            if channel.address == connector.channel:
+                with contextlib.suppress(NotFoundError, NatsError, TimeoutError):
+                    await self._plane.js.delete_consumer(channel.stream, f"connector_{connector.id}")
+
+    async def _tell(self) -> None:
+        """Say how each does, for operators to see."""
+        bucket = await self._plane.js.key_value(CONNECTORS_BUCKET)
+        for id_, (running, _) in self._running.items():
+            await bucket.put(id_, orjson.dumps(asdict(running.health)))
+
+
+async def run(config: Config, stop: asyncio.Event, serves: Callable[[], None]) -> None:
+    """Run connectors until told to stop."""
+    from gateway.plane import Plane
+
+    plane = await Plane.start(config)
+    connecting = asyncio.create_task(Connectors(plane).run(), name="connectors")
+    serves()
+    try:
+        await stop.wait()
+    finally:
+        connecting.cancel()
+        await asyncio.gather(connecting, return_exceptions=True)
+        await plane.stop()

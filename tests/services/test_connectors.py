@@ -1,0 +1,238 @@
+"""Connectors against the brokers themselves: Kafka, RabbitMQ, NATS, Redis Streams, Mosquitto; AWS as moto plays it."""
+
+import asyncio
+import contextlib
+import gc
+
+import pytest
+
+from gateway.connectors import running as connecting
+from gateway.connectors.running import Running
+from gateway.documents import Connector
+from gateway.nats_link import DEAD_STREAM, DEAD_SUBJECT, read_batch
+from gateway.publish import Publication, publish
+from gateway.tests.event_plane import channel, running
+from gateway.tests.nats_server import NatsServer
+from gateway.tests.valkey_server import ValkeyServer
+from tests.services.labs import LABS
+
+pytestmark = [
+    pytest.mark.services,
+    pytest.mark.xdist_group("connectors"),
+    # aiokafka loses hold of a connection that it was making when its broker went away; the collector closes it.
+    pytest.mark.filterwarnings("ignore:(Unclosed AIOKafkaConnection|unclosed|loop is closed):ResourceWarning"),
+]
+
+WITHIN_S = 60
+SCHEMA = {"type": "object", "required": ["n"]}
+CHANNELS = [channel("out"), channel("in", schema=SCHEMA, on_invalid="dead-letter")]
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory):
+    log, store = NatsServer(tmp_path_factory.mktemp("nats")), ValkeyServer(tmp_path_factory.mktemp("valkey"))
+    log.start()
+    store.start()
+    yield log, store
+    store.stop()
+    log.kill()
+
+
+@pytest.fixture(scope="module", params=LABS)
+def broker(request, tmp_path_factory):
+    lab = LABS[request.param](tmp_path_factory.mktemp(request.param))
+    lab.start()
+    yield lab
+    lab.stop()
+
+
+@pytest.fixture
+async def lab(broker, monkeypatch):
+    broker.fresh()
+    for name, value in broker.secrets.items():
+        monkeypatch.setenv(name, value)
+    await broker.prepare()
+    yield broker
+    if broker.type == "kafka":
+        gc.collect()
+
+
+@pytest.fixture
+async def plane(engines, tmp_path):
+    log, store = engines
+    async with running(log.url, tmp_path, CHANNELS, redis_url=store.url) as plane:
+        yield plane
+
+
+@contextlib.asynccontextmanager
+async def connected(plane, lab, direction, **more):
+    document = Connector(
+        id=lab.name,
+        name=lab.name,
+        type=lab.type,
+        direction=direction,
+        channel="in" if direction == "source" else "out",
+        options=lab.source() if direction == "source" else lab.sink(),
+        **more,
+    )
+    connector = Running(plane, document)
+    task = asyncio.create_task(connector.run())
+    try:
+        yield connector
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(look):
+    async with asyncio.timeout(WITHIN_S):
+        while not (seen := await look()):
+            await asyncio.sleep(0.1)
+    return seen
+
+
+async def events(plane, count):
+    """Give the events of the channel `in` once there are so many."""
+
+    async def look():
+        stored = await plane.log.history(next(iter(plane.snapshot.channel("in"))), "in", 0, 1000)
+        return stored if len(stored) >= count else None
+
+    return await until(look)
+
+
+async def got(lab, count):
+    async def look():
+        with contextlib.suppress(OSError):
+            found = await lab.got()
+            return found if len(found) >= count else None
+
+    return await until(look)
+
+
+def numbered(first, last):
+    return [(b'{"n": %d}' % number, {}) for number in range(first, last)]
+
+
+async def send(plane, first, last):
+    for number in range(first, last):
+        await publish(plane, plane.call(), Publication("out", b'{"n": %d}' % number))
+
+
+def in_order(lab, found):
+    return found if lab.is_ordered else sorted(found)
+
+
+@pytest.fixture
+def source_lab(lab):
+    if not hasattr(lab, "source") or lab.type == "sns":
+        pytest.skip("it can be a sink alone")
+    return lab
+
+
+async def test_a_source_brings_what_its_broker_holds_in_order_and_goes_on_where_it_was(plane, source_lab):
+    async with connected(plane, source_lab, "source") as connector:
+        if source_lab.type == "mqtt":
+            await until(lambda: asyncio.sleep(0, connector.health.state == "running"))
+        await source_lab.put(numbered(0, 8))
+        await events(plane, 8)
+    await source_lab.put(numbered(8, 16))
+    async with connected(plane, source_lab, "source"):
+        stored = await events(plane, 16)
+    assert in_order(source_lab, [int(event.data[6:-1]) for event in stored]) == list(range(16))
+
+
+async def test_a_source_that_died_before_it_committed_brings_it_again_and_where_it_can_it_is_stored_once(
+    plane, source_lab, monkeypatch
+):
+    publish_, died = Running._publish, []
+
+    async def die_once(self, call, records):
+        await publish_(self, call, records)
+        if not died:
+            died.append(len(records))
+            raise RuntimeError("died here")
+
+    monkeypatch.setattr(Running, "_publish", die_once)
+    async with connected(plane, source_lab, "source") as connector:
+        await until(lambda: asyncio.sleep(0, connector.health.state == "running"))
+        await source_lab.put(numbered(0, 10))
+        await until(lambda: asyncio.sleep(0, connector.health.state == "failing"))
+        await until(lambda: asyncio.sleep(0, connector.health.state == "running"))
+        await source_lab.put(numbered(10, 11))
+
+        async def all_there():
+            stored = [int(event.data[6:-1]) for event in await events(plane, 11)]
+            return stored if 10 in stored else None
+
+        stored = await until(all_there)
+    assert set(stored) == set(range(11))
+    if source_lab.keeps_ids:
+        assert len(stored) == 11
+
+
+async def test_attributes_and_trace_context_come_in(plane, source_lab):
+    trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    names = {"specversion": "1.0", "id": "e1", "source": "/tills/7", "type": "sold"}
+    headers = {f"{source_lab.prefix}{name}": value for name, value in names.items()} | {"traceparent": trace}
+    async with connected(plane, source_lab, "source") as connector:
+        await until(lambda: asyncio.sleep(0, connector.health.state == "running"))
+        await source_lab.put([(b'{"n": 1}', headers)])
+        (event,) = await events(plane, 1)
+    assert (event.published_id, event.source, event.type) == ("e1", "/tills/7", "sold")
+    assert event.traceparent == trace
+
+
+async def test_a_record_that_is_no_event_is_buried_and_holds_up_nothing(plane, source_lab):
+    before = len(await read_batch(plane.nats, DEAD_STREAM, f"{DEAD_SUBJECT}.>", 1))
+    async with connected(plane, source_lab, "source") as connector:
+        await until(lambda: asyncio.sleep(0, connector.health.state == "running"))
+        await source_lab.put([(b'{"n": 1}', {}), (b"no JSON", {}), (b'{"m": 1}', {}), (b'{"n": 2}', {})])
+        stored = await events(plane, 2)
+
+        async def buried():
+            return len(await read_batch(plane.nats, DEAD_STREAM, f"{DEAD_SUBJECT}.>", 1)) - before == 2
+
+        await until(buried)
+        assert connector.health.buried == 2
+    assert sorted(event.data for event in stored) == [b'{"n": 1}', b'{"n": 2}']
+
+
+async def test_a_sink_writes_what_is_published_in_order_and_goes_on_where_it_was(plane, lab):
+    await send(plane, 0, 4)
+    async with connected(plane, lab, "sink", start="earliest"):
+        await send(plane, 4, 8)
+        await got(lab, 8)
+    await send(plane, 8, 16)
+    async with connected(plane, lab, "sink", start="earliest"):
+        found = await got(lab, 16)
+    assert in_order(lab, [int(data[6:-1]) for data, _ in found]) == list(range(16))
+
+
+async def test_a_sink_says_what_the_event_is(plane, lab):
+    attributes = {"id": "e1", "source": "/tills/7", "type": "sold"}
+    publication = Publication(
+        "out", b'{"n":1}', attributes=attributes, traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    )
+    async with connected(plane, lab, "sink", start="earliest"):
+        await publish(plane, plane.call(), publication)
+        ((data, headers),) = await got(lab, 1)
+    assert data == b'{"n":1}'
+    assert {name: headers[f"{lab.prefix}{name}"] for name in attributes} == attributes
+    assert headers["traceparent"].startswith("00-aaa")
+
+
+async def test_nothing_is_lost_while_a_broker_is_away(plane, lab, monkeypatch):
+    if not lab.can_restart:
+        pytest.skip("what plays this broker keeps nothing over a restart")
+    monkeypatch.setattr(connecting, "RETRY_MAX_S", 1.0)
+    async with connected(plane, lab, "sink", start="earliest") as connector:
+        await send(plane, 0, 5)
+        await got(lab, 5)
+        await asyncio.to_thread(lab.stop)
+        await send(plane, 5, 10)
+        await until(lambda: asyncio.sleep(0, connector.health.state == "failing"))
+        await asyncio.to_thread(lab.start)
+        found = await got(lab, 10)
+    seen = list(dict.fromkeys(int(data[6:-1]) for data, _ in found))
+    assert seen == list(range(10))
