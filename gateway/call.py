@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -197,6 +197,8 @@ class Call:
     """What the limiter knows of this call: its counters and open slots."""
     limited_by: tuple[Counter, ...] = ()
     """The limits that the route has of its own for this call, to be told beside its caller's."""
+    at_end: Callable[[], Awaitable[None]] | None = None
+    """What a policy has to do once the call was handled, whatever became of it."""
     takes_place: bool = False
     """It leaves something open, a job: what is left of such places is told, too."""
     traceparent: str | None = None

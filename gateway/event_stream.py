@@ -15,7 +15,7 @@ EVENT_MAX_BYTES = 1024 * 1024
 """An event larger than this is passed on in pieces, and nothing is read of it."""
 _END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 """The end of a line and a blank line; a CRLF is one line end, never two."""
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _LONGEST_END = 4
 RETRY_MAX_S = 3600.0
 """No stream is told to come back later than this."""
@@ -58,7 +58,7 @@ class EventCutter:
 def data_of(event: bytes) -> bytes:
     """Give the data of one whole event; ``b""`` for a comment, such as a heartbeat."""
     found = []
-    for line in event.removeprefix(_BOM).splitlines():
+    for line in event.removeprefix(BOM).splitlines():
         if line.startswith(b"data:"):
             found.append(line[6:] if line[5:6] == b" " else line[5:])
         elif line == b"data":

@@ -26,7 +26,11 @@ async def _policed(plane: Plane, call: Call, waiting: Awaitable[Answered | None]
     answered = await waiting
     if answered is not None:
         return await _answer(plane, call, answered)
-    reply = await plane.handlers[call.handler](plane, call)
+    try:
+        reply = await plane.handlers[call.handler](plane, call)
+    finally:
+        if call.at_end is not None:
+            await call.at_end()
     if reply.status and call.protocol is not Protocol.WEBSOCKET:
         reply.status = getattr(call.peer, "status", 0) or reply.status
     return reply

@@ -17,6 +17,7 @@ from gateway.policies.rate_limit import rate_limit
 from gateway.policies.remove_headers import remove_headers
 from gateway.policies.request_size_limit import RequestSizeLimit
 from gateway.policies.set_headers import set_headers
+from gateway.policies.tee import Tee
 from gateway.policies.transform import Transform
 from gateway.policies.validate import Validate
 from gateway.refusals import Reason, Refused
@@ -37,6 +38,7 @@ KNOWN: Mapping[str, Callable[[Mapping[str, Any]], Policy]] = {
     "remove-headers": remove_headers,
     "transform": Transform,
     "custom": custom,
+    "tee": Tee,
 }
 """Each is made of its options. Raises ValueError, with what to mend, for options that do not fit."""
 
