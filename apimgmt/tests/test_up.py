@@ -60,8 +60,8 @@ def test_ready_json_says_where_everything_is(up):
     assert ready["admin"]["url"] == f"{ready['base_url']}/admin/"
     assert set(ready["keys"]) == {"gold", "free", "bench"}
     assert {kind: len(pids) for kind, pids in ready["processes"].items()} == {
-        "web": 2, "worker": 1, "beat": 1, "projector": 1, "delivery": 1, "mqtt": 1, "amqp": 0, "redis": 1, "nats": 1,
-        "demo": 2,
+        "web": 2, "worker": 1, "beat": 1, "projector": 1, "delivery": 1, "connectors": 1, "mqtt": 1, "amqp": 0,
+        "redis": 1, "nats": 1, "demo": 2,
     }  # fmt: skip
     assert all(lives(pid) for pid in processes(ready))
 

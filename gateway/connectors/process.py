@@ -14,7 +14,7 @@ from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
 from gateway.config import Config
-from gateway.connectors.running import FAULTS, Running
+from gateway.connectors.running import FAULTS, Running, durables
 from gateway.delivery import owner_of
 from gateway.lease import RENEW_S, Lease
 from gateway.nats_link import CONNECTORS_BUCKET
@@ -91,8 +91,9 @@ class Connectors:
         """Let go of a deleted sink's place in its channel."""
         for channel in self._plane.snapshot.channels():
             if channel.address == connector.channel:
-                with contextlib.suppress(NotFoundError, NatsError, TimeoutError):
-                    await self._plane.js.delete_consumer(channel.stream, f"connector_{connector.id}")
+                for name in durables(connector):
+                    with contextlib.suppress(NotFoundError, NatsError, TimeoutError):
+                        await self._plane.js.delete_consumer(channel.stream, name)
 
     async def _tell(self) -> None:
         """Say how each does, for operators to see."""

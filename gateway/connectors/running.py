@@ -48,6 +48,7 @@ PASSING = frozenset(
 STARTS = {"earliest": DeliverPolicy.ALL, "latest": DeliverPolicy.NEW}
 BURIED_MAX_BYTES = 256 * 1024
 CLOSE_TIMEOUT_S = 10.0
+FINISH_S = 2.0
 FAULTS = (Broken, NoSuchKind, NotInstalled, Refused, NatsError, OSError, TimeoutError)
 
 
@@ -206,35 +207,67 @@ class Running:
             await subscription.unsubscribe()
 
     async def _write_all(self, sink: Sink, channel: Channel, messages: Sequence[Msg]) -> None:
+        """Write events and acknowledge them; a stop waits a moment for what is under way, or it would come twice."""
         beating = asyncio.create_task(_beat(messages))
+        writing = asyncio.create_task(self._write(sink, [_event(channel, message) for message in messages]))
         try:
-            await self._write(sink, [_event(channel, message) for message in messages])
-        except BaseException:
-            for message in messages:
-                await message.nak()
+            await asyncio.wait([writing])
+        except asyncio.CancelledError:
+            await asyncio.wait([writing], timeout=FINISH_S)
+            if writing.done() and writing.exception() is None:
+                await self._acknowledge(messages)
             raise
         finally:
             beating.cancel()
+            writing.cancel()
+        writing.result()
+        await self._acknowledge(messages)
+
+    async def _acknowledge(self, messages: Sequence[Msg]) -> None:
         for message in messages:
             await message.ack()
         self.health.has_passed(len(messages))
 
     async def _subscribe(self, channel: Channel) -> Any:
-        durable = f"connector_{self.document.id}"
-        js = self._plane.js
+        """Read on from the last event that was acknowledged.
+
+        What was given out and not acknowledged would come again behind newer events: a reader that begins anew at its
+        first takes the place of one that has such, and keeps the order. There is always one that knows the place.
+        """
+        js, names = self._plane.js, durables(self.document)
+        known = [info for name in names if (info := await self._info(channel, name)) is not None]
+        known.sort(key=lambda info: info.ack_floor.stream_seq)
+        if not known:
+            await self._add_reader(channel, names[0], deliver_policy=STARTS[self.document.start])
+            return await js.pull_subscribe_bind(durable=names[0], stream=channel.stream)
+        *others, current = known
+        name = current.name
+        for other in others:
+            await js.delete_consumer(channel.stream, other.name)
+        if current.num_ack_pending:
+            name = next(other for other in names if other != current.name)
+            begins_at = current.ack_floor.stream_seq + 1
+            policy = DeliverPolicy.BY_START_SEQUENCE
+            await self._add_reader(channel, name, deliver_policy=policy, opt_start_seq=begins_at)
+            await js.delete_consumer(channel.stream, current.name)
+        return await js.pull_subscribe_bind(durable=name, stream=channel.stream)
+
+    async def _info(self, channel: Channel, name: str) -> Any:
         try:
-            await js.consumer_info(channel.stream, durable)
+            return await self._plane.js.consumer_info(channel.stream, name)
         except NotFoundError:
-            config = ConsumerConfig(
-                durable_name=durable,
-                filter_subject=channel.subject,
-                ack_policy=AckPolicy.EXPLICIT,
-                ack_wait=ACK_WAIT_S,
-                max_ack_pending=BATCH_MAX,
-                deliver_policy=STARTS[self.document.start],
-            )
-            await js.add_consumer(channel.stream, config)
-        return await js.pull_subscribe_bind(durable=durable, stream=channel.stream)
+            return None
+
+    async def _add_reader(self, channel: Channel, name: str, **begins: Any) -> None:
+        config = ConsumerConfig(
+            durable_name=name,
+            filter_subject=channel.subject,
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=ACK_WAIT_S,
+            max_ack_pending=BATCH_MAX,
+            **begins,
+        )
+        await self._plane.js.add_consumer(channel.stream, config)
 
     async def _write(self, sink: Sink, events: list[Event]) -> None:
         while events:
@@ -263,6 +296,11 @@ class Running:
             "dead_at": rfc3339(datetime.now(UTC)),
         }
         await self._plane.log.store(f"{DEAD_SUBJECT}.{channel.stream}", orjson.dumps(letter))
+
+
+def durables(connector: Connector) -> tuple[str, str]:
+    """Name the readers that keep a sink's place in its channel: one of them is in use."""
+    return f"connector_{connector.id}", f"connector_{connector.id}_2"
 
 
 async def _beat(messages: Sequence[Msg]) -> None:

@@ -17,6 +17,7 @@ import orjson
 from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import Producer as KafkaProducer
 from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
 from moto.server import ThreadedMotoServer
 from redis import Redis
 
@@ -69,7 +70,11 @@ class KafkaLab(Lab):
         return {"bootstrap_servers": self.server.servers, "topic": self.name, "key": "one"}
 
     async def prepare(self):
-        await self.put([])
+        await asyncio.to_thread(self._make_topic)
+
+    def _make_topic(self):
+        admin = AdminClient({"bootstrap.servers": self.server.servers})
+        admin.create_topics([NewTopic(self.name, num_partitions=2)])[self.name].result(30)
 
     async def put(self, messages):
         await asyncio.to_thread(self._put, messages)
@@ -79,8 +84,6 @@ class KafkaLab(Lab):
         for data, headers in messages:
             producer.produce(self.name, data, key=b"one", headers=[(k, v.encode()) for k, v in headers.items()])
         producer.flush(30)
-        if not messages:
-            producer.list_topics(self.name, timeout=30)
 
     async def got(self):
         return await asyncio.to_thread(self._got)
