@@ -192,15 +192,20 @@ class Store:
         return None if reply is None else Granted(*(float(number) for number in reply))
 
     async def take_slot(
-        self, key: str, slot: str, amount: float, *, life_s: float = SLOT_S, forced: bool = False
+        self, key: str, slot: str, amount: float, *, life_s: float | None = None, forced: bool = False
     ) -> tuple[bool, int] | None:
-        """Take an open slot; gives whether it was there (or ``forced``), and how many others were taken."""
-        reply = await self._submit("EVALSHA", TAKE_SHA, 1, key, repr(amount), int(life_s * 1000), slot, int(forced))
+        """Take a slot that lives so long, else ``SLOT_S``.
+
+        Gives whether it was there (or ``forced``), and how many others were taken.
+        """
+        reply = await self._submit(
+            "EVALSHA", TAKE_SHA, 1, key, repr(amount), int((life_s or SLOT_S) * 1000), slot, int(forced)
+        )
         return None if reply is None else (bool(reply[0]), int(reply[1]))
 
-    async def renew_slots(self, key: str, slots: Sequence[str], *, life_s: float = SLOT_S) -> int | None:
+    async def renew_slots(self, key: str, slots: Sequence[str], *, life_s: float | None = None) -> int | None:
         """Say that these slots are still taken; gives how many are, on all processes."""
-        reply = await self._submit("EVALSHA", RENEW_SHA, 1, key, int(life_s * 1000), *slots)
+        reply = await self._submit("EVALSHA", RENEW_SHA, 1, key, int((life_s or SLOT_S) * 1000), *slots)
         return None if reply is None else int(reply)
 
     async def some_slots(self, key: str, life_s: float, most: int) -> tuple[int, dict[str, float]] | None:
