@@ -20,6 +20,7 @@ from operators.objects import Collection, Fields
 LEDGER = (
     "id", "consumer", "key", "tier", "protocol", "route", "channel", "ip", "opened_at", "closed_at", "closed_by",
     "close_code", "error_class", "messages_in", "messages_out", "bytes_in", "bytes_out", "throttled",
+    "subscriptions",
 )  # fmt: skip
 USAGE = ("minute", "protocol", "consumer", "tier", "target", "outcome", "error_class")
 

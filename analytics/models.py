@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 from django.db import models
 
@@ -101,6 +101,8 @@ class ConnectionRecord(models.Model):
     bytes_in = models.BigIntegerField(default=0)
     bytes_out = models.BigIntegerField(default=0)
     throttled = models.BigIntegerField(default=0)
+    subscriptions = models.JSONField(default=list)
+    """How far each was when it was last told: ``channel``, ``last_id``, ``lag`` in ``events`` and ``seconds``."""
 
     objects = ConnectionQuerySet.as_manager()
 
@@ -109,6 +111,11 @@ class ConnectionRecord(models.Model):
 
     def __str__(self) -> str:
         return f"{self.protocol} {self.consumer} {self.id}"
+
+    @property
+    def furthest_behind(self) -> dict[str, Any] | None:
+        """The subscription with the greatest lag; None where it has none."""
+        return self.subscriptions[0] if self.subscriptions else None
 
 
 class GatewayProcess(models.Model):

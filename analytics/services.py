@@ -163,7 +163,8 @@ def _open(batch: Batch) -> None:
 def _flow(batch: Batch) -> None:
     """Bring the rows of open connections up to date; one that has closed meanwhile has its totals already."""
     for row in batch.get("flowing", ()):
-        ConnectionRecord.objects.still_open().filter(id=row["id"]).update(**{name: row[name] for name in FLOWED})
+        changed = {name: row[name] for name in FLOWED} | {"subscriptions": row.get("subscriptions", [])}
+        ConnectionRecord.objects.still_open().filter(id=row["id"]).update(**changed)
 
 
 def _close(batch: Batch) -> None:

@@ -8,7 +8,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.refusals import Reason, Refused
 from gateway.rights import lacking
@@ -28,7 +28,7 @@ class Connection:
 
     __slots__ = (
         "_close", "bytes_in", "bytes_out", "call", "closing", "expires_at", "id", "keeps_rights", "messages_in",
-        "messages_out", "opened_at", "refusals", "tallied", "throttled", "told",
+        "messages_out", "opened_at", "readings", "refusals", "tallied", "throttled", "told", "told_readings",
     )  # fmt: skip
 
     def __init__(self, call: Call, close: Callable[[Refused], None]) -> None:
@@ -45,6 +45,10 @@ class Connection:
         self.tallied = (0, 0, 0, 0, 0)
         """What usage has already reported of messages in, out, bytes in, out and throttles."""
         self.told = self.tallied
+        """What the ledger was last told of the same."""
+        self.readings: Callable[[], list[dict[str, Any]]] = list
+        """Says how far its subscriptions are (:mod:`gateway.subscriber_lag`)."""
+        self.told_readings: list[dict[str, Any]] = []
         """What the ledger was last told of the same."""
         self.closing: Refused | None = None
         self.keeps_rights: Callable[[], bool] = _true

@@ -68,6 +68,11 @@ class Listening:
             self.feed.leave(self)
             self.feed = None
 
+    @property
+    def head(self) -> int:
+        """The newest id that is known here of what it listens to; 0 where none is."""
+        return self.feed.head if self.feed is not None else 0
+
     def offer(self, event: Event) -> None:
         """Take a live event: deliver it, or keep it until the log has been read."""
         if self.catching_up is not None:
@@ -109,6 +114,11 @@ class Feed:
         self._listeners.pop(listening, None)
         if not self._listeners:
             self._hub.forget(self)
+
+    @property
+    def head(self) -> int:
+        """The newest id that came, or was there when someone began to listen."""
+        return max([*self._baselines.values(), *self._positions.values()], default=0)
 
     async def open(self) -> None:
         """Subscribe, once for all; returns when NATS has been told."""

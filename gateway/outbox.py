@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -38,6 +39,8 @@ class Outbox(Generic[T]):
         self._bytes = 0
         self._events = 0
         self._lot: tuple[int, int] = (0, 0)
+        self._lot_events = 0
+        self._taken_at = time.monotonic()
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._is_throttled = False
@@ -52,6 +55,16 @@ class Outbox(Generic[T]):
         self._bytes += bytes_
         self._events += 1
         self._add(item, bytes_)
+
+    @property
+    def waiting(self) -> int:
+        """How many events are queued or on their way out."""
+        return self._events + self._lot_events
+
+    @property
+    def waits_s(self) -> float:
+        """For how long, at least, the oldest of these has waited."""
+        return time.monotonic() - self._taken_at if self.waiting else 0.0
 
     def is_empty(self) -> bool:
         """Say whether everything has been sent."""
@@ -80,6 +93,7 @@ class Outbox(Generic[T]):
         while not self._items:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
+            self._taken_at = time.monotonic()
         count, events = len(self._items), self._events
         if events and (
             self._is_throttled or not self._limiter.charge_now(self._call, messages_out=events, bytes_out=self._bytes)
@@ -87,7 +101,7 @@ class Outbox(Generic[T]):
             return await self._take_one()
         items = [item for item, _ in self._items]
         self._items.clear()
-        self._lot, self._bytes, self._events = (count, self._bytes), 0, 0
+        self._lot, self._lot_events, self._bytes, self._events = (count, self._bytes), events, 0, 0
         self._count(events, self._lot[1])
         return items
 
@@ -104,7 +118,7 @@ class Outbox(Generic[T]):
             self._events -= 1
             self._count(1, bytes_)
         self._items.popleft()
-        self._lot = (1, max(bytes_, 0))
+        self._lot, self._lot_events = (1, max(bytes_, 0)), int(bytes_ != _CONTROL)
         return [item]
 
     async def _pause(self, refused: Refused) -> list[T]:
@@ -138,7 +152,8 @@ class Outbox(Generic[T]):
 
     def _left(self) -> None:
         """The lot that was taken has been sent."""
-        self._lot = (0, 0)
+        self._lot, self._lot_events = (0, 0), 0
+        self._taken_at = time.monotonic()
         if self._drained is not None and self.has_room():
             self._drained.set_result(None)
             self._drained = None

@@ -221,13 +221,16 @@ class Usage:
         """Say every few seconds how far open connections have come, as many as fit a batch."""
         if self._sequence % FLOWING_EVERY:
             return []
-        moving = [connection for connection in self._connections if connection.tallied != connection.told]
-        for connection in moving[:RECORDS_A_BATCH]:
-            connection.told = connection.tallied
-        return [
-            {"id": connection.id} | dict(zip(FLOWED, connection.tallied, strict=True))
-            for connection in moving[:RECORDS_A_BATCH]
-        ]
+        records = []
+        for connection in self._connections:
+            readings = connection.readings()
+            if (connection.tallied, readings) != (connection.told, connection.told_readings):
+                connection.told, connection.told_readings = connection.tallied, readings
+                flowed = dict(zip(FLOWED, connection.tallied, strict=True))
+                records.append({"id": connection.id, "subscriptions": readings, **flowed})
+            if len(records) == RECORDS_A_BATCH:
+                break
+        return records
 
     def _enqueue(self, records: list[tuple[str, dict[str, Any]]], interval_s: float, *, is_stopping: bool) -> None:
         self._sequence += 1

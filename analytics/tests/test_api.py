@@ -52,6 +52,7 @@ def test_a_connection_has_the_documented_fields(staff, connections):
     assert set(row) == {
         "id", "consumer", "key", "tier", "protocol", "route", "channel", "ip", "opened_at", "closed_at", "closed_by",
         "close_code", "error_class", "messages_in", "messages_out", "bytes_in", "bytes_out", "throttled",
+        "subscriptions",
     }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gateway.authenticate import allowed
@@ -18,6 +19,7 @@ from gateway.outbox import SEND_TIMEOUT_S, Outbox
 from gateway.publish import is_routed_to
 from gateway.reading import Selection, gap_members, resolve
 from gateway.refusals import Reason, Refused
+from gateway.subscriber_lag import Reading, told
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -54,6 +56,7 @@ class EventStream:
         """At most one event an address in so many seconds; 0 gives every event."""
         self._conflations: list[Conflation] = []
         self._listenings: list[Listening] = []
+        self._readings = [Reading(selection.address) for selection in selections]
         self._ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
         self._outbox: Outbox[bytes] = Outbox(plane, call, overflowed=self.close, say=error_event)
 
@@ -69,7 +72,9 @@ class EventStream:
         try:
             for number, position in enumerate(positions):
                 await self._follow(number, position)
-            self._plane.connections.open(self._call, self.close).keeps_rights = self._is_still_allowed
+            connection = self._plane.connections.open(self._call, self.close)
+            connection.keeps_rights = self._is_still_allowed
+            connection.readings = partial(told, self._readings, self._outbox)
             if not self._is_still_allowed():  # no longer: while its history was found
                 raise Refused(Reason.FORBIDDEN)
             await exchange.start(200, [*HEADERS, *self._plane.limiter.headers(self._call)])
@@ -95,8 +100,10 @@ class EventStream:
     async def _follow(self, number: int, position: int | None) -> None:
         selection = self._selections[number]
 
+        reading = self._readings[number]
+
         def began(begins_at: int) -> None:
-            self._positions[number] = begins_at
+            self._positions[number] = reading.begins_at = begins_at
 
         def deliver(event: Event) -> None:
             self._deliver(number, event)
@@ -105,18 +112,17 @@ class EventStream:
             self._positions[number] = gap.to_id - 1
             self._outbox.put(named_event("gap", gap_members(self._plane, selection, gap)))
 
-        self._listenings.append(
-            await self._plane.hub.follow(
-                selection.channel,
-                selection.subject,
-                position,
-                self._conflated(deliver) if self._conflate_s else deliver,
-                began=began,
-                on_gap=on_gap,
-                has_room=self._outbox.has_room,
-                reader=self._call.who.consumer,
-            )
+        reading.listening = await self._plane.hub.follow(
+            selection.channel,
+            selection.subject,
+            position,
+            self._conflated(deliver) if self._conflate_s else deliver,
+            began=began,
+            on_gap=on_gap,
+            has_room=self._outbox.has_room,
+            reader=self._call.who.consumer,
         )
+        self._listenings.append(reading.listening)
 
     def _conflated(self, deliver: Callable[[Event], None]) -> Callable[[Event], None]:
         conflation = Conflation(self._conflate_s, deliver, self._outbox.has_room)
@@ -127,6 +133,7 @@ class EventStream:
         if self._principal is not self._call.principal and not self._is_still_allowed():
             return
         self._positions[number] = event.id
+        self._readings[number].last = event
         if len(self._positions) == 1:
             rendered = event.sse()
         else:

@@ -29,6 +29,7 @@ from gateway.outbox import SEND_TIMEOUT_S, Outbox
 from gateway.publish import Admitted, Publication, admit, is_routed_to, store
 from gateway.reading import Selection, gap_members, position_of, resolve, select
 from gateway.refusals import SAID_BEFORE_CLOSE, ErrorClass, Reason, Refused
+from gateway.subscriber_lag import Reading, told
 from gateway.validation import dump, parse
 
 if TYPE_CHECKING:
@@ -51,13 +52,14 @@ Frame = Mapping[str, Any]
 class Subscription:
     """What one ``subscribe`` frame asked for, while it lasts."""
 
-    __slots__ = ("conflation", "listening", "principal", "selection")
+    __slots__ = ("conflation", "listening", "principal", "reading", "selection")
 
     def __init__(self, selection: Selection, principal: object) -> None:
         self.selection = selection
         self.principal = principal
         self.conflation: Conflation | None = None
         self.listening: Listening | None = None
+        self.reading = Reading(selection.address)
 
     def stop(self) -> None:
         """Deliver nothing more."""
@@ -101,6 +103,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
         self._ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
         await socket.accept(self._choose_subprotocol(), self._plane.limiter.headers(self._call))
         connection = self._plane.connections.open(self._call, self.close)
+        connection.readings = self._readings
         connection.keeps_rights = self._keeps_rights
         self._say({"type": "welcome", "connection": connection.id, "limits": self._plane.limiter.left(self._call.who)})
         reader = asyncio.create_task(self._read(), name="stream reader")
@@ -248,6 +251,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
         subscription = Subscription(selection, principal)
 
         def began(position: int) -> None:
+            subscription.reading.begins_at = position
             said = {"type": "subscribed", "channel": address, "id": str(position)}
             self._say(said if ref is None else said | {"ref": ref})
 
@@ -268,17 +272,19 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
             has_room=self._outbox.has_room,
             reader=self._call.who.consumer,
         )
+        subscription.reading.listening = subscription.listening
         self._subscriptions[address] = subscription
         if principal is not self._call.principal and not self._is_still_allowed(subscription):
             raise Refused(Reason.FORBIDDEN, fatal=True)
 
     def _delivery(self, subscription: Subscription) -> Callable[[Event], None]:
-        put_event, call = self._outbox.put_event, self._call
+        put_event, call, reading = self._outbox.put_event, self._call, subscription.reading
         is_cloudevents = self._is_cloudevents
 
         def deliver(event: Event) -> None:
             if subscription.principal is not call.principal and not self._is_still_allowed(subscription):
                 return
+            reading.last = event
             text = event.cloudevent() if is_cloudevents else event.frame()
             put_event(text, len(event.data))
 
@@ -291,6 +297,9 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
             subscription.principal = self._call.principal
             return True
         return False
+
+    def _readings(self) -> list[dict[str, Any]]:
+        return told([subscription.reading for subscription in self._subscriptions.values()], self._outbox)
 
     def _keeps_rights(self) -> bool:
         return all(self._is_still_allowed(subscription) for subscription in self._subscriptions.values())
