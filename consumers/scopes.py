@@ -8,6 +8,9 @@ from typing import Any
 from django.core.exceptions import ValidationError
 
 from gateway.call import Verb
+from gateway.conflation import interval_of
+from gateway.refusals import Refused
+from gateway.rights import CONFLATE
 
 SCOPES_MAX = 100
 _SCOPE = re.compile(r"\*|(?:call|publish|subscribe|jobs):[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
@@ -16,6 +19,19 @@ _SCOPE = re.compile(r"\*|(?:call|publish|subscribe|jobs):[^\s\x00-\x1f\x7f-\x9f\
 def every_scope() -> list[str]:
     """Give the scopes that bound nothing: what a tier has where nothing else is said."""
     return [f"{verb.value}:*" for verb in Verb]
+
+
+def _check_interval(scope: str) -> None:
+    """Look at ``subscribe:ADDRESS?conflate=1s``. Raises ValidationError."""
+    plain, mark, interval = scope.partition(CONFLATE)
+    if not mark:
+        return
+    if not plain.startswith(f"{Verb.SUBSCRIBE.value}:") or plain.endswith(":"):
+        raise ValidationError({"scopes": f"`{scope[:100]}`: only what is subscribed to can be conflated."})
+    try:
+        interval_of(interval)
+    except Refused as refused:
+        raise ValidationError({"scopes": f"`{scope[:100]}`: {refused.detail}"}) from None
 
 
 def cleaned_scopes(values: Any) -> list[str]:
@@ -31,4 +47,5 @@ def cleaned_scopes(values: Any) -> list[str]:
                     "jobs:TYPE, with * for any text, or * alone."
                 }
             )
+        _check_interval(scope)
     return list(dict.fromkeys(values))

@@ -53,8 +53,15 @@ class Conflation:
         self._pending: dict[str, Event] = {}
         self._timer: asyncio.TimerHandle | None = None
 
+    def change(self, interval_s: float) -> None:
+        """Take another interval from the next one on; 0 gives every event."""
+        self._interval_s = interval_s
+
     def offer(self, event: Event) -> None:
         """Take an event: ids only rise."""
+        if self._timer is None and not self._interval_s:
+            self._deliver(event)
+            return
         if self._timer is None:
             self._deliver(event)
             self._wait()
@@ -78,9 +85,10 @@ class Conflation:
         self._timer = None
         if not self._pending:
             return
-        if self._has_room():
+        if self._has_room() or not self._interval_s:
             self._flush()
-        self._wait()
+        if self._interval_s:
+            self._wait()
 
     def _flush(self) -> None:
         pending, self._pending = self._pending, {}

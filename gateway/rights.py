@@ -6,10 +6,13 @@ import re
 from functools import lru_cache
 
 from gateway.call import Call, Principal, Right, Verb
+from gateway.conflation import MAX_S, interval_of
 from gateway.refusals import Reason, Refused
 
 SCOPE = re.compile(r"\*|(?:call|publish|subscribe|jobs):[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
 """What is a scope: a verb and a name, where ``*`` is any text and ``{parameter}`` one level of an address."""
+CONFLATE = "?conflate="
+"""What may stand behind a scope to subscribe: an interval."""
 _LEVEL = re.compile(r"(?<=[/:])(\{[^/{}]*\})(?=/|\Z)")
 _OPERATION = (b"mcp-method", b"mcp-name")
 """In which headers a call names its operation, for rights such as ``call:ROUTE#tools/call:get_weather``."""
@@ -64,9 +67,39 @@ def _operation(right: Right, call: Call) -> Right | None:
     return Right(Verb.CALL, f"{right.name}#{method}{':' if name_ else ''}{name_}") if method else None
 
 
+def conflated_s(principal: Principal, right: Right) -> float:
+    """Say in which interval the latest event of each address is all that the right gives; 0 where it gives every one.
+
+    ``subscribe:trades?conflate=1s`` among a key's scopes, or its tier's; the shortest of those that cover it counts.
+    """
+    held = (principal.scopes, principal.ceiling)
+    return max(_conflated_s(scopes, right.text) for scopes in held if scopes is not None)
+
+
+@lru_cache(maxsize=65_536)
+def _conflated_s(scopes: tuple[str, ...], wanted: str) -> float:
+    covering = (scope.partition(CONFLATE) for scope in scopes)
+    return min(
+        (_interval_s(mark, interval) for plain, mark, interval in covering if _covers(plain, wanted)),
+        default=0.0,
+    )
+
+
+def _interval_s(mark: str, interval: str) -> float:
+    """Read an interval; one that cannot be read, as a token may bring it, gives the least."""
+    try:
+        return interval_of(interval) if mark else 0.0
+    except Refused:
+        return MAX_S
+
+
 @lru_cache(maxsize=65_536)
 def _covered(scopes: tuple[str, ...], wanted: str) -> bool:
-    return wanted in scopes or any(_pattern(scope).fullmatch(wanted) for scope in scopes)
+    return wanted in scopes or any(_covers(scope.partition(CONFLATE)[0], wanted) for scope in scopes)
+
+
+def _covers(scope: str, wanted: str) -> bool:
+    return _pattern(scope).fullmatch(wanted) is not None
 
 
 @lru_cache(maxsize=4_096)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLargeError
 
 from gateway.connectors import headers
 from gateway.connectors.broker import (
@@ -168,4 +168,6 @@ def _record(partition: TopicPartition, message: Any) -> Record:
 
 
 def _said(error: KafkaError) -> str:
+    if isinstance(error, KafkaConnectionError):
+        return "Kafka: none of the `bootstrap_servers` can be reached"
     return f"Kafka: {type(error).__name__.removesuffix('Error')}: {error}"[:300]

@@ -19,6 +19,7 @@ from gateway.outbox import SEND_TIMEOUT_S, Outbox
 from gateway.publish import is_routed_to
 from gateway.reading import Selection, gap_members, resolve
 from gateway.refusals import Reason, Refused
+from gateway.rights import conflated_s
 from gateway.subscriber_lag import Reading, told
 
 if TYPE_CHECKING:
@@ -53,8 +54,9 @@ class EventStream:
         self._positions = [0] * len(selections)
         self._principal = call.principal
         self._conflate_s = conflate_s
-        """At most one event an address in so many seconds; 0 gives every event."""
-        self._conflations: list[Conflation] = []
+        """At most one event an address in so many seconds was asked for; 0 asks for every event."""
+        self._conflations: dict[int, Conflation] = {}
+        """By the number of the selection; the rights of the caller may give it less than it asks for."""
         self._listenings: list[Listening] = []
         self._readings = [Reading(selection.address) for selection in selections]
         self._ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
@@ -85,7 +87,7 @@ class EventStream:
         finally:
             for listening in self._listenings:
                 listening.stop()
-            for conflation in self._conflations:
+            for conflation in self._conflations.values():
                 conflation.stop()
             tasks = [task for task in (gone, writer) if task is not None]
             for task in tasks:
@@ -116,7 +118,7 @@ class EventStream:
             selection.channel,
             selection.subject,
             position,
-            self._conflated(deliver) if self._conflate_s else deliver,
+            self._conflated(number, deliver),
             began=began,
             on_gap=on_gap,
             has_room=self._outbox.has_room,
@@ -124,10 +126,14 @@ class EventStream:
         )
         self._listenings.append(reading.listening)
 
-    def _conflated(self, deliver: Callable[[Event], None]) -> Callable[[Event], None]:
-        conflation = Conflation(self._conflate_s, deliver, self._outbox.has_room)
-        self._conflations.append(conflation)
-        return conflation.offer
+    def _conflated(self, number: int, deliver: Callable[[Event], None]) -> Callable[[Event], None]:
+        interval_s = max(self._conflate_s, conflated_s(self._call.who, self._selections[number].right))
+        conflation = self._conflations.get(number)
+        if conflation is not None:
+            conflation.change(interval_s)
+        elif interval_s:
+            conflation = self._conflations[number] = Conflation(interval_s, deliver, self._outbox.has_room)
+        return deliver if conflation is None else conflation.offer
 
     def _deliver(self, number: int, event: Event) -> None:
         if self._principal is not self._call.principal and not self._is_still_allowed():
@@ -143,6 +149,8 @@ class EventStream:
     def _is_still_allowed(self) -> bool:
         """Look at the rights again: the consumer, key or tier has changed."""
         self._principal = self._call.principal
+        for number, listening in enumerate(self._listenings):
+            listening.deliver = self._conflated(number, listening.deliver)
         return all(
             is_routed_to(self._call, selection.address) or allowed(self._call.who, selection.right)
             for selection in self._selections

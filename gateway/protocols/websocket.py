@@ -29,6 +29,7 @@ from gateway.outbox import SEND_TIMEOUT_S, Outbox
 from gateway.publish import Admitted, Publication, admit, is_routed_to, store
 from gateway.reading import Selection, gap_members, position_of, resolve, select
 from gateway.refusals import SAID_BEFORE_CLOSE, ErrorClass, Reason, Refused
+from gateway.rights import conflated_s
 from gateway.subscriber_lag import Reading, told
 from gateway.validation import dump, parse
 
@@ -52,10 +53,12 @@ Frame = Mapping[str, Any]
 class Subscription:
     """What one ``subscribe`` frame asked for, while it lasts."""
 
-    __slots__ = ("conflation", "listening", "principal", "reading", "selection")
+    __slots__ = ("asked_s", "conflation", "listening", "principal", "reading", "selection")
 
-    def __init__(self, selection: Selection, principal: object) -> None:
+    def __init__(self, selection: Selection, principal: object, asked_s: float) -> None:
         self.selection = selection
+        self.asked_s = asked_s
+        """The interval of conflation that was asked for; the rights of the caller may give it less."""
         self.principal = principal
         self.conflation: Conflation | None = None
         self.listening: Listening | None = None
@@ -248,7 +251,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
             raise Refused(Reason.INVALID_REQUEST, f"A connection holds at most {SUBSCRIPTIONS_MAX} subscriptions.")
         position = await resolve(self._plane, selection.channel, asked)
         self._drop(address)
-        subscription = Subscription(selection, principal)
+        subscription = Subscription(selection, principal, interval_s)
 
         def began(position: int) -> None:
             subscription.reading.begins_at = position
@@ -258,10 +261,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
         def on_gap(gap: Gap) -> None:
             self._say({"type": "gap"} | gap_members(self._plane, selection, gap))
 
-        deliver = self._delivery(subscription)
-        if interval_s:
-            subscription.conflation = Conflation(interval_s, deliver, self._outbox.has_room)
-            deliver = subscription.conflation.offer
+        deliver = self._conflated(subscription, self._delivery(subscription))
         subscription.listening = await self._plane.hub.follow(
             selection.channel,
             selection.subject,
@@ -295,8 +295,21 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
         selection = subscription.selection
         if is_routed_to(self._call, selection.address) or allowed(self._call.who, selection.right):
             subscription.principal = self._call.principal
+            listening = subscription.listening
+            if listening is not None:
+                listening.deliver = self._conflated(subscription, listening.deliver)
             return True
         return False
+
+    def _conflated(self, subscription: Subscription, deliver: Callable[[Event], None]) -> Callable[[Event], None]:
+        """Give what events are offered to, by what was asked for and by what the rights of the caller give now."""
+        interval_s = max(subscription.asked_s, conflated_s(self._call.who, subscription.selection.right))
+        conflation = subscription.conflation
+        if conflation is not None:
+            conflation.change(interval_s)
+        elif interval_s:
+            conflation = subscription.conflation = Conflation(interval_s, deliver, self._outbox.has_room)
+        return deliver if conflation is None else conflation.offer
 
     def _readings(self) -> list[dict[str, Any]]:
         return told([subscription.reading for subscription in self._subscriptions.values()], self._outbox)

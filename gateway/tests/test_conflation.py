@@ -122,3 +122,14 @@ def test_intervals_are_read(text, seconds):
 def test_other_intervals_are_refused(text):
     with pytest.raises(Refused, match="conflate"):
         interval_of(text)
+
+
+def test_an_interval_of_0_gives_what_waits_and_then_every_event():
+    reader = Reader()
+    reader.comes("a")
+    reader.comes("a")
+    reader.conflation.change(0)
+    reader.interval_ends()
+    reader.comes("a")
+    reader.comes("a")
+    assert reader.said == [("a", 1), ("a", 2), ("a", 3), ("a", 4)]

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from gateway.call import Call, Principal, Protocol, Right, Verb
-from gateway.rights import allowed, lacking
+from gateway.rights import allowed, conflated_s, lacking
 
 ROUTE = Right(Verb.CALL, "tools")
 
@@ -85,3 +85,22 @@ def test_no_scope_makes_matching_slow(scope):
     started = time.process_time()
     assert not allowed(principal_with(scope), Right(Verb.CALL, "a/" * 4000 + "c"))
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("scopes", "ceiling", "interval_s"),
+    [
+        (["subscribe:*"], None, 0),
+        (["subscribe:trades?conflate=1s"], None, 1),
+        (["subscribe:*"], ["subscribe:*?conflate=500ms"], 0.5),
+        (["subscribe:trades?conflate=2s"], ["subscribe:*?conflate=1s"], 2),
+        (["subscribe:trades?conflate=2s", "subscribe:*?conflate=1s"], None, 1),
+        (["subscribe:trades", "subscribe:*?conflate=1s"], None, 0),
+        (["subscribe:*?conflate=soon"], None, 3600),
+    ],
+)
+def test_a_right_may_give_the_latest_event_of_each_interval_alone(scopes, ceiling, interval_s):
+    who = Principal("acme", "k", "gold", tuple(scopes), tuple(ceiling) if ceiling else None)
+    right = Right(Verb.SUBSCRIBE, "trades")
+    assert allowed(who, right)
+    assert conflated_s(who, right) == interval_s

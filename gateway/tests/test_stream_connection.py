@@ -517,3 +517,18 @@ async def test_a_broken_cloudevent_is_refused_and_the_socket_stays(plane, change
         assert (await wire.heard("error"))["reason"] in ("invalid-payload", "invalid-request")
         wire.say({"type": "ping"})
         await wire.heard("pong")
+
+
+async def test_a_tier_that_conflates_does_so_for_who_is_connected_too_until_it_does_no_more(plane):
+    async with connected(plane) as wire:
+        wire.say({"type": "subscribe", "channel": "trades"})
+        await wire.heard("subscribed")
+        every = ["publish:*", "subscribe:*"]
+        plane.change_tier([], scopes=["publish:*", "subscribe:*?conflate=500ms"])
+        ids = [await send(plane, data=b"%d" % number) for number in range(10)]
+        assert [(await wire.heard("event"))["id"] for _ in range(2)] == [ids[0], ids[-1]]
+        plane.change_tier([], scopes=every)
+        await send(plane, data=b"0")
+        await wire.heard("event")
+        ids = [await send(plane, data=b"%d" % number) for number in range(5)]
+        assert [(await wire.heard("event"))["id"] for _ in range(5)] == ids

@@ -1,0 +1,19 @@
+"""Scopes as people write them."""
+
+import pytest
+from django.core.exceptions import ValidationError
+
+from consumers.scopes import cleaned_scopes
+
+
+@pytest.mark.parametrize(
+    "scope", ["publish:a?conflate=1s", "subscribe:a?conflate=", "subscribe:a?conflate=soon", "subscribe:?conflate=1s"]
+)
+def test_an_interval_that_cannot_be_is_refused(scope):
+    with pytest.raises(ValidationError) as refused:
+        cleaned_scopes([scope])
+    assert "scopes" in refused.value.message_dict
+
+
+def test_a_right_to_subscribe_may_name_an_interval():
+    assert cleaned_scopes(["subscribe:prices/*?conflate=1s"]) == ["subscribe:prices/*?conflate=1s"]
