@@ -66,6 +66,7 @@ UNFOLD: dict[str, Any] = {
                 "Events",
                 _list("Subscriptions", "conversion_path", "events", "subscription"),
                 _list("Connectors", "cable", "events", "connector"),
+                _list("Schemas", "schema", "events", "subject"),
                 _list(
                     "Dead letters", "mark_email_unread", "events", "deadletter", badge="events.admin.how_many_letters"
                 ),

@@ -19,6 +19,7 @@ PARTS = (
     "events.api",
     "events.subscription_api",
     "events.connector_api",
+    "events.registry_api",
     "configuration.api",
     "audit.api",
     "analytics.api",

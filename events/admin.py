@@ -20,6 +20,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminT
 from events import (
     connector_admin,  # noqa: F401 - its pages are registered by this
     letters,
+    registry_admin,  # noqa: F401 - its pages are registered by this
     services,
     subscription_admin,  # noqa: F401 - its pages are registered by this
 )

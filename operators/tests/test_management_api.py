@@ -23,7 +23,7 @@ UPSTREAM = {"type": "upstream", "url": "http://upstream.example/a"}
 ISSUER = {"name": "idp", "issuer": "https://idp.example", "jwks_url": "https://idp.example/jwks", "audience": "api"}
 COLLECTIONS = [
     "tiers", "consumers", "keys", "routes", "channels", "dead-letters", "issuers", "subscriptions", "connectors",
-    "audit",
+    "schemas", "audit",
 ]  # fmt: skip
 
 

@@ -1,0 +1,34 @@
+"""The schema registry as operators see it: the management API and the admin."""
+
+import pytest
+
+from events.registry import given, register
+from operators.tests.conftest import api  # noqa: F401
+
+pytestmark = pytest.mark.django_db
+SCHEMA = {"schema": '{"type": "object"}', "schemaType": "JSON"}
+
+
+@pytest.fixture
+def subject():
+    return register("orders/eu", given(SCHEMA), by="acme (k)").subject
+
+
+def test_a_subject_is_read_and_its_level_is_set(api, subject):  # noqa: F811
+    row = api.get("/api/v1/schemas/orders%2Feu").json()
+    assert row["latest"].pop("id")
+    assert row == {
+        "name": "orders/eu", "compatibility": "BACKWARD", "mode": "READWRITE", "versions": [1],
+        "latest": {"version": 1, "type": "JSON", "schema": '{"type": "object"}'},
+    }  # fmt: skip
+    assert [one["name"] for one in api.get("/api/v1/schemas/").json()["results"]] == ["orders/eu"]
+    changed = api.patch("/api/v1/schemas/orders%2Feu", {"compatibility": "FULL"})
+    assert (changed.status_code, changed.json()["compatibility"]) == (200, "FULL")
+    assert api.patch("/api/v1/schemas/orders%2Feu", {"compatibility": "SIDEWAYS"}).status_code == 400
+    assert api.patch("/api/v1/schemas/orders%2Feu", {"versions": []}).status_code == 400
+
+
+def test_the_admin_shows_subjects_and_their_versions(admin_client, subject):
+    assert "orders/eu" in admin_client.get("/admin/events/subject/").content.decode()
+    page = admin_client.get(f"/admin/events/subject/{subject.pk}/change/").content.decode()
+    assert "version 1" in page
