@@ -21,6 +21,7 @@ GOOD = [
     ("transform", {"inbound": {"set": {"": 1, "/a/*/b": None, "/a/-": {}}, "remove": ["/a/*"]}}),
     ("transform", {"outbound": {"rename": {"/a/*/b": "/a/*/c/d"}}}),
     ("custom", {"function": "demo.hooks:stamp", "on": "outbound", "body": True, "options": {"a": 1}}),
+    ("tee", {"channel": "answers/{call}", "linger_s": 0}),
 ]  # fmt: skip
 BAD = [
     ("api-key", {"x": 1}, "x"),
@@ -80,6 +81,9 @@ BAD = [
     ("transform", {"inbound": {"rename": {"/*": "/*"}}}, "inbound.rename./*"),
     ("transform", {"inbound": {"remove": ["/a"]}, "on_other": "drop"}, "on_other"),
     ("custom", {}, "function"),
+    ("tee", {}, "channel"),
+    ("tee", {"channel": "$SYS/a"}, "channel"),
+    ("tee", {"channel": "a", "linger_s": -1}, "linger_s"),
     ("custom", {"function": 5}, "function"),
     ("custom", {"function": FUNCTION, "on": "sideways"}, "on"),
     ("custom", {"function": FUNCTION, "body": "yes"}, "body"),
