@@ -68,6 +68,10 @@ def test_operators_can_take_the_documents_along(operator):
     assert [channel["address"] for channel in document["channels"].values()] == [None, "inner/{id}"]
 
 
-@pytest.mark.parametrize("path", ["/docs/reference/", "/docs/reference/raml", "/docs/reference/raml.json"])
+@pytest.mark.parametrize("path", ["/docs/reference/raml", "/docs/reference/raml.json"])
 def test_there_are_no_others(client, path):
     assert client.get(path).status_code == 404
+
+
+def test_the_references_begin_with_what_can_be_called(client):
+    assert client.get("/docs/reference/").url == "/docs/reference/openapi"
