@@ -28,6 +28,10 @@ LEASE_S = 0.2
 """A lease lasts about so long at the rate lately seen."""
 LEASE_SHARE = 0.1
 """No lease takes more than this part of a bucket, unless a single cost is larger."""
+LEFT_SHARE = 0.25
+"""Nor is more than this part of what is left leased ahead of need …"""
+TAIL_S = 0.05
+"""… but what refills in so long: where demand keeps a bucket dry, tokens still come in handfuls."""
 RATE_WINDOW_S = 0.05
 """The shortest time over which a rate is judged."""
 PROBE_S = 0.025
@@ -46,11 +50,16 @@ def month_ends_at(unix_s: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a process asks of the shared bucket: at least ``short``, up to ``want``, if ``enough`` is there."""
+    """What a process asks of the shared bucket: at least ``short``, up to ``want``, if ``enough`` is there.
+
+    ``ahead`` comes on top where the bucket holds plenty: near its end little of it may lie with one process while
+    others refuse for want of it.
+    """
 
     short: float
     enough: float
     want: float
+    ahead: float = 0.0
 
 
 def terms(*, cost: float, unit: float, waiting: float, held: float, size: float, rate: float) -> Terms:
@@ -60,8 +69,8 @@ def terms(*, cost: float, unit: float, waiting: float, held: float, size: float,
     """
     hold = min(max(rate * LEASE_S, 2 * unit), size * LEASE_SHARE)
     short = max(0.0, cost - held)
-    want = max(short, min(waiting, size) - held, hold - held)
-    return Terms(short, min(cost, size) - held, want)
+    want = max(short, min(waiting, size) - held)
+    return Terms(short, min(cost, size) - held, want, max(0.0, hold - held - want))
 
 
 class Counter:

@@ -19,7 +19,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
-from gateway.counters import Terms
+from gateway.counters import LEFT_SHARE, TAIL_S, Terms
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +31,13 @@ SLOT_S = 24.0
 """A slot of an open connection lives so long without a heartbeat."""
 
 LEASE = """
--- One bucket: KEYS[1] {used, at}. ARGV: rate a second (0: a calendar month), size, returned, short, enough, want.
+-- One bucket: KEYS[1] {used, at}. ARGV: rate a second (0: a calendar month), size, returned, short, enough, want,
+-- ahead (see Terms).
 -- Answers: tokens granted, tokens left, seconds until the month ends (0 for a bucket).
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local rate, size, back = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local short, enough, want = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local short, enough, want, ahead = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local kept = redis.call('HMGET', KEYS[1], 'used', 'at')
 local used, at = tonumber(kept[1] or 0), tonumber(kept[2] or now)
 local reset, keep = 0, 0
@@ -73,16 +74,17 @@ else
   at = now
 end
 used = math.max(0, used - back)
-local granted = 0
-if want > 0 and size - used >= enough - 0.000001 then
-  granted = math.max(short, math.floor(math.min(want, size - used)))
+local granted, left = 0, size - used
+if want + ahead > 0 and left >= enough - 0.000001 then
+  ahead = math.min(ahead, math.max(left * LEFT_SHARE, rate * TAIL_S))
+  granted = math.max(short, math.floor(math.min(want + ahead, left)))
   used = used + granted
 end
 if rate > 0 then keep = used / rate + 60 end
 redis.call('HSET', KEYS[1], 'used', string.format('%.17g', used), 'at', string.format('%.17g', at))
 redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.min(keep, 100000000) * 1000))
 return {string.format('%.17g', granted), string.format('%.17g', size - used), string.format('%.6f', reset)}
-"""
+""".replace("LEFT_SHARE", str(LEFT_SHARE)).replace("TAIL_S", str(TAIL_S))
 
 NO_FUTURE = """
 -- Nothing lapses later than a life from now, but where the clock was set back: who crashed would be counted so long.
@@ -187,7 +189,7 @@ class Store:
 
     async def lease(self, key: str, rate: float, size: float, asked: Terms, *, back: float = 0) -> Granted | None:
         """Lease tokens from a shared bucket, or return some with ``back``."""
-        numbers = (rate, size, back, asked.short, asked.enough, asked.want)
+        numbers = (rate, size, back, asked.short, asked.enough, asked.want, asked.ahead)
         reply = await self._submit("EVALSHA", LEASE_SHA, 1, key, *map(repr, numbers))
         return None if reply is None else Granted(*(float(number) for number in reply))
 

@@ -100,7 +100,7 @@ class Leasing:
         if counter.pending is not None or counter.is_alone or now < counter.ask_at:
             return
         asked = counter.terms(0, now)
-        if asked.want >= 1:
+        if asked.want + asked.ahead >= 1:
             self.ask(counter, asked)
 
     def tick(self, now: float) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.counters import LEASE_SHARE, Counter, Flood, Terms, month_ends_at, spend, terms
+from gateway.counters import LEASE_SHARE, LEFT_SHARE, TAIL_S, Counter, Flood, Terms, month_ends_at, spend, terms
 from gateway.snapshot import Limit, Metric
 
 SIZES = st.integers(1, 50)
@@ -107,15 +107,16 @@ def test_a_lease_is_never_larger_than_its_share_the_cost_or_what_waits(cost, uni
     asked = terms(cost=cost, unit=unit, waiting=waiting, held=held, size=size, rate=rate)
     assert asked.short == max(0.0, cost - held)
     assert asked.short <= asked.want
-    assert held + asked.want <= max(held, cost, min(waiting, size), size * LEASE_SHARE) * (1 + 1e-9)
+    assert held + asked.want + asked.ahead <= max(held, cost, min(waiting, size), size * LEASE_SHARE) * (1 + 1e-9)
     assert held + asked.enough == pytest.approx(min(cost, size), abs=1e-3)
 
 
-def lend(bucket: Bucket, size: float, asked: Terms) -> tuple[Bucket, float]:
+def lend(bucket: Bucket, rate: float, asked: Terms) -> tuple[Bucket, float]:
     """Do what the store's script does."""
-    if asked.want <= 0 or bucket.tokens < asked.enough - 1e-6:
+    if asked.want + asked.ahead <= 0 or bucket.tokens < asked.enough - 1e-6:
         return bucket, 0.0
-    tokens = max(asked.short, float(min(asked.want, bucket.tokens) // 1))
+    ahead = min(asked.ahead, max(bucket.tokens * LEFT_SHARE, rate * TAIL_S))
+    tokens = max(asked.short, float(min(asked.want + ahead, bucket.tokens) // 1))
     return replace(bucket, tokens=bucket.tokens - tokens), tokens
 
 
@@ -134,7 +135,7 @@ class Shared:
         if counter.lease < cost and counter.wait_s(cost, self.now) <= 0:
             self.bucket = self.bucket.refilled(self.rate, self.size, self.now)
             asked = counter.terms(cost, self.now)
-            self.bucket, tokens = lend(self.bucket, self.size, asked)
+            self.bucket, tokens = lend(self.bucket, self.rate, asked)
             counter.granted(asked, tokens, self.bucket.tokens, 0, self.now)
         if spend((counter,), cost, self.now):
             self.spent.append((self.now, cost))
@@ -168,6 +169,19 @@ def test_processes_exceed_a_shared_limit_by_one_lease_each_at_most(processes, am
         spent = sum(cost for _, cost in shared.spent[first : last + 1])
         allowed = amount + shared.rate * (shared.spent[last][0] - shared.spent[first][0])
         assert spent <= allowed + over + NEAR
+
+
+@pytest.mark.parametrize("amount", [20, 50, 100, 1000])
+@pytest.mark.parametrize("processes", [2, 3, 4])
+def test_a_burst_over_several_processes_is_spent_to_its_end_before_anyone_is_refused(amount, processes):
+    shared = Shared(Limit(Metric.REQUESTS, amount, 60.0), processes)
+    for process in itertools.cycle(range(processes)):
+        before = len(shared.spent)
+        shared.demand(process, 1)
+        if len(shared.spent) == before:
+            break
+        shared.now += 0.002
+    assert len(shared.spent) >= amount - processes
 
 
 @given(st.integers(31_536_000, 13_569_465_600))

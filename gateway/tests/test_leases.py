@@ -133,6 +133,16 @@ async def test_scripts_that_the_store_forgot_are_loaded_again(store, redis):
     assert answers[1:] == [(True, 0), True]
 
 
+async def test_what_is_leased_ahead_shrinks_as_the_bucket_runs_dry(store):
+    taken = [(await store.lease("b", 0.001, 20, Terms(1, 1, 1, 9))).tokens for _ in range(8)]
+    assert taken == [6, 4, 3, 2, 2, 1, 1, 1]
+
+
+async def test_where_demand_keeps_a_bucket_dry_tokens_still_come_in_handfuls(store):
+    await store.lease("b", 1000, 1000, Terms(990, 990, 990))
+    assert (await store.lease("b", 1000, 1000, Terms(1, 1, 1, 40))).tokens >= 10
+
+
 async def test_many_questions_at_once_share_round_trips(store):
     await store.ping()
     before = store.calls
@@ -140,7 +150,9 @@ async def test_many_questions_at_once_share_round_trips(store):
     assert store.calls - before <= 3
 
 
-async def test_callers_that_go_away_at_any_point_never_get_anothers_answer(store):
+async def test_callers_that_go_away_at_any_point_never_get_anothers_answer(redis):
+    store = Store(redis, timeout_s=20)
+
     async def ask(n: int) -> float:
         granted = await store.lease(f"own:{n}", 0.001, n + 1, Terms(1, 1, 1))
         assert granted.left == pytest.approx(n, abs=0.1)
