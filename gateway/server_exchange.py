@@ -21,7 +21,7 @@ from gateway.refusals import Refused
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
-    from gateway.server import BoundedHttp
+    from gateway.server_http import BoundedHttp
 
 logger = logging.getLogger(__name__)
 

@@ -61,7 +61,8 @@ def web(listening: socket.socket, number: int, serves: Callable[[], None]) -> No
     _collect_rarely()
     from apimgmt import env
     from apimgmt.asgi import application, is_djangos_raw
-    from gateway.server import Site, serve
+    from gateway.server import serve
+    from gateway.server_http import Site
 
     application.started = serves
     site = Site(env.gateway_config("web", number), lambda: application.plane, is_djangos_raw, application.count)

@@ -22,7 +22,8 @@ from gateway.jwks import KeySets
 from gateway.limit import Limiter
 from gateway.policies.live import follow
 from gateway.refusals import Refused
-from gateway.server import Server, Site, server_of
+from gateway.server import Server, server_of
+from gateway.server_http import Site
 from gateway.snapshot import Snapshot
 from gateway.upstream_client import UpstreamClient
 from gateway.usage import Usage

@@ -6,8 +6,8 @@ import gc
 import pytest
 
 from gateway.call import Call
-from gateway.server import BoundedHttp
 from gateway.server_exchange import DirectExchange
+from gateway.server_http import BoundedHttp
 from gateway.tests.http_plane import NOWHERE, caller_of, echo, eventually, route, running, upstream_that
 from gateway.upstream_client import UpstreamConnection
 
