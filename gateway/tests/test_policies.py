@@ -392,6 +392,7 @@ async def test_a_limit_of_the_route_is_told_beside_those_of_the_tier(served):
         assert (await caller.ask("GET", "/echo")).header("ratelimit-policy") == '"route-requests-per-60s";q=2;w=60'
 
 
+@pytest.mark.parametrize("is_direct", [True], indirect=True)
 @pytest.mark.parametrize(
     "answer",
     [
@@ -401,9 +402,7 @@ async def test_a_limit_of_the_route_is_told_beside_those_of_the_tier(served):
         {**GOOD, "burst": 0}, {**GOOD, "brust": 1},
     ],
 )  # fmt: skip
-async def test_a_limit_that_is_none_refuses_as_internal(served, answer, is_direct):
-    if not is_direct:
-        pytest.skip("the same on both servers")
+async def test_a_limit_that_is_none_refuses_as_internal(served, answer):
     hooks_of_tests.NONSENSE["answer"] = answer
     async with served(limited_by("limit_of_nonsense")) as plane:
         assert problem(await ask(plane, "GET", "/echo"))[:2] == (500, "internal")

@@ -31,6 +31,7 @@ class Lab:
 
     type = ""
     can_restart = True
+    is_source = True
     is_ordered = True
     keeps_ids = True
     """Gives its messages ids, so that what comes again is stored once."""
@@ -350,6 +351,7 @@ class SqsLab(AwsLab):
 
 class SnsLab(AwsLab):
     type = "sns"
+    is_source = False
 
     async def prepare(self):
         await super().prepare()

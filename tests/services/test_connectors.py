@@ -24,6 +24,11 @@ pytestmark = [
 ]
 
 WITHIN_S = 60
+from_sources = pytest.mark.parametrize("broker", [name for name, lab in LABS.items() if lab.is_source], indirect=True)
+over_restarts = pytest.mark.parametrize(
+    "broker", [name for name, lab in LABS.items() if lab.can_restart], indirect=True
+)
+"""What plays the others keeps nothing over a restart."""
 SCHEMA = {"type": "object", "required": ["n"]}
 CHANNELS = [channel("out"), channel("in", schema=SCHEMA, on_invalid="dead-letter")]
 
@@ -123,27 +128,22 @@ def in_order(lab, found):
     return found if lab.is_ordered else sorted(found)
 
 
-@pytest.fixture
-def source_lab(lab):
-    if not hasattr(lab, "source") or lab.type == "sns":
-        pytest.skip("it can be a sink alone")
-    return lab
-
-
-async def test_a_source_brings_what_its_broker_holds_in_order_and_goes_on_where_it_was(plane, source_lab):
-    async with connected(plane, source_lab, "source") as connector:
-        if source_lab.type == "mqtt":
+@from_sources
+async def test_a_source_brings_what_its_broker_holds_in_order_and_goes_on_where_it_was(plane, lab):
+    async with connected(plane, lab, "source") as connector:
+        if lab.type == "mqtt":
             await until(lambda: asyncio.sleep(0, connector.health.state == "running"))
-        await source_lab.put(numbered(0, 8))
+        await lab.put(numbered(0, 8))
         await events(plane, 8)
-    await source_lab.put(numbered(8, 16))
-    async with connected(plane, source_lab, "source"):
+    await lab.put(numbered(8, 16))
+    async with connected(plane, lab, "source"):
         stored = await events(plane, 16)
-    assert in_order(source_lab, [int(event.data[6:-1]) for event in stored]) == list(range(16))
+    assert in_order(lab, [int(event.data[6:-1]) for event in stored]) == list(range(16))
 
 
+@from_sources
 async def test_a_source_that_died_before_it_committed_brings_it_again_and_where_it_can_it_is_stored_once(
-    plane, source_lab, monkeypatch
+    plane, lab, monkeypatch
 ):
     publish_, died = Running._publish, []
 
@@ -154,12 +154,12 @@ async def test_a_source_that_died_before_it_committed_brings_it_again_and_where_
             raise RuntimeError("died here")
 
     monkeypatch.setattr(Running, "_publish", die_once)
-    async with connected(plane, source_lab, "source") as connector:
+    async with connected(plane, lab, "source") as connector:
         await until(lambda: asyncio.sleep(0, connector.health.state == "running"))
-        await source_lab.put(numbered(0, 10))
+        await lab.put(numbered(0, 10))
         await until(lambda: asyncio.sleep(0, connector.health.state == "failing"))
         await until(lambda: asyncio.sleep(0, connector.health.state == "running"))
-        await source_lab.put(numbered(10, 11))
+        await lab.put(numbered(10, 11))
 
         async def all_there():
             stored = [int(event.data[6:-1]) for event in await events(plane, 11)]
@@ -167,27 +167,29 @@ async def test_a_source_that_died_before_it_committed_brings_it_again_and_where_
 
         stored = await until(all_there)
     assert set(stored) == set(range(11))
-    if source_lab.keeps_ids:
+    if lab.keeps_ids:
         assert len(stored) == 11
 
 
-async def test_attributes_and_trace_context_come_in(plane, source_lab):
+@from_sources
+async def test_attributes_and_trace_context_come_in(plane, lab):
     trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
     names = {"specversion": "1.0", "id": "e1", "source": "/tills/7", "type": "sold"}
-    headers = {f"{source_lab.prefix}{name}": value for name, value in names.items()} | {"traceparent": trace}
-    async with connected(plane, source_lab, "source") as connector:
+    headers = {f"{lab.prefix}{name}": value for name, value in names.items()} | {"traceparent": trace}
+    async with connected(plane, lab, "source") as connector:
         await until(lambda: asyncio.sleep(0, connector.health.state == "running"))
-        await source_lab.put([(b'{"n": 1}', headers)])
+        await lab.put([(b'{"n": 1}', headers)])
         (event,) = await events(plane, 1)
     assert (event.published_id, event.source, event.type) == ("e1", "/tills/7", "sold")
     assert event.traceparent == trace
 
 
-async def test_a_record_that_is_no_event_is_buried_and_holds_up_nothing(plane, source_lab):
+@from_sources
+async def test_a_record_that_is_no_event_is_buried_and_holds_up_nothing(plane, lab):
     before = len(await read_batch(plane.nats, DEAD_STREAM, f"{DEAD_SUBJECT}.>", 1))
-    async with connected(plane, source_lab, "source") as connector:
+    async with connected(plane, lab, "source") as connector:
         await until(lambda: asyncio.sleep(0, connector.health.state == "running"))
-        await source_lab.put([(b'{"n": 1}', {}), (b"no JSON", {}), (b'{"m": 1}', {}), (b'{"n": 2}', {})])
+        await lab.put([(b'{"n": 1}', {}), (b"no JSON", {}), (b'{"m": 1}', {}), (b'{"n": 2}', {})])
         stored = await events(plane, 2)
 
         async def buried():
@@ -222,9 +224,8 @@ async def test_a_sink_says_what_the_event_is(plane, lab):
     assert headers["traceparent"].startswith("00-aaa")
 
 
+@over_restarts
 async def test_nothing_is_lost_while_a_broker_is_away(plane, lab, monkeypatch):
-    if not lab.can_restart:
-        pytest.skip("what plays this broker keeps nothing over a restart")
     monkeypatch.setattr(connecting, "RETRY_MAX_S", 1.0)
     async with connected(plane, lab, "sink", start="earliest") as connector:
         await send(plane, 0, 5)
