@@ -18,6 +18,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from gateway.catch_up import EARLIEST, CatchUp, Gap, begin
+from gateway.ending import ended
 from gateway.event import Event, from_headers
 from gateway.log import EventLog
 from gateway.refusals import Reason, Refused
@@ -251,8 +252,7 @@ class Hub:
     async def stop(self) -> None:
         """Close every feed."""
         if self._looker is not None:
-            self._looker.cancel()
-            await asyncio.gather(self._looker, return_exceptions=True)
+            await ended(self._looker)
         for feed in list(self._feeds.values()):
             self.forget(feed)
         await asyncio.gather(*self._at_work, return_exceptions=True)

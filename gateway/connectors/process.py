@@ -16,6 +16,7 @@ from nats.js.errors import NotFoundError
 from gateway.config import Config
 from gateway.connectors.running import FAULTS, Running, durables
 from gateway.delivery import owner_of
+from gateway.ending import ended
 from gateway.lease import RENEW_S, Lease
 from gateway.nats_link import CONNECTORS_BUCKET
 
@@ -82,10 +83,7 @@ class Connectors:
                 self._running[id_] = (running, task)
 
     async def _stop(self, ids: Iterable[str]) -> None:
-        tasks = [self._running.pop(id_)[1] for id_ in ids]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(*[self._running.pop(id_)[1] for id_ in ids])
 
     async def _forget(self, connector: Connector) -> None:
         """Let go of a deleted sink's place in its channel."""
@@ -112,6 +110,5 @@ async def run(config: Config, stop: asyncio.Event, serves: Callable[[], None]) -
     try:
         await stop.wait()
     finally:
-        connecting.cancel()
-        await asyncio.gather(connecting, return_exceptions=True)
+        await ended(connecting)
         await plane.stop()

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call, ClientGone, Reply, Verb
+from gateway.ending import ended
 from gateway.handlers.mqtt_publishing import Publishing
 from gateway.handlers.mqtt_subscribing import Subscribing
 from gateway.outbox import SEND_TIMEOUT_S, Outbox
@@ -103,9 +104,7 @@ class MqttConnection:
             return await self._end(reader, writer)
         finally:
             self._subscribing.stop()
-            reader.cancel()
-            writer.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
+            await ended(reader, writer)
 
     # Reading and writing
 

@@ -12,6 +12,7 @@ from gateway.authenticate import allowed
 from gateway.call import Call, ClientGone, Headers, Reply
 from gateway.catch_up import Gap
 from gateway.conflation import Conflation
+from gateway.ending import ended
 from gateway.event import Event
 from gateway.event_stream import error_event, last_words, named_event
 from gateway.hub import Listening
@@ -89,10 +90,7 @@ class EventStream:
                 listening.stop()
             for conflation in self._conflations.values():
                 conflation.stop()
-            tasks = [task for task in (gone, writer) if task is not None]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await ended(gone, writer)
 
     def close(self, refused: Refused) -> None:
         """End the stream for this reason."""
@@ -185,8 +183,7 @@ class EventStream:
         if not self._ending.done():
             return Reply(status=200, closed_by="client")
         refused = self._ending.result()
-        writer.cancel()
-        await asyncio.gather(writer, return_exceptions=True)
+        await ended(writer)
         if refused.reason is not Reason.TOO_SLOW:
             # A stream that ends normally is opened again by EventSource; then it is told 401 or 403 where due.
             last = last_words(refused)

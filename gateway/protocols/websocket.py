@@ -23,6 +23,7 @@ from gateway.catch_up import Gap
 from gateway.cloudevents import structured
 from gateway.conflation import Conflation, interval_of
 from gateway.credentials import from_text
+from gateway.ending import ended
 from gateway.event import Event, rfc3339
 from gateway.hub import Listening
 from gateway.outbox import SEND_TIMEOUT_S, Outbox
@@ -118,9 +119,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
         finally:
             for subscription in self._subscriptions.values():
                 subscription.stop()
-            for task in (reader, writer):
-                task.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
+            await ended(reader, writer)
 
     def close(self, refused: Refused) -> None:
         """End the connection for this reason; returns at once."""
@@ -375,9 +374,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
                 refused = Refused(Reason.INTERNAL)
             else:
                 return _left(ClientGone())
-        for task in (reader, writer):
-            task.cancel()
-        await asyncio.gather(reader, writer, return_exceptions=True)
+        await ended(reader, writer)
         await self._take_leave(refused)
         return Reply(
             status=101,

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import json
 from contextlib import asynccontextmanager
 
@@ -324,6 +325,25 @@ async def test_a_revoked_key_closes_the_socket(plane):
         reply = await wire.serving
     assert wire.closed[0] == 3000
     assert (reply.refused.reason, reply.error_class) == (Reason.KEY_REVOKED, "revoked")
+
+
+async def test_a_revoked_key_closes_a_socket_whose_reader_did_not_hear_the_first_word(plane, monkeypatch):
+    asked = asyncio.Event()
+
+    async def deaf(plane, channel, asked_position):
+        """Do as ``asyncio.wait_for`` may before Python 3.12: answer, and forget that it was cancelled."""
+        asked.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return 0
+
+    monkeypatch.setattr("gateway.protocols.websocket.resolve", deaf)
+    async with connected(plane) as wire:
+        wire.say({"type": "subscribe", "channel": "trades"})
+        await asked.wait()
+        plane.change_key(revoked_at=1.0)
+        await asyncio.wait_for(asyncio.shield(wire.serving), 20)
+    assert wire.closed[0] == 3000
 
 
 async def test_a_newer_key_of_the_same_consumer_takes_over(plane):

@@ -9,6 +9,7 @@ import pytest
 from gateway.connectors import running as connecting
 from gateway.connectors.running import Running
 from gateway.documents import Connector
+from gateway.ending import ended
 from gateway.nats_link import DEAD_STREAM, DEAD_SUBJECT, read_batch
 from gateway.publish import Publication, publish
 from gateway.tests.event_plane import channel, running
@@ -85,8 +86,7 @@ async def connected(plane, lab, direction, **more):
     try:
         yield connector
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await ended(task)
 
 
 async def until(look):
