@@ -46,6 +46,7 @@ def server_of(
     """Make the server of an ASGI application; paths that are not the application's go straight to the data plane."""
     BoundedHttp.site = site
     config = site.bounds
+    BoundedSocket.stream_message_max_bytes = config.stream_message_max_bytes
     return Server(
         uvicorn.Config(
             application,

@@ -3,21 +3,50 @@
 from __future__ import annotations
 
 from asyncio import BaseTransport
+from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import CloseCode, Frame
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
 
+from gateway.fragments import Fragments
 from gateway.refusals import Reason, Refused
 
-FRAGMENTS_MAX = 10_000
-"""Of one message: empty ones add nothing to its size, so the size alone bounds no memory."""
-
-
 CLOSE_TIMEOUT_S = 5.0
+STREAM_PATH = "/v1/stream"
+_FAULTS: dict[int, Reason] = {
+    CloseCode.PROTOCOL_ERROR: Reason.INVALID_REQUEST,
+    CloseCode.INVALID_DATA: Reason.INVALID_PAYLOAD,
+    CloseCode.MESSAGE_TOO_BIG: Reason.TOO_LARGE,
+}
+
+
+class Frames(ServerProtocol):
+    """The frames of one socket; a fault of the peer's is told as any other refusal."""
+
+    def fail(self, code: int, reason: str = "") -> None:
+        """End the connection."""
+        fault = _FAULTS.get(code)
+        super().fail(code, reason if fault is None else Refused(fault).close_reason())
+
+    def recv_frame(self, frame: Frame) -> None:
+        """Take a frame. A close may come between the fragments of a message (RFC 6455 5.4): that one never ends."""
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None
+        super().recv_frame(frame)
 
 
 class BoundedSocket(WebSocketsSansIOProtocol):
     """One socket of the server."""
+
+    stream_message_max_bytes: int | None = None
+    """A message on ``/v1/stream``; elsewhere the server's own bound holds."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.conn = Frames(max_size=self.config.ws_max_size, logger=self.logger)
+        self.fragments = Fragments()
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Begin; a closing handshake will have its own deadline."""
@@ -30,12 +59,40 @@ class BoundedSocket(WebSocketsSansIOProtocol):
             self.queue.put_nowait({"type": "websocket.disconnect", "code": CloseCode.ABNORMAL_CLOSURE.value})
         super().connection_lost(exc)
 
+    def handle_connect(self, event: Request) -> None:
+        """Begin the handshake; what it asks for says how large messages may be."""
+        if event.path.partition("?")[0] == STREAM_PATH and self.stream_message_max_bytes is not None:
+            self.conn.max_message_size = self.stream_message_max_bytes
+        super().handle_connect(event)
+
     def handle_cont(self, event: Frame) -> None:
         """Take one more fragment of a message."""
-        if len(self.frames) >= FRAGMENTS_MAX:
-            self._end(Refused(Reason.TOO_LARGE))
+        try:
+            self.fragments.add(bytes(event.data))
+        except Refused as refused:
+            self._end(refused)
             return
-        super().handle_cont(event)
+        if event.fin:
+            self.send_receive_event_to_app()
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand a whole message on, unless its text is none; uvicorn logs that with a stack trace."""
+        (whole,), self.frames = self.frames, []
+        if self.fragments.size:
+            whole += self.fragments.take()
+        if self.close_sent:
+            return
+        if self.curr_msg_data_type == "text":
+            try:
+                self.queue.put_nowait({"type": "websocket.receive", "text": whole.decode()})
+            except UnicodeDecodeError:
+                self._end(Refused(Reason.INVALID_PAYLOAD), CloseCode.INVALID_DATA)
+                return
+        else:
+            self.queue.put_nowait({"type": "websocket.receive", "bytes": whole})
+        if not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
 
     def handle_ping(self) -> None:
         """Answer a ping, unless the peer does not read: pongs would pile up without bound."""
@@ -50,11 +107,13 @@ class BoundedSocket(WebSocketsSansIOProtocol):
             self.pong_timer = None
             self.pending_ping_payload = None
             self.schedule_ping()
-        elif not (self.close_sent or self.transport.is_closing()):
+        elif not self.transport.is_closing():
             self._end(Refused(Reason.IDLE))
 
-    def _end(self, refused: Refused) -> None:
-        code = refused.row.websocket
+    def _end(self, refused: Refused, code: int | None = None) -> None:
+        if self.close_sent:
+            return
+        code = code or refused.row.websocket
         self.stop_keepalive()
         self.conn.fail(code, refused.close_reason())
         self.transport.write(b"".join(self.conn.data_to_send()))

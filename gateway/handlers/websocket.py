@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -15,158 +14,15 @@ from gateway.call import Call, ClientGone, Reply
 from gateway.connections import Connection
 from gateway.handlers.answer import HELD_BACK_S
 from gateway.handlers.upstream import IDENTITY_PREFIXES, NOT_PASSED_ON, aim, cookies_of, named_in_connection
-from gateway.refusals import SAID_BEFORE_CLOSE, ErrorClass, Reason, Refused, cut
+from gateway.refusals import SAID_BEFORE_CLOSE, ErrorClass, Reason, Refused
+from gateway.upstream_socket import UpstreamSocket, may_be_sent
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
 
-WAITING_MAX = 256
-WAITING_MAX_BYTES = 1024 * 1024
-"""Messages of the upstream that may wait for the caller; then the upstream is not read."""
-PASSED_ON = frozenset({1000, 1001, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
-CLIENT_CODES = range(3000, 5000)
 SEND_TIMEOUT_S = 10.0
 PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 5.0
-FRAGMENTS_MAX = 10_000
-OF_MESSAGES = (picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION)
 OF_THE_GATEWAY = (*IDENTITY_PREFIXES, b"sec-websocket-")
-
-
-class UpstreamSocket(picows.WSListener):
-    """The upstream's side: its messages wait in a bounded queue, its close is kept, its silence is its end."""
-
-    def __init__(self, message_max_bytes: int, ping_interval_s: float) -> None:
-        self._max_bytes = message_max_bytes
-        self._ping_interval_s = ping_interval_s
-        self._transport: Any = None
-        self._parts: list[bytes] = []
-        self._parts_bytes = 0
-        self._kind = picows.WSMsgType.TEXT
-        self._is_paused = False
-        self._waiting_bytes = 0
-        self._is_heard = False
-        self._is_asked = False
-        self._pinging: asyncio.TimerHandle | None = None
-        self.messages: asyncio.Queue[str | bytes | None] = asyncio.Queue()
-        """What the upstream said, None at its end."""
-        self.close_code = 0
-        self.close_reason = ""
-        self.writable = asyncio.Event()
-        self.writable.set()
-        self.deadline: float | None = None
-        """Until when the caller may take to read what it is being sent."""
-        self.on_expiry: Callable[[], None] = _nothing
-
-    def on_ws_connected(self, transport: Any) -> None:
-        """Keep the line."""
-        self._transport = transport
-        self._pinging = asyncio.get_running_loop().call_later(self._ping_interval_s, self._ping)
-
-    @property
-    def has_connected(self) -> bool:
-        """The upstream has answered ``101``."""
-        return self._transport is not None
-
-    @property
-    def subprotocol(self) -> str | None:
-        """What the upstream has chosen of what was offered."""
-        chosen: str | None = self._transport.response.headers.get("Sec-WebSocket-Protocol")
-        return chosen
-
-    def on_ws_frame(self, transport: Any, frame: Any) -> None:
-        """Gather the frames of a message (RFC 6455 5.4)."""
-        self._is_heard = True
-        kind = frame.msg_type
-        if kind == picows.WSMsgType.CLOSE:
-            self._closed(int(frame.get_close_code() or 1005), frame.get_close_reason() or "")
-            return
-        if kind not in OF_MESSAGES:
-            return
-        if kind != picows.WSMsgType.CONTINUATION:
-            self._kind = kind
-        elif len(self._parts) >= FRAGMENTS_MAX:
-            self._closed(1009, "too many fragments of one message")
-            return
-        self._parts_bytes += frame.payload_size
-        if self._parts_bytes > self._max_bytes:
-            self._closed(1009, "message of the upstream too large")
-            return
-        self._parts.append(frame.get_payload_as_bytes())
-        if frame.fin:
-            self._hand_on(b"".join(self._parts) if len(self._parts) > 1 else self._parts[0])
-
-    def on_ws_disconnected(self, transport: Any) -> None:
-        """Say that nothing more will come."""
-        if self._pinging is not None:
-            self._pinging.cancel()
-        self.messages.put_nowait(None)
-        self.writable.set()
-
-    def pause_writing(self) -> None:
-        """The upstream does not read: neither do we, from the caller."""
-        self.writable.clear()
-
-    def resume_writing(self) -> None:
-        """It reads again."""
-        self.writable.set()
-
-    async def send(self, message: str | bytes) -> None:
-        """Pass a message on; waits while the upstream does not read."""
-        if not self.writable.is_set():
-            await self.writable.wait()
-        if isinstance(message, str):
-            self._transport.send(picows.WSMsgType.TEXT, message.encode())
-        else:
-            self._transport.send(picows.WSMsgType.BINARY, message)
-
-    def taken(self, bytes_: int) -> None:
-        """A message of so many bytes was taken out; there may be room to read again."""
-        self._waiting_bytes -= bytes_
-        if (
-            self._is_paused
-            and self.messages.qsize() < WAITING_MAX // 2
-            and self._waiting_bytes < WAITING_MAX_BYTES // 2
-        ):
-            self._is_paused = False
-            self._transport.underlying_transport.resume_reading()
-
-    def hang_up(self, code: int, reason: str = "") -> None:
-        """Close the line with a code that may be sent."""
-        if self._transport is None or self._transport.is_close_frame_sent:
-            return
-        self._transport.send_close(code if _may_be_sent(code) else 1000, cut(reason).encode() or None)
-        self._transport.disconnect(graceful=self.writable.is_set())
-
-    def expire(self) -> None:
-        """The caller takes too long to read a message."""
-        self.deadline = None
-        self.on_expiry()
-
-    def _closed(self, code: int, reason: str) -> None:
-        self.close_code, self.close_reason = code, reason
-        self.hang_up(code)
-
-    def _hand_on(self, payload: bytes) -> None:
-        self._parts, self._parts_bytes = [], 0
-        try:
-            self.messages.put_nowait(payload.decode() if self._kind == picows.WSMsgType.TEXT else payload)
-        except UnicodeDecodeError:
-            self._closed(1007, "text of the upstream is not UTF-8")
-            return
-        self._waiting_bytes += len(payload)
-        if not self._is_paused and (self.messages.qsize() > WAITING_MAX or self._waiting_bytes > WAITING_MAX_BYTES):
-            self._is_paused = True
-            self._transport.underlying_transport.pause_reading()
-
-    def _ping(self) -> None:
-        """Ask for a sign of life; an upstream that has not given one since the last time is lost."""
-        if self._is_asked and not self._is_heard and not self._is_paused:
-            self._transport.disconnect(graceful=False)
-            return
-        self._is_heard = False
-        self._is_asked = True
-        self._transport.send_ping()
-        self._pinging = asyncio.get_running_loop().call_later(self._ping_interval_s, self._ping)
 
 
 async def proxy(plane: Plane, call: Call) -> Reply:
@@ -305,7 +161,7 @@ async def _upstream_left(call: Call, upstream: UpstreamSocket) -> Reply:
     code = upstream.close_code
     if not code or code == 1006:
         raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-lost")
-    await call.peer.close(code if _may_be_sent(code) else 1000, upstream.close_reason)
+    await call.peer.close(code if may_be_sent(code) else 1000, upstream.close_reason)
     return Reply(status=101, close_code=code, closed_by="upstream")
 
 
@@ -384,12 +240,3 @@ def _headers(call: Call, host: str, scheme: str) -> list[tuple[str, str]]:
         ("X-Forwarded-For", call.ip),
         ("X-Forwarded-Proto", scheme),
     ]
-
-
-def _nothing() -> None:
-    """Stand where nobody has asked to be told."""
-
-
-def _may_be_sent(code: int) -> bool:
-    """RFC 6455 7.4: 1004 to 1006 and 1015 never travel."""
-    return code in PASSED_ON or code in CLIENT_CODES

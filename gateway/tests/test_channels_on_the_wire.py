@@ -2,16 +2,18 @@
 
 import asyncio
 import json
+import logging
 from contextlib import asynccontextmanager, nullcontext
 
 import pytest
 import uvicorn
 import websockets
 from websockets.asyncio.client import connect
-from websockets.frames import Frame, Opcode
+from websockets.frames import Close, Frame, Opcode
 
 from gateway.asgi import serve
-from gateway.server_socket import FRAGMENTS_MAX, BoundedSocket
+from gateway.fragments import EMPTY_MAX
+from gateway.server_socket import BoundedSocket
 from gateway.tests.event_plane import WAIT_S, channel, running
 
 CHANNELS = [channel("trades"), channel("market/{symbol}")]
@@ -145,11 +147,19 @@ async def test_a_message_over_the_limit_is_1009(plane):
         assert await closed(socket) == (1009, '{"reason":"too-large"}')
 
 
-async def test_bad_utf8_is_1007(plane):
+async def test_bad_utf8_is_1007_and_no_fault_of_ours(plane, caplog):
     async with socket_of(plane) as socket:
         await heard(socket, "welcome")
         send_frames(socket, Frame(Opcode.TEXT, b"\xff\xfe"))
-        assert (await closed(socket))[0] == 1007
+        assert await closed(socket) == (1007, '{"reason":"invalid-payload"}')
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
+async def test_a_malformed_frame_is_1002_with_its_reason(plane):
+    async with socket_of(plane) as socket:
+        await heard(socket, "welcome")
+        socket.transport.write(b"\x83\x80mask")
+        assert await closed(socket) == (1002, '{"reason":"invalid-request"}')
 
 
 def send_frames(socket, *frames):
@@ -163,7 +173,34 @@ async def test_empty_fragments_without_end_are_1009(plane):
     async with socket_of(plane) as socket:
         await heard(socket, "welcome")
         send_frames(socket, Frame(Opcode.TEXT, b"{", fin=False))
-        send_frames(socket, *(Frame(Opcode.CONT, b"", fin=False) for _ in range(FRAGMENTS_MAX)))
+        send_frames(socket, *(Frame(Opcode.CONT, b"", fin=False) for _ in range(EMPTY_MAX + 1)))
+        assert await closed(socket) == (1009, '{"reason":"too-large"}')
+
+
+async def test_a_message_in_as_many_fragments_as_it_has_bytes_is_taken(plane):
+    text = json.dumps({"type": "ping", "x": "x" * 15_000, "ref": "7"}).encode()
+    async with socket_of(plane) as socket:
+        send_frames(socket, Frame(Opcode.TEXT, text[:1], fin=False))
+        send_frames(socket, *(Frame(Opcode.CONT, bytes([byte]), fin=False) for byte in text[1:]))
+        send_frames(socket, Frame(Opcode.CONT, b"", fin=True))
+        assert (await heard(socket, "pong"))["ref"] == "7"
+
+
+async def test_a_close_between_fragments_is_a_close(plane):
+    async with socket_of(plane) as socket:
+        await heard(socket, "welcome")
+        send_frames(socket, Frame(Opcode.TEXT, b"{", fin=False), Frame(Opcode.CLOSE, Close(1000, "").serialize()))
+        assert (await closed(socket))[0] == 1000
+
+
+async def test_a_frame_that_says_it_is_larger_than_a_message_of_the_stream_is_refused_before_it_comes(
+    plane, monkeypatch
+):
+    most = plane.config.stream_message_max_bytes
+    monkeypatch.setattr(BoundedSocket, "stream_message_max_bytes", most)
+    async with socket_of(plane) as socket:
+        await heard(socket, "welcome")
+        socket.transport.write(b"\x81\xff" + (most + 1).to_bytes(8) + b"mask")
         assert await closed(socket) == (1009, '{"reason":"too-large"}')
 
 

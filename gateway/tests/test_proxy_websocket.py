@@ -12,6 +12,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve as serve_sockets
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from gateway.fragments import EMPTY_MAX
 from gateway.refusals import Reason, Refused
 from gateway.tests.http_plane import (
     NOWHERE,
@@ -122,6 +123,22 @@ async def test_fragments_of_the_upstream_arrive_whole(tmp_path):
 
     async with proxied(tmp_path, handler) as plane, socket_of(plane) as socket:
         assert await asyncio.wait_for(socket.recv(), WAIT_S) == b"abc"
+
+
+async def test_a_message_in_very_many_fragments_arrives_whole(plane):
+    async with socket_of(plane) as socket:
+        await socket.send(["x"] * 15_000)
+        assert await asyncio.wait_for(socket.recv(), WAIT_S) == "x" * 15_000
+
+
+async def test_very_many_fragments_of_the_upstream_arrive_whole_and_empty_ones_without_end_are_1009(tmp_path):
+    async def handler(socket):
+        await socket.send(["x"] * 15_000)
+        await socket.send(["x", *([""] * (EMPTY_MAX + 1))])
+
+    async with proxied(tmp_path, handler) as plane, socket_of(plane) as socket:
+        assert await asyncio.wait_for(socket.recv(), WAIT_S) == "x" * 15_000
+        assert (await closed(socket))[0] == 1009
 
 
 async def test_messages_stay_in_order_and_are_counted(plane):
@@ -402,6 +419,43 @@ async def test_an_upstream_that_sends_no_utf_8_is_1007(tmp_path):
 
     async with proxied(tmp_path, handler) as plane, socket_of(plane) as socket:
         assert (await closed(socket))[0] == 1007
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [b"\xc1\x02hi", b"\x80\x02hi", b"\x01\x01a\x81\x01b", b"\x88\x02\x00\x00", b"\x83\x00", b"\x88\x02\x03\xee"],
+    ids=["reserved bit", "continues nothing", "message in a message", "close code 0", "unknown opcode", "code 1006"],
+)
+async def test_an_upstream_that_breaks_the_protocol_is_lost_and_told_so(tmp_path, frames):
+    told = []
+
+    async def handler(socket):
+        await socket.send("before")
+        socket.transport.write(frames)
+        told.append(await closed(socket))
+
+    async with proxied(tmp_path, handler) as plane, socket_of(plane) as socket:
+        assert await asyncio.wait_for(socket.recv(), WAIT_S) == "before"
+        assert await closed(socket) == (1014, '{"reason":"upstream-unavailable"}')
+        await eventually(lambda: told)
+    assert told[0][0] == 1002
+
+
+async def test_what_an_upstream_says_after_its_end_is_not_heard(tmp_path):
+    async def handler(socket):
+        socket.transport.write(b"\x88\x02\x0f\xa0" + b"\x81\x04late")
+        await socket.wait_closed()
+
+    async with proxied(tmp_path, handler) as plane, socket_of(plane) as socket:
+        assert await closed(socket) == (4000, "")
+
+
+async def test_a_close_of_the_upstream_that_blames_the_protocol_passes_through(tmp_path):
+    async def handler(socket):
+        await socket.close(1002, "not as agreed")
+
+    async with proxied(tmp_path, handler) as plane, socket_of(plane) as socket:
+        assert await closed(socket) == (1002, "not as agreed")
 
 
 def per_ten_hours(metric, amount, exceed="reject", **more):

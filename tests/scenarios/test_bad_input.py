@@ -166,6 +166,17 @@ def test_text_that_is_not_utf_8_closes_with_1007(product, keys, bystander):
         assert closed.value.rcvd.code == 1007
 
 
+@pytest.mark.parametrize(
+    "offer", ["permessage-deflate", "permessage-deflate; server_max_window_bits=8, x-webkit-deflate-frame"]
+)
+def test_compression_is_never_agreed_on(product, keys, offer):
+    headers = {"X-API-Key": keys["valid"], "Sec-WebSocket-Extensions": offer}
+    with websockets.sync.client.connect(
+        product.ws_url + "/v1/stream", additional_headers=headers, compression=None
+    ) as socket_:
+        assert "sec-websocket-extensions" not in socket_.response.headers
+
+
 RAW_CASES = [
     (b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n", 400),
     (b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabc", 400),
