@@ -27,6 +27,7 @@ _CONTROL_PLANE_ALONE: Mapping[str, frozenset[str]] = {
     "tier": frozenset({"description"}),
     "consumer": frozenset({"display_name", "email"}),
     "key": frozenset({"name", "revoked_reason", "rotated_from"}),
+    "schema": frozenset({"numbers"}),
 }
 """What is recorded of each kind but is no business of the data plane."""
 

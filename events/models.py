@@ -77,8 +77,10 @@ class Schema(models.Model):
     """As it was registered."""
     references = models.JSONField(default=list, blank=True)
     """What it refers to: ``name`` as it says it, ``subject``, ``version``."""
+    extra = models.JSONField(default=dict, blank=True)
+    """``metadata`` and ``ruleSet`` as they were given: for clients, which act by them."""
     digest = models.CharField(max_length=64, unique=True)
-    """Of its type, its JSON and its references: by this the same schema is known again."""
+    """Of all of it: by this the same schema is known again."""
 
     class Meta:
         ordering = ("id",)
@@ -105,6 +107,8 @@ class Subject(models.Model):
     latest = models.JSONField(null=True, blank=True)
     """Its latest version, as the snapshot has it: ``version``, ``id``, ``type``, ``schema``, ``references`` (names
     with texts, each after what it refers to itself). None where none is left."""
+    numbers = models.JSONField(default=dict, blank=True)
+    """Of its versions, ``live`` and ``deleted``: as the audit log tells them."""
 
     objects = SubjectQuerySet.as_manager()
 
@@ -125,7 +129,7 @@ class Subject(models.Model):
 
     def recorded(self) -> dict[str, Any]:
         """Say all of it, for the audit log."""
-        return self.document()
+        return self.document() | {"numbers": self.numbers}
 
 
 class SchemaVersion(models.Model):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -18,20 +16,19 @@ from events.compatibility.budget import Budget, Fault
 from events.compatibility.json_documents import Document
 from events.compatibility.json_schema import refused
 from events.models import Channel, Schema, SchemaVersion, Subject
-from gateway.schemas import avro
-from gateway.schemas.faults import SchemaFault, TooComplex
-from gateway.schemas.registered import AVRO, JSON, TYPES, Parsed, read, subject_named
+from events.registry_schemas import Given, No, resolved
+from gateway.refusals import Reason, Refused
+from gateway.schemas.faults import TooComplex
+from gateway.schemas.registered import Parsed, read, subject_named
 
 GLOBAL = "*"
 """The name of the row that holds the default of all subjects; no schema is registered under it."""
-TEXT_MAX_CHARS = 256 * 1024
 NAME_MAX_CHARS = 255
-REFERENCES_MAX = 50
-REFERRED_MAX = 200
-"""Schemas that one refers to, through others too."""
 VERSIONS_MAX = 1000
 SUBJECTS_MAX = 10_000
 DETAILS_MAX = 10
+RIVALS_MAX = 10
+"""Times that somebody else may change a subject while a schema is compared with its versions."""
 
 
 class Compatibility(StrEnum):
@@ -63,90 +60,100 @@ class Mode(StrEnum):
     READONLY = "READONLY"
 
 
-class No(Exception):
-    """The registry says no, with a code of Confluent's API; the first three digits are the HTTP status."""
+def register(subject_name: str, schema: Given, *, by: str) -> SchemaVersion:
+    """Make a schema the latest version of a subject; one that is a version already stays. Raises No.
 
-    def __init__(self, code: int, message: str, details: Iterable[str] = ()) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.details = list(details)
+    Schemas are compared before anything is held, as that may take a second; where somebody else was faster, again.
+    """
+    if not 0 < len(subject_name) <= NAME_MAX_CHARS or not subject_name.isprintable() or subject_name == GLOBAL:
+        raise No(42208, f"Invalid subject: a name has 1 to {NAME_MAX_CHARS} printable characters.")
+    for _ in range(RIVALS_MAX):
+        before = _stand(subject_name)
+        if (known := before.holding(schema)) is not None:
+            return SchemaVersion.objects.select_related("schema", "subject").get(pk=known)
+        require_writable(subject_name)
+        _require_compatible(subject_name, schema)
+        with transaction.atomic():
+            subject = _held(subject_name)
+            if _stand(subject_name) == before:
+                return _registered(subject, subject_name, schema, by)
+    raise Refused(Reason.OVERLOADED, "Others change the subject at the same time.", retry_after_s=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """A schema as somebody gives it: read, and found to be one."""
+class Stand:
+    """What a registration is decided by."""
 
-    type: str
-    text: str
-    references: list[dict[str, Any]]
-    resolved: list[tuple[str, str]]
-    parsed: Parsed
-    digest: str
+    level: Compatibility
+    mode: Mode
+    versions: tuple[tuple[int, str], ...]
+    """Those that are not deleted, the oldest first: their keys and the digests of their schemas."""
 
-
-def given(fields: Any, *, normalize: bool = False) -> Given:
-    """Read ``schema``, ``schemaType`` and ``references`` of a request. Raises No."""
-    if not isinstance(fields, Mapping) or not isinstance(fields.get("schema"), str):
-        raise No(42201, "Invalid schema: the body is an object whose `schema` is the schema as a text.")
-    text, type_ = fields["schema"], fields.get("schemaType") or AVRO
-    if type_ not in TYPES:
-        raise No(42201, f"Invalid schema: `schemaType` is {' or '.join(TYPES)}; {str(type_)[:40]!r} is not had here.")
-    if len(text) > TEXT_MAX_CHARS:
-        raise No(42201, f"Invalid schema: it has more than {TEXT_MAX_CHARS} characters.")
-    references = _references(fields.get("references"))
-    resolved = _resolved(references)
-    try:
-        parsed = read(type_, text, resolved)
-        if normalize:
-            text = _normal(parsed)
-            parsed = read(type_, text, resolved)
-    except SchemaFault as fault:
-        raise No(42201, f"Invalid schema: {fault}") from None
-    same = [type_, json.dumps(parsed.value, separators=(",", ":")), references]
-    digest = hashlib.sha256(json.dumps(same).encode()).hexdigest()
-    return Given(type_, text, references, resolved, parsed, digest)
+    def holding(self, schema: Given) -> int | None:
+        """Find the latest version that is the same schema."""
+        return next((key for key, digest in reversed(self.versions) if digest in schema.digests), None)
 
 
-def register(subject_name: str, schema: Given, *, by: str) -> SchemaVersion:
-    """Make a schema the latest version of a subject; one that is a version already stays. Raises No."""
-    if not 0 < len(subject_name) <= NAME_MAX_CHARS or not subject_name.isprintable() or subject_name == GLOBAL:
-        raise No(42208, f"Invalid subject: a name has 1 to {NAME_MAX_CHARS} printable characters.")
-    with transaction.atomic():
-        subject = _held(subject_name)
-        versions = live(subject) if subject is not None else SchemaVersion.objects.none()
-        known = versions.filter(schema__digest=schema.digest).last()
-        if known is not None:
-            return known
-        if mode_of(subject_name) is Mode.READONLY:
-            raise No(42205, f"Subject {subject_name} is in read-only mode.")
-        faults = incompatible(subject_name, schema, versions)
-        if faults:
-            raise No(
-                409,
-                f'Schema being registered is incompatible with an earlier schema for subject "{subject_name}", '
-                f"details: {'; '.join(faults)}",
-                faults,
-            )
-        number = _next_number(subject)
-        row, _ = Schema.objects.get_or_create(
-            digest=schema.digest,
-            defaults={"type": schema.type, "text": schema.text, "references": schema.references},
+def _stand(subject_name: str) -> Stand:
+    versions = SchemaVersion.objects.filter(subject__name=subject_name, is_deleted=False).order_by("version")
+    return Stand(
+        compatibility_of(subject_name), mode_of(subject_name), tuple(versions.values_list("pk", "schema__digest"))
+    )
+
+
+def _require_compatible(subject_name: str, schema: Given) -> None:
+    subject = Subject.objects.filter(name=subject_name).first()
+    faults = [] if subject is None else incompatible(subject_name, schema, live(subject))
+    if faults:
+        raise No(
+            409,
+            f'Schema being registered is incompatible with an earlier schema for subject "{subject_name}", '
+            f"details: {'; '.join(faults)}",
+            faults,
         )
-        told = {"latest": _told(number, row)}
-        if subject is None:
-            subject = recording.create("schema", Subject(name=subject_name, **told), subject_name, by=by)
-        else:
-            recording.update("schema", subject, subject_name, told, by=by)
+
+
+def _registered(subject: Subject | None, subject_name: str, schema: Given, by: str) -> SchemaVersion:
+    number = _next_number(subject)
+    row, _ = Schema.objects.get_or_create(
+        digest=schema.digest,
+        defaults={
+            "type": schema.type,
+            "text": schema.text,
+            "references": schema.references,
+            "extra": schema.extra,
+        },
+    )
+    told = {"latest": _told(number, row)}
+    if subject is None:
+        told["numbers"] = {"live": [number], "deleted": []}
+        subject = recording.create("schema", Subject(name=subject_name, **told), subject_name, by=by)
         return SchemaVersion.objects.create(subject=subject, version=number, schema=row)
+    version = SchemaVersion.objects.create(subject=subject, version=number, schema=row)
+    recording.update("schema", subject, subject_name, told | _numbered(subject), by=by)
+    return version
+
+
+def _numbered(subject: Subject) -> dict[str, Any]:
+    """Say which versions a subject has, for its record."""
+    said: dict[str, list[int]] = {"live": [], "deleted": []}
+    for number, is_deleted in subject.versions.order_by("version").values_list("version", "is_deleted"):
+        said["deleted" if is_deleted else "live"].append(number)
+    return {"numbers": said}
+
+
+def require_writable(subject_name: str) -> None:
+    """Raise No where nothing of a subject may change."""
+    if mode_of(subject_name) is Mode.READONLY:
+        raise No(42205, f"Subject {subject_name} is in read-only mode.")
 
 
 def incompatible(subject_name: str, schema: Given, versions: Iterable[SchemaVersion]) -> list[str]:
     """Say why a schema does not fit to these versions of a subject, by its level; nothing where it does. Raises No."""
     level = compatibility_of(subject_name)
-    earlier = list(versions)
-    if level is Compatibility.NONE or not earlier:
+    if level is Compatibility.NONE:
         return []
+    earlier = list(versions)
     if not level.endswith("_TRANSITIVE"):
         earlier = earlier[-1:]
     budget, found = Budget(), []
@@ -161,7 +168,7 @@ def incompatible(subject_name: str, schema: Given, versions: Iterable[SchemaVers
 def _faults(level: Compatibility, new: Parsed, version: SchemaVersion, budget: Budget) -> list[str]:
     if version.schema.type != new.type:
         return [f"version {version.version} is of type {version.schema.type}, the new one {new.type}"]
-    old = read(version.schema.type, version.schema.text, _resolved(version.schema.references))
+    old = read(version.schema.type, version.schema.text, resolved(version.schema.references))
     directions = []
     if level.is_backward:
         directions.append(("the new version cannot read version", new, old))
@@ -177,27 +184,36 @@ def _unread(reader: Parsed, writer: Parsed, budget: Budget) -> Fault | None:
     return refused(Document.of(reader.value, reader.others), Document.of(writer.value, writer.others), budget)
 
 
-def hide(versions: Iterable[SchemaVersion], subject: Subject, *, by: str) -> None:
-    """Delete versions so that they can be had still, by whoever asks for deleted ones. Raises No."""
+def hide(versions: Iterable[SchemaVersion], subject: Subject, *, forgetting: bool = False, by: str) -> None:
+    """Delete versions so that they can be had still, by whoever asks for deleted ones. Raises No.
+
+    Whoever deletes a whole subject is ``forgetting`` its own level and mode too.
+    """
     numbers = [version.version for version in versions]
+    require_writable(subject.name)
     _require_unused(subject, numbers)
     with transaction.atomic():
         subject.versions.filter(version__in=numbers).update(is_deleted=True)
         version = live(subject).last()
-        told = None if version is None else _told(version.version, version.schema)
-        recording.update("schema", subject, subject.name, {"latest": told}, by=by)
+        told: dict[str, Any] = {"latest": None if version is None else _told(version.version, version.schema)}
+        if forgetting:
+            told |= {"compatibility": "", "mode": ""}
+        recording.update("schema", subject, subject.name, told | _numbered(subject), by=by)
 
 
 def erase(versions: Iterable[SchemaVersion], subject: Subject, *, by: str) -> None:
     """Delete hidden versions for good, and the subject with its last one. Raises No."""
     numbers = [version.version for version in versions]
+    require_writable(subject.name)
     _require_unused(subject, numbers)
     with transaction.atomic():
         gone = subject.versions.filter(version__in=numbers)
         schemas = [version.schema_id for version in gone]
         gone.delete()
         Schema.objects.filter(id__in=schemas, versions=None).delete()
-        if not subject.versions.exists():
+        if subject.versions.exists():
+            recording.update("schema", subject, subject.name, _numbered(subject), by=by)
+        else:
             recording.delete("schema", subject, subject.name, by=by)
 
 
@@ -264,7 +280,7 @@ def _told(number: int, schema: Schema) -> dict[str, Any]:
         "id": schema.pk,
         "type": schema.type,
         "schema": schema.text,
-        "references": [list(pair) for pair in _resolved(schema.references)],
+        "references": [list(pair) for pair in resolved(schema.references)],
     }
 
 
@@ -279,61 +295,3 @@ def _require_unused(subject: Subject, numbers: list[int]) -> None:
     for channel in Channel.objects.exclude(schema=None):
         if subject_named(channel.schema) == subject.name:
             raise No(42206, f"The channel {channel.address} takes its events' schema from {subject.name}.")
-
-
-def _references(references: Any) -> list[dict[str, Any]]:
-    if references is None:
-        return []
-    if not isinstance(references, list) or len(references) > REFERENCES_MAX:
-        raise No(42201, f"Invalid schema: `references` is a list of at most {REFERENCES_MAX}.")
-    found = []
-    for reference in references:
-        if not isinstance(reference, Mapping) or not _is_reference(reference):
-            raise No(42201, "Invalid schema: a reference has `name` and `subject`, texts, and `version`, a number.")
-        version = _version(reference["subject"], reference["version"])
-        found.append({"name": reference["name"], "subject": reference["subject"], "version": version.version})
-    return found
-
-
-def _is_reference(reference: Mapping[str, Any]) -> bool:
-    version = reference.get("version")
-    return (
-        isinstance(reference.get("name"), str)
-        and isinstance(reference.get("subject"), str)
-        and isinstance(version, int)
-        and not isinstance(version, bool)
-    )
-
-
-def _version(subject_name: str, number: int) -> SchemaVersion:
-    """Find the version that a reference names; -1 is the latest."""
-    versions = SchemaVersion.objects.select_related("schema").filter(subject__name=subject_name, is_deleted=False)
-    found = (versions.filter(version=number) if number != -1 else versions.order_by("version")).last()
-    if found is None:
-        raise No(42201, f"Invalid schema: no schema reference found for subject {subject_name[:100]} version {number}.")
-    return found
-
-
-def _resolved(references: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Give the texts of what references name, each after what it refers to itself."""
-    found: dict[str, str] = {}
-
-    def follow(wanted: list[dict[str, Any]]) -> None:
-        for reference in wanted:
-            if reference["name"] in found:
-                continue
-            schema = SchemaVersion.objects.select_related("schema").get(
-                subject__name=reference["subject"], version=reference["version"]
-            ).schema  # fmt: skip
-            follow(schema.references)
-            found[reference["name"]] = schema.text
-            if len(found) > REFERRED_MAX:
-                raise No(42201, f"Invalid schema: it refers to more than {REFERRED_MAX} others.")
-
-    follow(references)
-    return list(found.items())
-
-
-def _normal(parsed: Parsed) -> str:
-    value = avro.normal(parsed.value) if parsed.type == AVRO else parsed.value
-    return json.dumps(value, sort_keys=parsed.type == JSON, separators=(",", ":"), ensure_ascii=False)

@@ -2,53 +2,37 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
-from events import registry
+from events import registry, registry_settings
 from events.models import Schema, SchemaVersion, Subject
-from events.registry import GLOBAL, Compatibility, Mode, No, live
+from events.registry import GLOBAL, live
+from events.registry_question import NUMBER, Question
+from events.registry_schemas import No, given
 from gateway.schemas.registered import AVRO, TYPES
 
+LATEST = ("latest", "-1")
+GUID_DIGITS = 32
 LIST_MAX = 1000
 LIST_MAX_CHARS = 500_000
 """What one answer may carry of schemas' texts."""
-_NUMBER = re.compile(r"[0-9]{1,9}")
 
 
-class Question:
-    """One request: its method, path, query and body."""
-
-    def __init__(self, asked: Mapping[str, Any]) -> None:
-        self.method: str = asked["method"]
-        self.path: list[str] = asked["path"]
-        self.body: Any = asked["body"]
-        self.by: str = asked["by"]
-        self._query: Mapping[str, str] = asked["query"]
-
-    def says(self, name: str) -> bool:
-        """Say whether a parameter of the query is true."""
-        return self._query.get(name, "").lower() == "true"
-
-    def text(self, name: str) -> str:
-        """Give a parameter of the query."""
-        return self._query.get(name, "")
-
-    def number(self, name: str, default: int) -> int:
-        """Give a parameter of the query that is a number."""
-        text = self.text(name)
-        return int(text) if _NUMBER.fullmatch(text) else default
+class Raw(str):
+    """A schema that is the answer itself, not a text in JSON."""
 
 
 Answer = Callable[..., Any]
 
 
 def answer(asked: dict[str, Any]) -> dict[str, Any]:
-    """Answer one request: ``{"status", "body"}``."""
+    """Answer one request: ``{"status", "body"}``, or ``text`` for the body as it is."""
     question = Question(asked)
     try:
-        return {"status": 200, "body": _answer(question)}
+        body = _answer(question)
+        return {"status": 200, "text" if isinstance(body, Raw) else "body": body}
     except No as no:
         status = no.code if no.code < 1000 else no.code // 100
         return {"status": status, "body": {"error_code": no.code, "message": no.message}}
@@ -103,19 +87,30 @@ def _subjects(question: Question) -> list[str]:
         wanted = wanted.filter(versions__isnull=False)
     else:
         wanted = wanted.filter(versions__is_deleted=False)
-    return sorted(set(wanted.values_list("name", flat=True)))
+    return question.page(sorted(set(wanted.values_list("name", flat=True))))
 
 
 def _versions(question: Question, name: str) -> list[int]:
-    return [version.version for version in _all(question, name)]
+    wanted = question.says("deletedOnly")
+    return question.page([each.version for each in _all(question, name) if each.is_deleted or not wanted])
+
+
+def _latest_with(question: Question, name: str) -> dict[str, Any]:
+    """Give the latest version of which the metadata have all these properties."""
+    properties = question.pairs("key", "value")
+    for version in reversed(_all(question, name)):
+        held = version.schema.extra.get("metadata", {}).get("properties") or {}
+        if properties.items() <= held.items():
+            return _said(version)
+    raise No(40402, "No version has these metadata.")
 
 
 def _show(question: Question, name: str, number: str) -> dict[str, Any]:
     return _said(_one(question, name, number))
 
 
-def _show_schema(question: Question, name: str, number: str) -> str:
-    return _one(question, name, number).schema.text
+def _show_schema(question: Question, name: str, number: str) -> Raw:
+    return Raw(_one(question, name, number).schema.text)
 
 
 def _referenced_by(question: Question, name: str, number: str) -> list[int]:
@@ -130,14 +125,14 @@ def _referenced_by(question: Question, name: str, number: str) -> list[int]:
 
 
 def _register(question: Question, name: str) -> dict[str, Any]:
-    schema = registry.given(question.body, normalize=question.says("normalize"))
+    schema = given(question.body, normalize=question.says("normalize"))
     version = registry.register(name, schema, by=question.by)
     return {"id": version.schema_id, "version": version.version, **_described(version.schema)}
 
 
 def _look_up(question: Question, name: str) -> dict[str, Any]:
-    schema = registry.given(question.body, normalize=question.says("normalize"))
-    found = [version for version in _all(question, name) if version.schema.digest == schema.digest]
+    schema = given(question.body, normalize=question.says("normalize"))
+    found = [version for version in _all(question, name) if version.schema.digest in schema.digests]
     if not found:
         raise No(40403, "Schema not found")
     return _said(found[-1])
@@ -153,7 +148,7 @@ def _delete_subject(question: Question, name: str) -> list[int]:
         return [version.version for version in hidden]
     if not shown:
         raise No(40404, f"Subject '{name}' was soft deleted. Set permanent=true to delete permanently")
-    registry.hide(shown, subject, by=question.by)
+    registry.hide(shown, subject, forgetting=True, by=question.by)
     return [version.version for version in shown]
 
 
@@ -176,19 +171,29 @@ def _delete_version(question: Question, name: str, number: str) -> int:
 
 def _schema(question: Question, number: str) -> dict[str, Any]:
     schema = _by_id(number)
-    return {"schema": schema.text, **_described(schema)}
+    last = {"maxId": Schema.objects.latest("id").pk} if question.says("fetchMaxId") else {}
+    return {"schema": schema.text, **_described(schema), **last}
 
 
-def _schema_alone(question: Question, number: str) -> str:
-    return _by_id(number).text
+def _schema_alone(question: Question, number: str) -> Raw:
+    return Raw(_by_id(number).text)
+
+
+def _schema_by_guid(question: Question, guid: str) -> dict[str, Any]:
+    digest = guid.replace("-", "")
+    schema = Schema.objects.filter(digest__startswith=digest).first() if len(digest) == GUID_DIGITS else None
+    if schema is None:
+        raise No(40403, f"Schema {guid[:50]} not found")
+    return {"schema": schema.text, "id": schema.pk, **_described(schema)}
 
 
 def _schema_subjects(question: Question, number: str) -> list[str]:
-    return sorted({version.subject.name for version in _holding(question, number)})
+    return question.page(sorted({version.subject.name for version in _holding(question, number)}))
 
 
 def _schema_versions(question: Question, number: str) -> list[dict[str, Any]]:
-    return [{"subject": version.subject.name, "version": version.version} for version in _holding(question, number)]
+    held = question.page(_holding(question, number))
+    return [{"subject": version.subject.name, "version": version.version} for version in held]
 
 
 def _schemas(question: Question) -> list[dict[str, Any]]:
@@ -213,6 +218,10 @@ def _schemas(question: Question) -> list[dict[str, Any]]:
 
 
 def _test_one(question: Question, name: str, number: str) -> dict[str, Any]:
+    """A subject that is not there yet, or not any more, takes what comes first."""
+    subject = Subject.objects.filter(name=name).first()
+    if number in LATEST and (subject is None or not live(subject).exists()):
+        return _tested(question, name, [])
     return _tested(question, name, [_one(question, name, number)])
 
 
@@ -222,64 +231,12 @@ def _test_all(question: Question, name: str) -> dict[str, Any]:
 
 
 def _tested(question: Question, name: str, versions: list[SchemaVersion]) -> dict[str, Any]:
-    schema = registry.given(question.body, normalize=question.says("normalize"))
+    schema = given(question.body, normalize=question.says("normalize"))
     faults = registry.incompatible(name, schema, versions)
     return {"is_compatible": not faults, **({"messages": faults} if question.says("verbose") else {})}
 
 
-# Configuration
-
-
-def _config(question: Question, name: str = GLOBAL) -> dict[str, str]:
-    level = registry.compatibility_of(name)
-    if name != GLOBAL and not question.says("defaultToGlobal") and not _own(name, "compatibility"):
-        raise No(40408, f"Subject '{name}' does not have subject-level compatibility configured")
-    return {"compatibilityLevel": level.value}
-
-
-def _set_config(question: Question, name: str = GLOBAL) -> dict[str, str]:
-    wanted = question.body.get("compatibility") if isinstance(question.body, Mapping) else None
-    if not isinstance(wanted, str) or wanted.upper() not in list(Compatibility):
-        raise No(42203, f"Invalid compatibility level. Valid values are {', '.join(Compatibility)}")
-    registry.configure(name, compatibility=wanted.upper(), by=question.by)
-    return {"compatibility": wanted.upper()}
-
-
-def _delete_config(question: Question, name: str = GLOBAL) -> dict[str, str]:
-    before = registry.compatibility_of(name)
-    if name != GLOBAL and not _own(name, "compatibility"):
-        raise No(40408, f"Subject '{name}' does not have subject-level compatibility configured")
-    registry.configure(name, compatibility="", by=question.by)
-    return {"compatibilityLevel": before.value, "compatibility": before.value}
-
-
-def _mode(question: Question, name: str = GLOBAL) -> dict[str, str]:
-    if name != GLOBAL and not question.says("defaultToGlobal") and not _own(name, "mode"):
-        raise No(40409, f"Subject '{name}' does not have subject-level mode configured")
-    return {"mode": registry.mode_of(name).value}
-
-
-def _set_mode(question: Question, name: str = GLOBAL) -> dict[str, str]:
-    wanted = question.body.get("mode") if isinstance(question.body, Mapping) else None
-    if not isinstance(wanted, str) or wanted.upper() not in list(Mode):
-        raise No(42204, f"Invalid mode. Valid values are {', '.join(Mode)}")
-    registry.configure(name, mode=wanted.upper(), by=question.by)
-    return {"mode": wanted.upper()}
-
-
-def _delete_mode(question: Question, name: str) -> dict[str, str]:
-    before = registry.mode_of(name)
-    if not _own(name, "mode"):
-        raise No(40409, f"Subject '{name}' does not have subject-level mode configured")
-    registry.configure(name, mode="", by=question.by)
-    return {"mode": before.value}
-
-
 # What they share
-
-
-def _own(name: str, field: str) -> str:
-    return Subject.objects.filter(name=name).values_list(field, flat=True).first() or ""
 
 
 def _subject(name: str) -> Subject:
@@ -304,10 +261,10 @@ def _one(question: Question, name: str, number: str) -> SchemaVersion:
 
 
 def _numbered(versions: list[SchemaVersion], number: str) -> SchemaVersion:
-    if number in ("latest", "-1"):
+    if number in LATEST:
         shown = [version for version in versions if not version.is_deleted]
         return (shown or versions)[-1]
-    if not _NUMBER.fullmatch(number) or int(number) == 0:
+    if not NUMBER.fullmatch(number) or int(number) == 0:
         raise No(
             42202, f"The specified version '{number[:20]}' is not a valid version id. It is a number, or `latest`."
         )
@@ -318,7 +275,7 @@ def _numbered(versions: list[SchemaVersion], number: str) -> SchemaVersion:
 
 
 def _by_id(number: str) -> Schema:
-    schema = Schema.objects.filter(id=int(number)).first() if _NUMBER.fullmatch(number) else None
+    schema = Schema.objects.filter(id=int(number)).first() if NUMBER.fullmatch(number) else None
     if schema is None:
         raise No(40403, f"Schema {number[:20]} not found")
     return schema
@@ -326,6 +283,8 @@ def _by_id(number: str) -> Schema:
 
 def _holding(question: Question, number: str) -> list[SchemaVersion]:
     versions = _by_id(number).versions.select_related("subject").order_by("subject__name", "version")
+    if question.text("subject"):
+        versions = versions.filter(subject__name=question.text("subject"))
     return list(versions if question.says("deleted") else versions.filter(is_deleted=False))
 
 
@@ -341,7 +300,8 @@ def _said(version: SchemaVersion) -> dict[str, Any]:
 
 def _described(schema: Schema) -> dict[str, Any]:
     """Say the type, where it is not Avro, and the references, where there are some: as Confluent's registry does."""
-    said: dict[str, Any] = {} if schema.type == AVRO else {"schemaType": schema.type}
+    said: dict[str, Any] = {"guid": str(UUID(schema.digest[:GUID_DIGITS]))} | schema.extra
+    said |= {} if schema.type == AVRO else {"schemaType": schema.type}
     return said | ({"references": schema.references} if schema.references else {})
 
 
@@ -351,6 +311,7 @@ ROUTES: tuple[tuple[str, tuple[str, ...], Answer], ...] = (
     ("GET", ("subjects",), _subjects),
     ("POST", ("subjects", "*"), _look_up),
     ("DELETE", ("subjects", "*"), _delete_subject),
+    ("GET", ("subjects", "*", "metadata"), _latest_with),
     ("GET", ("subjects", "*", "versions"), _versions),
     ("POST", ("subjects", "*", "versions"), _register),
     ("GET", ("subjects", "*", "versions", "*"), _show),
@@ -363,17 +324,18 @@ ROUTES: tuple[tuple[str, tuple[str, ...], Answer], ...] = (
     ("GET", ("schemas", "ids", "*", "schema"), _schema_alone),
     ("GET", ("schemas", "ids", "*", "subjects"), _schema_subjects),
     ("GET", ("schemas", "ids", "*", "versions"), _schema_versions),
+    ("GET", ("schemas", "guids", "*"), _schema_by_guid),
     ("POST", ("compatibility", "subjects", "*", "versions"), _test_all),
     ("POST", ("compatibility", "subjects", "*", "versions", "*"), _test_one),
-    ("GET", ("config",), _config),
-    ("PUT", ("config",), _set_config),
-    ("DELETE", ("config",), _delete_config),
-    ("GET", ("config", "*"), _config),
-    ("PUT", ("config", "*"), _set_config),
-    ("DELETE", ("config", "*"), _delete_config),
-    ("GET", ("mode",), _mode),
-    ("PUT", ("mode",), _set_mode),
-    ("GET", ("mode", "*"), _mode),
-    ("PUT", ("mode", "*"), _set_mode),
-    ("DELETE", ("mode", "*"), _delete_mode),
+    ("GET", ("config",), registry_settings.config),
+    ("PUT", ("config",), registry_settings.set_config),
+    ("DELETE", ("config",), registry_settings.delete_config),
+    ("GET", ("config", "*"), registry_settings.config),
+    ("PUT", ("config", "*"), registry_settings.set_config),
+    ("DELETE", ("config", "*"), registry_settings.delete_config),
+    ("GET", ("mode",), registry_settings.mode),
+    ("PUT", ("mode",), registry_settings.set_mode),
+    ("GET", ("mode", "*"), registry_settings.mode),
+    ("PUT", ("mode", "*"), registry_settings.set_mode),
+    ("DELETE", ("mode", "*"), registry_settings.delete_mode),
 )

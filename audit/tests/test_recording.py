@@ -11,7 +11,8 @@ from audit.services import record
 from consumers.models import Tier
 from consumers.services import create_consumer, create_tier
 from events.connectors import create_connector
-from events.registry import given, register
+from events.registry import register
+from events.registry_schemas import given
 from events.services import create_channel
 from events.subscriptions import create_subscription
 from gateway.documents import READERS

@@ -201,7 +201,13 @@ def _is_filled(goal: Goal, name: str) -> bool:
     raw = goal.said.get("properties", {}).get(name)
     if not isinstance(raw, dict) or "default" not in raw:
         return False
-    return accepts(goal.new.inner(raw), raw["default"]) is True
+    schema, default = goal.new.inner(raw), Schema({"const": raw["default"]}, goal.new.document)
+    is_valid = accepts(schema, raw["default"])
+    if is_valid is not None:
+        return is_valid
+    goal.new.document.held.append(default)
+    with goal.prover.inside():
+        return goal.prover.contains(Known((default,)), schema, goal.at) is None
 
 
 def _properties(goal: Goal) -> Proof:

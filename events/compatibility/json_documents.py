@@ -17,6 +17,9 @@ _SINCE = {
 }  # fmt: skip
 """Since which draft a keyword is one; before that it is a comment."""
 _UNTIL = {"additionalItems": 2019, "$recursiveRef": 2019}
+_IN_PLACE = frozenset(
+    {"$ref", "$dynamicRef", "$recursiveRef", "allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas"}
+)
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
 _MAPS = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
 _ONE = (
@@ -105,6 +108,7 @@ class Schema:
             _mend_items(said)
         if draft <= 7:
             _mend_dependencies(said)
+        _mend_unevaluated(said)
         return said
 
 
@@ -208,6 +212,16 @@ def _mend_items(said: dict[str, Any]) -> None:
         said["prefixItems"] = said.pop("items")
         if more is not None:
             said["items"] = more
+
+
+def _mend_unevaluated(said: dict[str, Any]) -> None:
+    """Where no other schema is applied to the same instance, what is not evaluated is what is additional."""
+    if _IN_PLACE & said.keys():
+        return
+    if "unevaluatedProperties" in said and "additionalProperties" not in said:
+        said["additionalProperties"] = said.pop("unevaluatedProperties")
+    if "unevaluatedItems" in said and not {"items", "contains"} & said.keys():
+        said["items"] = said.pop("unevaluatedItems")
 
 
 def _mend_dependencies(said: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ _FILLED_BESIDE = frozenset(
      "uniqueItems", "contains"}
 )  # fmt: skip
 """Beside these a member that is filled in with its default may break what it was to mend."""
-_COMMENTS = frozenset({"$ref", "$defs", "definitions", "$schema", "$id", "$comment", "title", "description"})
+_COMMENTS = frozenset({"$defs", "definitions", "$schema", "$id", "$comment", "title", "description"})
 _OPAQUE = (
     "unevaluatedProperties", "unevaluatedItems", "$dynamicRef", "$recursiveRef", "dependencies", "maxContains",
     "contentEncoding", "contentMediaType", "contentSchema",
@@ -175,8 +175,12 @@ def _prove_reference(prover: Prover, goal: assertions.Goal, *, fills: bool) -> P
     target = goal.new.document.resolve(goal.said["$ref"])
     if target is None:
         return _unlike(goal, "$ref")
-    is_alone = not (goal.said.keys() - _COMMENTS)
-    return prover.contains(goal.known, target, f"{goal.at}/$ref", fills=fills and is_alone)
+    return prover.contains(goal.known, target, f"{goal.at}/$ref", fills=fills and _is_alone(goal, "$ref"))
+
+
+def _is_alone(goal: assertions.Goal, word: str) -> bool:
+    """Say whether nothing stands beside a keyword that a member filled in behind it might break."""
+    return not goal.said.keys() - _COMMENTS - {word}
 
 
 def _prove_all(prover: Prover, goal: assertions.Goal, *, fills: bool) -> Proof:
@@ -188,17 +192,22 @@ def _prove_all(prover: Prover, goal: assertions.Goal, *, fills: bool) -> Proof:
 
 
 def _prove_any(prover: Prover, goal: assertions.Goal, *, fills: bool) -> Proof:
+    fills = fills and _is_alone(goal, "anyOf")
     for number, raw in enumerate(goal.said["anyOf"]):
-        if prover.contains(goal.known, goal.new.inner(raw), f"{goal.at}/anyOf/{number}") is None:
+        if prover.contains(goal.known, goal.new.inner(raw), f"{goal.at}/anyOf/{number}", fills=fills) is None:
             return None
     return Fault(f"{goal.at}/anyOf", "no branch takes all that was taken before", "COMBINED_TYPE_SUBSCHEMAS_CHANGED")
 
 
 def _prove_one(prover: Prover, goal: assertions.Goal, *, fills: bool) -> Proof:
     branches = [goal.new.inner(raw) for raw in goal.said["oneOf"]]
+    fills = fills and _is_alone(goal, "oneOf")
     for number, branch in enumerate(branches):
-        if prover.contains(goal.known, branch, f"{goal.at}/oneOf/{number}") is None and all(
-            prover.impossible(goal.known.also(other)) for other in branches if other is not branch
+        others = [other for other in branches if other is not branch]
+        # What was filled in must not make it one of the others too.
+        is_apart = fills and all(prover.impossible(Known((branch, other))) for other in others)
+        if prover.contains(goal.known, branch, f"{goal.at}/oneOf/{number}", fills=is_apart) is None and all(
+            prover.impossible(goal.known.also(other)) for other in others
         ):
             return None
     return Fault(f"{goal.at}/oneOf", "not exactly one branch takes what was taken", "COMBINED_TYPE_SUBSCHEMAS_CHANGED")

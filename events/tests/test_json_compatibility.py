@@ -40,6 +40,40 @@ CHANGES = {
     "required removed, closed": (obj({"a": A, "b": B}, ["b"]), obj({"a": A}), False, False),
     "required made optional": (obj({"a": A}, ["a"]), obj({"a": A}), True, False),
     "optional made required": (obj({"a": A}), obj({"a": A}, ["a"]), False, True),
+    "required added with a default behind a reference": (
+        obj({"a": A}), obj({"a": A, "b": {"$ref": "#/$defs/b", "default": "x"}}, ["b"], **{"$defs": {"b": B}}),
+        True, False,
+    ),
+    "required added with a default, or null": (
+        {"anyOf": [{"type": "null"}, obj({"a": A})]},
+        {"anyOf": [{"type": "null"}, obj({"a": A, "b": {**B, "default": "x"}}, ["b"])]}, True, False,
+    ),
+    "required added with a default, or one of null": (
+        {"oneOf": [{"type": "null"}, obj({"a": A})]},
+        {"oneOf": [{"type": "null"}, obj({"a": A, "b": {**B, "default": "x"}}, ["b"])]}, True, False,
+    ),
+    "required added with a default to one of two objects": (
+        {"oneOf": [obj({"t": {"const": 1}, "a": A}, ["t"]), obj({"t": {"const": 2}}, ["t"])]},
+        {"oneOf": [obj({"t": {"const": 1}, "a": A, "b": {**B, "default": "x"}}, ["t", "b"]),
+                   obj({"t": {"const": 2}}, ["t"])]}, True, False,
+    ),
+    "filled in, it would be the other one too": (
+        {"oneOf": [obj({"a": A}, ["a"]), obj({"c": A}, ["c"])]},
+        {"oneOf": [obj({"a": A, "b": {**B, "default": "x"}}, ["a", "b"]), obj({"a": A, "b": B, "d": A}, ["a", "b"])]},
+        False, False,
+    ),
+    "optional added, closed to what is not evaluated": (
+        {"type": "object", "properties": {"a": A}, "unevaluatedProperties": False},
+        {"type": "object", "properties": {"a": A, "b": B}, "unevaluatedProperties": False}, True, False,
+    ),
+    "what is not evaluated beside another schema is not told": (
+        {"type": "object", "properties": {"a": A}, "allOf": [{"properties": {"b": B}}], "unevaluatedProperties": False},
+        obj({"a": A}), False, False,
+    ),
+    "tuple lengthened, closed to what is not evaluated": (
+        {"type": "array", "prefixItems": [A], "unevaluatedItems": False},
+        {"type": "array", "prefixItems": [A, B], "unevaluatedItems": False}, True, False,
+    ),
     "default added": (obj({"a": A}), obj({"a": {**A, "default": 1}}), True, True),
     "renamed, closed": (obj({"a": A}, ["a"]), obj({"b": A}, ["b"]), False, False),
     "renamed, optional, closed": (obj({"a": A}), obj({"b": A}), False, False),
@@ -116,8 +150,8 @@ PLACES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_each_change_is_decided_both_ways_wherever_it_is_made(change, place):
     old, new, is_backward, is_forward = CHANGES[change]
-    if "$schema" in old and place != "at the top":
-        return  # Its draft is said at the root.
+    if {"$schema", "$defs"} & {*old, *new} and place != "at the top":
+        return  # Its draft is said at the root, and references are told from there.
     old, new = PLACES[place](old), PLACES[place](new)
     assert (fault(new, old) is None, fault(old, new) is None) == (is_backward, is_forward)
 
@@ -202,6 +236,8 @@ def _inner(schemas):
                 "prefixItems": st.lists(schemas, min_size=1, max_size=2),
                 "items": schemas,
                 "contains": schemas,
+                "unevaluatedProperties": schemas,
+                "unevaluatedItems": schemas,
                 "minContains": st.integers(0, 2),
                 "maxContains": st.integers(0, 2),
                 "anyOf": st.lists(schemas, min_size=1, max_size=2),

@@ -2,7 +2,8 @@
 
 import pytest
 
-from events.registry import given, register
+from events.registry import register
+from events.registry_schemas import given
 from operators.tests.conftest import api  # noqa: F401
 
 pytestmark = pytest.mark.django_db

@@ -44,7 +44,7 @@ async def serve(plane: Plane, call: Call) -> Reply:
         },
         ASK_TIMEOUT_S,
     )
-    answer = orjson.dumps(said["body"])
+    answer = said["text"].encode() if "text" in said else orjson.dumps(said["body"])
     headers = [
         (b"content-type", CONTENT_TYPE),
         (b"content-length", str(len(answer)).encode()),
@@ -74,9 +74,9 @@ def _require_right(call: Call, parts: list[str]) -> None:
     require(call.who, Right(Verb.PUBLISH, subject))
 
 
-def _query(call: Call) -> dict[str, str]:
+def _query(call: Call) -> list[tuple[str, str]]:
     try:
-        return dict(parse_qsl(call.query.decode("ascii"), keep_blank_values=True, max_num_fields=20, errors="strict"))
+        return parse_qsl(call.query.decode("ascii"), keep_blank_values=True, max_num_fields=20, errors="strict")
     except ValueError:
         raise Refused(Reason.INVALID_REQUEST, "The query string cannot be read.") from None
 
