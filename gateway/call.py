@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gateway.public_keys import PublicKey
     from gateway.refusals import Refused
     from gateway.snapshot import Limit, Route
+    from gateway.under_way import Request
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -193,6 +194,8 @@ class Call:
     principal: Principal | None = None
     connection: Connection | None = None
     """Set for SSE, WebSocket, MQTT and AMQP once the connection is counted as open."""
+    request: Request | None = None
+    """Set while an upstream answers: it ends where the caller loses its right to the answer."""
     budget: Budget | None = None
     """What the limiter knows of this call: its counters and open slots."""
     limited_by: tuple[Counter, ...] = ()

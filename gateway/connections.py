@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.refusals import Reason, Refused
 from gateway.rights import lacking
+from gateway.under_way import UnderWay, lost_right
 
 if TYPE_CHECKING:
     from gateway.call import Call, Principal
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 SWEEP_S = 0.25
 """How late an expiry may be noticed that was not known of when the sweep last looked."""
+TELL_HELD_S = 1.0
+"""Whose limit stays met is told so often at most."""
 
 
 class Connection:
@@ -28,7 +31,8 @@ class Connection:
 
     __slots__ = (
         "_close", "bytes_in", "bytes_out", "call", "closing", "expires_at", "id", "keeps_rights", "messages_in",
-        "messages_out", "opened_at", "readings", "refusals", "tallied", "throttled", "told", "told_readings",
+        "messages_out", "opened_at", "readings", "refusals", "tallied", "throttled", "told", "told_held_at",
+        "told_readings",
     )  # fmt: skip
 
     def __init__(self, call: Call, close: Callable[[Refused], None]) -> None:
@@ -40,6 +44,7 @@ class Connection:
         self.bytes_in = 0
         self.bytes_out = 0
         self.throttled = 0
+        self.told_held_at = -math.inf
         self.refusals: dict[str, int] = {}
         """How many messages were refused inside the connection since the last tally, by cause."""
         self.tallied = (0, 0, 0, 0, 0)
@@ -73,6 +78,13 @@ class Connection:
         if refused.reason in (Reason.RATE_LIMITED, Reason.QUOTA_EXCEEDED):
             self.throttled += 1
 
+    def may_tell_held(self, now: float) -> bool:
+        """Say whether the caller is to be told that a limit holds back what comes to it: not with each message."""
+        if now - self.told_held_at < TELL_HELD_S:
+            return False
+        self.told_held_at = now
+        return True
+
     def close(self, refused: Refused) -> None:
         """End it with this refusal; the first one counts."""
         if self.closing is None:
@@ -91,6 +103,8 @@ class Connections:
         self._next_expiry = math.inf
         """Nothing expires before this instant."""
         self._task: asyncio.Task[None] | None = None
+        self.under_way = UnderWay(snapshot)
+        """Requests that are no connections, and end for the same reasons."""
         self.opened: list[Connection] = []
         """Opened since usage last took them away."""
         snapshot.on_change(self._refresh)
@@ -160,6 +174,7 @@ class Connections:
         if kinds & {"key", "consumer", "tier", "issuer"}:
             for connection in list(self._open.values()):
                 self._check(connection)
+            self.under_way.refresh()
 
     def _check(self, connection: Connection) -> None:
         """Give the connection its principal as it now stands, or close it where it has lost its right to be."""
@@ -174,7 +189,7 @@ class Connections:
             return
         self.live_by(connection, principal)
         if lacking(principal, call) is not None or not connection.keeps_rights():
-            connection.close(Refused(Reason.FORBIDDEN, "The key or its tier has lost a right that this needs."))
+            connection.close(lost_right())
 
     async def _sweep(self) -> None:
         while True:
@@ -182,6 +197,7 @@ class Connections:
             now = time.time()
             if self._next_expiry <= now:
                 self._close_expired(now)
+            self.under_way.expire(now)
 
     def _close_expired(self, now: float) -> None:
         for connection in list(self._expiring.values()):

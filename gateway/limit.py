@@ -331,13 +331,15 @@ class Limiter:
     def _bound(self, call: Call) -> Budget:
         principal = call.who
         budget = call.budget
+        if budget is not None and budget.limits is principal.limits:
+            return budget
+        if call.protocol is Protocol.HTTP:
+            # It may be that of many requests: one whose limits have changed takes another.
+            call.budget = self._plan(principal, call.ip).request_budget(principal)
+            return call.budget
         if budget is None:
-            if call.protocol is Protocol.HTTP:
-                budget = call.budget = self._plan(principal, call.ip).request_budget(principal)
-                return budget
             budget = call.budget = Budget()
-        if budget.limits is not principal.limits:
-            budget.bind(principal.limits, self._plan(principal, call.ip), principal.consumer)
+        budget.bind(principal.limits, self._plan(principal, call.ip), principal.consumer)
         return budget
 
     def _plan(self, principal: Principal, ip: str) -> Plan:

@@ -287,7 +287,8 @@ def _outcome(reply: Reply) -> str:
 
 
 def _error_class(reply: Reply, *, at_handshake: bool) -> str:
-    if reply.refused is None:
+    if reply.refused is None or reply.error_class:
+        # Whoever knows that an answer had begun says so itself.
         return reply.error_class
     row = reply.refused.row
     return (row.handshake if at_handshake else row.live).value

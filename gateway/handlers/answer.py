@@ -25,11 +25,14 @@ HELD_BACK_S = 0.01
 OF_UPSTREAMS = frozenset({Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_UNAVAILABLE})
 
 
-def is_governed(call: Call, metering: Metering | None) -> bool:
-    """Say whether the answer is counted by a limit, or is a connection; any other is passed back as it comes."""
+def is_governed(call: Call, headers: Headers, metering: Metering | None) -> bool:
+    """Say whether the answer is counted by a limit, or is of events; any other is passed back as it comes.
+
+    A stream of events may have to end before its end, and then says why, wherever it may be.
+    """
     if metering is not None or call.protocol is Protocol.SSE:
         return True
-    return call.budget is not None and bool(call.budget.bytes_out)
+    return (call.budget is not None and bool(call.budget.bytes_out)) or is_event_stream(headers)
 
 
 class Answer:
@@ -48,11 +51,7 @@ class Answer:
         self._bytes_out = budget.bytes_out if budget is not None else ()
         self._is_prepaid = False
         is_connection = call.protocol is Protocol.SSE
-        self._is_stream = (
-            (is_connection or metering is not None or bool(self._bytes_out))
-            and call.method != "HEAD"
-            and is_event_stream(connection.headers)
-        )
+        self._is_stream = call.method != "HEAD" and is_event_stream(connection.headers)
         self._is_connection = is_connection and self._is_stream and 200 <= connection.status < 300
         """It is one connection with a row in the ledger, whose events are messages."""
         self._ending: asyncio.Future[Refused] | None = None
@@ -76,11 +75,13 @@ class Answer:
 
     async def pass_back(self) -> None:
         """Pass the body on; the caller's pace is the upstream's. Raises Broken, Refused and ClientGone."""
+        assert self._call.request is not None, "it is under way"
         if self._is_connection:
             await self._as_connection()
         elif self._is_stream:
             try:
-                await self._events()
+                with self._call.request:
+                    await self._events()
             except Refused as refused:
                 await self._cut(refused)
         else:

@@ -49,11 +49,18 @@ _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?:\.\.\.)?\}")
 
 
 async def forward(plane: Plane, call: Call) -> Reply:
-    """Proxy one HTTP or SSE call. Raises Refused ``upstream-unavailable`` or ``upstream-timeout`` before the answer."""
+    """Proxy one HTTP or SSE call. Raises Refused ``upstream-unavailable`` or ``upstream-timeout`` before the answer.
+
+    It ends, as a connection would, where the caller loses its right to it. Raises Refused ``key-revoked`` and the like.
+    """
     assert call.route is not None, "upstreams are reached by routes"
-    if is_metered(call):
-        return await _metered(plane, call)
-    return await _forward(plane, call, None)
+    under_way = plane.connections.under_way
+    request = under_way.begin(call)
+    try:
+        with request:
+            return await (_metered(plane, call) if is_metered(call) else _forward(plane, call, None))
+    finally:
+        under_way.ended(request)
 
 
 async def _metered(plane: Plane, call: Call) -> Reply:
@@ -105,8 +112,10 @@ async def _exchange(
     try:
         await connection.head()
         reply.status, reply.bytes_in = connection.status, peer.bytes_in
-        answer = Answer(plane, call, connection, reply, metering) if is_governed(call, metering) else None
-        headers = connection.headers if answer is None else await answer.begin()
+        headers = connection.headers
+        answer = Answer(plane, call, connection, reply, metering) if is_governed(call, headers, metering) else None
+        if answer is not None:
+            headers = await answer.begin()
         await peer.start(connection.status, _answer_headers(plane, call, headers))
         if not connection.has_more:
             # The head of a stream is not held back until its first event.
