@@ -47,18 +47,33 @@ def _limit(limit: Any, at: str) -> dict[str, Any]:
         if name not in FIELDS:
             raise ValidationError({f"{at}.{name}": f"Unknown field; a limit has {', '.join(FIELDS)}."})
     metric = _one_of(limit, "metric", tuple(Metric), at)
-    amount = _positive(limit.get("amount"), f"{at}.amount", AMOUNT_MAX)
+    amount = _amount(limit, metric, at)
+    per = _per(limit.get("per"), metric, f"{at}.per")
     return {
         "metric": metric,
         "amount": amount,
-        "per": _per(limit.get("per"), metric, f"{at}.per"),
-        "burst": _positive(_given(limit, "burst", amount), f"{at}.burst", AMOUNT_MAX),
+        "per": per,
+        "burst": _burst(limit, amount, per, f"{at}.burst"),
         "scope": _scope(limit, metric, at),
         "exceed": _one_of(limit, "exceed", EXCEEDS, at, "reject"),
         "mode": _one_of(limit, "mode", MODES, at, "enforce"),
         "close_at": _close_at(_given(limit, "close_at", 20), f"{at}.close_at"),
         "fail": _one_of(limit, "fail", FAILS, at, "open"),
     }
+
+
+def _amount(limit: Mapping[str, Any], metric: str, at: str) -> float | int:
+    amount = _positive(limit.get("amount"), f"{at}.amount", AMOUNT_MAX)
+    if metric in WHILE_OPEN and amount != int(amount):
+        raise ValidationError({f"{at}.amount": f"{metric} counts what is open: a whole number."})
+    return amount
+
+
+def _burst(limit: Mapping[str, Any], amount: float, per: float | str | None, at: str) -> float | int:
+    burst = _positive(_given(limit, "burst", amount), at, AMOUNT_MAX)
+    if per == "month" and burst != amount:
+        raise ValidationError({at: "A month is a quota, all of which may be used at once: leave `burst` out."})
+    return burst
 
 
 def _per(per: Any, metric: str, at: str) -> float | int | str | None:
@@ -70,6 +85,8 @@ def _per(per: Any, metric: str, at: str) -> float | int | str | None:
         raise ValidationError({at: "Is required: a number of seconds, or `month`."})
     if per == "month":
         return "month"
+    if isinstance(per, str):
+        raise ValidationError({at: "Must be a number of seconds, or `month`."})
     return _positive(per, at, PER_MAX_S)
 
 

@@ -113,7 +113,7 @@ class Counter:
         """The name of the shared bucket; empty where there is none."""
         self.label = label
         """Whose it is, for tallies."""
-        self.size = max(0.0, float(limit.burst or limit.amount))
+        self.size = max(0.0, float(limit.amount if limit.per == MONTH else limit.burst or limit.amount))
         self.rate = 0.0 if limit.per == MONTH else limit.amount / _seconds(limit)
         self.interval_s = 1 / self.rate if self.rate > 0 else 0.0
         self.span_s = self.size * self.interval_s + TOLERANCE_S

@@ -54,10 +54,11 @@ class Limit:
 
     @property
     def name(self) -> str:
-        """Its name in ``RateLimit-Policy`` and ``violated-policies``: ``requests-per-10s``."""
-        if self.per is None:
-            return self.metric.value
-        return f"{self.metric.value}-per-{self.per if isinstance(self.per, str) else f'{self.per:g}s'}"
+        """Its name in ``RateLimit-Policy`` and ``violated-policies``: ``requests-per-10s``, ``requests-per-10s-ip``."""
+        name = self.metric.value
+        if self.per is not None:
+            name += f"-per-{self.per if isinstance(self.per, str) else f'{self.per:g}s'}"
+        return name if self.scope == "consumer" else f"{name}-{self.scope}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,7 @@ class Standing:
 
 
 def _limit(document: Mapping[str, Any]) -> Limit:
-    per = document.get("per")
+    per, close_at = document.get("per"), document.get("close_at")
     amount = float(document["amount"])
     return Limit(
         metric=Metric(document["metric"]),
@@ -195,7 +196,7 @@ def _limit(document: Mapping[str, Any]) -> Limit:
         scope=document.get("scope") or "consumer",
         exceed=document.get("exceed") or "reject",
         mode=document.get("mode") or "enforce",
-        close_at=float(document.get("close_at") or 20),
+        close_at=20.0 if close_at is None else float(close_at),
         fail=document.get("fail") or "open",
     )
 

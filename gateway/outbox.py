@@ -130,9 +130,11 @@ class Outbox(Generic[T]):
             raise refused
         if not self._is_throttled:
             self._is_throttled = True
-            if self._call.connection is not None:
-                self._call.connection.refused(refused)
-            return [self._say(refused)]
+            connection = self._call.connection
+            if connection is not None:
+                connection.refused(refused)
+            if connection is None or connection.may_tell_held(time.monotonic()):
+                return [self._say(refused)]
         await asyncio.sleep(min(refused.retry_after_s or 0.1, _PAUSE_MAX_S))
         return []
 

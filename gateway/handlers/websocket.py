@@ -129,10 +129,10 @@ async def _is_let_in(plane: Plane, call: Call, connection: Connection, size: int
 async def _let_out(plane: Plane, call: Call, connection: Connection, size: int) -> None:
     """Hold a message of the upstream back until limits let it out; none is lost, the upstream is not read meanwhile.
 
-    The caller is told once. Raises Refused where the limit ends the connection, and where only a new month would help.
+    The caller is told, once a second at most. Raises Refused where the limit ends the connection, and where only a new
+    month would help.
     """
     began_at = time.monotonic()
-    is_told = False
     while True:
         try:
             await plane.limiter.charge(call, messages_out=1, bytes_out=size)
@@ -140,8 +140,7 @@ async def _let_out(plane: Plane, call: Call, connection: Connection, size: int) 
         except Refused as refused:
             if refused.fatal or refused.reason is Reason.QUOTA_EXCEEDED:
                 raise
-            if not is_told:
-                is_told = True
+            if connection.may_tell_held(time.monotonic()):
                 await _say(call, refused)
             await asyncio.sleep(min(refused.retry_after_s or PAUSE_MIN_S, PAUSE_MAX_S))
     connection.throttled += time.monotonic() - began_at > HELD_BACK_S

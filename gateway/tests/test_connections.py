@@ -124,6 +124,12 @@ def test_counting_is_per_message_and_per_byte(connected):
     assert (call.connection.messages_out, call.connection.bytes_out) == (1, 7)
 
 
+def test_who_is_held_back_is_told_so_at_most_once_a_second(connected):
+    call, _ = connected
+    told = [call.connection.may_tell_held(now) for now in (5.0, 5.5, 5.99, 6.0, 6.5, 7.1)]
+    assert told == [True, False, False, True, False, True]
+
+
 def expiring(snapshot, connections, expires_at):
     """Open a connection of a key that expires."""
     name = f"k{expires_at}"

@@ -178,6 +178,12 @@ async def test_the_longest_window_speaks_first_and_all_violated_are_named(limite
     assert refused.retry_after_s > 1
 
 
+async def test_a_month_has_no_burst(limiter):
+    one = call(principal(Limit(Metric.MESSAGES_IN, 5, "month", burst=2)))
+    await limiter.charge(one, messages_in=5)
+    await refusal(limiter.charge(one, messages_in=1))
+
+
 async def test_a_burst_larger_than_the_amount_is_let_through_once(limiter):
     one = call(principal(Limit(Metric.MESSAGES_IN, 1, 60.0, burst=20)))
     for _ in range(20):
@@ -284,7 +290,7 @@ async def test_equal_limits_of_a_new_snapshot_go_on_with_the_same_budget(limiter
     await limiter.charge(one, messages_in=4)
     one.principal = principal(*one.principal.limits)
     assert set((await refusal(limiter.charge(one, messages_in=1))).policies) == {
-        "messages_in-per-3600s",
+        "messages_in-per-3600s-connection",
         "messages_in-per-7200s",
     }
 

@@ -52,6 +52,15 @@ async def test_fields_of_an_http_answer(limiter):
     )
 
 
+async def test_limits_of_one_metric_and_window_are_told_apart_by_their_scope(limiter):
+    limits = [Limit(Metric.REQUESTS, amount, 60.0, scope=scope) for amount, scope in ((9, "consumer"), (5, "ip"))]
+    one = call(principal(*limits), Protocol.HTTP)
+    await limiter.admit(one)
+    headers = dict(limiter.headers(one))
+    assert headers[b"ratelimit-policy"] == b'"requests-per-60s";q=9;w=60, "requests-per-60s-ip";q=5;w=60'
+    assert headers[b"ratelimit"] == b'"requests-per-60s";r=8;t=7, "requests-per-60s-ip";r=4;t=12'
+
+
 async def test_fields_of_a_connection(limiter):
     one = call(principal(OPEN, Limit(Metric.MESSAGES_IN, 10, "month"), Limit(Metric.REQUESTS, 1, 1.0)))
     await limiter.admit(one)
