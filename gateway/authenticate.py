@@ -7,13 +7,13 @@ import hmac
 import secrets
 import time
 from hashlib import blake2b
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from gateway.call import Call, Credential, Principal
+from gateway.call import Call, Credential, Principal, Protocol
 from gateway.credentials import Malformed, digest, parse, ticket_store_key
 from gateway.documents import Key
 from gateway.jwt_proof import prove
+from gateway.places import is_foreign, require_place
 from gateway.refusals import Reason, Refused
 from gateway.rights import allowed, forbidden, lacking, require
 from gateway.tickets import redeemed
@@ -48,15 +48,25 @@ async def authenticate(plane: Plane, call: Call) -> Principal:
     if call.is_anonymous:
         return ANONYMOUS
     if call.credential is None:
-        raise Refused(Reason.UNAUTHENTICATED, cause="credential-missing")
-    mark = blake2b(call.credential.value.encode(), digest_size=16, key=_MARK_KEY).digest()
+        raise _missing(call)
+    shown = f"{call.credential.kind} {call.credential.value}"
+    mark = blake2b(shown.encode(), digest_size=16, key=_MARK_KEY).digest()
     principal = _proved_before(plane, mark) or await _prove_anew(plane, call, call.credential, mark)
-    if principal.token is None:
-        _check_place(plane, principal, call)
+    if principal.token is None and (key := plane.snapshot.key(principal.key)) is not None:
+        require_place(key, call)
     lacks = lacking(principal, call)
     if lacks is not None:
         raise forbidden(principal, lacks)
     return principal
+
+
+def _missing(call: Call) -> Refused:
+    """Refuse who shows nothing; a foreign page that would ride on the cookie of who is signed in, by its origin."""
+    if call.protocol is Protocol.WEBSOCKET and call.header(b"cookie") is not None and is_foreign(call):
+        return Refused(
+            Reason.ORIGIN_NOT_ALLOWED, "No credential was shown, and a cookie opens no socket.", cause="origin-foreign"
+        )
+    return Refused(Reason.UNAUTHENTICATED, cause="credential-missing")
 
 
 def _proved_before(plane: Plane, mark: bytes) -> Principal | None:
@@ -150,16 +160,6 @@ async def _redeem(plane: Plane, ticket: str) -> Principal:
     if principal is None:
         raise Refused(Reason.UNAUTHENTICATED, cause="ticket-unknown")
     return _unexpired(principal)
-
-
-def _check_place(plane: Plane, principal: Principal, call: Call) -> None:
-    key = plane.snapshot.key(principal.key)
-    if key is None:
-        return
-    if key.allowed_ips and not any(ip_address(call.ip) in network for network in key.allowed_ips):
-        raise Refused(Reason.IP_NOT_ALLOWED)
-    if key.allowed_origins and call.origin is not None and call.origin not in key.allowed_origins:
-        raise Refused(Reason.ORIGIN_NOT_ALLOWED)
 
 
 class FailedKeys:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from gateway.places import require_place
 from gateway.refusals import Reason, Refused
 from gateway.rights import lacking
 from gateway.under_way import UnderWay, lost_right
@@ -188,8 +189,19 @@ class Connections:
         if principal is call.principal:
             return
         self.live_by(connection, principal)
+        try:
+            self._judge(connection, principal)
+        except Refused as refused:
+            connection.close(refused)
+
+    def _judge(self, connection: Connection, principal: Principal) -> None:
+        """Raise Refused for what the caller would not be let in with now."""
+        call = connection.call
+        key = self._snapshot.key(principal.key) if principal.token is None else None
+        if key is not None:
+            require_place(key, call)
         if lacking(principal, call) is not None or not connection.keeps_rights():
-            connection.close(lost_right())
+            raise lost_right()
 
     async def _sweep(self) -> None:
         while True:

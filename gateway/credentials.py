@@ -16,7 +16,7 @@ import string
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_plus
 
 from gateway.call import Credential, Headers
 from gateway.refusals import Reason, Refused
@@ -148,15 +148,22 @@ def _in_query(query: bytes) -> Iterable[Credential]:
     if b"ticket=" not in query and b"apim_" not in query:
         return
     for name, value in parse_qsl(query.decode("latin-1"), max_num_fields=100):
-        if name == "ticket":
-            yield Credential("ticket", value)
-        elif value.startswith(PREFIX + "_"):
+        if value.startswith(PREFIX + "_"):
             raise Refused(
                 Reason.UNAUTHENTICATED,
                 "A key never belongs in an address; send it in a header, or a connect ticket as `?ticket=`.",
                 cause="key-in-query",
                 headers=((b"referrer-policy", b"no-referrer"),),
             )
+        if name == "ticket":
+            yield Credential("ticket", value)
+
+
+def without_ticket(query: bytes) -> bytes:
+    """Give a query string without the ticket in it, which nobody behind the door is to see."""
+    return b"&".join(
+        part for part in query.split(b"&") if unquote_plus(part.partition(b"=")[0].decode("latin-1")) != "ticket"
+    )
 
 
 def _random(chars: int) -> str:

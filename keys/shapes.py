@@ -13,6 +13,8 @@ from django.utils.dateparse import parse_datetime
 
 LIST_MAX = 100
 NETWORK_MAX_CHARS = 50
+_OWN_PORT = {"http": ":80", "https": ":443"}
+"""What browsers leave out of an origin."""
 
 
 def networks(values: Any) -> list[str]:
@@ -60,7 +62,7 @@ def _origin(origin: str) -> str:
         is_origin = False
     if not is_origin or parts.path or parts.query or parts.fragment or "@" in origin or not origin.isascii():
         raise ValidationError({"allowed_origins": f"`{origin[:100]}` is no origin: write https://app.example."})
-    return origin.lower()
+    return f"{parts.scheme}://{parts.netloc.removesuffix(_OWN_PORT[parts.scheme])}".lower()
 
 
 def _list(values: Any, field: str) -> list[str]:

@@ -45,9 +45,7 @@ async def stream(plane: Plane, call: Call) -> Reply:
 
 async def events(plane: Plane, call: Call) -> Reply:
     """Serve ``GET /v1/events?channel=A&channel=B``, and SSE routes to a channel."""
-    query = _query(
-        call, repeatable=frozenset({"channel"}), known={"channel", "from", "last_event_id", "conflate", "ticket"}
-    )
+    query = _query(call, repeatable=frozenset({"channel"}), known={"channel", "from", "last_event_id", "conflate"})
     addresses = sorted({call.parameters["address"]} if "address" in call.parameters else set(query["channel"]))
     if not addresses or len(addresses) > CHANNELS_MAX:
         raise Refused(Reason.INVALID_REQUEST, f"Name 1 to {CHANNELS_MAX} channels as `?channel=`.")

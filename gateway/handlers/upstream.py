@@ -216,10 +216,6 @@ class Aim:
         if not call.query and not self.query:
             return path
         own = call.query.decode("latin-1")
-        if "ticket=" in own and call.credential is not None and call.credential.kind == "ticket":
-            own = "&".join(part for part in own.split("&") if not part.startswith("ticket="))
-            if not own and not self.query:
-                return path
         return f"{path}?{self.query}&{own}" if self.query and own else f"{path}?{self.query}{own}"
 
 

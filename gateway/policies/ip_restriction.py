@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from gateway.call import Call
+from gateway.places import address
 from gateway.policies.policy import BadOption, Policy, only, texts
 from gateway.refusals import Reason, Refused
 
@@ -22,18 +22,11 @@ class IpRestriction(Policy):
 
     def inbound(self, call: Call) -> None:
         """Refuse a call from elsewhere."""
-        ip = _read(call.ip)
+        ip = address(call.ip)
         if any(ip in network for network in self._deny) or (
             self._allow and not any(ip in network for network in self._allow)
         ):
             raise Refused(Reason.IP_NOT_ALLOWED)
-
-
-@lru_cache(maxsize=4096)
-def _read(text: str) -> IPv4Address | IPv6Address:
-    """Read an address; one of IPv4 that came as IPv6 is one of IPv4."""
-    ip = ip_address(text)
-    return ip.ipv4_mapped or ip if isinstance(ip, IPv6Address) else ip
 
 
 def _networks(options: Mapping[str, Any], name: str) -> list[IPv4Network | IPv6Network]:

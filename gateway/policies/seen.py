@@ -29,7 +29,7 @@ def seen(call: Call) -> hooks.Call:
         method=call.method,
         path=call.address,
         parameters=MappingProxyType(dict(call.parameters)),
-        query=_query(call.query.decode("latin-1")),
+        query=call.query.decode("latin-1"),
         ip=call.ip,
         origin=call.origin,
         headers=hooks.Headers(call.headers, HIDDEN),
@@ -50,9 +50,3 @@ def take_over(call: Call, headers: hooks.Headers) -> None:
         call.added_headers = (*(header for header in call.added_headers if header[0] not in changed), *new)
     else:
         call.headers += new
-
-
-def _query(query: str) -> str:
-    if "ticket=" not in query:
-        return query
-    return "&".join(part for part in query.split("&") if not part.startswith("ticket="))

@@ -10,7 +10,7 @@ import orjson
 
 from gateway import policies, tracing
 from gateway.call import Call, ClientGone, Headers, Protocol, Reply
-from gateway.credentials import from_request
+from gateway.credentials import from_request, without_ticket
 from gateway.meter import meter
 from gateway.paths import normalised
 from gateway.pipeline import run
@@ -138,6 +138,8 @@ def prepare(plane: Plane, call: Call, subprotocols: Iterable[str] = ()) -> None:
     call.is_anonymous = match.is_anonymous
     if not match.is_anonymous:
         call.credential = from_request(call.headers, call.query, subprotocols)
+        if call.query and call.credential is not None and call.credential.kind == "ticket":
+            call.query = without_ticket(call.query)
 
 
 def _read_head(call: Call) -> str:

@@ -115,6 +115,38 @@ async def test_a_key_proved_before_works_on_where_others_guess():
     assert 0 < refused.retry_after_s <= 60
 
 
+async def test_what_was_proved_as_one_kind_of_credential_is_none_of_another():
+    async def getdel(name):
+        return None
+
+    plane = plane_with()
+    plane.redis, plane.redis_errors, plane.config.engine_timeout_s = SimpleNamespace(getdel=getdel), (), 1
+    assert await authenticate(plane, call_with())
+    shown = call_with()
+    shown.credential = Credential("ticket", KEY.text)
+    assert (await refusal(plane, shown)).cause == "ticket-unknown"
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "https://[", "https://gateway.test.evil.example"])
+async def test_a_foreign_page_cannot_open_a_socket_with_a_cookie(origin):
+    headers = [(b"host", b"gateway.test"), (b"cookie", b"sessionid=operators")]
+    shown = Call(Protocol.WEBSOCKET, "/v1/stream", "192.0.2.7", headers=headers, origin=origin)
+    assert (await refusal(plane_with(), shown)).reason is Reason.ORIGIN_NOT_ALLOWED
+
+
+@pytest.mark.parametrize("origin", ["https://gateway.test", None])
+async def test_a_page_of_ours_cannot_open_a_socket_with_a_cookie_either(origin):
+    headers = [(b"host", b"gateway.test"), (b"cookie", b"sessionid=operators")]
+    shown = Call(Protocol.WEBSOCKET, "/v1/stream", "192.0.2.7", headers=headers, origin=origin)
+    assert (await refusal(plane_with(), shown)).cause == "credential-missing"
+
+
+async def test_an_address_of_ipv4_that_came_as_ipv6_is_one_of_ipv4():
+    call = call_with()
+    call.ip = "::ffff:192.0.2.7"
+    assert await authenticate(plane_with(allowed_ips=["192.0.2.0/24"]), call)
+
+
 async def test_a_key_works_only_from_its_addresses():
     inside = plane_with(allowed_ips=["192.0.2.0/24"])
     outside = plane_with(allowed_ips=[str(ip_network("198.51.100.0/24"))])

@@ -29,7 +29,9 @@ def connections(snapshot):
 def connected(snapshot, connections):
     """Open one connection and keep what it was closed with."""
     closed = []
-    call = Call(Protocol.WEBSOCKET, "/ws/feed", "192.0.2.1", rights=(Right(Verb.CALL, "feed"),))
+    call = Call(
+        Protocol.WEBSOCKET, "/ws/feed", "192.0.2.1", rights=(Right(Verb.CALL, "feed"),), origin="https://app.example"
+    )
     call.principal = snapshot.principal("k1")
     connections.open(call, closed.append)
     return call, closed
@@ -44,13 +46,31 @@ def connected(snapshot, connections):
         (("key", "k1", KEY | {"scopes": ["call:other"]}), Reason.FORBIDDEN),
         (("tier", "gold", {"name": "gold", "scopes": ["call:other"]}), Reason.FORBIDDEN),
         (("tier", "gold", {"name": "gold", "scopes": []}), Reason.FORBIDDEN),
+        (("key", "k1", KEY | {"allowed_ips": ["198.51.100.0/24"]}), Reason.IP_NOT_ALLOWED),
+        (("key", "k1", KEY | {"allowed_origins": ["https://other.example"]}), Reason.ORIGIN_NOT_ALLOWED),
     ],
-    ids=["revoked", "deleted", "consumer disabled", "right withdrawn", "right of the tier withdrawn", "all withdrawn"],
+    ids=[
+        "revoked",
+        "deleted",
+        "consumer disabled",
+        "right withdrawn",
+        "right of the tier withdrawn",
+        "all withdrawn",
+        "other addresses",
+        "other pages",
+    ],
 )
 def test_a_connection_that_lost_its_right_is_closed(snapshot, connected, change, reason):
     _, closed = connected
     snapshot.apply([change])
     assert [refused.reason for refused in closed] == [reason]
+
+
+def test_a_connection_from_where_its_key_may_still_be_used_stays(snapshot, connected):
+    _, closed = connected
+    places = {"allowed_ips": ["192.0.2.0/24"], "allowed_origins": ["https://app.example"]}
+    snapshot.apply([("key", "k1", KEY | places)])
+    assert closed == []
 
 
 def test_a_connection_that_does_not_need_the_right_stays(snapshot, connected):

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.credentials import Malformed, digest, from_request, new_key, new_ticket, parse, ticket_store_key
+from gateway.credentials import (
+    Malformed,
+    digest,
+    from_request,
+    new_key,
+    new_ticket,
+    parse,
+    ticket_store_key,
+    without_ticket,
+)
 from gateway.refusals import Reason, Refused
 
 PEPPER = b"pepper"
@@ -58,7 +67,21 @@ def test_a_key_is_found_in_either_header_and_after_the_bearer_subprotocol():
 def test_a_ticket_may_stand_in_the_address_and_a_key_may_not():
     ticket = new_ticket()
     assert from_request([], f"ticket={ticket}".encode()).kind == "ticket"
-    assert refusal(query=b"api_key=" + new_key(PEPPER).text.encode()).cause == "key-in-query"
+    for name in (b"api_key=", b"ticket=", b"a=1&%74icket="):
+        assert refusal(query=name + new_key(PEPPER).text.encode()).cause == "key-in-query"
+
+
+@pytest.mark.parametrize(
+    ("query", "left"),
+    [
+        (b"ticket=tick_a", b""),
+        (b"a=1&ticket=tick_a&b=%202", b"a=1&b=%202"),
+        (b"%74icket=tick_a&my_ticket=mine", b"my_ticket=mine"),
+        (b"a&b=&&c", b"a&b=&&c"),
+    ],
+)
+def test_nobody_behind_the_door_sees_the_ticket(query, left):
+    assert without_ticket(query) == left
 
 
 def test_three_parts_joined_by_dots_are_a_token():

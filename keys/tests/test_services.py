@@ -52,6 +52,19 @@ def test_its_document_and_what_people_see_of_it(consumer):
     assert shown["expires_at"] == "2999-01-01T00:00:00Z"
 
 
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("https://APP.example:443", "https://app.example"),
+        ("http://app.example:80", "http://app.example"),
+        ("http://app.example:443", "http://app.example:443"),
+        ("http://[::1]:3000", "http://[::1]:3000"),
+    ],
+)
+def test_an_origin_is_kept_as_browsers_send_it(consumer, said, kept):
+    assert issue(consumer, allowed_origins=[said])[0].allowed_origins == [kept]
+
+
 @pytest.mark.parametrize("scope", ["*", "call:route", "publish:*", "subscribe:sensors/{id}/temperature", "jobs:reports",
                                    "publish:a/*", "call:mcp#tools/call:get_weather", "publish:ümlaut"])  # fmt: skip
 def test_a_scope_names_a_verb_and_what_it_is_for(consumer, scope):

@@ -59,10 +59,11 @@ def refused_socket(product, path, **headers):
 @pytest.mark.parametrize("origin", FOREIGN)
 @pytest.mark.parametrize("path", ["/v1/stream", "/ws/market-data", "/dashboards/live", "/admin/"])
 def test_a_cookie_opens_no_socket_wherever_its_page_is_from(product, cookie, path, origin):
-    """Nothing of ours goes by a cookie on a socket, so there is no origin that could ride on it."""
+    """Nothing of ours goes by a cookie on a socket; a foreign page hears of its origin before `101`."""
     headers = {"Cookie": cookie} | ({} if origin is None else {"Origin": origin})
     status, _ = refused_socket(product, path, **headers)
-    assert status in (401, 403, 404)
+    is_served = path in ("/v1/stream", "/ws/market-data")
+    assert status == (404 if not is_served else 401 if origin is None else 403)
 
 
 @pytest.mark.parametrize("origin", FOREIGN)
@@ -113,6 +114,28 @@ def test_a_key_in_an_address_opens_nothing_and_is_in_no_log(product):
     for log in (product.data_dir / "logs").iterdir():
         assert secret not in log.read_text(errors="replace"), log.name
     assert secret not in product.printed()
+
+
+def test_a_ticket_in_an_address_is_good_for_a_request_too_and_goes_no_further(product):
+    key = product.ready["keys"]["gold"]
+
+    def ticket():
+        return product.call("POST", "/v1/tickets", {}, key)[2]["ticket"]
+
+    status, _, me = product.call("GET", f"/v1/me?would=call:echo&ticket={ticket()}")
+    assert (status, me["consumer"], me["allowed"]) == (200, "gold", True)
+    assert product.call("GET", f"/v1/channels/trades/events?ticket={ticket()}&limit=1")[0] == 200
+    assert product.call("GET", f"/v1/openapi.json?ticket={ticket()}")[0] == 200
+    assert product.call("GET", f"/echo?a=1&ticket={ticket()}&b=2")[2]["query"] == "a=1&b=2"
+
+
+def test_a_key_is_no_ticket_even_where_it_was_shown_before(product):
+    key = product.ready["keys"]["gold"]
+    for _ in range(4):
+        assert product.call("GET", "/v1/me", key=key)[0] == 200
+    status, headers, _ = product.call("GET", f"/v1/me?ticket={key}")
+    assert (status, headers["referrer-policy"]) == (401, "no-referrer")
+    assert refused_socket(product, f"/v1/stream?ticket={key}")[0] == 401
 
 
 @pytest.mark.parametrize("door", ["query", "subprotocol"])
