@@ -1,8 +1,8 @@
 """The key sets of JWT issuers, as this process knows them: fetched within bounds, kept while their URL is away.
 
 A keeper reads each set when its issuer becomes known, and every ``jwks_refresh_s`` after that. A token that names a key
-that is not known has its issuer's set read again, at most once in ``FLOOR_S``; all calls that wait share that one look.
-Where a URL is away the keys that it last gave serve on for ``jwks_max_age_s``.
+that is not known has its issuer's set read again at once, at most once in ``FLOOR_S``; all calls that wait share that
+one look. Where a URL is away the keys that it last gave serve on for ``jwks_max_age_s``.
 """
 
 from __future__ import annotations
@@ -37,13 +37,15 @@ _URL_SAFE = "/%:@!$&'()*+,;=~?"
 class KeySet:
     """The keys of one issuer, as its URL last gave them."""
 
-    __slots__ = ("failures", "is_wanted", "issuer", "keys", "read_at", "task", "tried_at")
+    __slots__ = ("failures", "is_wanted", "issuer", "keys", "read_at", "sought_at", "task", "tried_at")
 
     def __init__(self, issuer: Issuer) -> None:
         self.issuer = issuer
         self.keys: tuple[PublicKey, ...] = ()
         self.read_at: float | None = None
         self.tried_at: float | None = None
+        self.sought_at: float | None = None
+        """When it was last read because a token named a key that we did not know."""
         self.failures = 0
         """How often in a row it could not be read."""
         self.is_wanted = False
@@ -65,7 +67,15 @@ class KeySet:
         if self.failures:
             # Who has no keys at all is in a hurry.
             return self.tried_at + (FLOOR_S if self.keys else min(FLOOR_S, 2.0 ** min(self.failures - 1, 5)))
-        return self.tried_at + (min(FLOOR_S, refresh_s) if self.is_wanted else refresh_s)
+        due_at = self.tried_at + refresh_s
+        return min(due_at, self.may_be_sought_at) if self.is_wanted else due_at
+
+    @property
+    def may_be_sought_at(self) -> float:
+        """Say when it may be read next for the sake of a token that names a key that we do not know."""
+        if self.failures and self.tried_at is not None:
+            return self.tried_at + FLOOR_S
+        return 0.0 if self.sought_at is None else self.sought_at + FLOOR_S
 
 
 class KeySets:
@@ -126,10 +136,9 @@ class KeySets:
     async def _look_again(self, set_: KeySet) -> None:
         now = self._clock()
         if set_.task is None:
-            if set_.tried_at is None or now - set_.tried_at >= FLOOR_S:
+            set_.is_wanted = set_.tried_at is not None
+            if now >= set_.may_be_sought_at:
                 self._start(set_, now)
-            else:
-                set_.is_wanted = True
         if set_.task is not None:
             await asyncio.wait({set_.task}, timeout=self._config.jwks_wait_s)
 
@@ -141,12 +150,8 @@ class KeySets:
             new = self._sets[issuer.name] = KeySet(issuer)
             if set_ is not None and set_.read_at is not None and set_.issuer.jwks_url == issuer.jwks_url:
                 # The URL still says the same; only how tokens are read has changed.
-                new.keys, new.read_at, new.tried_at, new.failures = (
-                    set_.keys,
-                    set_.read_at,
-                    set_.tried_at,
-                    set_.failures,
-                )
+                for name in ("keys", "read_at", "tried_at", "sought_at", "failures"):
+                    setattr(new, name, getattr(set_, name))
             set_ = new
         return set_
 
@@ -185,7 +190,8 @@ class KeySets:
 
     def _start(self, set_: KeySet, now: float) -> None:
         set_.tried_at = now
-        set_.is_wanted = False
+        if set_.is_wanted:
+            set_.sought_at, set_.is_wanted = now, False
         set_.task = asyncio.create_task(self._read(set_), name="jwks of an issuer")
 
     async def _read(self, set_: KeySet) -> None:
