@@ -107,7 +107,7 @@ class KeyFilters(filters.FilterSet):  # type: ignore[misc]
 
 
 class KeyObjects(Collection):
-    """How consumers prove themselves. A key is made at its consumer, and revoked instead of deleted."""
+    """How consumers prove themselves. A key is made at its consumer; a revoked one is seen until it is deleted."""
 
     queryset = Key.objects.with_consumer()
     serializer_class = KeyFields
@@ -119,6 +119,11 @@ class KeyObjects(Collection):
         """Change the fields that the body names; open connections take over new rights and limits."""
         changes = self.read_body(KeyFields, partial=True)
         return Response(KeyFields(services.update_key(self.get_object(), **changes, by=self.operator)).data)
+
+    def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Revoke a key and forget it; its connections are closed within a second."""
+        services.delete_key(self.get_object(), by=self.operator)
+        return Response(status=204)
 
     @extend_schema(request=RotationFields, responses={201: NewKeyFields})
     @action(detail=True, methods=["post"])

@@ -1,4 +1,4 @@
-"""Every change of keys: issued, changed, rotated, revoked, reported as leaked."""
+"""Every change of keys: issued, changed, rotated, revoked, reported as leaked, deleted."""
 
 from __future__ import annotations
 
@@ -142,6 +142,16 @@ def revoke_key(key: Key, *, reason: str = "", note: str = "", by: str) -> Key:
         why = str(reason)[:REASON_MAX_CHARS]
         changes = {"revoked_at": timezone.now(), "revoked_reason": why}
         return recording.update("key", key, key.id, changes, note=note or why, by=by)
+
+
+def delete_key(key: Key, *, by: str) -> None:
+    """Revoke a key and forget it: to whoever shows it, it is one that never was. Raises ValidationError.
+
+    As it was revoked first, going back to an earlier configuration does not make it work again.
+    """
+    with transaction.atomic():
+        revoke_key(key, reason="deleted", by=by)
+        recording.delete("key", key, key.id, by=by)
 
 
 def leaked_key(text: str, *, by: str) -> Key | None:

@@ -21,7 +21,7 @@ from consumers.services import create_consumer, create_tier, delete_consumer, up
 from events.models import Channel
 from events.services import create_channel, delete_channel
 from keys.models import Key
-from keys.services import issue_key, revoke_key, rotate_key, update_key
+from keys.services import delete_key, issue_key, revoke_key, rotate_key, update_key
 from operators.tokens import issue_token
 from routes.models import Route
 from routes.services import create_route, delete_route, update_route
@@ -89,6 +89,16 @@ def test_a_consumer_that_was_deleted_comes_back_with_its_keys_as_they_ended(cons
     assert Key.objects.get(id=new.id).rotated_from_id == turned.id
     note = f"rolled back to {instant.isoformat()}"
     assert {change.note for change in Change.objects.filter(actor="ann", at__gt=instant)} >= {note}
+
+
+def test_a_key_that_was_deleted_comes_back_revoked(consumer):
+    key, _ = issue_key(consumer=consumer, scopes=["call:*"], by="ann")
+    instant = timezone.now()
+    delete_key(Key.objects.get(), by="bob")
+    back(instant)
+    again = Key.objects.get(id=key.id)
+    assert again.revoked_at is not None
+    assert (again.digest, again.revoked_reason) == (key.digest, "deleted")
 
 
 def test_a_key_keeps_what_ended_it_and_gets_its_rights_of_then(consumer):

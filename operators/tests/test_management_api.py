@@ -210,13 +210,22 @@ def test_a_key_found_in_public_is_revoked_by_its_text(api, consumer):
     assert key.revoked_at is not None
 
 
-def test_keys_are_changed_but_not_made_or_deleted_by_their_id(api, consumer):
+def test_a_key_that_is_deleted_is_gone_from_lists_and_told_in_the_audit_log(api, consumer):
+    key, _ = issue_key(consumer=consumer, by="test")
+    assert api.delete(f"/api/v1/keys/{key.id}").status_code == 204
+    problem(api.get(f"/api/v1/keys/{key.id}"), 404, "not-found")
+    problem(api.delete(f"/api/v1/keys/{key.id}/"), 404, "not-found")
+    assert api.get("/api/v1/keys/?consumer=acme").json()["results"] == []
+    told = api.get(f"/api/v1/audit/?kind=key&name={key.id}").json()["results"]
+    assert [change["action"] for change in told] == ["deleted", "updated", "created"]
+
+
+def test_keys_are_changed_but_not_made_by_their_id(api, consumer):
     key, _ = issue_key(consumer=consumer, by="test")
     changed = api.patch(f"/api/v1/keys/{key.id}", {"scopes": ["publish:*"], "expires_at": "2999-01-01T00:00:00Z"})
     assert changed.json()["scopes"] == ["publish:*"]
     assert changed.json()["expires_at"] == "2999-01-01T00:00:00Z"
     problem(api.patch(f"/api/v1/keys/{key.id}", {"revoked_at": None}), 400, "invalid-request")
-    problem(api.delete(f"/api/v1/keys/{key.id}"), 405, "method-not-allowed")
     problem(api.post("/api/v1/keys/", {}), 405, "method-not-allowed")
     problem(api.post("/api/v1/consumers/nobody/keys", {}), 404, "not-found")
 
