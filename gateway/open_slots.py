@@ -90,12 +90,25 @@ class OpenSlots:
                 self.drop(Slot(key, name))
 
     async def beat(self) -> None:
-        """Say that they are all still open, also to a store that forgot them."""
-        held = [(key, sorted(names)) for key, names in self._held.items()]
+        """Say that they are all still open, also to a store that forgot them; count those that were looked at."""
+        held = [(key, sorted(self._held.get(key, ()))) for key in {**self._held, **self._open}]
         for start in range(0, len(held), BEAT_MAX_KEYS):
             await asyncio.gather(*(self._renew(key, names) for key, names in held[start : start + BEAT_MAX_KEYS]))
 
+    async def look(self, key: str) -> None:
+        """Ask how many are open on all processes, also where none is here."""
+        open_now = await self._store.renew_slots(key, ())
+        if open_now is not None:
+            self._open[key] = open_now
+
+    def forget(self, key: str) -> None:
+        """Let go of what is known of a key that has no slot here."""
+        if key not in self._held:
+            self._open.pop(key, None)
+
     async def _renew(self, key: str, names: list[str]) -> None:
+        if not names:
+            await self.look(key)
         for start in range(0, len(names), BEAT_MAX_SLOTS):
             held = self._held.get(key, set())
             still = [name for name in names[start : start + BEAT_MAX_SLOTS] if name in held]

@@ -411,6 +411,24 @@ async def test_only_so_many_connections_are_open_over_all_processes(limiter, oth
     await refusal(other.admit(call(who)))
 
 
+async def test_what_is_open_elsewhere_is_known_to_who_looks(limiter, other):
+    who = principal(OPEN)
+
+    async def left():
+        await limiter.look(who)
+        return limiter.left(who)[0]["remaining"]
+
+    held = [call(who), call(who)]
+    assert await left() == 2
+    for one in held:
+        await other.admit(one)
+    assert await left() == 0
+    other.released(held[0])
+    async with asyncio.timeout(5):
+        while await left() != 1:
+            await asyncio.sleep(0.01)
+
+
 async def test_one_that_closes_and_opens_again_at_once_is_let_in(limiter):
     who = principal(OPEN)
     held = [call(who), call(who)]

@@ -1,6 +1,7 @@
 import pytest
 
 from gateway.handlers import me
+from gateway.limit import limit
 from gateway.nats_link import JOBS_BUCKET
 from gateway.refusals import Refused
 from gateway.tests.conftest import HOOKS
@@ -46,6 +47,19 @@ async def test_what_is_allowed_is_said_and_spends_nothing(plane):
         said = await ask(plane, "would=publish:trades&n=5")
         assert said["allowed"] is True
         assert said["limits"][0]["remaining"] == 5
+
+
+async def test_asking_is_no_request_and_is_answered_where_none_is_left(plane):
+    plane.change_tier([{"metric": "requests", "amount": 1, "per": 3600}])
+    for _ in range(3):
+        await limit(plane, plane.call(handler="me", query=b"would=call:orders"))
+    assert (await ask(plane, "would=call:orders"))["allowed"] is True
+    await limit(plane, plane.call(handler="me"))
+    with pytest.raises(Refused):
+        await limit(plane, plane.call(handler="me"))
+    await limit(plane, plane.call(handler="me", query=b"would=call:orders"))
+    said = await ask(plane, "would=call:orders")
+    assert (said["allowed"], said["policy"]) == (False, "requests-per-3600s")
 
 
 async def test_what_a_limit_would_refuse_is_said_with_its_name_and_until_when(plane):
