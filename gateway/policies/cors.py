@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from gateway.call import Call, Headers
-from gateway.policies.policy import Policy, checked_value, only, texts
+from gateway.policies.policy import BadOption, Policy, only, texts
+
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\s\x00-\x1f\x7f-\U0010ffff]+", re.ASCII)
+"""As browsers send it: scheme, host and port, and nothing behind."""
 
 
 class Cors(Policy):
@@ -16,7 +20,8 @@ class Cors(Policy):
         only(options, ("allowed_origins",))
         origins = texts(options, "allowed_origins")
         for number, origin in enumerate(origins):
-            checked_value(origin, f"allowed_origins[{number}]")
+            if not _ORIGIN.fullmatch(origin):
+                raise BadOption(f"allowed_origins[{number}]", "Must be an origin, such as https://app.example, or *.")
         self._origins = frozenset(origins)
 
     def outbound(self, call: Call, status: int, headers: Headers) -> Headers:

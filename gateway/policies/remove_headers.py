@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.call import Call, Headers
-from gateway.policies.policy import Policy, checked_name, one_of, only, texts
+from gateway.policies.policy import BadOption, Policy, checked_name, one_of, only, texts
 
 
 def remove_headers(options: Mapping[str, Any]) -> Policy:
     """Options: ``headers``, a list of names; ``on``: ``request`` (left out) or ``response``."""
     only(options, ("headers", "on"))
+    if "headers" not in options:
+        raise BadOption("headers", "A list of names.")
     names = frozenset(checked_name(name, f"headers[{number}]") for number, name in enumerate(texts(options, "headers")))
     return (OfAnswers if one_of(options, "on", ("request", "response"), "request") == "response" else OfRequests)(names)
 
