@@ -10,10 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from gateway.places import require_place
 from gateway.refusals import Reason, Refused
-from gateway.rights import lacking
-from gateway.under_way import UnderWay, lost_right
+from gateway.under_way import UnderWay, judge, lost_right
 
 if TYPE_CHECKING:
     from gateway.call import Call, Principal
@@ -190,18 +188,11 @@ class Connections:
             return
         self.live_by(connection, principal)
         try:
-            self._judge(connection, principal)
+            judge(self._snapshot, call, principal)
+            if not connection.keeps_rights():
+                raise lost_right()
         except Refused as refused:
             connection.close(refused)
-
-    def _judge(self, connection: Connection, principal: Principal) -> None:
-        """Raise Refused for what the caller would not be let in with now."""
-        call = connection.call
-        key = self._snapshot.key(principal.key) if principal.token is None else None
-        if key is not None:
-            require_place(key, call)
-        if lacking(principal, call) is not None or not connection.keeps_rights():
-            raise lost_right()
 
     async def _sweep(self) -> None:
         while True:

@@ -10,11 +10,12 @@ import asyncio
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from gateway.places import require_place
 from gateway.refusals import Reason, Refused
 from gateway.rights import lacking
 
 if TYPE_CHECKING:
-    from gateway.call import Call
+    from gateway.call import Call, Principal
     from gateway.snapshot import Snapshot
 
 
@@ -84,8 +85,10 @@ class UnderWay:
                 request.end(Refused(Reason.KEY_REVOKED))
             elif principal is not call.principal:
                 call.principal = principal
-                if lacking(principal, call) is not None:
-                    request.end(lost_right())
+                try:
+                    judge(self._snapshot, call, principal)
+                except Refused as refused:
+                    request.end(refused)
 
     def expire(self, now: float) -> None:
         """End those whose credential has expired."""
@@ -93,6 +96,15 @@ class UnderWay:
             expires_at = request.call.who.expires_at
             if expires_at is not None and expires_at <= now:
                 request.end(Refused(Reason.TOKEN_EXPIRED))
+
+
+def judge(snapshot: Snapshot, call: Call, principal: Principal) -> None:
+    """Raise Refused where a call that is under way would not be let in again by its principal as it now stands."""
+    key = snapshot.key(principal.key) if principal.token is None else None
+    if key is not None:
+        require_place(key, call)
+    if lacking(principal, call) is not None:
+        raise lost_right()
 
 
 def lost_right() -> Refused:
