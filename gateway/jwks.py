@@ -19,7 +19,8 @@ from urllib.parse import quote, urlsplit
 from gateway.call import ClientGone
 from gateway.public_keys import PublicKey, Unusable, read
 from gateway.refusals import Reason, Refused
-from gateway.upstream_client import Broken, Origin, UpstreamClient
+from gateway.upstream_client import UpstreamClient
+from gateway.upstream_connection import Broken, Origin
 
 if TYPE_CHECKING:
     from gateway.config import Config

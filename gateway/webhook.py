@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from gateway import tracing
 from gateway.subscriptions import SECRET_PREFIX
-from gateway.upstream_client import Origin
+from gateway.upstream_connection import Origin
 
 JITTER = 0.2
 """A pause is as long as the schedule says, and up to this share longer."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.outbound import is_inner
 from gateway.refusals import Reason, Refused
-from gateway.upstream_client import Broken, Origin, UpstreamClient, UpstreamConnection
+from gateway.upstream_client import UpstreamClient
+from gateway.upstream_connection import Broken, Origin, UpstreamConnection
 from gateway.webhook import Answer
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from gateway.call import Call, ClientGone, Headers, Protocol, Reply
 from gateway.event_stream import EventCutter, data_of, is_event_stream, last_words
 from gateway.handlers.tokens import Metering, tell_clients_of_models
 from gateway.refusals import Reason, Refused
-from gateway.upstream_client import UpstreamConnection
+from gateway.upstream_connection import UpstreamConnection
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

@@ -15,7 +15,7 @@ from gateway.handlers.answer import Answer, is_governed
 from gateway.handlers.tokens import Metering, is_metered
 from gateway.paths import encoded
 from gateway.refusals import ErrorClass, Reason, Refused
-from gateway.upstream_client import Broken, Origin, UpstreamConnection
+from gateway.upstream_connection import Broken, Origin, UpstreamConnection
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

@@ -9,7 +9,7 @@ from gateway.call import Call
 from gateway.server_exchange import DirectExchange
 from gateway.server_http import BoundedHttp
 from gateway.tests.http_plane import NOWHERE, caller_of, echo, eventually, route, running, upstream_that
-from gateway.upstream_client import UpstreamConnection
+from gateway.upstream_connection import UpstreamConnection
 
 
 @pytest.fixture

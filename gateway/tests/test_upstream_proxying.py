@@ -19,7 +19,7 @@ from gateway.tests.http_plane import (
     say,
     upstream_that,
 )  # fmt: skip
-from gateway.upstream_client import Origin
+from gateway.upstream_connection import Origin
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 LARGE = 1 << 25

@@ -1,0 +1,251 @@
+"""One connection to an upstream: HTTP/1.1 as its client, streamed both ways, every wait with an end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httptools
+
+from gateway.call import ClientGone, Headers
+from gateway.refusals import Reason, Refused
+
+READ_AHEAD_BYTES = 256 * 1024
+"""What may wait to be read by us before the upstream's socket is no longer read."""
+HEAD_MAX_BYTES = 64 * 1024
+
+
+class Broken(Exception):
+    """The connection to the upstream failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an upstream listens."""
+
+    host: str
+    port: int
+    is_tls: bool
+
+    @property
+    def authority(self) -> str:
+        """Host and port as a URL has them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @classmethod
+    def of(cls, url: str) -> Origin:
+        """Read the origin of an http, https, ws or wss URL."""
+        parts = urlsplit(url)
+        is_tls = parts.scheme in ("https", "wss")
+        return cls(parts.hostname or "", parts.port or (443 if is_tls else 80), is_tls)
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to an upstream, used by one caller at a time."""
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self.deadline: float | None = None
+        self.pooled_at = 0.0
+        self.is_reused = False
+        self.is_sent = True
+        """Nothing of the request is left to send."""
+        self.has_begun_to_answer = False
+        self.has_answered = False
+        self.status = 0
+        self.headers: Headers = []
+        self.is_whole = False
+        self._keeps_alive = False
+        self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpResponseParser | None = None
+        self._chunks: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._can_write: asyncio.Future[None] | None = None
+        self._failure: Exception | None = None
+        self._head_bytes = 0
+        self._is_paused = False
+        self._is_head_request = False
+
+    @property
+    def is_usable(self) -> bool:
+        """May serve another request."""
+        return self._failure is None and self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def has_more(self) -> bool:
+        """There is something to read at once, or the end."""
+        return bool(self._chunks) or self.is_whole
+
+    @property
+    def is_read_whole(self) -> bool:
+        """The answer has ended and nothing of it is left to read."""
+        return self.is_whole and not self._chunks
+
+    @property
+    def can_be_kept(self) -> bool:
+        """The request was sent whole, its answer was read whole, and the upstream keeps the line."""
+        return self._keeps_alive and self.is_sent and self.is_read_whole and self.is_usable
+
+    def begin(self, head: bytes, *, is_head_request: bool, is_whole: bool = True) -> None:
+        """Send the head of a request, perhaps with all of its body (``is_whole``)."""
+        assert self._transport is not None, "not connected"
+        self._parser = httptools.HttpResponseParser(self)
+        self.has_answered = self.is_whole = self._keeps_alive = self.has_begun_to_answer = False
+        self.is_sent = is_whole
+        self.status, self.headers, self._head_bytes = 0, [], 0
+        self._is_head_request = is_head_request
+        self._transport.write(head)
+
+    async def write(self, data: bytes) -> None:
+        """Send a part of the body; waits while the upstream does not read. Raises as ``head`` does."""
+        self._check()
+        assert self._transport is not None, "not connected"
+        self._transport.write(data)
+        if self._can_write is not None:
+            await self._can_write
+            self._check()
+
+    async def head(self) -> None:
+        """Wait until status and headers are there. Raises Broken, Refused ``upstream-timeout`` and ClientGone."""
+        while not self.has_answered:
+            await self._wait()
+
+    async def read(self) -> bytes:
+        """Give what has arrived of the body, ``b""`` at its end. Raises as ``head`` does."""
+        while not self._chunks and not self.is_whole:
+            await self._wait()
+        if not self._chunks:
+            return b""
+        data = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self._waiting_bytes = 0
+        if self._is_paused and self._transport is not None:
+            self._is_paused = False
+            self._transport.resume_reading()
+        return data
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def abandon(self) -> None:
+        """The caller has hung up: the upstream need not go on."""
+        self.fail(ClientGone())
+        self.close()
+
+    def fail(self, failure: Exception) -> None:
+        """Raise this where the answer is waited for."""
+        if self._failure is None:
+            self._failure = failure
+        self._wake()
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        self.fail(Refused(Reason.UPSTREAM_TIMEOUT))
+        self.close()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        if self._parser is None or self.is_whole:
+            # An answer to nothing: whoever sent it cannot be trusted with the next request.
+            self.close()
+            return
+        self.has_begun_to_answer = True
+        if not self.has_answered:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+            if self._head_bytes > HEAD_MAX_BYTES and not self.has_answered:
+                raise httptools.HttpParserError("its head is too large")
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self.fail(Broken(f"not HTTP: {error}"))
+            self.close()
+            return
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # An answer without a length ends with its connection.
+        if self.has_answered and not self.is_whole and exc is None and not self._has_length():
+            self.is_whole = True
+        self.fail(exc or Broken("the connection was closed"))
+        # It knows this connection: together they would stay until the collector of cycles stops all traffic.
+        self._parser = None
+        if self._can_write is not None and not self._can_write.done():
+            self._can_write.set_result(None)
+
+    def pause_writing(self) -> None:
+        self._can_write = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        if self._can_write is not None and not self._can_write.done():
+            self._can_write.set_result(None)
+        self._can_write = None
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        if self.is_whole:
+            raise ValueError("a second answer to one request")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None, "called by the parser"
+        self.status = self._parser.get_status_code()
+        if self.status < 200:
+            self.headers = []
+            return
+        self.has_answered = True
+        if self._is_head_request:
+            # The parser would wait for the body that a HEAD's Content-Length speaks of.
+            self.is_whole = True
+            self._keeps_alive = bool(self._parser.should_keep_alive())
+
+    def on_body(self, body: bytes) -> None:
+        if self._is_head_request:
+            raise ValueError("the answer to a HEAD has a body")
+        self._chunks.append(body)
+        self._waiting_bytes += len(body)
+        if self._waiting_bytes > READ_AHEAD_BYTES and not self._is_paused and self._transport is not None:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        if self.status >= 200 and self._parser is not None:
+            self.is_whole = True
+            self._keeps_alive = bool(self._parser.should_keep_alive())
+
+    def _has_length(self) -> bool:
+        return any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+
+    async def _wait(self) -> None:
+        self._check()
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _check(self) -> None:
+        failure = self._failure
+        if failure is None:
+            return
+        # What is raised holds the frames that hold this connection: it is not kept here too.
+        self._failure = Broken(str(failure))
+        try:
+            raise failure if isinstance(failure, Refused | ClientGone) else Broken(str(failure))
+        finally:
+            del failure
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
