@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+from collections.abc import Callable
+from typing import Any
 
-from django.urls import path, re_path
+from django.conf import settings
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.urls import URLPattern, URLResolver, path, re_path
 from drf_spectacular.views import SpectacularJSONAPIView
-from rest_framework.permissions import AllowAny
+from rest_framework.permissions import SAFE_METHODS, AllowAny
 from rest_framework.routers import SimpleRouter
 
+from audit.telling import told
 from operators.problems import not_found
 
 PARTS = (
@@ -25,7 +32,31 @@ PARTS = (
     "analytics.api",
 )
 
-router = SimpleRouter()
+
+class Router(SimpleRouter):
+    """Answers a write once the data plane has been told of it, or the time for that is over."""
+
+    def get_urls(self) -> list[URLPattern | URLResolver]:
+        """Give the addresses of all collections."""
+        patterns = super().get_urls()
+        for pattern in patterns:
+            if isinstance(pattern, URLPattern):
+                pattern.callback = _told_first(pattern.callback)
+        return patterns
+
+
+def _told_first(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    @functools.wraps(view)
+    def told_first(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        answer = view(request, *args, **kwargs)
+        if request.method not in SAFE_METHODS and answer.status_code < 300:
+            told(settings.TOLD_WITHIN_S)
+        return answer
+
+    return told_first
+
+
+router = Router()
 router.trailing_slash = "/?"
 for _part in PARTS:
     if importlib.util.find_spec(_part) is not None:
