@@ -7,6 +7,7 @@ import base64
 import itertools
 import subprocess
 import threading
+import time
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -15,8 +16,8 @@ import boto3
 import nats
 import orjson
 from confluent_kafka import Consumer as KafkaConsumer
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Producer as KafkaProducer
-from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from moto.server import ThreadedMotoServer
 from redis import Redis
@@ -94,7 +95,7 @@ class KafkaLab(Lab):
         try:
             found = []
             for partition in range(2):
-                low, high = consumer.get_watermark_offsets(TopicPartition(self.name, partition), timeout=10)
+                low, high = self._bounds(consumer, partition)
                 consumer.assign([TopicPartition(self.name, partition, low)])
                 while low < high:
                     message = consumer.poll(10)
@@ -104,6 +105,17 @@ class KafkaLab(Lab):
             return found
         finally:
             consumer.close()
+
+    def _bounds(self, consumer, partition):
+        """Give the first and the next offset; a topic that was just made may have no leader yet."""
+        ends_at = time.monotonic() + 30
+        while True:
+            try:
+                return consumer.get_watermark_offsets(TopicPartition(self.name, partition), timeout=10)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION or time.monotonic() > ends_at:
+                    raise
+            time.sleep(0.1)
 
     prefix = "ce_"
 
