@@ -32,6 +32,9 @@ def check_url(url: object, field: str = "url") -> str:
         raise ValidationError({field: "Begins with http:// or https:// and names a host."})
     if "@" in parts.netloc or parts.fragment:
         raise ValidationError({field: "Has no user, password or fragment."})
+    if "%" in parts.hostname:
+        # Some decode it, some do not: it is not to be asked which of them we are.
+        raise ValidationError({field: "Its host has no percent sign."})
     _check_host(parts.hostname, port, field)
     return url
 

@@ -57,7 +57,8 @@ def _carried(address: IPv4Address | IPv6Address) -> Iterator[IPv4Address | IPv6A
 
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:
-    """Read an address as the resolver would: ``0xa9fea9fe``, ``169.16689662`` and ``::ffff:169.254.1.1`` are some."""
+    """Read an address as resolvers do: ``0xa9fea9fe``, ``169.16689662``, ``::ffff:169.254.1.1``, ``10.1.`` are some."""
+    host = host.removesuffix(".")
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:

@@ -32,6 +32,7 @@ from gateway.handlers import (
     upstream,
     websocket,
 )
+from gateway.held_back import HeldBack
 from gateway.hub import Hub
 from gateway.jwks import KeySets
 from gateway.limit import Limiter
@@ -115,6 +116,7 @@ class Plane:
         self.log = EventLog(client, js)
         self.hub = Hub(client, self.log, self.snapshot)
         self.readers = Readers(client, js)
+        self.held_back = HeldBack(client, js)
         self.questions = Turns(each=1, in_all=64)
         """To the control plane, by consumer."""
         self.validators = Validators()

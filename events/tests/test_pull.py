@@ -187,7 +187,7 @@ BAD_BODIES = [
 ]  # fmt: skip
 BAD_WORDS = [
     ("ack", {}), ("ack", {"ids": []}), ("ack", {"ids": "1"}), ("ack", {"ids": [1]}), ("ack", {"ids": ["-1"]}),
-    ("ack", {"ids": ["1" * 30]}), ("ack", {"ids": ["1"], "seconds": 1}), ("nack", {"ids": ["1"], "seconds": -1}),
+    ("ack", {"ids": ["1" * 30]}), ("ack", {"ids": ["1"], "seconds": -1}), ("nack", {"ids": ["1"], "seconds": -1}),
     ("nack", {"ids": ["1"], "seconds": "soon"}), ("extend", {"ids": ["1"], "seconds": 10**9}), ("extend", []),
     ("ack", {"ids": ["1"] * 1001}),
 ]  # fmt: skip
@@ -244,6 +244,35 @@ async def test_limits_hold_back_what_is_pulled_and_count_it(whole):
     assert [event["id"] for event in await whole.pull(subscription)] == ids[:3]
     status, said = await whole.call("GET", f"/v1/subscriptions/{subscription['id']}/events")
     assert (status, said["reason"]) == (429, "rate-limited")
+
+
+@pytest.mark.parametrize("limit", [{"metric": "messages_out", "amount": 1}, {"metric": "bytes_out", "amount": 10}])
+async def test_what_limits_hold_back_uses_up_no_try(whole, limit):
+    from consumers.models import Tier
+    from consumers.services import update_tier
+
+    subscription = await whole.subscribe(type="pull", max_attempts=2)
+    path = f"/v1/subscriptions/{subscription['id']}"
+    ids = await whole.publish("a" * 6, "b" * 6, "c" * 6)
+    tier = await Tier.objects.aget(name="free")
+    await sync_to_async(update_tier)(tier, limits=[{**limit, "per": 3600}], by="test")
+    await until(lambda: asyncio.sleep(0, any(whole.plane.snapshot._documents["tier"]["free"].limits)))
+    assert [event["id"] for event in await whole.pull(subscription)] == ids[:1]
+    for _ in range(4):
+        status, said = await whole.call("GET", f"{path}/events")
+        assert (status, said["reason"]) == (429, "rate-limited")
+    await sync_to_async(update_tier)(tier, limits=[], by="test")
+    await until(lambda: asyncio.sleep(0, not any(whole.plane.snapshot._documents["tier"]["free"].limits)))
+    given = await whole.pull(subscription)
+    assert [(event["id"], event["delivery"]["attempt"]) for event in given] == [(ids[1], 1), (ids[2], 1)]
+    assert not await DeadLetter.objects.acount()
+    # Those that the caller had are tries: the second is the last.
+    for _ in range(2):
+        await whole.call("POST", f"{path}/nack", {"ids": ids[1:]})
+        again = await whole.pull(subscription)
+    assert again == []
+    letters = await until(lambda: sync_to_async(lambda: list(DeadLetter.objects.all()))())
+    assert {letter.attempts for letter in letters} == {2}
 
 
 JUNK = [None, True, -1, 0, 1.5, 10**30, "", "x" * 5000, "\x00", "\ud83d", [], [[]], {}, {"a": {}}, ["a"], "NaN", "-"]

@@ -69,7 +69,8 @@ def test_what_is_left_out_follows_from_the_rest(make, fields, expected):
         "1.1.1.1",
         "http://1.1.1.1:99999/", "http://1.1.1.1\\@127.0.0.1/", "http://1.1.1.1/\r\nx: y", "http://1.1.1.1/ x", "http://",
         "http://ex\u00e4mple.com/", "http://[::1", "https://1.1.1.1/" + "x" * 2000, 5, None, "", "http://127.1:80/",
-        "http://[64:ff9b::7f00:1]/", "javascript:alert(1)", "http://1.1.1.1:0x50/",
+        "http://[64:ff9b::7f00:1]/", "javascript:alert(1)", "http://1.1.1.1:0x50/", "http://127.0.0.1./",
+        "http://%31%32%37.0.0.1/",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("field", ["url", "alert_url"])

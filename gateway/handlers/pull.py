@@ -11,8 +11,10 @@ import orjson
 
 from gateway.authenticate import require
 from gateway.call import Call, ClientGone, Reply
+from gateway.documents import Metric
 from gateway.handlers.channel import let_out
 from gateway.handlers.subscription import answer, own, query, read_object
+from gateway.held_back import KEPT_MAX
 from gateway.readers import BATCH_MAX, Given
 from gateway.refusals import Reason, Refused
 from gateway.subscriptions import Subscription, Type, ack_wait_s, channel_of, standing, window
@@ -40,14 +42,15 @@ async def pull(plane: Plane, call: Call) -> Reply:
     try:
         while True:
             subscription, channel = _readable(plane, call)
-            fetched = await _fetch(plane, subscription, channel, limit, min(max(ends_at - time.monotonic(), 0), LOOK_S))
+            most = min(limit, await _left(plane, call))
+            fetched = await _fetch(plane, subscription, channel, most, min(max(ends_at - time.monotonic(), 0), LOOK_S))
             found = await _without_poison(plane, subscription, channel, fetched)
             is_over = time.monotonic() >= ends_at or plane.draining
             if found or (is_over and not fetched):
                 break
             if gone.done():
                 raise ClientGone
-        given = await _let_out(plane, call, found)
+        given = await _let_out(plane, call, subscription, channel, found)
     finally:
         gone.cancel()
     results = ",".join(_said(one, subscription.ack_wait_s) for one in given)
@@ -55,9 +58,9 @@ async def pull(plane: Plane, call: Call) -> Reply:
 
 
 async def ack(plane: Plane, call: Call) -> Reply:
-    """Serve ``POST …/ack`` ``{"ids": […]}``: these are done with."""
+    """Serve ``POST …/ack`` ``{"ids": […]}``: these are done with; ``seconds`` would say nothing."""
     subscription, channel = _readable(plane, call)
-    ids, _, size = await _read_ids(call, takes_seconds=False)
+    ids, _, size = await _read_ids(call)
     not_out = await plane.readers.settle_ids(subscription, channel, ids)
     return await _settled(plane, call, ids, not_out, size)
 
@@ -102,10 +105,11 @@ async def _fetch(plane: Plane, subscription: Subscription, channel: Channel, lim
     wait_for_ack_s = ack_wait_s(subscription, plane.config.webhook_timeout_s)
     await plane.readers.ensure(subscription, channel, wait_for_ack_s, window(subscription))
     try:
-        return await plane.readers.fetch(subscription, channel, limit, wait_s)
+        found = await plane.readers.fetch(subscription, channel, limit, wait_s)
     except LookupError:
         await plane.readers.ensure(subscription, channel, wait_for_ack_s, window(subscription))
-        return await plane.readers.fetch(subscription, channel, limit, wait_s)
+        found = await plane.readers.fetch(subscription, channel, limit, wait_s)
+    return await plane.held_back.without(subscription.id, found)
 
 
 async def _without_poison(
@@ -124,7 +128,24 @@ async def _without_poison(
     return good
 
 
-async def _let_out(plane: Plane, call: Call, found: list[Given]) -> list[Given]:
+async def _left(plane: Plane, call: Call) -> int:
+    """Say how many messages the limits let out now; at least one, so that who asks for more hears why not."""
+    if not call.who.limits:
+        return BATCH_MAX
+    await plane.limiter.look(call.who, call)
+    left = [
+        fact["remaining"]
+        for fact in plane.limiter.left(call.who, call)
+        if fact["metric"] == Metric.MESSAGES_OUT.value
+        and (fact["mode"], fact["exceed"]) == ("enforce", "reject")
+        and fact["remaining"] is not None
+    ]
+    return max(1, int(min(left, default=BATCH_MAX)))
+
+
+async def _let_out(
+    plane: Plane, call: Call, subscription: Subscription, channel: Channel, found: list[Given]
+) -> list[Given]:
     """Charge them as ``messages_out``; what the limits do not let out now is given another time. Raises Refused."""
     if not found:
         return found
@@ -132,16 +153,25 @@ async def _let_out(plane: Plane, call: Call, found: list[Given]) -> list[Given]:
     try:
         count = len(await let_out(plane, call, [one.event for one in found]))
     finally:
-        for held_back in found[count:]:
-            await plane.readers.put_off(held_back, 0)
+        if held_back := found[count:]:
+            await _hold_back(plane, subscription, channel, held_back)
     return found[:count]
 
 
-async def _read_ids(call: Call, *, takes_seconds: bool = True) -> tuple[list[int], float | None, int]:
+async def _hold_back(plane: Plane, subscription: Subscription, channel: Channel, events: list[Given]) -> None:
+    """Have them given again at once, without a try of theirs used up."""
+    if await plane.held_back.add(subscription.id, events) > KEPT_MAX:
+        progress = await plane.readers.progress(subscription, channel)
+        await plane.held_back.forget(subscription.id, progress.settled)
+    for one in events:
+        await plane.readers.put_off(one, 0)
+
+
+async def _read_ids(call: Call) -> tuple[list[int], float | None, int]:
     """Read ids of events or of deliveries, and seconds. Raises Refused."""
     body, size = await read_object(call)
-    if set(body) - ({"ids", "seconds"} if takes_seconds else {"ids"}):
-        raise Refused(Reason.INVALID_REQUEST, "There are `ids` and `seconds`." if takes_seconds else "There is `ids`.")
+    if set(body) - {"ids", "seconds"}:
+        raise Refused(Reason.INVALID_REQUEST, "There are `ids` and `seconds`.")
     ids, seconds = body.get("ids"), body.get("seconds")
     if not isinstance(ids, list) or not 1 <= len(ids) <= IDS_MAX:
         raise Refused(Reason.INVALID_REQUEST, f"`ids` is a list of 1 to {IDS_MAX} ids.")
