@@ -9,6 +9,7 @@ from typing import Any
 from django.core.exceptions import NON_FIELD_ERRORS, PermissionDenied, ValidationError
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
@@ -99,7 +100,8 @@ def _flat(detail: Any, at: str) -> Iterator[tuple[str, str]]:
         yield at, " ".join(map(str, detail)) if isinstance(detail, list) else str(detail)
 
 
+@csrf_exempt
 def not_found(request: HttpRequest, rest: str = "") -> JsonResponse:
-    """Answer an address under the API that nothing is at."""
+    """Answer an address under the API that nothing is at, whatever the method: there is nothing here to be forged."""
     refused = Refused(Reason.NOT_FOUND, "There is nothing at this address; `/api/v1/schema/` lists what there is.")
     return JsonResponse(refused.problem(), status=refused.status, content_type=CONTENT_TYPE)

@@ -337,6 +337,16 @@ def test_an_address_with_nothing_at_it_is_a_problem_too(api, address):
     problem(answer, 404, "not-found")
 
 
+@pytest.mark.parametrize(
+    "address", ["nothing", "dead-letters/x/redrive", "dead-letters/" + "9" * 30, "connections/x/y"]
+)
+@pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
+def test_an_address_with_nothing_at_it_is_a_problem_for_every_method(operator, address, method):
+    client = APIClient(enforce_csrf_checks=True)
+    client.credentials(HTTP_AUTHORIZATION=f"Token {issue_token(operator)}")
+    problem(getattr(client, method)(f"/api/v1/{address}"), 404, "not-found")
+
+
 def test_strangers_consumers_and_users_without_staff_stay_outside(api, consumer, db):
     _, text = issue_key(consumer=consumer, scopes=["call:*", "publish:*"], by="test")
     user = User.objects.create_user("eve", password="x")
