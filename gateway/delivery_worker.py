@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 WAIT_S = 5.0
 """How long one question for events waits for the first to come."""
-RESTART_S, RESTART_MAX_S = 0.5, 15.0
+RESTART_S, RESTART_MAX_S = 0.5, 2.0
 FAILURES_MAX = 20
 """So many tries in a row have failed: the endpoint is dead, whichever events they were."""
 CHARGE_WITHIN_S = 3.0
@@ -72,6 +72,8 @@ class Worker:
         self._failures = 0
         self._probe_at = 0.0
         self._delivered_at = 0.0
+        self._was_cut_short = False
+        """The log was away while an event was sent: what is in hand here is not what is out there."""
         self._sends: set[asyncio.Task[None]] = set()
         self._task = asyncio.create_task(self._run(), name=f"deliver {subscription.id}")
 
@@ -122,8 +124,9 @@ class Worker:
         self._order = DeliveryOrder(
             retries, by_key=self.subscription.order == Order.KEY, lost_after_s=LOST_AFTER_WAITS * wait_s
         )
+        await self._begin_again({retry.id for retry in retries}, wait_s)
         held_at = time.monotonic()
-        while True:
+        while not self._was_cut_short:
             channel = await self._allowed_channel()
             await readers.ensure(self.subscription, channel, wait_s, window(self.subscription))
             if time.monotonic() - held_at > wait_s / 3:
@@ -135,6 +138,14 @@ class Worker:
                 continue
             for given in await readers.fetch(self.subscription, channel, room, min(WAIT_S, wait_s / 3)):
                 await self._take(channel, given)
+
+    async def _begin_again(self, tried: set[int], wait_s: float) -> None:
+        """Have what was in the hands of one that was killed or cut short given again, in its order and at once."""
+        self._was_cut_short = False
+        channel = await self._allowed_channel()
+        await self._delivery.readers.ensure(self.subscription, channel, wait_s, window(self.subscription))
+        if not self.subscription.retry_schedule_s[0]:  # else most of them wait for their first try
+            await self._delivery.readers.give_again(self.subscription, channel, tried)
 
     async def _allowed_channel(self) -> Channel:
         """Wait until it may deliver; while its endpoint is dead, until the next probe is due."""
@@ -188,6 +199,7 @@ class Worker:
             await self._try(channel, given)
         except FAULTS as error:
             logger.warning("delivering %s was cut short: %s", self.subscription.id, error or type(error).__name__)
+            self._was_cut_short = True
         except Exception:
             logger.exception("delivering %s failed", self.subscription.id)
         if self._order.is_sending(given):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Iterable
+import time
+from collections.abc import Awaitable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -16,7 +17,9 @@ from typing import TypeVar
 import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
+from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
 from nats.js.errors import APIError, NotFoundError
@@ -34,6 +37,10 @@ T = TypeVar("T")
 SHORTEST_WAIT_S = 0.1
 """How long a full window is waited for where the caller does not wait."""
 BATCH_MAX = 500
+LOOK_S = 1.0
+"""So often who waits for events looks whether the line was lost."""
+AGAIN_MAX = 5000
+"""Ids that are asked for again where somebody else begins to deliver."""
 ADDRESS_HEADER, DEAD_ID_HEADER = "apimgmt-address", "apimgmt-dead-id"
 """Of an event put back from the dead letters: where it was published, and which id it had."""
 _NO_RESPONDERS = "503"
@@ -111,7 +118,7 @@ class Readers:
             subject = f"$JS.API.CONSUMER.MSG.NEXT.{channel.stream}.{subscription.id}"
             await self._client.publish(subject, orjson.dumps(ask), reply=inbox)
             while len(found) < ask["batch"]:
-                message = await answers.next_msg(timeout=wait_s + DEADLINE_S)
+                message = await self._next(answers, wait_s + DEADLINE_S)
                 status = (message.headers or {}).get("Status")
                 if status == _NO_RESPONDERS:
                     self._made.pop(subscription.id, None)
@@ -126,6 +133,29 @@ class Readers:
             with contextlib.suppress(NatsError):
                 await answers.unsubscribe()
         return sorted(found, key=lambda one: one.event.id)
+
+    async def _next(self, answers: NatsSubscription, wait_s: float) -> Msg:
+        """Wait for an answer. Raises TimeoutError, at once where the line was lost: the question was, too."""
+        connected = self._client.stats["reconnects"]
+        ends_at = time.monotonic() + wait_s
+        while True:
+            left_s = ends_at - time.monotonic()
+            try:
+                return await answers.next_msg(timeout=max(min(left_s, LOOK_S), 0.001))
+            except (TimeoutError, NatsTimeoutError):
+                if left_s <= LOOK_S or self._client.stats["reconnects"] != connected:
+                    raise
+
+    async def give_again(self, subscription: Subscription, channel: Channel, but: Container[int]) -> None:
+        """Have events that are out given again at once, in their order: whoever had them in hand is gone.
+
+        Of the last :data:`AGAIN_MAX` ids; others, and those in ``but``, are given again when their time is over.
+        """
+        known = await self.progress(subscription, channel)
+        if known.out:
+            first = max(known.settled, known.given - AGAIN_MAX) + 1
+            again = [id_ for id_ in range(first, known.given + 1) if id_ not in but]
+            await self._say_each(subscription, channel, known, again, b"-NAK")
 
     async def settle(self, given: Given) -> None:
         """Say that an event is done with; returns once the log knows."""
@@ -176,14 +206,20 @@ class Readers:
         known = await self.progress(subscription, channel)
         wanted = sorted(set(ids))
         out = [id_ for id_ in wanted if known.settled < id_ <= known.given]
+        await self._say_each(subscription, channel, known, out, word)
+        return [id_ for id_ in wanted if id_ not in out]
+
+    async def _say_each(
+        self, subscription: Subscription, channel: Channel, known: Progress, ids: Sequence[int], word: bytes
+    ) -> None:
+        """Say a word of each event; of one that is not out it says nothing to the log."""
         prefix = f"$JS.ACK.{channel.stream}.{subscription.id}.1"
-        subjects = [f"{prefix}.{id_}.{known.reader_sequence}.0.0" for id_ in out]
+        subjects = [f"{prefix}.{id_}.{known.reader_sequence}.0.0" for id_ in ids]
         for subject in subjects[:-1]:
             await self._client.publish(subject, word)
         if subjects:
             # The log takes them in their order: once it has answered the last, it has heard them all.
             await self._say(subjects[-1], word)
-        return [id_ for id_ in wanted if id_ not in out]
 
     async def _say(self, subject: str, word: bytes) -> None:
         await _in_time(self._client.request(subject, word, timeout=DEADLINE_S))

@@ -454,6 +454,33 @@ async def test_a_deliverer_that_was_killed_loses_nothing(whole):
         await first.stop()
 
 
+async def test_by_key_what_was_under_way_when_the_deliverer_was_killed_comes_first_again(whole):
+    held = asyncio.Event()
+
+    async def hold(message):
+        await held.wait()
+        return 200
+
+    async with receiving(hold) as receiver:
+        await whole.subscribe(type="webhook", url=receiver.url, channel="sensors/{id}/reading", max_in_flight=4)
+        first = await Delivery.start(dataclasses.replace(whole.plane.config, process="first", kind="delivery"))
+        for number in range(6):
+            for key in "ab":
+                await whole.publish(f"{key}{number}", channel=f"sensors/{key}/reading")
+        await receiver.has(2)
+        # As SIGKILL leaves it: some were under way or in hand, and some were never fetched.
+        for task in [*first._background, *(task for worker in first.workers.values() for task in worker._sends)]:
+            task.cancel()
+        await first.nats.close()
+        held.set()
+        async with delivering(whole, name="second"):
+            await receiver.has(14)
+        for key in "ab":
+            firsts = dict.fromkeys(value for value in receiver.values if value[0] == key)
+            assert list(firsts) == [f"{key}{number}" for number in range(6)]
+        await first.stop()
+
+
 async def test_limits_of_the_consumer_hold_messages_back(whole, delivery):
     from consumers.models import Tier
     from consumers.services import update_tier
