@@ -88,17 +88,22 @@ async def measure(log: EventLog, readers: Readers, subscription: Subscription, c
     return measured(progress, oldest_at, time.time())
 
 
+def unmeasured(parts: Parts, subscription: Subscription, *, is_pull: bool) -> dict[str, Any]:
+    """Say what is known of it without asking the log: members of `lag` are null."""
+    stands = standing(parts.snapshot, subscription, time.time())
+    return fields(subscription, stands, is_pull=is_pull) | UNMEASURED | {"last_error": None}
+
+
 async def shown(parts: Parts, subscription: Subscription, *, is_pull: bool) -> dict[str, Any]:
     """Say all of it. Where the log does not tell how far it is, members of `lag` are null."""
-    stands = standing(parts.snapshot, subscription, time.time())
-    said = fields(subscription, stands, is_pull=is_pull) | UNMEASURED
+    said = unmeasured(parts, subscription, is_pull=is_pull)
     channel = channel_of(parts.snapshot, subscription)
     try:
         if channel is not None:
             said |= await measure(parts.log, parts.readers, subscription, channel)
         said["last_error"] = (await read_health(parts.nats, subscription.id)).get("last_error")
     except (LookupError, Refused):
-        said["last_error"] = None
+        pass  # said as unknown
     return said
 
 
@@ -113,12 +118,7 @@ async def read_healths(client: Client, subscription_id: str = "*") -> dict[str, 
     position = 1
     try:
         while True:
-            messages = await read_batch(
-                client,  # One document a subscription, written by who delivers it; both APIs read it.
-                HEALTH_STREAM,
-                HEALTH_PREFIX + subscription_id,
-                position,
-            )
+            messages = await read_batch(client, HEALTH_STREAM, HEALTH_PREFIX + subscription_id, position)
             for message in messages:
                 headers = message.headers or {}
                 position = int(headers["Nats-Sequence"]) + 1

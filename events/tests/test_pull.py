@@ -7,6 +7,8 @@ from audit.tests.conftest import in_thread, until
 from events.letters import redrive
 from events.models import DeadLetter, Subscription
 from events.tests.whole import running_whole
+from gateway import readers
+from gateway.handlers import subscription
 from keys.models import Key
 from keys.services import issue_key, revoke_key
 
@@ -273,6 +275,22 @@ async def test_what_limits_hold_back_uses_up_no_try(whole, limit):
     assert again == []
     letters = await until(lambda: sync_to_async(lambda: list(DeadLetter.objects.all()))())
     assert {letter.attempts for letter in letters} == {2}
+
+
+async def test_a_list_does_not_wait_for_a_log_that_hangs(whole, nats_server, monkeypatch):
+    for _ in range(3):
+        await whole.subscribe(type="pull")
+    # However long one question may take: the list has an end of its own.
+    monkeypatch.setattr(readers, "DEADLINE_S", 3600)
+    monkeypatch.setattr(subscription, "LISTED_WITHIN_S", 0.2)
+    nats_server.freeze()
+    try:
+        async with asyncio.timeout(60):
+            status, said = await whole.call("GET", "/v1/subscriptions?state=active")
+    finally:
+        nats_server.thaw()
+    assert status == 200
+    assert [one["lag"] for one in said["results"]] == [{"events": None, "seconds": None}] * 3
 
 
 JUNK = [None, True, -1, 0, 1.5, 10**30, "", "x" * 5000, "\x00", "\ud83d", [], [[]], {}, {"a": {}}, ["a"], "NaN", "-"]

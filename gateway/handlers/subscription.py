@@ -19,11 +19,12 @@ from gateway.asking import ask
 from gateway.attempts import read_attempts
 from gateway.authenticate import require
 from gateway.call import Call, Headers, Reply, Right, Verb
+from gateway.ending import ended
 from gateway.handlers.channel import idempotency_key
 from gateway.nats_link import ATTEMPTS_KEPT
 from gateway.reading import position_of, resolve, select
 from gateway.refusals import Reason, Refused
-from gateway.subscription_health import shown
+from gateway.subscription_health import shown, unmeasured
 from gateway.subscriptions import Subscription, Type, ack_wait_s, channel_of, window
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ KNOWN_WITHIN_S = 1.5
 """How long an answer waits until this process knows what was written."""
 AT_ONCE = 8
 TURN_WITHIN_S = 2.0
+LISTED_WITHIN_S = 1.8
+"""However many a list holds, a log that hangs costs its caller no more than this."""
 
 
 async def create(plane: Plane, call: Call) -> Reply:
@@ -67,13 +70,7 @@ async def list_own(plane: Plane, call: Call) -> Reply:
     wanted = query(call, {"channel", "state", "type"})
     own = [one for one in plane.snapshot.subscriptions() if one.consumer == call.who.consumer]
     own.sort(key=lambda one: (-one.created_at, one.id))
-    turn = asyncio.Semaphore(AT_ONCE)
-
-    async def say(one: Subscription) -> dict[str, Any]:
-        async with turn:
-            return await _shown(plane, one)
-
-    results = await asyncio.gather(*(say(one) for one in own))
+    results = await _shown_within(plane, own, LISTED_WITHIN_S)
     found = [one for one in results if all(one[name] == value for name, value in wanted.items())]
     return await answer(plane, call, 200, {"results": found, "next": None})
 
@@ -254,3 +251,23 @@ async def _make_reader(plane: Plane, subscription: Subscription) -> None:
 
 async def _shown(plane: Plane, subscription: Subscription) -> dict[str, Any]:
     return await shown(plane, subscription, is_pull=subscription.type == Type.PULL)
+
+
+async def _shown_within(plane: Plane, several: list[Subscription], seconds: float) -> list[dict[str, Any]]:
+    """Say all of several; of those that the log does not tell of in time, what is known here."""
+    turn = asyncio.Semaphore(AT_ONCE)
+
+    async def say(one: Subscription) -> dict[str, Any]:
+        async with turn:
+            return await _shown(plane, one)
+
+    saying = [asyncio.create_task(say(one)) for one in several]
+    try:
+        if saying:
+            await asyncio.wait(saying, timeout=seconds)
+        return [
+            task.result() if task.done() else unmeasured(plane, one, is_pull=one.type == Type.PULL)
+            for one, task in zip(several, saying, strict=True)
+        ]
+    finally:
+        await ended(*saying)
