@@ -13,6 +13,11 @@ from pathlib import Path
 from apimgmt.secret_store import write_private
 
 REDIS_MIN, NATS_MIN = (7, 0), (2, 10)
+STORE_MAX = "1PB"
+"""No limit: each channel reserves its retention, and NATS would let them reserve three quarters of what is free.
+
+That was forty channels on 80 GB. Publishes are refused before the disk is full (``gateway.disk``).
+"""
 _SYNC = re.compile(r"always|[1-9]\d*(ms|s|m)")
 
 
@@ -58,7 +63,7 @@ def nats(data_dir: Path, port: int, user: str, password: str, sync: str) -> Engi
     configuration = f"""server_name: apimgmt
 listen: "127.0.0.1:{port}"
 max_payload: 2MB
-jetstream {{ store_dir: "{folder}", sync_interval: {sync} }}
+jetstream {{ store_dir: "{folder}", sync_interval: {sync}, max_file_store: {STORE_MAX} }}
 authorization {{ users: [ {{ user: "{user}", password: "{password}" }} ] }}
 """
     write_private(folder / "server.conf", configuration)

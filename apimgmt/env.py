@@ -129,6 +129,14 @@ def bounds() -> dict[str, float]:
     return read
 
 
+def events_dir() -> Path | None:
+    """Give the folder of the event store, where it is on this machine: the embedded one's, or the one that is named."""
+    named = text("EVENTS_DIR")
+    if named:
+        return Path(named)
+    return None if text("NATS_URL") else data_dir() / "nats"
+
+
 def gateway_config(kind: str, number_: int = 1) -> Config:
     """Give a data-plane process its settings. Raises InvalidSetting, also where no NATS or Redis is named."""
     for engine in ("NATS_URL", "REDIS_URL"):
@@ -150,5 +158,6 @@ def gateway_config(kind: str, number_: int = 1) -> Config:
         trusted_proxies=networks("TRUSTED_PROXIES"),
         legacy_ratelimit_headers=flag("LEGACY_RATELIMIT_HEADERS"),
         outbound_allowed_networks=networks("OUTBOUND_ALLOWED_NETWORKS"),
+        events_dir=events_dir(),
         **bounds(),  # type: ignore[arg-type] # whole where the field is
     )

@@ -78,6 +78,10 @@ class Config:
     legacy_ratelimit_headers: bool = False
     """Tell limits in ``X-RateLimit-*`` too."""
     outbound_allowed_networks: tuple[Network, ...] = field(default=())
+    events_dir: Path | None = None
+    """Where the event store keeps its files, if it does on this machine."""
+    disk_free_min_bytes: int = 1024**3
+    """Publishes are refused where less is free there, or less than a tenth."""
 
     @property
     def public_scheme(self) -> str:

@@ -21,7 +21,9 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 from nats.js import JetStreamContext
+from nats.js.errors import APIError
 
+from gateway.disk import Disk
 from gateway.event import Event, from_headers, rfc3339
 from gateway.refusals import Reason, Refused
 from gateway.snapshot import Channel
@@ -94,9 +96,10 @@ class _Question:
 class EventLog:
     """Publishes to and reads from the streams of channels. Every call ends within :data:`DEADLINE_S`."""
 
-    def __init__(self, client: Client, js: JetStreamContext) -> None:
+    def __init__(self, client: Client, js: JetStreamContext, disk: Disk | None = None) -> None:
         self._client = client
         self._js = js
+        self._disk = disk
         self._inbox = client.new_inbox()
         self._numbers = count(1)
         self._open: dict[str, _Question] = {}
@@ -138,6 +141,8 @@ class EventLog:
         Raises Refused ``overloaded`` when the store does not answer in time (the event may or may not be kept),
         ``storage-full`` and ``too-large``.
         """
+        if self._disk is not None and self._disk.is_full:
+            raise Refused(Reason.STORAGE_FULL)
         if message_id is not None:
             headers = {**headers, "Nats-Msg-Id": message_id}
         is_repeatable = message_id is not None
@@ -243,6 +248,8 @@ class EventLog:
             async with asyncio.timeout(DEADLINE_S / 2):
                 await self.ensure(channel)
                 return await ask()
+        except APIError as error:
+            raise refusal({"err_code": error.err_code, "description": error.description}) from error
         except (StreamMissing, NatsError, TimeoutError) as error:
             raise _away() from error
 

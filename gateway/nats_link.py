@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import orjson
@@ -11,7 +12,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import KeyValueConfig, RetentionPolicy, StorageType, StreamConfig
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.js.errors import APIError, BadRequestError, NotFoundError
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,10 @@ LEASE_S = 10.0
 ATTEMPTS_KEPT = 500
 """Tries kept of each subscription, for at most 7 days."""
 NO_RESPONDERS = "503"
+
+_SHARES = (1, 1 / 8, 1 / 64)
+_NO_ROOM = {10023, 10047}
+"""Error codes of JetStream: insufficient resources, insufficient storage."""
 
 HEALTH_S = 30.0
 """What has not told how it does for so long is not running."""
@@ -140,7 +145,19 @@ async def ensure_infrastructure(js: JetStreamContext) -> None:
         try:
             await js.stream_info(str(stream.name))
         except NotFoundError:
-            await _tolerating_a_rival(js.add_stream(stream))
+            await _tolerating_a_rival(_add_stream(js, stream))
+
+
+async def _add_stream(js: JetStreamContext, stream: StreamConfig) -> None:
+    """Make a stream, smaller where a NATS of the operator's own lets it reserve no more."""
+    for share in _SHARES:
+        try:
+            await js.add_stream(replace(stream, max_bytes=int((stream.max_bytes or 0) * share)))
+        except APIError as error:
+            if error.err_code not in _NO_ROOM or share == _SHARES[-1]:
+                raise
+        else:
+            return
 
 
 async def _tolerating_a_rival(creation: object) -> None:

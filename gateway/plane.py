@@ -19,6 +19,7 @@ from gateway.call import Call, Reply
 from gateway.config import Config
 from gateway.connections import Connections
 from gateway.contracts.shelf import Shelf
+from gateway.disk import Disk
 from gateway.handlers import (
     channel,
     documents,
@@ -113,7 +114,7 @@ class Plane:
         self.connections = Connections(self.snapshot)
         follow(self)
         self.usage = Usage(config, self.connections, js, limits=self.limiter.usage_records)
-        self.log = EventLog(client, js)
+        self.log = EventLog(client, js, Disk(config.events_dir, config.disk_free_min_bytes))
         self.hub = Hub(client, self.log, self.snapshot)
         self.readers = Readers(client, js)
         self.held_back = HeldBack(client, js)

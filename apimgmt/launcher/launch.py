@@ -23,8 +23,10 @@ from apimgmt.launcher import first_run, processes
 from apimgmt.launcher.console import Console
 from apimgmt.launcher.log_watch import LogWatch
 from apimgmt.launcher.plan import ENGINES_BEFORE_FILE, READY_FILE, CannotStart, Plan
+from apimgmt.launcher.store_watch import StoreWatch
 from apimgmt.launcher.supervisor import LOOK_S, Supervised, Supervisor
 from apimgmt.secret_store import write_private
+from gateway.disk import Disk
 
 READY_WITHIN_S = 40.0
 ENGINES_WITHIN_S = 5.0
@@ -49,6 +51,8 @@ class Launch:
         logs = plan.data_dir / "logs"
         logs.mkdir(mode=0o700, exist_ok=True)
         self._log_watch = LogWatch(logs, console.told)
+        disk = Disk(env.events_dir(), int(env.bounds()["disk_free_min_bytes"]))
+        self._store_watch = StoreWatch(logs / "nats.log", disk, self._restart_store)
         self._supervisor = Supervisor(
             logs,
             tell=console.told,
@@ -133,6 +137,11 @@ class Launch:
     def _look(self) -> None:
         self._supervisor.look()
         self._log_watch.look()
+        self._store_watch.look()
+
+    def _restart_store(self) -> None:
+        self._console.told("nats", "met a full disk, and is started anew: there is room again")
+        self._supervisor.restart("nats")
 
     def _stop(self) -> None:
         """Take all down: first what callers see, last the engines."""

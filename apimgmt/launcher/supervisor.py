@@ -105,6 +105,12 @@ class Supervisor:
         if due:
             self.changed()
 
+    def restart(self, kind: str) -> None:
+        """End the processes of a kind, for :meth:`look` to start them again."""
+        for one in self.all:
+            if one.kind == kind:
+                _signal(one, signal.SIGTERM)
+
     def pids(self, kind: str) -> list[int]:
         """Give the process ids of a kind."""
         return [one.pid for one in self.all if one.kind == kind and one.pid]

@@ -21,7 +21,13 @@ def test_passwords_are_in_private_files_and_not_on_the_command_line(tmp_path):
 @pytest.mark.parametrize("sync", ["always", "1s", "500ms", "2m"])
 def test_the_log_is_synced_as_told(tmp_path, sync):
     engines.nats(tmp_path, 7002, "user", "password", sync)
-    assert f"sync_interval: {sync} " in (tmp_path / "nats" / "server.conf").read_text()
+    assert f"sync_interval: {sync}," in (tmp_path / "nats" / "server.conf").read_text()
+
+
+def test_no_share_of_the_disk_bounds_how_many_channels_there_are(tmp_path):
+    """Each stream reserves its retention; NATS itself would stop at three quarters of what is free."""
+    engines.nats(tmp_path, 7002, "user", "password", "1s")
+    assert "max_file_store: 1PB" in (tmp_path / "nats" / "server.conf").read_text()
 
 
 @pytest.mark.parametrize("sync", ["", "never", "1", "0s", "1s }", "1s\nmax_payload: 1"])

@@ -20,13 +20,13 @@ def free_port() -> int:
 
 
 class NatsServer:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store_max: str = "1PB") -> None:
         self.port, self.mqtt_port = free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._config = folder / "server.conf"
         self._config.write_text(
             f"server_name: tests\nlisten: 127.0.0.1:{self.port}\n"
-            f'jetstream {{ store_dir: "{folder}", sync_interval: 1s }}\n'
+            f'jetstream {{ store_dir: "{folder}", sync_interval: 1s, max_file_store: {store_max} }}\n'
             f"mqtt {{ listen: 127.0.0.1:{self.mqtt_port} }}\n"
         )
 

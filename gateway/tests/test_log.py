@@ -2,6 +2,7 @@ import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
@@ -206,3 +207,15 @@ def test_a_full_store_is_told_from_one_that_is_away(error, reason):
     with pytest.raises(Refused) as refused:
         raise refusal(error)
     assert refused.value.reason is reason
+
+
+async def test_before_the_disk_is_full_nothing_more_is_published_and_reads_go_on(plane, trades):
+    (first,) = await store(plane, trades, 1)
+    plane.log._disk = SimpleNamespace(is_full=True)
+    with pytest.raises(Refused) as refused:
+        await store(plane, trades, 2)
+    assert refused.value.reason is Reason.STORAGE_FULL
+    assert [event.id for event in await plane.log.history(trades, "trades", 0, 10)] == [first]
+    plane.log._disk = SimpleNamespace(is_full=False)
+    (second,) = await store(plane, trades, 2)
+    assert second == first + 1

@@ -6,7 +6,8 @@ import socket
 import pytest
 
 from gateway import nats_link
-from gateway.nats_link import connect
+from gateway.nats_link import connect, ensure_infrastructure
+from gateway.tests.nats_server import NatsServer
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +36,18 @@ async def test_what_failed_leaves_nothing_behind():
         await connect("nats://127.0.0.1:1", "tests")
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
+
+
+async def test_a_nats_with_little_room_gets_smaller_streams(tmp_path, monkeypatch):
+    monkeypatch.setattr(nats_link, "FIRST_WITHIN_S", 5)
+    server = NatsServer(tmp_path, store_max="200MB")
+    server.start()
+    try:
+        client, js = await connect(server.url, "tests")
+        await ensure_infrastructure(js)
+        sizes = [(await js.stream_info(name)).config.max_bytes for name in ("USAGE", "DEAD", "RETRIES")]
+        await ensure_infrastructure(js)
+        await client.close()
+    finally:
+        server.kill()
+    assert all(0 < size < 200_000_000 for size in sizes)

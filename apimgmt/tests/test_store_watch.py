@@ -1,0 +1,56 @@
+from types import SimpleNamespace
+
+import pytest
+
+from apimgmt.launcher import store_watch
+from apimgmt.launcher.store_watch import StoreWatch
+
+MET = "[7] [ERR] JetStream failed to store a msg: write 9.blk: no space left on device\n"
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_watch, "LOOK_S", 0)
+    log = tmp_path / "nats.log"
+    log.write_text(MET)
+    told = SimpleNamespace(log=log, disk=SimpleNamespace(is_full=True), restarts=0)
+
+    def restart():
+        told.restarts += 1
+
+    told.watch = StoreWatch(log, told.disk, restart)
+    return told
+
+
+def say(store, text):
+    with store.log.open("a") as file:
+        file.write(text)
+    store.watch.look()
+
+
+def test_what_met_a_full_disk_is_started_anew_once_when_there_is_room(store):
+    say(store, MET)
+    say(store, MET)
+    assert store.restarts == 0
+    store.disk.is_full = False
+    store.watch.look()
+    say(store, "[8] [INF] Server is ready\n")
+    assert store.restarts == 1
+    say(store, MET)
+    assert store.restarts == 2
+
+
+def test_what_an_earlier_run_met_and_other_words_are_nothing(store):
+    store.disk.is_full = False
+    store.watch.look()
+    say(store, "[7] [WRN] slow\n")
+    store.log.unlink()
+    store.watch.look()
+    assert store.restarts == 0
+
+
+def test_a_word_that_comes_in_two_parts_is_heard(store):
+    store.disk.is_full = False
+    say(store, MET[:60])
+    say(store, MET[60:])
+    assert store.restarts == 1

@@ -1,0 +1,46 @@
+"""The disk that the event store lies on: publishes are refused before it is full, so that the store itself stays whole.
+
+What JetStream cannot write breaks its stream until it is started anew, and nothing says so to who publishes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+LOOK_S = 0.1
+"""So often the system is asked while much is free; near the end it is asked each time."""
+NEAR = 4
+"""So many times what must be free is near the end."""
+SHARE = 0.1
+"""On small disks so much is kept free, at most."""
+
+
+class Disk:
+    """How full it is. Asking is cheap; where the store is on another machine it is never full here."""
+
+    def __init__(self, folder: Path | None, free_min_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._folder = folder
+        self._free_min_bytes = free_min_bytes
+        self._clock = clock
+        self._look_at = float("-inf")
+
+    @property
+    def is_full(self) -> bool:
+        """Less is free than must be: ``free_min_bytes``, or a tenth of a small disk."""
+        if self._folder is None:
+            return False
+        now = self._clock()
+        if now < self._look_at:
+            return False
+        try:
+            said = os.statvfs(self._folder)
+        except OSError:
+            return False  # it is made by the store, which tells itself what is wrong
+        free, size = said.f_bavail * said.f_frsize, said.f_blocks * said.f_frsize
+        must_be_free = min(self._free_min_bytes, size * SHARE)
+        if free > NEAR * must_be_free:
+            self._look_at = now + LOOK_S
+        return free < must_be_free
