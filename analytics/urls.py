@@ -2,6 +2,7 @@
 
 from django.contrib.auth.views import LogoutView
 from django.urls import path
+from django.views.generic import RedirectView
 
 from analytics import delivery_views, public_views, views
 
@@ -21,6 +22,7 @@ urlpatterns = [
     path("dashboards/dead-letters/<int:letter_id>/discard", delivery_views.discard, name="discard"),
     path("dashboards/login", views.Login.as_view(), name="login"),
     path("dashboards/logout", LogoutView.as_view(), name="logout"),
+    path("dashboards/<str:page>/", RedirectView.as_view(url="/dashboards/%(page)s", query_string=True)),
     path("docs/", public_views.documents, name="docs"),
     path("docs/<path:name>", public_views.document, name="document"),
 ]

@@ -62,7 +62,7 @@ def load(name: Any) -> Callable[..., Any]:
     _check_allowed(module_name)
     try:
         module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # whatever it raises ends no process of ours
         raise ValueError(f"The module {module_name} cannot be imported: {type(error).__name__}: {error}.") from None
     found = getattr(module, attribute, None)
     if not callable(found) or inspect.isclass(found):

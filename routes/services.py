@@ -51,6 +51,9 @@ def update_route(route: Route, *, by: str, **changes: Any) -> Route:
             raise ValidationError({field: "Cannot be changed; make a new one."})
         if field not in FIELDS:
             raise ValidationError({field: f"Unknown field; what can be changed: {', '.join(FIELDS)}."})
+    if "policies" in changes:
+        # The module of a function may take long to import: not while others wait for the lock.
+        changes["policies"] = shapes.policies(changes["policies"])
     with transaction.atomic():
         recording.lock(route, route.name)
         if changes.get("protocol", route.protocol) != route.protocol:

@@ -46,6 +46,11 @@ def page(client):
     return lambda query="": client.get(f"/dashboards/limits{query}")
 
 
+def test_a_closing_slash_leads_to_the_page(client):
+    answer = client.get("/dashboards/limits/?period=day")
+    assert (answer.status_code, answer["Location"]) == (302, "/dashboards/limits?period=day")
+
+
 def test_counts_of_a_minute_add_up_and_the_highest_level_stands():
     project(said(refused=2), near(0.6, 8))
     project(said(refused=3, shadowed=1), near(0.9, 2), near(0.7, 5))

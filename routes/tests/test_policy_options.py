@@ -127,10 +127,12 @@ def test_what_is_no_function_of_the_operators_cannot_be_named(name):
     assert list(fault.value.message_dict) == ["policies[0].options.function"]
 
 
-def test_a_module_that_fails_when_it_is_imported_is_told(tmp_path, monkeypatch):
-    (tmp_path / "broken_module_of_an_operator.py").write_text("raise SystemExit('no')")
+@pytest.mark.parametrize("fault", ["SystemExit", "KeyboardInterrupt", "ValueError"])
+def test_a_module_that_fails_when_it_is_imported_is_told(tmp_path, monkeypatch, fault):
+    (tmp_path / "broken_module_of_an_operator.py").write_text(f"raise {fault}('no')")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValidationError, match="cannot be imported: SystemExit"):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    with pytest.raises(ValidationError, match=f"cannot be imported: {fault}"):
         policies([{"type": "custom", "options": {"function": "broken_module_of_an_operator:f"}}])
 
 

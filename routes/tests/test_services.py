@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 from django.core.exceptions import ValidationError
 
@@ -171,6 +173,28 @@ def test_a_path_is_taken_once_for_each_method_and_door():
     assert fault.value.message_dict == {"path": ["The route quotes has this path and method already."]}
     with pytest.raises(ValidationError):
         make(name="again", protocol="sse", path="/a/{id}")
+
+
+SLOW_MODULE = """
+from django.db import connection
+
+was_locked = connection.in_atomic_block
+
+
+def f(*arguments):
+    return None
+"""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_module_that_takes_long_to_import_holds_no_lock(tmp_path, monkeypatch):
+    (tmp_path / "slow_module_of_an_operator.py").write_text(SLOW_MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    route = make()
+    update_route(
+        route, policies=[{"type": "custom", "options": {"function": "slow_module_of_an_operator:f"}}], by="ann"
+    )
+    assert sys.modules.pop("slow_module_of_an_operator").was_locked is False
 
 
 def test_a_change_is_checked_with_what_stays(django_assert_num_queries):
