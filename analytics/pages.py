@@ -18,8 +18,9 @@ from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
 NAME = re.compile(r"(?:decisions/)?[a-z0-9-]{1,60}")
+PICTURE = re.compile(r"[a-z0-9-]{1,60}\.png")
 ORDER = (
-    "configuration", "identity", "limits", "events", "subscriptions", "schemas", "connectors", "contracts", "mqtt",
+    "configuration", "identity", "limits", "policies", "events", "subscriptions", "schemas", "connectors", "contracts", "mqtt",
     "refusals", "management-api", "audit", "dashboards", "operations", "tracing", "promises", "benchmarks",
     "architecture", "glossary",
 )  # fmt: skip
@@ -68,6 +69,16 @@ def page(name: str) -> Page | None:
     path = _folder() / f"{name}.md"
     try:
         return _rendered(name, path.read_text(), path.stat().st_mtime_ns)
+    except FileNotFoundError:
+        return None
+
+
+def picture(name: str) -> bytes | None:
+    """Give a picture that documents show; None where there is none of that name."""
+    if not PICTURE.fullmatch(name):
+        return None
+    try:
+        return (_folder() / "images" / name).read_bytes()
     except FileNotFoundError:
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_GET
 
 from analytics import pages
@@ -28,3 +29,13 @@ def document(request: HttpRequest, name: str) -> HttpResponse:
     if page is None:
         raise Http404
     return render(request, "docs/page.html", {"page": page, "entries": pages.entries(), "section": "docs"})
+
+
+@require_GET
+@cache_control(max_age=3600)
+def picture(request: HttpRequest, name: str) -> HttpResponse:
+    """Give a picture that documents show."""
+    found = pages.picture(name)
+    if found is None:
+        raise Http404
+    return HttpResponse(found, content_type="image/png")

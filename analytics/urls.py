@@ -24,5 +24,6 @@ urlpatterns = [
     path("dashboards/logout", LogoutView.as_view(), name="logout"),
     path("dashboards/<str:page>/", RedirectView.as_view(url="/dashboards/%(page)s", query_string=True)),
     path("docs/", public_views.documents, name="docs"),
+    path("docs/images/<str:name>", public_views.picture),
     path("docs/<path:name>", public_views.document, name="document"),
 ]

@@ -183,6 +183,19 @@ def test_every_document_is_a_page(client, name):
     assert b"<h1" in answer.content
 
 
+@pytest.mark.parametrize("name", pages.names())
+def test_every_picture_of_a_document_is_there(client, name):
+    for source in re.findall(r'<img src="([^"]+)"', pages.page(name).html):
+        answer = client.get(f"/docs/{source}")
+        assert (answer.status_code, answer["Content-Type"]) == (200, "image/png")
+        assert answer.content.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["images/nothing.png", "images/..%2fdashboards.md", "images/dashboards.md", "images/"])
+def test_nothing_else_is_a_picture(client, name):
+    assert client.get(f"/docs/{name}").status_code == 404
+
+
 @pytest.mark.parametrize(
     "name", ["nothing", "../manage", "..%2fmanage", "decisions/../limits", "decisions%2f0001", "README", "images"]
 )
