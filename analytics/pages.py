@@ -20,8 +20,8 @@ from pygments.util import ClassNotFound
 NAME = re.compile(r"(?:decisions/)?[a-z0-9-]{1,60}")
 PICTURE = re.compile(r"[a-z0-9-]{1,60}\.png")
 ORDER = (
-    "configuration", "identity", "limits", "policies", "events", "subscriptions", "schemas", "connectors", "contracts", "mqtt",
-    "refusals", "management-api", "audit", "dashboards", "operations", "tracing", "promises", "benchmarks",
+    "configuration", "identity", "limits", "policies", "events", "subscriptions", "schemas", "connectors", "contracts",
+    "mqtt", "refusals", "management-api", "audit", "dashboards", "operations", "tracing", "promises", "benchmarks",
     "architecture", "glossary",
 )  # fmt: skip
 """How a newcomer reads them; what is not named here comes after, decisions last."""

@@ -4,6 +4,7 @@ import pytest
 from asgiref.sync import sync_to_async
 
 from audit.tests.conftest import in_thread, until
+from consumers.models import Consumer
 from events.letters import redrive
 from events.models import DeadLetter, Subscription
 from events.tests.whole import running_whole
@@ -71,6 +72,25 @@ async def test_who_waits_is_given_the_first_to_come(whole):
     await asyncio.sleep(0.3)
     ids = await whole.publish("late")
     assert [event["id"] for event in await waiting] == ids
+
+
+async def test_who_waits_with_a_key_that_is_revoked_meanwhile_is_given_nothing(whole):
+    """Even where the event comes before the waiting looks at its rights again: it is there for the next key."""
+    key = await Key.objects.aget(consumer__name="acme", name="")
+    _, whole.keys["second"] = await sync_to_async(issue_key)(
+        consumer=await Consumer.objects.aget(name="acme"), name="second", scopes=["*"], by="test"
+    )
+    subscription = await whole.subscribe(type="pull")
+    path = f"/v1/subscriptions/{subscription['id']}/events"
+    waiting = asyncio.create_task(whole.call("GET", f"{path}?wait_s=20"))
+    await asyncio.sleep(0.3)
+    await sync_to_async(revoke_key)(key, reason="leaked", by="test")
+    await until(lambda: answers_revoked(whole, f"/v1/subscriptions/{subscription['id']}"))
+    ids = await whole.publish("late", by="second")
+    status, said = await waiting
+    assert (status, said["reason"]) == (401, "key-revoked")
+    status, said = await whole.call("GET", f"{path}?wait_s=10", by="second")
+    assert [event["id"] for event in said["results"]] == ids
 
 
 async def test_no_more_is_out_than_was_allowed_and_one_at_a_time_is_strictly_ordered(whole):

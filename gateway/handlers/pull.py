@@ -90,6 +90,8 @@ def _readable(plane: Plane, call: Call) -> tuple[Subscription, Channel]:
     principal = plane.snapshot.principal_again(call.who)
     if principal is None:
         raise Refused(Reason.KEY_REVOKED)
+    if principal.expires_at is not None and principal.expires_at <= time.time():
+        raise Refused(Reason.TOKEN_EXPIRED)
     require(principal, subscription.right)
     stands = standing(plane.snapshot, subscription, time.time())
     if not stands.may_deliver:
@@ -151,6 +153,7 @@ async def _let_out(
         return found
     count = 0
     try:
+        _readable(plane, call)  # while it waited, its caller may have lost what let it in
         count = len(await let_out(plane, call, [one.event for one in found]))
     finally:
         if held_back := found[count:]:
