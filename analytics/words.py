@@ -51,6 +51,7 @@ CAUSES = {
     "invalid-position": ("Invalid position", Reason.INVALID_REQUEST),
     "key-expired": ("Expired key", Reason.UNAUTHENTICATED),
     "key-in-query": ("Key in the query", Reason.UNAUTHENTICATED),
+    "origin-foreign": ("Cookie from a foreign page", Reason.ORIGIN_NOT_ALLOWED),
     "key-malformed": ("Malformed key", Reason.UNAUTHENTICATED),
     "key-unknown": ("Unknown key", Reason.UNAUTHENTICATED),
     "log-away": ("Event log away", Reason.OVERLOADED),
