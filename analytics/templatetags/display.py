@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from django import template
+from markdown_it import MarkdownIt
 
 from analytics import words
 
 register = template.Library()
+CODE = MarkdownIt("zero").enable("backticks")
+"""Knows code alone; all else is text."""
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -38,3 +41,9 @@ def span(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+@register.filter
+def with_code(text: str) -> str:
+    """Say as HTML, all of it escaped, what stands in backticks as code and the rest as the text that it is."""
+    return str(CODE.renderInline(text))

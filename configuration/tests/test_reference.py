@@ -63,6 +63,10 @@ def test_operators_see_all_routes_and_channels(operator, django_assert_max_num_q
         assert "<b>things" not in page
 
 
+def test_names_stand_as_code(client):
+    assert "the member <code>data</code> of the frames" in client.get("/docs/reference/asyncapi").content.decode()
+
+
 def test_operators_can_take_the_documents_along(operator):
     document = json.loads(operator.get("/docs/reference/asyncapi.json").content)
     assert [channel["address"] for channel in document["channels"].values()] == [None, "inner/{id}"]

@@ -83,6 +83,13 @@ def test_every_list_opens_for_operators_and_for_nobody_else(page, model):
     assert page.get(url(model)).status_code == 302
 
 
+def test_the_menu_counts_dead_letters_and_says_nothing_where_there_are_none(page):
+    badge = re.compile(r"Dead letters\s*</span>\s*(?:<span [^>]*>([^<]*)</span>)?")
+    assert badge.search(page.get("/admin/").content.decode())[1] is None
+    dead_letter()
+    assert badge.search(page.get("/admin/").content.decode())[1] == "1"
+
+
 @pytest.mark.parametrize("model", LISTS)
 def test_a_list_costs_no_more_queries_for_many_rows(page, tier, model, django_assert_max_num_queries):
     for number in range(15):
