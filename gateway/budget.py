@@ -19,6 +19,9 @@ SPENT = (
 )  # fmt: skip
 """Metrics that are spent; the others are counted while open."""
 
+DRY_RUNS = Limit(Metric.REQUESTS, 10, 1.0, burst=50)
+"""Whoever asks ahead (``/v1/me?would=``) spends nothing; beyond this, in one process, it counts as a request."""
+
 OUTWARD = frozenset({Metric.MESSAGES_OUT, Metric.BYTES_OUT})
 
 
@@ -40,8 +43,8 @@ class Plan:
     """The counters of one principal at one address that outlive a call."""
 
     __slots__ = (
-        "_for_requests", "by_metric", "connection", "consumer", "ip", "jobs", "limits", "open", "spent", "told",
-        "used_at",
+        "_for_requests", "by_metric", "connection", "consumer", "dry_runs", "ip", "jobs", "limits", "open", "spent",
+        "told", "used_at",
     )  # fmt: skip
 
     def __init__(self, principal: Principal, ip: str, counter: Callable[[Limit, str, str], Counter]) -> None:
@@ -49,6 +52,7 @@ class Plan:
         self.consumer = principal.consumer
         self.ip = ip
         self.used_at = 0.0
+        self.dry_runs = Counter(DRY_RUNS, "", principal.consumer)
         self.told: dict[bool, Any] = {}
         """How its limits are told in headers, made once (see ``gateway/limit_fields.py``)."""
         self.by_metric: dict[Metric, list[Counter]] = {}

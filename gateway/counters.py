@@ -36,6 +36,8 @@ RATE_WINDOW_S = 0.05
 """The shortest time over which a rate is judged."""
 PROBE_S = 0.025
 """A bucket found nearly dry is asked again no sooner, so that tokens come in handfuls under overload."""
+BELIEVED_S = 1.0
+"""So long is the store's word believed that a bucket is dry: others may have returned meanwhile what they leased."""
 ALONE = 2.0**50
 """The lease of a counter that no store limits: what was spent of it can still be told."""
 NEVER = float("-inf")
@@ -166,11 +168,15 @@ class Counter:
 
     def _store_wait_s(self, enough: float, now: float) -> float:
         short = enough - self.lease - self.left_now(now)
-        if short <= TOLERANCE_S * max(1.0, self.rate):
+        if short <= TOLERANCE_S * max(1.0, self.rate) or self.is_hearsay(now):
             return self.ask_at - now
         if self.is_month:
             return max(1.0, self.reset_at - now if self.reset_at is not None else 3600.0)
         return max(short * self.interval_s, self.ask_at - now)
+
+    def is_hearsay(self, now: float) -> bool:
+        """Say whether what the store last said is too old to refuse anybody by."""
+        return not self.is_alone and now - self.left_at >= BELIEVED_S
 
     def left_now(self, now: float) -> float:
         """Say what the shared bucket has left now, had nobody else taken of it since it was asked."""

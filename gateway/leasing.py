@@ -138,6 +138,11 @@ class Leasing:
     def _give(self, counter: Counter, tokens: float) -> None:
         self.spawn(self._store.lease(counter.key, counter.rate, counter.size, NOTHING, back=tokens))
 
+    def give_back(self, counter: Counter, tokens: float) -> None:
+        """Return at once what was charged and not used, and what is held besides: the next to ask may be another."""
+        counter.put_back(tokens)
+        self._return(counter)
+
     def owe(self, counter: Counter, tokens: float, now: float) -> None:
         """Spend what was used beyond what was charged; the shared bucket is told, and goes into debt for it."""
         lacking = counter.owe(tokens, now)

@@ -95,6 +95,8 @@ class Limiter:
             return
         if call.protocol is Protocol.HTTP:
             budget = self._bound(call)
+            if _is_dry_run(call) and spend((self._plan(call.who, call.ip).dry_runs,), 1, self._clock()):
+                return
             if not spend(budget.requests, 1, self._clock()):
                 await self._settle(budget, [(counter, 1) for counter in budget.requests], DELAY_REQUEST_MAX_S)
             return
@@ -167,8 +169,8 @@ class Limiter:
 
     def put_back(self, call: Call, *, bytes_in: int) -> None:
         """Give back what was charged ahead and did not come."""
-        if bytes_in:
-            put_back(self._bound(call).bytes_in, bytes_in)
+        for counter in self._bound(call).bytes_in if bytes_in else ():
+            self._leasing.give_back(counter, bytes_in)
 
     async def charge_by(self, call: Call, limit: Limit, key: str, cost: float = 1) -> None:
         """Charge a limit that no tier names, under a key that a route chose. Raises Refused. ``headers`` tells it."""
@@ -193,6 +195,8 @@ class Limiter:
         """
         budget = self._bound(call)
         wanted = TOKENS_OUT_DEFAULT if tokens_out is None else tokens_out
+        # What was last known may be that others had reserved much; they have returned what they did not use.
+        await self._leasing.look([*budget.tokens_in, *budget.tokens_out])
         while True:
             if tokens_out is None:
                 wanted = max(1, min(wanted, self._tokens_left(budget)))
@@ -245,8 +249,8 @@ class Limiter:
         for held, difference in reservation.corrected(tokens_in, tokens_out):
             if difference > 0:
                 self._leasing.owe(held.counter, difference, now)
-            elif difference < 0 and (held.ends_at is None or now < held.ends_at):
-                held.counter.put_back(-difference)
+            elif held.ends_at is None or now < held.ends_at:
+                self._leasing.give_back(held.counter, -difference)
 
     def released(self, call: Call) -> None:
         """Give the call's open slots back. Never waits."""
@@ -362,6 +366,7 @@ class Limiter:
         call's limits changed while it waited; nothing was charged then.
         """
         ends_at = self._clock() + delay_s
+        has_looked = False
         asked = sorted(asked, key=_longest_first)
         while True:
             now = self._clock()
@@ -372,7 +377,11 @@ class Limiter:
                 return asked
             blocked = [spending for spending in lacking if spending[0].wait_s(spending[1], now) > 0]
             shadows = [spending for spending in blocked if spending[0].limit.mode == "shadow"]
-            if shadows:
+            if not has_looked and (hearsay := [counter for counter, _ in blocked if counter.is_hearsay(now)]):
+                # When to come back depends on what others spent: who is refused is told the truth.
+                has_looked = True
+                await self._leasing.look(hearsay)
+            elif shadows:
                 self._tally_shadows(shadows)
                 asked = [spending for spending in asked if spending not in shadows]
             elif blocked:
@@ -455,6 +464,10 @@ class Limiter:
                     self._slots.forget(key)
 
 
+def _is_dry_run(call: Call) -> bool:
+    return call.handler == "me" and b"would=" in call.query
+
+
 def _longest_first(spending: Spending) -> float:
     per = spending[0].limit.per
     return -float(per) if isinstance(per, int | float) else float("-inf")
@@ -489,8 +502,6 @@ def _never(asked: list[Spending]) -> Refused:
 
 async def limit(plane: Plane, call: Call) -> None:
     """Let the call in as its limits allow; asking what would be allowed spends nothing. Raises Refused."""
-    if call.handler == "me" and b"would=" in call.query:
-        return
     await plane.limiter.admit(call)
 
 

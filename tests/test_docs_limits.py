@@ -7,7 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from gateway import ai_usage, bandwidth, counters, event_stream, leases, leasing, limit, limit_fields, open_slots
+from gateway import (
+    ai_usage,
+    bandwidth,
+    budget,
+    counters,
+    event_stream,
+    leases,
+    leasing,
+    limit,
+    limit_fields,
+    open_slots,
+)
 from gateway.handlers import tokens
 from gateway.snapshot import Limit, Metric
 
@@ -30,6 +41,9 @@ def test_every_field_of_a_limit_is_explained(name):
     ("at most **{} % of the burst**", counters.LEASE_SHARE * 100),
     ("a burst below {} (of single", 2 / counters.LEASE_SHARE),
     ("asked again after {} ms at the soonest", counters.PROBE_S * 1000),
+    ("where none is left: {} at once", budget.DRY_RUNS.burst),
+    ("at once and {} a second, on each process", budget.DRY_RUNS.amount),
+    ("It believes so for {} s", counters.BELIEVED_S),
     ("What lies idle for {} s is returned", leasing.IDLE_S),
     ("The longest wait is {} s", limit.DELAY_MAX_S),
     ("and {} s for a request", limit.DELAY_REQUEST_MAX_S),

@@ -19,7 +19,7 @@ async def show(plane: Plane, call: Call) -> Reply:
     """Answer ``GET /v1/me``. What is left is as the store has it, or as this process does where that is away."""
     who = call.who
     asked = _asked(call)
-    await plane.limiter.look(who, call if "would" in asked else None)
+    await plane.limiter.look(who, call)
     would = await say(plane, call, asked["would"], asked.get("n", "")) if "would" in asked else {}
     body = orjson.dumps(
         {
@@ -28,7 +28,7 @@ async def show(plane: Plane, call: Call) -> Reply:
             "tier": who.tier,
             "scopes": list(who.scopes),
             "metadata": dict(who.metadata),
-            "limits": plane.limiter.left(who),
+            "limits": plane.limiter.left(who, call),
             **would,
         }
     )

@@ -109,7 +109,13 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
         connection = self._plane.connections.open(self._call, self.close)
         connection.readings = self._readings
         connection.keeps_rights = self._keeps_rights
-        self._say({"type": "welcome", "connection": connection.id, "limits": self._plane.limiter.left(self._call.who)})
+        self._say(
+            {
+                "type": "welcome",
+                "connection": connection.id,
+                "limits": self._plane.limiter.left(self._call.who, self._call),
+            }
+        )
         reader = asyncio.create_task(self._read(), name="stream reader")
         writer = asyncio.create_task(self._write(), name="stream writer")
         try:

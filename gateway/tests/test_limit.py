@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from gateway.budget import DRY_RUNS
 from gateway.call import Call, Principal, Protocol
+from gateway.counters import BELIEVED_S
 from gateway.leases import SLOT_S
 from gateway.limit import DELAY_REQUEST_MAX_S, TOKENS_OUT_DEFAULT, Limiter
 from gateway.open_slots import BEAT_S
@@ -55,6 +58,25 @@ async def other(redis):
     await limiter.stop()
 
 
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+async def clocked(redis):
+    """A limiter for which no time passes but what a test lets pass."""
+    clock = Clock()
+    limiter = Limiter(redis, owner="process-3", clock=clock)
+    yield limiter, clock
+    await limiter.stop()
+
+
 def principal(*limits: Limit, key: str = "k1", consumer: str = "acme") -> Principal:
     return Principal(consumer, key, "gold", limits=limits)
 
@@ -92,12 +114,18 @@ async def test_five_in_ten_seconds_are_five_and_the_sixth_is_told_when_to_return
     assert not refused.fatal
 
 
-async def test_refused_calls_cost_no_round_trip(limiter):
-    who = principal(REQUESTS)
-    await admitted(limiter, [call(who, Protocol.HTTP) for _ in range(10)])
-    calls = limiter.store.calls
-    assert await admitted(limiter, [call(who, Protocol.HTTP) for _ in range(500)]) == 0
-    assert limiter.store.calls == calls
+async def test_refused_calls_cost_one_round_trip_a_second_together(clocked, other):
+    limiter, clock = clocked
+    who = principal(Limit(Metric.REQUESTS, 5, 36_000.0))
+    assert await admitted(other, [call(who, Protocol.HTTP) for _ in range(10)]) == 5
+    assert await admitted(limiter, [call(who, Protocol.HTTP) for _ in range(10)]) == 0
+    for _ in range(3):
+        calls = limiter.store.calls
+        assert await admitted(limiter, [call(who, Protocol.HTTP) for _ in range(500)]) == 0
+        assert limiter.store.calls == calls
+        clock.now += 1.01 * BELIEVED_S
+        assert await admitted(limiter, [call(who, Protocol.HTTP) for _ in range(500)]) == 0
+        assert limiter.store.calls == calls + 1
 
 
 async def test_who_returns_after_the_time_told_is_admitted(limiter):
@@ -328,6 +356,63 @@ async def test_an_idle_lease_is_returned_for_others(limiter, other):
             if other.left(who)[0]["remaining"] == 99:
                 break
             await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("per", ["month", 36_000_000.0])
+async def test_what_others_return_is_found_by_who_knew_the_bucket_dry(clocked, redis, per):
+    limiter, clock = clocked
+    who = principal(Limit(Metric.TOKENS_OUT, 1000, per))
+    holding = Limiter(redis, owner="process-4")
+    reserved = await holding.reserve(call(who), tokens_in=0, tokens_out=400)
+    await limiter.charge(call(who), tokens_out=600)
+    assert (await refusal(limiter.charge(call(who), tokens_out=1))).retry_after_s > 1000
+    holding.correct(reserved, tokens_in=0, tokens_out=0)
+    await holding.stop()
+    assert (await refusal(limiter.charge(call(who), tokens_out=1))).retry_after_s > 1000
+    clock.now += 1.01 * BELIEVED_S
+    for _ in range(400):
+        await limiter.charge(call(who), tokens_out=1)
+    assert (await refusal(limiter.charge(call(who), tokens_out=1))).retry_after_s > 1000
+
+
+async def test_what_was_reserved_and_not_used_is_there_for_others_at_once(limiter, other):
+    who = principal(Limit(Metric.TOKENS_OUT, 1000, 36_000.0), Limit(Metric.TOKENS_IN, 500, "month"))
+    mine = await limiter.reserve(call(who), tokens_in=400, tokens_out=900)
+    await refusal(other.reserve(call(who), tokens_in=100, tokens_out=500))
+    limiter.correct(mine, tokens_in=10, tokens_out=100)
+    await limiter.look(who)
+    theirs = await other.reserve(call(who), tokens_in=450, tokens_out=800)
+    other.correct(theirs, tokens_in=0, tokens_out=0)
+    await other.look(who)
+    await limiter.look(who)
+    assert {fact["metric"]: fact["remaining"] for fact in limiter.left(who)} == {"tokens_out": 900, "tokens_in": 490}
+
+
+async def test_who_is_refused_is_told_what_others_spent_meanwhile(clocked, other):
+    limiter, clock = clocked
+    who = principal(Limit(Metric.TOKENS_OUT, 1000, 36_000.0))
+    reserved = await other.reserve(call(who), tokens_in=0, tokens_out=500)
+    await limiter.charge(call(who), tokens_out=500)
+    other.correct(reserved, tokens_in=0, tokens_out=5500)
+    await other.look(who)
+    clock.now += 1.01 * BELIEVED_S
+    assert (await refusal(limiter.charge(call(who), tokens_out=1))).retry_after_s == pytest.approx(5001 * 36, rel=0.01)
+
+
+async def test_who_asks_ahead_spends_nothing_and_does_not_flood(clocked):
+    limiter, clock = clocked
+    who = principal(REQUESTS)
+
+    def ahead() -> Call:
+        return replace(call(who, Protocol.HTTP), handler="me", query=b"would=call:quotes")
+
+    most = int(DRY_RUNS.burst)
+    assert await admitted(limiter, [ahead() for _ in range(most)]) == most
+    assert limiter.left(who)[0]["remaining"] == REQUESTS.amount
+    assert await admitted(limiter, [ahead() for _ in range(most)]) == REQUESTS.amount
+    assert limiter.left(who)[0]["remaining"] == 0
+    clock.now += 1
+    assert await admitted(limiter, [ahead() for _ in range(most)]) == DRY_RUNS.amount
 
 
 async def test_what_a_stopped_process_held_is_returned(redis, other):

@@ -100,7 +100,7 @@ async def test_a_killed_process_frees_its_slots_when_their_lease_ends_and_not_be
     )  # fmt: skip
     assert holder.stdout.readline().strip() == str(amount)
     redis = Redis.from_url(valkey.url)
-    limiter = Limiter(redis, owner="other")
+    limiter = Limiter(redis, owner="other", timeout_s=20)
     who = Principal("acme", "k", "gold", limits=(Limit(Metric.OPEN_CONNECTIONS, amount),))
 
     async def is_free() -> bool:

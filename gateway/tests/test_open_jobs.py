@@ -258,12 +258,12 @@ async def test_a_shadow_refuses_nothing_while_the_store_is_away(plane, valkey):
     assert (record["shadowed"], record["refused"]) == (1, 0)
 
 
-@pytest.mark.parametrize("scope", ["consumer:acme", "ip:127.0.0.1"])
-async def test_a_dry_run_knows_of_the_jobs_of_other_processes(plane, redis, scope):
+@pytest.mark.parametrize(("scope", "name"), [("consumer:acme", "open_jobs"), ("ip:127.0.0.1", "open_jobs-ip")])
+async def test_a_dry_run_knows_of_the_jobs_of_other_processes(plane, redis, scope, name):
     plane.change_key(scopes=["jobs:*"])
     plane.change_tier([TWO | {"scope": scope.partition(":")[0]}])
     await redis.zadd(f"open:{{{scope}}}:open_jobs", {"job_1": 9e15, "job_2": 9e15})
     exchange = HttpExchange()
     await me.show(plane, plane.call(peer=exchange, query=b"would=jobs:work"))
     said = exchange.said
-    assert (said["allowed"], said["reason"], said["policy"]) == (False, "rate-limited", "open_jobs")
+    assert (said["allowed"], said["reason"], said["policy"]) == (False, "rate-limited", name)

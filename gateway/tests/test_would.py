@@ -196,3 +196,11 @@ async def test_a_route_to_a_job_type_that_is_gone_leads_nowhere(plane):
     plane.snapshot.apply([("route", "orders", route)])
     said = await ask(plane, "would=call:orders")
     assert (said["allowed"], said["reason"]) == (False, "not-found")
+
+
+async def test_what_is_left_of_a_limit_by_address_is_told_to_who_calls_from_one(plane):
+    plane.change_tier([{"metric": "messages_in", "amount": 10, "per": 3600, "scope": "ip"}])
+    await plane.limiter.charge(plane.call(), messages_in=8)
+    assert [(fact["name"], fact["remaining"]) for fact in (await ask(plane, ""))["limits"]] == [
+        ("messages_in-per-3600s-ip", 2)
+    ]
