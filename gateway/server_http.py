@@ -20,6 +20,7 @@ from gateway.config import Config
 from gateway.protocols.http import accepted, rendered
 from gateway.refusals import Reason, Refused
 from gateway.server_exchange import DirectExchange
+from gateway.server_socket import BoundedSocket
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -142,6 +143,12 @@ class BoundedHttp(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         self.open.discard(self)
         super().handle_websocket_upgrade()
+        socket = self.transport.get_protocol()
+        if isinstance(socket, BoundedSocket) and socket.is_unreadable:
+            refused = _malformed("its head cannot be read")
+            self.site.refused(refused)
+            self.transport.write(_on_the_wire(refused))
+            self.transport.close()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle

@@ -6,6 +6,7 @@ from asyncio import BaseTransport
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets import http11
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
@@ -13,6 +14,8 @@ from websockets.server import ServerProtocol
 from gateway.fragments import Fragments
 from gateway.refusals import Reason, Refused
 
+http11.MAX_LINE_LENGTH = 64 * 1024
+"""A head has been read and bounded before it comes here; 8 KiB a line would be less than what is let in."""
 CLOSE_TIMEOUT_S = 5.0
 STREAM_PATH = "/v1/stream"
 _FAULTS: dict[int, Reason] = {
@@ -52,6 +55,11 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         """Begin; a closing handshake will have its own deadline."""
         super().connection_made(transport)
         self.close_timeout = CLOSE_TIMEOUT_S
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Its head cannot be read a second time: uvicorn would leave it open and say nothing."""
+        return self.conn.handshake_exc is not None and not self.handshake_initiated
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Say 1006 where the peer went without a close frame; uvicorn says 1005, as of a close frame with no code."""

@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+from websockets import http11
 
 from gateway import policies
 from gateway.tests.http_plane import caller_of, echo, eventually, route, running, say, upstream_that
@@ -128,6 +129,36 @@ async def test_a_head_has_bounds(plane, lines, status):
 async def test_a_path_has_a_bound(plane, length, status):
     async with caller_of(plane) as caller:
         assert (await caller.ask("GET", "/echo?q=" + "a" * length)).status == status
+
+
+UPGRADE = (
+    "connection: upgrade", "upgrade: websocket", "sec-websocket-version: 13",
+    "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "line", "status"),
+    [
+        ("/ws", "cookie: a=" + "a" * 30_000, 502),
+        ("/ws?q=" + "a" * 8_186, "x: a", 502),
+        ("/ws", "sec-websocket-protocol: bearer, " + "a" * 10_240, 400),
+        ("/ws", "authorization: Bearer " + "a" * 10_240, 400),
+    ],
+)
+async def test_the_head_of_a_handshake_may_be_as_long_as_any(behind, tmp_path, path, line, status):
+    """websockets reads lines of 8 KiB, and the client would wait for ever."""
+    routes = [route("ws", "/ws", behind.url.replace("http", "ws", 1) + "/echo", protocol="websocket")]
+    async with running(tmp_path, routes) as plane, caller_of(plane) as caller:
+        assert (await caller.ask("GET", path, *UPGRADE, line)).status == status
+
+
+async def test_a_handshake_that_cannot_be_read_is_answered(plane, monkeypatch):
+    monkeypatch.setattr(http11, "MAX_LINE_LENGTH", 1000)
+    async with caller_of(plane) as caller:
+        answer = await caller.ask("GET", "/echo", *UPGRADE, "x: " + "a" * 1000)
+        assert (answer.status, json.loads(answer.body)["reason"]) == (400, "invalid-request")
+        assert await caller.is_closed()
 
 
 @pytest.mark.parametrize("begun", [GET + "x: ", POST + "transfer-encoding: chunked\r\n\r\n0\r\nx: ", CHUNKED + "3;"])
