@@ -18,6 +18,11 @@ def address(text: str) -> IPv4Address | IPv6Address:
     return ip.ipv4_mapped or ip if isinstance(ip, IPv6Address) else ip
 
 
+def plain(text: str) -> str:
+    """Give an address as text: one of IPv4 that came as IPv6, as it does where we listen on ``::``, as one of IPv4."""
+    return str(address(text)) if text.startswith("::ffff:") else text
+
+
 def require_place(key: Key, call: Call) -> None:
     """Raise Refused where the key may not be used from the caller's address, or from its page."""
     if key.allowed_ips and not any(address(call.ip) in network for network in key.allowed_ips):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
 import orjson
@@ -14,6 +14,7 @@ from gateway.credentials import from_request, without_ticket
 from gateway.meter import meter
 from gateway.paths import normalised
 from gateway.pipeline import run
+from gateway.places import address, plain
 from gateway.protocols.exchange import AsgiExchange, Exchange
 from gateway.protocols.socket import AsgiSocket, Message, Receive, Send
 from gateway.refusals import Reason, Refused
@@ -107,7 +108,7 @@ def accepted(
     plane: Plane, protocol: Protocol, method: str, raw_path: bytes, query: bytes, headers: Headers, ip: str
 ) -> Call:
     """Make a call of a request's head."""
-    call = Call(protocol=protocol, address="", ip=ip, method=method, query=query, headers=headers)
+    call = Call(protocol=protocol, address="", ip=plain(ip), method=method, query=query, headers=headers)
     call.raw_path = raw_path
     if plane.config.trusted_proxies:
         call.ip = _ip(call, plane.config.trusted_proxies)
@@ -184,9 +185,8 @@ def _ip(call: Call, trusted: tuple[IPv4Network | IPv6Network, ...]) -> str:
     ]
     ip = call.ip
     try:
-        while forwarded and any(ip_address(ip) in network for network in trusted):
-            candidate = forwarded.pop()
-            ip = str(ip_address(candidate))
+        while forwarded and any(address(ip) in network for network in trusted):
+            ip = str(address(forwarded.pop()))
     except ValueError:
         return ip
     return ip

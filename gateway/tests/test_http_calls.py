@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
 
+from gateway.call import Protocol
 from gateway.credentials import new_key
+from gateway.protocols.http import accepted
 from gateway.tests.http_plane import PEPPER, ask, caller_of, echo, eventually, route, running, say, upstream_that
 
 PRIVATE_UPSTREAM = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n{}\r\nok"
@@ -208,6 +211,7 @@ async def test_the_upstream_sees_who_calls_and_nothing_that_pretends_to_be_us(pl
         (["127.0.0.0/8"], ["1.1.1.1, nonsense"], "127.0.0.1"),
         (["127.0.0.0/8"], [], "127.0.0.1"),
         (["127.0.0.0/8"], ["2001:db8::1"], "2001:db8::1"),
+        (["127.0.0.0/8"], ["::ffff:1.1.1.1"], "1.1.1.1"),
     ],
 )
 async def test_forwarded_addresses_are_believed_from_configured_proxies_alone(
@@ -217,6 +221,20 @@ async def test_forwarded_addresses_are_believed_from_configured_proxies_alone(
     async with running(tmp_path, routes(behind.url), is_direct=is_direct, trusted_proxies=networks) as plane:
         await ask(plane, "GET", "/echo", *(f"x-forwarded-for: {value}" for value in forwarded))
     assert behind.asked[0].header("x-forwarded-for") == [seen]
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "seen"),
+    [
+        ("::ffff:10.0.0.1", b"1.1.1.1", "1.1.1.1"),
+        ("::ffff:192.0.2.1", b"1.1.1.1", "192.0.2.1"),
+        ("2001:db8::1", b"1.1.1.1", "2001:db8::1"),
+    ],
+)
+async def test_callers_over_ipv4_are_known_where_we_listen_on_ipv6(plane, peer, forwarded, seen):
+    plane.config = replace(plane.config, trusted_proxies=(ip_network("10.0.0.0/8"),))
+    headers = [(b"x-forwarded-for", forwarded)]
+    assert accepted(plane, Protocol.HTTP, "GET", b"/echo", b"", headers, peer).ip == seen
 
 
 @pytest.mark.parametrize(

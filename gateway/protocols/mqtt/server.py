@@ -14,6 +14,7 @@ from gateway.call import Call, ClientGone, Credential, Protocol, Reply
 from gateway.credentials import from_text
 from gateway.meter import meter
 from gateway.pipeline import run as run_call
+from gateway.places import plain
 from gateway.protocols.mqtt import codec
 from gateway.protocols.mqtt.answers import Answers, Broken
 from gateway.protocols.mqtt.packets import V311, Connect, Malformed, Packet
@@ -139,7 +140,7 @@ class MqttPeer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
-        self.ip = (transport.get_extra_info("peername") or ("0.0.0.0",))[0]
+        self.ip = plain((transport.get_extra_info("peername") or ("0.0.0.0",))[0])
         self._listener.peers.add(self)
 
     def data_received(self, data: bytes) -> None:
