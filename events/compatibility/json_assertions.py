@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from events.compatibility.budget import Fault
-from events.compatibility.json_documents import Document, Schema, same
-from events.compatibility.json_facts import NUMBERS, Facts, Known, accepts, atoms, exact, is_match
+from events.compatibility.json_documents import Document, Schema
+from events.compatibility.json_facts import NUMBERS, Facts, Known, accepts, atoms, exact
 
 if TYPE_CHECKING:
     from events.compatibility.json_schema import Prover
@@ -55,11 +55,23 @@ def _values(word: str) -> Callable[[Goal], Proof]:
     def rule(goal: Goal) -> Proof:
         allowed = goal.said[word] if word == "enum" else [goal.said[word]]
         values = goal.facts.values
-        if values is not None and all(any(same(value, other) for other in allowed) for value in values):
-            return None
+        if values is not None:
+            goal.facts.budget.spend(len(allowed))
+            alike = {_alike(other) for other in allowed}
+            if all(_alike(value) in alike for value in values):
+                return None
         return goal.fault(word, "values that were taken are not in the list", "ENUM_ARRAY_NARROWED")
 
     return rule
+
+
+def _alike(value: Any) -> Any:
+    """Give what is equal for values that are equal in JSON: 1 is 1.0, but is not true."""
+    if isinstance(value, dict):
+        return frozenset((name, _alike(inner)) for name, inner in value.items())
+    if isinstance(value, list):
+        return tuple(map(_alike, value))
+    return isinstance(value, bool), value
 
 
 def _low(word: str, wanted: Callable[[Facts], Any], kinds: frozenset[str]) -> Callable[[Goal], Proof]:
@@ -189,7 +201,8 @@ def _contains(goal: Goal) -> Proof:
 def _required(goal: Goal) -> Proof:
     if "object" not in goal.facts.types:
         return None
-    missing = [name for name in goal.said["required"] if name not in goal.facts.required()]
+    before = goal.facts.required()
+    missing = [name for name in goal.said["required"] if name not in before]
     lacking = next((name for name in missing if not (goal.fills and _is_filled(goal, name))), None)
     if lacking is None:
         return None
@@ -233,7 +246,7 @@ def _pattern_properties(goal: Goal) -> Proof:
     for pattern, raw in goal.said["patternProperties"].items():
         at = f"patternProperties/{_escaped(pattern)}"
         for name in sorted(goal.facts.names()):
-            if is_match(pattern, name) and (fault := _member(goal, name, raw, at)) is not None:
+            if goal.facts.is_match(pattern, name) and (fault := _member(goal, name, raw, at)) is not None:
                 return fault
         same_pattern = [parts for parts in _unnamed(goal.facts) if pattern in parts]
         if any(goal.within((parts[pattern],), raw, at) is None for parts in same_pattern):
@@ -250,7 +263,7 @@ def _additional_properties(goal: Goal) -> Proof:
         return None
     own, patterns = goal.said.get("properties", {}), goal.said.get("patternProperties", {})
     for name in sorted(goal.facts.names()):
-        if name in own or any(is_match(pattern, name) for pattern in patterns):
+        if name in own or any(goal.facts.is_match(pattern, name) for pattern in patterns):
             continue
         if (fault := _member(goal, name, raw, "additionalProperties")) is not None:
             said = f"{name!r} was taken before and is not allowed now" if raw is False else fault.said
@@ -304,9 +317,11 @@ def _property_names(goal: Goal) -> Proof:
 def _dependent_required(goal: Goal) -> Proof:
     if "object" not in goal.facts.types:
         return None
+    required, needs = goal.facts.required(), goal.facts.of("dependentRequired")
     for name, wanted in goal.said["dependentRequired"].items():
-        before = {other for needed in goal.facts.of("dependentRequired") for other in needed.get(name, ())}
-        if set(wanted) <= before | goal.facts.required() | {name} or goal.never(goal.facts.member(name)):
+        goal.facts.budget.spend(len(needs))
+        before = {name}.union(*(needed.get(name, ()) for needed in needs))
+        if all(other in before or other in required for other in wanted) or goal.never(goal.facts.member(name)):
             continue
         return goal.fault("dependentRequired", f"{name!r} needs more than before", "DEPENDENCY_ARRAY_EXTENDED")
     return None

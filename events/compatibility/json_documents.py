@@ -37,6 +37,8 @@ class Document:
     draft: int = 2020
     has_inner_ids: bool = False
     """A subschema has an ``$id`` of its own: what references in it mean is not followed."""
+    anchors: dict[str, Schema] | None = None
+    """Its parts by their names, once they are asked for."""
     validators: dict[int, Any] = field(default_factory=dict)
     """Schemas of this document that were compiled, by the identity of their JSON."""
     held: list[Any] = field(default_factory=list)
@@ -63,7 +65,9 @@ class Document:
     def at(self, fragment: str) -> Schema | None:
         """Find a part of this document by the pointer or the anchor of a fragment."""
         if fragment and not fragment.startswith("/"):
-            return next((found for found in _inside(self.root, self) if _is_anchor(found.raw, fragment)), None)
+            if self.anchors is None:
+                self.anchors = _anchors(self)
+            return self.anchors.get(fragment)
         value = self.root
         for step in fragment.split("/")[1:]:
             value = _member(value, step.replace("~1", "/").replace("~0", "~"))
@@ -112,24 +116,36 @@ class Schema:
         return said
 
 
-def identical(one: Schema, other: Schema) -> bool:
-    """Say whether two schemas are written alike, and what they refer to too."""
-    waiting, seen = [(one, other)], set()
+Pair = tuple[tuple[int, int], tuple[int, int]]
+
+
+def identical(one: Schema, other: Schema, known: dict[Pair, bool]) -> bool:
+    """Say whether two schemas are written alike, and what they refer to too; ``known`` keeps what is found."""
+    waiting, seen = [(one, other)], set[Pair]()
     while waiting:
         left, right = waiting.pop()
-        if (left.key, right.key) in seen:
+        pair = (left.key, right.key)
+        if pair in seen or known.get(pair):
             continue
-        seen.add((left.key, right.key))
-        if left.document.draft != right.document.draft or left.document.has_inner_ids or right.document.has_inner_ids:
+        seen.add(pair)
+        targets = None if pair in known else _targets(left, right)
+        if targets is None:
+            known[pair] = known[one.key, other.key] = False
             return False
-        if not same(left.raw, right.raw):
-            return False
-        for reference in _references(left.raw):
-            found, wanted = left.document.resolve(reference), right.document.resolve(reference)
-            if found is None or wanted is None:
-                return False
-            waiting.append((found, wanted))
+        waiting += targets
+    known.update(dict.fromkeys(seen, True))
     return True
+
+
+def _targets(left: Schema, right: Schema) -> list[tuple[Schema, Schema]] | None:
+    """Give what two schemas refer to, pair by pair; None where they are not written alike, or it is not known."""
+    if left.document.draft != right.document.draft or left.document.has_inner_ids or right.document.has_inner_ids:
+        return None
+    if not same(left.raw, right.raw):
+        return None
+    found = [(left.document.resolve(each), right.document.resolve(each)) for each in _references(left.raw)]
+    pairs = [(one, other) for one, other in found if one is not None and other is not None]
+    return pairs if len(pairs) == len(found) else None
 
 
 def same(one: Any, other: Any) -> bool:
@@ -186,8 +202,14 @@ def _has_inner_ids(root: Any) -> bool:
     return False
 
 
-def _is_anchor(raw: Any, fragment: str) -> bool:
-    return fragment == raw.get("$anchor") or f"#{fragment}" in (raw.get("$id"), raw.get("id"))
+def _anchors(document: Document) -> dict[str, Schema]:
+    found: dict[str, Schema] = {}
+    for schema in _inside(document.root, document):
+        names = [schema.raw.get("$anchor"), *(schema.raw.get(word) for word in ("$id", "id"))]
+        for number, name in enumerate(names):
+            if isinstance(name, str) and (number == 0 or name.startswith("#")):
+                found.setdefault(name.removeprefix("#"), schema)
+    return found
 
 
 def _member(value: Any, step: str) -> Any:

@@ -20,6 +20,8 @@ from gateway.schemas.json_schema import compiled
 NUMBERS = frozenset({"integer", "fraction"})
 TYPES = frozenset({"null", "boolean", "string", "array", "object"}) | NUMBERS
 VALUES_MAX = 200
+MATCH = 16
+"""What it costs to search a name for a pattern, which may have to be compiled."""
 _NOWHERE = Document(True)
 
 
@@ -60,6 +62,7 @@ class Choice:
 class Facts:
     """All that is known, written out: references followed, ``allOf`` taken apart."""
 
+    budget: Budget
     parts: list[tuple[dict[str, Any], Schema]] = field(default_factory=list)
     excluded: list[Schema] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
@@ -108,19 +111,28 @@ class Facts:
         return bound, is_excluded
 
     def member(self, name: str) -> tuple[Schema, ...]:
-        """Give every schema that the member of this name satisfies, if it is there."""
+        """Give every schema that the member of this name satisfies, if it is there. Raises TooComplex."""
         found: list[Schema] = []
+        self.budget.spend(len(self.parts))
         for said, schema in self.parts:
             own = [said["properties"][name]] if name in said.get("properties", {}) else []
-            own += [inner for pattern, inner in said.get("patternProperties", {}).items() if is_match(pattern, name)]
+            own += [
+                inner for pattern, inner in said.get("patternProperties", {}).items() if self.is_match(pattern, name)
+            ]
             if not own and "additionalProperties" in said:
                 own = [said["additionalProperties"]]
             found += [schema.inner(raw) for raw in own]
         return tuple(found)
 
+    def is_match(self, pattern: str, name: str) -> bool:
+        """Search a name for a pattern. Raises TooComplex."""
+        self.budget.spend(MATCH)
+        return is_match(pattern, name)
+
     def item(self, number: int) -> tuple[Schema, ...]:
-        """Give every schema that the item at this place satisfies, if it is there."""
+        """Give every schema that the item at this place satisfies, if it is there. Raises TooComplex."""
         found = []
+        self.budget.spend(len(self.parts))
         for said, schema in self.parts:
             prefix = said.get("prefixItems", ())
             if number < len(prefix):
@@ -136,7 +148,7 @@ class Facts:
 
 def facts_of(known: Known, budget: Budget) -> Facts:
     """Write out all that is known. What is not understood is left out: then less is known, and nothing wrong."""
-    facts = Facts(excluded=list(known.excluded))
+    facts = Facts(budget, excluded=list(known.excluded))
     waiting, seen = list(known.parts[::-1]), set()
     while waiting:
         schema = waiting.pop()
@@ -148,7 +160,9 @@ def facts_of(known: Known, budget: Budget) -> Facts:
             _take(facts, schema, said, waiting, known.used)
     if facts.values is None and facts.types <= {"null", "boolean"}:
         facts.values = [None] * ("null" in facts.types) + [False, True] * ("boolean" in facts.types)
+    budget.spend(sum(len(choice.cases) for choice in facts.choices))
     if facts.values is not None:
+        budget.spend(len(facts.values) * len(facts.parts))
         _weed(facts)
     return facts
 

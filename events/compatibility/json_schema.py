@@ -6,7 +6,7 @@ incompatible. Instances are finite, so a pair of schemas that is met again furth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +23,8 @@ _FILLED_BESIDE = frozenset(
      "uniqueItems", "contains"}
 )  # fmt: skip
 """Beside these a member that is filled in with its default may break what it was to mend."""
+IDENTICAL = 10
+"""What it costs to look whether two schemas are written alike."""
 _COMMENTS = frozenset({"$defs", "definitions", "$schema", "$id", "$comment", "title", "description"})
 _OPAQUE = (
     "unevaluatedProperties", "unevaluatedItems", "$dynamicRef", "$recursiveRef", "dependencies", "maxContains",
@@ -93,7 +95,7 @@ class Prover:
     def _identical(self, part: Schema, new: Schema) -> bool:
         pair = (part.key, new.key)
         if pair not in self._alike:
-            self._alike[pair] = identical(part, new)
+            self._alike[pair] = identical(part, new, self._alike)
         return self._alike[pair]
 
     def _kept(self, key: Any, proof: Callable[[], Proof]) -> Proof:
@@ -108,6 +110,7 @@ class Prover:
         return fault
 
     def _proved(self, known: Known, facts: Facts, new: Schema, at: str, *, fills: bool) -> Proof:
+        self._budget.spend(IDENTICAL * len(facts.parts))
         if not facts.types or facts.values == [] or any(self._identical(part, new) for _, part in facts.parts):
             return None
         fault = self._direct(known, facts, new, at, fills=fills)
@@ -119,7 +122,7 @@ class Prover:
         proofs = (self.contains(case, new, at, fills=fills) for case in cases)
         return next((proof for proof in proofs if proof is not None), None)
 
-    def _cases(self, known: Known, facts: Facts, new: Schema) -> list[Known] | None:
+    def _cases(self, known: Known, facts: Facts, new: Schema) -> Iterable[Known] | None:
         """Split what is known into cases that leave nothing out; None where it cannot be split."""
         if facts.values is not None and len(facts.values) > 1:
             constants = [Schema({"const": value}, Document(True)) for value in facts.values]
@@ -157,8 +160,8 @@ class Prover:
         return Fault("", "there may be instances", "POSSIBLE")
 
 
-def _cases_of(known: Known, choice: Choice) -> list[Known]:
-    return [known.also(*holds, excluded=fails, used=choice.key) for holds, fails in choice.cases]
+def _cases_of(known: Known, choice: Choice) -> Iterator[Known]:
+    return (known.also(*holds, excluded=fails, used=choice.key) for holds, fails in choice.cases)
 
 
 def _matters(word: str, said: dict[str, Any], facts: Facts) -> bool:

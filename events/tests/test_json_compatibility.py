@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import sys
+
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -295,3 +299,56 @@ def test_what_is_said_to_be_compatible_is(pair, instances):
 def test_every_schema_is_compatible_with_itself(schema):
     assume("$ref" not in schema)
     assert fault(schema, {**schema}) is None
+
+
+LARGE = {
+    "references to one large schema": lambda n: {
+        "properties": {f"p{i}": {"$ref": "#/$defs/big"} for i in range(n)},
+        "$defs": {"big": {"enum": list(range(4 * n))}},
+    },
+    "branches": lambda n: {"anyOf": [{"const": i} for i in range(n)]},
+    "branches of which one holds": lambda n: {"oneOf": [{"const": i} for i in range(n)]},
+    "required": lambda n: {"required": [f"p{i}" for i in range(4 * n)]},
+    "patterns": lambda n: {
+        "patternProperties": {f"^a{i}": {"type": "string"} for i in range(n)},
+        "properties": {f"a{i}": {"type": "string"} for i in range(n)},
+    },
+    "anchors": lambda n: {
+        "properties": {f"p{i}": {"$ref": f"#a{i}"} for i in range(n)},
+        "$defs": {f"d{i}": {"$anchor": f"a{i}", "type": "integer"} for i in range(n)},
+    },
+    "parts": lambda n: {"allOf": [{"properties": {f"p{i}": {"type": "string"}}} for i in range(n)]},
+}  # fmt: skip
+LINES_MAX = 60_000_000
+"""Three times what the costliest of them takes; without the bounds they take a hundred times as much."""
+
+
+@contextlib.contextmanager
+def at_most_lines():
+    """Bound the lines of Python that run within: they are the same on every machine, however busy."""
+    left = LINES_MAX
+
+    def count(frame, event, arg):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise AssertionError("runs for too long")
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_large_schemas_are_compared_or_given_up_soon(kind):
+    def change(schema):
+        return json.loads(json.dumps(schema).replace('"string"', '["string", "null"]').replace('"integer"', '"number"'))
+
+    old = LARGE[kind](1000)
+    new = {**change(old), "title": "changed"}
+    with at_most_lines(), contextlib.suppress(TooComplex):
+        fault(new, old)
