@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import jsonschema_rs
 import orjson
 
+from gateway.effort import Effort, Unbounded, effort_of
 from gateway.refusals import Reason, Refused
 
 DEPTH_MAX = 64
@@ -63,47 +65,92 @@ class Validators:
     """Compiled schemas, each compiled once for as long as the same schema object is in use."""
 
     def __init__(self) -> None:
-        self._compiled: dict[int, tuple[Mapping[str, Any], jsonschema_rs.Validator]] = {}
+        self._compiled: dict[int, tuple[Mapping[str, Any], Checker]] = {}
 
     def check(self, schema: Mapping[str, Any] | None, value: Any) -> None:
         """Raise Refused ``invalid-payload`` with the JSON Pointer of the fault where the value is invalid."""
         if schema is None:
             return
-        valid_by(self._validator(schema), value)
+        self._checker(schema).check(value)
 
-    def _validator(self, schema: Mapping[str, Any]) -> jsonschema_rs.Validator:
+    def _checker(self, schema: Mapping[str, Any]) -> Checker:
         known = self._compiled.get(id(schema))
         if known is not None and known[0] is schema:
             return known[1]
         if len(self._compiled) >= _COMPILED_MAX:
             self._compiled.clear()
-        validator = compile_schema(schema)
-        self._compiled[id(schema)] = (schema, validator)
-        return validator
+        checker = compile_schema(schema)
+        self._compiled[id(schema)] = (schema, checker)
+        return checker
 
 
-def valid_by(validator: jsonschema_rs.Validator, value: Any) -> None:
-    """Raise Refused ``invalid-payload`` with the JSON Pointer of the fault where the value is invalid."""
-    try:
-        validator.validate(value)
-    except jsonschema_rs.ValidationError as error:
-        fail(_cut(error.message), pointer(error.instance_path))
+@dataclass(frozen=True, slots=True)
+class Checker:
+    """A compiled schema, with what checking by it may take."""
+
+    validator: jsonschema_rs.Validator
+    effort: Effort
+
+    def is_valid(self, value: Any) -> bool:
+        """Say whether a value is valid."""
+        return self.validator.is_valid(value)
+
+    def check(self, value: Any) -> None:
+        """Raise Refused ``invalid-payload`` with the JSON Pointer of the fault where the value is invalid."""
+        fault = self.fault(value)
+        if fault is not None:
+            fail(_cut(fault.said), fault.pointer)
+
+    def fault(self, value: Any) -> Fault | None:
+        """Say what is wrong with a value; where its schema's branches make that long to find, only that it is."""
+        if self.validator.is_valid(value):
+            return None
+        if not self.effort.allows_describing(value):
+            return Fault("It is not as its schema says; it is too large to say where.", "")
+        try:
+            self.validator.validate(value)
+        except jsonschema_rs.ValidationError as error:
+            return _fault(error)
+        return None
+
+    def faults(self, value: Any) -> Iterator[Fault]:
+        """Give all that is wrong with a value, as far as it can be said."""
+        first = self.fault(value)
+        if first is not None and self.effort.allows_describing(value):
+            yield from map(_fault, self.validator.iter_errors(value))
+        elif first is not None:
+            yield first
 
 
-def compile_schema(schema: Mapping[str, Any] | bool) -> jsonschema_rs.Validator:
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with a value, and where."""
+
+    said: str
+    pointer: str
+
+
+def _fault(error: jsonschema_rs.ValidationError) -> Fault:
+    return Fault(error.message, pointer(error.instance_path))
+
+
+def compile_schema(schema: Mapping[str, Any] | bool) -> Checker:
     """Compile a JSON Schema. Raises InvalidSchema.
 
     A reference out of the schema is never fetched, and patterns run on a linear-time engine (so no look-around).
     """
+    plain = schema if isinstance(schema, bool) else dict(schema)
     try:
-        return jsonschema_rs.validator_for(
-            schema if isinstance(schema, bool) else dict(schema),
+        effort = effort_of(plain)
+        validator = jsonschema_rs.validator_for(
+            plain,
             retriever=_refuse_to_fetch,
             pattern_options=jsonschema_rs.RegexOptions(),
             validate_formats=True,
         )
-    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+    except (Unbounded, jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
         raise InvalidSchema(_cut(getattr(error, "message", None) or str(error))) from None
+    return Checker(validator, effort)
 
 
 def pointer(path: list[str | int]) -> str:

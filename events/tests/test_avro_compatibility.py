@@ -85,6 +85,16 @@ def test_comparing_has_an_end():
         unreadable(parse(wide), parse(wide), Budget(20))
 
 
+def test_a_default_is_looked_at_once_whatever_unions_lead_to_it():
+    second = {"type": "record", "name": "B", "fields": [{"name": "f", "type": ["null", "A", "B"]}]}
+    first = {"type": "record", "name": "A", "fields": [{"name": "f", "type": ["null", "A", second]}]}
+    deep = 5
+    for _ in range(55):
+        deep = {"f": deep}
+    with pytest.raises(SchemaFault, match="default of u"):
+        parse(record(field("u", [first, "B"], default=deep)))
+
+
 @pytest.mark.parametrize(
     ("schema", "at"),
     [

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import jsonschema_rs
-
 from gateway.call import Call, Headers
 from gateway.policies.json_body import (
     bad_answer,
@@ -20,7 +18,7 @@ from gateway.policies.json_body import (
 )
 from gateway.policies.policy import Answered, BadOption, Policy, Wants, only
 from gateway.refusals import Reason, Refused
-from gateway.validation import DETAIL_MAX_CHARS, InvalidSchema, compile_schema, dump, parse, pointer
+from gateway.validation import DETAIL_MAX_CHARS, Checker, InvalidSchema, compile_schema, dump, parse
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -84,34 +82,27 @@ class Validate(Policy):
 
     def _check_inward(self, value: Any, size: int) -> None:
         assert self._inward is not None, "there is a schema where there is a check"
-        try:
-            self._inward.validate(value)
-        except jsonschema_rs.ValidationError as first:
+        first = self._inward.fault(value)
+        if first is not None:
             faults = [first]
             if size <= ALL_ERRORS_MAX_BYTES:
-                faults = list(islice(self._inward.iter_errors(value), ERRORS_MAX))
-            errors = [_error(fault) for fault in faults]
+                faults = list(islice(self._inward.faults(value), ERRORS_MAX))
+            errors = [{"pointer": fault.pointer, "detail": fault.said[:DETAIL_MAX_CHARS]} for fault in faults]
             raise Refused(
                 Reason.INVALID_PAYLOAD, errors[0]["detail"], members={"pointer": errors[0]["pointer"], "errors": errors}
-            ) from None
+            )
 
     def _check_outward(self, value: Any) -> None:
         assert self._outward is not None, "there is a schema where there is a check"
-        try:
-            self._outward.validate(value)
-        except jsonschema_rs.ValidationError as fault:
+        fault = self._outward.fault(value)
+        if fault is not None:
             # What stands there is the upstream's, and the caller is not to see it: its place is all that is told.
-            at = pointer(fault.instance_path)
             raise bad_answer(
-                "The upstream's answer is not what this route promises.", members={"pointer": at}
-            ) from None
+                "The upstream's answer is not what this route promises.", members={"pointer": fault.pointer}
+            )
 
 
-def _error(fault: jsonschema_rs.ValidationError) -> dict[str, str]:
-    return {"pointer": pointer(fault.instance_path), "detail": fault.message[:DETAIL_MAX_CHARS]}
-
-
-def _validator(options: Mapping[str, Any], name: str) -> jsonschema_rs.Validator | None:
+def _validator(options: Mapping[str, Any], name: str) -> Checker | None:
     schema = options.get(name)
     if schema is None:
         return None

@@ -151,18 +151,32 @@ class _Parser:
 
 def is_default(node: Node, value: Any) -> bool:
     """Say whether JSON may stand as the default of a field of this type: a union's as one of its branches."""
+    return _is_default(node, value, {})
+
+
+def _is_default(node: Node, value: Any, known: dict[tuple[int, int], bool]) -> bool:
+    """``known`` keeps what was found: a value would be looked at once for each way through the unions above it."""
+    if not isinstance(value, list | dict):
+        return is_scalar(node, value) or any(is_scalar(branch, value) for branch in node.branches)
+    pair = (id(node), id(value))
+    if pair not in known:
+        known[pair] = _is_default_of(node, value, known)
+    return known[pair]
+
+
+def _is_default_of(node: Node, value: list[Any] | dict[str, Any], known: dict[tuple[int, int], bool]) -> bool:
     if node.kind == "union":
-        return any(is_default(branch, value) for branch in node.branches)
+        return any(_is_default(branch, value, known) for branch in node.branches)
     if node.kind == "array":
-        return isinstance(value, list) and all(is_default(_of(node), item) for item in value)
+        return isinstance(value, list) and all(_is_default(_of(node), item, known) for item in value)
+    if not isinstance(value, dict):
+        return False
     if node.kind == "map":
-        return isinstance(value, dict) and all(is_default(_of(node), item) for item in value.values())
-    if node.kind == "record":
-        return isinstance(value, dict) and all(
-            is_default(field.node, value[field.name]) if field.name in value else field.default is not MISSING
-            for field in node.fields
-        )
-    return is_scalar(node, value)
+        return all(_is_default(_of(node), item, known) for item in value.values())
+    return node.kind == "record" and all(
+        _is_default(field.node, value[field.name], known) if field.name in value else field.default is not MISSING
+        for field in node.fields
+    )
 
 
 def is_scalar(node: Node, value: Any) -> bool:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from gateway.effort import Unbounded, effort_of
 from gateway.refusals import Reason, Refused
 from gateway.schemas import avro, avro_data, json_schema
 from gateway.schemas.faults import SchemaFault
-from gateway.validation import Validators, fail, parse, valid_by
+from gateway.validation import Checker, Validators, fail, parse
 
 if TYPE_CHECKING:
     from gateway.snapshot import Channel, Snapshot
@@ -48,7 +49,11 @@ def read(type_: str, text: str, references: Sequence[tuple[str, str]] = ()) -> P
         node = avro.parse(value, names)
         return Parsed(type_, value, others, partial(avro_data.check, node), node)
     if type_ == JSON:
-        return Parsed(type_, value, others, partial(valid_by, json_schema.compiled(value, others)))
+        try:
+            effort = effort_of(value, others)
+        except Unbounded as error:
+            raise SchemaFault(str(error)) from None
+        return Parsed(type_, value, others, Checker(json_schema.compiled(value, others), effort).check)
     raise SchemaFault(f"Schemas are of type {' or '.join(TYPES)}.")
 
 

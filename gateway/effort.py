@@ -1,0 +1,154 @@
+"""How much checking a value by a JSON Schema may take, told from the schema beforehand. Pure: no I/O, no clock.
+
+The library finds in microseconds that a value is invalid, but it inlines references, so a few lines of schema may ask
+for a check a million times; and it describes each branch that failed with a copy of the value, which may take minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+EVALUATIONS_MAX = 100_000
+"""Times that a schema may ask for a check on the way to one value."""
+DESCRIPTION_MAX = 200_000
+"""What describing a fault may take, in about microseconds."""
+_LISTS = ("allOf", "anyOf", "oneOf")
+_SAME_VALUE = ("not", "if", "then", "else")
+_ANY_MEMBER = (
+    "additionalProperties", "unevaluatedProperties", "propertyNames", "items", "additionalItems", "unevaluatedItems",
+    "contains",
+)  # fmt: skip
+
+
+class Unbounded(ValueError):
+    """The schema asks for more checks of one value than are made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What checking one value may take."""
+
+    evaluations: int = 1
+    has_branches: bool = False
+    recursions: int = 0
+    """Places in which the schema leads back to itself."""
+
+    def allows_describing(self, value: Any) -> bool:
+        """Say whether the library may be asked what is wrong with a value, branch by branch."""
+        nodes, depth = _measured(value)
+        if not self.has_branches:
+            return nodes <= DESCRIPTION_MAX
+        again: int = max(1, self.recursions) ** min(depth, 64)
+        return nodes * self.evaluations * again <= DESCRIPTION_MAX
+
+
+def effort_of(schema: Any, others: Mapping[str, Any] | None = None) -> Effort:
+    """Measure a schema; ``others`` are those that it refers to by name. Raises Unbounded."""
+    measuring = _Measuring(others or {})
+    try:
+        evaluations = measuring.of(schema, schema)
+    except RecursionError:
+        raise Unbounded("It refers to itself through too many others.") from None
+    if evaluations > EVALUATIONS_MAX:
+        raise Unbounded(f"It asks for more than {EVALUATIONS_MAX} checks of one value: its branches multiply.")
+    return Effort(evaluations, measuring.has_branches, measuring.recursions)
+
+
+@dataclass(slots=True)
+class _Measuring:
+    others: Mapping[str, Any]
+    has_branches: bool = False
+    recursions: int = 0
+    known: dict[int, int] = field(default_factory=dict)
+    open: set[int] = field(default_factory=set)
+
+    def of(self, schema: Any, root: Any) -> int:
+        """Count the checks that are made on the way down to any one value; leading back to itself counts once."""
+        if not isinstance(schema, dict):
+            return 1
+        if id(schema) in self.open:
+            self.recursions += 1
+            return 1
+        if id(schema) not in self.known:
+            self.open.add(id(schema))
+            self.known[id(schema)] = self._counted(schema, root)
+            self.open.remove(id(schema))
+        return self.known[id(schema)]
+
+    def _counted(self, schema: dict[str, Any], root: Any) -> int:
+        self.has_branches |= not {"anyOf", "oneOf"}.isdisjoint(schema)
+        here = 1 + sum(self.of(each, where) for each, where in self._of_the_same_value(schema, root))
+        anywhere = sum(self.of(each, root) for each in _of_any_member(schema))
+        single = [*_members(schema.get("properties")), *_items(schema.get("prefixItems")), *_items(schema.get("items"))]
+        return here + anywhere + max((self.of(each, root) for each in single), default=0)
+
+    def _of_the_same_value(self, schema: dict[str, Any], root: Any) -> Iterator[tuple[Any, Any]]:
+        for word in _LISTS:
+            yield from ((each, root) for each in _items(schema.get(word)))
+        for word in _SAME_VALUE:
+            if word in schema:
+                yield schema[word], root
+        for word in ("dependentSchemas", "dependencies"):
+            yield from ((each, root) for each in _members(schema.get(word)))
+        for word in ("$ref", "$dynamicRef", "$recursiveRef"):
+            if isinstance(schema.get(word), str):
+                yield self._target(schema[word], root)
+
+    def _target(self, reference: str, root: Any) -> tuple[Any, Any]:
+        name, _, fragment = reference.partition("#")
+        own = root.get("$id", root.get("id")) if isinstance(root, dict) else None
+        if name and name != own:
+            last = name.rpartition("/")[2]
+            root = next((each for known, each in self.others.items() if known.rpartition("/")[2] == last), root)
+        if fragment and not fragment.startswith("/"):
+            return next((each for each in _inside(root) if fragment in _names(each)), None), root
+        node = root
+        for raw in unquote(fragment).split("/")[1:]:
+            step = raw.replace("~1", "/").replace("~0", "~")
+            is_index = isinstance(node, list) and step.isdecimal() and int(step) < len(node)
+            node = node[int(step)] if is_index else node.get(step) if isinstance(node, dict) else None
+        return node, root
+
+
+def _of_any_member(schema: dict[str, Any]) -> Iterator[Any]:
+    yield from _members(schema.get("patternProperties"))
+    for word in _ANY_MEMBER:
+        if isinstance(schema.get(word), dict):
+            yield schema[word]
+
+
+def _members(value: Any) -> Iterator[Any]:
+    return iter(value.values()) if isinstance(value, dict) else iter(())
+
+
+def _items(value: Any) -> Iterator[Any]:
+    return iter(value) if isinstance(value, list) else iter(())
+
+
+def _names(schema: dict[str, Any]) -> set[Any]:
+    named = {schema.get(word) for word in ("$anchor", "$dynamicAnchor") if isinstance(schema.get(word), str)}
+    return named | {each[1:] for each in (schema.get("$id"), schema.get("id")) if isinstance(each, str)}
+
+
+def _inside(node: Any) -> Iterator[dict[str, Any]]:
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            yield node
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)
+
+
+def _measured(value: Any) -> tuple[int, int]:
+    """Count the values in a value, and its levels; counting ends where there are too many."""
+    nodes, depth, level = 0, 0, [value]
+    while level and nodes <= DESCRIPTION_MAX:
+        nodes, depth = nodes + len(level), depth + 1
+        below = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
+        level = [one for each in below for one in each]
+    return nodes, depth
