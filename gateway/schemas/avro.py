@@ -15,6 +15,7 @@ INT_MIN, INT_MAX = -(2**31), 2**31 - 1
 LONG_MIN, LONG_MAX = -(2**63), 2**63 - 1
 FIXED_MAX = 2**31 - 1
 MISSING: Final = object()
+_HOLDERS = ("record", "array", "map", "union")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FULL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 
@@ -157,7 +158,7 @@ def is_default(node: Node, value: Any) -> bool:
 def _is_default(node: Node, value: Any, known: dict[tuple[int, int], bool]) -> bool:
     """``known`` keeps what was found: a value would be looked at once for each way through the unions above it."""
     if not isinstance(value, list | dict):
-        return is_scalar(node, value) or any(is_scalar(branch, value) for branch in node.branches)
+        return any(each.kind not in _HOLDERS and is_scalar(each, value) for each in node.branches or (node,))
     pair = (id(node), id(value))
     if pair not in known:
         known[pair] = _is_default_of(node, value, known)
