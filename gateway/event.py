@@ -96,14 +96,24 @@ class Event:
     def _data_member(self) -> str:
         if is_json(self.content_type):
             return f'"data":{self.data.decode()}'
-        if is_text(self.content_type):
-            return f'"data":{_text(self._as_text())}'
+        if (text := self._plain_text()) is not None:
+            return f'"data":{_text(text)}'
         return f'"data_base64":"{base64.b64encode(self.data).decode()}"'
 
     def _as_text(self) -> str:
-        if is_json(self.content_type) or is_text(self.content_type):
+        if is_json(self.content_type):
             return self.data.decode(errors="replace")
-        return base64.b64encode(self.data).decode()
+        text = self._plain_text()
+        return base64.b64encode(self.data).decode() if text is None else text
+
+    def _plain_text(self) -> str | None:
+        """Give the text that it says it is; None where it is none in UTF-8, and would not come back as it was."""
+        if not is_text(self.content_type):
+            return None
+        try:
+            return self.data.decode()
+        except UnicodeDecodeError:
+            return None
 
 
 def from_headers(channel: str, subject: str, headers: Mapping[str, str], data: bytes) -> Event:

@@ -16,6 +16,7 @@ from gateway.catch_up import EARLIEST
 from gateway.cloudevents import binary_attributes, structured
 from gateway.conflation import interval_of
 from gateway.event import JSON_TYPE, Event
+from gateway.policies.json_body import require_plain
 from gateway.protocols.sse import HEADERS as STREAM_HEADERS
 from gateway.protocols.sse import EventStream, Position
 from gateway.protocols.websocket import StreamConnection
@@ -62,8 +63,9 @@ async def events(plane: Plane, call: Call) -> Reply:
 
 async def publish_events(plane: Plane, call: Call) -> Reply:
     """Serve ``POST /v1/channels/{address}/events``: one event, or a JSON array of them."""
+    require_plain(call)
     body = await _body(call)
-    publications, is_batch = _publications(call, body)
+    publications, is_batch = _publications(plane, call, body)
     if is_batch:
         ids = [str(stored.sequence) for stored in await publish_all(plane, call, publications)]
         return await _answer(plane, call, 201, {"ids": ids}, messages_in=len(ids), bytes_in=len(body))
@@ -120,14 +122,20 @@ async def let_out(plane: Plane, call: Call, events: list[Event]) -> list[Event]:
     return events[:count]
 
 
-def _publications(call: Call, body: bytes) -> tuple[list[Publication], bool]:
+def _publications(plane: Plane, call: Call, body: bytes) -> tuple[list[Publication], bool]:
     """Read the body as its content type says; the flag tells whether the answer is a list."""
+
+    def read(levels: int) -> Any:
+        """Read a body that holds events below so many levels of its own."""
+        config = plane.config
+        return parse(body, depth_max=config.json_depth_max + levels, digits_max=config.number_digits_max)
+
     content_type = call.header(b"content-type") or JSON_TYPE
     essence = content_type.partition(";")[0].strip().lower()
     if essence == STRUCTURED:
-        return [_structured(call, parse(body))], False
+        return [_structured(call, read(1))], False
     if essence == BATCHED:
-        batch = parse(body)
+        batch = read(2)
         if not isinstance(batch, list):
             fail("A CloudEvents batch is a JSON array.")
         return _numbered([_structured(call, event, f"/{number}") for number, event in enumerate(batch)]), True
@@ -135,7 +143,7 @@ def _publications(call: Call, body: bytes) -> tuple[list[Publication], bool]:
     if essence == FORM:  # what `curl -d` says of JSON
         content_type = JSON_TYPE
     if essence in (JSON_TYPE, FORM) and not attributes and body.lstrip()[:1] == b"[":
-        parts = parse(body)
+        parts = read(1)
         return _numbered(
             [_publication(call, part, value=value) for part, value in zip(_split(body), parts, strict=True)]
         ), True

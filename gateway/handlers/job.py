@@ -22,6 +22,7 @@ from gateway import validation
 from gateway.call import Call, Headers, Reply
 from gateway.event_stream import last_words
 from gateway.nats_link import JOBS_BUCKET
+from gateway.policies.json_body import require_plain
 from gateway.protocols.sse import HEADERS as SSE_HEADERS
 from gateway.refusals import Reason, Refused
 
@@ -49,6 +50,7 @@ async def submit(plane: Plane, call: Call) -> Reply:
     Raises Refused for an unknown type, for input that does not fit it, and where too many jobs are open.
     """
     type_ = call.parameters["type"]
+    require_plain(call)
     body = await _read_body(call)
     value = validation.parse(body) if body else {}
     bucket = await _bucket(plane)

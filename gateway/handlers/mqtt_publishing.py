@@ -18,7 +18,7 @@ from gateway.protocols.mqtt.session import Session
 from gateway.publish import Admitted, Publication, admit, channel_for, store
 from gateway.refusals import Reason, Refused
 from gateway.retained import retain
-from gateway.validation import parse
+from gateway.validation import DEPTH_MAX, parse
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -216,7 +216,7 @@ def _publication(
     given.pop("specversion", None)
     content_type = properties.get("content_type") or "application/json"
     if content_type.partition(";")[0].strip() == "application/cloudevents+json":
-        content = structured(parse(payload))
+        content = structured(parse(payload, depth_max=DEPTH_MAX + 1))
         return Publication(
             topic,
             content.data,

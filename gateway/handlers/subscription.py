@@ -22,6 +22,7 @@ from gateway.call import Call, Headers, Reply, Right, Verb
 from gateway.ending import ended
 from gateway.handlers.channel import idempotency_key
 from gateway.nats_link import ATTEMPTS_KEPT
+from gateway.policies.json_body import require_plain
 from gateway.reading import position_of, resolve, select
 from gateway.refusals import Reason, Refused
 from gateway.subscription_health import shown, unmeasured
@@ -156,6 +157,7 @@ def query(call: Call, known: set[str]) -> dict[str, str]:
 
 async def read_object(call: Call) -> tuple[dict[str, Any], int]:
     """Read the body: a JSON object, or none. Says how long it was, too. Raises Refused."""
+    require_plain(call)
     parts = []
     while part := await call.peer.read():
         parts.append(part)

@@ -39,7 +39,7 @@ def require_plain(call: Call) -> None:
     if is_encoded(call.headers):
         raise Refused(
             Reason.INVALID_REQUEST,
-            "Send the body without a content encoding: policies of this route read it.",
+            "Send the body without a content encoding: it is read here, and never inflated.",
             status=415,
             cause="content-encoding",
             headers=((b"accept-encoding", b"identity"),),

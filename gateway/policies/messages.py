@@ -18,7 +18,7 @@ from gateway.policies.made import made_of
 from gateway.policies.policy import Policy
 from gateway.policies.shadow import would, would_change
 from gateway.refusals import SAID_BEFORE_CLOSE, Reason, Refused
-from gateway.validation import dump, parse
+from gateway.validation import DEPTH_MAX, dump, parse
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -222,7 +222,7 @@ def _written(others: list[str], data: str) -> bytes:
 def _frame(message: Message) -> dict[str, Any] | None:
     """Read a frame; None for what is none."""
     try:
-        frame = parse(message)
+        frame = parse(message, depth_max=DEPTH_MAX + 1)
     except Refused:
         return None
     return frame if isinstance(frame, dict) else None

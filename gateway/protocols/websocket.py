@@ -35,6 +35,7 @@ from gateway.subscriber_lag import Reading, told
 from gateway.validation import dump, parse
 
 if TYPE_CHECKING:
+    from gateway.config import Config
     from gateway.plane import Plane
 
 logger = logging.getLogger(__name__)
@@ -151,7 +152,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
                 len(message) * 4 > self._message_max_bytes and _bytes_of(message) > self._message_max_bytes
             ):
                 raise Refused(Reason.TOO_LARGE, f"A message holds at most {self._message_max_bytes} bytes.")
-            frame, refused = _read_frame(message)
+            frame, refused = _read_frame(message, self._plane.config)
             if refused is not None:
                 self._refuse(refused, None)
             else:
@@ -407,12 +408,13 @@ def _bytes_of(message: str | bytes) -> int:
     return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
 
 
-def _read_frame(message: str | bytes) -> tuple[Frame, Refused | None]:
+def _read_frame(message: str | bytes, config: Config) -> tuple[Frame, Refused | None]:
     """Read one message; a fault is given back, not raised, as nothing of the frame is known then."""
     if isinstance(message, bytes):
         return {}, _malformed("Frames are JSON text, not binary.")
     try:
-        frame = parse(message)
+        # The frame is a level of its own around the data.
+        frame = parse(message, depth_max=config.json_depth_max + 1, digits_max=config.number_digits_max)
     except Refused as refused:
         return {}, refused
     if not isinstance(frame, dict):

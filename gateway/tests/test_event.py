@@ -31,6 +31,12 @@ def test_what_is_no_json_travels_as_text_or_base64():
     assert event(data=b"\xff\x00", content_type="application/octet-stream").sse() == b"id: 42\ndata: /wA=\n\n"
 
 
+def test_text_that_is_no_utf_8_comes_back_byte_for_byte():
+    it = event(data=b"caf\xe9", content_type="text/plain; charset=iso-8859-1")
+    assert json.loads(it.frame())["data_base64"] == json.loads(it.cloudevent())["data_base64"] == "Y2Fm6Q=="
+    assert it.sse() == b"id: 42\ndata: Y2Fm6Q==\n\n"
+
+
 def test_a_cloudevent_says_the_publishers_id_and_our_sequence():
     said = json.loads(
         event(published_id="mine", type="made", source="/s", extensions={"partitionkey": "p"}).cloudevent()
