@@ -37,7 +37,10 @@ CONTENT_TYPE_MAX_CHARS = 200
 DETAIL_MAX_CHARS = 500
 UNREAD: Any = object()
 _ATTRIBUTE_NAME = re.compile(r"[a-z0-9]{1,20}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONSUMERS = "/consumers/"
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
+"""Python reads weeks, days without dashes and more as instants; readers of events do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,8 @@ def _headers(call: Call, publication: Publication) -> dict[str, str]:
     for name, value in attributes.items():
         if not _ATTRIBUTE_NAME.fullmatch(name) or not value:
             fail(f"The attribute {name[:40]!r} is not one of CloudEvents.", f"/{name[:40]}")
+        if _CONTROL.search(value):
+            fail("An attribute of a CloudEvent holds no control characters.", f"/{name}")
     source = attributes.get("source") or own_source
     if source.startswith(_CONSUMERS) and source != own_source and call.protocol is not Protocol.CONNECTOR:
         fail("The source names another consumer.", "/source")
@@ -219,11 +224,11 @@ def _time(given: str | None) -> str:
     if given is None:
         return rfc3339(datetime.now(UTC))
     try:
-        instant = datetime.fromisoformat(given)
+        datetime.fromisoformat(given)
     except ValueError:
         fail("`time` is not an RFC 3339 instant.", "/time")
-    if instant.tzinfo is None:
-        fail("`time` says no offset from UTC.", "/time")
+    if not _RFC_3339.fullmatch(given):
+        fail("`time` is not an RFC 3339 instant with its offset from UTC.", "/time")
     return given
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ID_MAX = 2**63 - 1
 INSTANT_MAX_CHARS = 40
+LOG_BEGINS_AT, LOG_ENDS_AT = datetime(1970, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)
+"""JetStream counts nanoseconds in 64 bits: instants beyond would be taken for others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +68,23 @@ def position_of(text: str) -> int | datetime | None:
         return EARLIEST
     if text.isascii() and text.isdigit() and len(text) <= len(str(ID_MAX)) and int(text) <= ID_MAX:
         return int(text)
-    if len(text) <= INSTANT_MAX_CHARS:
-        try:
-            instant = datetime.fromisoformat(text.replace(" ", "+"))
-        except ValueError:
-            pass
-        else:
-            if instant.tzinfo is not None:
-                return instant
+    instant = _instant(text)
+    if instant is not None:
+        # What is before all events, and after all that the log can tell apart, is not asked of it.
+        return EARLIEST if instant < LOG_BEGINS_AT else None if instant > LOG_ENDS_AT else instant
     raise Refused(
         Reason.INVALID_REQUEST,
         "A position is `earliest`, `latest`, an id or an RFC 3339 instant.",
         cause="invalid-position",
     )
+
+
+def _instant(text: str) -> datetime | None:
+    try:
+        instant = datetime.fromisoformat(text.replace(" ", "+")) if len(text) <= INSTANT_MAX_CHARS else None
+    except ValueError:
+        return None
+    return instant if instant is not None and instant.tzinfo is not None else None
 
 
 async def resolve(plane: Plane, channel: Channel, position: int | datetime | None) -> int | None:

@@ -65,10 +65,8 @@ class EventStream:
 
     async def serve(self) -> Reply:
         """Answer 200 and stream until the caller leaves, is refused or the process drains."""
-        positions = [
-            await resolve(self._plane, selection.channel, position)
-            for selection, position in zip(self._selections, self._asked, strict=True)
-        ]
+        positions = [await self._position(number) for number in range(len(self._selections))]
+        self._positions = [position or 0 for position in positions]
         exchange = self._call.peer
         gone = asyncio.create_task(exchange.gone(), name="sse gone")
         writer: asyncio.Task[None] | None = None
@@ -81,7 +79,7 @@ class EventStream:
             if not self._is_still_allowed():  # no longer: while its history was found
                 raise Refused(Reason.FORBIDDEN)
             await exchange.start(200, [*HEADERS, *self._plane.limiter.headers(self._call)])
-            writer = asyncio.create_task(self._write(), name="sse writer")
+            writer = asyncio.create_task(self._write(self._first_words(positions)), name="sse writer")
             ends: set[asyncio.Future[Any]] = {gone, writer, self._ending}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             return await self._end(writer)
@@ -91,6 +89,17 @@ class EventStream:
             for conflation in self._conflations.values():
                 conflation.stop()
             await ended(gone, writer)
+
+    async def _position(self, number: int) -> int | None:
+        """Say where a channel begins; None only where it is the one that is listened to, and begins with what comes.
+
+        Among several each has its place before the first event: it is in that one's id.
+        """
+        channel = self._selections[number].channel
+        position = await resolve(self._plane, channel, self._asked[number])
+        if position is None and len(self._selections) > 1:
+            return await self._plane.log.last(channel)
+        return position
 
     def close(self, refused: Refused) -> None:
         """End the stream for this reason."""
@@ -141,7 +150,7 @@ class EventStream:
         if len(self._positions) == 1:
             rendered = event.sse()
         else:
-            rendered = b"id: %b\n%b" % ("-".join(map(str, self._positions)).encode(), event.sse_data())
+            rendered = b"id: %b\n%b" % (_id(self._positions), event.sse_data())
         self._outbox.put_event(rendered, len(event.data))
 
     def _is_still_allowed(self) -> bool:
@@ -154,9 +163,20 @@ class EventStream:
             for selection in self._selections
         )
 
-    async def _write(self) -> None:
+    def _first_words(self, positions: Sequence[int | None]) -> bytes:
+        """Say when to come back, and where a stream of what is new begins: who loses it early resumes there."""
+        words = b"retry: %d\n\n" % RETRY_MS
+        if None not in self._asked:
+            return words
+        begun = [
+            reading.begins_at if position is None else position
+            for reading, position in zip(self._readings, positions, strict=True)
+        ]
+        return words + b"id:%b\n\n" % _id(begun)
+
+    async def _write(self, first_words: bytes) -> None:
         exchange = self._call.peer
-        await exchange.send(b"retry: %d\n\n" % RETRY_MS)
+        await exchange.send(first_words)
         while True:
             try:
                 async with asyncio.timeout(self._plane.config.sse_heartbeat_s):
@@ -193,3 +213,7 @@ class EventStream:
             except (TimeoutError, ClientGone):
                 pass
         return Reply(status=200, refused=refused, error_class=refused.row.live.value, closed_by="gateway")
+
+
+def _id(positions: Sequence[int]) -> bytes:
+    return "-".join(map(str, positions)).encode()

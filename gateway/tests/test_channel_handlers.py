@@ -246,6 +246,53 @@ async def test_several_channels_share_one_id_of_their_positions_in_order(plane):
         assert b'{"t": 1}' not in body
 
 
+async def test_who_loses_a_stream_before_its_first_event_resumes_where_it_began(plane):
+    await post(plane, {"t": 0})
+    await post(plane, {"n": 0}, "news")
+    for channels in ((("channel", "trades"),), (("channel", "news"), ("channel", "trades"))):
+        async with listening(plane, *channels) as exchange:
+            body = await exchange.until(b"\nid:")
+        begun = body.rpartition(b"\nid:")[2].split()[0]
+        missed = (await post(plane, {"missed": 1}))["id"]
+        async with listening(plane, *channels, headers=[(b"last-event-id", begun)]) as exchange:
+            body = await exchange.until(b'{"missed": 1}')
+        assert body.count(b"data:") == 1
+        assert missed.encode() in body
+
+
+async def test_each_of_several_channels_has_its_place_in_the_first_id(plane):
+    news = (await post(plane, {"n": 1}, "news"))["id"]
+    trades = (await post(plane, list(range(3))))["ids"]
+    # The events of news are there before trades has begun: its place is not that of the oldest event.
+    before = f"{int(news) - 1}-{trades[1]}".encode()
+    async with listening(
+        plane, ("channel", "news"), ("channel", "trades"), headers=[(b"last-event-id", before)]
+    ) as exchange:
+        body = await exchange.until(b"data: 2\n")
+    assert body.split(b"id: ")[1].split(b"\n")[0].decode() in (f"{news}-{trades[1]}", f"{int(news) - 1}-{trades[2]}")
+    assert b"-0\n" not in body
+    await post(plane, {"n": 2}, "news")
+    async with listening(plane, ("channel", "news"), ("channel", "trades"), ("from", "latest")) as exchange:
+        await exchange.until(b"\nid:")
+        await post(plane, {"n": 3}, "news")
+        assert f"-{trades[2]}\n".encode() in await exchange.until(b'{"n": 3}')
+
+
+@pytest.mark.parametrize(
+    ("instant", "hears_old"),
+    [
+        ("0001-01-01T00:00:00+14:00", True), ("1600-01-01T00:00:00Z", True), ("1969-12-31T23:59:59Z", True),
+        ("2999-01-01T00:00:00Z", False), ("9999-12-31T23:59:59-14:00", False),
+    ],
+)  # fmt: skip
+async def test_an_instant_that_the_log_cannot_tell_is_before_or_after_all_events(plane, instant, hears_old):
+    await post(plane, {"old": 1})
+    async with listening(plane, ("channel", "trades"), ("from", instant)) as exchange:
+        await exchange.until(b"retry: ")
+        await post(plane, {"new": 1})
+        assert (b"old" in await exchange.until(b"new")) is hears_old
+
+
 async def test_a_last_id_older_than_retention_is_a_gap_event(plane):
     await ensure_stream(plane.js, channel("trades", retention={"max_events": 2}))
     ids = (await post(plane, list(range(5))))["ids"]
@@ -268,6 +315,33 @@ async def test_a_last_id_that_cannot_be_one_is_refused(plane, last):
     assert refused.status == 400
     refused = await refused_events(plane, ("channel", "trades"), ("channel", "news"), ("last_event_id", last))
     assert refused.status == 400
+
+
+async def test_nothing_that_a_publisher_says_becomes_a_field_of_a_stream(plane):
+    named = {"specversion": "1.0", "source": "/s", "data": "1\r\nid: 7\revent: gap\nretry: 1"}
+    async with listening(plane, ("channel", "trades")) as exchange:
+        await exchange.until(b"retry: ")
+        for bad in ("a\r\nevent: gap", "a\nid: 7", "a\rb", "a\x00b", "a\u0085b"):
+            for attribute in ("id", "type", "subject"):
+                event = named | {"id": "1", "type": "gap"} | {attribute: bad}
+                with pytest.raises(Refused) as refused:
+                    await post(plane, event, content_type=handlers.STRUCTURED)
+                assert (refused.value.status, refused.value.members) == (422, {"pointer": f"/{attribute}"})
+        said = await post(plane, named | {"id": "mine", "type": "error"}, content_type=handlers.STRUCTURED)
+        await post(plane, {"last": 1})
+        body = await exchange.until(b'{"last": 1}')
+    lines = body.split(f"id: {said['id']}\n".encode())[1].split(b"\n\n")[0].split(b"\n")
+    assert lines == [b'data: "1\\r\\nid: 7\\revent: gap\\nretry: 1"']
+
+
+@pytest.mark.parametrize(
+    "time", ["2026-W01-1T00:00:00Z", "20260101T000000Z", "2026-01-01T00:00:00", "2026-01-01", "yesterday"]
+)
+async def test_a_time_that_is_no_rfc_3339_instant_is_refused(plane, time):
+    event = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "time": time}
+    with pytest.raises(Refused) as refused:
+        await post(plane, event, content_type=handlers.STRUCTURED)
+    assert (refused.value.status, refused.value.members) == (422, {"pointer": "/time"})
 
 
 @pytest.mark.parametrize(
