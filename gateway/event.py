@@ -16,6 +16,8 @@ from gateway.subjects import LIVE_PREFIX, address_of
 
 JSON_TYPE = "application/json"
 EVENT_TYPE = "event"
+BATCH_HEADER = "Idempotency-Batch"
+"""Digest of all that was published together under one idempotency key, on the first event of it."""
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _ATTRIBUTE = "ce-"
 _OWN_ATTRIBUTES = {"ce-specversion", "ce-id", "ce-source", "ce-type", "ce-time", "ce-subject"}
@@ -45,6 +47,8 @@ class Event:
     extensions: Mapping[str, str] = field(default_factory=dict)
     previous: int = 0
     """The id before it on its subject, where the live feed said so."""
+    batch: str | None = None
+    """What :data:`BATCH_HEADER` says."""
     _frame: str | None = None
     _sse_data: bytes | None = None
     _cloudevent: str | None = None
@@ -137,6 +141,7 @@ def from_headers(channel: str, subject: str, headers: Mapping[str, str], data: b
         published_id=decoded(published_id) if published_id else None,
         extensions=extensions,
         previous=int(headers.get("Nats-Last-Sequence", 0)),
+        batch=headers.get(BATCH_HEADER),
     )
 
 

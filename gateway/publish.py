@@ -17,7 +17,7 @@ import orjson
 from gateway import tracing
 from gateway.authenticate import require
 from gateway.call import Call, Protocol, Right, Verb
-from gateway.event import EVENT_TYPE, JSON_TYPE, encoded, is_json, rfc3339
+from gateway.event import BATCH_HEADER, EVENT_TYPE, JSON_TYPE, encoded, is_json, rfc3339
 from gateway.log import Stored
 from gateway.nats_link import DEAD_SUBJECT
 from gateway.refusals import Reason, Refused
@@ -110,14 +110,19 @@ async def publish_all(plane: Plane, call: Call, publications: Sequence[Publicati
     Where the log fails on the way, some may be kept: with an idempotency key a repeat stores only the others.
     """
     all_ = [_accept(plane, call, publication) for publication in publications]
+    is_keyed = publications[0].idempotency_key is not None
     await _charge(plane, call, len(all_), sum(len(publication.data) for publication in publications))
     for number, admitted in enumerate(all_):
         if admitted.fault is not None:
             await _bury(plane, call, admitted, admitted.fault)
             at = f"/{number}{admitted.fault.members.get('pointer', '')}"
             raise Refused(admitted.fault.reason, admitted.fault.detail, members={"pointer": at})
-    outcomes = await asyncio.gather(*(store(plane, call, admitted) for admitted in all_), return_exceptions=True)
     stored = []
+    if is_keyed:
+        # The first event stands for the key and knows the whole body: nothing is stored beside it for another body.
+        all_[0].headers[BATCH_HEADER] = _digest(publications)
+        stored.append(await store(plane, call, all_.pop(0)))
+    outcomes = await asyncio.gather(*(store(plane, call, admitted) for admitted in all_), return_exceptions=True)
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome
@@ -254,9 +259,18 @@ def _message_id(call: Call, publication: Publication) -> str | None:
     return hashlib.sha256(whole).hexdigest()
 
 
+def _digest(publications: Sequence[Publication]) -> str:
+    """Tell a body of several events from others: by the length and the bytes of each."""
+    digest = hashlib.sha256()
+    for publication in publications:
+        digest.update(b"%d:%b" % (len(publication.data), publication.data))
+    return digest.hexdigest()
+
+
 async def _require_same_body(plane: Plane, admitted: Admitted, stored: Stored) -> None:
     first = await plane.log.event(admitted.channel, stored.sequence)
-    if first is not None and first.data != admitted.publication.data:
+    body = (admitted.publication.data, admitted.headers.get(BATCH_HEADER))
+    if first is not None and (first.data, first.batch) != body:
         raise Refused(
             Reason.INVALID_PAYLOAD,
             "This idempotency key, or id of an event, was used with another body.",

@@ -160,11 +160,13 @@ def _publication(call: Call, data: bytes, **more: Any) -> Publication:
 
 
 def _numbered(publications: list[Publication]) -> list[Publication]:
-    """Give each event of a batch a key of its own."""
+    """Give each event of a batch a key of its own, the first one that of the batch."""
     if not 0 < len(publications) <= BATCH_MAX:
         fail(f"An array holds 1 to {BATCH_MAX} events.")
     return [
-        replace(publication, idempotency_key=publication.idempotency_key and f"{publication.idempotency_key}#{number}")
+        replace(publication, idempotency_key=f"{publication.idempotency_key}\n{number}")
+        if number and publication.idempotency_key
+        else publication
         for number, publication in enumerate(publications)
     ]
 

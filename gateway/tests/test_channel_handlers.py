@@ -194,6 +194,30 @@ async def test_history_needs_the_right_to_read(plane):
     assert refused.value.reason is Reason.FORBIDDEN
 
 
+@pytest.mark.parametrize("other", [[1], [1, 2, 3], [2, 1], [9, 2], [9, 2, 3], 1, [[1], 2]])
+async def test_a_key_of_an_array_takes_no_other_body_and_stores_nothing_of_it(plane, other):
+    key = {"idempotency_key": "one"}
+    ids = (await post(plane, [1, 2], **key))["ids"]
+    with pytest.raises(Refused) as refused:
+        await post(plane, other, **key)
+    assert (refused.value.status, refused.value.cause) == (422, "idempotency-key-reused")
+    assert (await post(plane, [1, 2], **key))["ids"] == ids
+    assert [event["id"] for event in (await get(plane))["results"]] == ids
+
+
+async def test_a_key_of_one_event_takes_no_array(plane):
+    await post(plane, 1, idempotency_key="one")
+    with pytest.raises(Refused) as refused:
+        await post(plane, [1], idempotency_key="one")
+    assert refused.value.cause == "idempotency-key-reused"
+
+
+async def test_concurrent_repeats_of_an_array_are_stored_once(plane):
+    answers = await asyncio.gather(*(post(plane, [1, 2, 3], idempotency_key="one") for _ in range(8)))
+    assert all(answer == answers[0] for answer in answers)
+    assert [event["id"] for event in (await get(plane))["results"]] == answers[0]["ids"]
+
+
 # Server-sent events
 
 
