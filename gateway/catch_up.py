@@ -58,6 +58,7 @@ class CatchUp:
         done: Callable[[int], None],
         has_room: Callable[[], bool],
         patience_s: float = float("inf"),
+        on_gap: Callable[[Gap], None],
         reader: str = "",
     ) -> None:
         self._log = log
@@ -67,6 +68,8 @@ class CatchUp:
         self._done = done
         self._has_room = has_room
         self._patience_s = patience_s
+        self._on_gap = on_gap
+        self._misses = True
         self._reader = reader
         self._position = 0
         self._live: deque[Event] = deque()
@@ -79,15 +82,16 @@ class CatchUp:
             self._let_go = self._live.popleft().id
         self._live.append(event)
 
-    def start(self, position: int) -> None:
-        """Begin to read above a position known to be whole."""
+    def start(self, position: int, *, is_oldest: bool = False) -> None:
+        """Begin to read above a position known to be whole; with the oldest, what goes before it is read is no gap."""
         self._position = position
+        self._misses = not is_oldest
         self._task = asyncio.create_task(self._run(), name=f"catch up {self._subject}")
 
-    def resume(self, position: int, on_gap: Callable[[Gap], None]) -> None:
+    def resume(self, position: int) -> None:
         """Begin to read above a position that may have been lost meanwhile."""
         self._position = position
-        self._task = asyncio.create_task(self._resume(on_gap), name=f"catch up {self._subject}")
+        self._task = asyncio.create_task(self._resume(), name=f"catch up {self._subject}")
 
     def finish(self, position: int) -> None:
         """Read nothing: deliver what has arrived live above the position and be done."""
@@ -103,7 +107,7 @@ class CatchUp:
         if self._task is not None:
             self._task.cancel()
 
-    async def _resume(self, on_gap: Callable[[Gap], None]) -> None:
+    async def _resume(self) -> None:
         while True:
             try:
                 extent = await self._log.extent(self._channel)
@@ -112,7 +116,7 @@ class CatchUp:
                 await asyncio.sleep(RETRY_S)
         self._position, gap = begin(self._position, extent)
         if gap is not None:
-            on_gap(gap)
+            self._on_gap(gap)
         await self._run()
 
     async def _run(self) -> None:
@@ -126,13 +130,28 @@ class CatchUp:
             batch = await self._log.batch(
                 self._channel, self._subject, self._position, BATCH_EVENTS, BATCH_MAX_BYTES, reader=self._reader
             )
+            gap = await self._overtaken(batch.events[0].id if batch.events else None)
         except Refused:
             await asyncio.sleep(RETRY_S)
             return True
+        if gap is not None:
+            self._on_gap(gap)
+            self._position = gap.to_id - 1
+        self._misses = True
         for event in batch.events:
             self._position = event.id
             self._deliver(event)
         return batch.pending > 0
+
+    async def _overtaken(self, next_id: int | None) -> Gap | None:
+        """Say what retention took before it was read, where the next event is not the very next id."""
+        if next_id == self._position + 1 or not self._misses:
+            return None
+        extent = await self._log.extent(self._channel)
+        _, gap = begin(self._position, extent)
+        if gap is None or gap.cause != "retention":
+            return None
+        return Gap(gap.from_id, gap.to_id if next_id is None else min(gap.to_id, next_id), gap.cause)
 
     async def _wait_for_room(self) -> None:
         """Let what was delivered be sent before more is read."""

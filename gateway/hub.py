@@ -215,9 +215,10 @@ class Feed:
             done=done,
             has_room=self._has_room,
             patience_s=PATIENCE_S,
+            on_gap=self._gap,
         )
         self._recovering[stream] = catching_up
-        catching_up.resume(position, self._gap)
+        catching_up.resume(position)
 
     def _gap(self, gap: Gap) -> None:
         for listening in tuple(self._listeners):
@@ -297,7 +298,14 @@ class Hub:
         """
         listening = Listening(deliver, on_gap, has_room)
         catching_up = CatchUp(
-            self.log, channel, subject, deliver=deliver, done=listening.is_live, has_room=has_room, reader=reader
+            self.log,
+            channel,
+            subject,
+            deliver=deliver,
+            done=listening.is_live,
+            has_room=has_room,
+            on_gap=on_gap,
+            reader=reader,
         )
         listening.catching_up = catching_up
         feed = self._join(subject, listening)
@@ -320,7 +328,7 @@ class Hub:
         if begins_at >= extent.last:
             catching_up.finish(begins_at)
         else:
-            catching_up.start(begins_at)
+            catching_up.start(begins_at, is_oldest=position == EARLIEST)
         return listening
 
     def channel_of(self, stream: str) -> Channel | None:

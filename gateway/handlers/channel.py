@@ -21,7 +21,7 @@ from gateway.protocols.sse import HEADERS as STREAM_HEADERS
 from gateway.protocols.sse import EventStream, Position
 from gateway.protocols.websocket import StreamConnection
 from gateway.publish import Publication, publish, publish_all
-from gateway.reading import position_of, select
+from gateway.reading import Selection, position_of, select
 from gateway.refusals import Reason, Refused
 from gateway.validation import fail, parse
 
@@ -82,16 +82,12 @@ async def history(plane: Plane, call: Call) -> Reply:
     after = position_of(query["after"][0]) if query["after"] else EARLIEST
     if not isinstance(after, int):
         raise Refused(Reason.INVALID_REQUEST, "`after` is an id.")
-    extent = await plane.log.extent(selection.channel)
-    if after != EARLIEST and after + 1 < extent.first:
-        raise Refused(
-            Reason.GONE,
-            f"Events up to {extent.first - 1} are no longer kept; the oldest left is {extent.first}.",
-            members={"oldest": str(extent.first)},
-        )
     batch = await plane.log.batch(
         selection.channel, selection.subject, after, limit, HISTORY_MAX_BYTES, reader=call.who.consumer
     )
+    if after != EARLIEST and not (batch.events and batch.events[0].id == after + 1):
+        # Looked at after what was read: what retention took meanwhile is no silent hole.
+        await _require_kept(plane, selection, after)
     events = await let_out(plane, call, batch.events)
     next_ = None
     if batch.pending or len(events) < len(batch.events):
@@ -104,6 +100,17 @@ async def history(plane: Plane, call: Call) -> Reply:
     results = ",".join(event.frame() for event in events)
     body = f'{{"results":[{results}],"next":{orjson.dumps(next_).decode()}}}'.encode()
     return await _send(plane, call, 200, body)
+
+
+async def _require_kept(plane: Plane, selection: Selection, after: int) -> None:
+    """Raise Refused ``gone`` with the oldest id left, where the next id is no longer kept."""
+    extent = await plane.log.extent(selection.channel)
+    if after + 1 < extent.first:
+        raise Refused(
+            Reason.GONE,
+            f"Events up to {extent.first - 1} are no longer kept; the oldest left is {extent.first}.",
+            members={"oldest": str(extent.first)},
+        )
 
 
 async def let_out(plane: Plane, call: Call, events: list[Event]) -> list[Event]:

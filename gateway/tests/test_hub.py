@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from gateway.catch_up import BUFFERED_MAX, EARLIEST, Gap, begin
+from gateway.catch_up import BATCH_EVENTS, BUFFERED_MAX, EARLIEST, Gap, begin
 from gateway.log import Extent
 from gateway.refusals import Reason, Refused
 from gateway.streams import delete_stream, ensure_stream
@@ -256,6 +256,32 @@ async def test_a_reader_is_refused_while_the_log_is_away(plane, trades, nats_ser
         assert refused.value.reason is Reason.OVERLOADED
     finally:
         nats_server.start()
+
+
+@pytest.mark.parametrize("is_oldest", [False, True])
+async def test_what_retention_takes_from_a_slow_reader_while_it_catches_up_is_a_gap(plane, trades, is_oldest):
+    await ensure_stream(plane.js, channel("trades", retention={"max_events": 400}))
+    ids = await store(plane, trades, 400)
+    reader, has_room = Reader(), False
+    await reader.follow(plane, trades, EARLIEST if is_oldest else ids[0] - 1, has_room=lambda: has_room)
+    await reader.has(ids[BATCH_EVENTS - 1])
+    ids += await store(plane, trades, 300)
+    has_room = True
+    await reader.has(ids[-1])
+    assert reader.gaps == [Gap(ids[BATCH_EVENTS - 1], ids[300], "retention")]
+    assert reader.ids == ids[:BATCH_EVENTS] + ids[300:]
+
+
+async def test_holes_that_other_addresses_leave_are_no_gap(plane):
+    sensors, _ = plane.snapshot.channel("sensors/a/t")
+    first = await store(plane, sensors, 1, "sensors.a.t")
+    for _ in range(3):
+        await store(plane, sensors, 20, "sensors.b.t")
+        last = await store(plane, sensors, BATCH_EVENTS, "sensors.a.t")
+    reader = Reader()
+    await reader.follow(plane, sensors, first[0], "sensors.a.t")
+    await reader.has(last[-1])
+    assert (len(reader.ids), reader.gaps) == (3 * BATCH_EVENTS, [])
 
 
 HELD = Extent(first=100, last=200, began_at=50)
