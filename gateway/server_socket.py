@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from asyncio import BaseTransport
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets import http11
+from websockets.datastructures import Headers
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.http11 import Request
+from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from gateway.fragments import Fragments
+from gateway.protocols.http import rendered
 from gateway.refusals import Reason, Refused
 
 http11.MAX_LINE_LENGTH = 64 * 1024
 """A head has been read and bounded before it comes here; 8 KiB a line would be less than what is let in."""
 CLOSE_TIMEOUT_S = 5.0
+DETAIL_MAX_CHARS = 200
 STREAM_PATH = "/v1/stream"
 _FAULTS: dict[int, Reason] = {
     CloseCode.PROTOCOL_ERROR: Reason.INVALID_REQUEST,
@@ -27,6 +31,16 @@ _FAULTS: dict[int, Reason] = {
 
 class Frames(ServerProtocol):
     """The frames of one socket; a fault of the peer's is told as any other refusal."""
+
+    def reject(self, status: int, text: str) -> Response:
+        """Say what is wrong with a handshake; of another version, which one is spoken here (RFC 6455 4.4)."""
+        refused = Refused(Reason.INVALID_REQUEST, text.strip()[:DETAIL_MAX_CHARS])
+        if "Sec-WebSocket-Version" in text:
+            spoken = ((b"upgrade", b"websocket"), (b"sec-websocket-version", b"13"))
+            refused = Refused(Reason.UPGRADE_REQUIRED, refused.detail, headers=spoken)
+        headers, body = rendered(refused)
+        lines = [(name.decode(), value.decode()) for name, value in [*headers, (b"connection", b"close")]]
+        return Response(refused.status, HTTPStatus(refused.status).phrase, Headers(lines), body)
 
     def fail(self, code: int, reason: str = "") -> None:
         """End the connection."""

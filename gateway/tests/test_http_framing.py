@@ -153,6 +153,26 @@ async def test_the_head_of_a_handshake_may_be_as_long_as_any(behind, tmp_path, p
         assert (await caller.ask("GET", path, *UPGRADE, line)).status == status
 
 
+@pytest.mark.parametrize(
+    ("lines", "status", "reason"),
+    [
+        (["sec-websocket-version: 13"], 400, "invalid-request"),
+        (["sec-websocket-version: 13", "sec-websocket-key: abc"], 400, "invalid-request"),
+        (["sec-websocket-version: 13", "sec-websocket-key: " + "a" * 20_000], 400, "invalid-request"),
+        ([UPGRADE[3], "sec-websocket-version: 8"], 426, "upgrade-required"),
+        ([UPGRADE[3]], 426, "upgrade-required"),
+    ],
+)
+async def test_a_handshake_that_is_none_is_told_what_is_wrong_with_it(plane, lines, status, reason):
+    async with caller_of(plane) as caller:
+        answer = await caller.ask("GET", "/echo", *UPGRADE[:2], *lines)
+        assert (answer.status, answer.header("content-type")) == (status, "application/problem+json")
+        assert answer.header("sec-websocket-version") == ("13" if status == 426 else None)
+        said = json.loads(answer.body)
+        assert said["reason"] == reason
+        assert len(said["detail"]) <= 200
+
+
 async def test_a_handshake_that_cannot_be_read_is_answered(plane, monkeypatch):
     monkeypatch.setattr(http11, "MAX_LINE_LENGTH", 1000)
     async with caller_of(plane) as caller:
