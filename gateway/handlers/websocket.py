@@ -20,6 +20,8 @@ from gateway.upstream_socket import UpstreamSocket, may_be_sent
 if TYPE_CHECKING:
     from gateway.plane import Plane
 
+BEARER = "bearer"
+"""The subprotocol behind which a browser names its credential."""
 SEND_TIMEOUT_S = 10.0
 PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 5.0
 OF_THE_GATEWAY = (*IDENTITY_PREFIXES, b"sec-websocket-")
@@ -192,27 +194,32 @@ async def _connect(plane: Plane, call: Call) -> UpstreamSocket:
     return upstream
 
 
-def _offered(call: Call) -> list[str]:
-    """Give the subprotocols that the caller offers, without a credential: that is for us alone."""
-    offered = [
+def _named(call: Call) -> list[str]:
+    """Give all that the caller names as subprotocols."""
+    return [
         part.strip()
         for name, value in call.headers
         if name == b"sec-websocket-protocol"
         for part in value.decode("latin-1").split(",")
         if part.strip()
     ]
-    if "bearer" in offered:
-        at = offered.index("bearer")
-        offered = offered[:at] + offered[at + 2 :]
-    return offered
+
+
+def _offered(call: Call) -> list[str]:
+    """Give the subprotocols that the caller offers, without a credential: that is for us alone."""
+    named = _named(call)
+    at = named.index(BEARER) if BEARER in named else len(named)
+    return named[:at] + named[at + 2 :]
 
 
 def _subprotocol(call: Call, upstream: UpstreamSocket) -> str | None:
-    """Choose what the upstream has chosen; else ``bearer``, where a credential was offered beside it."""
-    chosen = upstream.subprotocol
-    if chosen is None and call.header(b"sec-websocket-protocol") and not _offered(call):
-        return "bearer"
-    return chosen if chosen in _offered(call) else None
+    """Choose what the upstream has chosen; else ``bearer``, where a credential was offered beside it.
+
+    A browser that named subprotocols and is answered none hangs up.
+    """
+    if upstream.subprotocol in _offered(call):
+        return upstream.subprotocol
+    return BEARER if BEARER in _named(call) else None
 
 
 def _headers(call: Call, host: str, scheme: str) -> list[tuple[str, str]]:

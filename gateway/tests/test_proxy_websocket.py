@@ -339,6 +339,8 @@ async def test_a_subprotocol_that_the_upstream_did_not_choose_is_not_promised(pl
         )
         async with socket_of(plane, subprotocols=["chat"]) as socket:
             assert socket.subprotocol is None
+        async with socket_of(plane, key=None, subprotocols=["chat", "bearer", plane.key.text]) as socket:
+            assert socket.subprotocol == "bearer"
 
 
 async def test_the_upstream_sees_who_calls_and_nothing_that_pretends_to_be_us(plane):
