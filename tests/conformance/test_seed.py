@@ -43,6 +43,12 @@ def test_the_event_source_displays_notifications(product, gold):
         assert client.json() == {"text": "deployed"}
 
 
+def test_the_event_source_of_a_page_elsewhere_may_read_them_too(product, gold):
+    origin = {"Origin": "https://app.example"}
+    status, headers, _ = product.call("HEAD", "/v1/notifications", key=gold, headers=origin)
+    assert (status, headers["access-control-allow-origin"]) == (200, origin["Origin"])
+
+
 def test_the_poller_of_a_report_gets_a_link_that_needs_no_key(product, gold):
     product.call("GET", "/quotes/ACME", key=gold)
     with node("reports.mjs", product, gold) as client:
