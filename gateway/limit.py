@@ -19,7 +19,7 @@ from gateway.clock_jumps import ClockJumps
 from gateway.counters import MONTH, PROBE_S, Counter, put_back, spend
 from gateway.leases import Store
 from gateway.leasing import Leasing
-from gateway.limit_fields import fact, facts, fields, with_legacy_fields, with_own
+from gateway.limit_fields import fact, facts, fields, legacy_fields, with_own
 from gateway.limit_usage import Level, LimitUsage, near
 from gateway.open_jobs import IsOpen, OpenJobs, Place, nobody_knows
 from gateway.open_slots import BEAT_S, OpenSlots
@@ -63,10 +63,10 @@ class Limiter:
         owner: str,
         timeout_s: float = 0.5,
         clock: Callable[[], float] = time.monotonic,
-        legacy_fields: bool = False,
+        has_legacy_fields: bool = False,
         is_open: IsOpen = nobody_knows,
     ) -> None:
-        self._fields = with_legacy_fields if legacy_fields else fields
+        self._has_legacy_fields = has_legacy_fields
         self._clock = clock
         self.store = Store(redis, timeout_s=timeout_s, clock=clock, on_return=self._back)
         self.usage = LimitUsage()
@@ -315,12 +315,15 @@ class Limiter:
 
     def headers(self, call: Call) -> Headers:
         """Give ``RateLimit-Policy`` and ``RateLimit`` for the limits that apply to this call."""
-        now, told = self._clock(), []
+        now, told, plan = self._clock(), [], None
         if call.principal is not None and call.principal.limits:
-            told = self._fields(self._plan(call.principal, call.ip), call.protocol, self._slots.count, now)
-        if not (call.limited_by or call.takes_place):
-            return told
-        return with_own(told, call.limited_by, self._places_left(call), now)
+            plan = self._plan(call.principal, call.ip)
+            told = fields(plan, call.protocol, self._slots.count, now)
+        if call.limited_by or call.takes_place:
+            told = with_own(told, call.limited_by, self._places_left(call), now)
+        if self._has_legacy_fields:
+            told += legacy_fields(plan, call.protocol, call.limited_by, now)
+        return told
 
     def _places_left(self, call: Call) -> dict[Limit, int]:
         if not (call.takes_place and call.who.limits):

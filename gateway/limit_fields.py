@@ -66,15 +66,6 @@ class Told:
             self._said, self._said_at = self._state(open_now, now), now
         return self._said
 
-    def legacy(self, now: float) -> Headers:
-        """Give the ``X-RateLimit-*`` fields: of the limit of which the smallest part is left."""
-        if not self.counters:
-            return []
-        nearest = min((counter for _, counter in self.counters), key=lambda each: each.state(now)[0] / each.size)
-        remaining, reset_s = _standing(nearest, now)
-        values = _integer(nearest.limit.amount), _integer(remaining + NEARLY), ceil(reset_s)
-        return [(name, b"%d" % value) for name, value in zip(LEGACY, values, strict=True)]
-
     def _state(self, open_now: Count, now: float) -> bytes:
         state = [_left(head, counter, now) for head, counter in self.counters]
         state += [f"{head}{max(0, amount - open_now(key))}" for head, amount, key in self.open]
@@ -83,13 +74,18 @@ class Told:
 
 def fields(plan: Plan, protocol: Protocol, open_now: Count, now: float) -> Headers:
     """Give both fields for a call of this protocol; none where no limit applies. Shadow limits are not told."""
+    told = _told(plan, protocol)
+    if not told.policy:
+        return []
+    return [(b"ratelimit-policy", told.policy), (b"ratelimit", told.state(open_now, now))]
+
+
+def _told(plan: Plan, protocol: Protocol) -> Told:
     is_http = protocol is Protocol.HTTP
     told = plan.told.get(is_http)
     if told is None:
         told = plan.told[is_http] = Told(plan, is_http)
-    if not told.policy:
-        return []
-    return [(b"ratelimit-policy", told.policy), (b"ratelimit", told.state(open_now, now))]
+    return told
 
 
 def with_own(told: Headers, counters: Iterable[Counter], places: Mapping[Limit, int], now: float) -> Headers:
@@ -104,10 +100,20 @@ def with_own(told: Headers, counters: Iterable[Counter], places: Mapping[Limit, 
     return list(values.items())
 
 
-def with_legacy_fields(plan: Plan, protocol: Protocol, open_now: Count, now: float) -> Headers:
-    """Give both fields, and ``X-RateLimit-*`` for clients that know no other (setting ``LEGACY_RATELIMIT_HEADERS``)."""
-    both = fields(plan, protocol, open_now, now)
-    return [*both, *plan.told[protocol is Protocol.HTTP].legacy(now)]
+def legacy_fields(plan: Plan | None, protocol: Protocol, own: Iterable[Counter], now: float) -> Headers:
+    """Give ``X-RateLimit-*``, for clients that know no other, of the limit of which the smallest part is left.
+
+    It may be one of the call's ``own``, those of its route.
+    """
+    counters = [*own]
+    if plan is not None:
+        counters += [counter for _, counter in _told(plan, protocol).counters]
+    if not counters:
+        return []
+    nearest = min(counters, key=lambda each: each.state(now)[0] / each.size)
+    remaining, reset_s = _standing(nearest, now)
+    values = _integer(nearest.limit.amount), _integer(remaining + NEARLY), ceil(reset_s)
+    return [(name, b"%d" % value) for name, value in zip(LEGACY, values, strict=True)]
 
 
 def facts(plan: Plan, open_now: Count, now: float) -> list[dict[str, Any]]:

@@ -107,7 +107,7 @@ class Plane:
             self.redis,
             owner=config.process,
             timeout_s=config.engine_timeout_s,
-            legacy_fields=config.legacy_ratelimit_headers,
+            has_legacy_fields=config.legacy_ratelimit_headers,
             is_open=partial(job.are_open, self),
         )
         self.shadows = self.limiter.usage

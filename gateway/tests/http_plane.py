@@ -59,7 +59,7 @@ class HttpPlane:
         )
         self.redis = redis.Redis.from_url(config.redis_url)
         self.failed_keys = FailedKeys(config.failed_keys_per_minute)
-        self.limiter = Limiter(self.redis, owner=config.process, legacy_fields=config.legacy_ratelimit_headers)
+        self.limiter = Limiter(self.redis, owner=config.process, has_legacy_fields=config.legacy_ratelimit_headers)
         self.shadows = self.limiter.usage
         self.connections = Connections(self.snapshot)
         follow(self)  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from gateway.call import Call, Principal, Protocol
 from gateway.limit import Limiter
 from gateway.snapshot import Limit, Metric
 from gateway.tests.http_plane import NOWHERE, caller_of, route, running, say, upstream_that
+from gateway.tests.policed import policy
 
 OPEN = Limit(Metric.OPEN_CONNECTIONS, 2)
 EVENTS = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 9\r\n\r\ndata: 1\n\n"
@@ -87,7 +88,7 @@ LIMITS = st.builds(
 def test_whatever_the_limits_the_fields_are_lists_of_strings_with_their_parameters(limits, protocol, is_legacy):
     async def headers():
         client = redis.Redis.from_url(f"redis://127.0.0.1:{NOWHERE}")
-        limiter = Limiter(client, owner="p", legacy_fields=is_legacy)
+        limiter = Limiter(client, owner="p", has_legacy_fields=is_legacy)
         return dict(limiter.headers(call(principal(*limits), protocol)))
 
     told = asyncio.run(headers())
@@ -163,3 +164,16 @@ async def test_legacy_fields_are_told_where_they_are_asked_for(tmp_path):
             assert answer.header("x-ratelimit-limit") == "5"
             assert answer.header("x-ratelimit-remaining") == "4"
             assert 1 <= int(answer.header("x-ratelimit-reset")) <= 12
+
+
+@pytest.mark.parametrize("limits", [[], [{"metric": "requests", "amount": 500, "per": 60}]], ids=["none", "of a tier"])
+async def test_legacy_fields_tell_the_limit_of_a_route_where_less_is_left_of_it(tmp_path, limits):
+    own = policy("rate-limit", rateLimitBy="user", requestsAllowed=2, timeWindowMinutes=60)
+    async with upstream_that(say(EVENTS)) as upstream:
+        routes = [route("r", "/r", upstream.url, policies=[own])]
+        async with running(tmp_path, routes, limits=limits, legacy_ratelimit_headers=True) as plane:
+            for status, left in ((200, "1"), (200, "0"), (429, "0")):
+                async with caller_of(plane) as caller:
+                    answer = await caller.ask("GET", "/r")
+                    said = answer.status, answer.header("x-ratelimit-limit"), answer.header("x-ratelimit-remaining")
+                    assert said == (status, "2", left)
