@@ -12,10 +12,14 @@ from audit.diff import Diff
 from configuration.apply import put, refused
 from configuration.documents import Document, read
 from configuration.importers import asyncapi, openapi, zuplo
-from configuration.importers.wanted import Wanted
+from configuration.importers.wanted import Registers, Wanted
 from configuration.kinds import CHANNEL, ISSUER, ROUTE
+from events import registry
+from events.models import Channel
+from events.registry_schemas import No, given
 from gateway.authenticate import allowed
 from gateway.call import Principal
+from gateway.schemas.registered import subject_named
 from keys import services as keys
 from keys.models import Key
 from routes.models import Route
@@ -74,10 +78,29 @@ def _import(document: Document, wanted: Wanted, diff: Diff, by: str) -> None:
         values["name"] = _name_of_existing(values)
     name = values[kind.identity]
     try:
+        if wanted.registers is not None:
+            _register(values, wanted.registers, diff, by)
         before, after = put(kind, values, keep=True, by=by)
     except ValidationError as error:
         raise refused(document, error, f"{kind.kind} {name}", *wanted.path) from None
     diff.add(kind.kind, name, before, after if before is not None else kind.without_defaults(after))
+
+
+def _register(values: dict[str, Any], registers: Registers, diff: Diff, by: str) -> None:
+    """Make the schema of a channel's events the latest version of its subject. Raises ValidationError."""
+    channel = Channel.objects.filter(address=values["address"]).first()
+    named = subject_named(channel.schema) if channel is not None else ""
+    if named and not registers.is_named:
+        values["schema"] = {"subject": named}
+    subject = subject_named(values["schema"])
+    before = registry.latest_of(subject)
+    if not subject or (before is not None and registers.is_named):
+        return
+    try:
+        registry.register(subject, given({"schema": registers.text, "schemaType": registers.type}), by=by)
+    except No as no:
+        raise ValidationError({"schema": no.message}) from None
+    diff.add("schema", subject, before, registry.latest_of(subject))
 
 
 def _require_routes(document: Document) -> None:

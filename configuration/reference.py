@@ -92,7 +92,7 @@ def _channel(document: Document, name: str, channel: Document) -> Part:
         *((f"kept: {bound}", str(amount)) for bound, amount in channel["x-retention"].items()),
     ]
     message = channel["messages"][asyncapi.MESSAGE]
-    text = message.get("x-schema") or (_json(_found(document, message["payload"])) if "payload" in message else "")
+    text = _json(_found(document, message["payload"])) if "payload" in message else message.get("x-schema", "")
     address = channel["address"] or channel["x-address"]
     schemas = ((message.get("contentType", ""), text),) if text else ()
     return Part(name, address, "channel", channel.get("title", ""), tuple(facts), schemas)

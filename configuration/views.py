@@ -9,7 +9,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
 from configuration.reference import REFERENCES, Reference
-from events.models import Channel
+from events.models import Channel, Subject
 from gateway.call import Principal
 from gateway.contracts.view import View, Where
 from gateway.snapshot import Snapshot
@@ -48,9 +48,10 @@ def _view(request: HttpRequest) -> View:
         {
             "channel": [channel.document() for channel in Channel.objects.documented()],
             "route": [route.document() for route in Route.objects.documented()],
+            "schema": [subject.document() for subject in Subject.objects.documented()],
         }
     )
-    return View(who, where, tuple(snapshot.channels()), tuple(snapshot.routes()))
+    return View(who, where, tuple(snapshot.channels()), tuple(snapshot.routes()), snapshot.subjects())
 
 
 def _sees_all(request: HttpRequest) -> bool:

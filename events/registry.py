@@ -242,12 +242,18 @@ def live(subject: Subject) -> QuerySet[SchemaVersion]:
     return subject.versions.filter(is_deleted=False).select_related("schema").order_by("version")
 
 
+def latest_of(subject_name: str) -> dict[str, Any] | None:
+    """Say which version of a subject is the latest, as the snapshot has it; None where there is none."""
+    subject = Subject.objects.filter(name=subject_name).first()
+    found: dict[str, Any] | None = None if subject is None else subject.latest
+    return found
+
+
 def latest(subject_name: str) -> Parsed | None:
     """Give the schema that events of a subject must be by now."""
-    subject = Subject.objects.filter(name=subject_name).first()
-    if subject is None or subject.latest is None:
+    found = latest_of(subject_name)
+    if found is None:
         return None
-    found = subject.latest
     return read(found["type"], found["schema"], [(name, text) for name, text in found["references"]])
 
 

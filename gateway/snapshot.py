@@ -225,6 +225,10 @@ class Snapshot:
         latest: Latest | None = self._documents["schema"].get(subject)
         return latest
 
+    def subjects(self) -> Mapping[str, Latest]:
+        """Give the latest version of each subject of the registry that has one, by its name."""
+        return {name: latest for name, latest in self._documents["schema"].items() if latest is not None}
+
     def route(self, name: str) -> Route | None:
         """Give a route by its name."""
         route: Route | None = self._documents["route"].get(name)

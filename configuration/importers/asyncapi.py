@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from configuration.documents import Document
-from configuration.importers.messages import schema_of
+from configuration.importers.messages import registered, schema_of
 from configuration.importers.wanted import Path, Wanted, follow, mapping
 from gateway.call import Protocol, Right, Verb
 
@@ -94,10 +94,12 @@ def _described(document: Document) -> Iterator[_Channel]:
 
 
 def _wanted(document: Document, channel: _Channel, operations: list[Placed], *, is_2: bool) -> Wanted:
-    messages = (_messages_2 if is_2 else _messages_3)(document, channel.node, channel.path)
+    messages = list((_messages_2 if is_2 else _messages_3)(document, channel.node, channel.path))
+    registers = registered(document, messages)
+    is_named = registers is None or registers.is_named
     values = {
         "address": channel.address,
-        "schema": schema_of(document, list(messages)),
+        "schema": schema_of(document, messages) if is_named else {"subject": f"{channel.address}-value"},
         "on_invalid": str(channel.node.get("x-on-invalid", "dead-letter")),
     }
     bindings = dict(_bindings(document, [(channel.node, channel.path), *operations]))
@@ -106,7 +108,7 @@ def _wanted(document: Document, channel: _Channel, operations: list[Placed], *, 
         "protocols": _protocols(document, channel, bindings),
         "retention": _retention(document, channel, bindings),
     }
-    return Wanted("channels", values | {name: value for name, value in found.items() if value}, channel.path)
+    return Wanted("channels", values | {name: value for name, value in found.items() if value}, channel.path, registers)
 
 
 def _title(node: dict[str, Any]) -> str:

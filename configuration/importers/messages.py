@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from configuration.documents import Document, DocumentError, parse
-from configuration.importers.wanted import Path, any_of, follow, self_contained
+from configuration.importers.wanted import Path, Registers, any_of, follow, self_contained
 from gateway.contracts.schemas import needs_draft_7
 
 _JSON_SCHEMA_FORMATS = ("application/vnd.aai.asyncapi", "application/schema+json", "application/schema+yaml")
+_AVRO_FORMAT = "application/vnd.apache.avro"
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 
 
@@ -29,6 +31,31 @@ def schema_of(document: Document, messages: list[tuple[dict[str, Any], Path]]) -
     return {"$schema": DRAFT_7, **schema} if needs_draft_7(schema) else schema
 
 
+def registered(document: Document, messages: list[tuple[dict[str, Any], Path]]) -> Registers | None:
+    """Give what is to be registered: Avro, and what stands beside a subject's name. Raises DocumentError."""
+    is_named = len(messages) == 1 and "x-schema" in messages[0][0]
+    found = [_avro(document, message, path) for message, path in messages]
+    if any(schema is not None for schema in found):
+        schemas = [schema for number, schema in enumerate(found) if schema not in found[:number]]
+        if None in schemas:
+            raise document.error("some messages are in Avro, others are not; a channel has one", *messages[0][1])
+        return Registers("AVRO", json.dumps(schemas[0] if len(schemas) == 1 else schemas), is_named)
+    if is_named and "payload" in messages[0][0]:
+        payload = _payload(document, *messages[0])
+        return None if payload is None else Registers("JSON", json.dumps(self_contained(document, *payload)), is_named)
+    return None
+
+
+def _avro(document: Document, message: dict[str, Any], path: Path) -> Any:
+    """Give the Avro schema of a message; None where it is of another kind."""
+    payload, where = follow(document, message.get("payload"), (*path, "payload"))
+    named = message.get("schemaFormat")
+    if isinstance(payload, dict) and "schemaFormat" in payload:
+        named = payload["schemaFormat"]
+        payload, _ = follow(document, payload.get("schema"), (*where, "schema"))
+    return payload if str(named).startswith(_AVRO_FORMAT) else None
+
+
 def _joined(document: Document, payloads: dict[Path, dict[str, Any]]) -> dict[str, Any]:
     alone = [self_contained(document, payload, path) for path, payload in payloads.items()]
     if all(schema == alone[0] for schema in alone):
@@ -46,7 +73,7 @@ def _payload(document: Document, message: dict[str, Any], path: Path) -> tuple[d
         named = payload["schemaFormat"]
         payload, where = follow(document, payload.get("schema"), (*where, "schema"))
     if named is not None and not str(named).startswith(_JSON_SCHEMA_FORMATS):
-        raise document.error(f"schemas in {named} are not read; JSON Schema is", *path)
+        raise document.error(f"schemas in {named} are not read; JSON Schema and Avro are", *path)
     if payload is True:
         return None
     if not isinstance(payload, dict):

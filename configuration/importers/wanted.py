@@ -21,6 +21,17 @@ class Wanted:
     section: str
     values: dict[str, Any]
     path: Path
+    registers: Registers | None = None
+
+
+@dataclass(frozen=True)
+class Registers:
+    """The schema of a channel's events, which lies in the registry under the subject that the channel names."""
+
+    type: str
+    text: str
+    is_named: bool
+    """The document names the subject: a schema that lies there already is not the document's to say."""
 
 
 def follow(document: Document, node: Any, path: Path) -> tuple[Any, Path]:

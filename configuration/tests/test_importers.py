@@ -174,10 +174,10 @@ def test_a_payload_may_name_its_format():
             {
                 "c": {
                     "address": "a",
-                    "messages": {"m": {"payload": {"schemaFormat": "application/vnd.apache.avro", "schema": {}}}},
+                    "messages": {"m": {"payload": {"schemaFormat": "application/vnd.google.protobuf", "schema": {}}}},
                 }
             },
-            "schemas in application/vnd.apache.avro are not read",
+            "schemas in application/vnd.google.protobuf are not read",
         ),
     ],
 )

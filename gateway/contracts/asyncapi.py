@@ -8,9 +8,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.call import Protocol, Verb
+from gateway.contracts import avro
 from gateway.contracts.schemas import is_asyncapi_schema, moved
 from gateway.contracts.view import Names, View, Where, limits
 from gateway.documents import Channel
+from gateway.schemas.faults import SchemaFault
+from gateway.schemas.registered import AVRO, Latest
 from gateway.subjects import Template
 
 VERSION = "3.0.0"
@@ -45,7 +48,7 @@ def written(view: View) -> dict[str, Any]:
         if not actions:
             continue
         name = names.of(channel.address)
-        channels[name] = _channel(channel, name, doors, schemas)
+        channels[name] = _channel(channel, name, doors, schemas, view.subjects)
         for action in actions:
             operations[f"{action}-{name}"] = _operation(action, name)
     return {
@@ -89,7 +92,13 @@ _SECURITY = {
 }
 
 
-def _channel(channel: Channel, name: str, doors: Mapping[Protocol, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+def _channel(
+    channel: Channel,
+    name: str,
+    doors: Mapping[Protocol, Any],
+    schemas: dict[str, Any],
+    subjects: Mapping[str, Latest],
+) -> dict[str, Any]:
     said: dict[str, Any] = {"address": channel.address}
     if _NOT_IN_AN_ADDRESS & set(channel.address):
         said = {"address": None, "x-address": channel.address}
@@ -97,7 +106,7 @@ def _channel(channel: Channel, name: str, doors: Mapping[Protocol, Any], schemas
         said["title"] = channel.title
     if parameters := Template.parse(channel.address).parameters:
         said["parameters"] = {parameter: {"description": "One level of the address."} for parameter in parameters}
-    said["messages"] = {MESSAGE: _message(channel, name, schemas)}
+    said["messages"] = {MESSAGE: _message(channel, name, schemas, subjects)}
     open_to = [f"#/servers/{door}" for door in channel.protocols if door in doors]
     if open_to:
         said["servers"] = [{"$ref": server} for server in open_to]
@@ -106,7 +115,7 @@ def _channel(channel: Channel, name: str, doors: Mapping[Protocol, Any], schemas
     return said | {"x-on-invalid": channel.on_invalid, "x-retention": dict(channel.retention)}
 
 
-def _message(channel: Channel, name: str, schemas: dict[str, Any]) -> dict[str, Any]:
+def _message(channel: Channel, name: str, schemas: dict[str, Any], subjects: Mapping[str, Latest]) -> dict[str, Any]:
     said: dict[str, Any] = {"name": name}
     if channel.schema is None:
         return said
@@ -114,9 +123,28 @@ def _message(channel: Channel, name: str, schemas: dict[str, Any]) -> dict[str, 
     place = f"#/components/schemas/{name}"
     payload = moved(channel.schema, place)
     if payload is None or not is_asyncapi_schema(payload):
-        return said | {"x-schema": json.dumps(dict(channel.schema), ensure_ascii=False)}
+        said["x-schema"] = json.dumps(dict(channel.schema), ensure_ascii=False)
+        latest = subjects.get(channel.subject_of_schema)
+        payload = None if latest is None else _registered(latest, place)
+    if payload is None:
+        return said
     schemas[name] = payload
     return said | {"payload": {"$ref": place}}
+
+
+def _registered(latest: Latest, place: str) -> dict[str, Any] | None:
+    """Give the schema of a subject, which stands beside the subject's name; None where it cannot stand here alone."""
+    if latest.references:
+        return None
+    try:
+        schema = latest.parsed.value
+    except SchemaFault:
+        return None
+    if latest.type == AVRO:
+        schema = avro.fitting(schema)
+        return None if schema is None else {"schemaFormat": avro.FORMAT, "schema": schema}
+    payload = moved(schema, place) if isinstance(schema, dict) else None
+    return payload if payload is not None and is_asyncapi_schema(payload) else None
 
 
 def _operation(action: str, name: str) -> dict[str, Any]:

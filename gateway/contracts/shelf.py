@@ -90,6 +90,7 @@ class Shelf:
                 self._where,
                 tuple(channel for channel in self._snapshot.channels() if not channels or channel.address in channels),
                 tuple(self._snapshot.routes()),
+                self._snapshot.subjects(),
             )
             edition = self._edition
             body = await asyncio.to_thread(lambda: orjson.dumps(_WRITERS[which](view)))

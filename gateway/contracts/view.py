@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.call import Principal, Verb
 from gateway.contracts.rights import may
 from gateway.documents import Channel, Limit, Route
+from gateway.schemas.registered import Latest
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_.-]+")
 NAME_MAX_CHARS = 100
@@ -32,6 +33,8 @@ class View:
     where: Where
     channels: tuple[Channel, ...] = ()
     routes: tuple[Route, ...] = ()
+    subjects: Mapping[str, Latest] = field(default_factory=dict)
+    """What channels that name a subject of the registry take their events' schema from."""
 
     def may(self, verb: Verb, name: str) -> bool:
         """Say whether the key has this right, on some address at least."""

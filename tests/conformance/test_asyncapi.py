@@ -55,6 +55,50 @@ def test_the_parser_reads_whatever_channels_there_are():
         assert len(found["seen"]["operations"]) == 2 * len(addresses)
 
 
+ENUM = {"type": "enum", "name": "shop.Kind", "symbols": ["A", "B"], "default": "A", "aliases": ["Sort"]}
+REGISTERED = {
+    "JSON": {"type": "object", "properties": {"id": {"$ref": "#/$defs/id"}}, "$defs": {"id": {"type": "integer"}}},
+    "primitive": "string",
+    "metadata": {"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 2},
+    "union": ["null", {"type": "array", "items": {"type": "map", "values": {"type": "int"}}}],
+    "record": {
+        "type": "record", "name": "shop.User", "doc": "Who buys",
+        "fields": [
+            {"name": "mail", "type": ["null", "string"], "default": None, "aliases": ["email"], "order": "ignore"},
+            {"name": "kind", "type": {"type": ENUM}},
+            {"name": "other", "type": {"type": "shop.Kind"}},
+            {"name": "hash", "type": {"type": "fixed", "name": "Hash", "size": 4}},
+            {"name": "friend", "type": ["null", "User"]},
+        ],
+    },
+    "unfit-alias": {"type": "record", "name": "R", "aliases": ["a.B"], "fields": []},
+    "unfit-doc": {"type": "record", "name": "R", "doc": 5, "fields": []},
+    "unfit-order": {"type": "record", "name": "R", "fields": [{"name": "a", "type": "int", "order": "x"}]},
+    "unfit-type": {"type": {"type": "record", "name": "R", "fields": []}, "doc": "x"},
+}  # fmt: skip
+
+
+@pytest.mark.services
+def test_the_parser_reads_schemas_of_the_registry():
+    latest = {
+        name: {"version": 1, "id": 1, "type": "JSON" if name == "JSON" else "AVRO", "schema": json.dumps(schema),
+               "references": []}
+        for name, schema in REGISTERED.items()
+    }  # fmt: skip
+    subjects = [{"name": name, "compatibility": "", "mode": "", "latest": version} for name, version in latest.items()]
+    channels = [
+        {"address": name, "title": "", "schema": {"subject": name}, "on_invalid": "reject", "retention": {},
+         "protocols": [], "stream": "", "subject": name}
+        for name in REGISTERED
+    ]  # fmt: skip
+    snapshot = Snapshot.from_documents({"channel": channels, "schema": subjects})
+    who = Principal(consumer="acme", key="k", tier="free", scopes=("*",))
+    document = asyncapi.written(View(who, WHERE, tuple(snapshot.channels()), subjects=snapshot.subjects()))
+    assert set(document["components"]["schemas"]) == {name for name in REGISTERED if not name.startswith("unfit")}
+    (found,) = parsed([document])
+    assert not found["errors"]
+
+
 @pytest.mark.services
 @pytest.mark.xdist_group("product")
 def test_the_parser_reads_what_a_running_product_serves(product, tmp_path):
