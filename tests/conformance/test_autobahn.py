@@ -16,6 +16,7 @@ from tests.product import Product, eventually, free_port
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(600), pytest.mark.xdist_group("autobahn")]
 
+TRIES = 3
 SUITE = HERE / ".autobahn"
 LARGEST_BYTES = 16 * 1024 * 1024
 """What the suite sends at once; the default bound of a message is 1 MiB."""
@@ -27,7 +28,7 @@ NOT_STRICT = {
     # That text is no UTF-8 is said when its message is whole.
     "6.4.1", "6.4.2", "6.4.3", "6.4.4",
 }  # fmt: skip
-READ_AHEAD = {"7.1.2"}
+READ_AHEAD = frozenset({"7.1.2"})
 """The upstream's second close frame is told it by 1002, as picows reads it before it hands on the first."""
 
 
@@ -89,10 +90,10 @@ def open_route(product, path, url):
     eventually(lambda: product.call("GET", f"/{path}/x", key=product.key)[0] == 426)
 
 
-def wstest(mode, folder, **spec):
-    """Start the suite with this specification."""
+def wstest(mode, folder, cases, **spec):
+    """Start the suite with these cases of it."""
     file = folder / f"{mode}.json"
-    spec |= {"outdir": str(folder / "report"), "cases": ["*"], "exclude-cases": [], "exclude-agent-cases": {}}
+    spec |= {"outdir": str(folder / "report"), "cases": cases, "exclude-cases": [], "exclude-agent-cases": {}}
     file.write_text(json.dumps(spec))
     command = [(SUITE / "python").read_text().strip(), SUITE / "bin/wstest", "-m", mode, "-s", file, "-w", "0"]
     with (folder / f"{mode}.output").open("wb") as output:
@@ -109,12 +110,29 @@ def verdicts(folder):
     return {case: one for case, one in said.items() if one not in GOOD | allowed.get(case, set())}, len(said)
 
 
+def wrong_each_time(tmp_path, run, known=frozenset()):
+    """Run every case, and those that went wrong again: many wait for a second and no longer, on a busy machine too."""
+    wrong, cases = {}, ["*"]
+    for number in range(TRIES):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        run(folder, cases)
+        wrong, count = verdicts(folder)
+        assert number or count == 517
+        cases = sorted(set(wrong) - known)
+        if not cases:
+            return {}
+    return wrong
+
+
 def test_every_case_passes_for_a_client_of_the_gateway(gateway, echo, tmp_path):
     open_route(gateway, "echo", f"ws://127.0.0.1:{echo.port}/{{rest}}")
     server = {"agent": "gateway", "url": f"{gateway.ws_url}/echo/x", "protocols": ["bearer", gateway.key]}
-    suite = wstest("fuzzingclient", tmp_path, servers=[server])
-    suite.wait(500)
-    assert verdicts(tmp_path) == ({}, 517)
+
+    def run(folder, cases):
+        wstest("fuzzingclient", folder, cases, servers=[server]).wait(300)
+
+    assert not wrong_each_time(tmp_path, run)
 
 
 async def call(gateway, path):
@@ -141,12 +159,14 @@ async def call_all(gateway):
 
 def test_every_case_passes_for_an_upstream_of_the_gateway(gateway, tmp_path):
     port = free_port()
-    with wstest("fuzzingserver", tmp_path, url=f"ws://127.0.0.1:{port}") as suite:
-        try:
-            open_route(gateway, "suite", f"ws://127.0.0.1:{port}/{{rest}}")
-            eventually(lambda: "Ok, will run" in (tmp_path / "fuzzingserver.output").read_text())
-            asyncio.run(call_all(gateway))
-        finally:
-            suite.terminate()
-    wrong, count = verdicts(tmp_path)
-    assert (set(wrong) - READ_AHEAD, count) == (set(), 517)
+    open_route(gateway, "suite", f"ws://127.0.0.1:{port}/{{rest}}")
+
+    def run(folder, cases):
+        with wstest("fuzzingserver", folder, cases, url=f"ws://127.0.0.1:{port}") as suite:
+            try:
+                eventually(lambda: "Ok, will run" in (folder / "fuzzingserver.output").read_text())
+                asyncio.run(call_all(gateway))
+            finally:
+                suite.terminate()
+
+    assert not wrong_each_time(tmp_path, run, READ_AHEAD)
