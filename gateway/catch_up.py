@@ -151,7 +151,7 @@ class CatchUp:
         _, gap = begin(self._position, extent)
         if gap is None or gap.cause != "retention":
             return None
-        return Gap(gap.from_id, gap.to_id if next_id is None else min(gap.to_id, next_id), gap.cause)
+        return Gap(gap.from_id, gap.to_id if next_id is None else min(gap.to_id, next_id), "slow-reader")
 
     async def _wait_for_room(self) -> None:
         """Let what was delivered be sent before more is read."""

@@ -268,7 +268,7 @@ async def test_what_retention_takes_from_a_slow_reader_while_it_catches_up_is_a_
     ids += await store(plane, trades, 300)
     has_room = True
     await reader.has(ids[-1])
-    assert reader.gaps == [Gap(ids[BATCH_EVENTS - 1], ids[300], "retention")]
+    assert reader.gaps == [Gap(ids[BATCH_EVENTS - 1], ids[300], "slow-reader")]
     assert reader.ids == ids[:BATCH_EVENTS] + ids[300:]
 
 
