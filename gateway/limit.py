@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any
 from gateway.budget import Budget, Plan, Spending, bucket_key
 from gateway.call import Call, Headers, Principal, Protocol
 from gateway.clock_jumps import ClockJumps
-from gateway.counters import MONTH, PROBE_S, Counter, put_back, spend
+from gateway.counters import PROBE_S, Counter, put_back, spend
 from gateway.leases import Store
 from gateway.leasing import Leasing
 from gateway.limit_fields import fact, facts, fields, legacy_fields, with_own
 from gateway.limit_usage import Level, LimitUsage, near
-from gateway.open_jobs import IsOpen, OpenJobs, Place, nobody_knows
+from gateway.open_jobs import IsOpen, OpenJobs, nobody_knows
 from gateway.open_slots import BEAT_S, OpenSlots
-from gateway.refusals import Reason, Refused
-from gateway.reservation import Reservation
-from gateway.snapshot import Limit, Metric
+from gateway.refusals import Refused
+from gateway.reservation import Reservation, never_held
+from gateway.settling import Rebound, Settling
+from gateway.snapshot import Limit
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -43,14 +44,6 @@ DELAY_REQUEST_MAX_S = 3.0
 
 TOKENS_OUT_DEFAULT = 1024
 """What is reserved for an answer whose request names no maximum, where so much is left."""
-
-
-LOOK_AGAIN_S = 0.5
-"""Who is held back looks so often whether its limits are others by now."""
-
-
-class _Rebound(Exception):
-    """The limits of a call changed while it waited for them."""
 
 
 class Limiter:
@@ -71,6 +64,7 @@ class Limiter:
         self.store = Store(redis, timeout_s=timeout_s, clock=clock, on_return=self._back)
         self.usage = LimitUsage()
         self._leasing = Leasing(self.store, clock, self.usage.let_through)
+        self._settling = Settling(self._leasing, self.usage, clock)
         self._slots = OpenSlots(self.store, owner)
         self._jobs = OpenJobs(self.store, is_open)
         self._plans: dict[tuple[str, str, str], Plan] = {}
@@ -98,12 +92,12 @@ class Limiter:
             if _is_dry_run(call) and spend((self._plan(call.who, call.ip).dry_runs,), 1, self._clock()):
                 return
             if not spend(budget.requests, 1, self._clock()):
-                await self._settle(budget, [(counter, 1) for counter in budget.requests], DELAY_REQUEST_MAX_S)
+                await self._settling.settle(budget, [(counter, 1) for counter in budget.requests], DELAY_REQUEST_MAX_S)
             return
         try:
             budget = self._bound(call)
-            await self._take_slots(budget)
-            await self._settle(budget, [(counter, 1) for counter in budget.connections], DELAY_REQUEST_MAX_S)
+            await self._slots.take_all(budget, self.usage)
+            await self._settling.settle(budget, [(counter, 1) for counter in budget.connections], DELAY_REQUEST_MAX_S)
         except BaseException:
             self.released(call)
             raise
@@ -160,8 +154,8 @@ class Limiter:
         is_request = call.protocol is Protocol.HTTP and messages_in > 0
         delay_s = DELAY_REQUEST_MAX_S if is_request else DELAY_MAX_S
         try:
-            await self._settle(budget, asked, delay_s, call)
-        except _Rebound:
+            await self._settling.settle(budget, asked, delay_s, call)
+        except Rebound:
             await self.charge(
                 call, messages_in=messages_in, messages_out=messages_out, bytes_in=bytes_in, bytes_out=bytes_out,
                 tokens_in=tokens_in, tokens_out=tokens_out,
@@ -177,7 +171,7 @@ class Limiter:
         counter = self._counter_by(call, limit, key)
         if limit.mode != "shadow" and counter not in call.limited_by:
             call.limited_by = (*call.limited_by, counter)
-        await self._settle(call.budget or Budget(), [(counter, cost)], DELAY_REQUEST_MAX_S)
+        await self._settling.settle(call.budget or Budget(), [(counter, cost)], DELAY_REQUEST_MAX_S)
 
     async def look_by(self, call: Call, limit: Limit, key: str) -> dict[str, Any]:
         """Say what is left of a limit that no tier names, as ``left`` does. Nothing is charged."""
@@ -216,9 +210,9 @@ class Limiter:
                 (too_large if cost > counter.size else asked).append((counter, cost))
         never = [spending for spending in too_large if spending[0].limit.mode != "shadow"]
         if never:
-            raise _never(never)
-        self._tally_shadows(too_large)
-        taken = await self._settle(budget, asked, DELAY_REQUEST_MAX_S)
+            raise never_held(never)
+        self._settling.tally_shadows(too_large)
+        taken = await self._settling.settle(budget, asked, DELAY_REQUEST_MAX_S)
         return Reservation.of([counter for counter, _ in taken], budget, tokens_in, tokens_out)
 
     def _tokens_left(self, budget: Budget) -> int:
@@ -240,7 +234,7 @@ class Limiter:
     async def reserve_more(self, call: Call, reservation: Reservation, tokens_out: int) -> None:
         """Charge tokens that come beyond what was reserved. Raises Refused."""
         asked: list[Spending] = [(held.counter, tokens_out) for held in reservation.out]
-        reservation.keep(await self._settle(self._bound(call), asked, DELAY_MAX_S))
+        reservation.keep(await self._settling.settle(self._bound(call), asked, DELAY_MAX_S))
         reservation.tokens_out += tokens_out
 
     def correct(self, reservation: Reservation, *, tokens_in: int, tokens_out: int) -> None:
@@ -265,20 +259,8 @@ class Limiter:
         Gives the store's keys of these places, for who gives them back at its end. Raises Refused.
         """
         call.takes_place = True
-        taken: list[str] = []
-        for limit, key in self._plan(call.who, call.ip).jobs if call.who.limits else ():
-            try:
-                place = await self._jobs.take(limit, key, job_id)
-            except Refused:
-                self.usage.refused(limit, call.who.consumer)
-                self.give_back_place(taken, job_id)
-                raise
-            taken.append(key)
-            if place is Place.BEYOND:
-                self.usage.shadowed(limit, call.who.consumer)
-            elif place is Place.ALONE:
-                self.usage.let_through(limit, call.who.consumer, 1)
-        return taken
+        places = self._plan(call.who, call.ip).jobs if call.who.limits else ()
+        return await self._jobs.take_all(places, job_id, call.who.consumer, self.usage)
 
     def give_back_place(self, keys: Iterable[str], job_id: str) -> None:
         """Give back the places of a job that did not come to be. Never waits."""
@@ -358,75 +340,6 @@ class Limiter:
         plan.used_at = self._clock()
         return plan
 
-    # Decide
-
-    async def _settle(
-        self, budget: Budget, asked: list[Spending], delay_s: float, call: Call | None = None
-    ) -> list[Spending]:
-        """Charge all or nothing, longest window first; ask the store and wait where that may help.
-
-        Gives what was charged: a limit in shadow mode that would have refused is left out. Raises _Rebound where the
-        call's limits changed while it waited; nothing was charged then.
-        """
-        ends_at = self._clock() + delay_s
-        has_looked = False
-        asked = sorted(asked, key=_longest_first)
-        while True:
-            now = self._clock()
-            lacking = [(counter, cost) for counter, cost in asked if counter.lacks(cost, now)]
-            if not lacking:
-                for counter, cost in asked:
-                    counter.take(cost, now)
-                return asked
-            blocked = [spending for spending in lacking if spending[0].wait_s(spending[1], now) > 0]
-            shadows = [spending for spending in blocked if spending[0].limit.mode == "shadow"]
-            if not has_looked and (hearsay := [counter for counter, _ in blocked if counter.is_hearsay(now)]):
-                # When to come back depends on what others spent: who is refused is told the truth.
-                has_looked = True
-                await self._leasing.look(hearsay)
-            elif shadows:
-                self._tally_shadows(shadows)
-                asked = [spending for spending in asked if spending not in shadows]
-            elif blocked:
-                await self._wait_or_refuse(budget, blocked, ends_at, call)
-            else:
-                await self._leasing.lease(lacking)
-
-    async def _wait_or_refuse(self, budget: Budget, blocked: list[Spending], ends_at: float, call: Call | None) -> None:
-        now = self._clock()
-        wait_s = max(counter.wait_s(cost, now) for counter, cost in blocked)
-        if now + wait_s > ends_at or any(counter.limit.exceed != "delay" for counter, _ in blocked):
-            raise self._refused(budget, blocked, wait_s, now)
-        first, cost = blocked[0]
-        try:
-            async with asyncio.timeout(ends_at - now), first.turn:
-                while (wait_s := first.wait_s(cost, self._clock())) > 0:
-                    if call is not None and call.who.limits is not budget.limits:
-                        raise _Rebound
-                    await asyncio.sleep(min(wait_s, LOOK_AGAIN_S))
-        except TimeoutError:
-            raise self._refused(budget, blocked, wait_s, now) from None
-
-    def _refused(self, budget: Budget, blocked: list[Spending], wait_s: float, now: float) -> Refused:
-        for counter, _ in blocked:
-            self.usage.refused(counter.limit, counter.label)
-        return _refusal(budget, blocked, wait_s, now)
-
-    def _tally_shadows(self, shadows: list[Spending]) -> None:
-        for counter, _ in shadows:
-            self.usage.shadowed(counter.limit, counter.label)
-
-    async def _take_slots(self, budget: Budget) -> None:
-        for limit, key in budget.open:
-            slot = self._slots.new(key)
-            budget.slots.append(slot)
-            try:
-                if not await self._slots.take(slot, limit):
-                    self.usage.shadowed(limit, budget.label)
-            except Refused:
-                self.usage.refused(limit, budget.label)
-                raise
-
     # Keep
 
     async def _keep(self) -> None:
@@ -469,38 +382,6 @@ class Limiter:
 
 def _is_dry_run(call: Call) -> bool:
     return call.handler == "me" and b"would=" in call.query
-
-
-def _longest_first(spending: Spending) -> float:
-    per = spending[0].limit.per
-    return -float(per) if isinstance(per, int | float) else float("-inf")
-
-
-def _refusal(budget: Budget, blocked: list[Spending], wait_s: float, now: float) -> Refused:
-    limit = blocked[0][0].limit
-    is_quota = limit.per == MONTH
-    per = "a month" if is_quota else f"{limit.per:g} s"
-    return Refused(
-        Reason.QUOTA_EXCEEDED if is_quota else Reason.RATE_LIMITED,
-        f"The limit of {limit.amount:g} {limit.metric.value} per {per} is used up.",
-        retry_after_s=-(-wait_s * 1000 // 1) / 1000,
-        policies=tuple(counter.limit.name for counter, _ in blocked),
-        fatal=budget.must_close(blocked, now),
-    )
-
-
-def _never(asked: list[Spending]) -> Refused:
-    """Refuse a reservation that no bucket will ever hold: waiting does not help, asking for less does."""
-    counter, cost = min(asked, key=lambda spending: spending[0].size)
-    limit, most = counter.limit, int(counter.size)
-    what = "may be asked for (`max_tokens`)" if limit.metric is Metric.TOKENS_OUT else "may be in one prompt"
-    return Refused(
-        Reason.QUOTA_EXCEEDED if limit.per == MONTH else Reason.RATE_LIMITED,
-        f"At most {most} tokens {what} under the limit {limit.name}; these are {cost:g}. Waiting does not help.",
-        policies=tuple(each.limit.name for each, _ in asked),
-        headers=((b"x-should-retry", b"false"),),
-        members={"tokens_max": most},
-    )
 
 
 async def limit(plane: Plane, call: Call) -> None:

@@ -11,11 +11,12 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from itertools import islice
 
 from gateway.leases import Store
+from gateway.limit_usage import LimitUsage
 from gateway.refusals import Reason, Refused
 from gateway.snapshot import Limit
 
@@ -61,6 +62,26 @@ class OpenJobs:
         self._looked_at: dict[str, float] = {}
         self._alone: defaultdict[str, dict[str, float]] = defaultdict(dict)
         """Jobs that the store does not know of yet, and when they were let in. Never more than the limit's amount."""
+
+    async def take_all(
+        self, places: Iterable[tuple[Limit, str]], job_id: str, consumer: str, usage: LimitUsage
+    ) -> list[str]:
+        """Take a place under each of these limits, or none. Gives the keys of those taken. Raises Refused."""
+        taken: list[str] = []
+        for limit, key in places:
+            try:
+                place = await self.take(limit, key, job_id)
+            except Refused:
+                usage.refused(limit, consumer)
+                for before in taken:
+                    self.drop(before, job_id)
+                raise
+            taken.append(key)
+            if place is Place.BEYOND:
+                usage.shadowed(limit, consumer)
+            elif place is Place.ALONE:
+                usage.let_through(limit, consumer, 1)
+        return taken
 
     async def take(self, limit: Limit, key: str, job_id: str) -> Place:
         """Take a place. A job has one, however often it is taken. Raises Refused."""

@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from itertools import count
+from typing import TYPE_CHECKING
 
 from gateway.leases import Store
+from gateway.limit_usage import LimitUsage
 from gateway.refusals import Reason, Refused
 from gateway.snapshot import Limit
+
+if TYPE_CHECKING:
+    from gateway.budget import Budget
 
 BEAT_S = 8.0
 BEAT_MAX_SLOTS = 500
@@ -40,6 +45,18 @@ class OpenSlots:
         slot = Slot(key, f"{self._owner}:{next(self._numbers)}")
         self._held.setdefault(key, set()).add(slot.name)
         return slot
+
+    async def take_all(self, budget: Budget, usage: LimitUsage) -> None:
+        """Take a slot under each limit of open connections; the budget keeps them. Raises Refused; drop them then."""
+        for limit, key in budget.open:
+            slot = self.new(key)
+            budget.slots.append(slot)
+            try:
+                if not await self.take(slot, limit):
+                    usage.shadowed(limit, budget.label)
+            except Refused:
+                usage.refused(limit, budget.label)
+                raise
 
     async def take(self, slot: Slot, limit: Limit) -> bool:
         """Take the slot; False where a shadow limit would have refused. Raises Refused; drop it then too."""

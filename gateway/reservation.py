@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from gateway.budget import Budget, Spending
-from gateway.counters import Counter
+from gateway.counters import MONTH, Counter
+from gateway.refusals import Reason, Refused
+from gateway.snapshot import Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +52,17 @@ class Reservation:
             yield held, into
         for held in self.out:
             yield held, out
+
+
+def never_held(asked: list[Spending]) -> Refused:
+    """Refuse a reservation that no bucket will ever hold: waiting does not help, asking for less does."""
+    counter, cost = min(asked, key=lambda spending: spending[0].size)
+    limit, most = counter.limit, int(counter.size)
+    what = "may be asked for (`max_tokens`)" if limit.metric is Metric.TOKENS_OUT else "may be in one prompt"
+    return Refused(
+        Reason.QUOTA_EXCEEDED if limit.per == MONTH else Reason.RATE_LIMITED,
+        f"At most {most} tokens {what} under the limit {limit.name}; these are {cost:g}. Waiting does not help.",
+        policies=tuple(each.limit.name for each, _ in asked),
+        headers=((b"x-should-retry", b"false"),),
+        members={"tokens_max": most},
+    )
