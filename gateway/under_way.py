@@ -63,10 +63,9 @@ class UnderWay:
         return len(self._requests)
 
     def begin(self, call: Call) -> Request:
-        """Look after a request from now on, until it has ``ended``. Raises Refused where its key was just revoked."""
+        """Look after a request from now on, until it has ``ended``. Raises Refused where it may not be any more."""
         request = call.request = Request(call)
-        if not call.is_anonymous and self._snapshot.principal_again(call.who) is None:
-            raise Refused(Reason.KEY_REVOKED)
+        judge_again(self._snapshot, call)
         self._requests.add(request)
         return request
 
@@ -79,16 +78,10 @@ class UnderWay:
     def refresh(self) -> None:
         """Give each its principal as it now stands, or end it where that has lost its right to be served."""
         for request in [*self._requests]:
-            call = request.call
-            principal = call.who if call.is_anonymous else self._snapshot.principal_again(call.who)
-            if principal is None:
-                request.end(Refused(Reason.KEY_REVOKED))
-            elif principal is not call.principal:
-                call.principal = principal
-                try:
-                    judge(self._snapshot, call, principal)
-                except Refused as refused:
-                    request.end(refused)
+            try:
+                judge_again(self._snapshot, request.call)
+            except Refused as refused:
+                request.end(refused.bare())
 
     def expire(self, now: float) -> None:
         """End those whose credential has expired."""
@@ -96,6 +89,18 @@ class UnderWay:
             expires_at = request.call.who.expires_at
             if expires_at is not None and expires_at <= now:
                 request.end(Refused(Reason.TOKEN_EXPIRED))
+
+
+def judge_again(snapshot: Snapshot, call: Call) -> None:
+    """Give a call its principal as it now stands. Raises Refused where that may not be served any more."""
+    if call.is_anonymous:
+        return
+    principal = snapshot.principal_again(call.who)
+    if principal is None:
+        raise Refused(Reason.KEY_REVOKED)
+    if principal is not call.principal:
+        call.principal = principal
+        judge(snapshot, call, principal)
 
 
 def judge(snapshot: Snapshot, call: Call, principal: Principal) -> None:

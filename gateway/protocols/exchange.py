@@ -11,6 +11,7 @@ from gateway.bandwidth import is_charged_whole, pieces
 from gateway.call import Call, ClientGone, Headers, has_body
 from gateway.protocols.socket import Receive, Send
 from gateway.refusals import Reason, Refused
+from gateway.under_way import judge_again
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -38,7 +39,10 @@ class Exchange:
         """Bytes of the body that were charged, and have not come yet."""
 
     async def read(self) -> bytes:
-        """Give the next part of the body, ``b""`` at its end. Charges ``bytes_in``. Raises Refused and ClientGone."""
+        """Give the next part of the body, ``b""`` at its end. Charges ``bytes_in``. Raises Refused and ClientGone.
+
+        Whoever may not be served any more, once it has come, is refused.
+        """
         if self._held is not None:
             self.is_read = True
             body, self._held = self._held, None
@@ -46,11 +50,7 @@ class Exchange:
         if not self.bytes_in and not self.is_read:
             await self._begin()
         while not self.is_read:
-            try:
-                part = await self._part()
-            except (ClientGone, Refused):
-                self._plane.limiter.put_back(self._call, bytes_in=self._prepaid)
-                raise
+            part = await self._next()
             if not part:
                 continue
             self.bytes_in += len(part)
@@ -62,6 +62,17 @@ class Exchange:
                 await self._charge(part)
             return part
         return b""
+
+    async def _next(self) -> bytes:
+        """Wait for the next part of the body. A caller who may not be served any more by its end is refused."""
+        try:
+            part = await self._part()
+        except (ClientGone, Refused):
+            self._plane.limiter.put_back(self._call, bytes_in=self._prepaid)
+            raise
+        if self.is_read:
+            judge_again(self._plane.snapshot, self._call)
+        return part
 
     @property
     def is_received(self) -> bool:

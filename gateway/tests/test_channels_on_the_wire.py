@@ -242,6 +242,25 @@ async def test_a_revoked_key_closes_with_3000_and_its_reason(plane):
         await heard(other, "pong")
 
 
+@pytest.mark.parametrize(
+    ("change", "status", "reason"),
+    [({"revoked_at": 1.0}, 401, "key-revoked"), ({"scopes": ["subscribe:*"]}, 403, "forbidden")],
+)
+async def test_what_is_still_on_its_way_when_its_key_loses_the_right_is_not_published(plane, change, status, reason):
+    reader, writer = await asyncio.open_connection("127.0.0.1", plane.port)
+    writer.write(
+        f"POST /v1/channels/trades/events HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {plane.key.text}\r\n"
+        "content-type: application/json\r\ncontent-length: 1\r\nexpect: 100-continue\r\n\r\n".encode()
+    )
+    assert b" 100 " in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), WAIT_S)
+    plane.change_key(**change)
+    writer.write(b"1")
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), WAIT_S)
+    assert int(head.split()[1]) == status
+    assert json.loads(await asyncio.wait_for(reader.readuntil(b"}"), WAIT_S))["reason"] == reason
+    writer.close()
+
+
 async def test_a_client_that_hangs_up_is_noticed_at_once(plane):
     _, _, stream, writer = await http(plane, "GET", "/v1/events?channel=trades")
     await stream.readuntil(b"retry: 2000")
