@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ SPEC_VERSION = "1.0"
 _ENVELOPE = {"specversion", "data", "data_base64", "datacontenttype"}
 _REQUIRED = ("id", "source", "type")
 _PREFIX = b"ce-"
+_ESCAPED = re.compile(r"\\(.)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ def structured(event: Any, at: str = "") -> Content:
     """Read an event in structured mode (JSON format 3). Raises Refused with the JSON Pointer of the fault."""
     if not isinstance(event, dict):
         fail("A CloudEvent is a JSON object.", at)
+    # What is null is not set (JSON format 2.2); as data it is a value like others.
+    event = {name: value for name, value in event.items() if value is not None or name == "data"}
     if event.get("specversion") != SPEC_VERSION:
         fail(f"`specversion` is {SPEC_VERSION!r}.", f"{at}/specversion")
     for name in _REQUIRED:
@@ -47,7 +51,7 @@ def structured(event: Any, at: str = "") -> Content:
 def binary_attributes(headers: Headers) -> dict[str, str]:
     """Read the attributes of an event in binary mode (HTTP binding 3.1); empty where it is no CloudEvent."""
     attributes = {
-        name[len(_PREFIX) :].decode("latin-1"): decoded(value.decode("latin-1"))
+        name[len(_PREFIX) :].decode("latin-1"): decoded(_unquoted(value.decode("latin-1").strip()))
         for name, value in headers
         if name.startswith(_PREFIX)
     }
@@ -60,8 +64,16 @@ def binary_attributes(headers: Headers) -> dict[str, str]:
     return attributes
 
 
+def _unquoted(value: str) -> str:
+    """Undo the quoting that a header's value may have (HTTP binding 3.1.3.2): that first, then percents once."""
+    is_quoted = len(value) >= 2 and value[0] == value[-1] == '"'
+    return _ESCAPED.sub(r"\1", value[1:-1]) if is_quoted else value
+
+
 def _data(event: dict[str, Any], content_type: str, at: str) -> bytes:
     if "data_base64" in event:
+        if "data" in event:
+            fail("A CloudEvent has `data` or `data_base64`.", f"{at}/data_base64")
         try:
             return base64.b64decode(event["data_base64"], validate=True)
         except (binascii.Error, TypeError, ValueError):
