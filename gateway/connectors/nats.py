@@ -12,6 +12,7 @@ from nats.errors import MaxPayloadError
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.errors import APIError
 
 from gateway.connectors import headers
 from gateway.connectors.broker import (
@@ -30,6 +31,7 @@ from gateway.event import Event
 from gateway.subjects import AddressError, subject_of
 
 PREFIX = "ce-"
+_TOO_LARGE = 10054
 _FAULTS = (NatsError, OSError, TimeoutError)
 _LINK = (text("url", is_required=True), text("username"), text("password", is_secret=True))
 SOURCE_OPTIONS = (
@@ -94,7 +96,7 @@ class NatsSource(_Linked):
             attributes, content_type, traceparent = headers.read(message.headers or {}, (PREFIX,))
             records.append(
                 Record(
-                    id=f"{self._options['stream']}/{message.metadata.sequence.stream}",
+                    id=f"{self._options['stream']}/{message.metadata.sequence.stream}/{message.metadata.timestamp}",
                     data=message.data,
                     handle=message,
                     places={"subject": message.subject, "topic": message.subject.replace(".", "/")},
@@ -134,6 +136,10 @@ class NatsSink(_Linked):
             await self._js.publish(subject, event.data, headers=given)
         except (MaxPayloadError, AddressError) as error:
             raise Unwritable(event, f"NATS: {error}") from error
+        except APIError as error:
+            if error.err_code != _TOO_LARGE:
+                raise
+            raise Unwritable(event, f"NATS: {error.description}") from error
 
 
 def _said(error: BaseException) -> str:

@@ -76,6 +76,7 @@ class Connectors:
         await self._stop(changed)
         for connector in deleted:
             await self._forget(connector)
+        await self._stop([id_ for id_, (_, task) in self._running.items() if task.done()])
         for id_, connector in known.items():
             if connector.is_active and id_ not in self._running:
                 running = Running(self._plane, connector)

@@ -144,8 +144,9 @@ def _record(message: AbstractIncomingMessage) -> Record:
     given = {name: str(value) for name, value in message.headers.items()}
     attributes, _, traceparent = headers.read(given, PREFIXES)
     return Record(
-        # RabbitMQ numbers no message: only a publisher's own id says that this one came before.
-        id=message.message_id or "",
+        # RabbitMQ numbers no message: only a publisher's own id says that this one came before. A CloudEvent's own is
+        # looked at where events are stored; that of the message is another one each time that some clients send it.
+        id="" if "id" in attributes else message.message_id or "",
         data=message.body,
         handle=message,
         places={"key": message.routing_key or "", "exchange": message.exchange or ""},

@@ -25,7 +25,7 @@ from gateway.connectors.broker import BATCH_MAX, Broken, Record, Sink, Source, U
 from gateway.connectors.kinds import SOURCE, NoSuchKind, NotInstalled, find
 from gateway.event import Event, from_headers, rfc3339
 from gateway.nats_link import DEAD_SUBJECT
-from gateway.publish import Admitted, Publication, admit, as_json, store
+from gateway.publish import KEY_REUSED, Admitted, Publication, admit, as_json, store
 from gateway.refusals import Reason, Refused
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RETRY_S, RETRY_MAX_S = 0.5, 30.0
+OWN_RETRY_MAX_S = 2.0
 ACK_WAIT_S = 15.0
 """After so long what a process that died had in its hands is given to another."""
 FETCH_WAIT_S = 1.0
@@ -49,6 +50,8 @@ STARTS = {"earliest": DeliverPolicy.ALL, "latest": DeliverPolicy.NEW}
 BURIED_MAX_BYTES = 256 * 1024
 CLOSE_TIMEOUT_S = 10.0
 FINISH_S = 2.0
+OF_OTHERS = (Broken, NoSuchKind, NotInstalled)
+"""What may take long to mend; our own log is back soon."""
 FAULTS = (Broken, NoSuchKind, NotInstalled, Refused, NatsError, OSError, TimeoutError)
 
 
@@ -89,15 +92,17 @@ class Running:
         """Run until cancelled; what fails is tried again, more and more rarely."""
         pause_s = RETRY_S
         while True:
-            began_at = time.monotonic()
+            began_at, most_s = time.monotonic(), RETRY_MAX_S
             try:
                 await self._run_once()
             except FAULTS as error:
                 self._failed(error)
+                if not isinstance(error, OF_OTHERS):
+                    most_s = OWN_RETRY_MAX_S
             except Exception as error:
                 logger.exception("connector %s failed", self.document.name)
                 self._failed(error)
-            pause_s = RETRY_S if time.monotonic() - began_at > RETRY_MAX_S else min(2 * pause_s, RETRY_MAX_S)
+            pause_s = RETRY_S if time.monotonic() - began_at > RETRY_MAX_S else min(2 * pause_s, most_s)
             await asyncio.sleep(pause_s)
 
     def _failed(self, error: BaseException) -> None:
@@ -165,8 +170,8 @@ class Running:
             if refused.reason in PASSING:
                 return False
             self.health.buried += 1
-            if refused.reason is not Reason.INVALID_PAYLOAD:
-                # What is invalid was buried with its fault when it was looked at.
+            if refused.reason is not Reason.INVALID_PAYLOAD or refused.cause == KEY_REUSED:
+                # What else is invalid was buried with its fault when it was looked at.
                 await self._bury(self._address(record), record.data, refused.reason.value, refused.detail)
         return True
 
@@ -312,11 +317,20 @@ async def _beat(messages: Sequence[Msg]) -> None:
 
 
 async def _closed(broker: Source | Sink) -> None:
-    """Disconnect; a broker that is gone cannot be told."""
+    """Disconnect; a broker that is gone cannot be told.
+
+    In a task of its own: a client's cancellation of its parts may come out of it, and is none of ours.
+    """
+    closing = asyncio.create_task(broker.close())
     try:
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
-            await broker.close()
-    except Exception as error:
+        await asyncio.wait([closing], timeout=CLOSE_TIMEOUT_S)
+    finally:
+        closing.cancel()
+        closing.add_done_callback(_left)
+
+
+def _left(closing: asyncio.Task[None]) -> None:
+    if not closing.cancelled() and (error := closing.exception()) is not None:
         logger.debug("a connector did not take leave: %s", error)
 
 

@@ -18,7 +18,7 @@ import orjson
 from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Producer as KafkaProducer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 from moto.server import ThreadedMotoServer
 from redis import Redis
 
@@ -37,6 +37,8 @@ class Lab:
     keeps_ids = True
     """Gives its messages ids, so that what comes again is stored once."""
     secrets: dict[str, str] = {}  # noqa: RUF012
+    bound_bytes = 0
+    """What ``bind`` makes the most that one message may hold; 0: it cannot."""
 
     def __init__(self, folder):
         self.name = f"t{uuid.uuid4().hex[:10]}"
@@ -78,13 +80,36 @@ class KafkaLab(Lab):
         admin = AdminClient({"bootstrap.servers": self.server.servers})
         admin.create_topics([NewTopic(self.name, num_partitions=2)])[self.name].result(30)
 
-    async def put(self, messages):
-        await asyncio.to_thread(self._put, messages)
+    def make_anew(self):
+        admin = AdminClient({"bootstrap.servers": self.server.servers})
+        admin.delete_topics([self.name])[self.name].result(30)
+        ends_at = time.monotonic() + 30
+        while True:  # until it is gone
+            try:
+                return self._make_topic()
+            except KafkaException:
+                assert time.monotonic() < ends_at
+                time.sleep(0.2)
 
-    def _put(self, messages):
+    bound_bytes = 2000
+
+    async def bind(self):
+        resource = ConfigResource(ConfigResource.Type.TOPIC, self.name)
+        resource.add_incremental_config(
+            ConfigEntry("max.message.bytes", str(self.bound_bytes), incremental_operation=AlterConfigOpType.SET)
+        )
+        admin = AdminClient({"bootstrap.servers": self.server.servers})
+        await asyncio.to_thread(admin.incremental_alter_configs([resource])[resource].result, 30)
+
+    async def put(self, messages):
+        await asyncio.to_thread(
+            self.put_raw, [(data, [(k, v.encode()) for k, v in headers.items()]) for data, headers in messages]
+        )
+
+    def put_raw(self, records):
         producer = KafkaProducer({"bootstrap.servers": self.server.servers})
-        for data, headers in messages:
-            producer.produce(self.name, data, key=b"one", headers=[(k, v.encode()) for k, v in headers.items()])
+        for data, headers in records:
+            producer.produce(self.name, data, key=b"one", headers=headers)
         producer.flush(30)
 
     async def got(self):
@@ -184,6 +209,15 @@ class NatsLab(Lab):
     async def prepare(self):
         client = await nats.connect(self.server.url)
         await client.jetstream().add_stream(name=self.name, subjects=[f"{self.name}.>"])
+        await client.close()
+
+    bound_bytes = 2000
+
+    async def bind(self):
+        client = await nats.connect(self.server.url)
+        config = (await client.jetstream().stream_info(self.name)).config
+        config.max_msg_size = self.bound_bytes
+        await client.jetstream().update_stream(config)
         await client.close()
 
     async def put(self, messages):

@@ -6,6 +6,7 @@ import gc
 
 import pytest
 
+from gateway.connectors import kafka
 from gateway.connectors import running as connecting
 from gateway.connectors.running import Running
 from gateway.documents import Connector
@@ -30,6 +31,10 @@ over_restarts = pytest.mark.parametrize(
     "broker", [name for name, lab in LABS.items() if lab.can_restart], indirect=True
 )
 """What plays the others keeps nothing over a restart."""
+that_can_be_bound = pytest.mark.parametrize(
+    "broker", [name for name, lab in LABS.items() if lab.bound_bytes], indirect=True
+)
+"""What bounds the messages of the others is above what an event may hold."""
 SCHEMA = {"type": "object", "required": ["n"]}
 CHANNELS = [channel("out"), channel("in", schema=SCHEMA, on_invalid="dead-letter")]
 
@@ -237,3 +242,71 @@ async def test_nothing_is_lost_while_a_broker_is_away(plane, lab, monkeypatch):
         found = await got(lab, 10)
     seen = list(dict.fromkeys(int(data[6:-1]) for data, _ in found))
     assert seen == list(range(10))
+
+
+@over_restarts
+async def test_a_source_says_that_its_broker_is_away_and_goes_on_when_it_is_back(plane, lab, monkeypatch):
+    monkeypatch.setattr(connecting, "RETRY_MAX_S", 1.0)
+    monkeypatch.setattr(kafka, "LOOK_S", 1.0)
+    async with connected(plane, lab, "source") as connector:
+        await until(lambda: asyncio.sleep(0, connector.health.state == "running"))
+        await lab.put(numbered(0, 3))
+        await events(plane, 3)
+        await asyncio.to_thread(lab.stop)
+        await until(lambda: asyncio.sleep(0, connector.health.state == "failing"))
+        await asyncio.to_thread(lab.start)
+        await until(lambda: asyncio.sleep(0, connector.health.state == "running"))
+        await lab.put(numbered(3, 6))
+        stored = await events(plane, 6)
+    assert {int(event.data[6:-1]) for event in stored} == set(range(6))
+
+
+@that_can_be_bound
+async def test_what_a_broker_will_never_take_is_buried_and_holds_up_nothing(plane, lab):
+    await lab.bind()
+    before = len(await read_batch(plane.nats, DEAD_STREAM, f"{DEAD_SUBJECT}.>", 1))
+    good = [b'{"n": %d}' % number for number in range(4)]
+    large = b'{"n": "%s"}' % (b"x" * 2 * lab.bound_bytes)
+    for data in (*good[:2], large, good[2], large, good[3]):
+        await publish(plane, plane.call(), Publication("out", data))
+    async with connected(plane, lab, "sink", start="earliest") as connector:
+        found = await got(lab, 4)
+        await until(lambda: asyncio.sleep(0, connector.health.buried == 2))
+        await until(lambda: asyncio.sleep(0, connector.health.passed == 6))
+    # Those before it may be written once more.
+    assert list(dict.fromkeys(data for data, _ in found))[:2] == good[:2]
+    assert {data for data, _ in await got(lab, 4)} == set(good)
+    assert len(await read_batch(plane.nats, DEAD_STREAM, f"{DEAD_SUBJECT}.>", 1)) - before == 2
+
+
+@pytest.mark.parametrize("broker", ["kafka"], indirect=True)
+async def test_a_record_whose_headers_hold_nothing_and_one_without_a_value_hold_up_nothing(plane, lab):
+    async with connected(plane, lab, "source"):
+        records = [(b'{"n": 1}', [("x", None), ("ce_type", b"\xff")]), (None, []), (b'{"n": 2}', [])]
+        await asyncio.to_thread(lab.put_raw, records)
+        stored = await events(plane, 2)
+    assert [event.data for event in stored] == [b'{"n": 1}', b'{"n": 2}']
+
+
+@pytest.mark.parametrize("broker", ["kafka"], indirect=True)
+async def test_a_topic_that_is_made_anew_is_read_though_its_offsets_come_again(plane, lab):
+    async with connected(plane, lab, "source"):
+        await lab.put(numbered(0, 2))
+        await events(plane, 2)
+    await asyncio.to_thread(lab.make_anew)
+    async with connected(plane, lab, "source"):
+        await lab.put([(b'{"n": 0}', {}), (b'{"n": 7}', {})])
+        stored = await events(plane, 4)
+    assert sorted(int(event.data[6:-1]) for event in stored) == [0, 0, 1, 7]
+
+
+@pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
+async def test_a_name_that_was_used_with_another_body_is_buried_and_not_lost(plane, lab):
+    before = len(await read_batch(plane.nats, DEAD_STREAM, f"{DEAD_SUBJECT}.>", 1))
+    headers = {"cloudEvents:specversion": "1.0", "cloudEvents:id": "e1", "cloudEvents:source": "/tills/7"}
+    async with connected(plane, lab, "source") as connector:
+        await lab.put([(b'{"n": 1}', headers), (b'{"n": 2}', headers), (b'{"n": 3}', {})])
+        stored = await events(plane, 2)
+        await until(lambda: asyncio.sleep(0, connector.health.buried == 1))
+    assert [event.data for event in stored] == [b'{"n": 1}', b'{"n": 3}']
+    assert len(await read_batch(plane.nats, DEAD_STREAM, f"{DEAD_SUBJECT}.>", 1)) - before == 1
