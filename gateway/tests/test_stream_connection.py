@@ -337,7 +337,7 @@ async def test_a_revoked_key_closes_a_socket_whose_reader_did_not_hear_the_first
             await asyncio.Event().wait()
         return 0
 
-    monkeypatch.setattr("gateway.protocols.websocket.resolve", deaf)
+    monkeypatch.setattr("gateway.protocols.stream_subscriptions.resolve", deaf)
     async with connected(plane) as wire:
         wire.say({"type": "subscribe", "channel": "trades"})
         await asked.wait()
