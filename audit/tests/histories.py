@@ -20,7 +20,9 @@ from consumers.services import (
     update_consumer,
     update_tier,
 )
-from events.models import Channel
+from events import registry
+from events.models import Channel, Subject
+from events.registry_schemas import Given, given
 from events.services import create_channel, delete_channel, update_channel
 from keys.issuers import create_issuer, delete_issuer, update_issuer
 from keys.models import JwtIssuer, Key
@@ -64,6 +66,7 @@ def step(dice: random.Random, number: int) -> None:
         lambda: create_channel(address=f"c/{number}", by="ann"),
         lambda: create_route(name=f"r{number}", path=f"/{number}", handler=UPSTREAM, by="ann"),
         lambda: create_issuer(**_issuer(number), by="ann"),
+        lambda: registry.register(f"s-{number}", _schema(number), by="ann"),
     ]
     for model, things_with in THINGS.items():
         if rows := [*model.objects.order_by("created_at" if model is Key else "pk")]:
@@ -112,6 +115,18 @@ def _with_issuer(issuer: JwtIssuer, number: int, dice: random.Random) -> list[Ca
     return [lambda: update_issuer(issuer, audience=str(number), by="ann"), lambda: delete_issuer(issuer, by="ann")]
 
 
+def _with_subject(subject: Subject, number: int, dice: random.Random) -> list[Callable[[], object]]:
+    level = dice.choice(["", "NONE", "FULL_TRANSITIVE"])
+    shown = [*registry.live(subject)]
+    gone = [*subject.versions.filter(is_deleted=True)]
+    return [
+        lambda: registry.register(subject.name, _schema(number), by="ann"),
+        lambda: registry.configure(subject.name, compatibility=level, by="ann"),
+        *([lambda: registry.hide([dice.choice(shown)], subject, by="ann")] if shown else []),
+        *([lambda: registry.erase([dice.choice(gone)], subject, by="ann")] if gone else []),
+    ]
+
+
 THINGS = {
     Tier: _with_tier,
     Consumer: _with_consumer,
@@ -119,8 +134,13 @@ THINGS = {
     Route: _with_route,
     Channel: _with_channel,
     JwtIssuer: _with_issuer,
+    Subject: _with_subject,
 }
 """What can be done with one row of each kind."""
+
+
+def _schema(number: int) -> Given:
+    return given({"schema": f'{{"type": "object", "title": "{number}"}}', "schemaType": "JSON"})
 
 
 def _issuer(number: int) -> dict[str, str]:

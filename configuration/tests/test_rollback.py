@@ -32,8 +32,12 @@ ENDED_BY = ("expires_at", "revoked_at", "revoked_reason")
 
 
 def settled(documents):
-    """Give what a rollback brings back: all but the keys, whose lives go on."""
-    return {which: document for which, document in documents.items() if which[0] != "key"}
+    """Give what a rollback brings back: all but the keys and the registry, whose lives go on."""
+    return {which: document for which, document in documents.items() if which[0] not in ("key", "schema")}
+
+
+def schemas(documents):
+    return {which: document for which, document in documents.items() if which[0] == "schema"}
 
 
 def back(instant, **options):
@@ -51,6 +55,7 @@ def test_any_history_can_be_rolled_back_to_any_of_its_instants(history, data):
         assert all_documents() == pictures[-1][1]
         assert back(instant).entries == foreseen.entries
         assert settled(all_documents()) == settled(picture)
+        assert schemas(all_documents()) == schemas(pictures[-1][1])
         assert not back(instant)
         log = configuration_as_of(timezone.now())
         assert {which: snapshot_document(which[0], one) for which, one in log.items()} == all_documents()
