@@ -144,11 +144,15 @@ class Leasing:
         self._return(counter)
 
     def owe(self, counter: Counter, tokens: float, now: float) -> None:
-        """Spend what was used beyond what was charged; the shared bucket is told, and goes into debt for it."""
+        """Spend what was used beyond what was charged; the shared bucket is told, and goes into debt for it.
+
+        What is held besides is returned, as by ``give_back``.
+        """
         lacking = counter.owe(tokens, now)
         if lacking > 0:
             self._owed[counter] = self._owed.get(counter, 0.0) + lacking
             self.spawn(self._pay(counter))
+        self._return(counter)
 
     async def _pay(self, counter: Counter) -> None:
         """Tell the store what is owed to it; where it is away, that is tried again."""

@@ -388,6 +388,18 @@ async def test_what_was_reserved_and_not_used_is_there_for_others_at_once(limite
     assert {fact["metric"]: fact["remaining"] for fact in limiter.left(who)} == {"tokens_out": 900, "tokens_in": 490}
 
 
+@pytest.mark.parametrize("used", [10, 12, 8])
+async def test_after_an_ai_call_nothing_is_held_of_what_others_may_need(clocked, other, used):
+    limiter, _ = clocked
+    who = principal(Limit(Metric.TOKENS_IN, 1000, 36_000_000.0))
+    reserved = await limiter.reserve(call(who), tokens_in=10, tokens_out=0)
+    await limiter.look(who)
+    limiter.correct(reserved, tokens_in=used, tokens_out=0)
+    await limiter.look(who)
+    await other.look(who)
+    assert other.left(who)[0]["remaining"] == 1000 - used
+
+
 async def test_who_is_refused_is_told_what_others_spent_meanwhile(clocked, other):
     limiter, clock = clocked
     who = principal(Limit(Metric.TOKENS_OUT, 1000, 36_000.0))
