@@ -19,7 +19,8 @@ tiers:
     description: "on"
     limits:
       - {metric: requests, amount: 10, per: 1}
-      - {metric: messages_in, amount: 5.5, per: month, burst: 7, scope: key, exceed: delay, mode: shadow, fail: closed}
+      - {metric: messages_in, amount: 5.5, per: 30, burst: 7, scope: key, exceed: delay, mode: shadow, fail: closed}
+      - {metric: messages_in, amount: 100, per: month}
       - {metric: open_connections, amount: 3, close_at: 5}
 consumers:
   - {name: acme, tier: gold, metadata: {plan: "12", seats: 3}, is_active: false}
