@@ -79,6 +79,14 @@ def with_the_client(url, key):
         serialize(client)
 
 
+def with_a_wrong_key(url):
+    with SchemaRegistryClient({"url": url, "basic.auth.user.info": "any:apim_wrong", "max.retries": 0}) as client:
+        with pytest.raises(SchemaRegistryError) as refused:
+            client.get_subjects()
+        assert (refused.value.http_status_code, refused.value.error_code) == (401, 40101)
+        assert "Authorization" in refused.value.error_message
+
+
 def register_and_read(client):
     first = Schema(json.dumps(USER), "AVRO")
     id_ = client.register_schema("users-value", first)
@@ -120,6 +128,7 @@ def serialize(client):
 async def test_confluents_client_works_unchanged(whole):
     async with served(whole.plane) as url:
         await asyncio.to_thread(with_the_client, url, whole.keys["acme"])
+        await asyncio.to_thread(with_a_wrong_key, url)
 
 
 # The REST API

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.plane import Plane
 
 CONTENT_TYPE = b"application/vnd.schemaregistry.v1+json"
+REGISTRY = "registry"
 ASK_TIMEOUT_S = 5.0
 """A comparison of pathological schemas takes a second before it is given up."""
 _OF_SUBJECTS = ("subjects", "config", "mode")
@@ -34,7 +35,7 @@ async def serve(plane: Plane, call: Call) -> Reply:
     body = b"".join([part async for part in _body(call)])
     said = await ask(
         plane.nats,
-        "registry",
+        REGISTRY,
         {
             "method": "GET" if call.method == "HEAD" else call.method,
             "path": parts,
@@ -54,6 +55,11 @@ async def serve(plane: Plane, call: Call) -> Reply:
     await call.peer.start(said["status"], headers)
     await call.peer.send(b"" if call.method == "HEAD" else answer, more=False)
     return Reply(status=said["status"], bytes_in=len(body), bytes_out=len(answer))
+
+
+def tell_clients_of_registries(refused: Refused) -> None:
+    """Add the members in which clients of Confluent's registry look for what went wrong."""
+    refused.members = {**refused.members, "error_code": refused.status * 100 + 1, "message": refused.detail}
 
 
 def _parts(call: Call) -> list[str]:

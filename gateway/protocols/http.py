@@ -11,6 +11,7 @@ import orjson
 from gateway import policies, tracing
 from gateway.call import Call, ClientGone, Headers, Protocol, Reply
 from gateway.credentials import from_request, without_ticket
+from gateway.handlers.registry import REGISTRY, tell_clients_of_registries
 from gateway.meter import meter
 from gateway.paths import normalised
 from gateway.pipeline import run
@@ -157,6 +158,8 @@ def _read_head(call: Call) -> str:
 
 
 async def _refuse(plane: Plane, call: Call, exchange: Exchange, refused: Refused) -> None:
+    if call.handler == REGISTRY:
+        tell_clients_of_registries(refused)
     headers, body = rendered(refused)
     if call.principal is not None:
         headers += plane.limiter.headers(call)
