@@ -50,6 +50,12 @@ ENDPOINTS = (
 )
 """Channel addresses may hold slashes, so ``/v1/channels/{address}/events`` is matched by :data:`CHANNEL_EVENTS`."""
 
+BUILTIN = "builtin"
+"""The handler of a route that is one of the gateway's own doors, with policies before it."""
+MQTT_PATH = "/mqtt"
+BUILTINS = {Protocol.WEBSOCKET: "/v1/stream", Protocol.SSE: "/v1/events", Protocol.MQTT: MQTT_PATH}
+"""These doors, and the path by which a route names each. The listener of MQTT has none of its own."""
+
 REGISTRY_PREFIX = "/registry"
 REGISTRY = tuple(
     Endpoint(HTTP, method, path, "registry")

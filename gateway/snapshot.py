@@ -22,7 +22,7 @@ from gateway.documents import (
     Standing,
     Tier,
 )
-from gateway.endpoints import CHANNEL_EVENTS, CHANNEL_PREFIX, CHANNEL_SUFFIX, ENDPOINTS, REGISTRY, Endpoint
+from gateway.endpoints import BUILTIN, CHANNEL_EVENTS, CHANNEL_PREFIX, CHANNEL_SUFFIX, ENDPOINTS, REGISTRY, Endpoint
 from gateway.refusals import Reason, Refused
 from gateway.routing import PathTable
 from gateway.schemas.registered import Latest
@@ -65,6 +65,7 @@ class Snapshot:
         """By the ``iss`` of their tokens."""
         self._listeners: list[Callable[[frozenset[str]], None]] = []
         self._paths: PathTable[Route | Endpoint] = PathTable()
+        self._builtin: dict[str, Route] = {}
         self._matches: dict[tuple[bool, str, str], Match] = {}
         self._addresses: PathTable[Channel] = PathTable()
         self._channels: dict[str, tuple[Channel, Mapping[str, str]]] = {}
@@ -234,6 +235,10 @@ class Snapshot:
         route: Route | None = self._documents["route"].get(name)
         return route
 
+    def builtin(self, protocol: Protocol) -> Route | None:
+        """Give the route that stands before the gateway's own door of a protocol, if there is one."""
+        return self._builtin.get(protocol.value)
+
     def connectors(self) -> Iterable[Connector]:
         """Give all connectors."""
         return self._documents["connector"].values()
@@ -310,7 +315,8 @@ class Snapshot:
             self._matches.clear()
             routes: list[Route] = list(self._documents["route"].values())
             overridden = {route.path for route in routes if route.reserved_override}
-            self._paths = PathTable((route.path, route) for route in routes)
+            self._builtin = {route.protocol: route for route in routes if route.handler.get("type") == BUILTIN}
+            self._paths = PathTable((route.path, route) for route in routes if route.protocol != Protocol.MQTT)
             for endpoint in (*ENDPOINTS, *REGISTRY):
                 if endpoint.path not in overridden:
                     self._paths.add(endpoint.path, endpoint)
@@ -347,6 +353,9 @@ _CHANNEL_HANDLERS = {"sse": "events", "websocket": "stream"}
 
 def _route_match(route: Route, parameters: Mapping[str, str], method: str) -> Match:
     kind = route.handler.get("type")
+    if kind == BUILTIN:
+        own = next(one for one in ENDPOINTS if (one.protocol, one.path) == (route.protocol, route.path))
+        return replace(_endpoint_match(own, parameters), route=route)
     if kind == "channel":
         handler = _CHANNEL_HANDLERS.get(route.protocol) or ("publish" if method == "POST" else "history")
         parameters = {**parameters, "address": route.handler["channel"]}

@@ -115,7 +115,8 @@ class Routes(ServiceAdmin):
     def shown_handler(self, route: Route) -> str:
         """Say what handles it."""
         handler = route.handler
-        return f"{handler['type']} → {handler.get('url') or handler.get('channel') or handler.get('job_type')}"
+        to = handler.get("url") or handler.get("channel") or handler.get("job_type")
+        return f"{handler['type']} → {to}" if to else handler["type"]
 
     @display(description="Policies")
     def shown_policies(self, route: Route) -> Any:

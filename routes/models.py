@@ -15,6 +15,7 @@ class RouteProtocol(models.TextChoices):
     HTTP = "http", "HTTP"
     SSE = "sse", "SSE"
     WEBSOCKET = "websocket", "WebSocket"
+    MQTT = "mqtt", "MQTT"
 
 
 class RouteQuerySet(models.QuerySet["Route"]):

@@ -8,15 +8,20 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 
-from gateway.endpoints import is_reserved
+from gateway.call import Protocol
+from gateway.endpoints import BUILTIN, BUILTINS, is_reserved
 from gateway.policies import KNOWN, BadOption
 from gateway.subjects import AddressError, Template
 from routes.models import Route
 from routes.upstreams import check_rewrite, check_url
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-PROTOCOLS = ("http", "sse", "websocket")
-HANDLER_FIELDS = {"upstream": ("url", "rewrite"), "channel": ("channel",), "job": ("job_type",)}
+PROTOCOLS = ("http", "sse", "websocket", "mqtt")
+HANDLER_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "upstream": ("url", "rewrite"), "channel": ("channel",), "job": ("job_type",), BUILTIN: (),
+}  # fmt: skip
+OF_MQTT = ("api-key", "ip-restriction", "jwt", "rate-limit")
+"""Policies that look at who connects, and at how often something comes: MQTT has no headers and no answers."""
 PATH_MAX_CHARS = 1000
 POLICIES_MAX = 50
 JOB_TYPE_MAX_CHARS = 100
@@ -33,7 +38,9 @@ def clean(route: Route) -> None:
     _check_path(route)
     route.methods = methods(route.methods, route.protocol)
     route.handler = handler(route.handler, route.protocol, parameters_of(route.path))
+    _check_door(route)
     route.policies = policies(route.policies)
+    _check_policies(route)
 
 
 def check_free(route: Route) -> None:
@@ -43,9 +50,27 @@ def check_free(route: Route) -> None:
     """
     shape = _shape(route.path)
     for rival in Route.objects.exclude(pk=route.pk).only("name", "path", "protocol", "methods"):
-        is_same_door = (rival.protocol == "websocket") == (route.protocol == "websocket")
+        is_same_door = _door(rival.protocol) == _door(route.protocol)
         if is_same_door and set(rival.methods) & set(route.methods) and _shape(rival.path) == shape:
             raise ValidationError({"path": f"The route {rival.name} has this path and method already."})
+
+
+def _door(protocol: str) -> str:
+    return protocol if protocol in ("websocket", "mqtt") else "http"
+
+
+def _check_door(route: Route) -> None:
+    """Let a route be the gateway's own only where that has a door."""
+    own = BUILTINS.get(Protocol(route.protocol))
+    if route.handler["type"] == BUILTIN and route.path != own:
+        doors = ", ".join(f"{path} ({protocol.value})" for protocol, path in BUILTINS.items())
+        raise ValidationError({"path": f"The gateway's own doors are {doors}."})
+
+
+def _check_policies(route: Route) -> None:
+    for number, policy in enumerate(route.policies if route.protocol == "mqtt" else ()):
+        if policy["type"] not in OF_MQTT:
+            raise ValidationError({f"policies[{number}].type": f"Over MQTT there are {', '.join(OF_MQTT)}."})
 
 
 def parameters_of(path: str) -> list[str]:
@@ -77,8 +102,8 @@ def methods(named: Any, protocol: str) -> list[str]:
     found = [method.upper() for method in named] or (["GET"] if protocol != "http" else list(METHODS))
     if unknown := [method for method in found if method not in METHODS]:
         raise ValidationError({"methods": f"{unknown[0]} is not one of {', '.join(METHODS)}."})
-    if protocol == "websocket" and set(found) != {"GET"}:
-        raise ValidationError({"methods": "A WebSocket is opened with GET."})
+    if protocol in ("websocket", "mqtt") and set(found) != {"GET"}:
+        raise ValidationError({"methods": "A WebSocket is opened with GET, and MQTT has no methods: leave them out."})
     return list(dict.fromkeys(found))
 
 
@@ -86,6 +111,8 @@ def handler(named: Any, protocol: str, parameters: list[str]) -> dict[str, Any]:
     """Give the handler. Raises ValidationError that names the field at fault."""
     if not isinstance(named, Mapping) or not isinstance(kind := named.get("type"), str) or kind not in HANDLER_FIELDS:
         raise ValidationError({"handler.type": f"Must be one of {', '.join(HANDLER_FIELDS)}."})
+    if protocol == "mqtt" and kind != BUILTIN:
+        raise ValidationError({"handler.type": f"What comes over MQTT is handled by {BUILTIN} alone."})
     found = {str(field): value for field, value in named.items() if value is not None}
     _check_fields(found, HANDLER_FIELDS[kind])
     if kind == "upstream":
@@ -93,7 +120,7 @@ def handler(named: Any, protocol: str, parameters: list[str]) -> dict[str, Any]:
         check_rewrite(found.get("rewrite"), parameters)
     elif kind == "channel":
         _check_channel(found["channel"])
-    elif protocol != "http" or len(found["job_type"]) > JOB_TYPE_MAX_CHARS:
+    elif kind == "job" and (protocol != "http" or len(found["job_type"]) > JOB_TYPE_MAX_CHARS):
         raise ValidationError({"handler.job_type": "A job is submitted over HTTP, and its type has a short name."})
     return found
 

@@ -13,7 +13,7 @@ from gateway.contracts.rights import meet
 from gateway.contracts.schemas import is_openapi_schema, moved
 from gateway.contracts.view import Names, View, limits
 from gateway.documents import Route
-from gateway.endpoints import CHANNEL_EVENTS, CHANNEL_PREFIX, CHANNEL_SUFFIX, ENDPOINTS, Endpoint
+from gateway.endpoints import BUILTIN, CHANNEL_EVENTS, CHANNEL_PREFIX, CHANNEL_SUFFIX, ENDPOINTS, Endpoint
 from gateway.refusals import Reason
 
 VERSION = "3.1.0"
@@ -34,11 +34,13 @@ def written(view: View) -> dict[str, Any]:
     """Give the document of the routes and addresses that the key may call."""
     paths, names = _Paths(), Names()
     schemas: dict[str, Any] = {}
-    routes = [route for route in view.routes if _may_call(view, route)]
+    # What stands before the gateway's own doors is described as these are.
+    all_ = [route for route in view.routes if route.handler.get("type") != BUILTIN]
+    routes = [route for route in all_ if _may_call(view, route)]
     for route in sorted(routes, key=lambda route: route.name):
         for method, described in _of_route(view, route, schemas, names):
             paths.add(route.path, method, described)
-    overridden = {route.path for route in view.routes if route.reserved_override}
+    overridden = {route.path for route in all_ if route.reserved_override}
     for path, endpoint in _endpoints(view):
         if path not in overridden:
             paths.add(path, endpoint.method, _of_endpoint(endpoint, names))

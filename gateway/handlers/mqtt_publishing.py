@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call, Verb
 from gateway.cloudevents import structured
+from gateway.policies.messages import judged
 from gateway.protocols.mqtt.answers import Answers
 from gateway.protocols.mqtt.packets import V5, Properties, Publish, Will
 from gateway.protocols.mqtt.session import Session
@@ -122,9 +123,12 @@ class Publishing:
             attributes[ORIGIN] = self._call.connection.id
         publication = _publication(topic, packet.payload, packet.properties, attributes, keeps=self._keeps(packet))
         ends_at = time.monotonic() + DELAY_MAX_S
-        is_waiting = False
+        is_waiting = is_judged = False
         while True:
             try:
+                if not is_judged and self._call.route is not None:
+                    await judged(self._plane, self._call, "message_in", packet.payload)
+                is_judged = True
                 return await admit(self._plane, self._call, publication)
             except Refused as refused:
                 wait_s = refused.retry_after_s or 0.1

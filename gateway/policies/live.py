@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gateway.call import Call, Protocol
 from gateway.connections import Connection
+from gateway.endpoints import BUILTIN
 from gateway.policies.ip_restriction import IpRestriction
 from gateway.policies.jwt import Jwt
 from gateway.policies.made import made_of
@@ -18,6 +19,7 @@ from gateway.snapshot import Route
 if TYPE_CHECKING:
     from gateway.plane import Plane
 
+OWN_DOORS = ("stream", "events", "mqtt")
 GRACE_S = 1.0
 """A route that is made anew within this time was not deleted."""
 
@@ -28,7 +30,8 @@ def follow(plane: Plane) -> None:
     Messages are judged by the new policies from the next one on. Of what was decided at the handshake, where the caller
     comes from and what it holds is looked at again: a connection that ``ip-restriction`` or ``jwt`` would now keep out
     is closed. One whose route
-    is deleted is closed; one whose route got another handler stays with what it was opened to.
+    is deleted is closed; one whose route got another handler stays with what it was opened to. At the gateway's own
+    doors routes come and go without closing any.
     """
 
     def changed(kinds: frozenset[str]) -> None:
@@ -42,6 +45,12 @@ def _refresh(plane: Plane) -> None:
     kept: dict[int, Route] = {}
     for connection in plane.connections:
         call = connection.call
+        if _is_at_own_door(call):
+            now = plane.snapshot.builtin(call.protocol) or (call.route and replace(call.route, policies=()))
+            if now is not None and (call.route is None or now.policies != call.route.policies):
+                call.route = now
+                _apply(plane, connection)
+            continue
         if call.route is None:
             continue
         now = plane.snapshot.route(call.route.name)
@@ -52,6 +61,10 @@ def _refresh(plane: Plane) -> None:
                 now = kept.setdefault(id(call.route), replace(call.route, policies=now.policies))
             call.route = now
             _apply(plane, connection)
+
+
+def _is_at_own_door(call: Call) -> bool:
+    return call.handler in OWN_DOORS and (call.route is None or call.route.handler.get("type") == BUILTIN)
 
 
 def _apply(plane: Plane, connection: Connection) -> None:

@@ -207,3 +207,33 @@ def test_a_change_is_checked_with_what_stays(django_assert_num_queries):
             update_route(route, by="bob", **{field: "x"})
         assert list(fault.value.message_dict) == [field]
     assert Route.objects.get().path == "/a/{id}"
+
+
+BUILTIN = {"type": "builtin"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"protocol": "mqtt", "path": "/mqtt"}, "handler.type"),
+        ({"protocol": "mqtt", "path": "/other", "handler": BUILTIN}, "path"),
+        ({"protocol": "mqtt", "path": "/mqtt", "handler": BUILTIN, "methods": ["POST"]}, "methods"),
+        ({"protocol": "mqtt", "path": "/mqtt", "handler": BUILTIN, "policies": [{"type": "cors"}]}, "policies[0].type"),
+        ({"protocol": "websocket", "path": "/v1/events", "handler": BUILTIN, "reserved_override": True}, "path"),
+        ({"protocol": "websocket", "path": "/v1/stream", "handler": BUILTIN}, "path"),
+        ({"path": "/v1/me", "handler": BUILTIN, "reserved_override": True}, "path"),
+        ({"protocol": "sse", "path": "/v1/events", "handler": BUILTIN | {"url": "x"}, "reserved_override": True},
+         "handler.url"),
+    ],
+)  # fmt: skip
+def test_only_the_gateways_own_doors_are_builtin_and_mqtt_is_nothing_else(fields, field):
+    with pytest.raises(ValidationError) as refused:
+        make(**fields)
+    assert field in refused.value.message_dict
+
+
+def test_one_route_stands_before_a_door():
+    make(name="devices", protocol="mqtt", path="/mqtt", handler=BUILTIN)
+    make(name="page", path="/mqtt")
+    with pytest.raises(ValidationError, match="devices"):
+        make(name="again", protocol="mqtt", path="/mqtt", handler=BUILTIN)

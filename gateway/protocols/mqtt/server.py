@@ -209,6 +209,7 @@ class MqttPeer(asyncio.Protocol):
                 raise Refused(Reason.DRAINING, retry_after_s=1)
             if len(connect.client_id) > CLIENT_ID_MAX_CHARS:
                 raise Broken(codec.BAD_CLIENT_ID, f"a client id has at most {CLIENT_ID_MAX_CHARS} characters")
+            call.route = self._plane.snapshot.builtin(Protocol.MQTT)
             call.credential = _credential(connect)
         except Refused as refused:
             meter(self._plane, call, Reply(refused=refused))
