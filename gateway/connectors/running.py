@@ -87,6 +87,7 @@ class Running:
         self._plane = plane
         self.document = document
         self.health = Health()
+        self._had_a_reader = False
 
     async def run(self) -> None:
         """Run until cancelled; what fails is tried again, more and more rarely."""
@@ -243,8 +244,12 @@ class Running:
         known = [info for name in names if (info := await self._info(channel, name)) is not None]
         known.sort(key=lambda info: info.ack_floor.stream_seq)
         if not known:
-            await self._add_reader(channel, names[0], deliver_policy=STARTS[self.document.start])
+            # Where there was one before, the log was emptied: all that it holds came since.
+            start = "earliest" if self._had_a_reader else self.document.start
+            await self._add_reader(channel, names[0], deliver_policy=STARTS[start])
+            self._had_a_reader = True
             return await js.pull_subscribe_bind(durable=names[0], stream=channel.stream)
+        self._had_a_reader = True
         *others, current = known
         name = current.name
         for other in others:

@@ -310,3 +310,21 @@ async def test_a_name_that_was_used_with_another_body_is_buried_and_not_lost(pla
         await until(lambda: asyncio.sleep(0, connector.health.buried == 1))
     assert [event.data for event in stored] == [b'{"n": 1}', b'{"n": 3}']
     assert len(await read_batch(plane.nats, DEAD_STREAM, f"{DEAD_SUBJECT}.>", 1)) - before == 1
+
+
+@pytest.mark.parametrize("broker", ["redis-streams"], indirect=True)
+async def test_a_sink_passes_on_what_came_after_the_log_was_emptied(plane, lab):
+    async with connected(plane, lab, "sink", start="latest") as connector:
+        await until(lambda: asyncio.sleep(0, connector.health.state == "running"))
+        await until(lambda: _has_reader(plane))
+        await send(plane, 0, 2)
+        await got(lab, 2)
+        # As an emptied store is: no stream, no reader; the next publish makes the stream anew.
+        await plane.js.delete_stream(plane.snapshot.channel("out")[0].stream)
+        await send(plane, 2, 5)
+        found = await got(lab, 5)
+    assert list(dict.fromkeys(int(data[6:-1]) for data, _ in found)) == [*range(5)]
+
+
+async def _has_reader(plane):
+    return await plane.js.consumers_info(plane.snapshot.channel("out")[0].stream)
