@@ -36,6 +36,8 @@ class Connectors:
         self._plane = plane
         self._lease = Lease(plane.js, "connectors", owner_of(plane.config))
         self._running: dict[str, tuple[Running, asyncio.Task[None]]] = {}
+        self._placed: set[str] = set()
+        """Those that have had a place in their channel; an emptied NATS may have them vanish for a moment."""
         self._changed = asyncio.Event()
         plane.snapshot.on_change(self._refresh)
 
@@ -79,12 +81,14 @@ class Connectors:
         await self._stop([id_ for id_, (_, task) in self._running.items() if task.done()])
         for id_, connector in known.items():
             if connector.is_active and id_ not in self._running:
-                running = Running(self._plane, connector)
+                running = Running(self._plane, connector, had_a_reader=id_ in self._placed)
                 task = asyncio.create_task(running.run(), name=f"connector {connector.name}")
                 self._running[id_] = (running, task)
 
     async def _stop(self, ids: Iterable[str]) -> None:
-        await ended(*[self._running.pop(id_)[1] for id_ in ids])
+        stopped = {id_: self._running.pop(id_) for id_ in ids}
+        await ended(*[task for _, task in stopped.values()])
+        self._placed.update(id_ for id_, (running, _) in stopped.items() if running.had_a_reader)
 
     async def _forget(self, connector: Connector) -> None:
         """Let go of a deleted sink's place in its channel."""

@@ -83,11 +83,12 @@ class Health:
 class Running:
     """One connector while it runs."""
 
-    def __init__(self, plane: Plane, document: Connector) -> None:
+    def __init__(self, plane: Plane, document: Connector, *, had_a_reader: bool = False) -> None:
         self._plane = plane
         self.document = document
         self.health = Health()
-        self._had_a_reader = False
+        self.had_a_reader = had_a_reader
+        """A sink has had a place in its channel: where it has none now, the log was emptied."""
 
     async def run(self) -> None:
         """Run until cancelled; what fails is tried again, more and more rarely."""
@@ -245,11 +246,11 @@ class Running:
         known.sort(key=lambda info: info.ack_floor.stream_seq)
         if not known:
             # Where there was one before, the log was emptied: all that it holds came since.
-            start = "earliest" if self._had_a_reader else self.document.start
+            start = "earliest" if self.had_a_reader else self.document.start
             await self._add_reader(channel, names[0], deliver_policy=STARTS[start])
-            self._had_a_reader = True
+            self.had_a_reader = True
             return await js.pull_subscribe_bind(durable=names[0], stream=channel.stream)
-        self._had_a_reader = True
+        self.had_a_reader = True
         *others, current = known
         name = current.name
         for other in others:
