@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 ATTRIBUTES_MAX = 32
 ATTRIBUTES_MAX_BYTES = 4096
 CONTENT_TYPE_MAX_CHARS = 200
-KEY_REUSED = "idempotency-key-reused"
 DETAIL_MAX_CHARS = 500
 UNREAD: Any = object()
 _ATTRIBUTE_NAME = re.compile(r"[a-z0-9]{1,20}")
@@ -275,7 +274,7 @@ async def _require_same_body(plane: Plane, admitted: Admitted, stored: Stored) -
         raise Refused(
             Reason.INVALID_PAYLOAD,
             "This idempotency key, or id of an event, was used with another body.",
-            cause=KEY_REUSED,
+            cause="idempotency-key-reused",
             members={"pointer": ""},
         )
 

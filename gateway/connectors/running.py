@@ -25,7 +25,7 @@ from gateway.connectors.broker import BATCH_MAX, Broken, Record, Sink, Source, U
 from gateway.connectors.kinds import SOURCE, NoSuchKind, NotInstalled, find
 from gateway.event import Event, from_headers, rfc3339
 from gateway.nats_link import DEAD_SUBJECT
-from gateway.publish import KEY_REUSED, Admitted, Publication, admit, as_json, store
+from gateway.publish import Admitted, Publication, admit, as_json, store
 from gateway.refusals import Reason, Refused
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Running:
             if refused.reason in PASSING:
                 return False
             self.health.buried += 1
-            if refused.reason is not Reason.INVALID_PAYLOAD or refused.cause == KEY_REUSED:
+            if refused.reason is not Reason.INVALID_PAYLOAD or refused.cause == "idempotency-key-reused":
                 # What else is invalid was buried with its fault when it was looked at.
                 await self._bury(self._address(record), record.data, refused.reason.value, refused.detail)
         return True

@@ -12,20 +12,21 @@ from gateway.tests.http_plane import NOWHERE, caller_of, echo, eventually, route
 from gateway.upstream_connection import UpstreamConnection
 
 
+KINDS = (Call, DirectExchange, BoundedHttp, UpstreamConnection)
+
+
 @pytest.fixture
 def garbage():
     """Collect by hand, and keep what only the collector finds; not what was there before.
 
-    The event loop of an earlier test may have ended while a connection was closing: it is found again and again.
+    What logged records of an earlier test hold on to, or a loop that ended while a connection was closing, lives on.
     """
     gc.collect()
+    older = [one for one in gc.get_objects() if issubclass(type(one), KINDS)]
     gc.disable()
     gc.set_debug(gc.DEBUG_SAVEALL)
-    gc.collect()
-    older = [*gc.garbage]
-    kinds = (Call, DirectExchange, BoundedHttp, UpstreamConnection)
     yield lambda: [
-        found for found in gc.garbage if isinstance(found, kinds) and not any(found is other for other in older)
+        found for found in gc.garbage if isinstance(found, KINDS) and not any(found is other for other in older)
     ]
     gc.set_debug(0)
     gc.garbage.clear()
