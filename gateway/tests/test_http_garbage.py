@@ -11,7 +11,6 @@ from gateway.server_http import BoundedHttp
 from gateway.tests.http_plane import NOWHERE, caller_of, echo, eventually, route, running, upstream_that
 from gateway.upstream_connection import UpstreamConnection
 
-
 KINDS = (Call, DirectExchange, BoundedHttp, UpstreamConnection)
 
 
