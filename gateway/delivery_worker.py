@@ -111,7 +111,8 @@ class Worker:
                 logger.warning("delivering %s waits: %s", self.subscription.id, error or type(error).__name__)
             except Exception:
                 logger.exception("delivering %s failed and begins again", self.subscription.id)
-            await asyncio.gather(*self._sends, return_exceptions=True)
+            while self._sends:  # one that ends may send the next of its key
+                await asyncio.gather(*self._sends, return_exceptions=True)
             pause_s = RESTART_S if time.monotonic() - began_at > STEADY_AFTER_S else min(pause_s * 2, RESTART_MAX_S)
             await asyncio.sleep(pause_s)
 

@@ -14,6 +14,7 @@ from events.models import DeadLetter, Subscription
 from events.tests.receiver import plain, receiving
 from events.tests.whole import running_whole
 from gateway.delivery import Delivery
+from gateway.refusals import Reason, Refused
 from gateway.subscription_health import read_healths
 from gateway.tests.clock import EACH_WAY, Clock
 from keys.models import Key
@@ -150,6 +151,43 @@ async def test_by_key_a_failing_event_holds_up_its_key_alone(whole, delivery):
         await until(lambda: asyncio.sleep(0, "a3" in receiver.values))
         assert [value for value in receiver.values if value != "a1" and value[0] == "a"] == ["a2", "a3"]
         assert [value for value in receiver.values if value[0] == "b"] == ["b1", "b2", "b3"]
+
+
+async def test_by_key_what_is_sent_while_the_log_is_away_is_not_sent_beside_itself(whole, delivery, monkeypatch):
+    held = {"a1": asyncio.Event(), "a2": asyncio.Event()}
+
+    async def hold(message):
+        await held[message.data].wait()
+        return 200
+
+    async with receiving(hold) as receiver:
+        subscription = await whole.subscribe(
+            type="webhook", url=receiver.url, channel="sensors/{id}/reading", max_in_flight=4
+        )
+        for value in held:
+            await whole.publish(value, channel="sensors/a/reading")
+        worker = await until(lambda: asyncio.sleep(0, delivery.workers.get(subscription["id"])))
+        await until(lambda: asyncio.sleep(0, worker._order.in_hand == 2))
+        fetch, failed, under_way = delivery.readers.fetch, asyncio.Event(), []
+
+        async def away_once(*arguments):
+            if not failed.is_set():
+                failed.set()
+                raise Refused(Reason.OVERLOADED)
+            under_way.append(len(worker._sends))
+            return await fetch(*arguments)
+
+        monkeypatch.setattr("gateway.delivery_worker.RESTART_MAX_S", 0.01)
+        monkeypatch.setattr(delivery.readers, "fetch", away_once)
+        await failed.wait()
+        held["a1"].set()
+        await receiver.has(2)
+        with contextlib.suppress(TimeoutError):
+            await until(lambda: asyncio.sleep(0, under_way), 0.3)  # long enough to begin anew too early
+        held["a2"].set()
+        await until(lambda: caught_up(whole, subscription))
+        assert under_way[0] == 0
+        assert list(dict.fromkeys(receiver.values)) == ["a1", "a2"]
 
 
 async def test_no_more_are_under_way_than_was_allowed(whole, delivery):
