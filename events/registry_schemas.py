@@ -81,6 +81,9 @@ def _extra(fields: Mapping[str, Any]) -> dict[str, Any]:
         raise No(
             42201, f"Invalid schema: `metadata` and `ruleSet` are objects, of {EXTRA_MAX_CHARS} characters at most."
         )
+    properties = extra.get("metadata", {}).get("properties") or {}
+    if not isinstance(properties, Mapping) or not all(isinstance(value, str) for value in properties.values()):
+        raise No(42201, "Invalid schema: the `properties` of `metadata` are an object of texts.")
     return extra
 
 

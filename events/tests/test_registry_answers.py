@@ -146,6 +146,11 @@ def test_metadata_and_rules_are_kept_for_clients_that_act_by_them():
     assert (found[0], found[1]["version"]) == (200, 1)
     assert ask("GET", "subjects/a/metadata", key="owner", value="bob")[1]["error_code"] == 40402
     assert ask("POST", "subjects/b/versions", json_schema() | {"metadata": "x"})[1]["error_code"] == 42201
+    for properties in (["owner"], "owner", {"owner": ["ann"]}, {"owner": 1}):
+        said = ask("POST", "subjects/b/versions", json_schema() | {"metadata": {"properties": properties}})
+        assert said[1]["error_code"] == 42201
+    assert ask("POST", "subjects/b/versions", json_schema() | {"metadata": {"properties": None}})[0] == 200
+    assert ask("GET", "subjects/b/metadata", key="owner", value="ann")[1]["error_code"] == 40402
     long = {"metadata": {"properties": {"x": "y" * 70_000}}}
     assert ask("POST", "subjects/b/versions", json_schema() | long)[1]["error_code"] == 42201
 
