@@ -65,8 +65,9 @@ def register(subject_name: str, schema: Given, *, by: str) -> SchemaVersion:
 
     Schemas are compared before anything is held, as that may take a second; where somebody else was faster, again.
     """
-    if not 0 < len(subject_name) <= NAME_MAX_CHARS or not subject_name.isprintable() or subject_name == GLOBAL:
-        raise No(42208, f"Invalid subject: a name has 1 to {NAME_MAX_CHARS} printable characters.")
+    if subject_name == GLOBAL:
+        raise No(42208, f"Invalid subject: {GLOBAL} stands for all of them.")
+    _require_name(subject_name)
     for _ in range(RIVALS_MAX):
         before = _stand(subject_name)
         if (known := before.holding(schema)) is not None:
@@ -184,10 +185,10 @@ def _unread(reader: Parsed, writer: Parsed, budget: Budget) -> Fault | None:
     return refused(Document.of(reader.value, reader.others), Document.of(writer.value, writer.others), budget)
 
 
-def hide(versions: Iterable[SchemaVersion], subject: Subject, *, forgetting: bool = False, by: str) -> None:
+def hide(versions: Iterable[SchemaVersion], subject: Subject, *, by: str) -> None:
     """Delete versions so that they can be had still, by whoever asks for deleted ones. Raises No.
 
-    Whoever deletes a whole subject is ``forgetting`` its own level and mode too.
+    With the last of them a subject forgets its own level and mode.
     """
     numbers = [version.version for version in versions]
     require_writable(subject.name)
@@ -196,7 +197,7 @@ def hide(versions: Iterable[SchemaVersion], subject: Subject, *, forgetting: boo
         subject.versions.filter(version__in=numbers).update(is_deleted=True)
         version = live(subject).last()
         told: dict[str, Any] = {"latest": None if version is None else _told(version.version, version.schema)}
-        if forgetting:
+        if version is None:
             told |= {"compatibility": "", "mode": ""}
         recording.update("schema", subject, subject.name, told | _numbered(subject), by=by)
 
@@ -218,7 +219,11 @@ def erase(versions: Iterable[SchemaVersion], subject: Subject, *, by: str) -> No
 
 
 def configure(subject_name: str, *, by: str, **changes: str) -> None:
-    """Set ``compatibility`` or ``mode`` of a subject, or with :data:`GLOBAL` of all; empty: the default again."""
+    """Set ``compatibility`` or ``mode`` of a subject, or with :data:`GLOBAL` of all; empty: the default again.
+
+    Raises No.
+    """
+    _require_name(subject_name)
     with transaction.atomic():
         subject = _held(subject_name)
         if subject is None:
@@ -260,6 +265,11 @@ def latest(subject_name: str) -> Parsed | None:
 def _setting(subject_name: str, field: str) -> str:
     own = dict(Subject.objects.filter(name__in=(subject_name, GLOBAL)).values_list("name", field))
     return own.get(subject_name) or own.get(GLOBAL) or ""
+
+
+def _require_name(subject_name: str) -> None:
+    if not 0 < len(subject_name) <= NAME_MAX_CHARS or not subject_name.isprintable():
+        raise No(42208, f"Invalid subject: a name has 1 to {NAME_MAX_CHARS} printable characters.")
 
 
 def _held(subject_name: str) -> Subject | None:

@@ -148,7 +148,7 @@ def _delete_subject(question: Question, name: str) -> list[int]:
         return [version.version for version in hidden]
     if not shown:
         raise No(40404, f"Subject '{name}' was soft deleted. Set permanent=true to delete permanently")
-    registry.hide(shown, subject, forgetting=True, by=question.by)
+    registry.hide(shown, subject, by=question.by)
     return [version.version for version in shown]
 
 

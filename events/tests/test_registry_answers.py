@@ -100,12 +100,22 @@ def test_nothing_of_a_subject_changes_while_it_may_only_be_read(method, path, bo
     assert ask(method, path, body)[0] == 200
 
 
-def test_a_subject_that_is_deleted_forgets_its_level():
+@pytest.mark.parametrize("path", ["subjects/a", "subjects/a/versions/2"])
+def test_a_subject_that_is_deleted_forgets_its_level(path):
     register("a", avro('"string"'))
+    register("a", avro('["string", "long"]'))
     ask("PUT", "config/a", {"compatibility": "NONE"})
-    ask("DELETE", "subjects/a")
+    ask("DELETE", "subjects/a/versions/1")
+    assert ask("GET", "config/a") == (200, {"compatibilityLevel": "NONE"})
+    assert ask("DELETE", path)[0] == 200
     assert ask("GET", "config/a")[1]["error_code"] == 40408
     assert ask("POST", "subjects/a/versions", avro('"int"'))[0] == 200
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "a\0b"])
+def test_a_level_is_set_for_names_that_a_subject_may_have(name):
+    assert ask("PUT", f"config/{name}", {"compatibility": "FULL"})[1]["error_code"] == 42208
+    assert ask("PUT", f"mode/{name}", {"mode": "READONLY"})[1]["error_code"] == 42208
 
 
 def test_each_version_that_is_made_or_deleted_stands_in_the_audit_log():
