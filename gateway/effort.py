@@ -64,6 +64,8 @@ class _Measuring:
     recursions: int = 0
     known: dict[int, int] = field(default_factory=dict)
     open: set[int] = field(default_factory=set)
+    named: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Of each document that a reference has looked for a name in, its parts by their names."""
 
     def of(self, schema: Any, root: Any) -> int:
         """Count the checks that are made on the way down to any one value; leading back to itself counts once."""
@@ -104,13 +106,22 @@ class _Measuring:
             last = name.rpartition("/")[2]
             root = next((each for known, each in self.others.items() if known.rpartition("/")[2] == last), root)
         if fragment and not fragment.startswith("/"):
-            return next((each for each in _inside(root) if fragment in _names(each)), None), root
+            return self._named(root).get(fragment), root
         node = root
         for raw in unquote(fragment).split("/")[1:]:
             step = raw.replace("~1", "/").replace("~0", "~")
             is_index = isinstance(node, list) and step.isdecimal() and int(step) < len(node)
             node = node[int(step)] if is_index else node.get(step) if isinstance(node, dict) else None
         return node, root
+
+    def _named(self, root: Any) -> dict[str, Any]:
+        if id(root) not in self.named:
+            found: dict[str, Any] = {}
+            for each in _inside(root):
+                for name in _names(each):
+                    found.setdefault(name, each)
+            self.named[id(root)] = found
+        return self.named[id(root)]
 
 
 def _of_any_member(schema: dict[str, Any]) -> Iterator[Any]:

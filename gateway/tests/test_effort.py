@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway import effort
 from gateway.effort import EVALUATIONS_MAX, Effort, Unbounded, effort_of
 from gateway.refusals import Refused
 from gateway.schemas.faults import SchemaFault
@@ -95,3 +96,13 @@ def test_what_is_described_is_bounded_by_value_branches_and_depth():
     assert not Effort(EVALUATIONS_MAX, has_branches=True).allows_describing([1, 2])
     assert Effort(5, has_branches=True, recursions=1).allows_describing([[[[[[[[1]]]]]]]])
     assert not Effort(5, has_branches=True, recursions=10).allows_describing([[[[[[[[1]]]]]]]])
+
+
+def test_a_document_is_gone_through_once_however_many_parts_are_referred_to_by_name(monkeypatch):
+    gone_through, inside = [], effort._inside
+    monkeypatch.setattr(effort, "_inside", lambda node: gone_through.append(node) or inside(node))
+    named = {f"d{number}": {"$anchor": f"n{number}", "anyOf": [{}, {}]} for number in range(50)}
+    other = {"$id": "other.json", "$defs": {"d": {"$anchor": "n0"}}}
+    schema = {"$defs": named, "allOf": [*({"$ref": f"#n{number}"} for number in range(50)), {"$ref": "other.json#n0"}]}
+    assert effort_of(schema, {"other.json": other}).evaluations == 1 + 50 * 4 + 2
+    assert gone_through == [schema, other]
