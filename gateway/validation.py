@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -174,8 +175,7 @@ def _read_exactly(raw: bytes) -> Any:
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise Duplicate(next(name for name in names if names.count(name) > 1))
+        raise Duplicate(next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1))
     return found
 
 

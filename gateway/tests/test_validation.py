@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway import validation
 from gateway.refusals import Reason, Refused
 from gateway.validation import InvalidSchema, Validators, compile_schema, dump, parse, pointer
 
@@ -101,3 +102,20 @@ def test_a_slow_pattern_costs_no_time():
 
 def test_a_pointer_escapes_what_rfc_6901_says():
     assert pointer(["a/b", 0, "~"]) == "/a~1b/0/~0"
+
+
+def test_a_name_that_comes_twice_is_found_without_comparing_all_with_all():
+    compared = []
+
+    class Name(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            compared.append(other)
+            return str.__eq__(self, other)
+
+    pairs = [(Name(number), number) for number in [*range(1000), 999]]
+    with pytest.raises(validation.Duplicate, match=r"^999$"):
+        validation._members(pairs)
+    assert len(compared) < 10_000
