@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from gateway.budget import Budget, Plan, Spending, bucket_key
+from gateway.budget import Budget, Counters, Plan, Spending, bucket_key
 from gateway.call import Call, Headers, Principal, Protocol
 from gateway.clock_jumps import ClockJumps
 from gateway.counters import PROBE_S, Counter, put_back, spend
@@ -161,10 +161,10 @@ class Limiter:
                 tokens_in=tokens_in, tokens_out=tokens_out,
             )  # fmt: skip
 
-    def put_back(self, call: Call, *, bytes_in: int) -> None:
-        """Give back what was charged ahead and did not come."""
-        for counter in self._bound(call).bytes_in if bytes_in else ():
-            self._leasing.give_back(counter, bytes_in)
+    def put_back(self, counters: Counters, cost: float) -> None:
+        """Give back what was charged to these ahead and did not come."""
+        for counter in counters:
+            self._leasing.give_back(counter, cost)
 
     async def charge_by(self, call: Call, limit: Limit, key: str, cost: float = 1) -> None:
         """Charge a limit that no tier names, under a key that a route chose. Raises Refused. ``headers`` tells it."""

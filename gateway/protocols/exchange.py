@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gateway import policies
 from gateway.bandwidth import is_charged_whole, pieces
+from gateway.budget import Counters
 from gateway.call import Call, ClientGone, Headers, has_body
 from gateway.protocols.socket import Receive, Send
 from gateway.refusals import Reason, Refused
@@ -22,7 +23,9 @@ ANY_ORIGIN: Headers = [(b"access-control-allow-origin", b"*"), (b"access-control
 class Exchange:
     """Implements :class:`gateway.call.Exchange`, but for how bytes come and go: a server's exchange knows that."""
 
-    __slots__ = ("_call", "_held", "_plane", "_prepaid", "body_max_bytes", "bytes_in", "has_started", "is_read")
+    __slots__ = (
+        "_call", "_held", "_payers", "_plane", "_prepaid", "body_max_bytes", "bytes_in", "has_started", "is_read",
+    )  # fmt: skip
 
     def __init__(self, plane: Plane, call: Call) -> None:
         self._plane = plane
@@ -37,6 +40,8 @@ class Exchange:
         """The body, read whole before its time."""
         self._prepaid = 0
         """Bytes of the body that were charged, and have not come yet."""
+        self._payers: Counters = ()
+        """What they were charged to: the caller's limits may be others meanwhile."""
 
     async def read(self) -> bytes:
         """Give the next part of the body, ``b""`` at its end. Charges ``bytes_in``. Raises Refused and ClientGone.
@@ -65,11 +70,7 @@ class Exchange:
 
     async def _next(self) -> bytes:
         """Wait for the next part of the body. A caller who may not be served any more by its end is refused."""
-        try:
-            part = await self._part()
-        except (ClientGone, Refused):
-            self._plane.limiter.put_back(self._call, bytes_in=self._prepaid)
-            raise
+        part = await self._part()
         if self.is_read:
             judge_again(self._plane.snapshot, self._call)
         return part
@@ -102,7 +103,14 @@ class Exchange:
         if length and budget is not None and is_charged_whole(budget.bytes_in):
             if not limiter.charge_now(self._call, bytes_in=length):
                 await limiter.charge(self._call, bytes_in=length)
-            self._prepaid = length
+            # It may have waited until its limits were others.
+            self._prepaid, self._payers = length, (self._call.budget or budget).bytes_in
+
+    def served(self) -> None:
+        """Give back what was charged of a body ahead and did not come, or was of no use to who answered."""
+        if self._prepaid:
+            self._plane.limiter.put_back(self._payers, self._prepaid)
+            self._prepaid = 0
 
     async def _charge(self, part: bytes) -> None:
         """Charge what has come of the body, no faster than limits let through. Raises Refused."""

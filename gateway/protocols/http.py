@@ -49,6 +49,7 @@ async def serve_call(plane: Plane, call: Call, exchange: Exchange) -> None:
     try:
         await _serve(plane, call, exchange)
     finally:
+        exchange.served()
         # The exchange knows its call: together they would stay until the collector of cycles stops all traffic.
         call.peer = None
 

@@ -12,7 +12,7 @@ from gateway.bandwidth import PIECE_MIN_BYTES, PIECE_S, pieces
 from gateway.counters import Counter
 from gateway.event_stream import EventCutter, data_of
 from gateway.snapshot import Limit, Metric
-from gateway.tests.http_plane import caller_of, echo, eventually, route, running, say, upstream_that
+from gateway.tests.http_plane import NOWHERE, caller_of, echo, eventually, route, running, say, upstream_that
 
 HOURS = 36_000.0
 IS_DIRECT = pytest.mark.parametrize("is_direct", [True, False])
@@ -104,6 +104,36 @@ async def test_what_a_caller_announces_and_does_not_send_is_given_back(tmp_path)
             await eventually(lambda: left(plane, "bytes_in") == 100)
             caller.abort()
             await eventually(lambda: left(plane, "bytes_in") == 700)
+
+
+@IS_DIRECT
+@pytest.mark.parametrize("ends", ["answered early", "no upstream", "key revoked"])
+async def test_what_nobody_waits_for_any_more_is_given_back(tmp_path, is_direct, ends):
+    """The caller is there and would send the rest: the upstream has answered, or the gateway has, without it."""
+
+    async def early(asked, reader, writer):
+        writer.write(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n")
+        await reader.read()
+        return True
+
+    async with upstream_that(
+        early if ends == "answered early" else echo, reads_bodies=ends == "key revoked"
+    ) as upstream:
+        url = f"http://127.0.0.1:{NOWHERE}" if ends == "no upstream" else upstream.url
+        limits = [limit("bytes_in", 1000)]
+        async with (
+            running(tmp_path, [route("r", "/r", url)], limits=limits, is_direct=is_direct) as plane,
+            caller_of(plane) as caller,
+        ):
+            key = {"id": plane.key.id, "consumer": "acme", "digest": plane.key.digest, "scopes": ["call:*"]}
+            caller.send(caller.head("POST", "/r", "content-length: 900") + b"x" * 300)
+            if ends == "key revoked":
+                await eventually(lambda: left(plane, "bytes_in") == 100)
+                plane.snapshot.apply([("key", plane.key.id, key | {"revoked_at": 1.0})])
+            assert (await caller.answer()).status == {"no upstream": 502, "key revoked": 401}.get(ends, 503)
+            plane.snapshot.apply([("key", plane.key.id, key)])
+            # What was not read before the end costs nothing either.
+            await eventually(lambda: left(plane, "bytes_in") in (700, 1000))
 
 
 @REFUSES
