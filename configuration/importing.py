@@ -22,6 +22,7 @@ from gateway.call import Principal
 from gateway.schemas.registered import subject_named
 from keys import services as keys
 from keys.models import Key
+from routes import shapes
 from routes.models import Route
 
 _KINDS = {"channels": CHANNEL, "routes": ROUTE, "issuers": ISSUER}
@@ -137,8 +138,8 @@ def _name_of_existing(values: dict[str, Any]) -> str:
     name: str = values["name"]
     if Route.objects.filter(name=name).exists():
         return name
-    is_websocket = values["protocol"] == "websocket"
+    door = shapes.door(values["protocol"])
     for route in Route.objects.filter(path=values["path"]).only("name", "protocol", "methods"):
-        if (route.protocol == "websocket") == is_websocket and set(route.methods) & set(values["methods"]):
+        if shapes.door(route.protocol) == door and set(route.methods) & set(values["methods"]):
             return route.name
     return name

@@ -50,12 +50,13 @@ def check_free(route: Route) -> None:
     """
     shape = _shape(route.path)
     for rival in Route.objects.exclude(pk=route.pk).only("name", "path", "protocol", "methods"):
-        is_same_door = _door(rival.protocol) == _door(route.protocol)
+        is_same_door = door(rival.protocol) == door(route.protocol)
         if is_same_door and set(rival.methods) & set(route.methods) and _shape(rival.path) == shape:
             raise ValidationError({"path": f"The route {rival.name} has this path and method already."})
 
 
-def _door(protocol: str) -> str:
+def door(protocol: str) -> str:
+    """Say where a protocol comes in: two that come in alike share their paths and methods."""
     return protocol if protocol in ("websocket", "mqtt") else "http"
 
 

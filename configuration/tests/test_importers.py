@@ -111,6 +111,14 @@ def test_a_route_of_another_name_at_the_same_path_is_updated_under_its_name():
 
 
 @pytest.mark.django_db
+def test_a_path_of_a_document_is_not_taken_for_the_door_of_mqtt():
+    create_route(name="devices", path="/mqtt", protocol="mqtt", handler={"type": "builtin"}, by="ann")
+    data = {"openapi": "3.1.0", "servers": [{"url": "https://up.example"}], "paths": {"/mqtt": {"get": {}}}}
+    import_document(document(data), by="ann")
+    assert sorted(Route.objects.values_list("protocol", "path")) == [("http", "/mqtt"), ("mqtt", "/mqtt")]
+
+
+@pytest.mark.django_db
 def test_a_document_that_a_service_refuses_is_taken_not_at_all():
     paths = {"/a": {"get": {}}, "/admin/x": {"get": {}}}
     data = {"openapi": "3.1.0", "servers": [{"url": "https://up.example"}], "paths": paths}
