@@ -6,9 +6,9 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gateway.call import Call, Verb
 from gateway.cloudevents import structured
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.plane import Plane
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 STORING_MAX = 128
 """Publishes of one connection on their way to the log; past it the socket is not read."""
@@ -84,9 +85,10 @@ class Publishing:
         under_way = UnderWay(packet)
         is_clearing = packet.retain and not packet.payload
         try:
-            work = (
-                await self._clear(topic) if is_clearing else self._keep(await self._admit(topic, packet), packet.retain)
-            )
+            if is_clearing:
+                work = await self._in_time(packet.payload, lambda: self._clear(topic))
+            else:
+                work = self._keep(await self._admit(topic, packet), packet.retain)
         except Refused as refused:
             connection.refused(refused)
             if self._is_deadly(refused):
@@ -111,25 +113,34 @@ class Publishing:
         """Publish what a client left to be published when it is gone."""
         try:
             publication = _publication(will.topic, will.payload, will.properties, _marks(will.retain))
+            await self._judge(will.payload)
             await self._keep(await admit(self._plane, self._call, publication), will.retain)
         except Refused as refused:
             if self._call.connection is not None:
                 self._call.connection.refused(refused)
 
     async def _admit(self, topic: str, packet: Publish) -> Admitted:
-        """Admit a publish; a client of MQTT 3.1.1 waits where a limit is met, as nothing more is read meanwhile."""
         attributes = _marks(packet.retain)
         if self.marks_origin and self._call.connection is not None:
             attributes[ORIGIN] = self._call.connection.id
         publication = _publication(topic, packet.payload, packet.properties, attributes, keeps=self._keeps(packet))
+        return await self._in_time(packet.payload, lambda: admit(self._plane, self._call, publication))
+
+    async def _judge(self, payload: bytes) -> None:
+        """Raise Refused where a policy of the route before this door says no."""
+        if self._call.route is not None:
+            await judged(self._plane, self._call, "message_in", payload)
+
+    async def _in_time(self, payload: bytes, admitted: Callable[[], Awaitable[T]]) -> T:
+        """Admit a publish; a client of MQTT 3.1.1 waits where a limit is met, as nothing more is read meanwhile."""
         ends_at = time.monotonic() + DELAY_MAX_S
         is_waiting = is_judged = False
         while True:
             try:
-                if not is_judged and self._call.route is not None:
-                    await judged(self._plane, self._call, "message_in", packet.payload)
+                if not is_judged:
+                    await self._judge(payload)
                 is_judged = True
-                return await admit(self._plane, self._call, publication)
+                return await admitted()
             except Refused as refused:
                 wait_s = refused.retry_after_s or 0.1
                 can_wait = self._session.version != V5 and refused.reason is Reason.RATE_LIMITED and not refused.fatal

@@ -167,3 +167,44 @@ async def test_another_door_reads_a_retained_event_as_any_other(plane):
         await publish(plane, plane.call(Protocol.HTTP), Publication("lamps/1", b"2"))
     found, _ = plane.snapshot.channel("lamps/1")
     assert [event.data for event in await plane.log.history(found, "lamps.1", 0, 10)] == [b"1", b"2"]
+
+
+@pytest.fixture
+def limited(plane):
+    """Put a route before the listener that lets two publishes through in so many seconds."""
+
+    def limit(seconds):
+        options = {"rateLimitBy": "user", "requestsAllowed": 2, "timeWindowMinutes": seconds / 60}
+        policy = {"type": "rate-limit", "options": options | {"metric": "messages_in"}}
+        route = {"path": "/mqtt", "methods": ["GET"], "handler": {"type": "builtin"}, "policies": [policy]}
+        plane.snapshot.apply([("route", "devices", route | {"name": "devices", "protocol": "mqtt"})])
+
+    return limit
+
+
+async def test_what_clears_a_retained_event_and_a_will_are_publishes_to_the_policies_of_a_route(plane, limited):
+    limited(36_000)
+    async with client(plane, V5) as mqtt, client(plane, V5) as other:
+        await mqtt.connect(plane.key.text)
+        assert [await retain(mqtt, "lamps/1", payload) for payload in (b"1", b"", b"")] == [0, 0, 0x97]
+        await other.connect(plane.key.text, will=Will("lamps/1", b"2", 1, False))
+        other.writer.transport.abort()
+        async with asyncio.timeout(WAIT_S):
+            while len(plane.connections) > 1:
+                await asyncio.sleep(0.01)
+    found, _ = plane.snapshot.channel("lamps/1")
+    assert [event.data for event in await plane.log.history(found, "lamps.1", 0, 10)] == [b"1"]
+
+
+async def test_a_client_that_cannot_be_told_is_held_back_as_it_clears_what_is_retained(plane, limited):
+    limited(60)
+    async with client(plane, V311) as mqtt:
+        await mqtt.connect(plane.key.text)
+        assert [await retain(mqtt, "lamps/1", b"") for _ in range(2)] == [0, 0]
+        mqtt.publish("lamps/1", b"", 1, packet_id=9, retain=True)
+        (connection,) = plane.connections
+        async with asyncio.timeout(WAIT_S):
+            while not connection.throttled:
+                await asyncio.sleep(0.01)
+        assert await mqtt.hears_nothing()
+        assert [*plane.connections] == [connection]
