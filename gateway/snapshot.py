@@ -374,6 +374,13 @@ def _route_match(route: Route, parameters: Mapping[str, str], method: str) -> Ma
     )
 
 
+def target_of(route: Route) -> str:
+    """Say as what the calls of a route are counted: one before the gateway's own door is no target."""
+    if route.handler.get("type") != BUILTIN:
+        return route.name
+    return Protocol.MQTT.value if route.protocol == Protocol.MQTT else route.path
+
+
 def bearer(token: Token, scopes: tuple[str, ...], expires_at: float | None) -> Principal:
     """Give whom a proved token stands for: what it may do is the token's, its limits are its consumer's."""
     standing = token.standing

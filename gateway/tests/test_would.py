@@ -1,5 +1,9 @@
+from types import SimpleNamespace
+
 import pytest
 
+from gateway import policies as policies_of
+from gateway.call import Protocol
 from gateway.handlers import me
 from gateway.limit import limit
 from gateway.nats_link import JOBS_BUCKET
@@ -204,3 +208,26 @@ async def test_what_is_left_of_a_limit_by_address_is_told_to_who_calls_from_one(
     assert [(fact["name"], fact["remaining"]) for fact in (await ask(plane, ""))["limits"]] == [
         ("messages_in-per-3600s-ip", 2)
     ]
+
+
+@pytest.mark.parametrize(
+    ("door", "target"),
+    [
+        ({"protocol": "sse", "path": "/v1/events"}, "/v1/events"),
+        ({"protocol": "websocket", "path": "/v1/stream"}, "/v1/stream"),
+        ({"protocol": "mqtt", "path": "/mqtt"}, "mqtt"),
+    ],
+)
+async def test_the_gateways_own_doors_need_no_right_to_call_and_are_asked_for_their_limits(plane, door, target):
+    options = {"rateLimitBy": "user", "requestsAllowed": 2, "timeWindowMinutes": 1}
+    policies = [{"type": "rate-limit", "options": options}]
+    route = {"name": "door", "methods": ["GET"], "handler": {"type": "builtin"}, "reserved_override": True}
+    plane.snapshot.apply([("route", "door", {**route, **door, "policies": policies})])
+    plane.change_key(scopes=[])
+    assert (await ask(plane, "would=call:door&n=2"))["allowed"] is True
+    entering = plane.call(
+        Protocol(door["protocol"]), target=target, route=plane.snapshot.route("door"), peer=SimpleNamespace()
+    )
+    await policies_of.inbound(plane, entering)
+    said = await ask(plane, "would=call:door&n=2")
+    assert (said["allowed"], said["policy"]) == (False, "route-requests-per-60s")
