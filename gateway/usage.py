@@ -304,14 +304,16 @@ def _close_code(call: Call, reply: Reply) -> int:
 
 def _opened(connection: Connection) -> dict[str, Any]:
     call = connection.call
+    # A route before the gateway's own door is no target: what is asked for there is.
+    route = call.route.name if call.route else ""
     return {
         "id": connection.id,
         "consumer": call.who.consumer,
         "key": call.who.key,
         "tier": call.who.tier,
         "protocol": call.protocol.value,
-        "route": call.route.name if call.route else "",
-        "channel": call.parameters.get("address") or ("" if call.route else call.target),
+        "route": route,
+        "channel": call.parameters.get("address") or ("" if call.target == route else call.target),
         "ip": call.ip,
         "opened_at": connection.opened_at,
     }

@@ -52,7 +52,8 @@ async def events(plane: Plane, call: Call) -> Reply:
         raise Refused(Reason.INVALID_REQUEST, f"Name 1 to {CHANNELS_MAX} channels as `?channel=`.")
     selections = [select(plane, call, address) for address in addresses]
     conflate_s = interval_of(query["conflate"][0]) if query["conflate"] else 0.0
-    call.target = ", ".join(addresses) if call.route is None else call.target
+    if "address" not in call.parameters:
+        call.target = ", ".join(addresses)
     if call.method == "HEAD":
         await call.peer.start(200, STREAM_HEADERS)
         await call.peer.send(b"", more=False)

@@ -5,6 +5,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from gateway import usage
 from gateway.call import Protocol
 from gateway.handlers import channel as handlers
 from gateway.refusals import Reason, Refused
@@ -466,3 +467,14 @@ async def test_history_is_limited_as_deliveries_are_and_says_where_it_goes_on(pl
         await get(plane, after=ids[2])
     assert refused.value.reason is Reason.RATE_LIMITED
     assert refused.value.retry_after_s > 0
+
+
+@pytest.mark.parametrize("has_route", [True, False])
+async def test_the_ledger_names_what_was_asked_for_whether_a_route_stands_before_the_door_or_not(plane, has_route):
+    route = {"name": "door", "protocol": "sse", "path": "/v1/events", "methods": ["GET"], "reserved_override": True}
+    plane.snapshot.apply([("route", "door", {**route, "handler": {"type": "builtin"}, "policies": []})])
+    before = plane.snapshot.route("door") if has_route else None
+    async with listening(plane, ("channel", "trades"), ("channel", "news"), route=before) as exchange:
+        await exchange.until(b"retry")
+        [row] = [usage._opened(connection) for connection in plane.connections]
+    assert (row["channel"], row["route"]) == ("news, trades", "door" if has_route else "")
