@@ -25,6 +25,7 @@ PREFIX = "apim"
 ID_CHARS, SECRET_CHARS, CHECK_CHARS = 12, 32, 6
 CREDENTIAL_MAX_BYTES = 8 * 1024
 """A JWT may be long; what is longer than this is no credential."""
+QUERY_FIELDS_MAX = 100
 
 _BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _KEY = re.compile(
@@ -147,7 +148,15 @@ def _in_subprotocols(offered: list[str]) -> Iterable[Credential]:
 def _in_query(query: bytes) -> Iterable[Credential]:
     if b"ticket=" not in query and b"apim_" not in query:
         return
-    for name, value in parse_qsl(query.decode("latin-1"), max_num_fields=100):
+    try:
+        pairs = parse_qsl(query.decode("latin-1"), max_num_fields=QUERY_FIELDS_MAX)
+    except ValueError:
+        raise Refused(
+            Reason.INVALID_REQUEST,
+            f"A query string that seems to hold a credential has at most {QUERY_FIELDS_MAX} fields.",
+            cause="credential-malformed",
+        ) from None
+    for name, value in pairs:
         if value.startswith(PREFIX + "_"):
             raise Refused(
                 Reason.UNAUTHENTICATED,

@@ -64,8 +64,8 @@ class UnderWay:
 
     def begin(self, call: Call) -> Request:
         """Look after a request from now on, until it has ``ended``. Raises Refused where it may not be any more."""
-        request = call.request = Request(call)
         judge_again(self._snapshot, call)
+        request = call.request = Request(call)
         self._requests.add(request)
         return request
 

@@ -71,6 +71,14 @@ def test_a_ticket_may_stand_in_the_address_and_a_key_may_not():
         assert refusal(query=name + new_key(PEPPER).text.encode()).cause == "key-in-query"
 
 
+@pytest.mark.parametrize("shown", [b"ticket=tick_x", b"x=apim_y"])
+def test_many_fields_around_what_may_be_a_credential_are_refused(shown):
+    many = b"&".join(b"f%d=1" % number for number in range(200))
+    assert from_request([], many) is None
+    refused = refusal(query=shown + b"&" + many)
+    assert (refused.reason, refused.cause) == (Reason.INVALID_REQUEST, "credential-malformed")
+
+
 @pytest.mark.parametrize(
     ("query", "left"),
     [
