@@ -141,6 +141,7 @@ class UpstreamSocket(picows.WSListener):
             and self._waiting_bytes < WAITING_MAX_BYTES // 2
         ):
             self._is_paused = False
+            self._is_asked = False  # its answer may lie unread
             self._transport.underlying_transport.resume_reading()
 
     def hang_up(self, code: int, reason: str = "") -> None:
