@@ -16,6 +16,8 @@ NEAR = 4
 """So many times what must be free is near the end."""
 SHARE = 0.1
 """On small disks so much is kept free, at most."""
+NODES_FREE_MIN = 1000
+"""So many files may still be made, on disks that count them: the store makes some for each channel and as it grows."""
 
 
 class Disk:
@@ -29,7 +31,7 @@ class Disk:
 
     @property
     def is_full(self) -> bool:
-        """Less is free than must be: ``free_min_bytes``, or a tenth of a small disk."""
+        """Less is free than must be: ``free_min_bytes``, or a tenth of a small disk; or few files may still be made."""
         if self._folder is None:
             return False
         now = self._clock()
@@ -41,6 +43,8 @@ class Disk:
             return False  # it is made by the store, which tells itself what is wrong
         free, size = said.f_bavail * said.f_frsize, said.f_blocks * said.f_frsize
         must_be_free = min(self._free_min_bytes, size * SHARE)
-        if free > NEAR * must_be_free:
+        # A disk that makes them as they are needed says 0 of 0.
+        nodes, nodes_must_be = said.f_favail, min(NODES_FREE_MIN, said.f_files * SHARE)
+        if free > NEAR * must_be_free and nodes >= NEAR * nodes_must_be:
             self._look_at = now + LOOK_S
-        return free < must_be_free
+        return free < must_be_free or nodes < nodes_must_be

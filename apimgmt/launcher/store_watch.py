@@ -10,6 +10,8 @@ from pathlib import Path
 from gateway.disk import Disk
 
 LOOK_S = 1.0
+RESTART_EVERY_S = 30.0
+"""No more often: where it meets an end that is not seen here, such as a quota, it would never serve."""
 READ_MAX_BYTES = 256 * 1024
 SAID = b"no space left on device"
 
@@ -25,6 +27,7 @@ class StoreWatch:
     has_met_its_end: bool = False
     _read_to: int = field(default=0)
     _look_at: float = 0.0
+    _restart_at: float = 0.0
 
     def __post_init__(self) -> None:
         """Begin at the end: what earlier runs have met was mended by their end."""
@@ -36,8 +39,9 @@ class StoreWatch:
             return
         self._look_at = time.monotonic() + LOOK_S
         self.has_met_its_end = self._says_so() or self.has_met_its_end
-        if self.has_met_its_end and not self.disk.is_full:
+        if self.has_met_its_end and not self.disk.is_full and time.monotonic() >= self._restart_at:
             self.has_met_its_end = False
+            self._restart_at = time.monotonic() + RESTART_EVERY_S
             self.restart()
 
     def _says_so(self) -> bool:

@@ -11,6 +11,7 @@ MET = "[7] [ERR] JetStream failed to store a msg: write 9.blk: no space left on 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     monkeypatch.setattr(store_watch, "LOOK_S", 0)
+    monkeypatch.setattr(store_watch, "RESTART_EVERY_S", 0)
     log = tmp_path / "nats.log"
     log.write_text(MET)
     told = SimpleNamespace(log=log, disk=SimpleNamespace(is_full=True), restarts=0)
@@ -54,3 +55,11 @@ def test_a_word_that_comes_in_two_parts_is_heard(store):
     say(store, MET[:60])
     say(store, MET[60:])
     assert store.restarts == 1
+
+
+def test_an_end_that_is_not_seen_here_does_not_keep_it_from_serving(store, monkeypatch):
+    monkeypatch.setattr(store_watch, "RESTART_EVERY_S", 3600)
+    store.disk.is_full = False
+    for _ in range(3):
+        say(store, MET)
+    assert (store.restarts, store.watch.has_met_its_end) == (1, True)

@@ -13,11 +13,12 @@ GIB = 1024**3
 @pytest.fixture
 def system(monkeypatch):
     """A system whose disk is as full as a test says, and which counts how often it is asked."""
-    said = SimpleNamespace(free=50 * GIB, size=100 * GIB, asked=0)
+    said = SimpleNamespace(free=50 * GIB, size=100 * GIB, nodes_free=50_000, nodes=100_000, asked=0)
 
     def statvfs(folder):
         said.asked += 1
-        return SimpleNamespace(f_bavail=said.free, f_blocks=said.size, f_frsize=1)
+        files = {"f_favail": said.nodes_free, "f_files": said.nodes}
+        return SimpleNamespace(f_bavail=said.free, f_blocks=said.size, f_frsize=1, **files)
 
     monkeypatch.setattr(os, "statvfs", statvfs)
     return said
@@ -38,6 +39,22 @@ def test_of_a_small_disk_a_tenth_is_kept_free(system):
     assert not Disk(Path("/store"), GIB).is_full
     system.free = 6 * 1024**2
     assert Disk(Path("/store"), GIB).is_full
+
+
+def test_it_is_full_where_hardly_a_file_may_be_made(system):
+    system.nodes_free = disk.NODES_FREE_MIN
+    looked = Disk(Path("/store"), GIB)
+    assert not looked.is_full
+    system.nodes_free -= 1
+    assert looked.is_full
+
+
+def test_a_disk_that_counts_no_files_is_not_full_of_them(system):
+    system.nodes = system.nodes_free = 0
+    looked = Disk(Path("/store"), GIB)
+    assert not looked.is_full
+    assert not looked.is_full
+    assert system.asked == 1
 
 
 def test_the_system_is_asked_now_and_then_while_much_is_free_and_each_time_near_the_end(system):
