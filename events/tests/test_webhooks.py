@@ -186,6 +186,7 @@ async def test_by_key_what_is_sent_while_the_log_is_away_is_not_sent_beside_itse
             await until(lambda: asyncio.sleep(0, under_way), 0.3)  # long enough to begin anew too early
         held["a2"].set()
         await until(lambda: caught_up(whole, subscription))
+        await until(lambda: asyncio.sleep(0, under_way))
         assert under_way[0] == 0
         assert list(dict.fromkeys(receiver.values)) == ["a1", "a2"]
 
