@@ -6,7 +6,7 @@ import pytest
 
 from events.compatibility.avro import unreadable
 from events.compatibility.budget import Budget
-from gateway.schemas.avro import normal, parse
+from gateway.schemas.avro import is_scalar, normal, parse
 from gateway.schemas.faults import SchemaFault, TooComplex
 
 
@@ -121,3 +121,20 @@ def test_what_is_no_schema_is_refused_with_its_place(schema, at):
 def test_a_normal_form_says_names_whole_and_types_short():
     given = {"type": "record", "name": "R", "namespace": "n", "fields": [{"name": "a", "type": {"type": "int"}}]}
     assert normal(given) == {"type": "record", "name": "n.R", "fields": [{"name": "a", "type": "int"}]}
+
+
+def test_a_symbol_is_looked_for_without_going_through_all_of_them():
+    compared = []
+
+    class Symbol(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            compared.append(other)
+            return str.__eq__(self, other)
+
+    node = parse({"type": "enum", "name": "E", "symbols": [f"S{number}" for number in range(1000)]})
+    assert is_scalar(node, Symbol("S999"))
+    assert not is_scalar(node, Symbol("T"))
+    assert len(compared) < 50

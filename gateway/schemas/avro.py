@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gateway.schemas.faults import SchemaFault
@@ -39,7 +39,8 @@ class Node:
     """The full name of a record, enum or fixed."""
     aliases: tuple[str, ...] = ()
     fields: tuple[Field, ...] = ()
-    symbols: tuple[str, ...] = ()
+    symbols: Mapping[str, None] = field(default_factory=dict)
+    """Of an enum, in their order; there may be thousands, of which one is looked for in each value."""
     default: Any = MISSING
     """An enum's default symbol."""
     items: Node | None = None
@@ -260,7 +261,7 @@ def _read_enum(node: Node, schema: Mapping[str, Any], at: str) -> None:
     symbols = schema.get("symbols")
     if not isinstance(symbols, list) or not all(map(_is_name, symbols)) or len(set(symbols)) != len(symbols):
         raise SchemaFault("An enum has a list of `symbols`, each a name and once.", f"{at}/symbols")
-    node.symbols = tuple(symbols)
+    node.symbols = dict.fromkeys(symbols)
     node.default = schema.get("default", MISSING)
     if node.default is not MISSING and node.default not in symbols:
         raise SchemaFault("An enum's default is one of its symbols.", f"{at}/default")
