@@ -39,6 +39,13 @@ class PolicedExchange:
         self.status = 0
         """The status that was sent, which a policy may have chosen."""
 
+    @classmethod
+    def join(cls, plane: Plane, call: Call) -> None:
+        """Stand before a stream of events that is open, between two of them."""
+        if not isinstance(call.peer, cls):
+            call.peer = joined = cls(plane, call, call.peer)
+            joined._events = Events(plane, call)
+
     @property
     def is_read(self) -> bool:
         """Nothing of the body is left to read."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gateway.call import Call, Protocol
 from gateway.connections import Connection
 from gateway.endpoints import BUILTIN
+from gateway.policies.answers import PolicedExchange
 from gateway.policies.ip_restriction import IpRestriction
 from gateway.policies.jwt import Jwt
 from gateway.policies.made import made_of
@@ -76,6 +77,8 @@ def _apply(plane: Plane, connection: Connection) -> None:
         return
     if call.protocol is Protocol.WEBSOCKET:
         Gate(plane, call).attach()
+    elif call.protocol is Protocol.SSE:
+        PolicedExchange.join(plane, call)
 
 
 def _judge_again(call: Call) -> None:

@@ -67,10 +67,8 @@ class Made:
         self.cors = next((policy for policy in all_ if isinstance(policy, Cors) and not policy.is_shadow), None)
         self.reads_answers = any(policy.reads_answers and not policy.is_shadow for policy in all_)
         is_socket = route.protocol == Protocol.WEBSOCKET
-        self.is_wrapped = not is_socket and bool(
-            self.answering or self.messages_out or (route.protocol == Protocol.SSE and route.policies)
-        )
-        """Answers go through the policies before they go out."""
+        self.is_wrapped = not is_socket and bool(self.answering or self.messages_out or route.protocol == Protocol.SSE)
+        """Answers go through the policies before they go out. A stream of events may get some while it is open."""
         self.waits = (
             self.is_wrapped
             or (is_socket and bool(self.messages_in or self.messages_out))

@@ -175,8 +175,7 @@ class EventStream:
         return words + b"id:%b\n\n" % _id(begun)
 
     async def _write(self, first_words: bytes) -> None:
-        exchange = self._call.peer
-        await exchange.send(first_words)
+        await self._call.peer.send(first_words)
         while True:
             try:
                 async with asyncio.timeout(self._plane.config.sse_heartbeat_s):
@@ -190,7 +189,8 @@ class EventStream:
                 continue
             try:
                 async with asyncio.timeout(SEND_TIMEOUT_S):
-                    await exchange.send(b"".join(items))
+                    # Policies may stand before it that were not there when it began.
+                    await self._call.peer.send(b"".join(items))
             except TimeoutError:
                 self.close(Refused(Reason.TOO_SLOW))
                 return

@@ -129,3 +129,29 @@ async def test_changed_policies_judge_the_next_event_of_an_open_socket(nats_serv
         assert (await heard(socket, "error"))["reason"] == "invalid-payload"
         await say(socket, {"name": 1})
         assert (await heard(socket, "event"))["data"] == {"name": 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/sse", {"name": "sse", "path": "/sse", "handler": {"type": "channel", "channel": "trades"}}),
+        (
+            "/v1/events?channel=trades",
+            {"name": "door", "path": "/v1/events", "handler": {"type": "builtin"}, "reserved_override": True},
+        ),
+    ],
+    ids=["a route without policies", "a door without a route"],
+)
+async def test_policies_that_come_later_see_the_next_event_of_an_open_stream(nats_server, tmp_path, path, route):
+    later = [policy("transform", outbound={"set": {"/seen": True}})]
+    route = route | {"methods": ["GET"], "protocol": "sse"}
+    async with routed(nats_server, tmp_path) as plane:
+        _, _, stream, writer = await http(plane, "GET", path)
+        await stream.readuntil(b"retry: 2000\n\n")
+        for policies, said in ((None, {"a": 1}), (later, {"a": 1, "seen": True}), ([], {"a": 1})):
+            if policies is not None:
+                plane.snapshot.apply([("route", route["name"], route | {"policies": policies})])
+            await stored(plane, {"a": 1})
+            await asyncio.wait_for(stream.readuntil(b"data:"), WAIT_S)
+            assert json.loads(await stream.readline()) == said
+        writer.close()
