@@ -8,6 +8,7 @@ with an error frame, or an ``error`` event, elsewhere.
 from __future__ import annotations
 
 import re
+from base64 import b64decode, b64encode
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from gateway.call import Call
 from gateway.policies.made import made_of
 from gateway.policies.policy import Policy
 from gateway.policies.shadow import would, would_change
+from gateway.protocols.stream_frames import CLOUDEVENTS, offered
 from gateway.refusals import SAID_BEFORE_CLOSE, Reason, Refused
 from gateway.validation import DEPTH_MAX, dump, parse
 
@@ -60,12 +62,13 @@ async def _try(plane: Plane, call: Call, policy: Policy, part: str, message: Mes
 class Gate:
     """The policies before one WebSocket. It stands in the socket itself: policies of a route may come and go."""
 
-    __slots__ = ("_call", "_is_framed", "_max_bytes", "_plane")
+    __slots__ = ("_call", "_is_cloudevents", "_is_framed", "_max_bytes", "_plane")
 
     def __init__(self, plane: Plane, call: Call) -> None:
         self._plane = plane
         self._call = call
         self._is_framed = call.handler == "stream"
+        self._is_cloudevents = CLOUDEVENTS in offered(call)
         config = plane.config
         self._max_bytes = config.stream_message_max_bytes if self._is_framed else config.proxied_message_max_bytes
 
@@ -94,19 +97,42 @@ class Gate:
         return await judged(self._plane, self._call, "message_out", message)
 
     async def _frame_in(self, message: Message) -> Message | None:
-        """Judge what a ``publish`` frame is to publish; other frames, and what is none, are the handler's."""
+        """Judge what a frame is to publish; other frames, and what is none, are the handler's."""
         frame = _frame(message)
-        if frame is None or frame.get("type") != "publish" or "data" not in frame:
+        data = None if frame is None else self._published(frame)
+        if frame is None or data is None:
             return message
-        data = dump(frame["data"]).decode()
         try:
             passed = await judged(self._plane, self._call, "message_in", data)
         except Refused as refused:
-            await self._refuse(await self._charged(refused, len(data)), frame.get("ref"))
+            ref = frame.get("id" if self._is_event(frame) else "ref")
+            await self._refuse(await self._charged(refused, len(data)), ref)
             return None
         if passed is None or passed == data:
             return message if passed == data else None
+        if self._is_event(frame) and frame.get("data_base64") is not None:
+            whole = passed if isinstance(passed, bytes) else passed.encode()
+            return dump(frame | {"data_base64": b64encode(whole).decode()}).decode()
         return dump(frame | {"data": _data(passed)}).decode()
+
+    def _is_event(self, frame: dict[str, Any]) -> bool:
+        return self._is_cloudevents and "specversion" in frame
+
+    def _published(self, frame: dict[str, Any]) -> Message | None:
+        """Give the data of a ``publish`` frame, or of a CloudEvent; None where there is nothing to judge."""
+        if not self._is_event(frame):
+            return dump(frame["data"]).decode() if frame.get("type") == "publish" and "data" in frame else None
+        encoded = frame.get("data_base64")
+        if encoded is None:
+            return dump(frame.get("data")).decode()
+        try:
+            whole = b64decode(encoded, validate=True)
+        except (TypeError, ValueError):
+            return None  # its handler refuses it
+        try:
+            return whole.decode()
+        except UnicodeDecodeError:
+            return whole
 
     async def _frame_out(self, message: Message) -> Message | None:
         frame = _frame(message)

@@ -10,9 +10,18 @@ from gateway.refusals import Reason, Refused
 from gateway.validation import parse
 
 if TYPE_CHECKING:
+    from gateway.call import Call
     from gateway.config import Config
 
 Frame = Mapping[str, Any]
+CLOUDEVENTS = "cloudevents.json"
+"""The subprotocol in which events come and go as CloudEvents."""
+
+
+def offered(call: Call) -> list[str]:
+    """Give the subprotocols that a caller offers."""
+    headers = [value for name, value in call.headers if name == b"sec-websocket-protocol"]
+    return [part.strip() for part in b",".join(headers).decode("latin-1").split(",")]
 
 
 def read_frame(message: str | bytes, config: Config) -> tuple[Frame, Refused | None]:

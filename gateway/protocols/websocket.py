@@ -24,7 +24,16 @@ from gateway.credentials import from_text
 from gateway.ending import ended
 from gateway.event import rfc3339
 from gateway.outbox import SEND_TIMEOUT_S, Outbox
-from gateway.protocols.stream_frames import Frame, channel_of, malformed, read_frame, text_of, type_of
+from gateway.protocols.stream_frames import (
+    CLOUDEVENTS,
+    Frame,
+    channel_of,
+    malformed,
+    offered,
+    read_frame,
+    text_of,
+    type_of,
+)
 from gateway.protocols.stream_subscriptions import Subscriptions
 from gateway.publish import Admitted, Publication, admit, store
 from gateway.refusals import SAID_BEFORE_CLOSE, ErrorClass, Reason, Refused
@@ -35,7 +44,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CLOUDEVENTS = "cloudevents.json"
 BEARER = "bearer"
 IN_FLIGHT_MAX = 128
 """Publishes of one connection on their way to the log; past it the socket is not read."""
@@ -102,10 +110,9 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
             self._ending.set_result(refused)
 
     def _choose_subprotocol(self) -> str | None:
-        headers = [value for name, value in self._call.headers if name == b"sec-websocket-protocol"]
-        offered = [part.strip() for part in b",".join(headers).decode("latin-1").split(",")]
-        self._subscriptions.is_cloudevents = CLOUDEVENTS in offered
-        return CLOUDEVENTS if self._subscriptions.is_cloudevents else BEARER if BEARER in offered else None
+        named = offered(self._call)
+        self._subscriptions.is_cloudevents = CLOUDEVENTS in named
+        return CLOUDEVENTS if self._subscriptions.is_cloudevents else BEARER if BEARER in named else None
 
     # Reading
 

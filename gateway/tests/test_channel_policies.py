@@ -1,6 +1,7 @@
 """Policies of routes to channels: the same for publishing over REST and WebSocket, and for events on both streams."""
 
 import asyncio
+import base64
 import json
 from contextlib import asynccontextmanager
 
@@ -32,9 +33,10 @@ async def routed(nats_server, tmp_path, *policies, **settings):
 
 
 @asynccontextmanager
-async def socket_of(plane):
+async def socket_of(plane, **more):
     headers = {"authorization": f"Bearer {plane.key.text}"}
-    async with connect(f"ws://127.0.0.1:{plane.port}/ws", additional_headers=headers, open_timeout=WAIT_S) as socket:
+    url = f"ws://127.0.0.1:{plane.port}/ws"
+    async with connect(url, additional_headers=headers, open_timeout=WAIT_S, **more) as socket:
         await heard(socket, "subscribed")
         yield socket
 
@@ -155,3 +157,26 @@ async def test_policies_that_come_later_see_the_next_event_of_an_open_stream(nat
             await asyncio.wait_for(stream.readuntil(b"data:"), WAIT_S)
             assert json.loads(await stream.readline()) == said
         writer.close()
+
+
+async def test_cloudevents_over_a_socket_are_judged_and_limited_as_what_is_published(nats_server, tmp_path):
+    limit = policy("rate-limit", rateLimitBy="user", requestsAllowed=4, timeWindowMinutes=600, metric="messages_in")
+    policies = [limit, policy("validate", schema=NAMED), policy("transform", inbound={"set": {"/seen": True}})]
+    event = {"specversion": "1.0", "id": "7", "source": "/here", "type": "publish.not", "channel": "trades"}
+    async with (
+        routed(nats_server, tmp_path, *policies) as plane,
+        socket_of(plane, subprotocols=["cloudevents.json"]) as socket,
+    ):
+        for bad in ({"data": {"age": 1}}, {}):
+            await socket.send(json.dumps(event | bad))
+            error = await heard(socket, "error")
+            assert (error["reason"], error["ref"]) == ("invalid-payload", "7")
+        encoded = base64.b64encode(b'{"name":2}').decode()
+        for good in ({"data": {"name": 1}, "id": "8"}, {"data_base64": encoded, "id": "9"}):
+            await socket.send(json.dumps(event | good))
+            await heard(socket, "published")
+        await socket.send(json.dumps(event | {"data": {"name": 3}, "id": "10"}))
+        assert (await heard(socket, "error"))["reason"] == "rate-limited"
+        found, _ = plane.snapshot.channel("trades")
+        kept = [json.loads(one.data) for one in await plane.log.history(found, "trades", 0, 10)]
+        assert kept == [{"name": 1, "seen": True}, {"name": 2, "seen": True}]
