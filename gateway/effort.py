@@ -13,6 +13,12 @@ from urllib.parse import unquote
 
 EVALUATIONS_MAX = 100_000
 """Times that a schema may ask for a check on the way to one value."""
+SMALL = 100
+"""A schema that asks for no more of one value is checked whatever the value: one of the largest takes a second."""
+CHECKS_MAX = 100_000_000
+"""Checks of all values in a value together; they take about a second."""
+OF_COMPOSITE = 20
+"""Comparing with an array or object of an ``enum`` takes so many times as long as another check."""
 DESCRIPTION_MAX = 200_000
 """What describing a fault may take, in about microseconds."""
 _LISTS = ("allOf", "anyOf", "oneOf")
@@ -35,6 +41,13 @@ class Effort:
     has_branches: bool = False
     recursions: int = 0
     """Places in which the schema leads back to itself."""
+
+    def allows_checking(self, value: Any) -> bool:
+        """Say whether a value may be checked at all: the schema asks for much, and the value is large."""
+        if self.evaluations <= SMALL:
+            return True
+        most = CHECKS_MAX // self.evaluations
+        return _measured(value, most)[0] <= most
 
     def allows_describing(self, value: Any) -> bool:
         """Say whether the library may be asked what is wrong with a value, branch by branch."""
@@ -82,7 +95,8 @@ class _Measuring:
 
     def _counted(self, schema: dict[str, Any], root: Any) -> int:
         self.has_branches |= not {"anyOf", "oneOf"}.isdisjoint(schema)
-        here = 1 + sum(self.of(each, where) for each, where in self._of_the_same_value(schema, root))
+        here = 1 + OF_COMPOSITE * sum(isinstance(each, dict | list) for each in _items(schema.get("enum")))
+        here += sum(self.of(each, where) for each, where in self._of_the_same_value(schema, root))
         anywhere = sum(self.of(each, root) for each in _of_any_member(schema))
         single = [*_members(schema.get("properties")), *_items(schema.get("prefixItems")), *_items(schema.get("items"))]
         return here + anywhere + max((self.of(each, root) for each in single), default=0)
@@ -155,10 +169,10 @@ def _inside(node: Any) -> Iterator[dict[str, Any]]:
             waiting.extend(node)
 
 
-def _measured(value: Any) -> tuple[int, int]:
-    """Count the values in a value, and its levels; counting ends where there are too many."""
+def _measured(value: Any, most: int = DESCRIPTION_MAX) -> tuple[int, int]:
+    """Count the values in a value, and its levels; counting ends where there are more than so many."""
     nodes, depth, level = 0, 0, [value]
-    while level and nodes <= DESCRIPTION_MAX:
+    while level and nodes <= most:
         nodes, depth = nodes + len(level), depth + 1
         below = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
         level = [one for each in below for one in each]

@@ -93,8 +93,8 @@ class Checker:
     effort: Effort
 
     def is_valid(self, value: Any) -> bool:
-        """Say whether a value is valid."""
-        return self.validator.is_valid(value)
+        """Say whether a value is valid; one that would take too long is not."""
+        return self.effort.allows_checking(value) and self.validator.is_valid(value)
 
     def check(self, value: Any) -> None:
         """Raise Refused ``invalid-payload`` with the JSON Pointer of the fault where the value is invalid."""
@@ -104,6 +104,8 @@ class Checker:
 
     def fault(self, value: Any) -> Fault | None:
         """Say what is wrong with a value; where its schema's branches make that long to find, only that it is."""
+        if not self.effort.allows_checking(value):
+            return Fault("It is too large to be checked by its schema, which asks for much of each value.", "")
         if self.validator.is_valid(value):
             return None
         if not self.effort.allows_describing(value):

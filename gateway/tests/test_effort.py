@@ -106,3 +106,22 @@ def test_a_document_is_gone_through_once_however_many_parts_are_referred_to_by_n
     schema = {"$defs": named, "allOf": [*({"$ref": f"#n{number}"} for number in range(50)), {"$ref": "other.json#n0"}]}
     assert effort_of(schema, {"other.json": other}).evaluations == 1 + 50 * 4 + 2
     assert gone_through == [schema, other]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"items": {"enum": [[n, n] for n in range(4000)]}},
+        {"items": {"allOf": [{"not": {"const": -n}} for n in range(1, 2000)]}},
+    ],
+)
+def test_a_large_value_is_not_checked_by_a_schema_that_asks_for_much_of_each(schema):
+    checker = compile_schema(schema)
+    with pytest.raises(Refused, match="invalid-payload"):
+        checker.check([0] * 100_000)
+    assert not checker.is_valid([0] * 100_000)
+
+
+def test_a_small_value_is_checked_by_any_schema_and_a_large_one_by_a_small_schema():
+    compile_schema({"items": {"enum": [[n, n] for n in range(4000)]}}).check([[7, 7]] * 100)
+    compile_schema({"items": {"type": "integer"}}).check([0] * 1_000_000)
