@@ -27,7 +27,7 @@ from gateway.streams import ensure_stream, retire_stream, retire_streams_except
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 0.05
+LOOK_S = 0.03
 LOOK_AT_BUCKET_S = 3.0
 BATCH = 500
 WRONG_LAST_SEQUENCE = 10071

@@ -6,8 +6,8 @@ import time
 
 from audit.models import Change
 
-LOOK_S = 0.02
-APPLIED_S = 0.03
+LOOK_S = 0.01
+APPLIED_S = 0.02
 """Processes have read what was published within so long, unless they are very busy."""
 
 
