@@ -31,6 +31,7 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
     """Answer one request: ``{"status", "body"}``, or ``text`` for the body as it is."""
     question = Question(asked)
     try:
+        question.require_text()
         body = _answer(question)
         return {"status": 200, "text" if isinstance(body, Raw) else "body": body}
     except No as no:

@@ -118,6 +118,20 @@ def test_a_level_is_set_for_names_that_a_subject_may_have(name):
     assert ask("PUT", f"mode/{name}", {"mode": "READONLY"})[1]["error_code"] == 42208
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "query", "code"),
+    [
+        ("GET", "subjects/a\0b/versions", None, {}, 42208),
+        ("GET", "subjects", None, {"subjectPrefix": "a\0"}, 400),
+        ("POST", "subjects/a/versions", {"schema": '"str\0ing"'}, {}, 42201),
+        ("POST", "subjects/a/versions",
+         {"schema": '"string"', "references": [{"name": "b", "subject": "b\0", "version": 1}]}, {}, 42201),
+    ],
+)  # fmt: skip
+def test_nul_is_refused_wherever_it_stands(method, path, body, query, code):
+    assert ask(method, path, body, **query)[1]["error_code"] == code
+
+
 def test_each_version_that_is_made_or_deleted_stands_in_the_audit_log():
     register("a", json_schema())
     register("a", json_schema(title="Two"))

@@ -49,6 +49,13 @@ def stored(product, key):
     return [event["data"]["data"] for event in said["results"]]
 
 
+def subscribed(product, key):
+    """Make a subscription; None while what answers for the rows is not back."""
+    status, _, said = product.call("POST", "/v1/subscriptions", {"type": "pull", "channel": "log/0"}, key)
+    assert status in (201, 503), said
+    return said.get("id")
+
+
 def test_a_full_disk_is_507_reads_go_on_and_room_is_enough_to_go_on(product, key):
     subscription = product.call("POST", "/v1/subscriptions", {"type": "pull", "channel": "log/0"}, key)[2]
     statuses = []
@@ -76,7 +83,7 @@ def test_what_others_write_until_nothing_is_left_is_mended_too(product, key):
     # NATS itself would go on refusing what goes to a stream that met the end.
     eventually(lambda: product.reread()["processes"]["nats"] not in ([], before), 30)
     eventually(lambda: publish(product, key, "again") == 201, 30)
-    subscription = product.call("POST", "/v1/subscriptions", {"type": "pull", "channel": "log/0"}, key)[2]
+    id_ = eventually(lambda: subscribed(product, key), 30)
     assert publish(product, key, "for the reader") == 201
-    path = f"/v1/subscriptions/{subscription['id']}/events?wait_s=5"
+    path = f"/v1/subscriptions/{id_}/events?wait_s=5"
     assert [event["data"] for event in product.call("GET", path, key=key)[2]["results"]] == [{"data": "for the reader"}]
