@@ -96,7 +96,8 @@ async def costs(redis_url: str) -> dict[str, float]:
     client = redis.Redis.from_url(redis_url)
     limiter = Limiter(client, owner="bench")
     await limiter.start()
-    plane: Any = SimpleNamespace(config=config, handlers={"upstream": upstream}, limiter=limiter)
+    snapshot = SimpleNamespace(principal_again=lambda principal: principal)
+    plane: Any = SimpleNamespace(config=config, handlers={"upstream": upstream}, limiter=limiter, snapshot=snapshot)
     routes = {"": _route(()), **{name: _route((Policy(*named),)) for name, named in CASES.items()}}
     best = dict.fromkeys(routes, float("inf"))
     for _ in range(ROUNDS):
