@@ -27,11 +27,12 @@ def limits(rows: Rows, since: datetime, now: datetime) -> dict[str, Any]:
 
 
 def _near(rows: Rows, now: datetime) -> list[dict[str, Any]]:
-    """Give the last word on each limit that somebody is near, the fullest first."""
+    """Give the last word on each limit that somebody is near, the fullest first; not those that are full again."""
     newest: dict[tuple[str, str, str, str], LimitMinute] = {}
     for row in rows.order_by("minute"):
         newest[row.consumer, row.name, row.scope, row.mode] = row
-    near = sorted(newest.values(), key=lambda row: (-(row.level or 0), row.consumer, row.name))
+    still = [row for row in newest.values() if row.resets_at is None or row.resets_at > now]
+    near = sorted(still, key=lambda row: (-(row.level or 0), row.consumer, row.name))
     return [
         {
             "consumer": row.consumer,

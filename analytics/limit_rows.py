@@ -49,5 +49,10 @@ def _add(sums: dict[str, Any], said: Mapping[str, Any]) -> None:
     for name in SUMS:
         # Rounded to 1/1024, numbers add up to the same sum in whatever order they are added.
         sums[name] += round(said[name] * 1024) / 1024
-    if said["level"] is not None and (sums["level"] is None or said["level"] > sums["level"]):
+    if said["level"] is None:
+        return
+    resets = [at for at in (sums["resets_at"], said["resets_at"]) if at is not None]
+    if sums["level"] is None or said["level"] > sums["level"]:
         sums |= {name: said[name] for name in LEVEL}
+    # The last to be full again: until then somebody was near.
+    sums["resets_at"] = max(resets, default=None)

@@ -76,6 +76,18 @@ def test_the_page_shows_who_is_near_who_was_refused_and_what_shadows_would_have_
         assert text in html
 
 
+def test_who_is_full_again_is_near_no_more(page):
+    project(near(0.95, 1) | {"resets_at": time.time() - 1, "consumer": "rested"}, near(0.6, 8) | {"consumer": "busy"})
+    shown = page().content.decode()
+    assert "busy" in shown
+    assert "rested" not in shown
+
+
+def test_a_limit_stays_near_until_the_last_word_on_it_is_over(page):
+    project(near(0.95, 1) | {"resets_at": time.time() - 1}, near(0.6, 8))
+    assert "acme" in page().content.decode()
+
+
 def test_an_empty_page_says_what_would_fill_it(page):
     html = page().content.decode()
     assert "Nobody has used up half of a limit" in html
