@@ -11,7 +11,7 @@ from events.tests.whole import running_whole
 from gateway import readers
 from gateway.handlers import subscription
 from keys.models import Key
-from keys.services import issue_key, revoke_key
+from keys.services import issue_key, revoke_key, update_key
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -91,6 +91,16 @@ async def test_who_waits_with_a_key_that_is_revoked_meanwhile_is_given_nothing(w
     assert (status, said["reason"]) == (401, "key-revoked")
     status, said = await whole.call("GET", f"{path}?wait_s=10", by="second")
     assert [event["id"] for event in said["results"]] == ids
+
+
+async def test_who_waits_where_its_key_may_not_be_used_any_more_is_given_nothing(whole):
+    key = await Key.objects.aget(consumer__name="acme", name="")
+    subscription = await whole.subscribe(type="pull")
+    waiting = asyncio.create_task(whole.call("GET", f"/v1/subscriptions/{subscription['id']}/events?wait_s=20"))
+    await asyncio.sleep(0.3)
+    await sync_to_async(update_key)(key, allowed_ips=["192.0.2.0/24"], by="test")
+    status, said = await waiting
+    assert (status, said["reason"]) == (403, "ip-not-allowed")
 
 
 async def test_no_more_is_out_than_was_allowed_and_one_at_a_time_is_strictly_ordered(whole):

@@ -19,6 +19,7 @@ from gateway.readers import BATCH_MAX, Given
 from gateway.refusals import Reason, Refused
 from gateway.subscriptions import Subscription, Type, ack_wait_s, channel_of, standing, window
 from gateway.undelivered import UNWRITABLE, bury, writable
+from gateway.under_way import judge_again
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -87,12 +88,10 @@ def _readable(plane: Plane, call: Call) -> tuple[Subscription, Channel]:
     subscription = own(plane, call)
     if subscription.type != Type.PULL:
         raise Refused(Reason.INVALID_REQUEST, "The events of this subscription are sent to its URL.")
-    principal = plane.snapshot.principal_again(call.who)
-    if principal is None:
-        raise Refused(Reason.KEY_REVOKED)
-    if principal.expires_at is not None and principal.expires_at <= time.time():
+    judge_again(plane.snapshot, call)
+    if call.who.expires_at is not None and call.who.expires_at <= time.time():
         raise Refused(Reason.TOKEN_EXPIRED)
-    require(principal, subscription.right)
+    require(call.who, subscription.right)
     stands = standing(plane.snapshot, subscription, time.time())
     if not stands.may_deliver:
         raise Refused(
