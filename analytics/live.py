@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from analytics.seconds import Seconds
-from gateway.nats_link import USAGE_STREAM, USAGE_SUBJECT, connect, read_batch
+from gateway.link.nats import USAGE_STREAM, USAGE_SUBJECT, connect, read_batch
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from analytics import services
-from gateway.clock_jumps import ClockJumps
-from gateway.nats_link import USAGE_STREAM, USAGE_SUBJECT, connect, ensure_infrastructure, read_batch
+from gateway.concurrency.clock_jumps import ClockJumps
+from gateway.link.nats import USAGE_STREAM, USAGE_SUBJECT, connect, ensure_infrastructure, read_batch
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from django.db.models import Count, Sum
 from analytics.limit_rows import LimitTallies, gather_limits, write_limits
 from analytics.models import ConnectionRecord, GatewayProcess, LimitMinute, ProjectorPosition, UsageMinute
 from audit import bus
-from gateway.nats_link import CONTROL_SUBJECT, USAGE_STREAM
-from gateway.usage import FLOWED
+from gateway.link.nats import CONTROL_SUBJECT, USAGE_STREAM
+from gateway.metering.usage import FLOWED
 from keys.services import touch
 
 logger = logging.getLogger(__name__)

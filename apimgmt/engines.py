@@ -16,7 +16,7 @@ REDIS_MIN, NATS_MIN = (7, 0), (2, 10)
 STORE_MAX = "1PB"
 """No limit: each channel reserves its retention, and NATS would let them reserve three quarters of what is free.
 
-That was forty channels on 80 GB. Publishes are refused before the disk is full (``gateway.disk``).
+That was forty channels on 80 GB. Publishes are refused before the disk is full (``gateway.log.disk``).
 """
 _SYNC = re.compile(r"always|[1-9]\d*(ms|s|m)")
 

@@ -1,4 +1,4 @@
-"""Answers what the data plane asks (:mod:`gateway.asking`): each question is one call of a service, in a thread."""
+"""Answer requests of the data plane (:mod:`gateway.link.questions`), each by one service call in a thread."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
-from gateway import asking
-from gateway.asking import ASK_SUBJECT
+from gateway.link import questions as asking
+from gateway.link.questions import ASK_SUBJECT
 from gateway.refusals import Reason, Refused
 from operators.problems import refused_by
 

@@ -21,9 +21,9 @@ from nats.js.kv import KeyValue
 from audit import services
 from audit.documents import KINDS, all_documents, snapshot_document
 from audit.models import Change
-from gateway.nats_link import SNAPSHOT_BUCKET, ensure_infrastructure, read_batch
-from gateway.snapshot_feed import PREFIX, STREAM, kv_key
-from gateway.streams import ensure_stream, retire_stream, retire_streams_except
+from gateway.link.nats import SNAPSHOT_BUCKET, ensure_infrastructure, read_batch
+from gateway.log.streams import ensure_stream, retire_stream, retire_streams_except
+from gateway.snapshot.feed import PREFIX, STREAM, kv_key
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import picows
 
-from gateway.protocols.mqtt import codec
-from gateway.protocols.mqtt.packets import V5, Connect, Type
-from gateway.protocols.mqtt.wire import properties, text, variable
+from gateway.wire.mqtt import codec
+from gateway.wire.mqtt.packets import V5, Connect, Type
+from gateway.wire.mqtt.types import properties, text, variable
 
 CHANNEL = "trades"
 OPEN_WITHIN_S = 60.0

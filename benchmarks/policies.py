@@ -21,7 +21,7 @@ from gateway.config import Config
 from gateway.handle import handle
 from gateway.limit import Limiter
 from gateway.protocols.exchange import Exchange
-from gateway.snapshot import Policy, Route
+from gateway.snapshot.picture import Policy, Route
 
 CALLS, ROUNDS = 500, 30
 BODY = b'{"symbol":"ACME","quantity":2,"note":"as soon as it can be had","tags":["a","b","c"]}'

@@ -12,7 +12,7 @@ from configuration.reference import REFERENCES, Reference
 from events.models import Channel, Subject
 from gateway.call import Principal
 from gateway.contracts.view import View, Where
-from gateway.snapshot import Snapshot
+from gateway.snapshot.picture import Snapshot
 from routes.models import Route
 
 

@@ -14,7 +14,7 @@ from django.utils.html import format_html
 from consumers import services
 from consumers.limits import EXCEEDS, FAILS, MODES, SCOPES
 from consumers.models import Consumer, Tier
-from gateway.documents import Metric
+from gateway.snapshot.documents import Metric
 from operators.admin import ServiceAdmin, ServiceForm, chips, display
 from operators.form_fields import Column, JsonField, LinesField, RowsField
 

@@ -12,7 +12,7 @@ from rest_framework.routers import BaseRouter
 from consumers import services
 from consumers.limits import EXCEEDS, FAILS, MODES, SCOPES
 from consumers.models import Consumer, Tier
-from gateway.documents import Metric
+from gateway.snapshot.documents import Metric
 from operators.objects import Fields, Objects
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 
-from gateway.documents import Metric
+from gateway.snapshot.documents import Metric
 
 LEAST = 1e-6
 """Below this a rate is no number any more that can be reckoned with."""

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 import orjson
 
-from gateway.protocols.mqtt import codec
-from gateway.protocols.mqtt.packets import V311, Connect, Publish
+from gateway.wire.mqtt import codec
+from gateway.wire.mqtt.packets import V311, Connect, Publish
 
 DEVICES = ("demo-1", "demo-2", "demo-3")
 EVERY_S = 1.0

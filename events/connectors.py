@@ -16,7 +16,7 @@ from audit import bus, recording
 from events.models import Channel, Connector
 from gateway.connectors.broker import faults
 from gateway.connectors.kinds import NoSuchKind, NotInstalled, find
-from gateway.nats_link import CONNECTORS_BUCKET
+from gateway.link.nats import CONNECTORS_BUCKET
 
 FIELDS = ("options", "address", "start", "is_active")
 STOPPED: dict[str, Any] = {"state": "stopped", "error": "", "passed": None, "buried": None, "last_at": None}

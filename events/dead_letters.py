@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from events import letters
-from gateway.nats_link import DEAD_STREAM, DEAD_SUBJECT, ensure_infrastructure, read_batch
+from gateway.link.nats import DEAD_STREAM, DEAD_SUBJECT, ensure_infrastructure, read_batch
 
 logger = logging.getLogger(__name__)
 

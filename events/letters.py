@@ -20,13 +20,13 @@ from audit.storable import require_plain
 from events import registry
 from events.models import Channel, DeadLetter, DeadLetterPosition, Subscription
 from gateway import tracing
-from gateway.event import EVENT_TYPE, JSON_TYPE, encoded, rfc3339
-from gateway.readers import ADDRESS_HEADER, DEAD_ID_HEADER
+from gateway.durable.readers import ADDRESS_HEADER, DEAD_ID_HEADER
+from gateway.log.event import EVENT_TYPE, JSON_TYPE, encoded, rfc3339
+from gateway.log.streams import redriven_subject
 from gateway.refusals import Refused
 from gateway.schemas.registered import subject_named
-from gateway.streams import redriven_subject
-from gateway.subjects import AddressError, subject_of
-from gateway.validation import Validators, dump, fail, parse
+from gateway.wire.strict_json import Validators, dump, fail, parse
+from gateway.wire.subjects import AddressError, subject_of
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 from django.db import models
 
 from consumers.models import Consumer, name_validator
-from gateway.subjects import Template, stream_of
+from gateway.wire.subjects import Template, stream_of
 
 
 class OnInvalid(models.TextChoices):

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.exceptions import ValidationError
 
-from gateway.outbound import is_inner
+from gateway.upstream.outbound import is_inner
 
 URL_MAX_CHARS = 2000
 RESOLVE_WITHIN_S = 1.2

@@ -13,8 +13,8 @@ from audit import recording
 from events.letters import discard, record_dead_letters, redrive
 from events.models import Channel
 from events.registry import latest
-from gateway.subjects import AddressError, Template, overlap
-from gateway.validation import InvalidSchema, compile_schema
+from gateway.wire.strict_json import InvalidSchema, compile_schema
+from gateway.wire.subjects import AddressError, Template, overlap
 
 __all__ = ["create_channel", "delete_channel", "discard", "record_dead_letters", "redrive", "update_channel"]
 

@@ -9,14 +9,14 @@ from nats.aio.client import Client
 from audit import bus
 from events.models import Channel, Subscription
 from events.subscriptions import channel_named_or_none
-from gateway.attempts import read_attempts
-from gateway.documents import READERS
-from gateway.log import EventLog
-from gateway.readers import Readers
-from gateway.reading import position_of
+from gateway.channels.reading import position_of
+from gateway.durable.attempts import read_attempts
+from gateway.durable.health import UNMEASURED, fields, measure, read_health, read_healths
+from gateway.durable.readers import Readers
+from gateway.log.event_log import EventLog
 from gateway.refusals import Refused
-from gateway.subscription_health import UNMEASURED, fields, measure, read_health, read_healths
-from gateway.subscriptions import Standing, State, Type, read
+from gateway.snapshot.documents import READERS
+from gateway.snapshot.subscriptions import Standing, State, Type, read
 
 _MEASURED = ("lag", "in_flight", "redelivered", "last_delivered_id", "last_acked_id", "last_error")
 

@@ -10,13 +10,13 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call, Credential, Principal, Protocol
-from gateway.credentials import Malformed, digest, parse, ticket_store_key
-from gateway.documents import Key
-from gateway.jwt_proof import prove
-from gateway.places import is_foreign, require_place
+from gateway.credentials.api_keys import Malformed, digest, parse, ticket_store_key
+from gateway.identity.jwt_proof import prove
+from gateway.identity.places import is_foreign, require_place
+from gateway.identity.rights import allowed, forbidden, lacking, require
+from gateway.identity.tickets import redeemed
 from gateway.refusals import Reason, Refused
-from gateway.rights import allowed, forbidden, lacking, require
-from gateway.tickets import redeemed
+from gateway.snapshot.documents import Key
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
 if TYPE_CHECKING:
-    from gateway.budget import Budget
-    from gateway.connections import Connection
-    from gateway.counters import Counter
-    from gateway.documents import Issuer, Standing
-    from gateway.public_keys import PublicKey
+    from gateway.connections.open import Connection
+    from gateway.connections.requests import Request
+    from gateway.credentials.public_keys import PublicKey
+    from gateway.limits.budget import Budget
+    from gateway.limits.counters import Counter
     from gateway.refusals import Refused
-    from gateway.snapshot import Limit, Route
-    from gateway.under_way import Request
+    from gateway.snapshot.documents import Issuer, Standing
+    from gateway.snapshot.picture import Limit, Route
 
 Headers = list[tuple[bytes, bytes]]
 

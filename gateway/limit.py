@@ -13,20 +13,20 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from gateway.budget import Budget, Counters, Plan, Spending, bucket_key
 from gateway.call import Call, Headers, Principal, Protocol
-from gateway.clock_jumps import ClockJumps
-from gateway.counters import PROBE_S, Counter, put_back, spend
-from gateway.leases import Store
-from gateway.leasing import Leasing
-from gateway.limit_fields import fact, facts, fields, legacy_fields, with_own
-from gateway.limit_usage import Level, LimitUsage, near
-from gateway.open_jobs import IsOpen, OpenJobs, nobody_knows
-from gateway.open_slots import BEAT_S, OpenSlots
+from gateway.concurrency.clock_jumps import ClockJumps
+from gateway.limits.budget import Budget, Counters, Plan, Spending, bucket_key
+from gateway.limits.counters import PROBE_S, Counter, put_back, spend
+from gateway.limits.fields import fact, facts, fields, legacy_fields, with_own
+from gateway.limits.leasing import Leasing
+from gateway.limits.open_jobs import IsOpen, OpenJobs, nobody_knows
+from gateway.limits.open_slots import BEAT_S, OpenSlots
+from gateway.limits.reservation import Reservation, never_held
+from gateway.limits.settling import Rebound, Settling
+from gateway.limits.store import Store
+from gateway.limits.tallies import Level, LimitUsage, near
 from gateway.refusals import Refused
-from gateway.reservation import Reservation, never_held
-from gateway.settling import Rebound, Settling
-from gateway.snapshot import Limit
+from gateway.snapshot.picture import Limit
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

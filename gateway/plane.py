@@ -16,38 +16,29 @@ from redis.exceptions import RedisError
 
 from gateway.authenticate import FailedKeys
 from gateway.call import Call, Reply
+from gateway.concurrency.turns import Turns
 from gateway.config import Config
-from gateway.connections import Connections
+from gateway.connections.open import Connections
 from gateway.contracts.shelf import Shelf
-from gateway.disk import Disk
-from gateway.handlers import (
-    channel,
-    documents,
-    job,
-    me,
-    mqtt,
-    pull,
-    registry,
-    subscription,
-    ticket,
-    upstream,
-    websocket,
-)
-from gateway.held_back import HeldBack
-from gateway.hub import Hub
-from gateway.jwks import KeySets
+from gateway.durable.held_back import HeldBack
+from gateway.durable.readers import Readers
+from gateway.handlers import channel, documents, job, me, pull, registry, subscription, ticket
+from gateway.handlers.mqtt import connection as mqtt
+from gateway.handlers.proxy import http as upstream
+from gateway.handlers.proxy import websocket
+from gateway.identity.jwks import KeySets
 from gateway.limit import Limiter
-from gateway.log import EventLog
-from gateway.nats_link import CONTROL_SUBJECT, connect, ensure_infrastructure
+from gateway.link.nats import CONTROL_SUBJECT, connect, ensure_infrastructure
+from gateway.log.disk import Disk
+from gateway.log.event_log import EventLog
+from gateway.log.hub import Hub
+from gateway.metering.usage import Usage
 from gateway.policies.live import follow
-from gateway.readers import Readers
 from gateway.refusals import Reason, Refused
-from gateway.snapshot import Snapshot
-from gateway.snapshot_feed import SnapshotFeed
-from gateway.turns import Turns
-from gateway.upstream_client import UpstreamClient
-from gateway.usage import Usage
-from gateway.validation import Validators
+from gateway.snapshot.feed import SnapshotFeed
+from gateway.snapshot.picture import Snapshot
+from gateway.upstream.client import UpstreamClient
+from gateway.wire.strict_json import Validators
 
 logger = logging.getLogger(__name__)
 

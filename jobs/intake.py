@@ -18,7 +18,7 @@ from nats.js.kv import KeyValue
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from gateway.nats_link import JOBS_BUCKET, ensure_infrastructure, read_batch
+from gateway.link.nats import JOBS_BUCKET, ensure_infrastructure, read_batch
 from jobs import registry, services, tasks
 from jobs.models import Job
 

@@ -18,7 +18,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from audit.storable import require_plain
-from gateway.clock_jumps import ClockJumps
+from gateway.concurrency.clock_jumps import ClockJumps
 from jobs import registry
 from jobs.models import ATTEMPTS_MAX, FINAL, Job, State
 

@@ -18,7 +18,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from consumers.admin import limits_field
 from consumers.scopes import every_scope
-from gateway.documents import ALGORITHMS
+from gateway.snapshot.documents import ALGORITHMS
 from keys import issuers, services
 from keys.models import JwtIssuer, Key
 from operators.admin import ServiceAdmin, ServiceForm, action, chips, display

@@ -17,7 +17,7 @@ from rest_framework.routers import BaseRouter
 
 from consumers.api import Limits, Metadata, Texts
 from consumers.models import Consumer
-from gateway.documents import ALGORITHMS
+from gateway.snapshot.documents import ALGORITHMS
 from keys import issuers, services
 from keys.models import JwtIssuer, Key
 from operators.objects import Collection, Fields, Objects

@@ -9,8 +9,8 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 
 from audit import recording
-from gateway.documents import ALGORITHMS
-from gateway.outbound import is_forbidden
+from gateway.snapshot.documents import ALGORITHMS
+from gateway.upstream.outbound import is_forbidden
 from keys.models import JwtIssuer
 
 NAME_MAX_CHARS = 36

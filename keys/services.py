@@ -17,7 +17,7 @@ from consumers.limits import cleaned
 from consumers.metadata import cleaned_metadata
 from consumers.models import Consumer
 from consumers.scopes import cleaned_scopes
-from gateway.credentials import Malformed, digest, new_key, parse
+from gateway.credentials.api_keys import Malformed, digest, new_key, parse
 from keys import shapes
 from keys.models import Key
 

@@ -8,8 +8,8 @@ from typing import Any
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 
-from gateway import validation
 from gateway.refusals import Reason, Refused
+from gateway.wire import strict_json as validation
 
 BODY_MAX_BYTES = 1024 * 1024
 

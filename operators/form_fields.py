@@ -11,8 +11,8 @@ from django import forms
 from django.core.exceptions import ValidationError
 from unfold.widgets import INPUT_CLASSES, SELECT_CLASSES, UnfoldAdminTextareaWidget
 
-from gateway import validation
 from gateway.refusals import Refused
+from gateway.wire import strict_json as validation
 
 ROWS_MAX = 60
 BLANK_ROWS = 1

@@ -9,9 +9,9 @@ from typing import Any
 from django.core.exceptions import ValidationError
 
 from gateway.call import Protocol
-from gateway.endpoints import BUILTIN, BUILTINS, is_reserved
 from gateway.policies import KNOWN, BadOption
-from gateway.subjects import AddressError, Template
+from gateway.snapshot.endpoints import BUILTIN, BUILTINS, is_reserved
+from gateway.wire.subjects import AddressError, Template
 from routes.models import Route
 from routes.upstreams import check_rewrite, check_url
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.exceptions import ValidationError
 
-from gateway.outbound import is_forbidden
+from gateway.upstream.outbound import is_forbidden
 
 SCHEMES = {"http": ("http", "https"), "sse": ("http", "https"), "websocket": ("ws", "wss", "http", "https")}
 URL_MAX_CHARS = 2000

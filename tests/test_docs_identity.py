@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway import jwks, jwt_proof, public_keys
 from gateway.authenticate import PROOFS_KEPT
 from gateway.config import Config
-from gateway.credentials import CREDENTIAL_MAX_BYTES
+from gateway.credentials import public_keys
+from gateway.credentials.api_keys import CREDENTIAL_MAX_BYTES
+from gateway.identity import jwks, jwt_proof
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "identity.md").read_text()
 DEFAULTS = {name: field.default for name, field in Config.__dataclass_fields__.items()}

@@ -7,20 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway import (
-    ai_usage,
-    bandwidth,
-    budget,
-    counters,
-    event_stream,
-    leases,
-    leasing,
-    limit,
-    limit_fields,
-    open_slots,
-)
-from gateway.handlers import tokens
-from gateway.snapshot import Limit, Metric
+from gateway import limit
+from gateway.handlers.proxy import tokens
+from gateway.limits import bandwidth, budget, counters, leasing, open_slots
+from gateway.limits import fields as limit_fields
+from gateway.limits import store as leases
+from gateway.snapshot.picture import Limit, Metric
+from gateway.wire import ai_usage, event_stream
 
 PAGE = (Path(__file__).parent.parent / "docs" / "limits.md").read_text()
 TEXT = " ".join(PAGE.split())

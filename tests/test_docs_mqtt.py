@@ -4,9 +4,10 @@ from dataclasses import fields
 from pathlib import Path
 
 from gateway.config import Config
-from gateway.handlers import mqtt_publishing, mqtt_subscribing
-from gateway.protocols.mqtt import session
+from gateway.handlers.mqtt import publishing as mqtt_publishing
+from gateway.handlers.mqtt import subscribing as mqtt_subscribing
 from gateway.refusals import TABLE, Packet, Reason
+from gateway.wire.mqtt import session
 
 PAGE = (Path(__file__).parents[1] / "docs" / "mqtt.md").read_text()
 DEFAULTS = {field.name: field.default for field in fields(Config)}

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from gateway import functions, header_fields, hooks
 from gateway.config import Config
+from gateway.hooks import api as hooks
+from gateway.hooks import functions
 from gateway.policies import KNOWN, rate_limit, transform, validate
 from gateway.refusals import Reason
+from gateway.wire import header_fields
 from routes.shapes import policies
 
 PAGE = (Path(__file__).parents[1] / "docs" / "policies.md").read_text()

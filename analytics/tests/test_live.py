@@ -8,7 +8,7 @@ import pytest
 
 from analytics import live as module
 from analytics.live import Live
-from gateway.nats_link import connect, ensure_infrastructure
+from gateway.link.nats import connect, ensure_infrastructure
 
 
 def tally(**more):

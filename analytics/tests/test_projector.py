@@ -14,7 +14,7 @@ from analytics import projector, services
 from analytics.models import ConnectionRecord, UsageMinute
 from analytics.tests.test_services import OPENED, batch, tally
 from audit.tests.conftest import in_thread
-from gateway.nats_link import connect, ensure_infrastructure
+from gateway.link.nats import connect, ensure_infrastructure
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

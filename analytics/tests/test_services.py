@@ -11,7 +11,7 @@ from django.db import transaction
 
 from analytics import projector, services
 from analytics.models import ConnectionRecord, GatewayProcess, ProjectorPosition, UsageMinute
-from gateway.nats_link import connect, ensure_infrastructure
+from gateway.link.nats import connect, ensure_infrastructure
 
 pytestmark = pytest.mark.django_db
 

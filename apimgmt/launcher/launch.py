@@ -26,7 +26,7 @@ from apimgmt.launcher.plan import ENGINES_BEFORE_FILE, READY_FILE, CannotStart, 
 from apimgmt.launcher.store_watch import StoreWatch
 from apimgmt.launcher.supervisor import LOOK_S, Supervised, Supervisor
 from apimgmt.secret_store import write_private
-from gateway.disk import Disk
+from gateway.log.disk import Disk
 
 READY_WITHIN_S = 40.0
 ENGINES_WITHIN_S = 5.0
@@ -246,10 +246,10 @@ PRELOADED = (
     "events.answers",
     "events.dead_letters",
     "gateway.connectors.process",
-    "gateway.delivery",
+    "gateway.delivery.process",
     "gateway.plane",
-    "gateway.protocols.mqtt.server",
-    "gateway.server",
+    "gateway.protocols.mqtt",
+    "gateway.server.server",
     "jobs.intake",
     "kombu.transport.redis",
     "uvicorn.protocols.websockets.websockets_sansio_impl",

@@ -61,8 +61,8 @@ def web(listening: socket.socket, number: int, serves: Callable[[], None]) -> No
     _collect_rarely()
     from apimgmt import env
     from apimgmt.asgi import application, is_djangos_raw
-    from gateway.server import serve
-    from gateway.server_http import Site
+    from gateway.server.http import Site
+    from gateway.server.server import serve
 
     application.started = serves
     site = Site(env.gateway_config("web", number), lambda: application.plane, is_djangos_raw, application.count)
@@ -74,7 +74,7 @@ def mqtt(listening: socket.socket, number: int, serves: Callable[[], None]) -> N
     import uvloop
 
     from apimgmt import env
-    from gateway.protocols.mqtt.server import run
+    from gateway.protocols.mqtt import run
 
     _collect_rarely()
 
@@ -151,7 +151,7 @@ def demo_sensor(host: str, mqtt_port: int, key: str, serves: Callable[[], None])
 
 async def _deliver(serves: Callable[[], None]) -> None:
     from apimgmt import env
-    from gateway.delivery import run
+    from gateway.delivery.process import run
 
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -173,7 +173,7 @@ async def _project(serves: Callable[[], None]) -> None:
     from audit import relay
     from audit.answering import answering
     from events import answers, dead_letters
-    from gateway.nats_link import connect
+    from gateway.link.nats import connect
     from jobs import intake
 
     client, js = await connect(env.engine_url("NATS_URL"), "projector")

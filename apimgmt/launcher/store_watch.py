@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gateway.disk import Disk
+from gateway.log.disk import Disk
 
 LOOK_S = 1.0
 RESTART_EVERY_S = 30.0

@@ -4,7 +4,7 @@ import logging
 import pytest
 
 from apimgmt.logs import JsonFormatter, redacted
-from gateway.credentials import new_key
+from gateway.credentials.api_keys import new_key
 
 
 def line(message, *args, exc_info=None):

@@ -6,7 +6,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import connections
 
-from gateway.nats_link import connect
+from gateway.link.nats import connect
 from gateway.tests.nats_server import NatsServer
 
 

@@ -8,7 +8,7 @@ from django.db import OperationalError
 from audit import answering as module
 from audit.answering import answering
 from audit.tests.conftest import running, until
-from gateway.asking import ask
+from gateway.link.questions import ask
 from gateway.refusals import Reason, Refused
 
 

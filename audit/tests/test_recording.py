@@ -15,7 +15,7 @@ from events.registry import register
 from events.registry_schemas import given
 from events.services import create_channel
 from events.subscriptions import create_subscription
-from gateway.documents import READERS
+from gateway.snapshot.documents import READERS
 from keys.issuers import create_issuer
 from keys.services import issue_key
 from routes.services import create_route

@@ -16,10 +16,10 @@ from consumers.models import Consumer, Tier
 from consumers.services import create_consumer, create_tier, delete_consumer, delete_tier, update_consumer, update_tier
 from events.models import Channel
 from events.services import create_channel, delete_channel
-from gateway.nats_link import SNAPSHOT_BUCKET, ensure_infrastructure
-from gateway.snapshot import Snapshot
-from gateway.snapshot_feed import STREAM, SnapshotFeed, kv_key
-from gateway.subjects import stream_of
+from gateway.link.nats import SNAPSHOT_BUCKET, ensure_infrastructure
+from gateway.snapshot.feed import STREAM, SnapshotFeed, kv_key
+from gateway.snapshot.picture import Snapshot
+from gateway.wire.subjects import stream_of
 from keys.services import issue_key, revoke_key
 
 pytestmark = pytest.mark.django_db(transaction=True)

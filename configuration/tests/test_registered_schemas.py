@@ -13,7 +13,7 @@ from events.services import create_channel, delete_channel
 from gateway.call import Principal
 from gateway.contracts import asyncapi
 from gateway.contracts.view import View, Where
-from gateway.snapshot import Snapshot
+from gateway.snapshot.picture import Snapshot
 
 pytestmark = pytest.mark.django_db
 

@@ -14,8 +14,8 @@ from events.services import create_channel, delete_channel
 from gateway.call import Principal
 from gateway.contracts import asyncapi, openapi
 from gateway.contracts.view import View, Where
-from gateway.snapshot import Snapshot
-from gateway.validation import InvalidSchema, compile_schema
+from gateway.snapshot.picture import Snapshot
+from gateway.wire.strict_json import InvalidSchema, compile_schema
 from keys.services import issue_key
 from routes.models import Route
 from routes.services import create_route, delete_route

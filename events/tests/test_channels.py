@@ -4,7 +4,7 @@ from django.core.exceptions import ValidationError
 from audit.models import Change
 from events.models import Channel
 from events.services import create_channel, delete_channel, update_channel
-from gateway.subjects import stream_of
+from gateway.wire.subjects import stream_of
 
 pytestmark = pytest.mark.django_db
 

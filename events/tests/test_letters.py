@@ -15,9 +15,9 @@ from events import dead_letters, letters
 from events.letters import discard, record_dead_letters, redrive
 from events.models import DeadLetter, DeadLetterPosition
 from events.services import create_channel, delete_channel, update_channel
-from gateway.event import from_headers
-from gateway.nats_link import DEAD_SUBJECT, ensure_infrastructure, read_batch
-from gateway.streams import ensure_stream
+from gateway.link.nats import DEAD_SUBJECT, ensure_infrastructure, read_batch
+from gateway.log.event import from_headers
+from gateway.log.streams import ensure_stream
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -8,7 +8,7 @@ from consumers.models import Consumer
 from events.letters import redrive
 from events.models import DeadLetter, Subscription
 from events.tests.whole import running_whole
-from gateway import readers
+from gateway.durable import readers
 from gateway.handlers import subscription
 from keys.models import Key
 from keys.services import issue_key, revoke_key, update_key

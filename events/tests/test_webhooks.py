@@ -13,9 +13,9 @@ from audit.tests.conftest import in_thread, until
 from events.models import DeadLetter, Subscription
 from events.tests.receiver import plain, receiving
 from events.tests.whole import running_whole
-from gateway.delivery import Delivery
+from gateway.delivery.process import Delivery
+from gateway.durable.health import read_healths
 from gateway.refusals import Reason, Refused
-from gateway.subscription_health import read_healths
 from gateway.tests.clock import EACH_WAY, Clock
 from keys.models import Key
 from keys.services import revoke_key
@@ -177,7 +177,7 @@ async def test_by_key_what_is_sent_while_the_log_is_away_is_not_sent_beside_itse
             under_way.append(len(worker._sends))
             return await fetch(*arguments)
 
-        monkeypatch.setattr("gateway.delivery_worker.RESTART_MAX_S", 0.01)
+        monkeypatch.setattr("gateway.delivery.worker.RESTART_MAX_S", 0.01)
         monkeypatch.setattr(delivery.readers, "fetch", away_once)
         await failed.wait()
         held["a1"].set()

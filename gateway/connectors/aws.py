@@ -25,7 +25,7 @@ from gateway.connectors.broker import (
     placed,
     text,
 )
-from gateway.event import Event
+from gateway.log.event import Event
 
 PREFIX = "ce-"
 REQUEST_MAX = 10

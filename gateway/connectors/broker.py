@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from gateway.event import JSON_TYPE, Event
+from gateway.log.event import JSON_TYPE, Event
 
 Options = Mapping[str, Any]
 

@@ -21,7 +21,7 @@ from gateway.connectors.broker import (
     placed,
     text,
 )
-from gateway.event import Event
+from gateway.log.event import Event
 
 PREFIX = "ce-"
 _FAULTS = (ClientError, OSError, TimeoutError)

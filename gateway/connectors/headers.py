@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from gateway.event import JSON_TYPE, Event, decoded, encoded
+from gateway.log.event import JSON_TYPE, Event, decoded, encoded
 
 _NO_ATTRIBUTES = ("specversion", "datacontenttype", "traceparent")
 _NAME_MAX = 20

@@ -26,7 +26,7 @@ from gateway.connectors.broker import (
     placed,
     text,
 )
-from gateway.event import Event
+from gateway.log.event import Event
 
 # What it says of each of its own tries is said once, by who runs the connector.
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

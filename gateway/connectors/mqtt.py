@@ -25,7 +25,7 @@ from gateway.connectors.broker import (
     text,
     whole,
 )
-from gateway.event import Event
+from gateway.log.event import Event
 
 SESSION_S = 7 * 24 * 3600
 KEEPALIVE_S = 20

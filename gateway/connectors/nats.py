@@ -27,8 +27,8 @@ from gateway.connectors.broker import (
     placed,
     text,
 )
-from gateway.event import Event
-from gateway.subjects import AddressError, subject_of
+from gateway.log.event import Event
+from gateway.wire.subjects import AddressError, subject_of
 
 PREFIX = "ce-"
 _TOO_LARGE = 10054

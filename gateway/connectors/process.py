@@ -13,16 +13,16 @@ import orjson
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
+from gateway.concurrency.stopping import ended
 from gateway.config import Config
 from gateway.connectors.running import FAULTS, Running, durables
-from gateway.delivery import owner_of
-from gateway.ending import ended
-from gateway.lease import RENEW_S, Lease
-from gateway.nats_link import CONNECTORS_BUCKET
+from gateway.delivery.process import owner_of
+from gateway.link.leader import RENEW_S, Lease
+from gateway.link.nats import CONNECTORS_BUCKET
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
-    from gateway.snapshot import Connector
+    from gateway.snapshot.picture import Connector
 
 logger = logging.getLogger(__name__)
 

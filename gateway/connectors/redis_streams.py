@@ -22,7 +22,7 @@ from gateway.connectors.broker import (
     text,
     whole,
 )
-from gateway.event import Event
+from gateway.log.event import Event
 
 PREFIX = "ce-"
 DATA = "data"

@@ -21,16 +21,16 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from gateway.call import Call, Principal, Protocol
+from gateway.channels.publish import Admitted, Publication, admit, as_json, store
 from gateway.connectors.broker import BATCH_MAX, Broken, Record, Sink, Source, Unwritable, filled, placed
 from gateway.connectors.kinds import SOURCE, NoSuchKind, NotInstalled, find
-from gateway.event import Event, from_headers, rfc3339
-from gateway.nats_link import DEAD_SUBJECT
-from gateway.publish import Admitted, Publication, admit, as_json, store
+from gateway.link.nats import DEAD_SUBJECT
+from gateway.log.event import Event, from_headers, rfc3339
 from gateway.refusals import Reason, Refused
 
 if TYPE_CHECKING:
-    from gateway.documents import Channel, Connector
     from gateway.plane import Plane
+    from gateway.snapshot.documents import Channel, Connector
 
 logger = logging.getLogger(__name__)
 

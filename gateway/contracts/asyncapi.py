@@ -11,10 +11,10 @@ from gateway.call import Protocol, Verb
 from gateway.contracts import avro
 from gateway.contracts.schemas import is_asyncapi_schema, moved
 from gateway.contracts.view import Names, View, Where, limits
-from gateway.documents import Channel
 from gateway.schemas.faults import SchemaFault
 from gateway.schemas.registered import AVRO, Latest
-from gateway.subjects import Template
+from gateway.snapshot.documents import Channel
+from gateway.wire.subjects import Template
 
 VERSION = "3.0.0"
 MESSAGE = "event"

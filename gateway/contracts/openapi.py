@@ -12,9 +12,9 @@ from gateway.contracts.operations import ANY, JSON, PROBLEM, SAID, Said, operati
 from gateway.contracts.rights import meet
 from gateway.contracts.schemas import is_openapi_schema, moved
 from gateway.contracts.view import Names, View, limits
-from gateway.documents import Route
-from gateway.endpoints import BUILTIN, CHANNEL_EVENTS, CHANNEL_PREFIX, CHANNEL_SUFFIX, ENDPOINTS, Endpoint
 from gateway.refusals import Reason
+from gateway.snapshot.documents import Route
+from gateway.snapshot.endpoints import BUILTIN, CHANNEL_EVENTS, CHANNEL_PREFIX, CHANNEL_SUFFIX, ENDPOINTS, Endpoint
 
 VERSION = "3.1.0"
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

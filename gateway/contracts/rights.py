@@ -11,7 +11,7 @@ from collections import defaultdict
 from functools import lru_cache
 
 from gateway.call import Principal, Right, Verb
-from gateway.rights import allowed
+from gateway.identity.rights import allowed
 
 _WILDCARD = re.compile(r"(\*|(?<=[/:])\{[^/{}]*\}(?=[/*]|\Z))")
 

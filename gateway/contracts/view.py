@@ -9,8 +9,8 @@ from typing import Any
 
 from gateway.call import Principal, Verb
 from gateway.contracts.rights import may
-from gateway.documents import Channel, Limit, Route
 from gateway.schemas.registered import Latest
+from gateway.snapshot.documents import Channel, Limit, Route
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_.-]+")
 NAME_MAX_CHARS = 100

@@ -12,18 +12,18 @@ from urllib.parse import parse_qsl, quote
 import orjson
 
 from gateway.call import Call, Headers, Reply
-from gateway.catch_up import EARLIEST
-from gateway.cloudevents import binary_attributes, structured
-from gateway.conflation import interval_of
-from gateway.event import JSON_TYPE, Event
+from gateway.channels.publish import Publication, publish, publish_all
+from gateway.channels.reading import Selection, position_of, select
+from gateway.handlers.events import HEADERS as STREAM_HEADERS
+from gateway.handlers.events import EventStream, Position
+from gateway.handlers.stream.connection import StreamConnection
+from gateway.log.catch_up import EARLIEST
+from gateway.log.cloudevents import binary_attributes, structured
+from gateway.log.conflation import interval_of
+from gateway.log.event import JSON_TYPE, Event
 from gateway.policies.json_body import require_plain
-from gateway.protocols.sse import HEADERS as STREAM_HEADERS
-from gateway.protocols.sse import EventStream, Position
-from gateway.protocols.websocket import StreamConnection
-from gateway.publish import Publication, publish, publish_all
-from gateway.reading import Selection, position_of, select
 from gateway.refusals import Reason, Refused
-from gateway.validation import fail, parse
+from gateway.wire.strict_json import fail, parse
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

@@ -11,19 +11,19 @@ import orjson
 
 from gateway.authenticate import require
 from gateway.call import Call, ClientGone, Reply
-from gateway.documents import Metric
+from gateway.connections.requests import judge_again
+from gateway.durable.held_back import KEPT_MAX
+from gateway.durable.readers import BATCH_MAX, Given
+from gateway.durable.undelivered import UNWRITABLE, bury, writable
 from gateway.handlers.channel import let_out
 from gateway.handlers.subscription import answer, own, query, read_object
-from gateway.held_back import KEPT_MAX
-from gateway.readers import BATCH_MAX, Given
 from gateway.refusals import Reason, Refused
-from gateway.subscriptions import Subscription, Type, ack_wait_s, channel_of, standing, window
-from gateway.undelivered import UNWRITABLE, bury, writable
-from gateway.under_way import judge_again
+from gateway.snapshot.documents import Metric
+from gateway.snapshot.subscriptions import Subscription, Type, ack_wait_s, channel_of, standing, window
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
-    from gateway.snapshot import Channel
+    from gateway.snapshot.picture import Channel
 
 LIMIT_DEFAULT = 100
 WAIT_MAX_S = 30.0

@@ -11,12 +11,12 @@ from urllib.parse import parse_qsl, unquote
 
 import orjson
 
-from gateway.asking import ask
 from gateway.authenticate import require
 from gateway.call import Call, Reply, Right, Verb
-from gateway.endpoints import REGISTRY_PREFIX
+from gateway.link.questions import ask
 from gateway.refusals import Reason, Refused
-from gateway.validation import parse
+from gateway.snapshot.endpoints import REGISTRY_PREFIX
+from gateway.wire.strict_json import parse
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

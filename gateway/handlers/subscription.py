@@ -14,19 +14,20 @@ from urllib.parse import parse_qsl
 import orjson
 from nats.errors import Error as NatsError
 
-from gateway import subscriptions, validation
-from gateway.asking import ask
-from gateway.attempts import read_attempts
 from gateway.authenticate import require
 from gateway.call import Call, Headers, Reply, Right, Verb
-from gateway.ending import ended
+from gateway.channels.reading import position_of, resolve, select
+from gateway.concurrency.stopping import ended
+from gateway.durable.attempts import read_attempts
+from gateway.durable.health import shown, unmeasured
 from gateway.handlers.channel import idempotency_key
-from gateway.nats_link import ATTEMPTS_KEPT
+from gateway.link.nats import ATTEMPTS_KEPT
+from gateway.link.questions import ask
 from gateway.policies.json_body import require_plain
-from gateway.reading import position_of, resolve, select
 from gateway.refusals import Reason, Refused
-from gateway.subscription_health import shown, unmeasured
-from gateway.subscriptions import Subscription, Type, ack_wait_s, channel_of, window
+from gateway.snapshot import subscriptions
+from gateway.snapshot.subscriptions import Subscription, Type, ack_wait_s, channel_of, window
+from gateway.wire import strict_json as validation
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import orjson
 
 from gateway.call import Call, Reply
-from gateway.credentials import new_ticket, ticket_store_key
+from gateway.credentials.api_keys import new_ticket, ticket_store_key
+from gateway.identity.tickets import stored
 from gateway.refusals import Reason, Refused
-from gateway.tickets import stored
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

@@ -9,18 +9,18 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call, Protocol, Right, Verb
-from gateway.endpoints import BUILTIN
-from gateway.event import rfc3339
 from gateway.handlers.job import require_type
+from gateway.identity.rights import require
 from gateway.limit import DELAY_MAX_S, DELAY_REQUEST_MAX_S
+from gateway.log.event import rfc3339
 from gateway.policies.ip_restriction import IpRestriction
 from gateway.policies.jwt import Jwt
 from gateway.policies.made import made_of
 from gateway.policies.policy import Broken
 from gateway.policies.rate_limit import OwnLimit
 from gateway.refusals import Reason, Refused
-from gateway.rights import require
-from gateway.snapshot import Metric, Route, target_of
+from gateway.snapshot.endpoints import BUILTIN
+from gateway.snapshot.picture import Metric, Route, target_of
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

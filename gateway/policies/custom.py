@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-from gateway import functions, hooks
 from gateway.call import Call, Headers
+from gateway.hooks import api as hooks
+from gateway.hooks import functions
 from gateway.policies.json_body import expects_body, is_encoded, replace_body, require_plain
 from gateway.policies.policy import Answered, BadOption, Policy, Wants, one_of, only
 from gateway.policies.seen import HIDDEN, seen, take_over

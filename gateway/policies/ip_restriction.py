@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from gateway.call import Call
-from gateway.places import address
+from gateway.identity.places import address
 from gateway.policies.policy import BadOption, Policy, only, texts
 from gateway.refusals import Reason, Refused
 

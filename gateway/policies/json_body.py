@@ -7,7 +7,7 @@ from typing import Any
 from gateway.call import Call, Headers, Protocol, has_body
 from gateway.policies.policy import Wants
 from gateway.refusals import Reason, Refused
-from gateway.validation import parse
+from gateway.wire.strict_json import parse
 
 NEEDS_BODY = frozenset({"POST", "PUT", "PATCH"})
 OF_THE_BODY = frozenset({b"content-length", b"transfer-encoding", b"content-md5", b"digest", b"content-digest"})

@@ -21,8 +21,8 @@ from gateway.policies.tee import Tee
 from gateway.policies.transform import Transform
 from gateway.policies.validate import Validate
 from gateway.refusals import Reason, Refused
-from gateway.snapshot import Policy as Named
-from gateway.snapshot import Route
+from gateway.snapshot.picture import Policy as Named
+from gateway.snapshot.picture import Route
 
 logger = logging.getLogger(__name__)
 

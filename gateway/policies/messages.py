@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from gateway.call import Call
+from gateway.channels.frames import CLOUDEVENTS, offered
 from gateway.policies.made import made_of
 from gateway.policies.policy import Policy
 from gateway.policies.shadow import would, would_change
-from gateway.protocols.stream_frames import CLOUDEVENTS, offered
 from gateway.refusals import SAID_BEFORE_CLOSE, Reason, Refused
-from gateway.validation import DEPTH_MAX, dump, parse
+from gateway.wire.strict_json import DEPTH_MAX, dump, parse
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

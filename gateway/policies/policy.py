@@ -8,8 +8,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call, Headers
-from gateway.header_fields import NAME, OF_THE_CONNECTION, VALUE
 from gateway.refusals import Refused
+from gateway.wire.header_fields import NAME, OF_THE_CONNECTION, VALUE
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from gateway import hooks
 from gateway.call import Call
+from gateway.hooks import api as hooks
 
 HIDDEN = frozenset({b"authorization", b"x-api-key", b"proxy-authorization", b"sec-websocket-protocol"})
 """Headers that may carry the caller's credential."""

@@ -19,13 +19,13 @@ from urllib.parse import quote
 import orjson
 
 from gateway.call import Call, ClientGone, Headers, Principal, Protocol
-from gateway.event import JSON_TYPE
-from gateway.event_stream import BOM, EventCutter, data_of, is_event_stream
+from gateway.channels.publish import Publication, admit, store
+from gateway.log.event import JSON_TYPE
 from gateway.policies.policy import Answered, BadOption, Policy, only
-from gateway.publish import Publication, admit, store
 from gateway.refusals import Reason, Refused
-from gateway.subjects import AddressError, subject_of
-from gateway.validation import parse
+from gateway.wire.event_stream import BOM, EventCutter, data_of, is_event_stream
+from gateway.wire.strict_json import parse
+from gateway.wire.subjects import AddressError, subject_of
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

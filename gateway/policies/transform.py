@@ -19,7 +19,7 @@ from gateway.policies.json_body import (
 )
 from gateway.policies.policy import Answered, BadOption, Policy, Wants, one_of, only
 from gateway.refusals import Reason, Refused
-from gateway.validation import dump, parse
+from gateway.wire.strict_json import dump, parse
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

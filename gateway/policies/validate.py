@@ -18,7 +18,7 @@ from gateway.policies.json_body import (
 )
 from gateway.policies.policy import Answered, BadOption, Policy, Wants, only
 from gateway.refusals import Reason, Refused
-from gateway.validation import DETAIL_MAX_CHARS, Checker, InvalidSchema, compile_schema, dump, parse
+from gateway.wire.strict_json import DETAIL_MAX_CHARS, Checker, InvalidSchema, compile_schema, dump, parse
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

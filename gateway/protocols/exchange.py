@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway import policies
-from gateway.bandwidth import is_charged_whole, pieces
-from gateway.budget import Counters
 from gateway.call import Call, ClientGone, Headers, has_body
+from gateway.connections.requests import judge_again
+from gateway.limits.bandwidth import is_charged_whole, pieces
+from gateway.limits.budget import Counters
 from gateway.protocols.socket import Receive, Send
 from gateway.refusals import Reason, Refused
-from gateway.under_way import judge_again
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

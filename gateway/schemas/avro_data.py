@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from gateway.schemas.avro import MISSING, Node, is_scalar
-from gateway.validation import fail, pointer
+from gateway.wire.strict_json import fail, pointer
 
 Path = tuple["Path", str | int] | None
 

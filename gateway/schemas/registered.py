@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from gateway.effort import Unbounded, effort_of
 from gateway.refusals import Reason, Refused
 from gateway.schemas import avro, avro_data, json_schema
 from gateway.schemas.faults import SchemaFault
-from gateway.validation import Checker, Validators, fail, parse
+from gateway.wire.effort import Unbounded, effort_of
+from gateway.wire.strict_json import Checker, Validators, fail, parse
 
 if TYPE_CHECKING:
-    from gateway.snapshot import Channel, Snapshot
+    from gateway.snapshot.picture import Channel, Snapshot
 
 AVRO, JSON = "AVRO", "JSON"
 TYPES = (JSON, AVRO)

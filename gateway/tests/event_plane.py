@@ -16,22 +16,22 @@ import redis.asyncio as redis
 from gateway.authenticate import FailedKeys
 from gateway.call import Call, ClientGone, Headers, Protocol
 from gateway.config import Config
-from gateway.connections import Connections
-from gateway.credentials import from_text, new_key
+from gateway.connections.open import Connections
+from gateway.credentials.api_keys import from_text, new_key
 from gateway.handlers import channel as channel_handlers
 from gateway.handlers import job as job_handlers
-from gateway.hub import Hub
-from gateway.jwks import KeySets
+from gateway.identity.jwks import KeySets
 from gateway.limit import Limiter
-from gateway.log import EventLog
-from gateway.nats_link import connect, ensure_infrastructure
+from gateway.link.nats import connect, ensure_infrastructure
+from gateway.log.event_log import EventLog
+from gateway.log.hub import Hub
+from gateway.log.streams import delete_stream, ensure_stream
+from gateway.metering.usage import Usage
 from gateway.policies.live import follow
-from gateway.snapshot import Snapshot
-from gateway.streams import delete_stream, ensure_stream
-from gateway.subjects import Template, stream_of
-from gateway.upstream_client import UpstreamClient
-from gateway.usage import Usage
-from gateway.validation import Validators
+from gateway.snapshot.picture import Snapshot
+from gateway.upstream.client import UpstreamClient
+from gateway.wire.strict_json import Validators
+from gateway.wire.subjects import Template, stream_of
 
 PEPPER = b"pepper of the tests"
 WAIT_S = 20.0

@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from gateway.hooks import DROP, Answer, Refuse
+from gateway.hooks.api import DROP, Answer, Refuse
 
 CALLS = []
 

@@ -15,18 +15,20 @@ import redis.asyncio as redis
 from gateway.asgi import serve
 from gateway.authenticate import FailedKeys
 from gateway.config import Config
-from gateway.connections import Connections
-from gateway.credentials import new_key
-from gateway.handlers import me, upstream, websocket
-from gateway.jwks import KeySets
+from gateway.connections.open import Connections
+from gateway.credentials.api_keys import new_key
+from gateway.handlers import me
+from gateway.handlers.proxy import http as upstream
+from gateway.handlers.proxy import websocket
+from gateway.identity.jwks import KeySets
 from gateway.limit import Limiter
+from gateway.metering.usage import Usage
 from gateway.policies.live import follow
 from gateway.refusals import Refused
-from gateway.server import Server, server_of
-from gateway.server_http import Site
-from gateway.snapshot import Snapshot
-from gateway.upstream_client import UpstreamClient
-from gateway.usage import Usage
+from gateway.server.http import Site
+from gateway.server.server import Server, server_of
+from gateway.snapshot.picture import Snapshot
+from gateway.upstream.client import UpstreamClient
 
 PEPPER = b"pepper of the tests"
 WAIT_S = 20.0

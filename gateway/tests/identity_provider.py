@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
 from gateway.authenticate import FailedKeys
-from gateway.jwks import KeySets
-from gateway.snapshot import Snapshot
+from gateway.identity.jwks import KeySets
+from gateway.snapshot.picture import Snapshot
 from gateway.tests.http_plane import Asked, Upstream, say, upstream_that
-from gateway.upstream_client import UpstreamClient
+from gateway.upstream.client import UpstreamClient
 
 ISS = "https://id.example/"
 AUDIENCE = "api"

@@ -10,9 +10,10 @@ from typing import Any
 
 import mqtt5
 
-from gateway.protocols.mqtt import codec, wire
-from gateway.protocols.mqtt.packets import V5, Ack, Connect, Publish, Type, Will
 from gateway.tests.event_plane import QUIET_S, WAIT_S, EventPlane
+from gateway.wire.mqtt import codec
+from gateway.wire.mqtt import types as wire
+from gateway.wire.mqtt.packets import V5, Ack, Connect, Publish, Type, Will
 
 
 @dataclass

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from gateway.handlers.mqtt import handle_mqtt
-from gateway.protocols.mqtt.server import serve
+from gateway.handlers.mqtt.connection import handle_mqtt
+from gateway.protocols.mqtt import serve
 from gateway.tests.event_plane import EventPlane, running
 
 

@@ -10,9 +10,9 @@ import pytest
 from gateway import authenticate as module
 from gateway.authenticate import FailedKeys, allowed, authenticate
 from gateway.call import Call, Credential, Principal, Protocol, Right, Verb
-from gateway.credentials import digest, new_key
+from gateway.credentials.api_keys import digest, new_key
 from gateway.refusals import Reason, Refused
-from gateway.snapshot import Snapshot
+from gateway.snapshot.picture import Snapshot
 
 PEPPER = b"pepper"
 KEY = new_key(PEPPER)

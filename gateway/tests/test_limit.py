@@ -11,14 +11,14 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from gateway.budget import DRY_RUNS
 from gateway.call import Call, Principal, Protocol
-from gateway.counters import BELIEVED_S
-from gateway.leases import SLOT_S
 from gateway.limit import DELAY_REQUEST_MAX_S, TOKENS_OUT_DEFAULT, Limiter
-from gateway.open_slots import BEAT_S
+from gateway.limits.budget import DRY_RUNS
+from gateway.limits.counters import BELIEVED_S
+from gateway.limits.open_slots import BEAT_S
+from gateway.limits.store import SLOT_S
 from gateway.refusals import Reason, Refused
-from gateway.snapshot import Limit, Metric
+from gateway.snapshot.picture import Limit, Metric
 from gateway.tests.valkey_server import ValkeyServer
 
 REQUESTS = Limit(Metric.REQUESTS, 5, 10.0)

@@ -4,9 +4,9 @@ import pytest
 
 from gateway import tracing
 from gateway.call import Call, Protocol
-from gateway.event import from_headers
+from gateway.channels.publish import Publication, _headers
 from gateway.handlers import channel
-from gateway.publish import Publication, _headers
+from gateway.log.event import from_headers
 from gateway.tests import event_plane, http_plane
 from gateway.tests.http_plane import ask, route, say, upstream_that
 

@@ -1,7 +1,7 @@
 import pytest
 
 from audit.tests.conftest import link, nats_server
-from gateway.clock_jumps import ClockJumps
+from gateway.concurrency.clock_jumps import ClockJumps
 from jobs import registry, services
 
 __all__ = ["link", "nats_server"]

@@ -8,7 +8,7 @@ from kombu.exceptions import OperationalError
 from redis.asyncio import Redis
 
 from audit.tests.conftest import running, until
-from gateway.nats_link import JOBS_BUCKET, ensure_infrastructure
+from gateway.link.nats import JOBS_BUCKET, ensure_infrastructure
 from jobs import intake, services, tasks
 from jobs.models import Job, State
 

@@ -6,7 +6,7 @@ from django.core.exceptions import ValidationError
 
 from audit.models import Change
 from consumers.services import create_consumer, create_tier, update_consumer
-from gateway.credentials import digest, parse
+from gateway.credentials.api_keys import digest, parse
 from keys.models import Key
 from keys.services import issue_key, leaked_key, revoke_key, rotate_key, touch, update_key
 

@@ -16,7 +16,7 @@ from events import standing
 from events.models import Channel, DeadLetter
 from events.services import create_channel
 from events.subscriptions import create_subscription
-from gateway.credentials import parse
+from gateway.credentials.api_keys import parse
 from keys.models import JwtIssuer, Key
 from keys.services import issue_key
 from operators.tokens import digest, issue_token

@@ -13,7 +13,7 @@ from consumers.services import create_consumer, update_tier
 from events import letters
 from events.models import Channel, DeadLetter
 from events.services import create_channel
-from gateway.credentials import parse
+from gateway.credentials.api_keys import parse
 from keys.models import Key
 from keys.services import issue_key
 from operators.tokens import issue_token

@@ -11,8 +11,8 @@ from configuration.tests.test_round_trip import CHANNELS, WHERE
 from gateway.call import Principal
 from gateway.contracts import asyncapi
 from gateway.contracts.view import View
-from gateway.snapshot import Snapshot
-from gateway.subjects import Template
+from gateway.snapshot.picture import Snapshot
+from gateway.wire.subjects import Template
 from tests.conformance.clients import HERE
 from tests.product import tool
 

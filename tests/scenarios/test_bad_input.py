@@ -8,7 +8,7 @@ import pytest
 import websockets
 import websockets.sync.client
 
-from gateway.credentials import new_key
+from gateway.credentials.api_keys import new_key
 from gateway.refusals import TABLE, Reason
 from tests.product import eventually
 

@@ -11,8 +11,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from gateway.protocols.mqtt.packets import V5, Type
 from gateway.tests.mqtt_client import MqttClient
+from gateway.wire.mqtt.packets import V5, Type
 from tests.product import Product, eventually
 
 pytestmark = [pytest.mark.xdist_group("product"), pytest.mark.timeout(300)]

@@ -7,8 +7,8 @@ import json
 import pytest
 from websockets.asyncio.client import connect
 
-from gateway.protocols.mqtt.packets import V5, Type
 from gateway.tests.mqtt_client import client
+from gateway.wire.mqtt.packets import V5, Type
 from tests.product import Product, eventually
 
 pytestmark = [pytest.mark.xdist_group("product"), pytest.mark.timeout(300)]

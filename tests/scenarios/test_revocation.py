@@ -10,8 +10,8 @@ import os
 import pytest
 
 from benchmarks.herd import KINDS, Herd
-from gateway.protocols.mqtt import codec
-from gateway.protocols.mqtt.packets import V5, Publish, Type
+from gateway.wire.mqtt import codec
+from gateway.wire.mqtt.packets import V5, Publish, Type
 from tests.product import Product, eventually
 
 pytestmark = [pytest.mark.xdist_group("product"), pytest.mark.timeout(300)]

@@ -11,9 +11,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from gateway.protocols.mqtt.packets import V5, V311
 from gateway.tests.identity_provider import jwk, token
 from gateway.tests.mqtt_client import MqttClient
+from gateway.wire.mqtt.packets import V5, V311
 from tests.product import Product, eventually
 
 pytestmark = [pytest.mark.xdist_group("product"), pytest.mark.timeout(240)]

@@ -6,13 +6,13 @@ import gc
 
 import pytest
 
+from gateway.channels.publish import Publication, publish
+from gateway.concurrency.stopping import ended
 from gateway.connectors import kafka
 from gateway.connectors import running as connecting
 from gateway.connectors.running import Running
-from gateway.documents import Connector
-from gateway.ending import ended
-from gateway.nats_link import DEAD_STREAM, DEAD_SUBJECT, read_batch
-from gateway.publish import Publication, publish
+from gateway.link.nats import DEAD_STREAM, DEAD_SUBJECT, read_batch
+from gateway.snapshot.documents import Connector
 from gateway.tests.event_plane import channel, running
 from gateway.tests.nats_server import NatsServer
 from gateway.tests.valkey_server import ValkeyServer

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from audit.relay import reconcile
-from gateway.nats_link import connect
+from gateway.link.nats import connect
 
 
 class Command(BaseCommand):

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from gateway.credentials import Malformed, parse
+from gateway.credentials.api_keys import Malformed, parse
 from keys.models import Key
 from keys.services import revoke_key
 

@@ -1,0 +1,1 @@
+"""Events in and out of channels, on a caller's right."""

@@ -1,0 +1,112 @@
+"""How far the subscribers of open connections are said to be."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import orjson
+import pytest
+
+from gateway.call import Protocol
+from gateway.channels.publish import Publication, publish
+from gateway.handlers import channel as handlers
+from gateway.handlers.stream.connection import StreamConnection
+from gateway.tests.event_plane import HttpExchange, Wire, channel, running
+
+CHANNELS = [channel("trades"), channel("news")]
+
+
+@pytest.fixture
+async def plane(nats_server, tmp_path):
+    async with running(nats_server.url, tmp_path, CHANNELS) as plane:
+        yield plane
+
+
+@asynccontextmanager
+async def socket_of(plane):
+    wire = Wire()
+    wire.call = plane.call(Protocol.WEBSOCKET, peer=wire)
+    serving = asyncio.create_task(StreamConnection(plane, wire.call).serve(wire))
+    await wire.heard("welcome")
+    yield wire
+    wire.is_reading.set()
+    wire.leave()
+    await serving
+    plane.connections.closed(wire.call.connection)
+
+
+async def send(plane, count, address="trades"):
+    return [(await publish(plane, plane.call(), Publication(address, b"1"))).sequence for _ in range(count)]
+
+
+async def until(look):
+    async with asyncio.timeout(20):
+        while not (seen := look()):
+            await asyncio.sleep(0.01)
+    return seen
+
+
+async def test_a_subscriber_that_keeps_up_is_not_behind(plane):
+    async with socket_of(plane) as wire:
+        connection = wire.call.connection
+        assert connection.readings() == []
+        wire.say({"type": "subscribe", "channel": "trades"})
+        await wire.heard("subscribed")
+        *_, last = await send(plane, 3)
+        for _ in range(3):
+            await wire.heard("event")
+        await until(lambda: connection.readings()[0]["lag"]["events"] == 0)
+        assert connection.readings() == [
+            {"channel": "trades", "last_id": str(last), "lag": {"events": 0, "seconds": 0.0}}
+        ]
+
+
+async def test_who_does_not_read_is_behind_by_what_waits_for_it(plane):
+    async with socket_of(plane) as wire:
+        for address in ("trades", "news"):
+            wire.say({"type": "subscribe", "channel": address})
+            await wire.heard("subscribed")
+        wire.is_reading.clear()
+        await send(plane, 5)
+        readings = await until(lambda: [one for one in wire.call.connection.readings() if one["lag"]["events"] >= 5])
+        assert readings[0]["channel"] == "trades"
+        await asyncio.sleep(0.15)
+        assert wire.call.connection.readings()[0]["lag"]["seconds"] >= 0.1
+        wire.is_reading.set()
+        await until(lambda: all(one["lag"]["events"] == 0 for one in wire.call.connection.readings()))
+
+
+async def test_a_stream_of_events_says_how_far_each_of_its_channels_is(plane):
+    exchange = HttpExchange()
+    call = plane.call(Protocol.SSE, peer=exchange, query=b"channel=trades&channel=news")
+    serving = asyncio.create_task(handlers.events(plane, call))
+    await until(lambda: call.connection is not None and exchange.status == 200)
+    (last,) = await send(plane, 1)
+    await exchange.until(b"data: 1")
+    said = await until(
+        lambda: [one for one in call.connection.readings() if one["last_id"] == str(last) and not one["lag"]["events"]]
+    )
+    assert said[0]["channel"] == "trades"
+    exchange.leave()
+    await serving
+
+
+async def test_usage_tells_it_once_for_as_long_as_nothing_changes(plane):
+    async with socket_of(plane) as wire:
+        wire.say({"type": "subscribe", "channel": "trades"})
+        await wire.heard("subscribed")
+        (last,) = await send(plane, 1)
+        await wire.heard("event")
+        await until(lambda: wire.call.connection.readings()[0]["lag"]["events"] == 0)
+
+        def flowing():
+            plane.usage._sequence = 0
+            plane.usage._gather()
+            return [record for _, batch in plane.usage._waiting for record in orjson.loads(batch)["flowing"]]
+
+        (record,) = flowing()
+        assert record["id"] == wire.call.connection.id
+        assert record["subscriptions"][0]["last_id"] == str(last)
+        plane.usage._waiting.clear()
+        assert flowing() == []

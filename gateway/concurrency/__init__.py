@@ -1,0 +1,1 @@
+"""Turns, clocks, and tasks that end."""

@@ -1,0 +1,37 @@
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+import uvloop
+
+from gateway.hooks import functions
+from gateway.tests import hooks_of_tests
+from gateway.tests.nats_server import NatsServer
+from gateway.tests.policed import HOOKS
+
+OF_THE_SERVER = ("test_http_", "test_upstream_", "test_proxy_")
+"""Modules whose tests run on uvloop, as the server does."""
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    if item.path.name.startswith(OF_THE_SERVER):
+        return {"uvloop": uvloop.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop}
+
+
+@pytest.fixture(scope="module")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """A NATS that the tests of one module may kill; it is running when a test begins."""
+    server = NatsServer(tmp_path_factory.mktemp("nats"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def operators_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let policies name the functions of the tests, as those of a module of an operator."""
+    monkeypatch.setitem(sys.modules, HOOKS, hooks_of_tests)
+    hooks_of_tests.CALLS.clear()
+    functions._functions.clear()

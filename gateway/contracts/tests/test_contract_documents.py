@@ -1,0 +1,195 @@
+import asyncio
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from gateway.call import Call, Protocol
+from gateway.config import Config
+from gateway.contracts import shelf as shelves
+from gateway.contracts.shelf import Shelf
+from gateway.handlers import documents
+from gateway.refusals import Reason, Refused
+from gateway.snapshot.picture import Snapshot
+from gateway.tests.event_plane import HttpExchange, channel
+
+LIMITS = [{"metric": "messages_in", "amount": 10, "per": 1}]
+
+
+class Plane:
+    """Has what these handlers use of :class:`gateway.plane.Plane`."""
+
+    def __init__(self, *channels, **settings):
+        self.config = Config(
+            process="test",
+            kind="web",
+            data_dir=Path(),
+            nats_url="",
+            redis_url="",
+            key_pepper=b"",
+            secret_key=b"",
+            **{"public_url": "http://gateway.test:8000", **settings},
+        )
+        self.snapshot = Snapshot.from_documents(
+            {
+                "tier": [{"name": "free", "limits": LIMITS}],
+                "consumer": [{"name": "acme", "tier": "free"}],
+                "channel": channels,
+            }
+        )
+        self.shelf = Shelf(self.config, self.snapshot)
+        self.limiter = SimpleNamespace(headers=lambda call: [])
+
+    async def ask(self, *scopes, query=b"", etag=None):
+        self.snapshot.apply([("key", "k", {"id": "k", "consumer": "acme", "digest": "", "scopes": scopes})])
+        peer = HttpExchange()
+        call = Call(protocol=Protocol.HTTP, address="/v1/asyncapi.json", ip="127.0.0.1", query=query, peer=peer)
+        call.principal = self.snapshot.principal("k")
+        call.headers = [] if etag is None else [(b"if-none-match", etag.encode())]
+        await documents.asyncapi(self, call)
+        return peer
+
+    async def document(self, *scopes, **more):
+        return json.loads((await self.ask(*scopes, **more)).body)
+
+
+def addresses(document):
+    return [said["address"] for said in document["channels"].values()]
+
+
+async def test_a_key_sees_what_it_may_use_and_nothing_else():
+    plane = Plane(channel("trades"), channel("sensors/{id}", title="Sensors"), channel("secret"))
+    document = await plane.document("subscribe:trades", "publish:sensors/kitchen")
+    assert addresses(document) == ["sensors/{id}", "trades"]
+    assert {name: said["action"] for name, said in document["operations"].items()} == {
+        "send-sensors-id": "send",
+        "receive-trades": "receive",
+    }
+    assert "secret" not in json.dumps(document)
+    assert addresses(await plane.document()) == []
+    assert len(addresses(await plane.document("*"))) == 3
+
+
+async def test_it_says_limits_doors_and_schemas_as_they_are_enforced():
+    plane = Plane(
+        channel("a", schema={"type": "string"}, protocols=["sse", "mqtt"]), channel("b"), mqtt_url="mqtt://m.test:1883"
+    )
+    document = await plane.document("*")
+    assert [(limit["name"], limit["amount"]) for limit in document["x-limits"]] == [("messages_in-per-1s", 10)]
+    assert {name: server["protocol"] for name, server in document["servers"].items()} == {
+        "http": "http",
+        "sse": "sse",
+        "websocket": "ws",
+        "mqtt": "mqtt",
+    }
+    assert document["channels"]["a"]["servers"] == [{"$ref": "#/servers/sse"}, {"$ref": "#/servers/mqtt"}]
+    assert "servers" not in document["channels"]["b"]
+    assert document["components"]["schemas"] == {"a": {"type": "string"}}
+
+
+async def test_the_name_of_a_schema_in_the_registry_is_not_taken_for_a_schema():
+    document = await Plane(channel("a", schema={"subject": "orders"})).document("*")
+    assert document["channels"]["a"]["messages"]["event"]["x-schema"] == '{"subject": "orders"}'
+    assert document["components"]["schemas"] == {}
+
+
+async def test_behind_tls_its_servers_are_those_of_tls():
+    document = await Plane(public_url="https://api.example", mqtt_url="secure-mqtt://m.example:8883").document("*")
+    servers = {name: (server["protocol"], server["host"]) for name, server in document["servers"].items()}
+    assert servers["http"] == ("https", "api.example")
+    assert servers["websocket"] == ("wss", "api.example")
+    assert servers["mqtt"] == ("secure-mqtt", "m.example:8883")
+
+
+async def test_what_has_not_changed_is_not_sent_again():
+    plane = Plane(channel("a"))
+    first = await plane.ask("*")
+    again = await plane.ask("*", etag=f'"x", W/{first.headers["etag"]}')
+    assert (again.status, again.body, again.headers["etag"]) == (304, b"", first.headers["etag"])
+    assert (await plane.ask("subscribe:*", etag=first.headers["etag"])).status == 200
+    plane.snapshot.apply([("channel", "b", channel("b"))])
+    assert (await plane.ask("*", etag=first.headers["etag"])).status == 200
+    plane.snapshot.apply([("channel", "b", None)])
+    assert (await plane.ask("*", etag=first.headers["etag"])).status == 304
+
+
+async def test_a_document_is_written_once_for_all_keys_with_the_same_rights(monkeypatch):
+    written = []
+
+    def write(view):
+        written.append(view.who)
+        return {}
+
+    monkeypatch.setattr(shelves, "_WRITERS", {"asyncapi": write})
+    plane = Plane(channel("a"))
+    who = plane.snapshot
+    await asyncio.gather(*(plane.ask("*") for _ in range(20)))
+    assert len(written) == 1
+    who.apply([("tier", "free", {"name": "free", "limits": []})])
+    await plane.ask("*")
+    assert len(written) == 2
+
+
+async def test_what_is_kept_is_bounded(monkeypatch):
+    monkeypatch.setattr(shelves, "KEPT_MAX_BYTES", 4000)
+    plane = Plane(channel("a"))
+    for number in range(10):
+        await plane.ask(f"publish:x/{number}")
+    kept = plane.shelf._kept
+    assert 0 < len(kept) < 10
+    assert sum(len(written.body) for written in kept.values()) == plane.shelf._kept_bytes <= 4000
+
+
+async def test_a_document_that_is_too_large_is_asked_for_in_parts(monkeypatch):
+    monkeypatch.setattr(shelves, "DOCUMENT_MAX_BYTES", 6000)
+    plane = Plane(channel("a", schema={"description": "x" * 3000}), channel("b", schema={"description": "y" * 3000}))
+    with pytest.raises(Refused) as refused:
+        await plane.ask("*")
+    assert refused.value.reason is Reason.TOO_LARGE
+    assert addresses(await plane.document("*", query=b"channel=b")) == ["b"]
+
+
+async def test_its_turn_is_not_waited_for_without_end_and_it_is_there_when_asked_for_again(monkeypatch):
+    monkeypatch.setattr(shelves, "WAIT_S", 0.01)
+    plane = Plane(channel("a"))
+    async with plane.shelf._writing:
+        with pytest.raises(Refused) as refused:
+            await plane.ask("*")
+        assert refused.value.reason is Reason.OVERLOADED
+        (task,) = plane.shelf._under_way.values()
+    await task
+    assert addresses(await plane.document("*")) == ["a"]
+    assert not plane.shelf._under_way
+
+
+async def test_what_changes_while_it_is_written_is_in_what_is_asked_for_then():
+    plane = Plane(channel("a"))
+    async with plane.shelf._writing:
+        before = asyncio.create_task(plane.document("*"))
+        await asyncio.sleep(0)
+        plane.snapshot.apply([("channel", "b", channel("b"))])
+        after = asyncio.create_task(plane.document("*"))
+        await asyncio.sleep(0)
+        assert len(plane.shelf._under_way) == 2
+    await before
+    assert addresses(await after) == ["a", "b"]
+
+
+async def test_no_more_are_waited_for_than_can_be_written_soon(monkeypatch):
+    monkeypatch.setattr(shelves, "UNDER_WAY_MAX", 2)
+    plane = Plane(channel("a"))
+    async with plane.shelf._writing:
+        waiting = [asyncio.create_task(plane.ask(f"publish:{name}")) for name in "ab"]
+        await asyncio.sleep(0)
+        with pytest.raises(Refused) as refused:
+            await plane.ask("publish:c")
+    assert refused.value.reason is Reason.OVERLOADED
+    assert [peer.status for peer in await asyncio.gather(*waiting)] == [200, 200]
+
+
+@pytest.mark.parametrize("query", [b"chanel=a", b"channel=%ff", b"&".join([b"channel=a"] * 51)])
+async def test_a_query_that_would_be_ignored_is_refused(query):
+    with pytest.raises(Refused) as refused:
+        await Plane().ask("*", query=query)
+    assert refused.value.reason is Reason.INVALID_REQUEST

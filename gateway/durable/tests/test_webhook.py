@@ -1,0 +1,97 @@
+import base64
+import secrets
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from gateway.durable import webhook
+from gateway.durable.webhook import Answer, Verdict
+
+BODY = '{"type":"event","data":"ü"}'.encode()
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+PAUSES = st.lists(st.floats(0, 1e6), min_size=1, max_size=20)
+
+
+def new_secret():
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def test_the_official_library_verifies_what_is_signed_by_either_secret():
+    new, old, other = new_secret(), new_secret(), new_secret()
+    headers = webhook.headers("sub_1_42", BODY, (new, old), time.time(), TRACE, "a=1,b=2")
+    for secret in (new, old):
+        assert Webhook(secret).verify(BODY, headers) == {"type": "event", "data": "ü"}
+    for secret, body in ((other, BODY), (new, BODY + b" ")):
+        with pytest.raises(WebhookVerificationError):
+            Webhook(secret).verify(body, headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(new).verify(BODY, headers | {"webhook-id": "sub_1_43"})
+    assert (headers["traceparent"], headers["tracestate"]) == (TRACE, "a=1,b=2")
+
+
+def test_no_context_that_cannot_be_read_goes_out():
+    for traceparent, tracestate in (("00-a-b-01\r\nx: y", None), (TRACE, "a=1\r\nx: y"), (None, "a=1")):
+        headers = webhook.headers("1", BODY, (new_secret(),), 0.0, traceparent, tracestate)
+        assert "x: y" not in str(headers)
+        assert "tracestate" not in headers
+
+
+@pytest.mark.parametrize(
+    ("url", "line", "host"),
+    [
+        ("http://a.example", "POST / HTTP/1.1", "a.example"),
+        ("https://a.example:8443/hook?x=1&y=%20", "POST /hook?x=1&y=%20 HTTP/1.1", "a.example:8443"),
+        ("https://A.example:443/", "POST / HTTP/1.1", "a.example"),
+        ("http://[2606:4700::1]:8080?q", "POST /?q HTTP/1.1", "[2606:4700::1]:8080"),
+        ("http://[2606:4700::1]/", "POST / HTTP/1.1", "[2606:4700::1]"),
+    ],
+)
+def test_a_request_names_its_target_and_host(url, line, host):
+    head, _, body = webhook.request(url, {"webhook-id": "1"}, b"{}").decode().partition("\r\n\r\n")
+    lines = head.split("\r\n")
+    assert (lines[0], lines[1], body) == (line, f"host: {host}", "{}")
+    assert "content-length: 2" in lines
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"),
+    [(200, "delivered"), (204, "delivered"), (299, "delivered"), (301, "failed"), (308, "failed"), (304, "failed"),
+     (400, "failed"), (404, "failed"), (410, "gone"), (429, "failed"), (500, "failed"), (503, "failed")],
+)  # fmt: skip
+def test_what_an_answer_means(status, verdict):
+    assert webhook.verdict(Answer(status, {"location": "http://elsewhere.example/"}, b"")) is Verdict(verdict)
+
+
+@given(PAUSES, st.integers(0, 200), st.floats(0, 1, exclude_max=True))
+def test_a_pause_is_never_shorter_than_its_schedule_and_little_longer(schedule, tries, share):
+    pause = webhook.pause_s(schedule, tries, share=share)
+    base = schedule[min(tries, len(schedule) - 1)]
+    assert base <= pause <= base * (1 + webhook.JITTER)
+    assert base <= webhook.pause_s(schedule, tries) <= base * (1 + webhook.JITTER)
+
+
+def asking_to_wait(text):
+    return webhook.retry_after_s(Answer(503, {"retry-after": text} if text is not None else {}, b""), 1_795_000_000.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0), ("120", 120), (None, 0), ("", 0), ("soon", 0), ("-5", 0), ("9" * 400, 86400), ("1.5", 0), ("²", 0)],
+)  # fmt: skip
+def test_what_the_receiver_asks_to_wait_is_read_and_bounded(text, seconds):
+    assert asking_to_wait(text) == seconds
+
+
+def test_a_date_is_read_as_the_time_until_then():
+    at = time.gmtime(1_795_000_000 + 90)
+    assert asking_to_wait(time.strftime("%a, %d %b %Y %H:%M:%S GMT", at)) == 90
+    past = time.gmtime(1_795_000_000 - 90)
+    assert asking_to_wait(time.strftime("%a, %d %b %Y %H:%M:%S GMT", past)) == 0
+
+
+@given(st.text(max_size=60))
+def test_no_text_of_a_receiver_makes_a_fault(text):
+    assert 0 <= asking_to_wait(text) <= webhook.RETRY_AFTER_MAX_S

@@ -1,0 +1,219 @@
+"""Server-sent events: channels rendered for ``EventSource``, resumable by ``Last-Event-ID`` over one or many."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from gateway.authenticate import allowed
+from gateway.call import Call, ClientGone, Headers, Reply
+from gateway.channels.outbox import SEND_TIMEOUT_S, Outbox
+from gateway.channels.publish import is_routed_to
+from gateway.channels.reading import Selection, gap_members, resolve
+from gateway.channels.subscriber_lag import Reading, told
+from gateway.concurrency.stopping import ended
+from gateway.identity.rights import conflated_s
+from gateway.log.catch_up import Gap
+from gateway.log.conflation import Conflation
+from gateway.log.event import Event
+from gateway.log.hub import Listening
+from gateway.refusals import Reason, Refused
+from gateway.wire.event_stream import error_event, last_words, named_event
+
+if TYPE_CHECKING:
+    from gateway.plane import Plane
+
+RETRY_MS = 2000
+HEARTBEAT = b":\n\n"
+HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+]
+Position = int | datetime | None
+
+
+class EventStream:
+    """One open stream of events of one or several channels. Its ids are positions, in the order of the selections."""
+
+    def __init__(
+        self,
+        plane: Plane,
+        call: Call,
+        selections: Sequence[Selection],
+        positions: Sequence[Position],
+        *,
+        conflate_s: float = 0.0,
+    ) -> None:
+        self._plane = plane
+        self._call = call
+        self._selections = selections
+        self._asked = positions
+        self._positions = [0] * len(selections)
+        self._principal = call.principal
+        self._conflate_s = conflate_s
+        """At most one event an address in so many seconds was asked for; 0 asks for every event."""
+        self._conflations: dict[int, Conflation] = {}
+        """By the number of the selection; the rights of the caller may give it less than it asks for."""
+        self._listenings: list[Listening] = []
+        self._readings = [Reading(selection.address) for selection in selections]
+        self._ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
+        self._outbox: Outbox[bytes] = Outbox(plane, call, overflowed=self.close, say=error_event)
+
+    async def serve(self) -> Reply:
+        """Answer 200 and stream until the caller leaves, is refused or the process drains."""
+        positions = [await self._position(number) for number in range(len(self._selections))]
+        self._positions = [position or 0 for position in positions]
+        exchange = self._call.peer
+        gone = asyncio.create_task(exchange.gone(), name="sse gone")
+        writer: asyncio.Task[None] | None = None
+        try:
+            for number, position in enumerate(positions):
+                await self._follow(number, position)
+            connection = self._plane.connections.open(self._call, self.close)
+            connection.keeps_rights = self._is_still_allowed
+            connection.readings = partial(told, self._readings, self._outbox)
+            if not self._is_still_allowed():  # no longer: while its history was found
+                raise Refused(Reason.FORBIDDEN)
+            await exchange.start(200, [*HEADERS, *self._plane.limiter.headers(self._call)])
+            writer = asyncio.create_task(self._write(self._first_words(positions)), name="sse writer")
+            ends: set[asyncio.Future[Any]] = {gone, writer, self._ending}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            return await self._end(writer)
+        finally:
+            for listening in self._listenings:
+                listening.stop()
+            for conflation in self._conflations.values():
+                conflation.stop()
+            await ended(gone, writer)
+
+    async def _position(self, number: int) -> int | None:
+        """Say where a channel begins; None only where it is the one that is listened to, and begins with what comes.
+
+        Among several each has its place before the first event: it is in that one's id.
+        """
+        channel = self._selections[number].channel
+        position = await resolve(self._plane, channel, self._asked[number])
+        if position is None and len(self._selections) > 1:
+            return await self._plane.log.last(channel)
+        return position
+
+    def close(self, refused: Refused) -> None:
+        """End the stream for this reason."""
+        if not self._ending.done():
+            self._ending.set_result(refused)
+
+    async def _follow(self, number: int, position: int | None) -> None:
+        selection = self._selections[number]
+
+        reading = self._readings[number]
+
+        def began(begins_at: int) -> None:
+            self._positions[number] = reading.begins_at = begins_at
+
+        def deliver(event: Event) -> None:
+            self._deliver(number, event)
+
+        def on_gap(gap: Gap) -> None:
+            self._positions[number] = gap.to_id - 1
+            self._outbox.put(named_event("gap", gap_members(self._plane, selection, gap)))
+
+        reading.listening = await self._plane.hub.follow(
+            selection.channel,
+            selection.subject,
+            position,
+            self._conflated(number, deliver),
+            began=began,
+            on_gap=on_gap,
+            has_room=self._outbox.has_room,
+            reader=self._call.who.consumer,
+        )
+        self._listenings.append(reading.listening)
+
+    def _conflated(self, number: int, deliver: Callable[[Event], None]) -> Callable[[Event], None]:
+        interval_s = max(self._conflate_s, conflated_s(self._call.who, self._selections[number].right))
+        conflation = self._conflations.get(number)
+        if conflation is not None:
+            conflation.change(interval_s)
+        elif interval_s:
+            conflation = self._conflations[number] = Conflation(interval_s, deliver, self._outbox.has_room)
+        return deliver if conflation is None else conflation.offer
+
+    def _deliver(self, number: int, event: Event) -> None:
+        if self._principal is not self._call.principal and not self._is_still_allowed():
+            return
+        self._positions[number] = event.id
+        self._readings[number].last = event
+        if len(self._positions) == 1:
+            rendered = event.sse()
+        else:
+            rendered = b"id: %b\n%b" % (_id(self._positions), event.sse_data())
+        self._outbox.put_event(rendered, len(event.data))
+
+    def _is_still_allowed(self) -> bool:
+        """Look at the rights again: the consumer, key or tier has changed."""
+        self._principal = self._call.principal
+        for number, listening in enumerate(self._listenings):
+            listening.deliver = self._conflated(number, listening.deliver)
+        return all(
+            is_routed_to(self._call, selection.address) or allowed(self._call.who, selection.right)
+            for selection in self._selections
+        )
+
+    def _first_words(self, positions: Sequence[int | None]) -> bytes:
+        """Say when to come back, and where a stream of what is new begins: who loses it early resumes there."""
+        words = b"retry: %d\n\n" % RETRY_MS
+        if None not in self._asked:
+            return words
+        begun = [
+            reading.begins_at if position is None else position
+            for reading, position in zip(self._readings, positions, strict=True)
+        ]
+        return words + b"id:%b\n\n" % _id(begun)
+
+    async def _write(self, first_words: bytes) -> None:
+        await self._call.peer.send(first_words)
+        while True:
+            try:
+                async with asyncio.timeout(self._plane.config.sse_heartbeat_s):
+                    items = await self._outbox.take()
+            except TimeoutError:
+                items = [HEARTBEAT]
+            except Refused as refused:
+                self.close(refused)
+                return
+            if not items:
+                continue
+            try:
+                async with asyncio.timeout(SEND_TIMEOUT_S):
+                    # Policies may stand before it that were not there when it began.
+                    await self._call.peer.send(b"".join(items))
+            except TimeoutError:
+                self.close(Refused(Reason.TOO_SLOW))
+                return
+
+    async def _end(self, writer: asyncio.Task[None]) -> Reply:
+        if writer.done() and not self._ending.done():
+            failure = writer.exception()
+            if failure is not None and not isinstance(failure, ClientGone):
+                raise failure
+        if not self._ending.done():
+            return Reply(status=200, closed_by="client")
+        refused = self._ending.result()
+        await ended(writer)
+        if refused.reason is not Reason.TOO_SLOW:
+            # A stream that ends normally is opened again by EventSource; then it is told 401 or 403 where due.
+            last = last_words(refused)
+            try:
+                async with asyncio.timeout(self._plane.config.close_timeout_s):
+                    await self._call.peer.send(last, more=False)
+            except (TimeoutError, ClientGone):
+                pass
+        return Reply(status=200, refused=refused, error_class=refused.row.live.value, closed_by="gateway")
+
+
+def _id(positions: Sequence[int]) -> bytes:
+    return "-".join(map(str, positions)).encode()

@@ -1,0 +1,1 @@
+"""What one MQTT connection publishes and is sent."""

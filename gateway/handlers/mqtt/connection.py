@@ -1,0 +1,194 @@
+"""Serves one MQTT connection: publishes go into channels, subscriptions are fed from them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from gateway.call import Call, ClientGone, Reply, Verb
+from gateway.channels.outbox import SEND_TIMEOUT_S, Outbox
+from gateway.channels.publish import channel_for
+from gateway.concurrency.stopping import ended
+from gateway.handlers.mqtt.publishing import Publishing
+from gateway.handlers.mqtt.subscribing import Subscribing
+from gateway.refusals import ErrorClass, Reason, Refused
+from gateway.wire.mqtt import codec
+from gateway.wire.mqtt.answers import TAKEN_OVER, Answers, Broken
+from gateway.wire.mqtt.packets import (
+    Ack,
+    Connect,
+    Disconnect,
+    Malformed,
+    Packet,
+    Ping,
+    Publish,
+    Subscribe,
+    Type,
+    Unsubscribe,
+)
+from gateway.wire.mqtt.session import Session
+from gateway.wire.mqtt.types import PROTOCOL_ERROR, Fault
+
+if TYPE_CHECKING:
+    from gateway.plane import Plane
+
+PACKET_ID_NOT_FOUND = 0x92
+WITH_WILL = 0x04
+FLUSH_S = 1.0
+"""How long the last acknowledgements may take to be sent."""
+LOSES_ITS_WILL = frozenset({Reason.KEY_REVOKED, Reason.TOKEN_EXPIRED, Reason.FORBIDDEN})
+"""Who may not be here any more publishes nothing more."""
+
+
+class TakenOver(Exception):
+    """The same client connected again."""
+
+
+async def handle_mqtt(plane: Plane, call: Call) -> Reply:
+    """Serve an authenticated, limited connection until it ends."""
+    return await MqttConnection(plane, call).serve()
+
+
+class MqttConnection:
+    """One MQTT connection of one consumer."""
+
+    def __init__(self, plane: Plane, call: Call) -> None:
+        self._plane = plane
+        self._call = call
+        self._peer = call.peer
+        connect: Connect = call.peer.connect
+        self._session = Session(connect)
+        self._will = connect.will
+        self._outbox: Outbox[bytes] = Outbox(plane, call, overflowed=self.close, say=lambda refused: b"")
+        self._publishing = Publishing(plane, call, self._session, say=self._outbox.put, close=self.close)
+        self._subscribing = Subscribing(plane, call, self._session, self._outbox, self.close)
+        self._ending: asyncio.Future[Refused | TakenOver] = asyncio.get_running_loop().create_future()
+        self._has_left = False
+
+    async def serve(self) -> Reply:
+        """Accept and serve. Raises Refused for what ends it from our side."""
+        self._check_will()
+        clients, consumer, client_id = self._peer.clients, self._call.who.consumer, self._session.client_id
+        clients.take(consumer, client_id, self.leave)
+        try:
+            return await self._serve()
+        finally:
+            clients.left(consumer, client_id, self.leave)
+
+    def close(self, refused: Refused) -> None:
+        """End the connection for this reason; returns at once."""
+        if not self._ending.done():
+            self._ending.set_result(refused)
+
+    def leave(self) -> None:
+        """Make place for the same client, who has connected again; returns at once."""
+        if not self._ending.done():
+            self._ending.set_result(TakenOver())
+
+    def _check_will(self) -> None:
+        """Refuse at CONNECT a will that could not be published."""
+        if self._will is not None:
+            channel_for(self._plane, self._call, self._will.topic, Verb.PUBLISH)
+
+    async def _serve(self) -> Reply:
+        self._plane.connections.open(self._call, self.close).keeps_rights = self._subscribing.keeps_rights
+        self._peer.is_accepted = True
+        self._peer.watch(self._session.silence_max_s, self._fell_silent)
+        told = self._session.limits(self._plane.config.mqtt_packet_max_bytes)
+        self._peer.write(codec.connack(self._session.version, 0, told))
+        reader = asyncio.create_task(self._read(), name="mqtt reader")
+        writer = asyncio.create_task(self._write(), name="mqtt writer")
+        try:
+            ends: list[asyncio.Future[Any]] = [reader, writer, self._ending]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            return await self._end(reader, writer)
+        finally:
+            self._subscribing.stop()
+            await ended(reader, writer)
+
+    # Reading and writing
+
+    async def _read(self) -> None:
+        while not self._has_left:
+            packet: Packet = await self._peer.next()
+            try:
+                if isinstance(packet, Publish):
+                    await self._publishing.take(packet)
+                else:
+                    await self._take(packet)
+            except Fault as fault:
+                raise Broken.by(fault) from None
+            if not self._outbox.has_room():
+                await self._outbox.room()
+
+    async def _take(self, packet: Packet) -> None:
+        """Take any packet but PUBLISH. Raises Refused or Fault where it ends the connection."""
+        match packet:
+            case Ack():
+                self._acknowledged(packet)
+            case Ping():
+                self._outbox.put(codec.PING_RESPONSE)
+            case Subscribe():
+                await self._subscribing.subscribe(packet)
+                self._publishing.marks_origin = self._subscribing.excludes_own
+            case Unsubscribe():
+                self._subscribing.unsubscribe(packet)
+            case Disconnect():
+                self._has_left = True
+                if packet.code != WITH_WILL:
+                    self._will = None
+            case Malformed():
+                raise Broken(packet.code, packet.detail)
+            case _:
+                raise Broken(PROTOCOL_ERROR, "AUTH was not asked for")
+
+    def _acknowledged(self, packet: Ack) -> None:
+        if packet.type is Type.PUBACK:
+            self._subscribing.acknowledged(packet.packet_id)
+        elif packet.type is Type.PUBREL:
+            code = 0 if self._session.release(packet.packet_id) else PACKET_ID_NOT_FOUND
+            self._outbox.put(codec.ack(self._session.version, Ack(Type.PUBCOMP, packet.packet_id, code)))
+
+    async def _write(self) -> None:
+        while True:
+            items = await self._outbox.take()
+            try:
+                async with asyncio.timeout(SEND_TIMEOUT_S):
+                    await self._peer.send(b"".join(items))
+            except TimeoutError:
+                raise Refused(Reason.TOO_SLOW) from None
+
+    def _fell_silent(self) -> None:
+        self.close(Refused(Reason.IDLE, "Nothing came within one and a half keep alive intervals."))
+
+    # Ending
+
+    async def _end(self, reader: asyncio.Task[None], writer: asyncio.Task[None]) -> Reply:
+        """Store what came before the end, acknowledge it, publish the will, and say how it ended."""
+        ending = self._why(reader, writer)
+        reader.cancel()
+        self._subscribing.stop()
+        await self._publishing.finish()
+        await self._flush(writer)
+        if self._will is not None and not (isinstance(ending, Refused) and ending.reason in LOSES_ITS_WILL):
+            await self._publishing.publish_will(self._will)
+        if ending is None:
+            return Reply(closed_by="client")
+        if isinstance(ending, TakenOver):
+            self._peer.write(Answers(self._session.connect).taken_over())
+            return Reply(closed_by="client", error_class=ErrorClass.CLIENT_GONE.value, close_code=TAKEN_OVER)
+        if isinstance(ending, ClientGone):
+            return Reply(closed_by="client", error_class=ErrorClass.CLIENT_GONE.value)
+        raise ending
+
+    def _why(self, reader: asyncio.Task[None], writer: asyncio.Task[None]) -> BaseException | None:
+        """Say what ended the connection; None where the client took leave."""
+        if self._ending.done():
+            return self._ending.result()
+        return next((task.exception() for task in (reader, writer) if task.done() and task.exception()), None)
+
+    async def _flush(self, writer: asyncio.Task[None]) -> None:
+        """Let the last acknowledgements be sent, where the client still reads."""
+        ends_at = asyncio.get_running_loop().time() + FLUSH_S
+        while not (self._outbox.is_empty() or writer.done()) and asyncio.get_running_loop().time() < ends_at:
+            await asyncio.sleep(0.005)

@@ -1,0 +1,1 @@
+"""Calls that go to an upstream."""

@@ -1,0 +1,210 @@
+"""Passes an upstream's answer back as limits allow: events whole or not at all, other bodies as they come.
+
+At a limit that refuses, a stream of events ends with ``event: error``, as one that ended well, and the upstream is hung
+up on. Any other answer that has begun is broken off, so that nobody takes it for whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from gateway.call import Call, ClientGone, Headers, Protocol, Reply
+from gateway.handlers.proxy.tokens import Metering, tell_clients_of_models
+from gateway.limits.bandwidth import is_charged_whole, pieces
+from gateway.refusals import Reason, Refused
+from gateway.upstream.connection import UpstreamConnection
+from gateway.wire.event_stream import EventCutter, data_of, is_event_stream, last_words
+
+if TYPE_CHECKING:
+    from gateway.plane import Plane
+
+HELD_BACK_S = 0.01
+"""A shorter wait is that for the store of leases, and no throttling."""
+OF_UPSTREAMS = frozenset({Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_UNAVAILABLE})
+
+
+def is_governed(call: Call, headers: Headers, metering: Metering | None) -> bool:
+    """Say whether the answer is counted by a limit, or is of events; any other is passed back as it comes.
+
+    A stream of events may have to end before its end, and then says why, wherever it may be.
+    """
+    if metering is not None or call.protocol is Protocol.SSE:
+        return True
+    return (call.budget is not None and bool(call.budget.bytes_out)) or is_event_stream(headers)
+
+
+class Answer:
+    """The way back of one answer whose head has come."""
+
+    def __init__(
+        self, plane: Plane, call: Call, connection: UpstreamConnection, reply: Reply, metering: Metering | None
+    ) -> None:
+        self._plane = plane
+        self._call = call
+        self._upstream = connection
+        self._reply = reply
+        self._metering = metering
+        self._cutter = EventCutter()
+        budget = call.budget
+        self._bytes_out = budget.bytes_out if budget is not None else ()
+        self._is_prepaid = False
+        is_connection = call.protocol is Protocol.SSE
+        self._is_stream = call.method != "HEAD" and is_event_stream(connection.headers)
+        self._is_connection = is_connection and self._is_stream and 200 <= connection.status < 300
+        """It is one connection with a row in the ledger, whose events are messages."""
+        self._ending: asyncio.Future[Refused] | None = None
+
+    async def begin(self) -> Headers:
+        """Charge a body of known length; gives the headers to pass back. Raises Refused."""
+        headers, call = self._upstream.headers, self._call
+        if self._metering is not None:
+            self._metering.answered(self._upstream.status, headers)
+        if self._is_stream:
+            # It may end before its length.
+            return [header for header in headers if header[0] != b"content-length"]
+        if self._bytes_out and call.method != "HEAD" and is_charged_whole(self._bytes_out):
+            length = next((int(value) for name, value in headers if name == b"content-length"), 0)
+            if length:
+                limiter = self._plane.limiter
+                if not limiter.charge_now(call, bytes_out=length):
+                    await limiter.charge(call, bytes_out=length)
+                self._is_prepaid = True
+        return headers
+
+    async def pass_back(self) -> None:
+        """Pass the body on; the caller's pace is the upstream's. Raises Broken, Refused and ClientGone."""
+        assert self._call.request is not None, "it is under way"
+        if self._is_connection:
+            await self._as_connection()
+        elif self._is_stream:
+            try:
+                with self._call.request:
+                    await self._events()
+            except Refused as refused:
+                await self._cut(refused)
+        else:
+            await self._parts()
+
+    async def _parts(self) -> None:
+        send = self._call.peer.send
+        limiter, call = self._plane.limiter, self._call
+        is_last = False
+        while not is_last:
+            part = await self._next()
+            is_last = self._upstream.is_read_whole
+            self._reply.bytes_out += len(part)
+            if self._metering is not None:
+                self._metering.part(part)
+            if part and not self._is_prepaid and not limiter.charge_now(call, bytes_out=len(part)):
+                for piece in pieces(part, self._bytes_out):
+                    await limiter.charge(call, bytes_out=len(piece))
+                    await send(piece)
+                part = b""
+            await send(part, more=not is_last)
+
+    async def _next(self) -> bytes:
+        upstream, upstreams = self._upstream, self._plane.upstreams
+        if not upstream.has_more:
+            upstreams.expect(upstream, upstreams.idle_timeout_s)
+        part = await upstream.read()
+        # While the caller does not read, or a limit holds back, that is not the upstream's fault.
+        upstream.deadline = None
+        return part
+
+    # Events
+
+    async def _as_connection(self) -> None:
+        """Pass events on until either side ends it, or the gateway does: a key was revoked, a limit met, a drain."""
+        self._ending = asyncio.get_running_loop().create_future()
+        self._plane.connections.open(self._call, self._close)
+        passing = asyncio.create_task(self._events(), name="proxied events")
+        try:
+            ends: set[asyncio.Future[Any]] = {passing, self._ending}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            passing.cancel()
+            await asyncio.gather(passing, return_exceptions=True)
+        failure = None if passing.cancelled() else passing.exception()
+        if self._ending.done():
+            failure = self._ending.result()
+        if isinstance(failure, Refused):
+            await self._cut(failure)
+        elif isinstance(failure, ClientGone):
+            # It closed its stream, which is how a stream of events ends well.
+            self._reply.closed_by = "client"
+        elif failure is not None:
+            raise failure
+
+    def _close(self, refused: Refused) -> None:
+        if self._ending is not None and not self._ending.done():
+            self._ending.set_result(refused)
+
+    async def _events(self) -> None:
+        is_last = False
+        while not is_last:
+            part = await self._next()
+            is_last = self._upstream.is_read_whole
+            events = self._cutter.cut(part)
+            if is_last and (rest := self._cutter.rest()):
+                events.append(rest)
+            await self._pass_on(events, is_last)
+
+    async def _pass_on(self, events: list[bytes], is_last: bool) -> None:
+        """Send what limits allow in one go; an event that has to wait for a limit does not hold up those before it."""
+        send = self._call.peer.send
+        ready: list[bytes] = []
+        for event in events:
+            data = data_of(event)
+            if self._metering is not None:
+                self._metering.saw(data)
+            if not self._is_allowed_now(event, data):
+                if ready:
+                    await send(b"".join(ready))
+                    ready = []
+                await self._allow(event, data)
+            self._count(event, data)
+            ready.append(event)
+        if ready or is_last:
+            await send(b"".join(ready), more=not is_last)
+
+    def _is_allowed_now(self, event: bytes, data: bytes) -> bool:
+        limiter, metering = self._plane.limiter, self._metering
+        if metering is not None and not limiter.reserve_more_now(metering.reservation, metering.due):
+            return False
+        # A heartbeat has no data, and never counts.
+        return not data or limiter.charge_now(self._call, messages_out=self._is_connection, bytes_out=len(event))
+
+    async def _allow(self, event: bytes, data: bytes) -> None:
+        """Wait until limits allow an event. Raises Refused."""
+        limiter, metering, call = self._plane.limiter, self._metering, self._call
+        began_at = time.monotonic()
+        if metering is not None and metering.due:
+            await limiter.reserve_more(call, metering.reservation, metering.due)
+        if data:
+            await limiter.charge(call, messages_out=self._is_connection, bytes_out=len(event))
+        if call.connection is not None:
+            call.connection.throttled += time.monotonic() - began_at > HELD_BACK_S
+
+    def _count(self, event: bytes, data: bytes) -> None:
+        self._reply.bytes_out += len(event)
+        if self._metering is not None:
+            self._metering.passed()
+        if data and self._call.connection is not None:
+            self._call.connection.sent(len(event))
+
+    async def _cut(self, refused: Refused) -> None:
+        """End the stream and say why; the upstream need not go on. What the upstream failed to do is broken off."""
+        self._upstream.close()
+        if refused.reason in OF_UPSTREAMS or not self._cutter.is_between:
+            raise refused
+        reply = self._reply
+        reply.refused, reply.error_class, reply.closed_by = refused, refused.row.live.value, "gateway"
+        if self._metering is not None:
+            tell_clients_of_models(refused)
+        try:
+            async with asyncio.timeout(self._plane.config.close_timeout_s):
+                await self._call.peer.send(last_words(refused), more=False)
+        except (TimeoutError, ClientGone):
+            return

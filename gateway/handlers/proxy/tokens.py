@@ -1,0 +1,145 @@
+"""Meters the tokens of one AI call: reserved before it goes out, counted as the answer comes, corrected at its end.
+
+Only calls of principals that have limits of tokens are looked at, and of those only ``POST`` (docs/limits.md, Tokens).
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from gateway.call import Call, Headers
+from gateway.refusals import Refused
+from gateway.wire.ai_usage import Asked, Counting, asked_of, estimated, used_by
+from gateway.wire.event_stream import is_event_stream, media_type
+
+if TYPE_CHECKING:
+    from gateway.plane import Plane
+
+ANSWER_MAX_BYTES = 4 * 1024 * 1024
+"""A JSON answer up to this size is read for its usage; a larger one is estimated."""
+AS_IT_IS = (b"accept-encoding", b"identity")
+
+
+class Kind(Enum):
+    """What came in answer."""
+
+    NOTHING = 0
+    """Not yet, or nothing that a model wrote."""
+    FAILURE = 1
+    EVENTS = 2
+    JSON = 3
+    TEXT = 4
+
+
+class Metering:
+    """The tokens of one call."""
+
+    def __init__(self, plane: Plane, call: Call, asked: Asked | None) -> None:
+        self._plane = plane
+        self._call = call
+        self._asked = asked
+        self.reservation = plane.limiter.unreserved(call)
+        self._kind = Kind.NOTHING
+        self._counting = Counting(asked.tokens_out if asked is not None else None)
+        self._brings = False
+        self._passed = 0
+        """Tokens of the events that were passed on."""
+        self._answer = bytearray()
+        self._answer_bytes = 0
+
+    @classmethod
+    async def begin(cls, plane: Plane, call: Call) -> Metering:
+        """Read the request and reserve what it asks. Raises Refused and ClientGone."""
+        body = await call.peer.whole() if _is_readable_json(call.headers) else b""
+        # An answer that is compressed could not be read.
+        call.headers = [*(header for header in call.headers if header[0] != AS_IT_IS[0]), AS_IT_IS]
+        asked = asked_of(body)
+        metering = cls(plane, call, asked)
+        if asked is not None:
+            try:
+                metering.reservation = await plane.limiter.reserve(
+                    call, tokens_in=asked.tokens_in, tokens_out=asked.tokens_out
+                )
+            except Refused as refused:
+                tell_clients_of_models(refused)
+                raise
+        return metering
+
+    def answered(self, status: int, headers: Headers) -> None:
+        """Take note of the head of the answer."""
+        if not 200 <= status < 300:
+            self._kind = Kind.FAILURE
+        elif is_event_stream(headers):
+            self._kind = Kind.EVENTS
+        elif _is_readable_json(headers):
+            self._kind = Kind.JSON
+        elif media_type(headers).startswith("text/") or media_type(headers).endswith("json"):
+            self._kind = Kind.TEXT
+
+    def failed(self) -> None:
+        """The upstream gave no answer."""
+        if self._kind is Kind.NOTHING:
+            self._kind = Kind.FAILURE
+
+    def saw(self, data: bytes) -> None:
+        """Take note of the data of one event."""
+        self._brings = self._counting.saw(data)
+
+    @property
+    def due(self) -> int:
+        """Say how many tokens are to be charged before the event last seen may be passed on.
+
+        One that brings nothing, but tells what was used, is held back by no limit.
+        """
+        return max(0, self._counting.tokens_out - self.reservation.tokens_out) if self._brings else 0
+
+    def passed(self) -> None:
+        """The event last seen may be passed on: it counts."""
+        self._passed = self._counting.tokens_out
+
+    def part(self, part: bytes) -> None:
+        """Take note of a part of an answer that is no event stream."""
+        self._answer_bytes += len(part)
+        if self._kind is Kind.JSON:
+            self._answer += part
+            if len(self._answer) > ANSWER_MAX_BYTES:
+                self._answer.clear()
+                self._kind = Kind.TEXT
+
+    def settle(self) -> None:
+        """Charge what was used in the place of what was reserved; whatever became of the call."""
+        tokens_in, tokens_out = self._used()
+        self._plane.limiter.correct(self.reservation, tokens_in=tokens_in, tokens_out=tokens_out)
+
+    def _used(self) -> tuple[int, int]:
+        prompt = self._asked.tokens_in if self._asked is not None else 0
+        if self._kind is Kind.FAILURE:
+            return 0, 0
+        if self._kind is Kind.EVENTS:
+            said = self._counting.tokens_in
+            return prompt if said is None else said, self._passed
+        if self._kind is Kind.JSON and (usage := used_by(bytes(self._answer))) is not None:
+            return prompt if usage.tokens_in is None else usage.tokens_in, usage.tokens_out or 0
+        if self._asked is None or self._kind is Kind.NOTHING:
+            return prompt, 0
+        return prompt, estimated(self._answer_bytes)
+
+
+def tell_clients_of_models(refused: Refused) -> None:
+    """Add the member in which clients of OpenAI and Anthropic look for what went wrong, to raise what it says."""
+    said = {"type": refused.reason.value, "message": refused.detail, "code": refused.reason.value}
+    refused.members = {**refused.members, "error": said}
+
+
+def is_metered(call: Call) -> bool:
+    """Say whether the call's principal has limits of tokens that this call may touch."""
+    budget = call.budget
+    return budget is not None and bool(budget.tokens_in or budget.tokens_out) and call.method == "POST"
+
+
+def _is_readable_json(headers: Headers) -> bool:
+    type_ = media_type(headers)
+    if type_ != "application/json" and not type_.endswith("+json"):
+        return False
+    return all(name != b"content-encoding" or value.lower() == b"identity" for name, value in headers)

@@ -1,0 +1,248 @@
+"""Proxies a WebSocket to the service behind its route, message by message."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import picows
+
+from gateway.call import Call, ClientGone, Reply
+from gateway.connections.open import Connection
+from gateway.handlers.proxy.answer import HELD_BACK_S
+from gateway.handlers.proxy.http import IDENTITY_PREFIXES, NOT_PASSED_ON, aim, cookies_of, named_in_connection
+from gateway.refusals import SAID_BEFORE_CLOSE, ErrorClass, Reason, Refused
+from gateway.upstream.websocket import UpstreamSocket, may_be_sent
+
+if TYPE_CHECKING:
+    from gateway.plane import Plane
+
+BEARER = "bearer"
+"""The subprotocol behind which a browser names its credential."""
+SEND_TIMEOUT_S = 10.0
+PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 5.0
+OF_THE_GATEWAY = (*IDENTITY_PREFIXES, b"sec-websocket-")
+
+
+async def proxy(plane: Plane, call: Call) -> Reply:
+    """Proxy one WebSocket. The upstream is reached before the caller's ``101``: its absence is a plain 502 or 504."""
+    upstream = await _connect(plane, call)
+    ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
+
+    def close(refused: Refused) -> None:
+        if not ending.done():
+            ending.set_result(refused)
+
+    upstream.on_expiry = lambda: close(Refused(Reason.TOO_SLOW))
+    plane.upstreams.time(upstream)
+    try:
+        await call.peer.accept(_subprotocol(call, upstream), plane.limiter.headers(call))
+        connection = plane.connections.open(call, close)
+        return await _pump(plane, call, connection, upstream, ending)
+    except Refused as refused:
+        if refused.reason in SAID_BEFORE_CLOSE and call.connection is not None:
+            with contextlib.suppress(ClientGone, Refused):
+                await _say(call, refused)
+        raise
+    finally:
+        plane.upstreams.time_no_more(upstream)
+        upstream.hang_up(1001)
+
+
+async def _pump(
+    plane: Plane, call: Call, connection: Connection, upstream: UpstreamSocket, ending: asyncio.Future[Refused]
+) -> Reply:
+    """Carry messages both ways until one side, or the gateway, ends it."""
+    up = asyncio.create_task(_up(plane, call, connection, upstream), name="websocket up")
+    down = asyncio.create_task(_down(plane, call, connection, upstream), name="websocket down")
+    try:
+        ends: set[asyncio.Future[Any]] = {up, down, ending}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if ending.done():
+            raise ending.result()
+        if up.done():
+            failure = up.exception()
+            if isinstance(failure, ClientGone):
+                upstream.hang_up(failure.code, failure.reason)
+                is_normal = failure.code in (1000, 1001, 1005)
+                error_class = "" if is_normal else ErrorClass.CLIENT_GONE.value
+                return Reply(status=101, close_code=failure.code, closed_by="client", error_class=error_class)
+            if failure is not None:
+                raise failure
+        if down.done() and (failure := down.exception()) is not None:
+            raise failure
+        return await _upstream_left(call, upstream)
+    finally:
+        for task in (up, down):
+            task.cancel()
+        await asyncio.gather(up, down, return_exceptions=True)
+
+
+async def _up(plane: Plane, call: Call, connection: Connection, upstream: UpstreamSocket) -> None:
+    receive, send, limiter = call.peer.receive, upstream.send, plane.limiter
+    most = plane.config.proxied_message_max_bytes
+    while True:
+        message = await receive()
+        size = len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
+        if size > most:
+            raise Refused(Reason.TOO_LARGE, f"A message holds at most {most} bytes.")
+        connection.received(size)
+        if not limiter.charge_now(call, messages_in=1, bytes_in=size) and not await _is_let_in(
+            plane, call, connection, size
+        ):
+            continue
+        await send(message)
+
+
+async def _down(plane: Plane, call: Call, connection: Connection, upstream: UpstreamSocket) -> None:
+    send, messages, limiter = call.peer.send, upstream.messages, plane.limiter
+    while (message := await messages.get()) is not None:
+        size = len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
+        upstream.taken(size)
+        if not limiter.charge_now(call, messages_out=1, bytes_out=size):
+            await _let_out(plane, call, connection, size)
+        connection.sent(size)
+        upstream.deadline = time.monotonic() + SEND_TIMEOUT_S
+        await send(message)
+        upstream.deadline = None
+
+
+async def _is_let_in(plane: Plane, call: Call, connection: Connection, size: int) -> bool:
+    """Charge a message that could not be charged at once; False: it was refused, and its sender told so.
+
+    Raises Refused where the limit ends the connection. Nothing else is read meanwhile: the caller's window closes.
+    """
+    began_at = time.monotonic()
+    try:
+        await plane.limiter.charge(call, messages_in=1, bytes_in=size)
+    except Refused as refused:
+        if refused.fatal:
+            raise
+        connection.refused(refused)
+        await _say(call, refused)
+        return False
+    connection.throttled += time.monotonic() - began_at > HELD_BACK_S
+    return True
+
+
+async def _let_out(plane: Plane, call: Call, connection: Connection, size: int) -> None:
+    """Hold a message of the upstream back until limits let it out; none is lost, the upstream is not read meanwhile.
+
+    The caller is told, once a second at most. Raises Refused where the limit ends the connection, and where only a new
+    month would help.
+    """
+    began_at = time.monotonic()
+    while True:
+        try:
+            await plane.limiter.charge(call, messages_out=1, bytes_out=size)
+            break
+        except Refused as refused:
+            if refused.fatal or refused.reason is Reason.QUOTA_EXCEEDED:
+                raise
+            if connection.may_tell_held(time.monotonic()):
+                await _say(call, refused)
+            await asyncio.sleep(min(refused.retry_after_s or PAUSE_MIN_S, PAUSE_MAX_S))
+    connection.throttled += time.monotonic() - began_at > HELD_BACK_S
+
+
+async def _say(call: Call, refused: Refused) -> None:
+    """Tell the caller in band, as ``/v1/stream`` does. Raises Refused ``too-slow``, and ClientGone."""
+    try:
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            await call.peer.tell(orjson.dumps(refused.frame()).decode())
+    except TimeoutError:
+        raise Refused(Reason.TOO_SLOW) from None
+
+
+async def _upstream_left(call: Call, upstream: UpstreamSocket) -> Reply:
+    """Pass the upstream's own close code and reason through; a line that broke is 1014."""
+    code = upstream.close_code
+    if not code or code == 1006:
+        raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-lost")
+    await call.peer.close(code if may_be_sent(code) else 1000, upstream.close_reason)
+    return Reply(status=101, close_code=code, closed_by="upstream")
+
+
+async def _connect(plane: Plane, call: Call) -> UpstreamSocket:
+    """Open the upstream's socket. Raises Refused ``upstream-unavailable`` and ``upstream-timeout``."""
+    config, aimed = plane.config, aim(call)
+    origin = aimed.origin
+    upstream = UpstreamSocket(config.proxied_message_max_bytes, config.ping_interval_s)
+    connected = await plane.upstreams.connect_socket(origin)
+    try:
+        async with asyncio.timeout(config.upstream_connect_timeout_s + config.upstream_first_byte_timeout_s):
+            await picows.ws_connect(
+                lambda: upstream,
+                f"{'wss' if origin.is_tls else 'ws'}://{origin.authority}{aimed.at(call)}",
+                socket_factory=lambda _: connected,
+                ssl_context=plane.upstreams.tls if origin.is_tls else None,
+                extra_headers=_headers(call, aimed.host, config.public_scheme),
+                websocket_handshake_timeout=config.upstream_first_byte_timeout_s,
+                max_frame_size=config.proxied_message_max_bytes,
+                max_redirects=0,
+            )
+    except TimeoutError:
+        raise Refused(Reason.UPSTREAM_TIMEOUT) from None
+    except (OSError, picows.WSError) as error:
+        raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-unreachable") from error
+    if not upstream.has_connected:
+        # It hung up instead of an answer.
+        raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-lost")
+    return upstream
+
+
+def _named(call: Call) -> list[str]:
+    """Give all that the caller names as subprotocols."""
+    return [
+        part.strip()
+        for name, value in call.headers
+        if name == b"sec-websocket-protocol"
+        for part in value.decode("latin-1").split(",")
+        if part.strip()
+    ]
+
+
+def _offered(call: Call) -> list[str]:
+    """Give the subprotocols that the caller offers, without a credential: that is for us alone."""
+    named = _named(call)
+    at = named.index(BEARER) if BEARER in named else len(named)
+    return named[:at] + named[at + 2 :]
+
+
+def _subprotocol(call: Call, upstream: UpstreamSocket) -> str | None:
+    """Choose what the upstream has chosen; else ``bearer``, where a credential was offered beside it.
+
+    A browser that named subprotocols and is answered none hangs up.
+    """
+    if upstream.subprotocol in _offered(call):
+        return upstream.subprotocol
+    return BEARER if BEARER in _named(call) else None
+
+
+def _headers(call: Call, host: str, scheme: str) -> list[tuple[str, str]]:
+    who = call.who
+    named = named_in_connection(call.headers)
+    passed = [
+        (name, value)
+        for name, value in call.headers
+        if not (name in NOT_PASSED_ON or name in named or name.startswith(OF_THE_GATEWAY) or b"_" in name)
+    ]
+    if b"cookie" not in named:
+        passed += [(name, cookies_of(value)) for name, value in call.headers if name == b"cookie" and cookies_of(value)]
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in (*passed, *call.added_headers)]
+    if offered := _offered(call):
+        headers.append(("Sec-WebSocket-Protocol", ", ".join(offered)))
+    if asked_host := call.header(b"host"):
+        headers.append(("X-Forwarded-Host", asked_host))
+    return [
+        *headers,
+        ("Host", host),
+        ("X-Consumer-Name", who.consumer),
+        ("X-Consumer-Key", who.key),
+        ("X-Consumer-Tier", who.tier),
+        ("X-Forwarded-For", call.ip),
+        ("X-Forwarded-Proto", scheme),
+    ]

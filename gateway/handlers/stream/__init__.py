@@ -1,0 +1,1 @@
+"""The connection behind ``/v1/stream``."""

@@ -1,0 +1,302 @@
+"""The connection of ``/v1/stream``: one socket, many channels, both ways.
+
+Channels would make a task of every message; this class is a Channels consumer that drives ``receive`` itself. Ping
+and pong are the server's (:mod:`gateway.server.websocket`): ASGI gives an application neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from channels.consumer import AsyncConsumer
+
+from gateway import policies
+from gateway.authenticate import authenticate
+from gateway.call import Call, ClientGone, Reply, Socket
+from gateway.channels.frames import CLOUDEVENTS, Frame, channel_of, malformed, offered, read_frame, text_of, type_of
+from gateway.channels.outbox import SEND_TIMEOUT_S, Outbox
+from gateway.channels.publish import Admitted, Publication, admit, store
+from gateway.concurrency.stopping import ended
+from gateway.credentials.api_keys import from_text
+from gateway.handlers.stream.subscriptions import Subscriptions
+from gateway.log.cloudevents import structured
+from gateway.log.event import rfc3339
+from gateway.refusals import SAID_BEFORE_CLOSE, ErrorClass, Reason, Refused
+from gateway.wire.strict_json import dump
+
+if TYPE_CHECKING:
+    from gateway.plane import Plane
+
+logger = logging.getLogger(__name__)
+
+BEARER = "bearer"
+IN_FLIGHT_MAX = 128
+"""Publishes of one connection on their way to the log; past it the socket is not read."""
+REF_MAX_CHARS = 255
+_NORMAL_CLOSE = {1000, 1001, 1005}
+_SERVER_CLOSED = {1002: Reason.INVALID_REQUEST, 1007: Reason.INVALID_PAYLOAD, 1009: Reason.TOO_LARGE, 3008: Reason.IDLE}
+
+
+class StreamConnection(AsyncConsumer):  # type: ignore[misc]
+    """One socket on ``/v1/stream``, for a call that was authenticated and limited."""
+
+    def __init__(self, plane: Plane, call: Call) -> None:
+        self._plane = plane
+        self._call = call
+        self._message_max_bytes = plane.config.stream_message_max_bytes
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._landed: asyncio.Future[None] | None = None
+        self._outbox: Outbox[str] = Outbox(plane, call, overflowed=self.close, say=_error)
+        self._subscriptions = Subscriptions(plane, call, self._outbox, self._say)
+        self._handlers: dict[str, Callable[[Frame, str | None], Awaitable[None]]] = {
+            "ping": self._ping,
+            "publish": self._publish,
+            "subscribe": self._subscriptions.subscribe,
+            "unsubscribe": self._subscriptions.unsubscribe,
+            "auth": self._auth,
+        }
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve as an ASGI application, as ``StreamConnection.as_asgi(plane=…, call=…)`` makes one."""
+        from gateway.protocols.socket import AsgiSocket
+
+        self.scope = scope
+        self.base_send = send
+        await self.serve(AsgiSocket(scope, receive, send))
+
+    async def serve(self, socket: Socket) -> Reply:
+        """Accept the socket and serve it until either side ends it."""
+        self._socket = socket
+        self._ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
+        await socket.accept(self._choose_subprotocol(), self._plane.limiter.headers(self._call))
+        connection = self._plane.connections.open(self._call, self.close)
+        connection.readings = self._subscriptions.readings
+        connection.keeps_rights = self._subscriptions.keep_rights
+        self._say(
+            {
+                "type": "welcome",
+                "connection": connection.id,
+                "limits": self._plane.limiter.left(self._call.who, self._call),
+            }
+        )
+        reader = asyncio.create_task(self._read(), name="stream reader")
+        writer = asyncio.create_task(self._write(), name="stream writer")
+        try:
+            ends: set[asyncio.Future[Any]] = {reader, writer, self._ending}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            return await self._end(reader, writer)
+        finally:
+            self._subscriptions.stop()
+            await ended(reader, writer)
+
+    def close(self, refused: Refused) -> None:
+        """End the connection for this reason; returns at once."""
+        if not self._ending.done():
+            self._ending.set_result(refused)
+
+    def _choose_subprotocol(self) -> str | None:
+        named = offered(self._call)
+        self._subscriptions.is_cloudevents = CLOUDEVENTS in named
+        return CLOUDEVENTS if self._subscriptions.is_cloudevents else BEARER if BEARER in named else None
+
+    # Reading
+
+    async def _read(self) -> None:
+        socket, outbox = self._socket, self._outbox
+        route = self._call.route
+        if route is not None and route.handler.get("channel"):
+            await self._handle({"type": "subscribe", "channel": self._call.parameters["address"]})
+        while True:
+            message = await socket.receive()
+            if len(message) > self._message_max_bytes or (
+                len(message) * 4 > self._message_max_bytes and _bytes_of(message) > self._message_max_bytes
+            ):
+                raise Refused(Reason.TOO_LARGE, f"A message holds at most {self._message_max_bytes} bytes.")
+            frame, refused = read_frame(message, self._plane.config)
+            if refused is not None:
+                self._refuse(refused, None)
+            else:
+                await self._handle(frame)
+            if not outbox.has_room():
+                await outbox.room()
+
+    async def _handle(self, frame: Frame) -> None:
+        is_event = self._subscriptions.is_cloudevents and "specversion" in frame
+        member = "id" if is_event else "ref"
+        ref = frame.get(member)
+        try:
+            if ref is not None and not (isinstance(ref, str) and len(ref) <= REF_MAX_CHARS):
+                ref = None
+                raise malformed(f"`{member}` is a string of at most {REF_MAX_CHARS} characters.")
+            handler = self._publish_cloudevent if is_event else self._handlers.get(type_of(frame))
+            if handler is None:
+                raise malformed(f"`type` is one of {', '.join(self._handlers)}.")
+            await handler(frame, ref)
+        except Refused as refused:
+            self._refuse(refused, ref)
+
+    def _refuse(self, refused: Refused, ref: str | None) -> None:
+        if refused.fatal:
+            raise refused
+        if self._call.connection is not None:
+            self._call.connection.refused(refused)
+        self._outbox.put(_error(refused, ref))
+
+    async def _ping(self, frame: Frame, ref: str | None) -> None:
+        self._say({"type": "pong"} if ref is None else {"type": "pong", "ref": ref})
+
+    async def _publish(self, frame: Frame, ref: str | None) -> None:
+        if "data" not in frame:
+            raise malformed("`publish` needs `data`.")
+        dedupe = frame.get("dedupe", False)
+        if not isinstance(dedupe, bool) or (dedupe and not ref):
+            raise malformed("`dedupe` is true or false, and needs a `ref`.")
+        tracestate = text_of(frame, "tracestate")
+        await self._take_in(
+            Publication(
+                address=channel_of(frame),
+                data=dump(frame["data"]),
+                idempotency_key=ref if dedupe else None,
+                traceparent=text_of(frame, "traceparent"),
+                attributes={"tracestate": tracestate} if tracestate else {},
+                value=frame["data"],
+            ),
+            ref,
+        )
+
+    async def _publish_cloudevent(self, frame: Frame, ref: str | None) -> None:
+        """Take an event in structured mode (CloudEvents WebSockets binding 3.1): ``channel`` says where it goes."""
+        content = structured({name: value for name, value in frame.items() if name not in ("channel", "sequence")})
+        publication = Publication(
+            address=channel_of(frame),
+            data=content.data,
+            content_type=content.content_type,
+            attributes=content.attributes,
+        )
+        await self._take_in(publication, ref)
+
+    async def _take_in(self, publication: Publication, ref: str | None) -> None:
+        """Publish, and answer once it is stored; many may be on their way."""
+        if self._call.connection is not None:
+            self._call.connection.received(len(publication.data))
+        admitted = await admit(self._plane, self._call, publication)
+        task = asyncio.create_task(self._store(admitted, ref))
+        self._in_flight.add(task)
+        task.add_done_callback(self._has_landed)
+        while len(self._in_flight) >= IN_FLIGHT_MAX:
+            self._landed = asyncio.get_running_loop().create_future()
+            await self._landed
+
+    async def _store(self, admitted: Admitted, ref: str | None) -> None:
+        try:
+            stored = await store(self._plane, self._call, admitted)
+        except Refused as refused:
+            self._refuse(refused, ref)
+        except Exception:
+            logger.exception("publish failed on %s", admitted.channel.address)
+            self._refuse(Refused(Reason.INTERNAL), ref)
+        else:
+            said = {"type": "published", "id": str(stored.sequence)}
+            self._say(said if ref is None else said | {"ref": ref})
+
+    def _has_landed(self, task: asyncio.Task[None]) -> None:
+        self._in_flight.discard(task)
+        if self._landed is not None and not self._landed.done():
+            self._landed.set_result(None)
+
+    async def _auth(self, frame: Frame, ref: str | None) -> None:
+        """Take a newer credential of the same consumer; the connection then lives by that one."""
+        token = frame.get("token")
+        if not isinstance(token, str) or not token:
+            raise malformed("`auth` needs a `token`.")
+        principal = await authenticate(self._plane, replace(self._call, credential=from_text(token), connection=None))
+        if principal.consumer != self._call.who.consumer:
+            raise Refused(Reason.FORBIDDEN, "The credential is another consumer's.", cause="auth-other-consumer")
+        policies.renewed(self._call, principal)
+        if self._call.connection is not None:
+            self._plane.connections.live_by(self._call.connection, principal)
+        if not self._subscriptions.keep_rights():
+            raise Refused(Reason.FORBIDDEN, "The credential lacks a right that a subscription needs.", fatal=True)
+        said = {"type": "authenticated", "expires_at": principal.expires_at}
+        self._say(said if ref is None else said | {"ref": ref})
+
+    # Writing
+
+    def _say(self, frame: Frame) -> None:
+        self._outbox.put(orjson.dumps(frame).decode())
+
+    async def _write(self) -> None:
+        take, send = self._outbox.take, self._socket.send
+        while True:
+            texts = await take()
+            try:
+                async with asyncio.timeout(SEND_TIMEOUT_S):
+                    for text in texts:
+                        await send(text)
+            except TimeoutError:
+                raise Refused(Reason.TOO_SLOW) from None
+
+    # Ending
+
+    async def _end(self, reader: asyncio.Task[None], writer: asyncio.Task[None]) -> Reply:
+        refused = self._ending.result() if self._ending.done() else None
+        if refused is None:
+            failure = _failure(reader) or _failure(writer)
+            if isinstance(failure, ClientGone):
+                return _left(failure)
+            if isinstance(failure, Refused):
+                refused = failure
+            elif failure is not None:
+                logger.error("stream connection failed", exc_info=failure)
+                refused = Refused(Reason.INTERNAL)
+            else:
+                return _left(ClientGone())
+        await ended(reader, writer)
+        await self._take_leave(refused)
+        return Reply(
+            status=101,
+            refused=refused,
+            error_class=refused.row.live.value,
+            close_code=refused.row.websocket,
+            closed_by="gateway",
+        )
+
+    async def _take_leave(self, refused: Refused) -> None:
+        try:
+            async with asyncio.timeout(self._plane.config.close_timeout_s):
+                if refused.reason is Reason.DRAINING:
+                    by = datetime.now(UTC) + timedelta(seconds=refused.retry_after_s or 0)
+                    await self._socket.send(orjson.dumps({"type": "reconnect", "by": rfc3339(by)}).decode())
+                elif refused.reason in SAID_BEFORE_CLOSE:
+                    await self._socket.send(_error(refused))
+                await self._socket.close(refused.row.websocket, refused.close_reason())
+        except (TimeoutError, ClientGone):
+            logger.debug("a connection was gone before it could be told why")
+
+
+def _bytes_of(message: str | bytes) -> int:
+    return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
+
+
+def _error(refused: Refused, ref: str | None = None) -> str:
+    return orjson.dumps(refused.frame(ref)).decode()
+
+
+def _failure(task: asyncio.Task[None]) -> BaseException | None:
+    return task.exception() if task.done() and not task.cancelled() else None
+
+
+def _left(gone: ClientGone) -> Reply:
+    """Say how a connection ended whose peer, or whose server for the peer's fault, closed it."""
+    if gone.code in _SERVER_CLOSED:
+        refused = Refused(_SERVER_CLOSED[gone.code])
+        error_class = refused.row.live.value
+        return Reply(101, refused=refused, error_class=error_class, close_code=gone.code, closed_by="gateway")
+    error_class = "" if gone.code in _NORMAL_CLOSE else ErrorClass.CLIENT_GONE.value
+    return Reply(101, error_class=error_class, close_code=gone.code, closed_by="client")

@@ -1,0 +1,276 @@
+"""The key sets of JWT issuers, as this process knows them: fetched within bounds, kept while their URL is away.
+
+A keeper reads each set when its issuer becomes known, and every ``jwks_refresh_s`` after that. A token that names a key
+that is not known has its issuer's set read again at once, at most once in ``FLOOR_S``; all calls that wait share that
+one look. Where a URL is away the keys that it last gave serve on for ``jwks_max_age_s``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
+
+from gateway.call import ClientGone
+from gateway.credentials.public_keys import PublicKey, Unusable, read
+from gateway.refusals import Reason, Refused
+from gateway.upstream.client import UpstreamClient
+from gateway.upstream.connection import Broken, Origin
+
+if TYPE_CHECKING:
+    from gateway.config import Config
+    from gateway.snapshot.documents import Issuer
+    from gateway.snapshot.picture import Snapshot
+
+logger = logging.getLogger(__name__)
+
+FLOOR_S = 30.0
+"""Tokens with unknown keys make us ask an issuer's URL at most so often."""
+TICK_S = 1.0
+_URL_SAFE = "/%:@!$&'()*+,;=~?"
+
+
+class KeySet:
+    """The keys of one issuer, as its URL last gave them."""
+
+    __slots__ = ("failures", "is_wanted", "issuer", "keys", "read_at", "sought_at", "task", "tried_at")
+
+    def __init__(self, issuer: Issuer) -> None:
+        self.issuer = issuer
+        self.keys: tuple[PublicKey, ...] = ()
+        self.read_at: float | None = None
+        self.tried_at: float | None = None
+        self.sought_at: float | None = None
+        """When it was last read because a token named a key that we did not know."""
+        self.failures = 0
+        """How often in a row it could not be read."""
+        self.is_wanted = False
+        """A token named a key that we do not know, and it is too early to look for it."""
+        self.task: asyncio.Task[None] | None = None
+
+    def fitting(self, kid: str | None, algorithm: str) -> list[PublicKey]:
+        """Give the keys that a token with this header may be signed with.
+
+        A token that names no key can only mean a key that is alone.
+        """
+        found = [key for key in self.keys if key.fits(algorithm) and kid in (key.kid, None)]
+        return found if kid is not None or len(found) == 1 else []
+
+    def next_try_at(self, refresh_s: float) -> float:
+        """Say when it is to be read again, of itself."""
+        if self.tried_at is None:
+            return 0.0
+        if self.failures:
+            # Who has no keys at all is in a hurry.
+            return self.tried_at + (FLOOR_S if self.keys else min(FLOOR_S, 2.0 ** min(self.failures - 1, 5)))
+        due_at = self.tried_at + refresh_s
+        return min(due_at, self.may_be_sought_at) if self.is_wanted else due_at
+
+    @property
+    def may_be_sought_at(self) -> float:
+        """Say when it may be read next for the sake of a token that names a key that we do not know."""
+        if self.failures and self.tried_at is not None:
+            return self.tried_at + FLOOR_S
+        return 0.0 if self.sought_at is None else self.sought_at + FLOOR_S
+
+
+class KeySets:
+    """The key sets of all issuers."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        client: UpstreamClient,
+        config: Config,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._snapshot = snapshot
+        self._client = client
+        self._config = config
+        self._clock = clock
+        self._refresh_s = min(config.jwks_refresh_s, config.jwks_max_age_s)
+        self._sets: dict[str, KeySet] = {}
+        self._nudge = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        snapshot.on_change(self._refresh)
+
+    def start(self) -> None:
+        """Begin to read the key sets of all issuers there are and will be; does not wait for any."""
+        self._keeper = asyncio.create_task(self._keep(), name="jwks")
+
+    async def stop(self) -> None:
+        """Stop reading."""
+        tasks = [task for task in (self._keeper, *(set_.task for set_ in self._sets.values())) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def keys(self, issuer: Issuer, kid: str | None, algorithm: str) -> list[PublicKey]:
+        """Give the keys that a token of this issuer may be signed with, one at least.
+
+        Waits for a look at the issuer's URL where one is due or under way. Raises Refused: ``unauthenticated`` where
+        the issuer has no such key, ``overloaded`` where that cannot be known now.
+        """
+        set_ = self._of(issuer)
+        found = set_.fitting(kid, algorithm)
+        if found:
+            return found
+        await self._look_again(set_)
+        found = set_.fitting(kid, algorithm)
+        if found:
+            return found
+        if set_.task is not None or set_.failures or set_.read_at is None:
+            raise Refused(
+                Reason.OVERLOADED,
+                "Tokens of this issuer cannot be checked right now.",
+                retry_after_s=min(FLOOR_S, max(1.0, set_.next_try_at(self._refresh_s) - self._clock())),
+                cause="token-keys-away",
+            )
+        raise Refused(Reason.UNAUTHENTICATED, cause="token-key-unknown")
+
+    async def _look_again(self, set_: KeySet) -> None:
+        now = self._clock()
+        if set_.task is None:
+            set_.is_wanted = set_.tried_at is not None
+            if now >= set_.may_be_sought_at:
+                self._start(set_, now)
+        if set_.task is not None:
+            await asyncio.wait({set_.task}, timeout=self._config.jwks_wait_s)
+
+    def _of(self, issuer: Issuer) -> KeySet:
+        set_ = self._sets.get(issuer.name)
+        if set_ is None or set_.issuer is not issuer:
+            if set_ is not None:
+                self._drop(set_)
+            new = self._sets[issuer.name] = KeySet(issuer)
+            if set_ is not None and set_.read_at is not None and set_.issuer.jwks_url == issuer.jwks_url:
+                # The URL still says the same; only how tokens are read has changed.
+                for name in ("keys", "read_at", "tried_at", "sought_at", "failures"):
+                    setattr(new, name, getattr(set_, name))
+            set_ = new
+        return set_
+
+    def _drop(self, set_: KeySet) -> None:
+        if set_.task is not None:
+            set_.task.cancel()
+
+    def _refresh(self, kinds: frozenset[str]) -> None:
+        if "issuer" in kinds:
+            self._nudge.set()
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                self._look()
+            except Exception:
+                logger.exception("looking after key sets failed; going on")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._nudge.wait()
+            self._nudge.clear()
+
+    def _look(self) -> None:
+        """Read what is due, let go of what is too old or of nobody."""
+        now = self._clock()
+        for name in [name for name in self._sets if self._snapshot.issuer(name) is None]:
+            self._drop(self._sets.pop(name))
+        for issuer in list(self._snapshot.issuers()):
+            set_ = self._of(issuer)
+            if set_.keys and set_.read_at is not None and now - set_.read_at > self._config.jwks_max_age_s:
+                logger.warning("issuer %s: its keys are too old to be used any more", issuer.name)
+                set_.read_at = None
+                self._replace(set_, [])
+            if set_.task is None and set_.next_try_at(self._refresh_s) <= now:
+                self._start(set_, now)
+
+    def _start(self, set_: KeySet, now: float) -> None:
+        set_.tried_at = now
+        if set_.is_wanted:
+            set_.sought_at, set_.is_wanted = now, False
+        set_.task = asyncio.create_task(self._read(set_), name="jwks of an issuer")
+
+    async def _read(self, set_: KeySet) -> None:
+        name = set_.issuer.name
+        try:
+            async with asyncio.timeout(self._config.jwks_timeout_s):
+                # What the first token will need, loaded where nobody waits for it.
+                await asyncio.to_thread(import_module, "jwt")
+                keys = read(await fetch(self._client, set_.issuer.jwks_url, self._config.jwks_max_bytes))
+        except (Unusable, Refused, Broken, ClientGone, OSError, ValueError) as error:
+            set_.failures += 1
+            if set_.failures == 1:
+                logger.warning("issuer %s: its key set could not be read, the last one serves: %s", name, _why(error))
+        except Exception:
+            set_.failures += 1
+            logger.exception("issuer %s: its key set could not be read, the last one serves", name)
+        else:
+            if set_.failures:
+                logger.info("issuer %s: its key set can be read again", name)
+            set_.failures = 0
+            set_.read_at = self._clock()
+            self._replace(set_, keys)
+        finally:
+            set_.task = None
+
+    def _replace(self, set_: KeySet, keys: list[PublicKey]) -> None:
+        """Take over what the issuer publishes; a key that stays is the same object as before."""
+        before = {key.thumbprint: key for key in set_.keys}
+        now = {key.thumbprint: before.get(key.thumbprint, key) for key in keys}
+        set_.keys = tuple(now.values())
+        withdrawn = before.keys() - now.keys()
+        for thumbprint in withdrawn:
+            before[thumbprint].is_withdrawn = True
+        if withdrawn:
+            self._snapshot.touch("issuer")
+
+
+async def fetch(client: UpstreamClient, url: str, most_bytes: int) -> bytes:
+    """Get a document as its URL gives it; no redirect is followed. Raises Unusable, Refused and Broken.
+
+    The addresses that the host resolves to are those that may be connected to (see gateway.upstream.outbound).
+    """
+    origin = Origin.of(url)
+    connection = await client.lend(origin, is_new=True)
+    try:
+        connection.begin(_request(url, origin), is_head_request=False)
+        await connection.head()
+        if connection.status != 200:
+            raise Unusable(f"it is answered with status {connection.status}")
+        body = bytearray()
+        while part := await connection.read():
+            body += part
+            if len(body) > most_bytes:
+                raise Unusable(f"it is larger than {most_bytes} bytes")
+        return bytes(body)
+    finally:
+        connection.close()
+        client.take_back(connection)
+
+
+def _request(url: str, origin: Origin) -> bytes:
+    parts = urlsplit(url)
+    target = quote(parts.path or "/", safe=_URL_SAFE) + (
+        f"?{quote(parts.query, safe=_URL_SAFE)}" if parts.query else ""
+    )
+    lines = (
+        f"GET {target} HTTP/1.1",
+        f"host: {origin.authority}",
+        "accept: application/jwk-set+json, application/json",
+        "user-agent: apimgmt",
+        "connection: close",
+        "",
+        "",
+    )
+    return "\r\n".join(lines).encode("ascii")
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, Refused):
+        return error.cause
+    return str(error) or type(error).__name__

@@ -1,0 +1,125 @@
+"""What a caller may do: scopes, and the rights that they cover. Scopes alone give rights (docs/identity.md)."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from gateway.call import Call, Principal, Right, Verb
+from gateway.log.conflation import MAX_S, interval_of
+from gateway.refusals import Reason, Refused
+
+SCOPE = re.compile(r"\*|(?:call|publish|subscribe|jobs):[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
+"""What is a scope: a verb and a name, where ``*`` is any text and ``{parameter}`` one level of an address."""
+CONFLATE = "?conflate="
+"""What may stand behind a scope to subscribe: an interval."""
+_LEVEL = re.compile(r"(?<=[/:])(\{[^/{}]*\})(?=/|\Z)")
+_OPERATION = (b"mcp-method", b"mcp-name")
+"""In which headers a call names its operation, for rights such as ``call:ROUTE#tools/call:get_weather``."""
+
+
+def require(principal: Principal, right: Right) -> None:
+    """Raise Refused ``forbidden`` where the principal lacks the right."""
+    if not allowed(principal, right):
+        raise forbidden(principal, right)
+
+
+def forbidden(principal: Principal, right: Right) -> Refused:
+    """Say which scope is missing, and from what."""
+    lacks = "This key lacks" if not _covered(principal.scopes, right.text) else "This key's tier does not give"
+    return Refused(Reason.FORBIDDEN, f"{lacks} the scope `{right}`.")
+
+
+def allowed(principal: Principal, right: Right) -> bool:
+    """Say whether one of the principal's scopes covers the right, and one of its tier's too."""
+    ceiling = principal.ceiling
+    return _covered(principal.scopes, right.text) and (ceiling is None or _covered(ceiling, right.text))
+
+
+def lacking(principal: Principal, call: Call) -> Right | None:
+    """Give the first right that the call needs and the principal lacks.
+
+    Who may not call all of a route may still call the one operation that the call's headers name.
+    """
+    for right in call.rights:
+        if not allowed(principal, right):
+            operation = _operation(right, call)
+            if operation is None:
+                return right
+            for held in (principal.scopes, principal.ceiling):
+                if held is not None and not (_covered(held, right.text) or _covered(held, operation.text)):
+                    return operation
+    return None
+
+
+def _operation(right: Right, call: Call) -> Right | None:
+    """Give the right to the operation that the headers name; None where they name none, or more than one."""
+    if right.verb is not Verb.CALL:
+        return None
+    found: dict[bytes, str] = {}
+    for name, value in call.headers:
+        if name in _OPERATION:
+            if name in found:
+                # The upstream may read another of them than we do.
+                return None
+            found[name] = value.decode("latin-1").strip()
+    method, name_ = (found.get(name, "") for name in _OPERATION)
+    return Right(Verb.CALL, f"{right.name}#{method}{':' if name_ else ''}{name_}") if method else None
+
+
+def conflated_s(principal: Principal, right: Right) -> float:
+    """Say in which interval the latest event of each address is all that the right gives; 0 where it gives every one.
+
+    ``subscribe:trades?conflate=1s`` among a key's scopes, or its tier's; the shortest of those that cover it counts.
+    """
+    held = (principal.scopes, principal.ceiling)
+    return max(_conflated_s(scopes, right.text) for scopes in held if scopes is not None)
+
+
+@lru_cache(maxsize=65_536)
+def _conflated_s(scopes: tuple[str, ...], wanted: str) -> float:
+    covering = (scope.partition(CONFLATE) for scope in scopes)
+    return min(
+        (_interval_s(mark, interval) for plain, mark, interval in covering if _covers(plain, wanted)),
+        default=0.0,
+    )
+
+
+def _interval_s(mark: str, interval: str) -> float:
+    """Read an interval; one that cannot be read, as a token may bring it, gives the least."""
+    try:
+        return interval_of(interval) if mark else 0.0
+    except Refused:
+        return MAX_S
+
+
+@lru_cache(maxsize=65_536)
+def _covered(scopes: tuple[str, ...], wanted: str) -> bool:
+    return wanted in scopes or any(_covers(scope.partition(CONFLATE)[0], wanted) for scope in scopes)
+
+
+def _covers(scope: str, wanted: str) -> bool:
+    return _pattern(scope).fullmatch(wanted) is not None
+
+
+@lru_cache(maxsize=4_096)
+def _pattern(scope: str) -> re.Pattern[str]:
+    """Translate a scope: ``*`` is any text, slashes too; ``{parameter}`` is one level of an address.
+
+    What stands between two ``*`` is looked for once, at its first place, and never again: how long matching takes grows
+    with the text alone, whatever the scope.
+    """
+    *parts, last = scope.split("*")
+    if not parts:
+        return re.compile(_translated(last), re.DOTALL)
+    first, *between = (_translated(part, before_any=True) for part in parts)
+    return re.compile(first + "".join(f"(?>.*?{part})" for part in between) + f".*{_translated(last)}", re.DOTALL)
+
+
+def _translated(part: str, *, before_any: bool = False) -> str:
+    texts = _LEVEL.split(part)
+    translated = ["[^/]++" if number % 2 else re.escape(text) for number, text in enumerate(texts)]
+    if before_any and len(texts) > 1 and not texts[-1]:
+        # One character of the level is enough: the ``*`` that follows takes the others.
+        translated[-2] = "[^/]"
+    return "".join(translated)

@@ -1,0 +1,415 @@
+"""Key sets of issuers: read within bounds, shared by all who wait, kept while their URL is away, rotated."""
+
+import asyncio
+import itertools
+import json
+import socket
+import time
+
+import pytest
+
+from gateway.authenticate import authenticate
+from gateway.call import Call, Protocol
+from gateway.credentials.api_keys import from_text
+from gateway.credentials.public_keys import KEYS_MAX, Unusable, read
+from gateway.identity.jwks import FLOOR_S
+from gateway.refusals import Reason, Refused
+from gateway.tests.http_plane import eventually, say
+from gateway.tests.identity_provider import identity_provider, jwk, key_set, private_key, proving, token
+
+
+@pytest.fixture
+async def provider():
+    async with identity_provider() as made:
+        yield made
+
+
+def call_with(text):
+    return Call(protocol=Protocol.HTTP, address="/", ip="192.0.2.7", credential=from_text(text))
+
+
+async def proved(plane, text):
+    return await authenticate(plane, call_with(text))
+
+
+async def refusal(plane, text):
+    with pytest.raises(Refused) as caught:
+        await proved(plane, text)
+    return caught.value
+
+
+async def settled(plane):
+    """Wait until every look that was begun has ended, and what fell due meanwhile has begun and ended too."""
+    plane.key_sets._nudge.set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await eventually(lambda: not any(set_.task for set_ in plane.key_sets._sets.values()))
+
+
+def status(code, *lines, body=""):
+    return say("\r\n".join([f"HTTP/1.1 {code} X", *lines, f"content-length: {len(body)}", "", body]))
+
+
+async def hang(asked, reader, writer):
+    await reader.read()
+    return True
+
+
+async def drip(asked, reader, writer):
+    """Answer a byte at a time, for ever."""
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
+    while True:
+        writer.write(b" ")
+        await writer.drain()
+        await asyncio.sleep(0.01)
+
+
+async def pour(asked, reader, writer):
+    """Answer without end."""
+    writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    while not writer.is_closing():
+        writer.write(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
+        await writer.drain()
+
+
+async def hang_up(asked, reader, writer):
+    return True
+
+
+HUGE = json.dumps({"keys": [], "filler": "x" * 300_000})
+BAD_ANSWERS = {
+    "not JSON": status(200, body="<html>"),
+    "no keys": status(200, body='{"key": []}'),
+    "keys that are no list": status(200, body='{"keys": {}}'),
+    "a list": status(200, body="[]"),
+    "too many keys": say(key_set(*[jwk()] * (KEYS_MAX + 1))),
+    "huge": status(200, body=HUGE),
+    "without end": pour,
+    "a fault": status(500, body=json.dumps({"keys": []})),
+    "nothing found": status(404, body=json.dumps({"keys": []})),
+    "no content": say("HTTP/1.1 204 X\r\n\r\n"),
+    "nothing": hang_up,
+    "no HTTP": say("SSH-2.0-OpenSSH_9.6\r\n"),
+    "slow": drip,
+    "hung": hang,
+}
+
+
+@pytest.mark.parametrize("answer", BAD_ANSWERS.values(), ids=list(BAD_ANSWERS))
+async def test_a_key_set_that_cannot_be_read_leaves_callers_with_a_clear_answer(provider, answer):
+    provider.answer = answer
+    async with proving(provider.document(), jwks_timeout_s=0.3) as plane:
+        refused = await refusal(plane, token())
+        assert (refused.reason, refused.cause) == (Reason.OVERLOADED, "token-keys-away")
+        assert 1 <= refused.retry_after_s <= FLOOR_S
+        await eventually(lambda: provider.server.open == 0)
+        assert plane.failed_keys._failed == {}
+
+
+@pytest.mark.parametrize("answer", BAD_ANSWERS.values(), ids=list(BAD_ANSWERS))
+async def test_the_last_keys_serve_while_their_url_misbehaves(provider, answer):
+    async with proving(provider.document(), jwks_timeout_s=0.3) as plane:
+        await proved(plane, token())
+        provider.answer = answer
+        plane.clock.now_s += 601
+        await settled(plane)
+        assert provider.asked == 2
+        assert await proved(plane, token(jti="another"))
+
+
+async def test_a_redirect_is_not_followed(provider):
+    async with identity_provider() as elsewhere:
+        provider.answer = status(302, f"location: {elsewhere.url}")
+        async with proving(provider.document()) as plane:
+            assert (await refusal(plane, token())).cause == "token-keys-away"
+    assert elsewhere.asked == 0
+
+
+async def test_a_url_where_nobody_listens_leaves_callers_with_a_clear_answer(provider):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    async with proving(provider.document(jwks_url=f"http://127.0.0.1:{port}/jwks")) as plane:
+        assert (await refusal(plane, token())).reason is Reason.OVERLOADED
+
+
+async def test_a_link_local_address_is_never_connected_to(provider, monkeypatch):
+    """Also where a name, harmless when it was saved, resolves to one."""
+    loop = asyncio.get_running_loop()
+    asked, tried = [], []
+
+    async def getaddrinfo(host, port, **more):
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", port))]
+
+    monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(loop, "sock_connect", lambda *_: tried.append(_))
+    async with proving(provider.document(jwks_url="http://keys.example/jwks")) as plane:
+        assert (await refusal(plane, token())).reason is Reason.OVERLOADED
+    assert (asked, tried) == (["keys.example"], [])
+
+
+async def test_keys_are_read_at_start_before_any_call_asks(provider):
+    async with proving(provider.document()) as plane:
+        await eventually(lambda: provider.asked == 1)
+        await settled(plane)
+        await proved(plane, token())
+    assert provider.asked == 1
+    assert provider.server.asked[0].target == "/jwks"
+    assert provider.server.asked[0].header("authorization") == []
+
+
+async def test_calls_that_come_before_the_first_keys_wait_and_share_one_look(provider):
+    go_on = asyncio.Event()
+    answer = provider.answer
+
+    async def wait(*asked):
+        await go_on.wait()
+        return await answer(*asked)
+
+    provider.answer = wait
+    async with proving(provider.document()) as plane:
+        calls = [asyncio.create_task(proved(plane, token(jti=str(number)))) for number in range(20)]
+        await eventually(lambda: provider.asked)
+        go_on.set()
+        assert {principal.consumer for principal in await asyncio.gather(*calls)} == {"acme"}
+    assert provider.asked == 1
+
+
+async def test_a_call_waits_only_so_long_and_leaves_the_look_to_others(provider):
+    provider.answer = hang
+    async with proving(provider.document(), jwks_wait_s=0.05) as plane:
+        started = time.monotonic()
+        assert (await refusal(plane, token())).reason is Reason.OVERLOADED
+        assert time.monotonic() - started < 4
+        cancelled = asyncio.create_task(proved(plane, token()))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        assert plane.key_sets._sets["idp"].task is not None
+    assert provider.asked == 1
+
+
+async def test_an_unknown_kid_makes_us_ask_at_most_once_in_30_s(provider):
+    async with proving(provider.document()) as plane:
+        await proved(plane, token())
+        assert provider.asked == 1
+        for number in range(50):
+            refused = await refusal(plane, token(kid=f"unknown{number}", key=private_key("k1")))
+            assert (refused.reason, refused.cause) == (Reason.UNAUTHENTICATED, "token-key-unknown")
+        assert provider.asked == 2
+        for number in range(50):
+            plane.clock.now_s += FLOOR_S / 10
+            await refusal(plane, token(kid=f"unknown{number}", key=private_key("k1")))
+            await settled(plane)
+        assert provider.asked == 7
+        assert plane.failed_keys._failed["192.0.2.7"][1] == 100
+
+
+async def test_a_rotated_key_is_found_by_the_first_token_that_names_it(provider):
+    """However short a while ago the set was read for another reason."""
+    async with proving(provider.document()) as plane:
+        await proved(plane, token())
+        provider.publish(jwk("k1"), jwk("k2"))
+        assert await proved(plane, token(kid="k2"))
+        assert await proved(plane, token())
+        assert provider.asked == 2
+
+
+async def test_a_key_asked_for_too_early_is_looked_for_as_soon_as_allowed(provider):
+    async with proving(provider.document()) as plane:
+        await proved(plane, token())
+        await refusal(plane, token(kid="unknown", key=private_key("k1")))
+        provider.publish(jwk("k1"), jwk("k2"))
+        plane.clock.now_s += FLOOR_S - 1
+        asked = provider.asked
+        assert (await refusal(plane, token(kid="k2"))).cause == "token-key-unknown"
+        await settled(plane)
+        assert provider.asked == asked
+        plane.clock.now_s += 1
+        await settled(plane)
+        assert provider.asked == asked + 1
+        assert await proved(plane, token(kid="k2"))
+
+
+async def test_a_key_asked_for_too_early_does_not_put_off_the_next_look(provider):
+    async with proving(provider.document(), jwks_refresh_s=1.0) as plane:
+        await proved(plane, token())
+        for number in range(2):
+            await refusal(plane, token(kid=f"unknown{number}", key=private_key("k1")))
+        assert provider.asked == 2
+        plane.clock.now_s += 1
+        await settled(plane)
+        assert provider.asked == 3
+
+
+async def test_a_url_that_is_away_is_not_asked_for_each_unknown_kid(provider):
+    async with proving(provider.document()) as plane:
+        await proved(plane, token())
+        provider.answer = hang_up
+        for number in range(50):
+            refused = await refusal(plane, token(kid=f"unknown{number}", key=private_key("k1")))
+            assert refused.cause == "token-keys-away"
+            plane.clock.now_s += FLOOR_S / 100
+            await settled(plane)
+        assert provider.asked == 2
+
+
+async def test_a_key_that_is_published_no_more_proves_nothing_any_more(provider):
+    told = []
+    async with proving(provider.document()) as plane:
+        plane.snapshot.on_change(told.append)
+        text = token()
+        principal = await proved(plane, text)
+        provider.publish(jwk("k2"))
+        plane.clock.now_s += 600
+        await settled(plane)
+        assert told == [{"issuer"}]
+        assert plane.snapshot.principal_again(principal) is None
+        assert (await refusal(plane, text)).cause == "token-key-unknown"
+        assert await proved(plane, token(kid="k2"))
+
+
+async def test_another_key_under_the_same_name_is_another_key(provider):
+    async with proving(provider.document()) as plane:
+        text = token()
+        principal = await proved(plane, text)
+        provider.publish(jwk("k1", of="k2"))
+        plane.clock.now_s += 600
+        await settled(plane)
+        assert plane.snapshot.principal_again(principal) is None
+        assert (await refusal(plane, text)).cause == "token-signature"
+
+
+async def test_a_set_read_again_keeps_what_was_proved(provider):
+    async with proving(provider.document()) as plane:
+        text = token()
+        principal = await proved(plane, text)
+        plane.clock.now_s += 600
+        await settled(plane)
+        assert provider.asked == 2
+        assert await proved(plane, text) is principal
+
+
+async def test_old_keys_serve_for_their_documented_age_and_no_longer(provider):
+    async with proving(provider.document()) as plane:
+        text = token(exp=time.time() + 10**6)
+        await proved(plane, text)
+        provider.answer = hang_up
+        plane.clock.now_s += 86_400
+        await settled(plane)
+        assert await proved(plane, text)
+        plane.clock.now_s += 1
+        await settled(plane)
+        assert (await refusal(plane, text)).cause == "token-keys-away"
+        provider.publish(jwk("k1"))
+        plane.clock.now_s += FLOOR_S
+        await settled(plane)
+        assert await proved(plane, text)
+
+
+async def test_a_url_that_is_away_at_start_is_tried_again_soon_and_then_less_often(provider):
+    provider.answer = hang_up
+    async with proving(provider.document()) as plane:
+        await eventually(lambda: provider.asked == 1)
+        await settled(plane)
+        times = []
+        for _ in range(120):
+            before = provider.asked
+            plane.clock.now_s += 1
+            await settled(plane)
+            if provider.asked > before:
+                times.append(plane.clock.now_s)
+        gaps = [round(later - earlier) for earlier, later in itertools.pairwise(times)]
+        assert gaps == [2, 4, 8, 16, 30, 30]
+        provider.publish(jwk("k1"))
+        plane.clock.now_s += FLOOR_S
+        await settled(plane)
+        assert await proved(plane, token())
+
+
+async def test_an_issuer_made_while_we_run_is_known_at_once(provider):
+    async with proving() as plane:
+        assert (await refusal(plane, token())).cause == "token-issuer-unknown"
+        plane.snapshot.apply([("issuer", "idp", provider.document())])
+        assert await proved(plane, token())
+
+
+async def test_an_issuer_that_moves_is_asked_where_it_is_now(provider):
+    async with identity_provider() as moved:
+        moved.publish(jwk("k1", of="k2"))
+        async with proving(provider.document()) as plane:
+            await proved(plane, token())
+            plane.snapshot.apply([("issuer", "idp", provider.document(jwks_url=moved.url))])
+            assert (await refusal(plane, token())).cause == "token-signature"
+            assert await proved(plane, token(key=private_key("k2")))
+
+
+async def test_an_issuer_that_is_deleted_while_its_keys_are_waited_for_proves_nobody(provider):
+    answer = provider.answer
+
+    async def delete_meanwhile(*asked):
+        plane.snapshot.apply([("issuer", "idp", None)])
+        return await answer(*asked)
+
+    provider.answer = delete_meanwhile
+    async with proving(provider.document()) as plane:
+        refused = await refusal(plane, token())
+        assert refused.reason in (Reason.OVERLOADED, Reason.UNAUTHENTICATED)
+
+
+async def test_the_keys_of_one_issuer_are_not_another_s(provider):
+    async with identity_provider() as other:
+        other.publish(jwk("k2"))
+        second = other.document(name="second", issuer="https://second/")
+        async with proving(provider.document(), second) as plane:
+            assert await proved(plane, token(kid="k2", iss="https://second/"))
+            assert (await refusal(plane, token(kid="k2"))).cause == "token-key-unknown"
+            assert (await refusal(plane, token(iss="https://second/"))).cause == "token-key-unknown"
+
+
+async def test_an_issuer_that_is_hung_holds_up_nobody_else(provider):
+    async with identity_provider() as other:
+        other.answer = hang
+        second = other.document(name="second", issuer="https://second/")
+        async with proving(provider.document(), second, jwks_wait_s=0.05) as plane:
+            assert (await refusal(plane, token(iss="https://second/"))).reason is Reason.OVERLOADED
+            assert await proved(plane, token())
+
+
+PASSED_OVER = {
+    "a shared secret": {"kty": "oct", "k": "c2VjcmV0", "kid": "k1"},
+    "a key for encryption": jwk(use="enc"),
+    "a key that may not verify": jwk(key_ops=["encrypt"]),
+    "a key of another algorithm": jwk(alg="RS512"),
+    "a key of another kind": jwk("k1", "ES256"),
+    "a short key": {**jwk(), "n": "AQAB"},
+    "no modulus": {"kty": "RSA", "e": "AQAB", "kid": "k1"},
+    "a modulus that is a number": {**jwk(), "n": 5},
+    "an exponent of one": {**jwk(), "e": "AQ"},
+    "a kid that is a number": {**jwk(), "kid": 1},
+    "a name alone": {"kid": "k1"},
+}
+
+
+@pytest.mark.parametrize("key", PASSED_OVER.values(), ids=list(PASSED_OVER))
+async def test_keys_that_must_not_be_used_are_passed_over(provider, key):
+    provider.publish(key, jwk("k2"))
+    async with proving(provider.document()) as plane:
+        assert await proved(plane, token(kid="k2"))
+        assert (await refusal(plane, token())).reason is Reason.UNAUTHENTICATED
+
+
+async def test_an_elliptic_key_off_its_curve_is_passed_over(provider):
+    provider.publish({**jwk("k1", "ES256"), "y": "A" * 43})
+    async with proving(provider.document(algorithms=["ES256"])) as plane:
+        assert (await refusal(plane, token(algorithm="ES256"))).cause == "token-signature"
+
+
+def test_of_a_key_only_what_is_public_is_kept():
+    (key,) = read(json.dumps({"keys": [{**jwk(), "d": "AQAB", "x5u": "http://127.0.0.1:1/"}]}).encode())
+    assert set(key._members) == {"kty", "n", "e"}
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff", b"1", b'{"keys": 1}', b"[" * 5000])
+def test_what_is_no_key_set_is_told_as_such(body):
+    with pytest.raises(Unusable):
+        read(body)

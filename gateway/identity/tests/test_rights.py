@@ -1,0 +1,106 @@
+"""What scopes cover, and which operation a call's headers name."""
+
+import time
+
+import pytest
+
+from gateway.call import Call, Principal, Protocol, Right, Verb
+from gateway.identity.rights import allowed, conflated_s, lacking
+
+ROUTE = Right(Verb.CALL, "tools")
+
+
+def principal_with(*scopes):
+    return Principal(consumer="c", key="k", tier="t", scopes=scopes)
+
+
+def lacks(scopes, *headers, right=ROUTE):
+    call = Call(Protocol.HTTP, "/", "192.0.2.1", headers=list(headers), rights=(right,))
+    return str(lacking(principal_with(*scopes), call) or "")
+
+
+CALL_WEATHER = ((b"mcp-method", b"tools/call"), (b"mcp-name", b"get_weather"))
+PING = ((b"mcp-method", b"ping"),)
+
+
+@pytest.mark.parametrize(
+    ("scopes", "headers", "missing"),
+    [
+        (["call:tools"], CALL_WEATHER, ""),
+        (["call:*"], CALL_WEATHER, ""),
+        (["call:tools*"], CALL_WEATHER, ""),
+        (["call:tools#tools/call:get_weather"], CALL_WEATHER, ""),
+        (["call:tools#tools/call:*"], CALL_WEATHER, ""),
+        (["call:tools#*"], CALL_WEATHER, ""),
+        (["call:tools#ping", "call:tools#tools/call:get_weather"], CALL_WEATHER, ""),
+        (["call:tools#ping"], PING, ""),
+        (["call:tools#ping"], CALL_WEATHER, "call:tools#tools/call:get_weather"),
+        (["call:tools#tools/call:get_time"], CALL_WEATHER, "call:tools#tools/call:get_weather"),
+        (["call:tools#tools/call:get_weather"], PING, "call:tools#ping"),
+        (["call:other#tools/call:get_weather"], CALL_WEATHER, "call:tools#tools/call:get_weather"),
+        (["call:tools#tools/call:get_weather"], (), "call:tools"),
+        (["call:tools#tools/call:get_weather"], CALL_WEATHER[1:], "call:tools"),
+        (["call:tools#*"], (), "call:tools"),
+        (["call:tools#tools/call:get_weather"], (*CALL_WEATHER, (b"mcp-name", b"rm")), "call:tools"),
+        (["call:tools#*"], (*CALL_WEATHER, (b"mcp-method", b"tools/call")), "call:tools"),
+        (["publish:tools#*"], CALL_WEATHER, "call:tools#tools/call:get_weather"),
+        ([], CALL_WEATHER, "call:tools#tools/call:get_weather"),
+    ],
+)
+def test_a_right_to_one_operation_is_a_right_to_that_one(scopes, headers, missing):
+    assert lacks(scopes, *headers) == missing
+
+
+def test_headers_name_operations_of_routes_alone():
+    right = Right(Verb.PUBLISH, "a")
+    assert lacks(["publish:a#ping"], *PING, right=right) == "publish:a"
+
+
+@pytest.mark.parametrize(
+    ("scope", "right", "covers"),
+    [
+        ("publish:*/a/*/b", "publish:x/a/y/a/z/b", True),
+        ("publish:*/a/*/b", "publish:x/a/b", False),
+        ("publish:*a", "publish:aaa", True),
+        ("publish:a*a", "publish:a", False),
+        ("publish:*/{id}/end", "publish:x/y/z/end", True),
+        ("publish:*/{id}/b/*", "publish:x/1/c/2/b/3", True),
+        ("publish:{id}", "publish:a/b", False),
+        ("publish:{id}", "publish:", False),
+        ("publish:{a}/{b}", "publish:x/y", True),
+        ("publish:{a}*b", "publish:abb", True),
+        ("publish:{a}*", "publish:/b", False),
+        ("publish:*/{a}*/{b}", "publish:x/y/z", True),
+        ("publish:**", "publish:x", True),
+        ("publish:a.c", "publish:abc", False),
+    ],
+)
+def test_wildcards_find_what_they_could(scope, right, covers):
+    verb, name = right.split(":", 1)
+    assert allowed(principal_with(scope), Right(Verb(verb), name)) is covers
+
+
+@pytest.mark.parametrize("scope", ["call:" + "a*" * 120 + "b", "call:" + "*{x}" * 60, "call:*/" + "{x}/*/" * 40 + "b"])
+def test_no_scope_makes_matching_slow(scope):
+    started = time.process_time()
+    assert not allowed(principal_with(scope), Right(Verb.CALL, "a/" * 4000 + "c"))
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("scopes", "ceiling", "interval_s"),
+    [
+        (["subscribe:*"], None, 0),
+        (["subscribe:trades?conflate=1s"], None, 1),
+        (["subscribe:*"], ["subscribe:*?conflate=500ms"], 0.5),
+        (["subscribe:trades?conflate=2s"], ["subscribe:*?conflate=1s"], 2),
+        (["subscribe:trades?conflate=2s", "subscribe:*?conflate=1s"], None, 1),
+        (["subscribe:trades", "subscribe:*?conflate=1s"], None, 0),
+        (["subscribe:*?conflate=soon"], None, 3600),
+    ],
+)
+def test_a_right_may_give_the_latest_event_of_each_interval_alone(scopes, ceiling, interval_s):
+    who = Principal("acme", "k", "gold", tuple(scopes), tuple(ceiling) if ceiling else None)
+    right = Right(Verb.SUBSCRIBE, "trades")
+    assert allowed(who, right)
+    assert conflated_s(who, right) == interval_s

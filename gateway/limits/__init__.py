@@ -1,0 +1,1 @@
+"""Limits as arithmetic, and the store that they share. Knows no call."""

@@ -1,0 +1,149 @@
+"""Open connections counted over all processes: each slot is a lease in the store, kept alive by a heartbeat."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING
+
+from gateway.limits.store import Store
+from gateway.limits.tallies import LimitUsage
+from gateway.refusals import Reason, Refused
+from gateway.snapshot.picture import Limit
+
+if TYPE_CHECKING:
+    from gateway.limits.budget import Budget
+
+BEAT_S = 8.0
+BEAT_MAX_SLOTS = 500
+BEAT_MAX_KEYS = 1000
+RETRY_S = 5.0
+"""Nobody knows when a connection will close: a caller refused for want of a slot is told to come back then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The place of one open connection under one limit."""
+
+    key: str
+    name: str
+
+
+class OpenSlots:
+    """The open slots of this process."""
+
+    def __init__(self, store: Store, owner: str) -> None:
+        self._store = store
+        self._owner = owner
+        self._numbers = count(1)
+        self._held: dict[str, set[str]] = {}
+        self._open: dict[str, int] = {}
+
+    def new(self, key: str) -> Slot:
+        """Name a slot; it is counted as held here from now on, until it is dropped."""
+        slot = Slot(key, f"{self._owner}:{next(self._numbers)}")
+        self._held.setdefault(key, set()).add(slot.name)
+        return slot
+
+    async def take_all(self, budget: Budget, usage: LimitUsage) -> None:
+        """Take a slot under each limit of open connections; the budget keeps them. Raises Refused; drop them then."""
+        for limit, key in budget.open:
+            slot = self.new(key)
+            budget.slots.append(slot)
+            try:
+                if not await self.take(slot, limit):
+                    usage.shadowed(limit, budget.label)
+            except Refused:
+                usage.refused(limit, budget.label)
+                raise
+
+    async def take(self, slot: Slot, limit: Limit) -> bool:
+        """Take the slot; False where a shadow limit would have refused. Raises Refused; drop it then too."""
+        is_shadow = limit.mode == "shadow"
+        taken = await self._store.take_slot(slot.key, slot.name, limit.amount, forced=is_shadow)
+        if taken is None:
+            return self._alone(slot, limit)
+        is_taken, others = taken
+        self._open[slot.key] = others + is_taken
+        if others < limit.amount:
+            return True
+        if is_shadow:
+            return False
+        raise _full(limit)
+
+    def _alone(self, slot: Slot, limit: Limit) -> bool:
+        """Count here alone: the store is away. The next heartbeat tells it."""
+        is_shadow = limit.mode == "shadow"
+        if limit.fail == "closed" and not is_shadow:
+            raise Refused(
+                Reason.OVERLOADED,
+                "Open connections cannot be counted at this moment.",
+                retry_after_s=max(1.0, self._store.pause_left_s),
+            )
+        if len(self._held[slot.key]) <= limit.amount:
+            return True
+        if is_shadow:
+            return False
+        raise _full(limit)
+
+    def drop(self, slot: Slot) -> None:
+        """Give the slot back. Never waits: the store hears it after what was asked before, or the slot lapses."""
+        held = self._held.get(slot.key)
+        if held is None or slot.name not in held:
+            return
+        held.discard(slot.name)
+        if not held:
+            del self._held[slot.key]
+            self._open.pop(slot.key, None)
+        elif slot.key in self._open:
+            self._open[slot.key] -= 1
+        self._store.drop_slot(slot.key, slot.name)
+
+    def drop_all(self) -> None:
+        """Give all slots back: this process ends."""
+        for key, names in [*self._held.items()]:
+            for name in [*names]:
+                self.drop(Slot(key, name))
+
+    async def beat(self) -> None:
+        """Say that they are all still open, also to a store that forgot them; count those that were looked at."""
+        held = [(key, sorted(self._held.get(key, ()))) for key in {**self._held, **self._open}]
+        for start in range(0, len(held), BEAT_MAX_KEYS):
+            await asyncio.gather(*(self._renew(key, names) for key, names in held[start : start + BEAT_MAX_KEYS]))
+
+    async def look(self, key: str) -> None:
+        """Ask how many are open on all processes, also where none is here."""
+        open_now = await self._store.renew_slots(key, ())
+        if open_now is not None:
+            self._open[key] = open_now
+
+    def forget(self, key: str) -> None:
+        """Let go of what is known of a key that has no slot here."""
+        if key not in self._held:
+            self._open.pop(key, None)
+
+    async def _renew(self, key: str, names: list[str]) -> None:
+        if not names:
+            await self.look(key)
+        for start in range(0, len(names), BEAT_MAX_SLOTS):
+            held = self._held.get(key, set())
+            still = [name for name in names[start : start + BEAT_MAX_SLOTS] if name in held]
+            if not still:
+                continue
+            open_now = await self._store.renew_slots(key, still)
+            if open_now is not None and key in self._held:
+                self._open[key] = open_now
+
+    def count(self, key: str) -> int:
+        """Say how many are open on all processes, as far as is known here."""
+        return max(self._open.get(key, 0), len(self._held.get(key, ())))
+
+
+def _full(limit: Limit) -> Refused:
+    return Refused(
+        Reason.TOO_MANY_CONNECTIONS,
+        f"At most {limit.amount:g} connections may be open at once.",
+        retry_after_s=RETRY_S,
+        policies=(limit.name,),
+    )

@@ -1,0 +1,111 @@
+"""Settles a charge that touches several limits: all of them let it through, or none is spent from.
+
+Here it is decided who waits, who is refused and by which limit, and when the store is asked. What can be decided at
+once is (see ``counters.spend``); this is for what cannot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gateway.limits.budget import Budget, Spending
+from gateway.limits.counters import MONTH
+from gateway.limits.leasing import Leasing
+from gateway.limits.tallies import LimitUsage
+from gateway.refusals import Reason, Refused
+
+if TYPE_CHECKING:
+    from gateway.call import Call
+
+LOOK_AGAIN_S = 0.5
+"""Who is held back looks so often whether its limits are others by now."""
+
+
+class Rebound(Exception):
+    """The limits of a call changed while it waited for them."""
+
+
+class Settling:
+    """Charges limits that this process shares with others."""
+
+    def __init__(self, leasing: Leasing, usage: LimitUsage, clock: Callable[[], float]) -> None:
+        self._leasing = leasing
+        self._usage = usage
+        self._clock = clock
+
+    async def settle(
+        self, budget: Budget, asked: list[Spending], delay_s: float, call: Call | None = None
+    ) -> list[Spending]:
+        """Charge all or nothing, longest window first; ask the store and wait where that may help.
+
+        Gives what was charged: a limit in shadow mode that would have refused is left out. Raises Rebound where the
+        call's limits changed while it waited; nothing was charged then.
+        """
+        ends_at = self._clock() + delay_s
+        has_looked = False
+        asked = sorted(asked, key=_longest_first)
+        while True:
+            now = self._clock()
+            lacking = [(counter, cost) for counter, cost in asked if counter.lacks(cost, now)]
+            if not lacking:
+                for counter, cost in asked:
+                    counter.take(cost, now)
+                return asked
+            blocked = [spending for spending in lacking if spending[0].wait_s(spending[1], now) > 0]
+            shadows = [spending for spending in blocked if spending[0].limit.mode == "shadow"]
+            if not has_looked and (hearsay := [counter for counter, _ in blocked if counter.is_hearsay(now)]):
+                # When to come back depends on what others spent: who is refused is told the truth.
+                has_looked = True
+                await self._leasing.look(hearsay)
+            elif shadows:
+                self.tally_shadows(shadows)
+                asked = [spending for spending in asked if spending not in shadows]
+            elif blocked:
+                await self._wait_or_refuse(budget, blocked, ends_at, call)
+            else:
+                await self._leasing.lease(lacking)
+
+    async def _wait_or_refuse(self, budget: Budget, blocked: list[Spending], ends_at: float, call: Call | None) -> None:
+        now = self._clock()
+        wait_s = max(counter.wait_s(cost, now) for counter, cost in blocked)
+        if now + wait_s > ends_at or any(counter.limit.exceed != "delay" for counter, _ in blocked):
+            raise self._refused(budget, blocked, wait_s, now)
+        first, cost = blocked[0]
+        try:
+            async with asyncio.timeout(ends_at - now), first.turn:
+                while (wait_s := first.wait_s(cost, self._clock())) > 0:
+                    if call is not None and call.who.limits is not budget.limits:
+                        raise Rebound
+                    await asyncio.sleep(min(wait_s, LOOK_AGAIN_S))
+        except TimeoutError:
+            raise self._refused(budget, blocked, wait_s, now) from None
+
+    def _refused(self, budget: Budget, blocked: list[Spending], wait_s: float, now: float) -> Refused:
+        for counter, _ in blocked:
+            self._usage.refused(counter.limit, counter.label)
+        return _refusal(budget, blocked, wait_s, now)
+
+    def tally_shadows(self, shadows: list[Spending]) -> None:
+        """Count what limits in shadow mode would have refused."""
+        for counter, _ in shadows:
+            self._usage.shadowed(counter.limit, counter.label)
+
+
+def _longest_first(spending: Spending) -> float:
+    per = spending[0].limit.per
+    return -float(per) if isinstance(per, int | float) else float("-inf")
+
+
+def _refusal(budget: Budget, blocked: list[Spending], wait_s: float, now: float) -> Refused:
+    limit = blocked[0][0].limit
+    is_quota = limit.per == MONTH
+    per = "a month" if is_quota else f"{limit.per:g} s"
+    return Refused(
+        Reason.QUOTA_EXCEEDED if is_quota else Reason.RATE_LIMITED,
+        f"The limit of {limit.amount:g} {limit.metric.value} per {per} is used up.",
+        retry_after_s=-(-wait_s * 1000 // 1) / 1000,
+        policies=tuple(counter.limit.name for counter, _ in blocked),
+        fatal=budget.must_close(blocked, now),
+    )

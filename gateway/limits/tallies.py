@@ -1,0 +1,130 @@
+"""What limits and policies did to callers since usage last asked: refusals, what shadows would have refused, levels."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gateway.call import Call
+    from gateway.limits.counters import Counter
+    from gateway.snapshot.picture import Limit
+
+logger = logging.getLogger(__name__)
+
+KINDS_MAX = 5_000
+"""Different labels a flush; what comes past it is dropped and said in the log, so that a flood costs no memory."""
+NEAR = 0.5
+"""From this share on a limit's level is told."""
+LEVELS_MAX = 200
+
+Label = tuple[str, str, str, str, str, str]
+"""Consumer, name of the limit or policy, scope, mode, route, reason."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one limit, or one policy in shadow mode, did to one consumer."""
+
+    refused: int = 0
+    shadowed: int = 0
+    unshared: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How much of one budget is used up."""
+
+    limit: Limit
+    key: str
+    """The budget's name in the store."""
+    consumer: str
+    left: float
+    size: float
+    reset_s: float | None
+    """In how long all of it will be left; None where nobody knows."""
+
+    @classmethod
+    def of(cls, counter: Counter, now: float) -> Level:
+        """Read a counter as it stands."""
+        left, reset_s = counter.state(now)
+        return cls(counter.limit, counter.key, counter.label, left, counter.size, reset_s)
+
+    @property
+    def used(self) -> float:
+        """Say which share is used up, of 1."""
+        return min(1.0, max(0.0, 1 - self.left / self.size)) if self.size > 0 else 1.0
+
+
+class LimitUsage:
+    """Counts by label; adding is arithmetic."""
+
+    def __init__(self) -> None:
+        self._dropped = 0
+        self._tallies: dict[Label, Tally] = {}
+
+    def refused(self, limit: Limit, consumer: str) -> None:
+        """Count that a limit refused something."""
+        self._tally(_label(limit, consumer)).refused += 1
+
+    def shadowed(self, limit: Limit, consumer: str) -> None:
+        """Count that a limit in shadow mode would have."""
+        self._tally(_label(limit, consumer)).shadowed += 1
+
+    def let_through(self, limit: Limit, consumer: str, amount: float) -> None:
+        """Count what a limit let through while the store was away."""
+        if amount > 0:
+            self._tally(_label(limit, consumer)).unshared += amount
+
+    def note(self, call: Call, policy: str, reason: str) -> None:
+        """Count that a policy in shadow mode would have refused a call or message, or answered it by itself."""
+        consumer = call.principal.consumer if call.principal is not None else ""
+        self._tally((consumer, policy, "policy", "shadow", call.target, reason)).shadowed += 1
+
+    def take(self, levels: Iterable[Level]) -> list[dict[str, Any]]:
+        """Give what there is to say, as usage batches carry it, and begin anew."""
+        tallies, self._tallies = self._tallies, {}
+        if self._dropped:
+            logger.warning("what limits did %d times is not told: too many consumers and limits at once", self._dropped)
+            self._dropped = 0
+        near: dict[Label, Level] = {}
+        for level in levels:
+            label = _label(level.limit, level.consumer)
+            if label not in near or level.used > near[label].used:
+                near[label] = level
+        minute = int(time.time() // 60 * 60)
+        labels = dict.fromkeys((*tallies, *near))
+        return [_record(minute, label, tallies.get(label, Tally()), near.get(label)) for label in labels]
+
+    def _tally(self, label: Label) -> Tally:
+        tally = self._tallies.get(label)
+        if tally is None:
+            tally = Tally()
+            if len(self._tallies) < KINDS_MAX:
+                self._tallies[label] = tally
+            else:
+                self._dropped += 1
+        return tally
+
+
+def near(levels: Iterable[Level]) -> list[Level]:
+    """Give the budgets of which half or more is used up, each once, the fullest first."""
+    known = {level.key: level for level in levels if level.used >= NEAR}
+    return sorted(known.values(), key=lambda level: -level.used)[:LEVELS_MAX]
+
+
+def _record(minute: int, label: Label, tally: Tally, level: Level | None) -> dict[str, Any]:
+    names = ("consumer", "name", "scope", "mode", "route", "reason")
+    record = {"minute": minute, **dict(zip(names, label, strict=True)), **asdict(tally)}
+    record["unshared"] = round(tally.unshared, 3)
+    if level is None:
+        return record | {"level": None, "left": None, "resets_at": None}
+    resets_at = None if level.reset_s is None else round(time.time() + level.reset_s, 1)
+    return record | {"level": round(level.used, 4), "left": max(0, int(level.left)), "resets_at": resets_at}
+
+
+def _label(limit: Limit, consumer: str) -> Label:
+    return (consumer, limit.name, limit.scope, limit.mode, "", "")

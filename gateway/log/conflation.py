@@ -1,0 +1,96 @@
+"""Conflation: the latest event of each address in an interval, for who wants the state and not every step to it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+
+from gateway.log.event import Event
+from gateway.refusals import Reason, Refused
+
+MIN_S, MAX_S = 0.01, 3600.0
+PENDING_MAX = 1000
+"""Addresses whose latest event may wait; past it what waits is delivered early, and none is lost."""
+_INTERVAL = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,6})?)(ms|s|m)")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0}
+
+
+def interval_of(text: str) -> float:
+    """Read an interval as ``500ms``, ``1s`` or ``2m``, in seconds. Raises Refused ``invalid-request``."""
+    found = _INTERVAL.fullmatch(text)
+    interval_s = float(found[1]) * _UNIT_S[found[2]] if found else 0.0
+    if not MIN_S <= interval_s <= MAX_S:
+        raise Refused(
+            Reason.INVALID_REQUEST, "`conflate` is an interval from `10ms` to `60m`, as `1s`.", cause="invalid-interval"
+        )
+    return interval_s
+
+
+class Conflation:
+    """One reader's view of a channel: at most one event an address in each interval, in the order of their ids.
+
+    The first event after a quiet interval is delivered at once; what comes in the interval after it waits for its end,
+    and a newer event of the same address takes the place of the older. What waits is delivered together, so that the
+    last id a reader saw is a position: nothing older than it is still to come. While the reader has no room its events
+    wait on, and conflate: it falls behind in steps, not in state.
+    """
+
+    __slots__ = ("_call_later", "_deliver", "_has_room", "_interval_s", "_pending", "_timer")
+
+    def __init__(
+        self,
+        interval_s: float,
+        deliver: Callable[[Event], None],
+        has_room: Callable[[], bool],
+        *,
+        call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle] | None = None,
+    ) -> None:
+        self._interval_s = interval_s
+        self._deliver = deliver
+        self._has_room = has_room
+        self._call_later = call_later or asyncio.get_running_loop().call_later
+        self._pending: dict[str, Event] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def change(self, interval_s: float) -> None:
+        """Take another interval from the next one on; 0 gives every event."""
+        self._interval_s = interval_s
+
+    def offer(self, event: Event) -> None:
+        """Take an event: ids only rise."""
+        if self._timer is None and not self._interval_s:
+            self._deliver(event)
+            return
+        if self._timer is None:
+            self._deliver(event)
+            self._wait()
+            return
+        # Taken out first: the order of the dict is that of the ids.
+        self._pending.pop(event.address, None)
+        self._pending[event.address] = event
+        if len(self._pending) > PENDING_MAX:
+            self._flush()
+
+    def stop(self) -> None:
+        """Deliver nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._pending.clear()
+
+    def _wait(self) -> None:
+        self._timer = self._call_later(self._interval_s, self._interval_is_over)
+
+    def _interval_is_over(self) -> None:
+        self._timer = None
+        if not self._pending:
+            return
+        if self._has_room() or not self._interval_s:
+            self._flush()
+        if self._interval_s:
+            self._wait()
+
+    def _flush(self) -> None:
+        pending, self._pending = self._pending, {}
+        for event in pending.values():
+            self._deliver(event)

@@ -1,0 +1,176 @@
+"""An Event as it was stored, and each form in which callers get it: encoded once, however many listen."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from urllib.parse import quote, unquote
+
+import orjson
+
+from gateway.wire.subjects import LIVE_PREFIX, address_of
+
+JSON_TYPE = "application/json"
+EVENT_TYPE = "event"
+BATCH_HEADER = "Idempotency-Batch"
+"""Digest of all that was published together under one idempotency key, on the first event of it."""
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_ATTRIBUTE = "ce-"
+_OWN_ATTRIBUTES = {"ce-specversion", "ce-id", "ce-source", "ce-type", "ce-time", "ce-subject"}
+_HEADER_SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+
+
+@dataclass(slots=True, eq=False)
+class Event:
+    """One event of a channel's log."""
+
+    channel: str
+    """The channel's address: a template where it has parameters."""
+    address: str
+    """The concrete address that it was published to."""
+    id: int
+    """Its sequence in the channel's stream: increasing, not consecutive."""
+    time: str
+    data: bytes
+    """As published: JSON text, or anything at all where ``content_type`` says so."""
+    content_type: str = JSON_TYPE
+    type: str = EVENT_TYPE
+    source: str = ""
+    subject: str | None = None
+    traceparent: str | None = None
+    published_id: str | None = None
+    """The CloudEvents id that the publisher gave, if any."""
+    extensions: Mapping[str, str] = field(default_factory=dict)
+    previous: int = 0
+    """The id before it on its subject, where the live feed said so."""
+    batch: str | None = None
+    """What :data:`BATCH_HEADER` says."""
+    _frame: str | None = None
+    _sse_data: bytes | None = None
+    _cloudevent: str | None = None
+
+    def frame(self) -> str:
+        """Say it as the ``event`` frame of ``/v1/stream``; history gives the same."""
+        if self._frame is None:
+            trace = f',"traceparent":{_text(self.traceparent)}' if self.traceparent else ""
+            if tracestate := self.extensions.get("tracestate"):
+                trace += f',"tracestate":{_text(tracestate)}'
+            self._frame = (
+                f'{{"type":"event","channel":{_text(self.address)},"id":"{self.id}","time":{_text(self.time)}'
+                f"{trace},{self._data_member()}}}"
+            )
+        return self._frame
+
+    def sse(self) -> bytes:
+        """Say it as one server-sent event, with its own id."""
+        return b"id: %d\n%b" % (self.id, self.sse_data())
+
+    def sse_data(self) -> bytes:
+        """Say it as the ``data`` lines of a server-sent event and the empty line that ends it."""
+        if self._sse_data is None:
+            lines = _LINE_END.split(self._as_text())
+            self._sse_data = "".join([*(f"data: {line}\n" for line in lines), "\n"]).encode()
+        return self._sse_data
+
+    def cloudevent(self) -> str:
+        """Say it as a CloudEvent in structured mode; ``sequence`` is our id."""
+        if self._cloudevent is None:
+            attributes: dict[str, str] = {
+                **self.extensions,
+                "specversion": "1.0",
+                "id": self.published_id or str(self.id),
+                "source": self.source,
+                "type": self.type,
+                "time": self.time,
+                "sequence": str(self.id),
+                "channel": self.address,
+                "datacontenttype": self.content_type,
+            }
+            if self.subject:
+                attributes["subject"] = self.subject
+            if self.traceparent:
+                attributes["traceparent"] = self.traceparent
+            self._cloudevent = f"{orjson.dumps(attributes).decode()[:-1]},{self._data_member()}}}"
+        return self._cloudevent
+
+    def _data_member(self) -> str:
+        if is_json(self.content_type):
+            return f'"data":{self.data.decode()}'
+        if (text := self._plain_text()) is not None:
+            return f'"data":{_text(text)}'
+        return f'"data_base64":"{base64.b64encode(self.data).decode()}"'
+
+    def _as_text(self) -> str:
+        if is_json(self.content_type):
+            return self.data.decode(errors="replace")
+        text = self._plain_text()
+        return base64.b64encode(self.data).decode() if text is None else text
+
+    def _plain_text(self) -> str | None:
+        """Give the text that it says it is; None where it is none in UTF-8, and would not come back as it was."""
+        if not is_text(self.content_type):
+            return None
+        try:
+            return self.data.decode()
+        except UnicodeDecodeError:
+            return None
+
+
+def from_headers(channel: str, subject: str, headers: Mapping[str, str], data: bytes) -> Event:
+    """Read an event as NATS gives it: live from republish, or stored from a direct get."""
+    extensions = {}
+    for name, value in headers.items():
+        if name.startswith(_ATTRIBUTE) and name not in _OWN_ATTRIBUTES:
+            extensions[name[len(_ATTRIBUTE) :]] = decoded(value)
+    about, published_id = headers.get("ce-subject"), headers.get("ce-id")
+    return Event(
+        channel=channel,
+        address=address_of(subject.removeprefix(LIVE_PREFIX)),
+        id=int(headers["Nats-Sequence"]),
+        time=headers.get("ce-time") or headers.get("Nats-Time-Stamp", ""),
+        data=data,
+        content_type=decoded(headers.get("content-type", JSON_TYPE)),
+        type=decoded(headers.get("ce-type", EVENT_TYPE)),
+        source=decoded(headers.get("ce-source", "")),
+        subject=decoded(about) if about else None,
+        traceparent=headers.get("traceparent"),
+        published_id=decoded(published_id) if published_id else None,
+        extensions=extensions,
+        previous=int(headers.get("Nats-Last-Sequence", 0)),
+        batch=headers.get(BATCH_HEADER),
+    )
+
+
+def is_json(content_type: str) -> bool:
+    """Say whether a media type means JSON text."""
+    essence = content_type.partition(";")[0].strip().lower()
+    return essence == JSON_TYPE or essence.endswith("+json")
+
+
+def is_text(content_type: str) -> bool:
+    """Say whether a media type means plain text in UTF-8."""
+    return content_type.lower().startswith("text/")
+
+
+@lru_cache(maxsize=1024)
+def encoded(value: str) -> str:
+    """Make any text safe in a header, as CloudEvents' bindings say (HTTP binding 3.1.3.2)."""
+    return quote(value, safe=_HEADER_SAFE)
+
+
+def decoded(value: str) -> str:
+    """Undo :func:`encoded`."""
+    return unquote(value) if "%" in value else value
+
+
+def rfc3339(instant: datetime) -> str:
+    """Write an aware instant as RFC 3339 with microseconds, in UTC."""
+    return instant.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _text(value: str | None) -> str:
+    return orjson.dumps(value).decode()

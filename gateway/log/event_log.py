@@ -1,0 +1,365 @@
+"""The log of every channel: events stored in JetStream and read back, without a consumer and without a hang.
+
+One inbox of ours takes every answer; the last part of its subject is the number of the question. So many publishes
+are in flight on one subscription, and one sweep ends what was not answered in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+
+import orjson
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError
+from nats.js import JetStreamContext
+from nats.js.errors import APIError
+
+from gateway.concurrency.turns import Turns
+from gateway.log.disk import Disk
+from gateway.log.event import Event, from_headers, rfc3339
+from gateway.log.streams import ensure_stream
+from gateway.refusals import Reason, Refused
+from gateway.snapshot.picture import Channel
+
+__all__ = ["EventLog", "Extent", "Stored", "StreamMissing", "ensure_stream"]
+
+logger = logging.getLogger(__name__)
+
+DEADLINE_S = 2.0
+"""In all, whatever was tried: an engine that is away costs an answer within this time."""
+SWEEP_S = 0.1
+BREAKER_S = 1.0
+"""After a question was not answered, others are refused at once for so long, unless an answer comes."""
+BATCH_MAX = 1000
+READS_EACH, READS_IN_ALL = 4, 32
+"""How many batches are read at once, for one consumer and for all."""
+_FULL = {10023, 10028, 10047, 10077}
+"""Error codes of JetStream: insufficient resources, memory, storage; the store failed."""
+_TOO_LARGE = 10054
+_NO_SUCH_STREAM = 10059
+_NO_RESPONDERS, _NO_MESSAGE, _END_OF_BATCH = "503", "404", "204"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Where an event lies in its channel's log."""
+
+    sequence: int
+    duplicate: bool = False
+    """It had been stored before, under the same message id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What a stream holds, as of its answer."""
+
+    first: int
+    last: int
+    began_at: int
+    """The first sequence that it ever had: a lower position is from another stream of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events read in one go, and how many of the same filter come after them."""
+
+    events: list[Event]
+    pending: int
+
+
+class StreamMissing(LookupError):
+    """The stream does not exist, or JetStream is not serving."""
+
+
+class _LinkLost(Exception):
+    """The link on which it was asked is gone: there will be no answer."""
+
+
+@dataclass(slots=True, eq=False)
+class _Question:
+    answered: asyncio.Future[list[Msg]]
+    ends_at: float
+    link: int
+    is_batch: bool
+    messages: list[Msg] = field(default_factory=list)
+
+
+class EventLog:
+    """Publishes to and reads from the streams of channels. Every call ends within :data:`DEADLINE_S`."""
+
+    def __init__(self, client: Client, js: JetStreamContext, disk: Disk | None = None) -> None:
+        self._client = client
+        self._js = js
+        self._disk = disk
+        self._inbox = client.new_inbox()
+        self._numbers = count(1)
+        self._open: dict[str, _Question] = {}
+        self._sweeper: asyncio.Task[None] | None = None
+        self._unanswered_at = float("-inf")
+        self._turns = Turns(READS_EACH, READS_IN_ALL)
+
+    async def start(self) -> None:
+        """Open the inbox."""
+        await self._client.subscribe(f"{self._inbox}.*", cb=self._take)
+        self._sweeper = asyncio.create_task(self._sweep(), name="event log sweep")
+
+    async def stop(self) -> None:
+        """Fail what is still open and stop."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+        self._expire(float("inf"))
+
+    @property
+    def payload_max_bytes(self) -> int:
+        """The most that one event may hold: what NATS takes, less room for headers."""
+        return int(self._client.max_payload) - 8 * 1024
+
+    async def ensure(self, channel: Channel) -> None:
+        """Create or update the channel's stream."""
+        await ensure_stream(self._js, channel.document())
+
+    async def publish(
+        self,
+        channel: Channel,
+        subject: str,
+        data: bytes,
+        headers: Mapping[str, str],
+        message_id: str | None = None,
+    ) -> Stored:
+        """Store one event; once it returns, the event is kept.
+
+        Raises Refused ``overloaded`` when the store does not answer in time (the event may or may not be kept),
+        ``storage-full`` and ``too-large``.
+        """
+        if self._disk is not None and self._disk.is_full:
+            raise Refused(Reason.STORAGE_FULL)
+        if message_id is not None:
+            headers = {**headers, "Nats-Msg-Id": message_id}
+        is_repeatable = message_id is not None
+        answers = await self._ask_making_stream(
+            channel, lambda: self._ask(subject, data, dict(headers), is_repeatable=is_repeatable)
+        )
+        return _stored(answers[0].data)
+
+    async def store(self, subject: str, data: bytes, message_id: str | None = None) -> None:
+        """Store a message of our own on a stream that exists, such as a dead letter; by a message id once."""
+        headers = {"Nats-Msg-Id": message_id} if message_id is not None else None
+        try:
+            answers = await self._ask(subject, data, headers, is_repeatable=message_id is not None)
+        except StreamMissing:
+            raise _away() from None
+        _stored(answers[0].data)
+
+    async def history(self, channel: Channel, subject: str, after: int, limit: int) -> list[Event]:
+        """Read up to ``limit`` events of a subject filter with ids above ``after``, oldest first."""
+        return (await self.batch(channel, subject, after, limit)).events
+
+    async def batch(
+        self, channel: Channel, subject: str, after: int, limit: int, max_bytes: int = 0, *, reader: str = ""
+    ) -> Batch:
+        """Read as :meth:`history` does, at most about so many bytes, and say how many events are left.
+
+        ``reader`` is the consumer whose turn it is: what is stored is read in turns, so that who replays much holds up
+        neither other consumers nor what is live.
+        """
+        question = {"seq": max(after + 1, 1), "next_by_subj": subject, "batch": min(limit, BATCH_MAX)}
+        if max_bytes:
+            question["max_bytes"] = max_bytes
+        async with self._turns.of(reader):
+            messages = await self._direct_get(channel, question)
+        pending = int((messages[-1].headers or {}).get("Nats-Num-Pending", 0)) if messages else 0
+        return Batch([_event(channel, message) for message in messages], pending)
+
+    async def event(self, channel: Channel, sequence: int) -> Event | None:
+        """Read one event; None where it is no longer kept."""
+        found = await self._direct_get(channel, {"seq": sequence})
+        return _event(channel, found[0]) if found else None
+
+    async def extent(self, channel: Channel) -> Extent:
+        """Say what the channel's stream holds, as of no earlier than this question."""
+        answers = await self._ask_making_stream(channel, lambda: self._info(channel))
+        said = orjson.loads(answers[0].data)
+        state = said["state"]
+        began_at = int(said["config"].get("first_seq") or 1)
+        # A stream that was never written to says last 0 or first_seq - 1; an empty one has no first.
+        last = max(int(state["last_seq"]), began_at - 1)
+        first = int(state["first_seq"]) if state["messages"] else last + 1
+        return Extent(first, last, began_at)
+
+    async def first(self, channel: Channel) -> int:
+        """Give the oldest id left; one more than the last where there is none."""
+        return (await self.extent(channel)).first
+
+    async def last(self, channel: Channel) -> int:
+        """Give the newest id ever given; one less than the first ever where there is none."""
+        return (await self.extent(channel)).last
+
+    async def stored_at(self, channel: Channel, subject: str, after: int) -> float | None:
+        """Say when the first event after an id was stored, in Unix seconds; None where there is none."""
+        found = await self._direct_get(channel, {"seq": after + 1, "next_by_subj": subject, "batch": 1})
+        if not found:
+            return None
+        return datetime.fromisoformat((found[0].headers or {})["Nats-Time-Stamp"]).timestamp()
+
+    async def sequence_at(self, channel: Channel, instant: datetime) -> int:
+        """Give the id of the first event stored at or after an instant; one more than the last where there is none."""
+        question = {
+            "start_time": rfc3339(instant.astimezone(UTC)),
+            "next_by_subj": channel.subject,
+            "batch": 1,
+        }
+        found = await self._direct_get(channel, question)
+        if found:
+            return _event(channel, found[0]).id
+        return (await self.last(channel)) + 1
+
+    async def _info(self, channel: Channel) -> list[Msg]:
+        answers = await self._ask(f"$JS.API.STREAM.INFO.{channel.stream}", b"")
+        error = orjson.loads(answers[0].data).get("error")
+        if error is None:
+            return answers
+        if error.get("err_code") == _NO_SUCH_STREAM:
+            raise StreamMissing
+        raise refusal(error)
+
+    async def _direct_get(self, channel: Channel, question: Mapping[str, Any]) -> list[Msg]:
+        subject = f"$JS.API.DIRECT.GET.{channel.stream}"
+        body = orjson.dumps(question)
+        is_batch = "batch" in question
+        return await self._ask_making_stream(channel, lambda: self._ask(subject, body, is_batch=is_batch))
+
+    async def _ask_making_stream(self, channel: Channel, ask: Callable[[], Awaitable[list[Msg]]]) -> list[Msg]:
+        """Ask; where the channel's stream is missing, as on a store that was emptied, make it and ask once more."""
+        try:
+            return await ask()
+        except StreamMissing:
+            logger.warning("log: the stream of channel %s is missing; making it", channel.address)
+        try:
+            async with asyncio.timeout(DEADLINE_S / 2):
+                await self.ensure(channel)
+                return await ask()
+        except APIError as error:
+            raise refusal({"err_code": error.err_code, "description": error.description}) from error
+        except (StreamMissing, NatsError, TimeoutError) as error:
+            raise _away() from error
+
+    async def _ask(
+        self,
+        subject: str,
+        data: bytes,
+        headers: dict[str, str] | None = None,
+        *,
+        is_batch: bool = False,
+        is_repeatable: bool = True,
+    ) -> list[Msg]:
+        """Ask and wait for the answer; what may be repeated is asked again when the link was lost meanwhile."""
+        ends_at = time.monotonic() + DEADLINE_S
+        if ends_at - DEADLINE_S - self._unanswered_at < BREAKER_S:
+            raise _away()
+        while True:
+            if not self._client.is_connected:
+                await self._wait_for_link(ends_at)
+            try:
+                return await self._ask_once(subject, data, headers, ends_at, is_batch)
+            except _LinkLost:
+                if not is_repeatable:
+                    raise _away() from None
+            except MaxPayloadError:
+                raise Refused(Reason.TOO_LARGE, "The event is larger than the log takes.") from None
+            except NatsError as error:
+                raise _away() from error
+
+    async def _ask_once(
+        self, subject: str, data: bytes, headers: dict[str, str] | None, ends_at: float, is_batch: bool
+    ) -> list[Msg]:
+        number = str(next(self._numbers))
+        answered: asyncio.Future[list[Msg]] = asyncio.get_running_loop().create_future()
+        self._open[number] = _Question(answered, ends_at, self._link, is_batch)
+        try:
+            await self._client.publish(subject, data, reply=f"{self._inbox}.{number}", headers=headers)
+            return await answered
+        finally:
+            self._open.pop(number, None)
+
+    @property
+    def _link(self) -> int:
+        return int(self._client.stats["reconnects"])
+
+    async def _wait_for_link(self, ends_at: float) -> None:
+        """Wait for NATS rather than fill its buffer: what is sent late would be stored after we said no."""
+        while not self._client.is_connected:
+            if self._client.is_closed or time.monotonic() >= ends_at:
+                raise _away()
+            await asyncio.sleep(0.02)
+
+    async def _take(self, message: Msg) -> None:
+        question = self._open.get(message.subject.rpartition(".")[2])
+        if question is None or question.answered.done():
+            return
+        self._unanswered_at = float("-inf")
+        status = message.headers.get("Status") if message.headers else None
+        if status is None:
+            question.messages.append(message)
+            if not question.is_batch:
+                question.answered.set_result(question.messages)
+        elif status in (_END_OF_BATCH, _NO_MESSAGE):
+            question.answered.set_result(question.messages)
+        elif status == _NO_RESPONDERS:
+            question.answered.set_exception(StreamMissing())
+        else:
+            logger.warning("log: unexpected status %s %s", status, message.headers)
+            question.answered.set_exception(_away())
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self._expire(time.monotonic())
+
+    def _expire(self, now: float) -> None:
+        """Fail what is overdue, and what was asked on a link that is gone. Questions lie in the order of their ends."""
+        link = self._link
+        for question in list(self._open.values()):
+            is_overdue = question.ends_at <= now
+            if not is_overdue and question.link == link:
+                return
+            if not question.answered.done():
+                if is_overdue:
+                    self._unanswered_at = time.monotonic()
+                question.answered.set_exception(_away() if is_overdue else _LinkLost())
+
+
+def _stored(answer: bytes) -> Stored:
+    said = orjson.loads(answer)
+    if "error" in said:
+        raise refusal(said["error"])
+    return Stored(said["seq"], said.get("duplicate", False))
+
+
+def refusal(error: Mapping[str, Any]) -> Refused:
+    """Say an error of JetStream as a refusal of ours."""
+    code = error.get("err_code")
+    logger.warning("log: JetStream says %s", error)
+    if code in _FULL or "no space" in str(error.get("description")):
+        return Refused(Reason.STORAGE_FULL)
+    if code == _TOO_LARGE:
+        return Refused(Reason.TOO_LARGE, "The event is larger than the channel takes.")
+    return _away()
+
+
+def _away() -> Refused:
+    return Refused(Reason.OVERLOADED, "The event log does not answer.", retry_after_s=1.0, cause="log-away")
+
+
+def _event(channel: Channel, message: Msg) -> Event:
+    headers = message.headers or {}
+    return from_headers(channel.address, headers["Nats-Subject"], headers, message.data)

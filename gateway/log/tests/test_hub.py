@@ -1,0 +1,310 @@
+import asyncio
+
+import pytest
+
+from gateway.log.catch_up import BATCH_EVENTS, BUFFERED_MAX, EARLIEST, Gap, begin
+from gateway.log.event_log import Extent
+from gateway.log.streams import delete_stream, ensure_stream
+from gateway.refusals import Reason, Refused
+from gateway.tests.event_plane import QUIET_S, channel, running
+
+TRADES, NEWS, SENSORS = channel("trades"), channel("news/{topic}"), channel("sensors/{id}/t")
+
+
+@pytest.fixture
+async def plane(nats_server, tmp_path):
+    async with running(nats_server.url, tmp_path, [TRADES, NEWS, SENSORS]) as plane:
+        yield plane
+
+
+@pytest.fixture
+def trades(plane):
+    return plane.snapshot.channel("trades")[0]
+
+
+class Reader:
+    """Keeps what was delivered to it."""
+
+    def __init__(self):
+        self.ids, self.addresses, self.gaps, self.began = [], [], [], []
+        self._came = asyncio.Event()
+
+    def deliver(self, event):
+        self.ids.append(event.id)
+        self.addresses.append(event.address)
+        self._came.set()
+
+    async def has(self, id_):
+        async with asyncio.timeout(30):
+            while not self.ids or self.ids[-1] < id_:
+                self._came.clear()
+                await self._came.wait()
+
+    async def follow(self, plane, channel, position, subject=None, **more):
+        return await plane.hub.follow(
+            channel,
+            subject or channel.subject,
+            position,
+            self.deliver,
+            began=self.began.append,
+            on_gap=self.gaps.append,
+            **more,
+        )
+
+
+async def store(plane, channel, count, subject="trades"):
+    stored = await asyncio.gather(*(plane.log.publish(channel, subject, b"%d" % n, {}) for n in range(count)))
+    return [one.sequence for one in stored]
+
+
+async def all_ids(plane, channel):
+    ids, after = [], 0
+    while True:
+        batch = await plane.log.batch(channel, channel.subject, after, 1000)
+        ids += [event.id for event in batch.events]
+        if not batch.pending:
+            return ids
+        after = ids[-1]
+
+
+async def test_a_reader_hears_what_comes_next(plane, trades):
+    await store(plane, trades, 3)
+    reader = Reader()
+    listening = await reader.follow(plane, trades, None)
+    ids = await store(plane, trades, 5)
+    await reader.has(ids[-1])
+    listening.stop()
+    assert reader.ids == ids
+    assert reader.began == [ids[0] - 1]
+
+
+async def test_a_reader_from_a_position_gets_the_stored_then_the_live_without_hole_or_double(plane, trades):
+    stored = await store(plane, trades, 3 * BUFFERED_MAX)
+    is_over = False
+    last = 0
+
+    async def publish():
+        nonlocal last
+        while not is_over:
+            last = (await store(plane, trades, 20))[-1]
+
+    publishing = asyncio.create_task(publish())
+    readers = [Reader() for _ in range(8)]
+    for number, reader in enumerate(readers):
+        await reader.follow(plane, trades, stored[number * 50])
+        await asyncio.sleep(0)
+    for reader in readers:
+        await reader.has(stored[-1] + 200)
+    is_over = True
+    await publishing
+    for reader in readers:
+        await reader.has(last)
+    everything = await all_ids(plane, trades)
+    for number, reader in enumerate(readers):
+        assert reader.ids == [id_ for id_ in everything if id_ > stored[number * 50]]
+        assert reader.gaps == []
+
+
+async def test_readers_of_one_filter_share_one_subscription(plane, trades):
+    before = len(plane.nats._subs)
+    listenings = [await Reader().follow(plane, trades, None) for _ in range(5)]
+    assert len(plane.nats._subs) == before + 1
+    for listening in listenings:
+        listening.stop()
+    await asyncio.sleep(QUIET_S)
+    assert len(plane.nats._subs) == before
+
+
+async def test_a_template_hears_all_its_addresses_and_an_address_only_its_own(plane):
+    sensors, _ = plane.snapshot.channel("sensors/a/t")
+    every, one = Reader(), Reader()
+    await every.follow(plane, sensors, EARLIEST)
+    await one.follow(plane, sensors, EARLIEST, "sensors.a.t")
+    for name in ("a", "b", "a"):
+        last = await store(plane, sensors, 1, f"sensors.{name}.t")
+    await every.has(last[0])
+    await one.has(last[0])
+    assert every.addresses == ["sensors/a/t", "sensors/b/t", "sensors/a/t"]
+    assert one.addresses == ["sensors/a/t"] * 2
+
+
+async def test_a_listener_across_channels_hears_them_all(plane, trades):
+    news, _ = plane.snapshot.channel("news/x")
+    heard = []
+    listening = plane.hub.listen(">", heard.append)
+    await asyncio.sleep(QUIET_S)
+    await store(plane, trades, 1)
+    await store(plane, news, 1, "news.x")
+    async with asyncio.timeout(20):
+        while len(heard) < 2:
+            await asyncio.sleep(0.01)
+    listening.stop()
+    assert {(event.channel, event.address) for event in heard} == {("trades", "trades"), ("news/{topic}", "news/x")}
+
+
+async def test_what_is_stored_while_the_link_is_down_is_made_good(plane, trades, nats_server, tmp_path):
+    reader = Reader()
+    await reader.follow(plane, trades, None)
+    first = await store(plane, trades, 3)
+    await reader.has(first[-1])
+    # Cut this link alone: another publisher goes on meanwhile.
+    async with running(nats_server.url, tmp_path, []) as other:
+        blocked = asyncio.Event()
+        connect = plane.nats._select_next_server
+
+        async def held_back():
+            await blocked.wait()
+            await connect()
+
+        plane.nats._select_next_server = held_back
+        plane.nats._transport.close()
+        while plane.nats.is_connected:
+            await asyncio.sleep(0.01)
+        missed = await store(other, trades, 700)
+        blocked.set()
+        await reader.has(missed[-1])
+        after = await store(other, trades, 3)
+        await reader.has(after[-1])
+    assert reader.ids == [*first, *missed, *after]
+
+
+async def test_readers_go_on_when_nats_was_killed_and_started(plane, trades, nats_server):
+    reader = Reader()
+    await reader.follow(plane, trades, None)
+    before = await store(plane, trades, 3)
+    nats_server.kill()
+    while plane.nats.is_connected:
+        await asyncio.sleep(0.01)
+    nats_server.start()
+    after = await store(plane, trades, 3)
+    await reader.has(after[-1])
+    assert reader.ids == [*before, *after]
+
+
+async def test_what_the_subscription_had_to_drop_is_read_from_the_log(plane, trades):
+    reader = Reader()
+    listening = await reader.follow(plane, trades, None)
+    first = await store(plane, trades, 1)
+    await reader.has(first[-1])
+    listening.feed._subscription._pending_queue._maxsize = 2
+    ids = await store(plane, trades, 500)
+    await reader.has(ids[-1])
+    assert reader.ids == [*first, *ids]
+
+
+async def test_a_reader_that_joins_while_the_feed_catches_up_hears_nothing_twice(plane, trades):
+    first, late = Reader(), Reader()
+    listening = await first.follow(plane, trades, None)
+    ids = await store(plane, trades, 600)
+    await first.has(ids[-1])
+    listening.has_room = lambda: False  # so that the feed comes last
+    listening.feed._positions[trades.stream] = ids[0]
+    listening.feed._recover(trades.stream, ids[0])
+    await late.follow(plane, trades, ids[0])
+    ids += await store(plane, trades, 3)
+    await late.has(ids[-1])
+    async with asyncio.timeout(30):
+        while listening.feed._recovering:
+            await asyncio.sleep(0.01)
+    assert late.ids == ids[1:]
+
+
+async def test_a_reader_without_room_is_waited_for(plane, trades):
+    ids = await store(plane, trades, 1000)
+    reader, has_room = Reader(), False
+    listening = await reader.follow(plane, trades, EARLIEST, has_room=lambda: has_room)
+    await asyncio.sleep(QUIET_S)
+    assert 0 < len(reader.ids) < len(ids)
+    has_room = True
+    await reader.has(ids[-1])
+    assert reader.ids == ids
+    listening.stop()
+
+
+async def test_a_stream_that_was_recreated_is_a_gap_to_who_listens(plane, trades, nats_server):
+    reader = Reader()
+    await reader.follow(plane, trades, None)
+    before = await store(plane, trades, 1)
+    await reader.has(before[-1])
+    await delete_stream(plane.js, trades.stream)
+    await ensure_stream(plane.js, TRADES)
+    plane.nats._transport.close()
+    async with asyncio.timeout(30):
+        while not reader.gaps:
+            await asyncio.sleep(0.01)
+    after = await store(plane, trades, 1)
+    await reader.has(after[-1])
+    assert [gap.cause for gap in reader.gaps] == ["recreated"]
+    assert reader.ids == [*before, *after]
+
+
+async def test_a_position_older_than_retention_is_a_gap_and_begins_at_the_oldest(plane, trades):
+    await ensure_stream(plane.js, channel("trades", retention={"max_events": 3}))
+    ids = await store(plane, trades, 6)
+    reader = Reader()
+    await reader.follow(plane, trades, ids[0])
+    await reader.has(ids[-1])
+    assert reader.ids == ids[3:]
+    assert reader.gaps == [Gap(ids[0], ids[3], "retention")]
+
+
+async def test_a_reader_is_refused_while_the_log_is_away(plane, trades, nats_server):
+    nats_server.kill()
+    try:
+        with pytest.raises(Refused) as refused:
+            await Reader().follow(plane, trades, None)
+        assert refused.value.reason is Reason.OVERLOADED
+    finally:
+        nats_server.start()
+
+
+@pytest.mark.parametrize("is_oldest", [False, True])
+async def test_what_retention_takes_from_a_slow_reader_while_it_catches_up_is_a_gap(plane, trades, is_oldest):
+    await ensure_stream(plane.js, channel("trades", retention={"max_events": 400}))
+    ids = await store(plane, trades, 400)
+    reader, has_room = Reader(), False
+    await reader.follow(plane, trades, EARLIEST if is_oldest else ids[0] - 1, has_room=lambda: has_room)
+    await reader.has(ids[BATCH_EVENTS - 1])
+    ids += await store(plane, trades, 300)
+    has_room = True
+    await reader.has(ids[-1])
+    assert reader.gaps == [Gap(ids[BATCH_EVENTS - 1], ids[300], "slow-reader")]
+    assert reader.ids == ids[:BATCH_EVENTS] + ids[300:]
+
+
+async def test_holes_that_other_addresses_leave_are_no_gap(plane):
+    sensors, _ = plane.snapshot.channel("sensors/a/t")
+    first = await store(plane, sensors, 1, "sensors.a.t")
+    for _ in range(3):
+        await store(plane, sensors, 20, "sensors.b.t")
+        last = await store(plane, sensors, BATCH_EVENTS, "sensors.a.t")
+    reader = Reader()
+    await reader.follow(plane, sensors, first[0], "sensors.a.t")
+    await reader.has(last[-1])
+    assert (len(reader.ids), reader.gaps) == (3 * BATCH_EVENTS, [])
+
+
+HELD = Extent(first=100, last=200, began_at=50)
+
+
+@pytest.mark.parametrize(
+    ("position", "begins_at", "gap"),
+    [
+        (EARLIEST, 99, None),
+        (99, 99, None),
+        (150, 150, None),
+        (200, 200, None),
+        (98, 99, Gap(98, 100, "retention")),
+        (49, 99, Gap(49, 100, "retention")),
+        (48, 99, Gap(48, 100, "recreated")),
+        (201, 200, Gap(201, 201, "recreated")),
+        (2**63 - 1, 200, Gap(2**63 - 1, 201, "recreated")),
+    ],
+)
+def test_where_a_reader_begins_and_what_it_missed(position, begins_at, gap):
+    assert begin(position, HELD) == (begins_at, gap)
+
+
+def test_an_empty_log_is_no_gap_to_who_has_read_it_all():
+    assert begin(200, Extent(first=201, last=200, began_at=50)) == (200, None)
+    assert begin(199, Extent(first=201, last=200, began_at=50)) == (200, Gap(199, 201, "retention"))

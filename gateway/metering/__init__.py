@@ -1,0 +1,1 @@
+"""Usage, tallied and sent up."""

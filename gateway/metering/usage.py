@@ -1,0 +1,344 @@
+"""The crossing up: usage of this process, tallied in memory and sent in batches. Traffic never waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from gateway.call import Protocol
+from gateway.concurrency.stopping import ended
+from gateway.link.nats import USAGE_SUBJECT
+from gateway.refusals import Packet
+
+if TYPE_CHECKING:
+    from nats.js import JetStreamContext
+
+    from gateway.call import Call, Reply
+    from gateway.config import Config
+    from gateway.connections.open import Connection, Connections
+
+logger = logging.getLogger(__name__)
+
+FLUSH_S = 1.0
+SIGN_OF_LIFE_S = 5.0
+BATCHES_KEPT = 600
+"""Batches that wait while NATS is away: ten minutes of them; then the oldest are dropped and counted."""
+RECORDS_A_BATCH = 500
+FLOWING_EVERY = 5
+"""Batches between two words on how far open connections have come, and on who is near a limit."""
+FLOWED = ("messages_in", "messages_out", "bytes_in", "bytes_out", "throttled")
+KINDS_OF_TALLY = 5_000
+"""Different tallies a flush; past it they are dropped and counted, so that a flood of names costs no memory."""
+
+Label = tuple[str, str, str, str, str, str, str]
+"""Protocol, consumer, key, tier, target, outcome, error class."""
+
+
+def _no_limits(*, with_levels: bool) -> list[dict[str, Any]]:
+    """Nobody limits anything here."""
+    return []
+
+
+class Tally:
+    """What one label came to since the last flush."""
+
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "calls",
+        "latency_max",
+        "latency_sum",
+        "messages_in",
+        "messages_out",
+        "throttled",
+    )
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.messages_in = 0
+        self.messages_out = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.throttled = 0
+        self.latency_sum = 0.0
+        self.latency_max = 0.0
+
+
+class Usage:
+    """Tallies of this process and their way up."""
+
+    def __init__(
+        self,
+        config: Config,
+        connections: Connections,
+        js: JetStreamContext,
+        *,
+        limits: Callable[..., list[dict[str, Any]]] = _no_limits,
+    ) -> None:
+        self._config = config
+        self._limits = limits
+        """Says what limits did since it was last asked (see :class:`gateway.limits.tallies.LimitUsage`)."""
+        self._connections = connections
+        self._js = js
+        self._tallies: dict[Label, Tally] = {}
+        self._closed: list[dict[str, Any]] = []
+        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._sequence = 0
+        self._dropped = 0
+        self._flushed_at = time.monotonic()
+        self._sent_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    def call_ended(self, call: Call, reply: Reply, latency_ms: float) -> None:
+        """Count a call that had no connection of its own in the ledger: a request, or a handshake that was refused."""
+        tally = self._tally(_label(call, _outcome(reply), _error_class(reply, at_handshake=True)))
+        tally.calls += 1
+        tally.messages_in += reply.messages_in
+        tally.messages_out += reply.messages_out
+        tally.bytes_in += reply.bytes_in
+        tally.bytes_out += reply.bytes_out
+        tally.latency_sum += latency_ms
+        tally.latency_max = max(tally.latency_max, latency_ms)
+        if reply.status == 429:
+            tally.throttled += 1
+
+    def delivered(self, call: Call, messages: int, bytes_: int) -> None:
+        """Count what was sent on behalf of a consumer that did not call."""
+        tally = self._tally(_label(call, "ok", ""))
+        tally.messages_out += messages
+        tally.bytes_out += bytes_
+
+    def connection_closed(self, connection: Connection, reply: Reply) -> None:
+        """Close a connection's account: its last messages are tallied and its ledger row is sent."""
+        if connection.closing is not None and reply.refused is None:
+            reply.refused = connection.closing
+        self._sweep(connection)
+        error_class = _error_class(reply, at_handshake=False)
+        tally = self._tally(_label(connection.call, _outcome(reply), error_class))
+        tally.calls += 1
+        self._closed.append(
+            _opened(connection)
+            | {
+                "closed_at": time.time(),
+                "closed_by": reply.closed_by or ("gateway" if reply.refused else "client"),
+                "close_code": reply.close_code or _close_code(connection.call, reply),
+                "error_class": error_class,
+                "messages_in": connection.messages_in,
+                "messages_out": connection.messages_out,
+                "bytes_in": connection.bytes_in,
+                "bytes_out": connection.bytes_out,
+                "throttled": connection.throttled,
+            }
+        )
+
+    def start(self) -> None:
+        """Begin to flush."""
+        self._task = asyncio.create_task(self._run(), name="usage")
+
+    async def stop(self) -> None:
+        """Send what is left, marked as this process's last word."""
+        await ended(self._task)
+        self._gather(is_stopping=True)
+        try:
+            async with asyncio.timeout(2):
+                await self._send()
+        except Exception:
+            logger.warning("usage: %d batches could not be sent before the end", len(self._waiting))
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            try:
+                self._gather()
+                await self._send()
+            except Exception as error:
+                logger.warning(
+                    "usage: not sent yet, %d batches wait: %s", len(self._waiting), error or type(error).__name__
+                )
+
+    def _tally(self, label: Label) -> Tally:
+        tally = self._tallies.get(label)
+        if tally is None:
+            if len(self._tallies) >= KINDS_OF_TALLY:
+                self._dropped += 1
+                return Tally()
+            tally = self._tallies[label] = Tally()
+        return tally
+
+    def _sweep(self, connection: Connection) -> None:
+        """Tally what has flowed over a connection since the last sweep."""
+        now = (
+            connection.messages_in,
+            connection.messages_out,
+            connection.bytes_in,
+            connection.bytes_out,
+            connection.throttled,
+        )
+        if now != connection.tallied:
+            tally = self._tally(_label(connection.call, "ok", ""))
+            was = connection.tallied
+            tally.messages_in += now[0] - was[0]
+            tally.messages_out += now[1] - was[1]
+            tally.bytes_in += now[2] - was[2]
+            tally.bytes_out += now[3] - was[3]
+            tally.throttled += now[4] - was[4]
+            connection.tallied = now
+        if connection.refusals:
+            for cause, count in connection.refusals.items():
+                self._tally(_label(connection.call, cause, "")).calls += count
+            connection.refusals = {}
+
+    def _gather(self, *, is_stopping: bool = False) -> None:
+        """Make batches of all that there is to say."""
+        for connection in self._connections:
+            self._sweep(connection)
+        now = time.monotonic()
+        opened, self._connections.opened = self._connections.opened, []
+        closed, self._closed = self._closed, []
+        tallies, self._tallies = self._tallies, {}
+        records = [
+            *(("opened", _opened(connection)) for connection in opened),
+            *(("closed", record) for record in closed),
+            *(("flowing", record) for record in self._flowing()),
+            *(("tallies", record) for record in _tally_records(tallies)),
+            *(("limits", record) for record in self._limits(with_levels=self._sequence % FLOWING_EVERY == 0)),
+        ]
+        if not records and not is_stopping and now - self._sent_at < SIGN_OF_LIFE_S and not len(self._connections):
+            self._flushed_at = now
+            return
+        interval_s, self._flushed_at, self._sent_at = now - self._flushed_at, now, now
+        for start in range(0, max(len(records), 1), RECORDS_A_BATCH):
+            is_last = start + RECORDS_A_BATCH >= len(records)
+            self._enqueue(records[start : start + RECORDS_A_BATCH], interval_s, is_stopping=is_stopping and is_last)
+
+    def _flowing(self) -> list[dict[str, Any]]:
+        """Say every few seconds how far open connections have come, as many as fit a batch."""
+        if self._sequence % FLOWING_EVERY:
+            return []
+        records = []
+        for connection in self._connections:
+            readings = connection.readings()
+            if (connection.tallied, readings) != (connection.told, connection.told_readings):
+                connection.told, connection.told_readings = connection.tallied, readings
+                flowed = dict(zip(FLOWED, connection.tallied, strict=True))
+                records.append({"id": connection.id, "subscriptions": readings, **flowed})
+            if len(records) == RECORDS_A_BATCH:
+                break
+        return records
+
+    def _enqueue(self, records: list[tuple[str, dict[str, Any]]], interval_s: float, *, is_stopping: bool) -> None:
+        self._sequence += 1
+        batch: dict[str, Any] = {
+            "process": self._config.process,
+            "kind": self._config.kind,
+            "sequence": self._sequence,
+            "at": time.time(),
+            "interval_s": round(interval_s, 3),
+            "dropped": self._dropped,
+            "stopping": is_stopping,
+            "open": [{"protocol": protocol, "count": count} for protocol, count in self._open_counts().items()],
+            "tallies": [],
+            "opened": [],
+            "flowing": [],
+            "closed": [],
+            "limits": [],
+        }
+        for name, record in records:
+            batch[name].append(record)
+        if len(self._waiting) >= BATCHES_KEPT:
+            self._waiting.popleft()
+            self._dropped += 1
+        self._waiting.append((self._sequence, orjson.dumps(batch)))
+
+    def _open_counts(self) -> Counter[str]:
+        return Counter(connection.call.protocol.value for connection in self._connections)
+
+    async def _send(self) -> None:
+        subject = f"{USAGE_SUBJECT}.{self._config.process}"
+        while self._waiting:
+            sequence, batch = self._waiting[0]
+            # The message id makes a batch whose acknowledgement was lost count once.
+            await self._js.publish(
+                subject, batch, timeout=1, headers={"Nats-Msg-Id": f"{self._config.process}-{sequence}"}
+            )
+            if self._waiting and self._waiting[0][0] == sequence:
+                self._waiting.popleft()
+
+
+def _label(call: Call, outcome: str, error_class: str) -> Label:
+    who = call.principal
+    if who is None:
+        return (call.protocol, "", "", "", call.target, outcome, error_class)
+    return (call.protocol, who.consumer, who.key, who.tier, call.target, outcome, error_class)
+
+
+def _outcome(reply: Reply) -> str:
+    if reply.refused is not None:
+        return reply.refused.cause
+    if reply.status >= 500:
+        return "upstream-error"
+    return "abandoned" if reply.status == 499 else "ok"
+
+
+def _error_class(reply: Reply, *, at_handshake: bool) -> str:
+    if reply.refused is None or reply.error_class:
+        # Whoever knows that an answer had begun says so itself.
+        return reply.error_class
+    row = reply.refused.row
+    return (row.handshake if at_handshake else row.live).value
+
+
+def _close_code(call: Call, reply: Reply) -> int:
+    """Give the code with which the connection was closed: that of its protocol."""
+    if reply.refused is None:
+        return 0
+    row = reply.refused.row
+    return row.mqtt5.get(Packet.DISCONNECT, 0) if call.protocol is Protocol.MQTT else row.websocket
+
+
+def _opened(connection: Connection) -> dict[str, Any]:
+    call = connection.call
+    # A route before the gateway's own door is no target: what is asked for there is.
+    route = call.route.name if call.route else ""
+    return {
+        "id": connection.id,
+        "consumer": call.who.consumer,
+        "key": call.who.key,
+        "tier": call.who.tier,
+        "protocol": call.protocol.value,
+        "route": route,
+        "channel": call.parameters.get("address") or ("" if call.target == route else call.target),
+        "ip": call.ip,
+        "opened_at": connection.opened_at,
+    }
+
+
+def _tally_records(tallies: dict[Label, Tally]) -> list[dict[str, Any]]:
+    minute = int(time.time() // 60 * 60)
+    return [
+        {
+            "minute": minute,
+            "protocol": label[0],
+            "consumer": label[1],
+            "key": label[2],
+            "tier": label[3],
+            "target": label[4],
+            "outcome": label[5],
+            "error_class": label[6],
+            "calls": tally.calls,
+            "messages_in": tally.messages_in,
+            "messages_out": tally.messages_out,
+            "bytes_in": tally.bytes_in,
+            "bytes_out": tally.bytes_out,
+            "throttled": tally.throttled,
+            "latency_ms_sum": round(tally.latency_sum, 3),
+            "latency_ms_max": round(tally.latency_max, 3),
+        }
+        for label, tally in tallies.items()
+    ]

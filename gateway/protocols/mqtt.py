@@ -1,0 +1,260 @@
+"""The MQTT listener: sockets in, packets out, every wait with an end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gateway.call import Call, ClientGone, Credential, Protocol, Reply
+from gateway.credentials.api_keys import from_text
+from gateway.identity.places import plain
+from gateway.meter import meter
+from gateway.pipeline import run as run_call
+from gateway.refusals import Reason, Refused
+from gateway.wire.mqtt import codec
+from gateway.wire.mqtt.answers import Answers, Broken
+from gateway.wire.mqtt.packets import V311, Connect, Malformed, Packet
+from gateway.wire.mqtt.session import CLIENT_ID_MAX_CHARS, Clients
+
+if TYPE_CHECKING:
+    from gateway.config import Config
+    from gateway.plane import Plane
+
+logger = logging.getLogger(__name__)
+
+SWEEP_S = 0.5
+BAD_METHOD = 0x8C
+
+
+class Listener:
+    """What all connections of this listener share."""
+
+    def __init__(self, plane: Plane) -> None:
+        self.plane = plane
+        self.peers: set[MqttPeer] = set()
+        self.clients: Clients = Clients()
+
+    async def sweep(self) -> None:
+        """Look after deadlines, without end."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = time.monotonic()
+            for peer in list(self.peers):
+                peer.sweep(now)
+
+
+class MqttPeer(asyncio.Protocol):
+    """The caller's side of an MQTT connection, as the listener lends it to the handler.
+
+    Bytes are read as packets only as the handler asks for them; where it falls behind the socket is not read, and TCP
+    tells the client to wait.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._plane = listener.plane
+        self.clients = listener.clients
+        self._packet_max_bytes = listener.plane.config.mqtt_packet_max_bytes
+        self._parser = codec.Parser(self._packet_max_bytes)
+        self._waiter: asyncio.Future[None] | None = None
+        self._can_write: asyncio.Future[None] | None = None
+        self._transport: asyncio.Transport | None = None
+        self._is_gone = False
+        self._is_paused = False
+        self._task: asyncio.Task[None] | None = None
+        self._began_at = self._heard_at = time.monotonic()
+        self._closed_at: float | None = None
+        self._silence_max_s: float | None = None
+        self._fell_silent: Callable[[], None] | None = None
+        self.connect: Connect | None = None
+        self.is_accepted = False
+        self.ip = "0.0.0.0"
+
+    async def next(self) -> Packet:
+        """Give the next packet. Raises ClientGone."""
+        while (packet := self._parser.next()) is None:
+            if self._is_gone:
+                raise ClientGone
+            self._resume()
+            self._waiter = asyncio.get_running_loop().create_future()
+            # Silence counts while we listen: not while a limit or a slow store made us wait.
+            self._heard_at = time.monotonic()
+            await self._waiter
+        if self._is_paused and self._parser.waiting_bytes < self._packet_max_bytes // 2:
+            self._resume()
+        return packet
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, however long the client takes to read them."""
+        if data and self._closed_at is None and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes; waits while the client does not read. Raises ClientGone."""
+        if self._is_gone:
+            raise ClientGone
+        self.write(data)
+        if self._can_write is not None:
+            await self._can_write
+
+    def watch(self, silence_max_s: float | None, fell_silent: Callable[[], None]) -> None:
+        """Call back when the client has said nothing for so long while we listened."""
+        self._silence_max_s, self._fell_silent = silence_max_s, fell_silent
+
+    def close(self) -> None:
+        """Hang up: after what was written is sent and the client has hung up too, or when the time for that is over.
+
+        What the client still sends is read and let go: unread, it would make TCP reset the connection, and our last
+        words be lost.
+        """
+        if self._closed_at is not None or self._transport is None:
+            return
+        self._closed_at = time.monotonic()
+        if not self._transport.is_closing():
+            self._resume()
+            self._transport.write_eof()
+
+    def sweep(self, now: float) -> None:
+        """End what has taken too long: CONNECT, the client's silence, our last words."""
+        config = self._plane.config
+        if self._closed_at is not None:
+            if now - self._closed_at > config.close_timeout_s and self._transport is not None:
+                self._transport.abort()
+        elif self.connect is None:
+            if now - self._began_at > config.mqtt_connect_timeout_s:
+                self._never_a_call(Refused(Reason.IDLE, "CONNECT did not come in time."))
+        elif (
+            self._silence_max_s is not None
+            and self._fell_silent is not None
+            and self._waiter is not None
+            and now - self._heard_at > self._silence_max_s
+        ):
+            self._fell_silent()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        self.ip = plain((transport.get_extra_info("peername") or ("0.0.0.0",))[0])
+        self._listener.peers.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_at = time.monotonic()
+        if self._closed_at is not None:
+            return
+        self._parser.feed(data)
+        if self.connect is None:
+            packet = self._parser.next()
+            if packet is None:
+                return
+            self._first(packet)
+        if not self._is_paused and self._parser.waiting_bytes >= self._packet_max_bytes:
+            self._is_paused = True
+            if self._transport is not None:
+                self._transport.pause_reading()
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_gone = True
+        self._listener.peers.discard(self)
+        self._wake()
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        self._can_write = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        if self._can_write is not None and not self._can_write.done():
+            self._can_write.set_result(None)
+        self._can_write = None
+
+    def _resume(self) -> None:
+        if self._is_paused and self._transport is not None and not self._is_gone:
+            self._is_paused = False
+            self._transport.resume_reading()
+
+    def _wake(self) -> None:
+        if self._waiter is not None:
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+            self._waiter = None
+
+    def _first(self, packet: Packet) -> None:
+        if isinstance(packet, Connect):
+            self.connect = packet
+            self._task = asyncio.get_running_loop().create_task(self._serve(packet))
+            return
+        assert isinstance(packet, Malformed), "the parser gives CONNECT first"
+        broken = Broken(packet.code, packet.detail)
+        # What is no MQTT at all is not answered in MQTT; of an unknown version, as its first version that has the code.
+        is_mqtt = self._parser.version or packet.code == codec.UNSUPPORTED_VERSION
+        if is_mqtt:
+            self.write(Answers(Connect(self._parser.version or V311, "", True, 0)).connack(broken))
+        self._never_a_call(broken)
+
+    def _never_a_call(self, refused: Refused) -> None:
+        call = Call(protocol=Protocol.MQTT, address="", ip=self.ip, target="mqtt")
+        meter(self._plane, call, Reply(refused=refused))
+        self.close()
+
+    async def _serve(self, connect: Connect) -> None:
+        call = Call(protocol=Protocol.MQTT, address="", ip=self.ip, handler="mqtt", target="mqtt", peer=self)
+        try:
+            if self._plane.draining:
+                raise Refused(Reason.DRAINING, retry_after_s=1)
+            if len(connect.client_id) > CLIENT_ID_MAX_CHARS:
+                raise Broken(codec.BAD_CLIENT_ID, f"a client id has at most {CLIENT_ID_MAX_CHARS} characters")
+            call.route = self._plane.snapshot.builtin(Protocol.MQTT)
+            call.credential = _credential(connect)
+        except Refused as refused:
+            meter(self._plane, call, Reply(refused=refused))
+            self.refuse(connect, refused)
+            return
+        reply = await run_call(self._plane, call)
+        if reply.refused is not None:
+            self.refuse(connect, reply.refused)
+        self.close()
+
+    def refuse(self, connect: Connect, refused: Refused) -> None:
+        """Say no as this version and moment can (the table of refusals), and hang up."""
+        answers = Answers(connect)
+        self.write(answers.disconnect(refused) if self.is_accepted else answers.connack(refused))
+        self.close()
+
+
+async def run(config: Config, listening: socket.socket, serves: Callable[[], None] = lambda: None) -> None:
+    """Serve MQTT on a listening socket until SIGTERM, then drain. Calls back when it serves."""
+    from gateway.plane import Plane
+
+    plane = await Plane.start(config)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    server, sweeper = await serve(plane, listening)
+    serves()
+    await stop.wait()
+    server.close()
+    await plane.stop()
+    sweeper.cancel()
+
+
+async def serve(plane: Plane, listening: socket.socket) -> tuple[asyncio.Server, asyncio.Task[None]]:
+    """Listen. Gives the server, and the task that looks after deadlines."""
+    listener = Listener(plane)
+    server = await asyncio.get_running_loop().create_server(lambda: MqttPeer(listener), sock=listening, backlog=4096)
+    return server, asyncio.create_task(listener.sweep(), name="mqtt deadlines")
+
+
+def _credential(connect: Connect) -> Credential | None:
+    """Find the key: the password, or the user name of a client that sends no password. Raises Refused."""
+    if "authentication_method" in connect.properties:
+        raise Broken(BAD_METHOD, "send the key as password; no other method is offered", cause="credential-malformed")
+    try:
+        shown = connect.password.decode("ascii") if connect.password else connect.username or ""
+    except UnicodeDecodeError:
+        raise Refused(Reason.UNAUTHENTICATED, cause="credential-malformed") from None
+    return from_text(shown) if shown else None

@@ -1,0 +1,1 @@
+"""uvicorn with the bounds that it lacks."""

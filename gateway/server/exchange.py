@@ -1,0 +1,224 @@
+"""An exchange straight on our server's connection, without ASGI's messages in between.
+
+It stands where uvicorn's request cycle stands, so that pipelining, keep-alive and shutdown work as they do for Django.
+What a handler does is the same as over ASGI; the bytes on the wire are too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from gateway.call import Call, ClientGone, Headers
+from gateway.protocols.exchange import Exchange
+from gateway.protocols.http import serve_call
+from gateway.refusals import Refused
+
+if TYPE_CHECKING:
+    from gateway.plane import Plane
+    from gateway.server.http import BoundedHttp
+
+logger = logging.getLogger(__name__)
+
+STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+WITHOUT_BODY = frozenset({204, 304})
+
+
+class DirectExchange(Exchange):
+    """One request on one of our connections."""
+
+    __slots__ = (
+        "_ends_with_connection", "_failure", "_is_chunked", "_is_head", "_lines", "_protocol", "_waiter", "body",
+        "disconnected", "keep_alive", "more_body", "on_gone", "on_response", "response_complete", "takes_chunks",
+        "task", "waiting_for_100_continue",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        plane: Plane,
+        call: Call,
+        protocol: BoundedHttp,
+        *,
+        keep_alive: bool,
+        takes_chunks: bool,
+        expects_100: bool,
+    ) -> None:
+        super().__init__(plane, call)
+        self._protocol = protocol
+        self._failure: Refused | None = None
+        self._lines: list[bytes] = []
+        self._is_chunked = False
+        self._ends_with_connection = False
+        self._is_head = call.method == "HEAD"
+        self._waiter: asyncio.Future[None] | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.body = bytearray()
+        self.more_body = True
+        self.disconnected = False
+        self.keep_alive = keep_alive
+        self.takes_chunks = takes_chunks
+        """HTTP/1.0 does not: there the end of the connection is the end of the answer."""
+        self.on_gone: Callable[[], None] | None = None
+        self.waiting_for_100_continue = expects_100
+        self.response_complete = False
+        self.on_response: Any = protocol.on_response_complete
+
+    @property
+    def response_started(self) -> bool:
+        """The head is on the wire, or about to be."""
+        return self.has_started
+
+    @property
+    def message_event(self) -> DirectExchange:
+        """What uvicorn sets when something has happened: ourselves."""
+        return self
+
+    def set(self) -> None:
+        """Something has happened: a part of the body, its end, or the caller's hanging up."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        if self.disconnected and self.on_gone is not None:
+            self.on_gone()
+
+    def fail(self, refused: Refused) -> None:
+        """Say that no more of the body will come, and why: who reads it is refused, which is answered and counted."""
+        self._failure = refused
+        self.keep_alive = False
+        self.set()
+
+    def watch(self, gone: Callable[[], None] | None) -> None:
+        """Call ``gone`` once the caller has hung up; None stops that."""
+        self.on_gone = gone
+        if gone is not None and self.disconnected:
+            gone()
+
+    async def run_asgi(self, application: Any) -> None:
+        """Serve the call, as uvicorn's cycle would run an application."""
+        try:
+            await serve_call(self._plane, self._call, self)
+        except ConnectionAbortedError:
+            self._break_off()
+        except Exception:
+            logger.exception("a call could not be served")
+            self._protocol.transport.close()
+        finally:
+            if not self.response_complete and not self.disconnected:
+                self._protocol.transport.close()
+            self.on_response = _nothing
+
+    async def send(self, body: bytes, *, more: bool = True) -> None:
+        """Send a part of the body; the head goes with the first. Raises ClientGone."""
+        protocol = self._protocol
+        if protocol.flow.write_paused and not self.disconnected:
+            await protocol.flow.drain()
+        if self.disconnected:
+            raise ClientGone
+        lines, self._lines = self._lines, []
+        if not self._is_head:
+            lines += _chunk(body, more=more) if self._is_chunked else (body,)
+        protocol.transport.write(b"".join(lines))
+        if not more:
+            self._end()
+
+    def _end(self) -> None:
+        self.response_complete = True
+        self.set()
+        if not self.keep_alive:
+            if self.more_body:
+                self._protocol.linger()
+            else:
+                self._protocol.transport.close()
+        self.on_response()
+
+    def _break_off(self) -> None:
+        """End an answer that is not whole. Where the connection's end is the answer's, it is reset (RFC 9112 8)."""
+        transport = self._protocol.transport
+        socket_ = transport.get_extra_info("socket")
+        if self._ends_with_connection and socket_ is not None:
+            socket_.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            transport.abort()
+        else:
+            transport.close()
+
+    async def gone(self) -> None:
+        """Return when the caller has hung up."""
+        while not self.disconnected and not self.response_complete:
+            await self._wait()
+
+    async def _part(self) -> bytes:
+        protocol = self._protocol
+        if self.waiting_for_100_continue and not protocol.transport.is_closing():
+            self.waiting_for_100_continue = False
+            protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        while not self.body and self.more_body and not self.disconnected and self._failure is None:
+            protocol.flow.resume_reading()
+            await self._wait()
+        if self.disconnected:
+            raise ClientGone
+        if self._failure is not None:
+            failure, self._failure, self.is_read = self._failure, None, True
+            try:
+                raise failure
+            finally:
+                del failure
+        part, self.body = bytes(self.body), bytearray()
+        self.is_read = not self.more_body
+        return part
+
+    async def _head(self, status: int, headers: Headers) -> None:
+        if self.waiting_for_100_continue:
+            # Nobody can say whether the body that was not asked for will still come.
+            self.keep_alive = False
+        lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        count = 2
+        has_length = False
+        for name, value in (*self._protocol.server_state.default_headers, *headers):
+            if name == b"content-length":
+                has_length = True
+            elif name == b"connection":
+                self.keep_alive = self.keep_alive and value != b"close"
+                continue
+            count += 1
+            lines += (name, b": ", value, b"\r\n")
+        ending = self._framing(has_length=has_length or status in WITHOUT_BODY)
+        count += len(ending)
+        lines += (*ending, b"\r\n")
+        head = b"".join(lines)
+        if head.count(b"\n") != count or head.count(b"\r") != count:
+            raise ValueError("a header of the answer holds a line break")
+        self._lines.append(head)
+
+    def _framing(self, *, has_length: bool) -> list[bytes]:
+        """Say how the body ends where its length is not known, and whether the connection ends with it."""
+        said = []
+        if not has_length and self.takes_chunks:
+            self._is_chunked = True
+            said.append(b"transfer-encoding: chunked\r\n")
+        elif not has_length:
+            self.keep_alive = False
+            self._ends_with_connection = True
+        if not self.keep_alive:
+            said.append(b"connection: close\r\n")
+        return said
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+
+def _chunk(body: bytes, *, more: bool) -> tuple[bytes, ...]:
+    """Write a part of a body whose length is not known, and its end (RFC 9112 7.1)."""
+    chunk = (b"%x\r\n" % len(body), body, b"\r\n") if body else ()
+    return chunk if more else (*chunk, b"0\r\n\r\n")
+
+
+def _nothing() -> None:
+    """Stand in for what uvicorn calls when an answer is complete, once it was called."""

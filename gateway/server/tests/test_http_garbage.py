@@ -1,0 +1,80 @@
+"""Calls leave nothing to the collector of cycles: while it runs, all traffic of the process stands."""
+
+import asyncio
+import gc
+
+import pytest
+
+from gateway.call import Call
+from gateway.server.exchange import DirectExchange
+from gateway.server.http import BoundedHttp
+from gateway.tests.http_plane import NOWHERE, caller_of, echo, eventually, route, running, upstream_that
+from gateway.upstream.connection import UpstreamConnection
+
+KINDS = (Call, DirectExchange, BoundedHttp, UpstreamConnection)
+
+
+@pytest.fixture
+def garbage():
+    """Collect by hand, and keep what only the collector finds; not what was there before.
+
+    What logged records of an earlier test hold on to, or a loop that ended while a connection was closing, lives on.
+    """
+    gc.collect()
+    older = [one for one in gc.get_objects() if issubclass(type(one), KINDS)]
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    yield lambda: [
+        found for found in gc.garbage if isinstance(found, KINDS) and not any(found is other for other in older)
+    ]
+    gc.set_debug(0)
+    gc.garbage.clear()
+    older.clear()
+    gc.collect()
+    gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/r", b"", 200),
+        ("POST", "/r", b"abc", 200),
+        ("GET", "/nowhere", b"", 404),
+        ("GET", "/lost", b"", 502),
+        ("GET", "/v1/me", b"", 200),
+    ],
+)
+async def test_a_call_leaves_no_garbage(tmp_path, garbage, method, path, body, status):
+    async with upstream_that(echo) as behind:
+        routes = [route("r", "/r", behind.url), route("lost", "/lost", f"http://127.0.0.1:{NOWHERE}")]
+        async with running(tmp_path, routes) as plane, caller_of(plane) as caller:
+            for _ in range(20):
+                assert (await caller.ask(method, path, body=body)).status == status
+            gc.collect()
+            assert not garbage()
+
+
+async def test_a_caller_that_leaves_leaves_no_garbage(tmp_path, garbage):
+    async def wait(asked, reader, writer):
+        await reader.read()
+        return True
+
+    async with upstream_that(wait) as behind, running(tmp_path, [route("r", "/r", behind.url)]) as plane:
+        for number in range(1, 6):
+            async with caller_of(plane) as caller:
+                caller.send(caller.head("GET", "/r"))
+                await eventually(lambda number=number: len(behind.asked) == number)
+            await eventually(lambda number=number: len(plane.outcomes) == number)
+        await asyncio.sleep(0)
+        gc.collect()
+        assert not garbage()
+
+
+async def test_a_connection_that_ends_leaves_no_garbage(tmp_path, garbage):
+    async with upstream_that(echo) as behind, running(tmp_path, [route("r", "/r", behind.url)]) as plane:
+        for _ in range(5):
+            async with caller_of(plane) as caller:
+                assert (await caller.ask("GET", "/r")).status == 200
+        await eventually(lambda: not BoundedHttp.open)
+        gc.collect()
+        assert not garbage()

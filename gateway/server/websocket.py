@@ -1,0 +1,148 @@
+"""uvicorn's WebSocket protocol with what it lacks: bounds on fragments and pongs, a keepalive that blames the right."""
+
+from __future__ import annotations
+
+from asyncio import BaseTransport
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets import http11
+from websockets.datastructures import Headers
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
+
+from gateway.protocols.http import rendered
+from gateway.refusals import Reason, Refused
+from gateway.wire.fragments import Fragments
+
+http11.MAX_LINE_LENGTH = 64 * 1024
+"""A head has been read and bounded before it comes here; 8 KiB a line would be less than what is let in."""
+CLOSE_TIMEOUT_S = 5.0
+DETAIL_MAX_CHARS = 200
+STREAM_PATH = "/v1/stream"
+_FAULTS: dict[int, Reason] = {
+    CloseCode.PROTOCOL_ERROR: Reason.INVALID_REQUEST,
+    CloseCode.INVALID_DATA: Reason.INVALID_PAYLOAD,
+    CloseCode.MESSAGE_TOO_BIG: Reason.TOO_LARGE,
+}
+
+
+class Frames(ServerProtocol):
+    """The frames of one socket; a fault of the peer's is told as any other refusal."""
+
+    def reject(self, status: int, text: str) -> Response:
+        """Say what is wrong with a handshake; of another version, which one is spoken here (RFC 6455 4.4)."""
+        refused = Refused(Reason.INVALID_REQUEST, text.strip()[:DETAIL_MAX_CHARS])
+        if "Sec-WebSocket-Version" in text:
+            spoken = ((b"upgrade", b"websocket"), (b"sec-websocket-version", b"13"))
+            refused = Refused(Reason.UPGRADE_REQUIRED, refused.detail, headers=spoken)
+        headers, body = rendered(refused)
+        lines = [(name.decode(), value.decode()) for name, value in [*headers, (b"connection", b"close")]]
+        return Response(refused.status, HTTPStatus(refused.status).phrase, Headers(lines), body)
+
+    def fail(self, code: int, reason: str = "") -> None:
+        """End the connection."""
+        fault = _FAULTS.get(code)
+        super().fail(code, reason if fault is None else Refused(fault).close_reason())
+
+    def recv_frame(self, frame: Frame) -> None:
+        """Take a frame. A close may come between the fragments of a message (RFC 6455 5.4): that one never ends."""
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None
+        super().recv_frame(frame)
+
+
+class BoundedSocket(WebSocketsSansIOProtocol):
+    """One socket of the server."""
+
+    stream_message_max_bytes: int | None = None
+    """A message on ``/v1/stream``; elsewhere the server's own bound holds."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.conn = Frames(max_size=self.config.ws_max_size, logger=self.logger)
+        self.fragments = Fragments()
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Begin; a closing handshake will have its own deadline."""
+        super().connection_made(transport)
+        self.close_timeout = CLOSE_TIMEOUT_S
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Its head cannot be read a second time: uvicorn would leave it open and say nothing."""
+        return self.conn.handshake_exc is not None and not self.handshake_initiated
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Say 1006 where the peer went without a close frame; uvicorn says 1005, as of a close frame with no code."""
+        if self.handshake_complete and not self.close_sent and self.conn.close_rcvd is None:
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": CloseCode.ABNORMAL_CLOSURE.value})
+        super().connection_lost(exc)
+
+    def handle_connect(self, event: Request) -> None:
+        """Begin the handshake; what it asks for says how large messages may be."""
+        if event.path.partition("?")[0] == STREAM_PATH and self.stream_message_max_bytes is not None:
+            self.conn.max_message_size = self.stream_message_max_bytes
+        super().handle_connect(event)
+
+    def handle_cont(self, event: Frame) -> None:
+        """Take one more fragment of a message."""
+        try:
+            self.fragments.add(bytes(event.data))
+        except Refused as refused:
+            self._end(refused)
+            return
+        if event.fin:
+            self.send_receive_event_to_app()
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand a whole message on, unless its text is none; uvicorn logs that with a stack trace."""
+        (whole,), self.frames = self.frames, []
+        if self.fragments.size:
+            whole += self.fragments.take()
+        if self.close_sent:
+            return
+        if self.curr_msg_data_type == "text":
+            try:
+                self.queue.put_nowait({"type": "websocket.receive", "text": whole.decode()})
+            except UnicodeDecodeError:
+                self._end(Refused(Reason.INVALID_PAYLOAD), CloseCode.INVALID_DATA)
+                return
+        else:
+            self.queue.put_nowait({"type": "websocket.receive", "bytes": whole})
+        if not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
+
+    def handle_ping(self) -> None:
+        """Answer a ping, unless the peer does not read: pongs would pile up without bound."""
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.conn.data_to_send()
+
+    def keepalive_timeout(self) -> None:
+        """No pong came in time. While a limit delays this socket we do not read, so the peer cannot be blamed."""
+        if self.read_paused:
+            self.pong_timer = None
+            self.pending_ping_payload = None
+            self.schedule_ping()
+        elif not self.transport.is_closing():
+            self._end(Refused(Reason.IDLE))
+
+    def _end(self, refused: Refused, code: int | None = None) -> None:
+        if self.close_sent:
+            return
+        code = code or refused.row.websocket
+        self.stop_keepalive()
+        self.conn.fail(code, refused.close_reason())
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": refused.close_reason()})
+        if self.writable.is_set():
+            self.transport.close()
+        else:
+            # What waits to be sent would never be, and hold the socket open.
+            self.transport.abort()

@@ -1,0 +1,321 @@
+"""The documents of the snapshot as values: consumers, keys, tiers with their limits, routes, channels and issuers.
+
+docs/architecture.md describes how they lie in the NATS KV bucket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any
+
+from gateway.call import Verb
+from gateway.schemas.registered import Latest, subject_named
+from gateway.snapshot import subscriptions
+
+EVERY_SCOPE = frozenset(f"{verb.value}:*" for verb in Verb)
+
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""By which tokens may be signed. Asymmetric ones alone: a shared secret, or no signature, would let whoever knows a
+public key sign."""
+
+
+class Metric(StrEnum):
+    """What a limit counts."""
+
+    REQUESTS = "requests"
+    CONNECTIONS = "connections"
+    OPEN_CONNECTIONS = "open_connections"
+    MESSAGES_IN = "messages_in"
+    MESSAGES_OUT = "messages_out"
+    BYTES_IN = "bytes_in"
+    BYTES_OUT = "bytes_out"
+    TOKENS_IN = "tokens_in"
+    TOKENS_OUT = "tokens_out"
+    OPEN_JOBS = "open_jobs"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One limit of a tier, consumer or key (see docs/limits.md)."""
+
+    metric: Metric
+    amount: float
+    per: float | str | None = None
+    """Seconds, ``"month"``, or None for what is counted while open (``open_connections``, ``open_jobs``)."""
+    burst: float = 0
+    scope: str = "consumer"
+    exceed: str = "reject"
+    mode: str = "enforce"
+    close_at: float = 20
+    fail: str = "open"
+
+    @property
+    def name(self) -> str:
+        """Its name in ``RateLimit-Policy`` and ``violated-policies``: ``requests-per-10s``, ``requests-per-10s-ip``."""
+        name = self.metric.value
+        if self.per is not None:
+            name += f"-per-{self.per if isinstance(self.per, str) else f'{self.per:g}s'}"
+        return name if self.scope == "consumer" else f"{name}-{self.scope}"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One policy of a route, in the order that the route names."""
+
+    type: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    mode: str = "enforce"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What may be called: a path and what handles it."""
+
+    name: str
+    path: str
+    methods: tuple[str, ...]
+    protocol: str
+    handler: Mapping[str, Any]
+    policies: tuple[Policy, ...] = ()
+    reserved_override: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """A named, durable log of events at an address (a template where it has ``{parameters}``)."""
+
+    address: str
+    stream: str
+    subject: str
+    title: str = ""
+    schema: Mapping[str, Any] | None = None
+    on_invalid: str = "reject"
+    retention: Mapping[str, Any] = field(default_factory=dict)
+    protocols: tuple[str, ...] = ()
+    subject_of_schema: str = ""
+    """The subject of the registry that its schema names, if it names one."""
+
+    def document(self) -> dict[str, Any]:
+        """Say what its stream is made by."""
+        return {
+            "address": self.address,
+            "stream": self.stream,
+            "subject": self.subject,
+            "title": self.title,
+            "retention": dict(self.retention),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Connector:
+    """Another broker as a source or a sink of a channel."""
+
+    id: str
+    name: str
+    type: str
+    direction: str
+    channel: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    address: str = ""
+    """Where a source's records go, with ``{places}`` of theirs; empty is the channel's own address."""
+    start: str = "latest"
+    """Where a sink begins, the first time."""
+    is_active: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """A named set of limits, and the most that its consumers may do."""
+
+    name: str
+    limits: tuple[Limit, ...] = ()
+    scopes: tuple[str, ...] | None = None
+    """None where they bound nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """Who calls."""
+
+    name: str
+    tier: str
+    limits: tuple[Limit, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    is_active: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """How a consumer proves itself; the digest is all there is of its secret."""
+
+    id: str
+    consumer: str
+    digest: str
+    scopes: tuple[str, ...] = ()
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    allowed_ips: tuple[IPv4Network | IPv6Network, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Who may sign tokens that stand in for keys, and how they are read (docs/identity.md)."""
+
+    name: str
+    issuer: str
+    """The exact ``iss`` of its tokens."""
+    jwks_url: str
+    audience: str
+    algorithms: tuple[str, ...] = ("RS256",)
+    consumer_claim: str = "sub"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standing:
+    """How a consumer stands: who it is, in which tier, and the limits that follow from both."""
+
+    consumer: Consumer
+    tier: Tier
+    limits: tuple[Limit, ...]
+
+
+def _limit(document: Mapping[str, Any]) -> Limit:
+    per, close_at = document.get("per"), document.get("close_at")
+    amount = float(document["amount"])
+    return Limit(
+        metric=Metric(document["metric"]),
+        amount=amount,
+        per=float(per) if isinstance(per, int | float) else per,
+        burst=float(document.get("burst") or amount),
+        scope=document.get("scope") or "consumer",
+        exceed=document.get("exceed") or "reject",
+        mode=document.get("mode") or "enforce",
+        close_at=20.0 if close_at is None else float(close_at),
+        fail=document.get("fail") or "open",
+    )
+
+
+def _limits(document: Mapping[str, Any]) -> tuple[Limit, ...]:
+    return tuple(_limit(limit) for limit in document.get("limits") or ())
+
+
+def _tier(document: Mapping[str, Any]) -> Tier:
+    return Tier(document["name"], _limits(document), _ceiling(document.get("scopes")))
+
+
+def _ceiling(scopes: Sequence[str] | None) -> tuple[str, ...] | None:
+    if scopes is None or "*" in scopes or EVERY_SCOPE.issubset(scopes):
+        return None
+    return tuple(scopes)
+
+
+def _consumer(document: Mapping[str, Any]) -> Consumer:
+    return Consumer(
+        document["name"],
+        document["tier"],
+        _limits(document),
+        document.get("metadata") or {},
+        bool(document.get("is_active", True)),
+    )
+
+
+def _key(document: Mapping[str, Any]) -> Key:
+    return Key(
+        id=document["id"],
+        consumer=document["consumer"],
+        digest=document["digest"],
+        scopes=tuple(document.get("scopes") or ()),
+        expires_at=document.get("expires_at"),
+        revoked_at=document.get("revoked_at"),
+        allowed_ips=tuple(ip_network(network, strict=False) for network in document.get("allowed_ips") or ()),
+        allowed_origins=tuple(document.get("allowed_origins") or ()),
+        limits=_limits(document),
+        metadata=document.get("metadata") or {},
+    )
+
+
+def _route(document: Mapping[str, Any]) -> Route:
+    return Route(
+        name=document["name"],
+        path=document["path"],
+        methods=tuple(method.upper() for method in document.get("methods") or ()),
+        protocol=document["protocol"],
+        handler=document["handler"],
+        policies=tuple(
+            Policy(policy["type"], policy.get("options") or {}, policy.get("mode") or "enforce")
+            for policy in document.get("policies") or ()
+        ),
+        reserved_override=bool(document.get("reserved_override")),
+    )
+
+
+def _channel(document: Mapping[str, Any]) -> Channel:
+    return Channel(
+        address=document["address"],
+        stream=document["stream"],
+        subject=document["subject"],
+        title=document.get("title") or "",
+        schema=document.get("schema"),
+        on_invalid=document.get("on_invalid") or "reject",
+        retention=document.get("retention") or {},
+        protocols=tuple(document.get("protocols") or ()),
+        subject_of_schema=subject_named(document.get("schema")),
+    )
+
+
+def _latest(document: Mapping[str, Any]) -> Latest | None:
+    latest = document["latest"]
+    if latest is None:
+        return None
+    references = tuple((name, text) for name, text in latest["references"])
+    return Latest(document["name"], latest["version"], latest["id"], latest["type"], latest["schema"], references)
+
+
+def _algorithms(names: Any) -> tuple[str, ...]:
+    if not names or not all(name in ALGORITHMS for name in names):
+        raise ValueError(f"an issuer's algorithms are of {', '.join(ALGORITHMS)}")
+    return tuple(names)
+
+
+def _issuer(document: Mapping[str, Any]) -> Issuer:
+    return Issuer(
+        name=document["name"],
+        issuer=document["issuer"],
+        jwks_url=document["jwks_url"],
+        audience=document["audience"],
+        algorithms=_algorithms(document["algorithms"]),
+        consumer_claim=document["consumer_claim"],
+    )
+
+
+def _connector(document: Mapping[str, Any]) -> Connector:
+    return Connector(
+        id=document["id"],
+        name=document["name"],
+        type=document["type"],
+        direction=document["direction"],
+        channel=document["channel"],
+        options=document.get("options") or {},
+        address=document.get("address") or "",
+        start=document.get("start") or "latest",
+        is_active=bool(document.get("is_active", True)),
+    )
+
+
+READERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "tier": _tier,
+    "consumer": _consumer,
+    "key": _key,
+    "route": _route,
+    "channel": _channel,
+    "subscription": subscriptions.read,
+    "schema": _latest,
+    "issuer": _issuer,
+    "connector": _connector,
+}

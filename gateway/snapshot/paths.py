@@ -1,0 +1,47 @@
+"""One normalisation of a request's path: what is matched is what is forwarded."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from urllib.parse import quote, unquote_to_bytes
+
+from gateway.refusals import Reason, Refused
+from gateway.snapshot.endpoints import CHANNEL_PREFIX, REGISTRY_PREFIX
+
+_ENCODED_SLASH = re.compile(r"%2[fF]|%5[cC]")
+_PLAIN = re.compile(r"[A-Za-z0-9/._-]*")
+_MEANT_UNDER = (CHANNEL_PREFIX, REGISTRY_PREFIX + "/")
+_SAFE = "/:@!$&'()*+,;=~"
+
+
+@lru_cache(maxsize=4096)
+def normalised(raw_path: bytes) -> str:
+    """Decode a path once. Raises Refused for what two readers could read in two ways.
+
+    Refused: an encoded slash (but in a channel's address and a subject's name, where it is meant), a dot segment, NUL
+    and other control characters, bad UTF-8, a backslash.
+    """
+    try:
+        text = raw_path.decode("ascii")
+        path = unquote_to_bytes(text).decode() if "%" in text else text
+    except UnicodeDecodeError:
+        raise _malformed("is not UTF-8") from None
+    if not path.startswith("/"):
+        raise _malformed("does not begin with a slash")
+    if "%" in text and _ENCODED_SLASH.search(text) and not text.startswith(_MEANT_UNDER):
+        raise _malformed("holds an encoded slash")
+    if any(char < " " or char in "\x7f\\" for char in path):
+        raise _malformed("holds a control character or a backslash")
+    if "/." in path and any(segment in (".", "..") for segment in path.split("/")):
+        raise _malformed("holds a dot segment")
+    return path
+
+
+def encoded(text: str) -> str:
+    """Write a matched parameter back into a path, each character as itself or percent-encoded."""
+    return text if _PLAIN.fullmatch(text) else quote(text, safe=_SAFE)
+
+
+def _malformed(what: str) -> Refused:
+    return Refused(Reason.INVALID_REQUEST, f"The path {what}.", cause="path-malformed")

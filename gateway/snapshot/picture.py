@@ -1,0 +1,413 @@
+"""All that the control plane says of callers and of what they may call: one picture, kept fresh from NATS KV."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gateway.call import Principal, Protocol, Right, Token, Verb
+from gateway.refusals import Reason, Refused
+from gateway.schemas.registered import Latest
+from gateway.snapshot.documents import (
+    READERS,
+    Channel,
+    Connector,
+    Consumer,
+    Issuer,
+    Key,
+    Limit,
+    Metric,
+    Policy,
+    Route,
+    Standing,
+    Tier,
+)
+from gateway.snapshot.endpoints import (
+    BUILTIN,
+    CHANNEL_EVENTS,
+    CHANNEL_PREFIX,
+    CHANNEL_SUFFIX,
+    ENDPOINTS,
+    REGISTRY,
+    Endpoint,
+)
+from gateway.snapshot.routing import PathTable
+from gateway.snapshot.subscriptions import Subscription
+
+__all__ = ["Channel", "Connector", "Consumer", "Key", "Limit", "Match", "Metric", "Policy", "Route", "Snapshot", "Tier"]
+
+logger = logging.getLogger(__name__)
+
+MATCHES_KEPT = 4096
+
+JWT = "jwt:"
+"""What the key of a principal begins with whose proof was a token; the issuer's name follows."""
+_NAMES = {"key": "id", "channel": "address", "subscription": "id"}
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a request turned out to mean."""
+
+    protocol: Protocol
+    handler: str
+    target: str
+    rights: tuple[Right, ...] = ()
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    route: Route | None = None
+    is_anonymous: bool = False
+
+
+class Snapshot:
+    """The picture as of one revision. Reading is looking up in dictionaries; :mod:`gateway.snapshot.feed` writes."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self._documents: dict[str, dict[str, Any]] = {kind: {} for kind in READERS}
+        self._principals: dict[str, Principal] = {}
+        self._keys_of: dict[str, set[str]] = {}
+        self._standings: dict[str, Standing] = {}
+        self._issuers: dict[str, Issuer] = {}
+        """By the ``iss`` of their tokens."""
+        self._listeners: list[Callable[[frozenset[str]], None]] = []
+        self._paths: PathTable[Route | Endpoint] = PathTable()
+        self._builtin: dict[str, Route] = {}
+        self._matches: dict[tuple[bool, str, str], Match] = {}
+        self._addresses: PathTable[Channel] = PathTable()
+        self._channels: dict[str, tuple[Channel, Mapping[str, str]]] = {}
+        """Channels of addresses that were asked for lately."""
+        self._rebuild_tables({"route", "channel"})
+
+    @classmethod
+    def from_documents(cls, documents: Mapping[str, Iterable[Mapping[str, Any]]]) -> Snapshot:
+        """Build one in memory from documents by kind, as docs/architecture.md describes them."""
+        snapshot = cls()
+        snapshot.apply(
+            [
+                (kind, document[_NAMES.get(kind, "name")], document)
+                for kind, all_ in documents.items()
+                for document in all_
+            ]
+        )
+        return snapshot
+
+    def apply(self, changes: Iterable[tuple[str, str, Mapping[str, Any] | None]]) -> None:
+        """Take over changes in order: (kind, name, document, or None where it was deleted); then tell the listeners.
+
+        A document that cannot be read is logged and left out: one bad row never stops the others.
+        """
+        kinds: set[str] = set()
+        for kind, name, document in changes:
+            if kind not in READERS:
+                continue
+            try:
+                self._set(kind, name, None if document is None else READERS[kind](document))
+            except (KeyError, TypeError, ValueError):
+                logger.exception("snapshot: a document of kind %s could not be read", kind)
+                continue
+            kinds.add(kind)
+        if not kinds:
+            return
+        self._rebuild_tables(kinds)
+        self.revision += 1
+        for listener in self._listeners:
+            listener(frozenset(kinds))
+
+    def on_change(self, listener: Callable[[frozenset[str]], None]) -> None:
+        """Call the listener after each change with the kinds of documents that changed."""
+        self._listeners.append(listener)
+
+    def names(self) -> set[tuple[str, str]]:
+        """Say which documents there are, as (kind, name)."""
+        return {(kind, name) for kind, documents in self._documents.items() for name in documents}
+
+    def key(self, key_id: str) -> Key | None:
+        """Give a key, revoked and expired ones included."""
+        key: Key | None = self._documents["key"].get(key_id)
+        return key
+
+    def principal(self, key_id: str) -> Principal | None:
+        """Give whom a key stands for, with the limits that apply to it; None where it may not be used (any more).
+
+        A key's expiry is not looked at: it depends on the time.
+        """
+        known = self._principals.get(key_id)
+        if known is not None:
+            return known
+        key = self.key(key_id)
+        if key is None or key.revoked_at is not None:
+            return None
+        standing = self.standing(key.consumer)
+        if standing is None:
+            return None
+        principal = Principal(
+            consumer=standing.consumer.name,
+            key=key.id,
+            tier=standing.tier.name,
+            scopes=key.scopes,
+            ceiling=standing.tier.scopes,
+            limits=_overridden(standing.limits, key.limits),
+            metadata={**standing.consumer.metadata, **key.metadata},
+            expires_at=key.expires_at,
+        )
+        self._principals[key_id] = principal
+        return principal
+
+    def principal_again(self, principal: Principal) -> Principal | None:
+        """Give who the bearer of a key or token is now; None where it may not be here any more.
+
+        The same object where nothing about it has changed. Its expiry is not looked at: it depends on the time.
+        """
+        token = principal.token
+        if token is None:
+            return self.principal(principal.key)
+        if self.issuer(token.issuer.name) is not token.issuer or token.signer.is_withdrawn:
+            return None
+        standing = self.standing(principal.consumer)
+        if standing is None:
+            return None
+        if standing is token.standing:
+            return principal
+        return bearer(replace(token, standing=standing), principal.scopes, principal.expires_at)
+
+    def standing(self, consumer_name: str) -> Standing | None:
+        """Say how a consumer stands; None where there is none, or none that is active."""
+        known = self._standings.get(consumer_name)
+        if known is not None:
+            return known
+        consumer: Consumer | None = self._documents["consumer"].get(consumer_name)
+        if consumer is None or not consumer.is_active:
+            return None
+        tier: Tier = self._documents["tier"].get(consumer.tier) or Tier(consumer.tier)
+        standing = Standing(consumer, tier, _overridden(tier.limits, consumer.limits))
+        self._standings[consumer_name] = standing
+        return standing
+
+    def issuer(self, name: str) -> Issuer | None:
+        """Give an issuer by its name."""
+        issuer: Issuer | None = self._documents["issuer"].get(name)
+        return issuer
+
+    def issuer_of(self, iss: str) -> Issuer | None:
+        """Give the issuer whose tokens have exactly this ``iss``."""
+        return self._issuers.get(iss)
+
+    def issuers(self) -> Iterable[Issuer]:
+        """Give all issuers."""
+        return self._documents["issuer"].values()
+
+    def touch(self, kind: str) -> None:
+        """Tell the listeners that what follows from documents of this kind has changed, as if these had."""
+        for listener in self._listeners:
+            listener(frozenset({kind}))
+
+    def subscription(self, subscription_id: str) -> Subscription | None:
+        """Give a durable subscription, paused and ended ones included."""
+        subscription: Subscription | None = self._documents["subscription"].get(subscription_id)
+        return subscription
+
+    def subscriptions(self) -> Iterable[Subscription]:
+        """Give all durable subscriptions."""
+        return self._documents["subscription"].values()
+
+    def channel(self, address: str) -> tuple[Channel, Mapping[str, str]] | None:
+        """Find the channel of a concrete address, and what its parameters are there."""
+        known = self._channels.get(address)
+        if known is not None:
+            return known
+        found = self._addresses.find(address)
+        if not found:
+            return None
+        if len(self._channels) >= MATCHES_KEPT:
+            self._channels.clear()
+        self._channels[address] = found[0]
+        return found[0]
+
+    def channels(self) -> Iterable[Channel]:
+        """Give all channels."""
+        return self._documents["channel"].values()
+
+    def schema(self, subject: str) -> Latest | None:
+        """Give the latest version of a subject of the registry."""
+        latest: Latest | None = self._documents["schema"].get(subject)
+        return latest
+
+    def subjects(self) -> Mapping[str, Latest]:
+        """Give the latest version of each subject of the registry that has one, by its name."""
+        return {name: latest for name, latest in self._documents["schema"].items() if latest is not None}
+
+    def route(self, name: str) -> Route | None:
+        """Give a route by its name."""
+        route: Route | None = self._documents["route"].get(name)
+        return route
+
+    def builtin(self, protocol: Protocol) -> Route | None:
+        """Give the route that stands before the gateway's own door of a protocol, if there is one."""
+        return self._builtin.get(protocol.value)
+
+    def connectors(self) -> Iterable[Connector]:
+        """Give all connectors."""
+        return self._documents["connector"].values()
+
+    def routes(self) -> Iterable[Route]:
+        """Give all routes."""
+        return self._documents["route"].values()
+
+    def match(self, protocol: Protocol, method: str, path: str) -> Match:
+        """Say what a request means. ``protocol`` is WEBSOCKET for an upgrade, else HTTP.
+
+        Raises Refused ``not-found``, ``method-not-allowed`` or ``upgrade-required``.
+        """
+        is_socket = protocol is Protocol.WEBSOCKET
+        known = self._matches.get((is_socket, method, path))
+        if known is None:
+            known = self._find_match(protocol, "GET" if method == "HEAD" else method, path)
+            if len(self._matches) >= MATCHES_KEPT:
+                self._matches.clear()
+            self._matches[is_socket, method, path] = known
+        return known
+
+    def _find_match(self, protocol: Protocol, method: str, path: str) -> Match:
+        found = self._paths.find(path) or _channel_events(path)
+        usable = [
+            (entry, parameters)
+            for entry, parameters in found
+            if (entry.protocol == Protocol.WEBSOCKET) == (protocol is Protocol.WEBSOCKET)
+        ]
+        if not usable:
+            if found and protocol is not Protocol.WEBSOCKET:
+                raise Refused(Reason.UPGRADE_REQUIRED, headers=((b"upgrade", b"websocket"),))
+            raise Refused(Reason.NOT_FOUND, f"Nothing is served at {path}.")
+        for entry, parameters in usable:
+            if isinstance(entry, Route) and (method in entry.methods or not entry.methods):
+                return _route_match(entry, parameters, method)
+            if isinstance(entry, Endpoint) and entry.method == method:
+                return _endpoint_match(entry, parameters)
+        allow = ", ".join(sorted({method for entry, _ in usable for method in _methods(entry)}))
+        raise Refused(Reason.METHOD_NOT_ALLOWED, f"{path} takes {allow}.", headers=((b"allow", allow.encode()),))
+
+    def _set(self, kind: str, name: str, document: Any) -> None:
+        documents = self._documents[kind]
+        before = documents.get(name)
+        if kind == "issuer" and document == before:
+            # Told again, not changed: what was proved by its word stays proved.
+            return
+        if document is None:
+            documents.pop(name, None)
+        else:
+            documents[name] = document
+        self._forget(kind, name, before, document)
+
+    def _forget(self, kind: str, name: str, before: Any, document: Any) -> None:
+        """Let go of what was made of a document that has changed."""
+        if kind == "key":
+            self._principals.pop(name, None)
+            if before is not None:
+                self._keys_of.get(before.consumer, set()).discard(name)
+            if document is not None:
+                self._keys_of.setdefault(document.consumer, set()).add(name)
+        elif kind == "consumer":
+            self._standings.pop(name, None)
+            for key_id in self._keys_of.get(name, ()):
+                self._principals.pop(key_id, None)
+        elif kind == "tier":
+            self._standings.clear()
+            self._principals.clear()
+
+    def _rebuild_tables(self, kinds: set[str]) -> None:
+        if "issuer" in kinds:
+            self._issuers = {issuer.issuer: issuer for issuer in self.issuers()}
+        if "route" in kinds:
+            self._matches.clear()
+            routes: list[Route] = list(self._documents["route"].values())
+            overridden = {route.path for route in routes if route.reserved_override}
+            self._builtin = {route.protocol: route for route in routes if route.handler.get("type") == BUILTIN}
+            self._paths = PathTable((route.path, route) for route in routes if route.protocol != Protocol.MQTT)
+            for endpoint in (*ENDPOINTS, *REGISTRY):
+                if endpoint.path not in overridden:
+                    self._paths.add(endpoint.path, endpoint)
+        if "channel" in kinds:
+            self._channels.clear()
+            self._addresses = PathTable((channel.address, channel) for channel in self._documents["channel"].values())
+
+
+def _methods(entry: Route | Endpoint) -> tuple[str, ...]:
+    return entry.methods if isinstance(entry, Route) else (entry.method,)
+
+
+def _channel_events(path: str) -> list[tuple[Route | Endpoint, Mapping[str, str]]]:
+    if not (path.startswith(CHANNEL_PREFIX) and path.endswith(CHANNEL_SUFFIX)):
+        return []
+    address = path[len(CHANNEL_PREFIX) : -len(CHANNEL_SUFFIX)]
+    return [(endpoint, {"address": address}) for endpoint in CHANNEL_EVENTS] if address else []
+
+
+def _endpoint_match(endpoint: Endpoint, parameters: Mapping[str, str]) -> Match:
+    name = parameters.get(endpoint.parameter, "")
+    return Match(
+        protocol=endpoint.protocol,
+        handler=endpoint.handler,
+        target=name or endpoint.path,
+        rights=(Right(endpoint.verb, name),) if endpoint.verb else (),
+        parameters=parameters,
+        is_anonymous=endpoint.anonymous,
+    )
+
+
+_CHANNEL_HANDLERS = {"sse": "events", "websocket": "stream"}
+
+
+def _route_match(route: Route, parameters: Mapping[str, str], method: str) -> Match:
+    kind = route.handler.get("type")
+    if kind == BUILTIN:
+        own = next(one for one in ENDPOINTS if (one.protocol, one.path) == (route.protocol, route.path))
+        return replace(_endpoint_match(own, parameters), route=route)
+    if kind == "channel":
+        handler = _CHANNEL_HANDLERS.get(route.protocol) or ("publish" if method == "POST" else "history")
+        parameters = {**parameters, "address": route.handler["channel"]}
+    elif kind == "job":
+        handler = "job.submit"
+        parameters = {**parameters, "type": route.handler["job_type"]}
+    else:
+        handler = "websocket" if route.protocol == Protocol.WEBSOCKET else "upstream"
+    return Match(
+        protocol=Protocol(route.protocol),
+        handler=handler,
+        target=route.name,
+        rights=(Right(Verb.CALL, route.name),),
+        parameters=parameters,
+        route=route,
+    )
+
+
+def target_of(route: Route) -> str:
+    """Say as what the calls of a route are counted: one before the gateway's own door is no target."""
+    if route.handler.get("type") != BUILTIN:
+        return route.name
+    return Protocol.MQTT.value if route.protocol == Protocol.MQTT else route.path
+
+
+def bearer(token: Token, scopes: tuple[str, ...], expires_at: float | None) -> Principal:
+    """Give whom a proved token stands for: what it may do is the token's, its limits are its consumer's."""
+    standing = token.standing
+    return Principal(
+        consumer=standing.consumer.name,
+        key=f"{JWT}{token.issuer.name}",
+        tier=standing.tier.name,
+        scopes=scopes,
+        ceiling=standing.tier.scopes,
+        limits=standing.limits,
+        metadata={**standing.consumer.metadata, "claims": token.claims},
+        expires_at=expires_at,
+        token=token,
+    )
+
+
+def _overridden(limits: tuple[Limit, ...], overrides: tuple[Limit, ...]) -> tuple[Limit, ...]:
+    """Replace each limit that an override of the same metric and period names; add those that are new."""
+    if not overrides:
+        return limits
+    replaced = {(limit.metric, limit.per) for limit in overrides}
+    return (*(limit for limit in limits if (limit.metric, limit.per) not in replaced), *overrides)

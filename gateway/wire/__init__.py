@@ -1,0 +1,1 @@
+"""Bytes and values: no I/O, no clock."""

@@ -1,0 +1,198 @@
+"""MQTT data types and properties as bytes (MQTT 5.0 sections 1.5 and 2.2.2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from gateway.wire.mqtt.packets import Properties
+
+MALFORMED, PROTOCOL_ERROR, BAD_ALIAS, TOO_LARGE = 0x81, 0x82, 0x94, 0x95
+VARIABLE_MAX = 268_435_455
+TEXT_MAX_BYTES = 65_535
+_FORBIDDEN = re.compile("[\x00\ud800-\udfff]")
+
+BYTE, TWO, FOUR, VARIABLE, TEXT, BINARY, PAIR = range(7)
+PROPERTIES = {
+    0x01: ("payload_format", BYTE), 0x02: ("message_expiry", FOUR), 0x03: ("content_type", TEXT),
+    0x08: ("response_topic", TEXT), 0x09: ("correlation_data", BINARY), 0x0B: ("subscription_identifier", VARIABLE),
+    0x11: ("session_expiry", FOUR), 0x12: ("assigned_client_id", TEXT), 0x13: ("server_keep_alive", TWO),
+    0x15: ("authentication_method", TEXT), 0x16: ("authentication_data", BINARY), 0x17: ("request_problem", BYTE),
+    0x18: ("will_delay", FOUR), 0x19: ("request_response", BYTE), 0x1A: ("response_information", TEXT),
+    0x1C: ("server_reference", TEXT), 0x1F: ("reason", TEXT), 0x21: ("receive_maximum", TWO),
+    0x22: ("topic_alias_maximum", TWO), 0x23: ("topic_alias", TWO), 0x24: ("maximum_qos", BYTE),
+    0x25: ("retain_available", BYTE), 0x26: ("user", PAIR), 0x27: ("maximum_packet_size", FOUR),
+    0x28: ("wildcards_available", BYTE), 0x29: ("identifiers_available", BYTE), 0x2A: ("shared_available", BYTE),
+}  # fmt: skip
+IDS = {name: (id_, kind) for id_, (name, kind) in PROPERTIES.items()}
+REPEATABLE = {"user"}
+_MESSAGE = {"payload_format", "message_expiry", "content_type", "response_topic", "correlation_data", "user"}
+_TOLD = {"reason", "user"}
+ALLOWED: dict[str, set[str]] = {
+    "CONNECT": {
+        "session_expiry", "receive_maximum", "maximum_packet_size", "topic_alias_maximum", "request_response",
+        "request_problem", "user", "authentication_method", "authentication_data",
+    },
+    "WILL": _MESSAGE | {"will_delay"},
+    "PUBLISH": _MESSAGE | {"topic_alias"},
+    "PUBACK": _TOLD, "PUBREC": _TOLD, "PUBREL": _TOLD, "PUBCOMP": _TOLD,
+    "SUBSCRIBE": {"subscription_identifier", "user"},
+    "UNSUBSCRIBE": {"user"},
+    "DISCONNECT": _TOLD | {"session_expiry"},
+    "AUTH": _TOLD | {"authentication_method", "authentication_data"},
+}  # fmt: skip
+"""Which properties a client's packet may have (MQTT 5.0 table 2-4)."""
+_NEVER_ZERO = {"receive_maximum", "maximum_packet_size", "subscription_identifier"}
+_FLAGS = {"request_problem", "request_response", "payload_format"}
+
+
+class Fault(Exception):
+    """The bytes are not what MQTT says they should be. Never leaves the codec."""
+
+    def __init__(self, detail: str, code: int = MALFORMED) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+class Reader:
+    """Reads one packet's content from its start; every read is bounded by its end."""
+
+    __slots__ = ("_at", "_data")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    @property
+    def left(self) -> int:
+        """Bytes not yet read."""
+        return len(self._data) - self._at
+
+    def take(self, count: int) -> bytes:
+        """Read so many bytes."""
+        if count > self.left:
+            raise Fault("a length reaches past the packet's end")
+        self._at += count
+        return self._data[self._at - count : self._at]
+
+    def number(self, bytes_: int) -> int:
+        """Read a big-endian integer."""
+        return int.from_bytes(self.take(bytes_), "big")
+
+    def variable(self) -> int:
+        """Read a variable byte integer (1.5.5): at most four bytes, and no more than it needs."""
+        value, shift = 0, 0
+        for position in range(4):
+            byte = self.number(1)
+            value |= (byte & 0x7F) << shift
+            if not byte & 0x80:
+                if byte == 0 and position:
+                    raise Fault("a variable byte integer is longer than it needs to be")
+                return value
+            shift += 7
+        raise Fault("a variable byte integer has more than four bytes")
+
+    def binary(self) -> bytes:
+        """Read binary data with its length."""
+        return self.take(self.number(2))
+
+    def text(self) -> str:
+        """Read a UTF-8 string (1.5.4): well-formed, without NUL or surrogates."""
+        try:
+            text = self.binary().decode()
+        except UnicodeDecodeError:
+            raise Fault("text is not UTF-8") from None
+        if "\x00" in text:
+            raise Fault("text holds NUL")
+        return text
+
+    def rest(self) -> bytes:
+        """Read what is left."""
+        return self.take(self.left)
+
+    def properties(self, packet: str) -> Properties:
+        """Read a packet's properties (2.2.2): each one that it may have, and once but for those that may repeat."""
+        length = self.variable()
+        found: Properties = {}
+        if not length:
+            return found
+        reader, allowed = Reader(self.take(length)), ALLOWED[packet]
+        while reader.left:
+            name, kind = PROPERTIES.get(reader.variable(), ("", BYTE))
+            if name not in allowed:
+                raise Fault(f"a property that {packet} may not have")
+            value = _READ[kind](reader)
+            if name in REPEATABLE:
+                found.setdefault(name, []).append(value)
+            elif name in found:
+                raise Fault(f"the property {name} stands twice", PROTOCOL_ERROR)
+            else:
+                found[name] = _checked(name, value)
+        return found
+
+
+def _checked(name: str, value: object) -> object:
+    if (name in _NEVER_ZERO and value == 0) or (name in _FLAGS and value not in (0, 1)):
+        raise Fault(f"the property {name} is out of range", PROTOCOL_ERROR)
+    if name == "topic_alias" and value == 0:
+        raise Fault("a topic alias is 0", BAD_ALIAS)
+    return value
+
+
+_READ: dict[int, Callable[[Reader], Any]] = {
+    BYTE: lambda reader: reader.number(1),
+    TWO: lambda reader: reader.number(2),
+    FOUR: lambda reader: reader.number(4),
+    VARIABLE: Reader.variable,
+    TEXT: Reader.text,
+    BINARY: Reader.binary,
+    PAIR: lambda reader: (reader.text(), reader.text()),
+}
+
+
+def variable(value: int) -> bytes:
+    """Write a variable byte integer."""
+    if not 0 <= value <= VARIABLE_MAX:
+        raise ValueError("a packet is too long for MQTT")
+    out = bytearray()
+    while True:
+        value, byte = divmod(value, 128)
+        out.append(byte | 0x80 if value else byte)
+        if not value:
+            return bytes(out)
+
+
+def binary(data: bytes) -> bytes:
+    """Write binary data with its length."""
+    return len(data).to_bytes(2, "big") + data
+
+
+def text(value: str) -> bytes:
+    """Write a UTF-8 string; what MQTT forbids in one is left out, and what is too long is cut between characters."""
+    data = _FORBIDDEN.sub("", value).encode()
+    return binary(data if len(data) <= TEXT_MAX_BYTES else data[:TEXT_MAX_BYTES].decode(errors="ignore").encode())
+
+
+def properties(values: Properties) -> bytes:
+    """Write properties with their length."""
+    out = b"".join(_property(name, value) for name, value in values.items())
+    return variable(len(out)) + out
+
+
+def _property(name: str, value: object) -> bytes:
+    id_, kind = IDS[name]
+    if isinstance(value, list):
+        return b"".join(_property(name, item) for item in value)
+    return bytes([id_]) + _WRITE[kind](value)
+
+
+_WRITE: dict[int, Callable[[Any], bytes]] = {
+    BYTE: lambda value: bytes([value]),
+    TWO: lambda value: value.to_bytes(2, "big"),
+    FOUR: lambda value: value.to_bytes(4, "big"),
+    VARIABLE: variable,
+    TEXT: text,
+    BINARY: binary,
+    PAIR: lambda value: text(value[0]) + text(value[1]),
+}

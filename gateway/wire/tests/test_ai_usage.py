@@ -1,0 +1,194 @@
+"""What is read of AI calls: what they ask, what their answers bring, what they say was used."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.wire.ai_usage import MEDIUM_TOKENS, Asked, Counting, Usage, asked_of, used_by
+
+HELLO = [{"role": "user", "content": "x" * 400}]
+
+
+def dumped(**said) -> bytes:
+    return orjson.dumps(said)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"model": "m", "messages": HELLO, "max_tokens": 50}, Asked(101, 50)),
+        ({"model": "m", "messages": HELLO, "max_completion_tokens": 60}, Asked(101, 60)),
+        ({"model": "m", "messages": HELLO, "max_tokens": 50, "n": 3}, Asked(101, 150)),
+        ({"model": "m", "messages": HELLO}, Asked(101, None)),
+        ({"messages": HELLO, "max_tokens": 50}, Asked(101, 50)),
+        ({"model": "m", "prompt": "x" * 400, "max_tokens": 7, "stream": True}, Asked(100, 7)),
+        ({"model": "m", "prompt": [1, 2, 3], "max_tokens": 7}, Asked(3, 7)),
+        ({"model": "m", "input": "x" * 399, "max_output_tokens": 9}, Asked(100, 9)),
+        ({"model": "m", "input": "x", "instructions": "y" * 39}, Asked(10, None)),
+        ({"model": "m", "system": "s" * 40, "messages": HELLO, "max_tokens": 5}, Asked(111, 5)),
+        ({"model": "m", "messages": HELLO, "max_tokens": -1}, Asked(101, None)),
+        ({"model": "m", "messages": HELLO, "max_tokens": "many"}, Asked(101, None)),
+        ({"model": "m", "messages": HELLO, "max_tokens": True}, Asked(101, None)),
+        ({"model": "m", "messages": HELLO, "max_tokens": 2**60}, Asked(101, None)),
+    ],
+)
+def test_requests_of_models_are_known_by_their_shape(said, expected):
+    assert asked_of(orjson.dumps(said)) == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"messages": []}',
+        b'{"messages": "hello"}',
+        b'{"model": "T"}',
+        b'{"input": "x"}',
+        b"null",
+        b"\xff",
+    ],
+)
+def test_what_is_no_request_of_a_model_is_none(body):
+    assert asked_of(body) is None
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}},
+        {"type": "input_image", "image_url": "https://host.test/" + "A" * 100_000},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "A" * 100_000}},
+    ],
+)
+def test_an_image_is_not_taken_for_text(part):
+    asked = asked_of(dumped(model="m", messages=[{"role": "user", "content": [part]}]))
+    assert MEDIUM_TOKENS <= asked.tokens_in <= MEDIUM_TOKENS + 20
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": 5, "completion_tokens": 7}}, (5, 7)),
+        ({"content": [{"type": "text", "text": "x"}], "usage": {"input_tokens": 5, "output_tokens": 7}}, (5, 7)),
+        (
+            {
+                "content": [],
+                "usage": {
+                    "input_tokens": 5,
+                    "cache_read_input_tokens": 100,
+                    "cache_creation_input_tokens": 10,
+                    "output_tokens": 7,
+                },
+            },
+            (115, 7),
+        ),
+        ({"data": [], "usage": {"prompt_tokens": 5, "total_tokens": 5}}, (5, None)),
+        ({"choices": [{"message": {"role": "assistant", "content": "x" * 40}}]}, (None, 10)),
+        ({"content": [{"type": "text", "text": "x" * 40}]}, (None, 10)),
+        ({"output": [{"type": "message", "content": [{"type": "output_text", "text": "x" * 40}]}]}, (None, 10)),
+    ],
+)
+def test_a_whole_answer_says_what_it_used_or_is_estimated(said, expected):
+    assert used_by(orjson.dumps(said)) == Usage(*expected)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[1]", b'{"symbol":"ACME"}', b'{"usage": 5}', b'{"usage": {"prompt_tokens": "x"}}']
+)
+def test_other_answers_used_nothing(body):
+    assert used_by(body) is None
+
+
+def counted(*events: dict, most: int | None = None) -> Counting:
+    counting = Counting(most)
+    for event in events:
+        counting.saw(orjson.dumps(event))
+    return counting
+
+
+def chat(text: str | None = None, **delta) -> dict:
+    return {"choices": [{"index": 0, "delta": {"content": text} if text is not None else delta}]}
+
+
+def test_deltas_of_openai_count_one_each_or_by_their_bytes():
+    assert counted(chat(role="assistant", content=""), chat("Hi"), chat(" you")).tokens_out == 2
+    assert counted(chat("x" * 400)).tokens_out == 100
+    tool = {"tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": {"arguments": "x" * 40}}]}
+    assert counted(chat(**tool)).tokens_out == 10
+    assert counted({"choices": [{"text": "Hi"}, {"text": "Ho"}]}).tokens_out == 2
+
+
+def test_the_final_usage_of_openai_corrects():
+    usage = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 42}}
+    counting = counted(chat("x" * 400), {**chat("y"), "usage": None}, usage)
+    assert (counting.tokens_in, counting.tokens_out) == (9, 42)
+
+
+def test_a_usage_that_grows_with_the_answer_is_believed_as_it_comes():
+    one = {**chat("x" * 40), "usage": {"prompt_tokens": 9, "completion_tokens": 3}}
+    assert counted(one, chat("y")).tokens_out == 4
+
+
+def test_events_of_anthropic_count():
+    start = {"type": "message_start", "message": {"content": [], "usage": {"input_tokens": 25, "output_tokens": 1}}}
+    text = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x" * 40}}
+    json = {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": "y" * 40}}
+    counting = counted(start, {"type": "ping"}, text, json)
+    assert (counting.tokens_in, counting.tokens_out) == (25, 21)
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 15}}
+    assert not counting.saw(orjson.dumps(end))
+    assert counting.tokens_out == 15
+
+
+def test_events_of_responses_count():
+    text = {"type": "response.output_text.delta", "delta": "x" * 40}
+    done = {"type": "response.output_text.done", "text": "x" * 40}
+    counting = counted({"type": "response.created", "response": {"usage": None}}, text, done)
+    assert counting.tokens_out == 10
+    counting.saw(dumped(type="response.completed", response={"usage": {"input_tokens": 3, "output_tokens": 8}}))
+    assert (counting.tokens_in, counting.tokens_out) == (3, 8)
+
+
+def test_bytes_alone_never_count_beyond_the_maximum_that_was_asked():
+    assert counted(chat("x" * 4000), most=100).tokens_out == 100
+    assert counted(*[chat("x")] * 150, most=100).tokens_out == 150
+
+
+def test_what_is_no_event_of_a_model_counts_nothing():
+    counting = Counting(None)
+    for data in (b"[DONE]", b"", b"{", b"[]", b'{"choices": [5]}', b'{"choices": 5}', b'{"type": 5}', b"\xff"):
+        assert not counting.saw(data)
+    assert counting.tokens_out == 0
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(
+            ["choices", "delta", "text", "usage", "type", "messages", "role", "message", "prompt_tokens",
+             "output_tokens", "response", "content", "model", "prompt", "max_tokens", "n", "data", "output"]
+        ),
+        inner,
+        max_size=4,
+    ),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(st.lists(JSON, max_size=5), st.none() | st.integers(1, 100))
+def test_nothing_that_an_answer_may_say_is_a_fault(said, most):
+    counting = Counting(most)
+    for value in said:
+        body = orjson.dumps(value)
+        counting.saw(body)
+        assert counting.tokens_out >= 0
+        usage = used_by(body)
+        assert usage is None or (usage.tokens_out or 0) >= 0
+        asked = asked_of(body)
+        assert asked is None or (asked.tokens_in >= 1 and (asked.tokens_out is None or asked.tokens_out >= 1))

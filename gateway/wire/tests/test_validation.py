@@ -1,0 +1,121 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.refusals import Reason, Refused
+from gateway.wire import strict_json as validation
+from gateway.wire.strict_json import InvalidSchema, Validators, compile_schema, dump, parse, pointer
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text("añ\"\\{[:,\n"),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("ab:\""), inner, max_size=4),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(JSON)
+def test_what_json_can_say_is_read_whole(value):
+    assert parse(json.dumps(value)) == value
+    assert json.loads(dump(parse(json.dumps(value)))) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"", b"{", b"NaN", b"[Infinity]", b"-Infinity", b"'a'", b"{\"a\":1,}", b"01", b"\xff", b'"\xed\xa0\x80"',
+        b'"\\ud800"', b'"\\udc00\\ud800"', b'{"a":1,"a":1}', b'{"x":{"a":1,"b":2,"a":3}}', b'[{"a":1},{"b":1,"b":1}]',
+        b"[" * 65 + b"]" * 65, b"[" * 100_000 + b"]" * 100_000, b'{"a":' * 65 + b"1" + b"}" * 65, b"1" * 5_000,
+        b"1e999", b"0." + b"1" * 500, b'"\x00"', b"\xef\xbb\xbf1", b"1 2",
+    ],
+)  # fmt: skip
+def test_what_is_not_strict_json_within_bounds_is_refused(text):
+    with pytest.raises(Refused) as refused:
+        parse(text)
+    assert refused.value.reason is Reason.INVALID_PAYLOAD
+    assert refused.value.members == {"pointer": ""}
+
+
+def test_bounds_leave_room_for_what_is_long_but_not_deep():
+    assert parse(b"[" + b"[],{}," * 500 + b"0]")
+    assert parse(b'"' + b"[" * 1000 + b"1" * 1000 + b'"')
+    assert parse(b"[" * 64 + b"]" * 64)
+    assert parse(b'{"a":"x:y","b":{"c":"{:"}}') == {"a": "x:y", "b": {"c": "{:"}}
+
+
+def test_every_digit_of_an_integer_is_kept():
+    text = b'{"n":123456789012345678901234567890}'
+    assert dump(parse(text)) == text
+
+
+def test_an_invalid_payload_is_refused_with_the_pointer_of_its_fault():
+    schema = {"type": "object", "properties": {"a/b": {"items": {"type": "number"}}}, "required": ["a/b"]}
+    check = Validators().check
+    check(schema, {"a/b": [1, 2]})
+    check(None, {"anything": 1})
+    with pytest.raises(Refused) as refused:
+        check(schema, {"a/b": [1, "x"]})
+    assert refused.value.members == {"pointer": "/a~1b/1"}
+    with pytest.raises(Refused) as refused:
+        check(schema, {})
+    assert refused.value.members == {"pointer": ""}
+
+
+def test_a_schema_is_compiled_once():
+    validators, schema = Validators(), {"type": "number"}
+    for value in range(10):
+        validators.check(schema, value)
+    assert len(validators._compiled) == 1
+
+
+def test_formats_are_asserted():
+    with pytest.raises(Refused):
+        Validators().check({"type": "string", "format": "date-time"}, "yesterday")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "file:///etc/passwd"}, {"$ref": "http://127.0.0.1:1/x"}, {"pattern": "(?=a)b"}, {"pattern": "(a"},
+        {"type": "x"},
+    ],
+)  # fmt: skip
+def test_a_schema_that_reaches_out_or_backtracks_is_invalid(schema):
+    with pytest.raises(InvalidSchema):
+        compile_schema(schema)
+
+
+def test_a_recursive_schema_is_bounded_by_the_depth_of_what_it_checks():
+    schema = {"$ref": "#/$defs/n", "$defs": {"n": {"type": "array", "items": {"$ref": "#/$defs/n"}}}}
+    Validators().check(schema, parse(b"[" * 64 + b"]" * 64))
+
+
+def test_a_slow_pattern_costs_no_time():
+    with pytest.raises(Refused):
+        Validators().check({"pattern": "^(a+)+$"}, "a" * 50_000 + "b")
+
+
+def test_a_pointer_escapes_what_rfc_6901_says():
+    assert pointer(["a/b", 0, "~"]) == "/a~1b/0/~0"
+
+
+def test_a_name_that_comes_twice_is_found_without_comparing_all_with_all():
+    compared = []
+
+    class Name(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            compared.append(other)
+            return str.__eq__(self, other)
+
+    pairs = [(Name(number), number) for number in [*range(1000), 999]]
+    with pytest.raises(validation.Duplicate, match=r"^999$"):
+        validation._members(pairs)
+    assert len(compared) < 10_000
