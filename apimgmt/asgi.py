@@ -12,9 +12,10 @@ from django.core.asgi import get_asgi_application
 from apimgmt import env
 from apimgmt.body_bound import serve_bounded
 from gateway.asgi import serve
-from gateway.call import Call, Protocol, Reply
+from gateway.call import Call, Reply
 from gateway.meter import meter
 from gateway.plane import Plane
+from gateway.protocol import Protocol
 from gateway.protocols.socket import Message, Receive, Send
 from gateway.refusals import Refused
 

@@ -16,12 +16,15 @@ from typing import Any
 import redis.asyncio as redis
 import uvloop
 
-from gateway.call import Call, Headers, Principal, Protocol, Reply
+from gateway.call import Call, Reply
 from gateway.config import Config
 from gateway.handle import handle
 from gateway.limit import Limiter
+from gateway.protocol import Protocol
 from gateway.protocols.exchange import Exchange
 from gateway.snapshot.picture import Policy, Route
+from gateway.snapshot.principal import Principal
+from gateway.wire.header_fields import Headers
 
 CALLS, ROUNDS = 500, 30
 BODY = b'{"symbol":"ACME","quantity":2,"note":"as soon as it can be had","tags":["a","b","c"]}'

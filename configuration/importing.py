@@ -18,8 +18,8 @@ from events import registry
 from events.models import Channel
 from events.registry_schemas import No, given
 from gateway.authenticate import allowed
-from gateway.call import Principal
 from gateway.schemas.registered import subject_named
+from gateway.snapshot.principal import Principal
 from keys import services as keys
 from keys.models import Key
 from routes import shapes

@@ -10,9 +10,9 @@ from django.views.decorators.http import require_GET
 
 from configuration.reference import REFERENCES, Reference
 from events.models import Channel, Subject
-from gateway.call import Principal
 from gateway.contracts.view import View, Where
 from gateway.snapshot.picture import Snapshot
+from gateway.snapshot.principal import Principal
 from routes.models import Route
 
 

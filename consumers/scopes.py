@@ -7,10 +7,9 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 
-from gateway.call import Verb
 from gateway.identity.rights import CONFLATE
-from gateway.log.conflation import interval_of
 from gateway.refusals import Refused
+from gateway.snapshot.right import Verb, interval_of
 
 SCOPES_MAX = 100
 _SCOPE = re.compile(r"\*|(?:call|publish|subscribe|jobs):[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")

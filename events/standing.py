@@ -13,10 +13,11 @@ from gateway.channels.reading import position_of
 from gateway.durable.attempts import read_attempts
 from gateway.durable.health import UNMEASURED, fields, measure, read_health, read_healths
 from gateway.durable.readers import Readers
+from gateway.durable.standing import Standing
 from gateway.log.event_log import EventLog
 from gateway.refusals import Refused
 from gateway.snapshot.documents import READERS
-from gateway.snapshot.subscriptions import Standing, State, Type, read
+from gateway.snapshot.subscriptions import State, Type, read
 
 _MEASURED = ("lag", "in_flight", "redelivered", "last_delivered_id", "last_acked_id", "last_error")
 

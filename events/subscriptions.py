@@ -16,7 +16,8 @@ from audit import recording
 from consumers.models import Consumer
 from events.models import Channel, Subscription, SubscriptionOrder, SubscriptionState, SubscriptionType
 from events.outward import check_url
-from gateway.snapshot.subscriptions import ID_PREFIX, RETRY_SCHEDULE_S, Why, secret, subject_filter
+from gateway.durable.standing import secret, subject_filter
+from gateway.snapshot.subscriptions import ID_PREFIX, RETRY_SCHEDULE_S, Why
 from gateway.wire.subjects import AddressError, matches
 
 A_CONSUMER_MAX = 200

@@ -9,14 +9,16 @@ import time
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from gateway.call import Call, Credential, Principal, Protocol
-from gateway.credentials.api_keys import Malformed, digest, parse, ticket_store_key
+from gateway.call import Call
+from gateway.credentials.api_keys import Credential, Malformed, digest, parse, ticket_store_key
 from gateway.identity.jwt_proof import prove
 from gateway.identity.places import is_foreign, require_place
 from gateway.identity.rights import allowed, forbidden, lacking, require
 from gateway.identity.tickets import redeemed
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.documents import Key
+from gateway.snapshot.principal import Principal
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -53,8 +55,8 @@ async def authenticate(plane: Plane, call: Call) -> Principal:
     mark = blake2b(shown.encode(), digest_size=16, key=_MARK_KEY).digest()
     principal = _proved_before(plane, mark) or await _prove_anew(plane, call, call.credential, mark)
     if principal.token is None and (key := plane.snapshot.key(principal.key)) is not None:
-        require_place(key, call)
-    lacks = lacking(principal, call)
+        require_place(key, call.ip, call.origin)
+    lacks = lacking(principal, call.rights, call.headers)
     if lacks is not None:
         raise forbidden(principal, lacks)
     return principal
@@ -62,7 +64,11 @@ async def authenticate(plane: Plane, call: Call) -> Principal:
 
 def _missing(call: Call) -> Refused:
     """Refuse who shows nothing; a foreign page that would ride on the cookie of who is signed in, by its origin."""
-    if call.protocol is Protocol.WEBSOCKET and call.header(b"cookie") is not None and is_foreign(call):
+    if (
+        call.protocol is Protocol.WEBSOCKET
+        and call.header(b"cookie") is not None
+        and is_foreign(call.origin, call.header(b"host") or "")
+    ):
         return Refused(
             Reason.ORIGIN_NOT_ALLOWED, "No credential was shown, and a cookie opens no socket.", cause="origin-foreign"
         )

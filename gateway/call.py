@@ -1,163 +1,52 @@
-"""What walks the path: a Call, the Principal it proves to be, and the Reply it comes to."""
+"""The values that pass along the path: a Call, and the Reply that it comes to."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from typing import Protocol as Interface
 
-if TYPE_CHECKING:
-    from gateway.connections.open import Connection
-    from gateway.connections.requests import Request
-    from gateway.credentials.public_keys import PublicKey
-    from gateway.limits.budget import Budget
-    from gateway.limits.counters import Counter
-    from gateway.refusals import Refused
-    from gateway.snapshot.documents import Issuer, Standing
-    from gateway.snapshot.picture import Limit, Route
-
-Headers = list[tuple[bytes, bytes]]
+from gateway.credentials.api_keys import Credential
+from gateway.limits.budget import Budget
+from gateway.limits.counters import Counter
+from gateway.protocol import Protocol
+from gateway.refusals import Refused
+from gateway.snapshot.picture import Route
+from gateway.snapshot.principal import Principal
+from gateway.snapshot.right import Right
+from gateway.wire.header_fields import Headers
 
 
-def has_body(headers: Headers) -> bool:
-    """Say whether a request with these headers has a body (RFC 9112 6)."""
-    for name, value in headers:  # noqa: SIM110 - each request passes here, and a generator costs three times as much
-        if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
-            return True
-    return False
+class OpenConnection(Interface):
+    """The account of a call's open connection: what handlers count on it, and how it is closed."""
+
+    id: str
+    throttled: int
+
+    def received(self, bytes_: int, messages: int = 1) -> None:
+        """Count incoming messages."""
+
+    def sent(self, bytes_: int, messages: int = 1) -> None:
+        """Count outgoing messages."""
+
+    def refused(self, refused: Refused) -> None:
+        """Count a message that was refused while the connection stays open."""
+
+    def may_tell_held(self, now: float) -> bool:
+        """Return whether the client may be notified now that a limit delays what it is sent: not with each message."""
+
+    def close(self, refused: Refused) -> None:
+        """Close the connection with this refusal; only the first call has an effect."""
 
 
-class Protocol(StrEnum):
-    """The five doors, and what operators connect. The value is the label in usage and the management API."""
+class InFlight(AbstractContextManager[None], Interface):
+    """A request whose answer is still being passed on. Ending it cancels the task that serves it."""
 
-    HTTP = "http"
-    SSE = "sse"
-    WEBSOCKET = "websocket"
-    MQTT = "mqtt"
-    AMQP = "amqp"
-    CONNECTOR = "connector"
-    """Another broker, of the operator's: no door of callers, so none that a channel could close."""
-
-
-class Verb(StrEnum):
-    """What a scope may allow: the part before its colon."""
-
-    CALL = "call"
-    PUBLISH = "publish"
-    SUBSCRIBE = "subscribe"
-    JOBS = "jobs"
-
-
-@dataclass(frozen=True, slots=True)
-class Right:
-    """One right that a call needs: ``publish:sensors/temperature``."""
-
-    verb: Verb
-    name: str
-    text: str = field(init=False, compare=False)
-    """As a scope would say it."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "text", f"{self.verb.value}:{self.name}")
-
-    def __str__(self) -> str:
-        return self.text
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Token:
-    """A JWT that was proved: by whose word, with which of their keys, and what it claims (docs/identity.md)."""
-
-    issuer: Issuer
-    signer: PublicKey
-    algorithm: str
-    claims: Mapping[str, Any]
-    standing: Standing
-    """How its consumer stood when the principal was made."""
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who a key or token was proved to belong to, as of one snapshot revision."""
-
-    consumer: str
-    key: str
-    """The id of the key, or ``jwt:ISSUER`` for the holder of a token."""
-    tier: str
-    scopes: tuple[str, ...] = ()
-    ceiling: tuple[str, ...] | None = None
-    """The tier's scopes: what is not in both is not allowed. None where the tier bounds nothing."""
-    limits: tuple[Limit, ...] = ()
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    expires_at: float | None = None
-    """Unix seconds; None where the credential does not expire."""
-    token: Token | None = None
-    """What the holder of a JWT has proved; None for a key's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """What a caller showed of itself, before anything was believed."""
-
-    kind: str
-    """``key`` (an API key), ``token`` (a JWT) or ``ticket`` (a single-use connect ticket)."""
-    value: str
-
-
-class Exchange(Interface):
-    """The caller's side of an HTTP or SSE call, as the accepting server lends it to a handler.
-
-    Reading and sending raise :class:`ClientGone` once the caller has hung up.
-    """
-
-    async def read(self) -> bytes:
-        """Give the next part of the body, ``b""`` at its end. Raises Refused ``too-large`` past the limit."""
-
-    async def whole(self) -> bytes:
-        """Read the body to its end; ``read`` gives it again."""
-
-    def hold(self, body: bytes) -> None:
-        """Give this body to who reads next, in place of what was read whole."""
-
-    async def start(self, status: int, headers: Headers) -> None:
-        """Send the head of the answer."""
-
-    async def send(self, body: bytes, *, more: bool = True) -> None:
-        """Send a part of the body; ``more=False`` ends it."""
-
-    async def gone(self) -> None:
-        """Return when the caller has hung up."""
-
-
-class Socket(Interface):
-    """The caller's side of a WebSocket, as the accepting server lends it to a handler."""
-
-    async def accept(self, subprotocol: str | None = None, headers: Headers | None = None) -> None:
-        """Answer ``101``."""
-
-    async def receive(self) -> str | bytes:
-        """Give the next message. Raises :class:`ClientGone` with the peer's close code once it is gone."""
-
-    async def send(self, message: str | bytes) -> None:
-        """Send one message; waits while the peer does not read. Raises :class:`ClientGone`."""
-
-    async def tell(self, message: str | bytes) -> None:
-        """Send a word of our own, which passes no policy. Raises :class:`ClientGone`."""
-
-    async def close(self, code: int, reason: str = "") -> None:
-        """Send the close frame; never raises."""
-
-
-class ClientGone(Exception):
-    """The caller hung up: nothing can be sent to it any more."""
-
-    def __init__(self, code: int = 1006, reason: str = "") -> None:
-        super().__init__(code, reason)
-        self.code = code
-        self.reason = reason
+    def end(self, refused: Refused) -> None:
+        """End the request with this refusal; only the first call has an effect. Returns at once."""
 
 
 @dataclass(slots=True)
@@ -192,9 +81,9 @@ class Call:
     peer: Any = None
     """The :class:`Exchange` (HTTP, SSE) or :class:`Socket` (WebSocket) of this call."""
     principal: Principal | None = None
-    connection: Connection | None = None
+    connection: OpenConnection | None = None
     """Set for SSE, WebSocket, MQTT and AMQP once the connection is counted as open."""
-    request: Request | None = None
+    request: InFlight | None = None
     """Set while an upstream answers: it ends where the caller loses its right to the answer."""
     budget: Budget | None = None
     """What the limiter knows of this call: its counters and open slots."""

@@ -6,7 +6,8 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from gateway import policies
-from gateway.call import Call, Protocol, Reply
+from gateway.call import Call, Reply
+from gateway.protocol import Protocol
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

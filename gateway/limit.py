@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from gateway.call import Call, Headers, Principal, Protocol
+from gateway.call import Call
 from gateway.concurrency.clock_jumps import ClockJumps
 from gateway.limits.budget import Budget, Counters, Plan, Spending, bucket_key
 from gateway.limits.counters import PROBE_S, Counter, put_back, spend
@@ -25,8 +25,11 @@ from gateway.limits.reservation import Reservation, never_held
 from gateway.limits.settling import Rebound, Settling
 from gateway.limits.store import Store
 from gateway.limits.tallies import Level, LimitUsage, near
+from gateway.protocol import Protocol
 from gateway.refusals import Refused
 from gateway.snapshot.picture import Limit
+from gateway.snapshot.principal import Principal
+from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -96,7 +99,7 @@ class Limiter:
             return
         try:
             budget = self._bound(call)
-            await self._slots.take_all(budget, self.usage)
+            budget.slots += await self._slots.take_all(budget.open, budget.label, self.usage)
             await self._settling.settle(budget, [(counter, 1) for counter in budget.connections], DELAY_REQUEST_MAX_S)
         except BaseException:
             self.released(call)
@@ -154,7 +157,7 @@ class Limiter:
         is_request = call.protocol is Protocol.HTTP and messages_in > 0
         delay_s = DELAY_REQUEST_MAX_S if is_request else DELAY_MAX_S
         try:
-            await self._settling.settle(budget, asked, delay_s, call)
+            await self._settling.settle(budget, asked, delay_s, lambda: call.who.limits is not budget.limits)
         except Rebound:
             await self.charge(
                 call, messages_in=messages_in, messages_out=messages_out, bytes_in=bytes_in, bytes_out=bytes_out,

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def meter(plane: Plane, call: Call, reply: Reply) -> None:
     """Count one call, and close its connection's account where it had one. Never raises, never waits."""
     if call.connection is not None:
-        plane.connections.closed(call.connection)
-        plane.usage.connection_closed(call.connection, reply)
+        closed = plane.connections.closed(call.connection)
+        if closed is not None:
+            plane.usage.connection_closed(closed, reply)
     else:
         plane.usage.call_ended(call, reply, (time.monotonic() - call.started_at) * 1000)

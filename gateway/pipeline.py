@@ -6,10 +6,11 @@ import logging
 from typing import TYPE_CHECKING
 
 from gateway.authenticate import authenticate
-from gateway.call import Call, ClientGone, Reply, abandoned
+from gateway.call import Call, Reply, abandoned
 from gateway.handle import handle
 from gateway.limit import limit, release
 from gateway.meter import meter
+from gateway.peer import ClientGone
 from gateway.refusals import Reason, Refused
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import random
 import re
 
-from gateway.call import Call, Headers
+from gateway.call import Call
+from gateway.wire.header_fields import Headers
 
 TRACESTATE_MAX_CHARS = 512
 MEMBERS_MAX = 32

@@ -8,8 +8,8 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 
-from gateway.call import Protocol
 from gateway.policies import KNOWN, BadOption
+from gateway.protocol import Protocol
 from gateway.snapshot.endpoints import BUILTIN, BUILTINS, is_reserved
 from gateway.wire.subjects import AddressError, Template
 from routes.models import Route

@@ -7,7 +7,7 @@ import pytest
 from django.conf import settings
 
 from analytics import words
-from gateway.call import Protocol
+from gateway.protocol import Protocol
 from gateway.refusals import ErrorClass, Reason
 
 GATEWAY = Path(settings.BASE_DIR) / "gateway"

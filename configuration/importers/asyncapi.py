@@ -8,7 +8,8 @@ from typing import Any
 from configuration.documents import Document
 from configuration.importers.messages import registered, schema_of
 from configuration.importers.wanted import Path, Wanted, follow, mapping
-from gateway.call import Protocol, Right, Verb
+from gateway.protocol import Protocol
+from gateway.snapshot.right import Right, Verb
 
 VERSIONS = ("2.", "3.")
 TITLE_MAX_CHARS = 200

@@ -10,10 +10,10 @@ from events import registry
 from events.models import Channel, Subject
 from events.registry_schemas import given
 from events.services import create_channel, delete_channel
-from gateway.call import Principal
 from gateway.contracts import asyncapi
 from gateway.contracts.view import View, Where
 from gateway.snapshot.picture import Snapshot
+from gateway.snapshot.principal import Principal
 
 pytestmark = pytest.mark.django_db
 

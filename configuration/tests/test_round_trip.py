@@ -11,10 +11,10 @@ from configuration.importing import import_document
 from consumers.services import create_consumer, create_tier
 from events.models import Channel
 from events.services import create_channel, delete_channel
-from gateway.call import Principal
 from gateway.contracts import asyncapi, openapi
 from gateway.contracts.view import View, Where
 from gateway.snapshot.picture import Snapshot
+from gateway.snapshot.principal import Principal
 from gateway.wire.strict_json import InvalidSchema, compile_schema
 from keys.services import issue_key
 from routes.models import Route

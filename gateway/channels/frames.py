@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gateway.log.conflation import interval_of
 from gateway.refusals import Reason, Refused
+from gateway.snapshot.right import interval_of
 from gateway.wire.strict_json import parse
 
 if TYPE_CHECKING:

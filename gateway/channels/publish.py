@@ -16,13 +16,15 @@ import orjson
 
 from gateway import tracing
 from gateway.authenticate import require
-from gateway.call import Call, Protocol, Right, Verb
+from gateway.call import Call
+from gateway.channels.checking import check_event
 from gateway.link.nats import DEAD_SUBJECT
 from gateway.log.event import BATCH_HEADER, EVENT_TYPE, JSON_TYPE, encoded, is_json, rfc3339
 from gateway.log.event_log import Stored
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
-from gateway.schemas.registered import check_event
 from gateway.snapshot.picture import Channel
+from gateway.snapshot.right import Right, Verb
 from gateway.wire.strict_json import fail, parse
 from gateway.wire.subjects import AddressError, subject_of
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from gateway.authenticate import require
-from gateway.call import Call, Right, Verb
+from gateway.call import Call
 from gateway.channels.publish import channel_for, is_routed_to, require_door
 from gateway.log.catch_up import EARLIEST, Gap
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Channel
+from gateway.snapshot.right import Right, Verb
 from gateway.wire.subjects import AddressError, Template, filters_of, matches
 
 if TYPE_CHECKING:

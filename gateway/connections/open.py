@@ -14,8 +14,9 @@ from gateway.connections.requests import UnderWay, judge, lost_right
 from gateway.refusals import Reason, Refused
 
 if TYPE_CHECKING:
-    from gateway.call import Call, Principal
+    from gateway.call import Call, OpenConnection
     from gateway.snapshot.picture import Snapshot
+    from gateway.snapshot.principal import Principal
 
 logger = logging.getLogger(__name__)
 
@@ -130,21 +131,24 @@ class Connections:
         call.connection = connection
         self._open[connection.id] = connection
         self.opened.append(connection)
-        self.live_by(connection, call.who)
+        self.rebind(connection, call.who)
         # The key may have been revoked between its proof and this line.
         self._check(connection)
         return connection
 
-    def closed(self, connection: Connection) -> None:
-        """Forget a connection that has ended."""
-        self._open.pop(connection.id, None)
-        self._expiring.pop(connection.id, None)
+    def closed(self, closed: OpenConnection) -> Connection | None:
+        """Remove a connection that has ended, and return its account; None if it was removed before."""
+        self._expiring.pop(closed.id, None)
+        return self._open.pop(closed.id, None)
 
-    def live_by(self, connection: Connection, principal: Principal) -> None:
-        """Let a connection live by this principal from now on: its rights, its limits, its expiry."""
+    def rebind(self, bound: OpenConnection, principal: Principal) -> None:
+        """Bind an open connection to this principal from now on: to its rights, its limits and its expiry."""
+        connection = self._open.get(bound.id)
+        if connection is None:
+            return
         connection.call.principal = principal
         connection.expires_at = expires_at = principal.expires_at
-        if expires_at is None or connection.id not in self._open:
+        if expires_at is None:
             self._expiring.pop(connection.id, None)
         else:
             self._expiring[connection.id] = connection
@@ -186,7 +190,7 @@ class Connections:
             return
         if principal is call.principal:
             return
-        self.live_by(connection, principal)
+        self.rebind(connection, principal)
         try:
             judge(self._snapshot, call, principal)
             if not connection.keeps_rights():

@@ -15,8 +15,9 @@ from gateway.identity.rights import lacking
 from gateway.refusals import Reason, Refused
 
 if TYPE_CHECKING:
-    from gateway.call import Call, Principal
+    from gateway.call import Call
     from gateway.snapshot.picture import Snapshot
+    from gateway.snapshot.principal import Principal
 
 
 class Request:
@@ -107,8 +108,8 @@ def judge(snapshot: Snapshot, call: Call, principal: Principal) -> None:
     """Raise Refused where a call that is under way would not be let in again by its principal as it now stands."""
     key = snapshot.key(principal.key) if principal.token is None else None
     if key is not None:
-        require_place(key, call)
-    if lacking(principal, call) is not None:
+        require_place(key, call.ip, call.origin)
+    if lacking(principal, call.rights, call.headers) is not None:
         raise lost_right()
 
 

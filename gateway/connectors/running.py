@@ -20,13 +20,15 @@ from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
-from gateway.call import Call, Principal, Protocol
+from gateway.call import Call
 from gateway.channels.publish import Admitted, Publication, admit, as_json, store
 from gateway.connectors.broker import BATCH_MAX, Broken, Record, Sink, Source, Unwritable, filled, placed
 from gateway.connectors.kinds import SOURCE, NoSuchKind, NotInstalled, find
 from gateway.link.nats import DEAD_SUBJECT
 from gateway.log.event import Event, from_headers, rfc3339
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
+from gateway.snapshot.principal import Principal
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.call import Protocol, Verb
 from gateway.contracts import avro
 from gateway.contracts.schemas import is_asyncapi_schema, moved
 from gateway.contracts.view import Names, View, Where, limits
+from gateway.protocol import Protocol
 from gateway.schemas.faults import SchemaFault
 from gateway.schemas.registered import AVRO, Latest
 from gateway.snapshot.documents import Channel
+from gateway.snapshot.right import Verb
 from gateway.wire.subjects import Template
 
 VERSION = "3.0.0"

@@ -7,14 +7,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from gateway.call import Protocol, Verb
 from gateway.contracts.operations import ANY, JSON, PROBLEM, SAID, Said, operation
 from gateway.contracts.rights import meet
 from gateway.contracts.schemas import is_openapi_schema, moved
 from gateway.contracts.view import Names, View, limits
+from gateway.protocol import Protocol
 from gateway.refusals import Reason
 from gateway.snapshot.documents import Route
 from gateway.snapshot.endpoints import BUILTIN, CHANNEL_EVENTS, CHANNEL_PREFIX, CHANNEL_SUFFIX, ENDPOINTS, Endpoint
+from gateway.snapshot.right import Verb
 
 VERSION = "3.1.0"
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

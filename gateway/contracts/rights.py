@@ -10,8 +10,9 @@ import re
 from collections import defaultdict
 from functools import lru_cache
 
-from gateway.call import Principal, Right, Verb
 from gateway.identity.rights import allowed
+from gateway.snapshot.principal import Principal
+from gateway.snapshot.right import Right, Verb
 
 _WILDCARD = re.compile(r"(\*|(?<=[/:])\{[^/{}]*\}(?=[/*]|\Z))")
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import orjson
 
-from gateway.call import Principal
 from gateway.config import Config
 from gateway.contracts import asyncapi, openapi
 from gateway.contracts.view import View, Where
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.documents import Limit
 from gateway.snapshot.picture import Snapshot
+from gateway.snapshot.principal import Principal
 
 DOCUMENT_MAX_BYTES = 8 * 1024 * 1024
 KEPT_MAX_BYTES = 32 * 1024 * 1024

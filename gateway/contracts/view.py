@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.call import Principal, Verb
 from gateway.contracts.rights import may
 from gateway.schemas.registered import Latest
 from gateway.snapshot.documents import Channel, Limit, Route
+from gateway.snapshot.principal import Principal
+from gateway.snapshot.right import Verb
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_.-]+")
 NAME_MAX_CHARS = 100

@@ -18,8 +18,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote_plus
 
-from gateway.call import Credential, Headers
 from gateway.refusals import Reason, Refused
+from gateway.wire.header_fields import Headers
 
 PREFIX = "apim"
 ID_CHARS, SECRET_CHARS, CHECK_CHARS = 12, 32, 6
@@ -32,6 +32,15 @@ _KEY = re.compile(
     rf"{PREFIX}_([0-9A-Za-z]{{{ID_CHARS}}})_[0-9A-Za-z]{{{SECRET_CHARS}}}([0-9A-Za-z]{{{CHECK_CHARS}}})", re.ASCII
 )
 TICKET_PREFIX = "tick_"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a caller showed of itself, before anything was believed."""
+
+    kind: str
+    """``key`` (an API key), ``token`` (a JWT) or ``ticket`` (a single-use connect ticket)."""
+    value: str
 
 
 class Malformed(ValueError):

@@ -16,17 +16,10 @@ from gateway.delivery.lag_alert import Alert
 from gateway.delivery.worker import FAULTS
 from gateway.durable import webhook
 from gateway.durable.health import HEALTH_PREFIX, HEALTH_STREAM, UNMEASURED, instant, measure, read_healths
+from gateway.durable.standing import channel_of, secrets_now, standing
 from gateway.durable.webhook import Verdict
 from gateway.link.nats import ATTEMPTS_STREAM, ATTEMPTS_SUBJECT, HEALTH_BUCKET
-from gateway.snapshot.subscriptions import (
-    ID_PREFIX,
-    Subscription,
-    ack_wait_s,
-    channel_of,
-    secrets_now,
-    standing,
-    window,
-)
+from gateway.snapshot.subscriptions import ID_PREFIX, Subscription, ack_wait_s, window
 
 if TYPE_CHECKING:
     from gateway.delivery.process import Delivery

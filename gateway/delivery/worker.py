@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
-from gateway.call import Call, Protocol
+from gateway.call import Call
 from gateway.concurrency.clock_jumps import steady_time
 from gateway.concurrency.stopping import ended
 from gateway.delivery.client import SendFailed
@@ -19,22 +19,12 @@ from gateway.delivery.order import DeliveryOrder
 from gateway.durable import webhook
 from gateway.durable.attempts import Retry, attempt
 from gateway.durable.readers import Given
+from gateway.durable.standing import Standing, channel_of, principal_of, secrets_now, standing
 from gateway.durable.undelivered import UNWRITABLE, bury, writable
 from gateway.durable.webhook import Answer, Verdict
+from gateway.protocol import Protocol
 from gateway.refusals import Refused
-from gateway.snapshot.subscriptions import (
-    Order,
-    Standing,
-    State,
-    Subscription,
-    Why,
-    ack_wait_s,
-    channel_of,
-    principal_of,
-    secrets_now,
-    standing,
-    window,
-)
+from gateway.snapshot.subscriptions import Order, State, Subscription, Why, ack_wait_s, window
 
 if TYPE_CHECKING:
     from gateway.delivery.process import Delivery

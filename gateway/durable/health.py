@@ -12,9 +12,10 @@ from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
 from gateway.durable.readers import Progress, Readers
+from gateway.durable.standing import Standing, channel_of, standing, subject_filter
 from gateway.link.nats import HEALTH_BUCKET, read_batch
 from gateway.refusals import Refused
-from gateway.snapshot.subscriptions import Standing, Subscription, channel_of, standing, subject_filter
+from gateway.snapshot.subscriptions import Subscription
 
 if TYPE_CHECKING:
     from nats.aio.client import Client

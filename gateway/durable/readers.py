@@ -24,12 +24,13 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
 from nats.js.errors import APIError, NotFoundError
 
+from gateway.durable.standing import subject_filter
 from gateway.log.event import Event, from_headers
 from gateway.log.event_log import DEADLINE_S
 from gateway.log.streams import ensure_stream, redriven_subject
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Channel
-from gateway.snapshot.subscriptions import Subscription, subject_filter
+from gateway.snapshot.subscriptions import Subscription
 from gateway.wire.subjects import LIVE_PREFIX, subject_of
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, quote
 
 import orjson
 
-from gateway.call import Call, Headers, Reply
+from gateway.call import Call, Reply
 from gateway.channels.publish import Publication, publish, publish_all
 from gateway.channels.reading import Selection, position_of, select
 from gateway.handlers.events import HEADERS as STREAM_HEADERS
@@ -19,10 +19,11 @@ from gateway.handlers.events import EventStream, Position
 from gateway.handlers.stream.connection import StreamConnection
 from gateway.log.catch_up import EARLIEST
 from gateway.log.cloudevents import binary_attributes, structured
-from gateway.log.conflation import interval_of
 from gateway.log.event import JSON_TYPE, Event
 from gateway.policies.json_body import require_plain
 from gateway.refusals import Reason, Refused
+from gateway.snapshot.right import interval_of
+from gateway.wire.header_fields import Headers
 from gateway.wire.strict_json import fail, parse
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
-from gateway.call import Call, Headers, Reply
+from gateway.call import Call, Reply
 from gateway.refusals import Reason, Refused
+from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

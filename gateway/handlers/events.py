@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gateway.authenticate import allowed
-from gateway.call import Call, ClientGone, Headers, Reply
+from gateway.call import Call, Reply
 from gateway.channels.outbox import SEND_TIMEOUT_S, Outbox
 from gateway.channels.publish import is_routed_to
 from gateway.channels.reading import Selection, gap_members, resolve
@@ -20,8 +20,10 @@ from gateway.log.catch_up import Gap
 from gateway.log.conflation import Conflation
 from gateway.log.event import Event
 from gateway.log.hub import Listening
+from gateway.peer import ClientGone
 from gateway.refusals import Reason, Refused
 from gateway.wire.event_stream import error_event, last_words, named_event
+from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

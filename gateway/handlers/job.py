@@ -18,13 +18,14 @@ import orjson
 from nats.js.errors import APIError, KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError
 from nats.js.kv import KeyValue
 
-from gateway.call import Call, Headers, Reply
+from gateway.call import Call, Reply
 from gateway.handlers.events import HEADERS as SSE_HEADERS
 from gateway.link.nats import JOBS_BUCKET
 from gateway.policies.json_body import require_plain
 from gateway.refusals import Reason, Refused
 from gateway.wire import strict_json as validation
 from gateway.wire.event_stream import last_words
+from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from gateway.authenticate import require
-from gateway.call import Call, ClientGone, Reply
+from gateway.call import Call, Reply
 from gateway.connections.requests import judge_again
 from gateway.durable.held_back import KEPT_MAX
 from gateway.durable.readers import BATCH_MAX, Given
+from gateway.durable.standing import channel_of, standing
 from gateway.durable.undelivered import UNWRITABLE, bury, writable
 from gateway.handlers.channel import let_out
 from gateway.handlers.subscription import answer, own, query, read_object
+from gateway.peer import ClientGone
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.documents import Metric
-from gateway.snapshot.subscriptions import Subscription, Type, ack_wait_s, channel_of, standing, window
+from gateway.snapshot.subscriptions import Subscription, Type, ack_wait_s, window
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

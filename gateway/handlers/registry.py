@@ -12,10 +12,11 @@ from urllib.parse import parse_qsl, unquote
 import orjson
 
 from gateway.authenticate import require
-from gateway.call import Call, Reply, Right, Verb
+from gateway.call import Call, Reply
 from gateway.link.questions import ask
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.endpoints import REGISTRY_PREFIX
+from gateway.snapshot.right import Right, Verb
 from gateway.wire.strict_json import parse
 
 if TYPE_CHECKING:

@@ -15,19 +15,22 @@ import orjson
 from nats.errors import Error as NatsError
 
 from gateway.authenticate import require
-from gateway.call import Call, Headers, Reply, Right, Verb
+from gateway.call import Call, Reply
 from gateway.channels.reading import position_of, resolve, select
 from gateway.concurrency.stopping import ended
 from gateway.durable.attempts import read_attempts
 from gateway.durable.health import shown, unmeasured
+from gateway.durable.standing import channel_of
 from gateway.handlers.channel import idempotency_key
 from gateway.link.nats import ATTEMPTS_KEPT
 from gateway.link.questions import ask
 from gateway.policies.json_body import require_plain
 from gateway.refusals import Reason, Refused
 from gateway.snapshot import subscriptions
-from gateway.snapshot.subscriptions import Subscription, Type, ack_wait_s, channel_of, window
+from gateway.snapshot.right import Right, Verb
+from gateway.snapshot.subscriptions import Subscription, Type, ack_wait_s, window
 from gateway.wire import strict_json as validation
+from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

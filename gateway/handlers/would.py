@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from gateway.call import Call, Protocol, Right, Verb
+from gateway.call import Call
 from gateway.handlers.job import require_type
 from gateway.identity.rights import require
 from gateway.limit import DELAY_MAX_S, DELAY_REQUEST_MAX_S
@@ -18,9 +18,11 @@ from gateway.policies.jwt import Jwt
 from gateway.policies.made import made_of
 from gateway.policies.policy import Broken
 from gateway.policies.rate_limit import OwnLimit
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.endpoints import BUILTIN
 from gateway.snapshot.picture import Metric, Route, target_of
+from gateway.snapshot.right import Right, Verb
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

@@ -16,8 +16,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-from gateway.call import ClientGone
 from gateway.credentials.public_keys import PublicKey, Unusable, read
+from gateway.peer import ClientGone
 from gateway.refusals import Reason, Refused
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.connection import Broken, Origin

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.call import Principal, Token
 from gateway.credentials.public_keys import PublicKey, Unusable
 from gateway.identity.rights import SCOPE
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.documents import ALGORITHMS, Issuer, Standing
-from gateway.snapshot.picture import bearer
+from gateway.snapshot.principal import Principal, Token, bearer
 
 if TYPE_CHECKING:
     from jwt import PyJWS

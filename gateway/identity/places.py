@@ -6,7 +6,6 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
-from gateway.call import Call
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.documents import Key
 
@@ -23,19 +22,19 @@ def plain(text: str) -> str:
     return str(address(text)) if text.startswith("::ffff:") else text
 
 
-def require_place(key: Key, call: Call) -> None:
-    """Raise Refused where the key may not be used from the caller's address, or from its page."""
-    if key.allowed_ips and not any(address(call.ip) in network for network in key.allowed_ips):
+def require_place(key: Key, ip: str, origin: str | None) -> None:
+    """Raise Refused if the key may not be used from this IP address, or by a page of this origin."""
+    if key.allowed_ips and not any(address(ip) in network for network in key.allowed_ips):
         raise Refused(Reason.IP_NOT_ALLOWED)
-    if key.allowed_origins and call.origin is not None and call.origin not in key.allowed_origins:
+    if key.allowed_origins and origin is not None and origin not in key.allowed_origins:
         raise Refused(Reason.ORIGIN_NOT_ALLOWED)
 
 
-def is_foreign(call: Call) -> bool:
-    """Say whether a page of another origin than ours makes this call; ``null`` is another, too."""
-    if call.origin is None:
+def is_foreign(origin: str | None, host: str) -> bool:
+    """Return whether a page of another origin than ``host`` makes the request; ``null`` counts as another."""
+    if origin is None:
         return False
     try:
-        return urlsplit(call.origin).netloc.lower() != (call.header(b"host") or "").lower()
+        return urlsplit(origin).netloc.lower() != host.lower()
     except ValueError:
         return True

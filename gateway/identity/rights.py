@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 
-from gateway.call import Call, Principal, Right, Verb
-from gateway.log.conflation import MAX_S, interval_of
 from gateway.refusals import Reason, Refused
+from gateway.snapshot.principal import Principal
+from gateway.snapshot.right import MAX_S, Right, Verb, interval_of
+from gateway.wire.header_fields import Headers
 
 SCOPE = re.compile(r"\*|(?:call|publish|subscribe|jobs):[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
 """What is a scope: a verb and a name, where ``*`` is any text and ``{parameter}`` one level of an address."""
@@ -36,14 +38,14 @@ def allowed(principal: Principal, right: Right) -> bool:
     return _covered(principal.scopes, right.text) and (ceiling is None or _covered(ceiling, right.text))
 
 
-def lacking(principal: Principal, call: Call) -> Right | None:
+def lacking(principal: Principal, rights: Iterable[Right], headers: Headers) -> Right | None:
     """Give the first right that the call needs and the principal lacks.
 
     Who may not call all of a route may still call the one operation that the call's headers name.
     """
-    for right in call.rights:
+    for right in rights:
         if not allowed(principal, right):
-            operation = _operation(right, call)
+            operation = _operation(right, headers)
             if operation is None:
                 return right
             for held in (principal.scopes, principal.ceiling):
@@ -52,12 +54,12 @@ def lacking(principal: Principal, call: Call) -> Right | None:
     return None
 
 
-def _operation(right: Right, call: Call) -> Right | None:
+def _operation(right: Right, headers: Headers) -> Right | None:
     """Give the right to the operation that the headers name; None where they name none, or more than one."""
     if right.verb is not Verb.CALL:
         return None
     found: dict[bytes, str] = {}
-    for name, value in call.headers:
+    for name, value in headers:
         if name in _OPERATION:
             if name in found:
                 # The upstream may read another of them than we do.

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.call import Principal, Token
 from gateway.refusals import Reason, Refused
-from gateway.snapshot.picture import bearer
+from gateway.snapshot.principal import Principal, Token, bearer
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

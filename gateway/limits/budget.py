@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gateway.call import Principal
 from gateway.limits.counters import MONTH, Counter, Flood
 from gateway.limits.open_slots import Slot
 from gateway.snapshot.picture import Limit, Metric
+from gateway.snapshot.principal import Principal
 
 Spending = tuple[Counter, float]
 Counters = tuple[Counter, ...]

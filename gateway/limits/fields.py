@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import ceil, floor
 from typing import Any
 
-from gateway.call import Headers, Protocol
 from gateway.limits.budget import Plan
 from gateway.limits.counters import Counter, month_ends_at
+from gateway.protocol import Protocol
 from gateway.snapshot.picture import Limit, Metric
+from gateway.wire.header_fields import Headers
 
 HTTP_METRICS = (
     Metric.REQUESTS, Metric.MESSAGES_IN, Metric.BYTES_IN, Metric.BYTES_OUT, Metric.TOKENS_IN, Metric.TOKENS_OUT,

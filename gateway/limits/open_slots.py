@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING
 
 from gateway.limits.store import Store
 from gateway.limits.tallies import LimitUsage
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Limit
-
-if TYPE_CHECKING:
-    from gateway.limits.budget import Budget
 
 BEAT_S = 8.0
 BEAT_MAX_SLOTS = 500
@@ -46,17 +43,29 @@ class OpenSlots:
         self._held.setdefault(key, set()).add(slot.name)
         return slot
 
-    async def take_all(self, budget: Budget, usage: LimitUsage) -> None:
-        """Take a slot under each limit of open connections; the budget keeps them. Raises Refused; drop them then."""
-        for limit, key in budget.open:
-            slot = self.new(key)
-            budget.slots.append(slot)
-            try:
-                if not await self.take(slot, limit):
-                    usage.shadowed(limit, budget.label)
-            except Refused:
-                usage.refused(limit, budget.label)
-                raise
+    async def take_all(self, limits: Iterable[tuple[Limit, str]], label: str, usage: LimitUsage) -> list[Slot]:
+        """Take a slot under each limit of open connections, given with its key in the store, and return them.
+
+        All or none: if one limit refuses or the wait is cancelled, those already taken are given back. Raises Refused.
+        """
+        slots: list[Slot] = []
+        try:
+            for limit, key in limits:
+                slots.append(self.new(key))
+                await self._take_counted(slots[-1], limit, label, usage)
+        except BaseException:
+            for slot in slots:
+                self.drop(slot)
+            raise
+        return slots
+
+    async def _take_counted(self, slot: Slot, limit: Limit, label: str, usage: LimitUsage) -> None:
+        try:
+            if not await self.take(slot, limit):
+                usage.shadowed(limit, label)
+        except Refused:
+            usage.refused(limit, label)
+            raise
 
     async def take(self, slot: Slot, limit: Limit) -> bool:
         """Take the slot; False where a shadow limit would have refused. Raises Refused; drop it then too."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from gateway.limits.budget import Budget, Spending
 from gateway.limits.counters import MONTH
@@ -16,11 +15,12 @@ from gateway.limits.leasing import Leasing
 from gateway.limits.tallies import LimitUsage
 from gateway.refusals import Reason, Refused
 
-if TYPE_CHECKING:
-    from gateway.call import Call
-
 LOOK_AGAIN_S = 0.5
 """Who is held back looks so often whether its limits are others by now."""
+
+
+def _never() -> bool:
+    return False
 
 
 class Rebound(Exception):
@@ -36,7 +36,7 @@ class Settling:
         self._clock = clock
 
     async def settle(
-        self, budget: Budget, asked: list[Spending], delay_s: float, call: Call | None = None
+        self, budget: Budget, asked: list[Spending], delay_s: float, has_changed: Callable[[], bool] = _never
     ) -> list[Spending]:
         """Charge all or nothing, longest window first; ask the store and wait where that may help.
 
@@ -63,11 +63,13 @@ class Settling:
                 self.tally_shadows(shadows)
                 asked = [spending for spending in asked if spending not in shadows]
             elif blocked:
-                await self._wait_or_refuse(budget, blocked, ends_at, call)
+                await self._wait_or_refuse(budget, blocked, ends_at, has_changed)
             else:
                 await self._leasing.lease(lacking)
 
-    async def _wait_or_refuse(self, budget: Budget, blocked: list[Spending], ends_at: float, call: Call | None) -> None:
+    async def _wait_or_refuse(
+        self, budget: Budget, blocked: list[Spending], ends_at: float, has_changed: Callable[[], bool]
+    ) -> None:
         now = self._clock()
         wait_s = max(counter.wait_s(cost, now) for counter, cost in blocked)
         if now + wait_s > ends_at or any(counter.limit.exceed != "delay" for counter, _ in blocked):
@@ -76,7 +78,7 @@ class Settling:
         try:
             async with asyncio.timeout(ends_at - now), first.turn:
                 while (wait_s := first.wait_s(cost, self._clock())) > 0:
-                    if call is not None and call.who.limits is not budget.limits:
+                    if has_changed():
                         raise Rebound
                     await asyncio.sleep(min(wait_s, LOOK_AGAIN_S))
         except TimeoutError:

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gateway.call import Call
     from gateway.limits.counters import Counter
     from gateway.snapshot.picture import Limit
 
@@ -79,10 +78,9 @@ class LimitUsage:
         if amount > 0:
             self._tally(_label(limit, consumer)).unshared += amount
 
-    def note(self, call: Call, policy: str, reason: str) -> None:
-        """Count that a policy in shadow mode would have refused a call or message, or answered it by itself."""
-        consumer = call.principal.consumer if call.principal is not None else ""
-        self._tally((consumer, policy, "policy", "shadow", call.target, reason)).shadowed += 1
+    def policy_shadowed(self, consumer: str, route: str, policy: str, reason: str) -> None:
+        """Count a call or message that a policy in shadow mode would have refused or answered by itself."""
+        self._tally((consumer, policy, "policy", "shadow", route, reason)).shadowed += 1
 
     def take(self, levels: Iterable[Level]) -> list[dict[str, Any]]:
         """Give what there is to say, as usage batches carry it, and begin anew."""

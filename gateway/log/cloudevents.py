@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.call import Headers
 from gateway.log.event import JSON_TYPE, decoded, is_text
+from gateway.wire.header_fields import Headers
 from gateway.wire.strict_json import dump, fail
 
 SPEC_VERSION = "1.0"

@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 
 from gateway.log.event import Event
-from gateway.refusals import Reason, Refused
 
-MIN_S, MAX_S = 0.01, 3600.0
 PENDING_MAX = 1000
 """Addresses whose latest event may wait; past it what waits is delivered early, and none is lost."""
-_INTERVAL = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,6})?)(ms|s|m)")
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0}
-
-
-def interval_of(text: str) -> float:
-    """Read an interval as ``500ms``, ``1s`` or ``2m``, in seconds. Raises Refused ``invalid-request``."""
-    found = _INTERVAL.fullmatch(text)
-    interval_s = float(found[1]) * _UNIT_S[found[2]] if found else 0.0
-    if not MIN_S <= interval_s <= MAX_S:
-        raise Refused(
-            Reason.INVALID_REQUEST, "`conflate` is an interval from `10ms` to `60m`, as `1s`.", cause="invalid-interval"
-        )
-    return interval_s
 
 
 class Conflation:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.call import Protocol
 from gateway.concurrency.stopping import ended
 from gateway.link.nats import USAGE_SUBJECT
+from gateway.protocol import Protocol
 from gateway.refusals import Packet
 
 if TYPE_CHECKING:

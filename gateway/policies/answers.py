@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gateway.call import Call, Headers
+from gateway.call import Call
 from gateway.policies.made import made_of
 from gateway.policies.messages import Events
 from gateway.policies.policy import Answered, Policy, Wants
 from gateway.policies.shadow import try_answer
 from gateway.refusals import Reason, Refused
+from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
-from gateway.call import Call, Headers, Principal, Protocol
+from gateway.call import Call
 from gateway.policies.answers import PolicedExchange
 from gateway.policies.made import Made, made_of
 from gateway.policies.messages import Gate
 from gateway.policies.policy import Answered
 from gateway.policies.shadow import try_inbound, try_outbound
+from gateway.protocol import Protocol
+from gateway.snapshot.principal import Principal
+from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.call import Call, Headers
+from gateway.call import Call
 from gateway.policies.policy import BadOption, Policy, only, texts
+from gateway.wire.header_fields import Headers
 
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\s\x00-\x1f\x7f-\U0010ffff]+", re.ASCII)
 """As browsers send it: scheme, host and port, and nothing behind."""

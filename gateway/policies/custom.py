@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-from gateway.call import Call, Headers
+from gateway.call import Call
 from gateway.hooks import api as hooks
 from gateway.hooks import functions
 from gateway.policies.json_body import expects_body, is_encoded, replace_body, require_plain
 from gateway.policies.policy import Answered, BadOption, Policy, Wants, one_of, only
 from gateway.policies.seen import HIDDEN, seen, take_over
 from gateway.refusals import Refused
+from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.call import Call, Headers, Protocol, has_body
+from gateway.call import Call
 from gateway.policies.policy import Wants
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
+from gateway.wire.header_fields import Headers, has_body
 from gateway.wire.strict_json import parse
 
 NEEDS_BODY = frozenset({"POST", "PUT", "PATCH"})

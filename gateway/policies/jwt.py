@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.call import Call, Principal
+from gateway.call import Call
 from gateway.policies.policy import BadOption, Policy, only, texts
 from gateway.refusals import Reason, Refused
+from gateway.snapshot.principal import Principal
 
 Plain = str | int | float
 

@@ -6,13 +6,14 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gateway.call import Call, Protocol
+from gateway.call import Call
 from gateway.connections.open import Connection
 from gateway.policies.answers import PolicedExchange
 from gateway.policies.ip_restriction import IpRestriction
 from gateway.policies.jwt import Jwt
 from gateway.policies.made import made_of
 from gateway.policies.messages import Gate
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.endpoints import BUILTIN
 from gateway.snapshot.picture import Route

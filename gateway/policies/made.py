@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gateway.call import Protocol
 from gateway.policies.api_key import ApiKey
 from gateway.policies.cors import Cors
 from gateway.policies.custom import custom
@@ -20,6 +19,7 @@ from gateway.policies.set_headers import set_headers
 from gateway.policies.tee import Tee
 from gateway.policies.transform import Transform
 from gateway.policies.validate import Validate
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Policy as Named
 from gateway.snapshot.picture import Route

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from gateway.call import Call, Headers
+from gateway.call import Call
 from gateway.refusals import Refused
-from gateway.wire.header_fields import NAME, OF_THE_CONNECTION, VALUE
+from gateway.wire.header_fields import NAME, OF_THE_CONNECTION, VALUE, Headers
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gateway.call import Call, Protocol
+from gateway.call import Call
 from gateway.hooks import functions
 from gateway.policies.policy import Answered, BadOption, Policy, one_of, only
 from gateway.policies.seen import seen
+from gateway.protocol import Protocol
 from gateway.snapshot.picture import Limit, Metric
 
 if TYPE_CHECKING:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gateway.call import Call, Headers, Protocol
+from gateway.call import Call
 from gateway.policies.policy import BadOption, Policy, only
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
+from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

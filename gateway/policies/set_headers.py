@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.call import Call, Headers
+from gateway.call import Call
 from gateway.policies.policy import BadOption, Policy, checked_name, checked_value, one_of, only
+from gateway.wire.header_fields import Headers
 
 
 def set_headers(options: Mapping[str, Any]) -> Policy:

@@ -7,9 +7,10 @@ import time
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
-from gateway.call import Call, Headers
+from gateway.call import Call
 from gateway.policies.policy import Answered, Policy
 from gateway.refusals import Refused
+from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -89,7 +90,9 @@ async def try_answer(plane: Plane, call: Call, policy: Policy, answered: Answere
 
 def would(plane: Plane, call: Call, policy: Policy, reason: str) -> None:
     """Count that the policy would have refused, or answered by itself; the log tells it once a minute at most."""
-    plane.shadows.note(call, policy.type, reason)
+    plane.shadows.policy_shadowed(
+        call.principal.consumer if call.principal is not None else "", call.target, policy.type, reason
+    )
     _tell(call, policy, f"said {reason}")
     which = (call.target, policy.type, reason)
     at, times = _told.get(which, (float("-inf"), 0))

@@ -18,12 +18,16 @@ from urllib.parse import quote
 
 import orjson
 
-from gateway.call import Call, ClientGone, Headers, Principal, Protocol
+from gateway.call import Call
 from gateway.channels.publish import Publication, admit, store
 from gateway.log.event import JSON_TYPE
+from gateway.peer import ClientGone
 from gateway.policies.policy import Answered, BadOption, Policy, only
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
+from gateway.snapshot.principal import Principal
 from gateway.wire.event_stream import BOM, EventCutter, data_of, is_event_stream
+from gateway.wire.header_fields import Headers
 from gateway.wire.strict_json import parse
 from gateway.wire.subjects import AddressError, subject_of
 

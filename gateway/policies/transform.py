@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-from gateway.call import Call, Headers
+from gateway.call import Call
 from gateway.policies.json_body import (
     bad_answer,
     expects_body,
@@ -19,6 +19,7 @@ from gateway.policies.json_body import (
 )
 from gateway.policies.policy import Answered, BadOption, Policy, Wants, one_of, only
 from gateway.refusals import Reason, Refused
+from gateway.wire.header_fields import Headers
 from gateway.wire.strict_json import dump, parse
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from gateway.call import Call, Headers
+from gateway.call import Call
 from gateway.policies.json_body import (
     bad_answer,
     expects_body,
@@ -18,6 +18,7 @@ from gateway.policies.json_body import (
 )
 from gateway.policies.policy import Answered, BadOption, Policy, Wants, only
 from gateway.refusals import Reason, Refused
+from gateway.wire.header_fields import Headers
 from gateway.wire.strict_json import DETAIL_MAX_CHARS, Checker, InvalidSchema, compile_schema, dump, parse
 
 if TYPE_CHECKING:

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway import policies
-from gateway.call import Call, ClientGone, Headers, has_body
+from gateway.call import Call
 from gateway.connections.requests import judge_again
 from gateway.limits.bandwidth import is_charged_whole, pieces
 from gateway.limits.budget import Counters
+from gateway.peer import ClientGone
 from gateway.protocols.socket import Receive, Send
 from gateway.refusals import Reason, Refused
+from gateway.wire.header_fields import Headers, has_body
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

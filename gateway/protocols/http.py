@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING
 import orjson
 
 from gateway import policies, tracing
-from gateway.call import Call, ClientGone, Headers, Protocol, Reply
+from gateway.call import Call, Reply
 from gateway.credentials.api_keys import from_request, without_ticket
 from gateway.handlers.registry import REGISTRY, tell_clients_of_registries
 from gateway.identity.places import address, plain
 from gateway.meter import meter
+from gateway.peer import ClientGone
 from gateway.pipeline import run
+from gateway.protocol import Protocol
 from gateway.protocols.exchange import AsgiExchange, Exchange
 from gateway.protocols.socket import AsgiSocket, Message, Receive, Send
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.paths import normalised
+from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

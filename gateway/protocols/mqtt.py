@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gateway.call import Call, ClientGone, Credential, Protocol, Reply
-from gateway.credentials.api_keys import from_text
+from gateway.call import Call, Reply
+from gateway.credentials.api_keys import Credential, from_text
 from gateway.identity.places import plain
 from gateway.meter import meter
+from gateway.peer import ClientGone
 from gateway.pipeline import run as run_call
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.wire.mqtt import codec
 from gateway.wire.mqtt.answers import Answers, Broken

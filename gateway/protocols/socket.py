@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from gateway.call import ClientGone, Headers
+from gateway.peer import ClientGone
 from gateway.refusals import Refused, cut
+from gateway.wire.header_fields import Headers
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from gateway.refusals import Reason, Refused
+from gateway.refusals import Refused
 from gateway.schemas import avro, avro_data, json_schema
 from gateway.schemas.faults import SchemaFault
 from gateway.wire.effort import Unbounded, effort_of
-from gateway.wire.strict_json import Checker, Validators, fail, parse
+from gateway.wire.strict_json import Checker, parse
 
 if TYPE_CHECKING:
-    from gateway.snapshot.picture import Channel, Snapshot
+    pass
 
 AVRO, JSON = "AVRO", "JSON"
 TYPES = (JSON, AVRO)
@@ -85,20 +85,3 @@ def subject_named(schema: Mapping[str, Any] | None) -> str:
     """Give the subject that a channel's schema names, ``{"subject": …}``; empty where it is a schema itself."""
     named = schema.get("subject") if schema is not None and len(schema) == 1 else None
     return named if isinstance(named, str) else ""
-
-
-def check_event(snapshot: Snapshot, validators: Validators, channel: Channel, value: Any) -> None:
-    """Raise Refused ``invalid-payload`` with the JSON Pointer of the fault, for an event not as its channel says."""
-    if not channel.subject_of_schema:
-        validators.check(channel.schema, value)
-        return
-    latest = snapshot.schema(channel.subject_of_schema)
-    if latest is None:
-        fail(
-            f"The channel's events are of the subject {channel.subject_of_schema}, which has no schema in the registry."
-        )
-    try:
-        check = latest.parsed.check
-    except SchemaFault as fault:
-        raise Refused(Reason.INTERNAL, cause="schema-unusable") from fault
-    check(value)

@@ -14,10 +14,12 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from gateway.call import Call, ClientGone, Headers
+from gateway.call import Call
+from gateway.peer import ClientGone
 from gateway.protocols.exchange import Exchange
 from gateway.protocols.http import serve_call
 from gateway.refusals import Refused
+from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

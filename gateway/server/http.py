@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.call import Protocol
 from gateway.config import Config
+from gateway.protocol import Protocol
 from gateway.protocols.http import accepted, rendered
 from gateway.refusals import Reason, Refused
 from gateway.server.exchange import DirectExchange

@@ -11,9 +11,9 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
-from gateway.call import Verb
 from gateway.schemas.registered import Latest, subject_named
 from gateway.snapshot import subscriptions
+from gateway.snapshot.right import Verb
 
 EVERY_SCOPE = frozenset(f"{verb.value}:*" for verb in Verb)
 

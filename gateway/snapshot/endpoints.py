@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.call import Protocol, Verb
+from gateway.protocol import Protocol
+from gateway.snapshot.right import Verb
 
 
 @dataclass(frozen=True, slots=True)

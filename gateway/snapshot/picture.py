@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.call import Principal, Protocol, Right, Token, Verb
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.schemas.registered import Latest
 from gateway.snapshot.documents import (
@@ -33,6 +33,8 @@ from gateway.snapshot.endpoints import (
     REGISTRY,
     Endpoint,
 )
+from gateway.snapshot.principal import Principal, bearer
+from gateway.snapshot.right import Right, Verb
 from gateway.snapshot.routing import PathTable
 from gateway.snapshot.subscriptions import Subscription
 
@@ -42,8 +44,6 @@ logger = logging.getLogger(__name__)
 
 MATCHES_KEPT = 4096
 
-JWT = "jwt:"
-"""What the key of a principal begins with whose proof was a token; the issuer's name follows."""
 _NAMES = {"key": "id", "channel": "address", "subscription": "id"}
 
 
@@ -387,22 +387,6 @@ def target_of(route: Route) -> str:
     if route.handler.get("type") != BUILTIN:
         return route.name
     return Protocol.MQTT.value if route.protocol == Protocol.MQTT else route.path
-
-
-def bearer(token: Token, scopes: tuple[str, ...], expires_at: float | None) -> Principal:
-    """Give whom a proved token stands for: what it may do is the token's, its limits are its consumer's."""
-    standing = token.standing
-    return Principal(
-        consumer=standing.consumer.name,
-        key=f"{JWT}{token.issuer.name}",
-        tier=standing.tier.name,
-        scopes=scopes,
-        ceiling=standing.tier.scopes,
-        limits=standing.limits,
-        metadata={**standing.consumer.metadata, "claims": token.claims},
-        expires_at=expires_at,
-        token=token,
-    )
 
 
 def _overridden(limits: tuple[Limit, ...], overrides: tuple[Limit, ...]) -> tuple[Limit, ...]:

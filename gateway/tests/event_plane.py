@@ -14,7 +14,7 @@ from typing import Any
 import redis.asyncio as redis
 
 from gateway.authenticate import FailedKeys
-from gateway.call import Call, ClientGone, Headers, Protocol
+from gateway.call import Call
 from gateway.config import Config
 from gateway.connections.open import Connections
 from gateway.credentials.api_keys import from_text, new_key
@@ -27,9 +27,12 @@ from gateway.log.event_log import EventLog
 from gateway.log.hub import Hub
 from gateway.log.streams import delete_stream, ensure_stream
 from gateway.metering.usage import Usage
+from gateway.peer import ClientGone
 from gateway.policies.live import follow
+from gateway.protocol import Protocol
 from gateway.snapshot.picture import Snapshot
 from gateway.upstream.client import UpstreamClient
+from gateway.wire.header_fields import Headers
 from gateway.wire.strict_json import Validators
 from gateway.wire.subjects import Template, stream_of
 

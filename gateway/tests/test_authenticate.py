@@ -9,10 +9,13 @@ import pytest
 
 from gateway import authenticate as module
 from gateway.authenticate import FailedKeys, allowed, authenticate
-from gateway.call import Call, Credential, Principal, Protocol, Right, Verb
-from gateway.credentials.api_keys import digest, new_key
+from gateway.call import Call
+from gateway.credentials.api_keys import Credential, digest, new_key
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Snapshot
+from gateway.snapshot.principal import Principal
+from gateway.snapshot.right import Right, Verb
 
 PEPPER = b"pepper"
 KEY = new_key(PEPPER)

@@ -11,14 +11,16 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from gateway.call import Call, Principal, Protocol
+from gateway.call import Call
 from gateway.limit import DELAY_REQUEST_MAX_S, TOKENS_OUT_DEFAULT, Limiter
 from gateway.limits.budget import DRY_RUNS
 from gateway.limits.counters import BELIEVED_S
 from gateway.limits.open_slots import BEAT_S
 from gateway.limits.store import SLOT_S
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Limit, Metric
+from gateway.snapshot.principal import Principal
 from gateway.tests.valkey_server import ValkeyServer
 
 REQUESTS = Limit(Metric.REQUESTS, 5, 10.0)

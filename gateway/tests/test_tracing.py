@@ -3,10 +3,11 @@ import json
 import pytest
 
 from gateway import tracing
-from gateway.call import Call, Protocol
+from gateway.call import Call
 from gateway.channels.publish import Publication, _headers
 from gateway.handlers import channel
 from gateway.log.event import from_headers
+from gateway.protocol import Protocol
 from gateway.tests import event_plane, http_plane
 from gateway.tests.http_plane import ask, route, say, upstream_that
 

@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from gateway.call import ClientGone, Headers
+from gateway.peer import ClientGone
 from gateway.refusals import Reason, Refused
+from gateway.wire.header_fields import Headers
 
 READ_AHEAD_BYTES = 256 * 1024
 """What may wait to be read by us before the upstream's socket is no longer read."""

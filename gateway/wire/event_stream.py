@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from gateway.call import Headers
 from gateway.refusals import Reason, Refused
+from gateway.wire.header_fields import Headers
 
 MEDIA_TYPE = "text/event-stream"
 EVENT_MAX_BYTES = 1024 * 1024

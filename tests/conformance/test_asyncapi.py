@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from configuration.tests.test_round_trip import CHANNELS, WHERE
-from gateway.call import Principal
 from gateway.contracts import asyncapi
 from gateway.contracts.view import View
 from gateway.snapshot.picture import Snapshot
+from gateway.snapshot.principal import Principal
 from gateway.wire.subjects import Template
 from tests.conformance.clients import HERE
 from tests.product import tool

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from gateway.call import Protocol
 from gateway.channels.publish import Publication, publish, publish_all
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.tests.event_plane import channel, running
 

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 import orjson
 import pytest
 
-from gateway.call import Protocol
 from gateway.channels.publish import Publication, publish
 from gateway.handlers import channel as handlers
 from gateway.handlers.stream.connection import StreamConnection
+from gateway.protocol import Protocol
 from gateway.tests.event_plane import HttpExchange, Wire, channel, running
 
 CHANNELS = [channel("trades"), channel("news")]

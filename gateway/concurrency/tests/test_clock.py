@@ -7,15 +7,18 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.authenticate import FailedKeys
-from gateway.call import Call, Credential, Principal, Protocol
+from gateway.call import Call
 from gateway.concurrency.clock_jumps import ClockJumps
 from gateway.connections.open import Connections
+from gateway.credentials.api_keys import Credential
 from gateway.handlers.tests.test_channel_handlers import listening
 from gateway.limit import Limiter
 from gateway.limits.counters import Terms
 from gateway.limits.store import SLOT_S, Store
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Limit, Metric, Snapshot
+from gateway.snapshot.principal import Principal
 from gateway.tests.clock import EACH_WAY, HOUR_S, Clock
 from gateway.tests.event_plane import channel
 from gateway.tests.event_plane import running as events_running

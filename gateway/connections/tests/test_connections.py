@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.call import Call, Protocol, Right, Verb
+from gateway.call import Call
 from gateway.connections.open import Connections
+from gateway.protocol import Protocol
 from gateway.refusals import Reason
 from gateway.snapshot.picture import Snapshot
+from gateway.snapshot.right import Right, Verb
 
 KEY = {"id": "k1", "consumer": "acme", "digest": "00", "scopes": ["call:feed"]}
 CONSUMER = {"name": "acme", "tier": "gold"}
@@ -177,11 +179,11 @@ def test_a_newer_credential_moves_the_expiry_both_ways(snapshot, connections):
     now = time.time()
     connection, closed = expiring(snapshot, connections, now + 10)
     later, sooner, never = (replace(connection.call.who, expires_at=at) for at in (now + 30, now + 5, None))
-    connections.live_by(connection, later)
+    connections.rebind(connection, later)
     connections._close_expired(now + 20)
-    connections.live_by(connection, sooner)
+    connections.rebind(connection, sooner)
     assert connections._next_expiry <= now + 5
-    connections.live_by(connection, never)
+    connections.rebind(connection, never)
     connections._close_expired(now + 10**6)
     assert closed == []
 
@@ -189,6 +191,6 @@ def test_a_newer_credential_moves_the_expiry_both_ways(snapshot, connections):
 def test_a_connection_that_has_ended_is_not_watched(snapshot, connections):
     connection, closed = expiring(snapshot, connections, time.time() + 10)
     connections.closed(connection)
-    connections.live_by(connection, replace(connection.call.who, expires_at=time.time() + 30))
+    connections.rebind(connection, replace(connection.call.who, expires_at=time.time() + 30))
     connections._close_expired(time.time() + 60)
     assert (closed, connections._expiring) == ([], {})

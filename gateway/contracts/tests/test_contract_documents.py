@@ -5,11 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from gateway.call import Call, Protocol
+from gateway.call import Call
 from gateway.config import Config
 from gateway.contracts import shelf as shelves
 from gateway.contracts.shelf import Shelf
 from gateway.handlers import documents
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Snapshot
 from gateway.tests.event_plane import HttpExchange, channel

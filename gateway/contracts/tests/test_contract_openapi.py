@@ -4,12 +4,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from gateway.call import Principal
 from gateway.contracts import openapi
 from gateway.contracts.operations import SAID
 from gateway.contracts.view import View, Where
 from gateway.snapshot.endpoints import CHANNEL_EVENTS, ENDPOINTS
 from gateway.snapshot.picture import Snapshot
+from gateway.snapshot.principal import Principal
 from gateway.tests.event_plane import channel
 
 WHERE = Where("https://api.example")

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.authenticate import allowed
-from gateway.call import Principal, Right, Verb
 from gateway.contracts.rights import may, meet
+from gateway.snapshot.principal import Principal
+from gateway.snapshot.right import Right, Verb
 
 
 def who(*scopes):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from gateway.call import Call, ClientGone, Reply, Verb
+from gateway.call import Call, Reply
 from gateway.channels.outbox import SEND_TIMEOUT_S, Outbox
 from gateway.channels.publish import channel_for
 from gateway.concurrency.stopping import ended
 from gateway.handlers.mqtt.publishing import Publishing
 from gateway.handlers.mqtt.subscribing import Subscribing
+from gateway.peer import ClientGone
 from gateway.refusals import ErrorClass, Reason, Refused
+from gateway.snapshot.right import Verb
 from gateway.wire.mqtt import codec
 from gateway.wire.mqtt.answers import TAKEN_OVER, Answers, Broken
 from gateway.wire.mqtt.packets import (

@@ -10,12 +10,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gateway.call import Call, Verb
+from gateway.call import Call
 from gateway.channels.publish import Admitted, Publication, admit, channel_for, store
 from gateway.channels.retained import retain
 from gateway.log.cloudevents import structured
 from gateway.policies.messages import judged
 from gateway.refusals import Reason, Refused
+from gateway.snapshot.right import Verb
 from gateway.wire.mqtt.answers import Answers
 from gateway.wire.mqtt.packets import V5, Properties, Publish, Will
 from gateway.wire.mqtt.session import Session

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from gateway.authenticate import allowed, require
-from gateway.call import Call, Principal, Right, Verb
+from gateway.call import Call
 from gateway.channels.outbox import Outbox
 from gateway.channels.publish import channel_for, require_door
 from gateway.channels.reading import position_of, resolve
@@ -22,6 +22,8 @@ from gateway.log.event import EVENT_TYPE, Event
 from gateway.log.hub import Listening
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Channel
+from gateway.snapshot.principal import Principal
+from gateway.snapshot.right import Right, Verb
 from gateway.wire.mqtt import codec
 from gateway.wire.mqtt.answers import Answers, Broken
 from gateway.wire.mqtt.packets import V5, Publish, Subscribe, Unsubscribe, Wanted

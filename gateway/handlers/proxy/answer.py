@@ -10,12 +10,15 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from gateway.call import Call, ClientGone, Headers, Protocol, Reply
+from gateway.call import Call, Reply
 from gateway.handlers.proxy.tokens import Metering, tell_clients_of_models
 from gateway.limits.bandwidth import is_charged_whole, pieces
+from gateway.peer import ClientGone
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.upstream.connection import UpstreamConnection
 from gateway.wire.event_stream import EventCutter, data_of, is_event_stream, last_words
+from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

@@ -10,12 +10,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from gateway.call import Call, ClientGone, Headers, Principal, Reply, has_body
+from gateway.call import Call, Reply
 from gateway.handlers.proxy.answer import Answer, is_governed
 from gateway.handlers.proxy.tokens import Metering, is_metered
+from gateway.peer import ClientGone
 from gateway.refusals import ErrorClass, Reason, Refused
 from gateway.snapshot.paths import encoded
+from gateway.snapshot.principal import Principal
 from gateway.upstream.connection import Broken, Origin, UpstreamConnection
+from gateway.wire.header_fields import Headers, has_body
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

@@ -8,10 +8,11 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from gateway.call import Call, Headers
+from gateway.call import Call
 from gateway.refusals import Refused
 from gateway.wire.ai_usage import Asked, Counting, asked_of, estimated, used_by
 from gateway.wire.event_stream import is_event_stream, media_type
+from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
     from gateway.plane import Plane

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import picows
 
-from gateway.call import Call, ClientGone, Reply
+from gateway.call import Call, Reply
 from gateway.connections.open import Connection
 from gateway.handlers.proxy.answer import HELD_BACK_S
 from gateway.handlers.proxy.http import IDENTITY_PREFIXES, NOT_PASSED_ON, aim, cookies_of, named_in_connection
+from gateway.peer import ClientGone
 from gateway.refusals import SAID_BEFORE_CLOSE, ErrorClass, Reason, Refused
 from gateway.upstream.websocket import UpstreamSocket, may_be_sent
 

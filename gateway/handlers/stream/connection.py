@@ -18,7 +18,7 @@ from channels.consumer import AsyncConsumer
 
 from gateway import policies
 from gateway.authenticate import authenticate
-from gateway.call import Call, ClientGone, Reply, Socket
+from gateway.call import Call, Reply
 from gateway.channels.frames import CLOUDEVENTS, Frame, channel_of, malformed, offered, read_frame, text_of, type_of
 from gateway.channels.outbox import SEND_TIMEOUT_S, Outbox
 from gateway.channels.publish import Admitted, Publication, admit, store
@@ -27,6 +27,7 @@ from gateway.credentials.api_keys import from_text
 from gateway.handlers.stream.subscriptions import Subscriptions
 from gateway.log.cloudevents import structured
 from gateway.log.event import rfc3339
+from gateway.peer import ClientGone, Socket
 from gateway.refusals import SAID_BEFORE_CLOSE, ErrorClass, Reason, Refused
 from gateway.wire.strict_json import dump
 
@@ -220,7 +221,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
             raise Refused(Reason.FORBIDDEN, "The credential is another consumer's.", cause="auth-other-consumer")
         policies.renewed(self._call, principal)
         if self._call.connection is not None:
-            self._plane.connections.live_by(self._call.connection, principal)
+            self._plane.connections.rebind(self._call.connection, principal)
         if not self._subscriptions.keep_rights():
             raise Refused(Reason.FORBIDDEN, "The credential lacks a right that a subscription needs.", fatal=True)
         said = {"type": "authenticated", "expires_at": principal.expires_at}

@@ -5,10 +5,10 @@ from urllib.parse import urlencode
 
 import pytest
 
-from gateway.call import Protocol
 from gateway.handlers import channel as handlers
 from gateway.log.streams import ensure_stream
 from gateway.metering import usage
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.tests.event_plane import HttpExchange, channel, running
 

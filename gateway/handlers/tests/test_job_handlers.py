@@ -6,10 +6,11 @@ import time
 import orjson
 import pytest
 
-from gateway.call import Protocol, Right, Verb
 from gateway.handlers import job as handlers
 from gateway.link.nats import JOBS_BUCKET
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
+from gateway.snapshot.right import Right, Verb
 from gateway.tests.event_plane import HttpExchange, running
 
 SCHEMA = {"type": "object", "properties": {"rows": {"type": "integer"}}, "additionalProperties": False}

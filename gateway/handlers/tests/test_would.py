@@ -3,10 +3,10 @@ from types import SimpleNamespace
 import pytest
 
 from gateway import policies as policies_of
-from gateway.call import Protocol
 from gateway.handlers import me
 from gateway.limit import limit
 from gateway.link.nats import JOBS_BUCKET
+from gateway.protocol import Protocol
 from gateway.refusals import Refused
 from gateway.tests.event_plane import HttpExchange, channel, running
 from gateway.tests.policed import HOOKS

@@ -9,10 +9,11 @@ import time
 import pytest
 
 from gateway.authenticate import authenticate
-from gateway.call import Call, Protocol
+from gateway.call import Call
 from gateway.credentials.api_keys import from_text
 from gateway.credentials.public_keys import KEYS_MAX, Unusable, read
 from gateway.identity.jwks import FLOOR_S
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.tests.http_plane import eventually, say
 from gateway.tests.identity_provider import identity_provider, jwk, key_set, private_key, proving, token

@@ -9,10 +9,12 @@ import jwt
 import pytest
 
 from gateway.authenticate import authenticate
-from gateway.call import Call, Protocol, Right, Verb
+from gateway.call import Call
 from gateway.credentials.api_keys import from_text
 from gateway.identity import jwt_proof
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
+from gateway.snapshot.right import Right, Verb
 from gateway.tests.identity_provider import (
     AUDIENCE,
     ISS,

@@ -4,8 +4,11 @@ import time
 
 import pytest
 
-from gateway.call import Call, Principal, Protocol, Right, Verb
+from gateway.call import Call
 from gateway.identity.rights import allowed, conflated_s, lacking
+from gateway.protocol import Protocol
+from gateway.snapshot.principal import Principal
+from gateway.snapshot.right import Right, Verb
 
 ROUTE = Right(Verb.CALL, "tools")
 

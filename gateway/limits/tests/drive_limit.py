@@ -12,10 +12,12 @@ from redis.asyncio import Redis
 
 import gateway.limit
 import gateway.limits.store
-from gateway.call import Call, Principal, Protocol
+from gateway.call import Call
 from gateway.limit import Limiter
+from gateway.protocol import Protocol
 from gateway.refusals import Refused
 from gateway.snapshot.picture import Limit, Metric
+from gateway.snapshot.principal import Principal
 
 
 class Driver:

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from gateway.call import Call, Principal, Protocol
+from gateway.call import Call
 from gateway.limit import Limiter
+from gateway.protocol import Protocol
 from gateway.snapshot.picture import Limit, Metric
+from gateway.snapshot.principal import Principal
 from gateway.tests.http_plane import NOWHERE, caller_of, route, running, say, upstream_that
 from gateway.tests.policed import policy
 

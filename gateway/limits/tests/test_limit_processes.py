@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway.call import Call, Principal, Protocol
+from gateway.call import Call
 from gateway.limit import Limiter
 from gateway.limits.counters import LEASE_SHARE
+from gateway.protocol import Protocol
 from gateway.refusals import Refused
 from gateway.snapshot.picture import Limit, Metric
+from gateway.snapshot.principal import Principal
 from gateway.tests.valkey_server import ValkeyServer
 
 START_S = 3.0

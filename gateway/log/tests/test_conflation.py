@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.log import conflation
-from gateway.log.conflation import Conflation, interval_of
+from gateway.log.conflation import Conflation
 from gateway.log.event import Event
 from gateway.refusals import Refused
+from gateway.snapshot.right import interval_of
 
 
 class Reader:

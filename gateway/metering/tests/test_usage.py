@@ -5,11 +5,13 @@ from types import SimpleNamespace
 import orjson
 import pytest
 
-from gateway.call import Call, Principal, Protocol, Reply
+from gateway.call import Call, Reply
 from gateway.connections.open import Connections
 from gateway.metering.usage import BATCHES_KEPT, Usage
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Snapshot
+from gateway.snapshot.principal import Principal
 
 WHO = Principal(consumer="acme", key="k1", tier="gold")
 

@@ -2,12 +2,13 @@
 
 import pytest
 
-from gateway.call import Call, Protocol, Token
+from gateway.call import Call
 from gateway.credentials.public_keys import PublicKey
 from gateway.policies import KNOWN, BadOption
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.documents import Consumer, Issuer, Standing, Tier
-from gateway.snapshot.picture import bearer
+from gateway.snapshot.principal import Token, bearer
 
 STANDING = Standing(Consumer("acme", "free"), Tier("free"), ())
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from gateway.call import Protocol
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Snapshot
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from gateway.call import Protocol
 from gateway.channels.publish import Publication, publish
+from gateway.protocol import Protocol
 from gateway.tests.event_plane import channel
 from gateway.tests.mqtt_client import client
 from gateway.tests.mqtt_plane import mqtt_plane

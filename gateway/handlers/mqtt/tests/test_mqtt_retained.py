@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from gateway.call import Protocol
 from gateway.channels.publish import Publication, publish
 from gateway.link.nats import RETAINED_STREAM
+from gateway.protocol import Protocol
 from gateway.tests.event_plane import WAIT_S, channel
 from gateway.tests.mqtt_client import client
 from gateway.tests.mqtt_plane import mqtt_plane

@@ -8,8 +8,8 @@ import queue
 import paho.mqtt.client as paho
 import pytest
 
-from gateway.call import Protocol
 from gateway.channels.publish import Publication, publish
+from gateway.protocol import Protocol
 from gateway.tests.event_plane import WAIT_S, channel
 from gateway.tests.mqtt_client import client, unsubscribe
 from gateway.tests.mqtt_plane import mqtt_plane

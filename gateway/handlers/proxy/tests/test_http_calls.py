@@ -7,8 +7,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from gateway.call import Protocol
 from gateway.credentials.api_keys import new_key
+from gateway.protocol import Protocol
 from gateway.protocols.http import accepted
 from gateway.tests.http_plane import PEPPER, ask, caller_of, echo, eventually, route, running, say, upstream_that
 

@@ -5,11 +5,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.call import Protocol
 from gateway.channels.publish import Publication, publish
 from gateway.credentials.api_keys import new_key
 from gateway.handlers.stream.connection import StreamConnection
 from gateway.log.streams import ensure_stream
+from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.tests.event_plane import PEPPER, Wire, channel, running
 

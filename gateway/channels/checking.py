@@ -1,0 +1,27 @@
+"""Checks an event by its channel's schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.refusals import Reason, Refused
+from gateway.schemas.faults import SchemaFault
+from gateway.snapshot.picture import Channel, Snapshot
+from gateway.wire.strict_json import Validators, fail
+
+
+def check_event(snapshot: Snapshot, validators: Validators, channel: Channel, value: Any) -> None:
+    """Raise Refused ``invalid-payload`` with the JSON Pointer of the fault, for an event not as its channel says."""
+    if not channel.subject_of_schema:
+        validators.check(channel.schema, value)
+        return
+    latest = snapshot.schema(channel.subject_of_schema)
+    if latest is None:
+        fail(
+            f"The channel's events are of the subject {channel.subject_of_schema}, which has no schema in the registry."
+        )
+    try:
+        check = latest.parsed.check
+    except SchemaFault as fault:
+        raise Refused(Reason.INTERNAL, cause="schema-unusable") from fault
+    check(value)
