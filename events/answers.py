@@ -48,7 +48,9 @@ def _delete(question: dict[str, Any]) -> None:
 def _stand(question: dict[str, Any]) -> None:
     row = Subscription.objects.documented().filter(id=question["id"]).first()
     if row is not None:
-        subscriptions.stand(row, state=question["state"], reason=question["reason"], note=question["note"], by=DELIVERY)
+        subscriptions.report_state(
+            row, state=question["state"], reason=question["reason"], note=question["note"], by=DELIVERY
+        )
 
 
 def _own(question: dict[str, Any]) -> Subscription:
@@ -72,6 +74,6 @@ ANSWERS: Mapping[str, Answer] = {
     "subscriptions.change": _change,
     "subscriptions.rotate": _rotate,
     "subscriptions.delete": _delete,
-    "subscriptions.stand": _stand,
+    "subscriptions.report_state": _stand,
     "registry": registry_rest.answer,
 }

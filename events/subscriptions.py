@@ -124,7 +124,7 @@ def update_subscription(row: Subscription, *, key: str | None = None, by: str, *
         return _update(row, read, by=by)
 
 
-def stand(row: Subscription, *, state: str, reason: str, note: str = "", by: str) -> Subscription:
+def report_state(row: Subscription, *, state: str, reason: str, note: str = "", by: str) -> Subscription:
     """Note what the deliverer found: its endpoint is dead (``paused``), back (``active``), or gone (``ended``).
 
     What was paused or ended by somebody's wish stays so.

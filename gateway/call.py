@@ -99,7 +99,7 @@ class Call:
     started_at: float = field(default_factory=time.monotonic)
 
     @property
-    def who(self) -> Principal:
+    def caller(self) -> Principal:
         """The proved principal; only after ``authenticate``."""
         assert self.principal is not None, "the call was not authenticated"
         return self.principal

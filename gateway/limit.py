@@ -88,11 +88,11 @@ class Limiter:
 
     async def admit(self, call: Call) -> None:
         """Let a request, or a connection with its open slot, in. Raises Refused."""
-        if not call.who.limits:
+        if not call.caller.limits:
             return
         if call.protocol is Protocol.HTTP:
             budget = self._bound(call)
-            if _is_dry_run(call) and spend((self._plan(call.who, call.ip).dry_runs,), 1, self._clock()):
+            if _is_dry_run(call) and spend((self._plan(call.caller, call.ip).dry_runs,), 1, self._clock()):
                 return
             if not spend(budget.requests, 1, self._clock()):
                 await self._settling.settle(budget, [(counter, 1) for counter in budget.requests], DELAY_REQUEST_MAX_S)
@@ -146,7 +146,7 @@ class Limiter:
 
         Who waits hears within half a second that its limits are others now.
         """
-        if not call.who.limits:
+        if not call.caller.limits:
             return
         budget = self._bound(call)
         costs = (
@@ -157,7 +157,7 @@ class Limiter:
         is_request = call.protocol is Protocol.HTTP and messages_in > 0
         delay_s = DELAY_REQUEST_MAX_S if is_request else DELAY_MAX_S
         try:
-            await self._settling.settle(budget, asked, delay_s, lambda: call.who.limits is not budget.limits)
+            await self._settling.settle(budget, asked, delay_s, lambda: call.caller.limits is not budget.limits)
         except Rebound:
             await self.charge(
                 call, messages_in=messages_in, messages_out=messages_out, bytes_in=bytes_in, bytes_out=bytes_out,
@@ -183,7 +183,7 @@ class Limiter:
         return fact(limit, counter, self._clock())
 
     def _counter_by(self, call: Call, limit: Limit, key: str) -> Counter:
-        return self._leasing.counter(limit, bucket_key("function", key, limit), call.who.consumer)
+        return self._leasing.counter(limit, bucket_key("function", key, limit), call.caller.consumer)
 
     async def reserve(self, call: Call, *, tokens_in: int, tokens_out: int | None) -> Reservation:
         """Charge tokens before they are used; without a maximum, ``TOKENS_OUT_DEFAULT`` or what is left.
@@ -262,8 +262,8 @@ class Limiter:
         Gives the store's keys of these places, for who gives them back at its end. Raises Refused.
         """
         call.takes_place = True
-        places = self._plan(call.who, call.ip).jobs if call.who.limits else ()
-        return await self._jobs.take_all(places, job_id, call.who.consumer, self.usage)
+        places = self._plan(call.caller, call.ip).jobs if call.caller.limits else ()
+        return await self._jobs.take_all(places, job_id, call.caller.consumer, self.usage)
 
     def give_back_place(self, keys: Iterable[str], job_id: str) -> None:
         """Give back the places of a job that did not come to be. Never waits."""
@@ -311,9 +311,9 @@ class Limiter:
         return told
 
     def _places_left(self, call: Call) -> dict[Limit, int]:
-        if not (call.takes_place and call.who.limits):
+        if not (call.takes_place and call.caller.limits):
             return {}
-        places = ((limit, key) for limit, key in self._plan(call.who, call.ip).jobs if limit.mode != "shadow")
+        places = ((limit, key) for limit, key in self._plan(call.caller, call.ip).jobs if limit.mode != "shadow")
         return {limit: max(0, int(limit.amount) - self._jobs.count(key)) for limit, key in places}
 
     def _count_open(self, key: str) -> int:
@@ -322,7 +322,7 @@ class Limiter:
     # What a call spends from
 
     def _bound(self, call: Call) -> Budget:
-        principal = call.who
+        principal = call.caller
         budget = call.budget
         if budget is not None and budget.limits is principal.limits:
             return budget
@@ -368,7 +368,7 @@ class Limiter:
 
     def _back(self) -> None:
         """Share again: the store is back, and may have forgotten who is connected."""
-        self._leasing.rejoin()
+        self._leasing.go_shared()
         self._leasing.spawn(self._slots.beat())
         self._leasing.spawn(self._jobs.share())
 

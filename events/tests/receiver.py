@@ -63,8 +63,8 @@ class Receiver:
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
         message = Message(head[0].split()[1], headers, await reader.readexactly(int(headers["content-length"])))
         self.messages.append(message)
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
+        self.in_flight += 1
+        self.most_under_way = max(self.most_under_way, self.in_flight)
         try:
             answer = self.answer(message)
             if asyncio.iscoroutine(answer):
@@ -73,7 +73,7 @@ class Receiver:
                 await answer(writer)
                 raise asyncio.IncompleteReadError(b"", None)
         finally:
-            self.under_way -= 1
+            self.in_flight -= 1
         writer.write(answer if isinstance(answer, bytes) else plain(answer))
         await writer.drain()
 

@@ -139,7 +139,7 @@ def channel_for(plane: Plane, call: Call, address: str, verb: Verb) -> tuple[Cha
     does not learn which channels there are.
     """
     if not is_routed_to(call, address):
-        require(call.who, Right(verb, address))
+        require(call.caller, Right(verb, address))
     try:
         if "{" in address:
             raise AddressError("the parameters of an address are filled in before it is used")
@@ -193,7 +193,7 @@ def _validate(plane: Plane, channel: Channel, publication: Publication) -> None:
 
 def _headers(call: Call, publication: Publication) -> dict[str, str]:
     """Write the CloudEvents attributes as NATS headers (NATS protocol binding 3.1)."""
-    own_source = _CONSUMERS + call.who.consumer
+    own_source = _CONSUMERS + call.caller.consumer
     attributes = publication.attributes
     for name, value in attributes.items():
         if not _ATTRIBUTE_NAME.fullmatch(name) or not value:
@@ -257,7 +257,7 @@ def _message_id(call: Call, publication: Publication) -> str | None:
         if given_id is None:
             return None
         known_by = [publication.attributes.get("source"), given_id]
-    whole = orjson.dumps([call.who.consumer, publication.address, *known_by])
+    whole = orjson.dumps([call.caller.consumer, publication.address, *known_by])
     return hashlib.sha256(whole).hexdigest()
 
 
@@ -293,7 +293,7 @@ async def _bury(plane: Plane, call: Call, admitted: Admitted, fault: Refused) ->
         "reason": fault.reason.value,
         "detail": fault.detail[:DETAIL_MAX_CHARS],
         "pointer": fault.members.get("pointer", ""),
-        "consumer": call.who.consumer,
+        "consumer": call.caller.consumer,
         "protocol": call.protocol.value,
         "attempts": 1,
         "event": as_json(publication.data) | ({"traceparent": traced} if traced else {}),

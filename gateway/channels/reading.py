@@ -49,7 +49,7 @@ def select(plane: Plane, call: Call, address: str) -> Selection:
         channel, subject = channel_for(plane, call, address, Verb.SUBSCRIBE)
         return Selection(address, channel, subject)
     if not is_routed_to(call, address):
-        require(call.who, Right(Verb.SUBSCRIBE, address))
+        require(call.caller, Right(Verb.SUBSCRIBE, address))
     subject = _pattern_subject(address)
     for channel in plane.snapshot.channels():
         if matches(channel.subject, subject):

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from gateway.connections.requests import UnderWay, judge, lost_right
+from gateway.connections.in_flight import InFlightRequests, judge, lost_right
 from gateway.refusals import Reason, Refused
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Connections:
         self._next_expiry = math.inf
         """Nothing expires before this instant."""
         self._task: asyncio.Task[None] | None = None
-        self.under_way = UnderWay(snapshot)
+        self.in_flight = InFlightRequests(snapshot)
         """Requests that are no connections, and end for the same reasons."""
         self.opened: list[Connection] = []
         """Opened since usage last took them away."""
@@ -131,7 +131,7 @@ class Connections:
         call.connection = connection
         self._open[connection.id] = connection
         self.opened.append(connection)
-        self.rebind(connection, call.who)
+        self.rebind(connection, call.caller)
         # The key may have been revoked between its proof and this line.
         self._check(connection)
         return connection
@@ -177,14 +177,14 @@ class Connections:
         if kinds & {"key", "consumer", "tier", "issuer"}:
             for connection in list(self._open.values()):
                 self._check(connection)
-            self.under_way.refresh()
+            self.in_flight.refresh()
 
     def _check(self, connection: Connection) -> None:
         """Give the connection its principal as it now stands, or close it where it has lost its right to be."""
         call = connection.call
         if call.is_anonymous:
             return
-        principal = self._snapshot.principal_again(call.who)
+        principal = self._snapshot.principal_again(call.caller)
         if principal is None:
             connection.close(Refused(Reason.KEY_REVOKED))
             return
@@ -204,7 +204,7 @@ class Connections:
             now = time.time()
             if self._next_expiry <= now:
                 self._close_expired(now)
-            self.under_way.expire(now)
+            self.in_flight.expire(now)
 
     def _close_expired(self, now: float) -> None:
         for connection in list(self._expiring.values()):

@@ -60,7 +60,7 @@ def written(view: View) -> dict[str, Any]:
         "channels": channels,
         "operations": operations,
         "components": {"schemas": schemas, "securitySchemes": _SECURITY},
-        "x-limits": limits(view.who.limits),
+        "x-limits": limits(view.caller.limits),
     }
 
 

@@ -57,7 +57,7 @@ def written(view: View) -> dict[str, Any]:
             "securitySchemes": _SECURITY,
         },
         "x-written-by": "gateway",
-        "x-limits": limits(view.who.limits),
+        "x-limits": limits(view.caller.limits),
     }
 
 
@@ -98,10 +98,10 @@ def _item(path: str) -> dict[str, Any]:
 
 def _may_call(view: View, route: Route) -> bool:
     """Say whether the key may call a route, or an operation of it (``call:ROUTE#…``)."""
-    ceiling, operation = view.who.ceiling, f"{Verb.CALL}:{route.name}#"
+    ceiling, operation = view.caller.ceiling, f"{Verb.CALL}:{route.name}#"
     return view.may(Verb.CALL, route.name) or any(
         scope.startswith(operation) and (ceiling is None or any(meet(bound, scope) for bound in ceiling))
-        for scope in view.who.scopes
+        for scope in view.caller.scopes
     )
 
 

@@ -30,7 +30,7 @@ class Where:
 class View:
     """Whose documents these are, and all that there is at that moment."""
 
-    who: Principal
+    caller: Principal
     where: Where
     channels: tuple[Channel, ...] = ()
     routes: tuple[Route, ...] = ()
@@ -39,11 +39,11 @@ class View:
 
     def may(self, verb: Verb, name: str) -> bool:
         """Say whether the key has this right, on some address at least."""
-        return may(self.who, verb, name)
+        return may(self.caller, verb, name)
 
     def may_any(self, verb: Verb) -> bool:
         """Say whether the key has this right on anything at all."""
-        return any(scope == "*" or scope.partition(":")[0] in (verb.value, "*") for scope in self.who.scopes)
+        return any(scope == "*" or scope.partition(":")[0] in (verb.value, "*") for scope in self.caller.scopes)
 
 
 def limits(found: Iterable[Limit]) -> list[dict[str, Any]]:

@@ -109,7 +109,7 @@ class Delivery:
         """This process is the one at work."""
         return self._lease.is_held
 
-    def stand(self, subscription: Subscription, state: State, reason: Why | str, note: str) -> None:
+    def report_state(self, subscription: Subscription, state: State, reason: Why | str, note: str) -> None:
         """Have it written down how a subscription stands now; the newest word counts, and is repeated until heard."""
         said = {"id": subscription.id, "state": state.value, "reason": str(reason), "note": note[:300]}
         self._unsaid[subscription.id] = said
@@ -158,7 +158,7 @@ class Delivery:
         while True:
             for id_, said in list(self._unsaid.items()):
                 with contextlib.suppress(*FAULTS):
-                    await ask(self.nats, "subscriptions.stand", said)
+                    await ask(self.nats, "subscriptions.report_state", said)
                     if self._unsaid.get(id_) is said:
                         del self._unsaid[id_]
             await asyncio.sleep(ASK_AGAIN_S if self._unsaid else 0.1)

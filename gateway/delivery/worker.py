@@ -260,7 +260,7 @@ class Worker:
             await self._done(given)
         elif verdict is Verdict.GONE:
             self.has_ended = True
-            self._delivery.stand(self.subscription, State.ENDED, Why.GONE, "the endpoint answered 410")
+            self._delivery.report_state(self.subscription, State.ENDED, Why.GONE, "the endpoint answered 410")
             await self._put_back(given, HELD_BACK_S)
         elif retry is not None:
             self._has_failed()
@@ -320,7 +320,7 @@ class Worker:
         elif is_dead or self._failures >= FAILURES_MAX:
             self.is_failing, self._failures, probes = True, 0, 0
             note = self.last_error["detail"] if self.last_error else ""
-            self._delivery.stand(self.subscription, State.PAUSED, Why.FAILING, note)
+            self._delivery.report_state(self.subscription, State.PAUSED, Why.FAILING, note)
         else:
             return
         self._probe_at = steady_time() + webhook.pause_s(self.subscription.retry_schedule_s, probes)
@@ -329,4 +329,4 @@ class Worker:
         self._failures, self._delivered_at = 0, steady_time()
         if self.is_failing:
             self.is_failing = False
-            self._delivery.stand(self.subscription, State.ACTIVE, "", "the endpoint is back")
+            self._delivery.report_state(self.subscription, State.ACTIVE, "", "the endpoint is back")

@@ -85,7 +85,7 @@ async def history(plane: Plane, call: Call) -> Reply:
     if not isinstance(after, int):
         raise Refused(Reason.INVALID_REQUEST, "`after` is an id.")
     batch = await plane.log.batch(
-        selection.channel, selection.subject, after, limit, HISTORY_MAX_BYTES, reader=call.who.consumer
+        selection.channel, selection.subject, after, limit, HISTORY_MAX_BYTES, reader=call.caller.consumer
     )
     if after != EARLIEST and not (batch.events and batch.events[0].id == after + 1):
         # Looked at after what was read: what retention took meanwhile is no silent hole.

@@ -28,7 +28,7 @@ async def openapi(plane: Plane, call: Call) -> Reply:
 
 
 async def _serve(plane: Plane, call: Call, which: str, channels: frozenset[str]) -> Reply:
-    written = await plane.shelf.document(which, call.who, channels)
+    written = await plane.shelf.document(which, call.caller, channels)
     headers: Headers = [
         (b"etag", written.etag.encode()),
         (b"cache-control", b"private, no-cache"),

@@ -123,7 +123,7 @@ class EventStream:
             self._positions[number] = gap.to_id - 1
             self._outbox.put(named_event("gap", gap_members(self._plane, selection, gap)))
 
-        reading.listening = await self._plane.hub.follow(
+        reading.listening = await self._plane.hub.subscribe_from(
             selection.channel,
             selection.subject,
             position,
@@ -131,12 +131,12 @@ class EventStream:
             began=began,
             on_gap=on_gap,
             has_room=self._outbox.has_room,
-            reader=self._call.who.consumer,
+            reader=self._call.caller.consumer,
         )
         self._listenings.append(reading.listening)
 
     def _conflated(self, number: int, deliver: Callable[[Event], None]) -> Callable[[Event], None]:
-        interval_s = max(self._conflate_s, conflated_s(self._call.who, self._selections[number].right))
+        interval_s = max(self._conflate_s, conflated_s(self._call.caller, self._selections[number].right))
         conflation = self._conflations.get(number)
         if conflation is not None:
             conflation.change(interval_s)
@@ -161,7 +161,7 @@ class EventStream:
         for number, listening in enumerate(self._listenings):
             listening.deliver = self._conflated(number, listening.deliver)
         return all(
-            is_routed_to(self._call, selection.address) or allowed(self._call.who, selection.right)
+            is_routed_to(self._call, selection.address) or allowed(self._call.caller, selection.right)
             for selection in self._selections
         )
 

@@ -60,8 +60,8 @@ async def submit(plane: Plane, call: Call) -> Reply:
     document: dict[str, Any] = {
         "id": _job_id(call, type_),
         "type": type_,
-        "consumer": call.who.consumer,
-        "key": call.who.key,
+        "consumer": call.caller.consumer,
+        "key": call.caller.key,
         "state": "queued",
         "progress": 0,
         "message": "",
@@ -91,7 +91,7 @@ async def cancel(plane: Plane, call: Call) -> Reply:
     document = await _own(plane, call)
     if document["state"] not in FINAL:
         bucket = await _bucket(plane)
-        await _asked(bucket.put(f"cancel.{document['id']}", orjson.dumps({"by": call.who.key})))
+        await _asked(bucket.put(f"cancel.{document['id']}", orjson.dumps({"by": call.caller.key})))
         ends_at = time.monotonic() + CANCEL_WAIT_S
         while document["state"] not in FINAL and time.monotonic() < ends_at:
             await asyncio.sleep(LOOK_S / 2)
@@ -168,7 +168,7 @@ def _job_id(call: Call, type_: str) -> str:
         return f"job_{secrets.token_hex(12)}"
     if len(key) > IDEMPOTENCY_KEY_MAX_CHARS:
         raise Refused(Reason.INVALID_REQUEST, f"Idempotency-Key has more than {IDEMPOTENCY_KEY_MAX_CHARS} characters.")
-    named = "\0".join((call.who.consumer, type_, key))
+    named = "\0".join((call.caller.consumer, type_, key))
     return f"job_{hashlib.sha256(named.encode()).hexdigest()[:24]}"
 
 
@@ -240,7 +240,7 @@ async def _get(bucket: KeyValue, job_id: str) -> dict[str, Any] | None:
 async def _own(plane: Plane, call: Call) -> dict[str, Any]:
     """Give the caller's own job; another consumer's is as unknown as one that never was."""
     document = await _read(plane, call.parameters["id"])
-    if document is None or document["consumer"] != call.who.consumer:
+    if document is None or document["consumer"] != call.caller.consumer:
         raise Refused(Reason.NOT_FOUND, "There is no such job.")
     return document
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 async def show(plane: Plane, call: Call) -> Reply:
     """Answer ``GET /v1/me``. What is left is as the store has it, or as this process does where that is away."""
-    who = call.who
+    who = call.caller
     asked = _asked(call)
     await plane.limiter.look(who, call)
     would = await say(plane, call, asked["would"], asked.get("n", "")) if "would" in asked else {}

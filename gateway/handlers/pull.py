@@ -11,7 +11,7 @@ import orjson
 
 from gateway.authenticate import require
 from gateway.call import Call, Reply
-from gateway.connections.requests import judge_again
+from gateway.connections.in_flight import recheck
 from gateway.durable.held_back import KEPT_MAX
 from gateway.durable.readers import BATCH_MAX, Given
 from gateway.durable.standing import channel_of, standing
@@ -90,10 +90,10 @@ def _readable(plane: Plane, call: Call) -> tuple[Subscription, Channel]:
     subscription = own(plane, call)
     if subscription.type != Type.PULL:
         raise Refused(Reason.INVALID_REQUEST, "The events of this subscription are sent to its URL.")
-    judge_again(plane.snapshot, call)
-    if call.who.expires_at is not None and call.who.expires_at <= time.time():
+    recheck(plane.snapshot, call)
+    if call.caller.expires_at is not None and call.caller.expires_at <= time.time():
         raise Refused(Reason.TOKEN_EXPIRED)
-    require(call.who, subscription.right)
+    require(call.caller, subscription.right)
     stands = standing(plane.snapshot, subscription, time.time())
     if not stands.may_deliver:
         raise Refused(
@@ -133,12 +133,12 @@ async def _without_poison(
 
 async def _left(plane: Plane, call: Call) -> int:
     """Say how many messages the limits let out now; at least one, so that who asks for more hears why not."""
-    if not call.who.limits:
+    if not call.caller.limits:
         return BATCH_MAX
-    await plane.limiter.look(call.who, call)
+    await plane.limiter.look(call.caller, call)
     left = [
         fact["remaining"]
-        for fact in plane.limiter.left(call.who, call)
+        for fact in plane.limiter.left(call.caller, call)
         if fact["metric"] == Metric.MESSAGES_OUT.value
         and (fact["mode"], fact["exceed"]) == ("enforce", "reject")
         and fact["remaining"] is not None

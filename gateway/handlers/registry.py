@@ -42,7 +42,7 @@ async def serve(plane: Plane, call: Call) -> Reply:
             "path": parts,
             "query": _query(call),
             "body": parse(body) if body else None,
-            "by": f"{call.who.consumer} ({call.who.key})",
+            "by": f"{call.caller.consumer} ({call.caller.key})",
         },
         ASK_TIMEOUT_S,
     )
@@ -78,7 +78,7 @@ def _require_right(call: Call, parts: list[str]) -> None:
     if call.method in ("GET", "HEAD") or is_lookup:
         return
     subject = parts[1] if len(parts) > 1 and parts[0] in _OF_SUBJECTS else "*"
-    require(call.who, Right(Verb.PUBLISH, subject))
+    require(call.caller, Right(Verb.PUBLISH, subject))
 
 
 def _query(call: Call) -> list[tuple[str, str]]:

@@ -73,7 +73,7 @@ async def create(plane: Plane, call: Call) -> Reply:
 async def list_own(plane: Plane, call: Call) -> Reply:
     """Serve ``GET /v1/subscriptions``: the caller's own, the newest first."""
     wanted = query(call, {"channel", "state", "type"})
-    own = [one for one in plane.snapshot.subscriptions() if one.consumer == call.who.consumer]
+    own = [one for one in plane.snapshot.subscriptions() if one.consumer == call.caller.consumer]
     own.sort(key=lambda one: (-one.created_at, one.id))
     results = await _shown_within(plane, own, LISTED_WITHIN_S)
     found = [one for one in results if all(one[name] == value for name, value in wanted.items())]
@@ -91,7 +91,7 @@ async def change(plane: Plane, call: Call) -> Reply:
     changes, size = await read_object(call)
     _require_known(changes, (*GIVEN, "state"))
     _require_a_key(call)
-    require(call.who, subscription.right)
+    require(call.caller, subscription.right)
     said = await _ask(plane, call, "change", {"id": subscription.id, "changes": changes})
     changed = await _known(plane, said["document"])
     return await answer(plane, call, 200, await _shown(plane, changed), bytes_in=size)
@@ -103,7 +103,7 @@ async def rotate(plane: Plane, call: Call) -> Reply:
     options, size = await read_object(call)
     if set(options) - {"overlap_s"}:
         raise Refused(Reason.INVALID_REQUEST, "There is one field: `overlap_s`.")
-    require(call.who, subscription.right)
+    require(call.caller, subscription.right)
     said = await _ask(plane, call, "rotate", {"id": subscription.id, "options": options})
     rotated = await _known(plane, said["document"])
     public = {**await _shown(plane, rotated), "secret": said["secret"]}
@@ -140,7 +140,7 @@ async def attempts(plane: Plane, call: Call) -> Reply:
 def own(plane: Plane, call: Call) -> Subscription:
     """Give the caller's own subscription; another consumer's is as unknown as one that never was. Raises Refused."""
     found = plane.snapshot.subscription(call.parameters["id"])
-    if found is None or found.consumer != call.who.consumer:
+    if found is None or found.consumer != call.caller.consumer:
         raise Refused(Reason.NOT_FOUND, "There is no such subscription.")
     return found
 
@@ -191,9 +191,9 @@ async def answer(
 
 async def _ask(plane: Plane, call: Call, verb: str, question: dict[str, Any]) -> Any:
     """Ask the control plane, one question of a consumer at a time: a slow one holds up no other. Raises Refused."""
-    asked = {"consumer": call.who.consumer, "key": call.who.key, **question}
+    asked = {"consumer": call.caller.consumer, "key": call.caller.key, **question}
     try:
-        async with asyncio.timeout(TURN_WITHIN_S) as waiting, plane.questions.of(call.who.consumer):
+        async with asyncio.timeout(TURN_WITHIN_S) as waiting, plane.questions.of(call.caller.consumer):
             waiting.reschedule(None)
             return await ask(plane.nats, f"subscriptions.{verb}", asked)
     except TimeoutError:
@@ -208,7 +208,7 @@ def _require_known(body: Mapping[str, Any], names: tuple[str, ...]) -> None:
 
 def _require_a_key(call: Call) -> None:
     """Raise Refused for a caller without a key: what outlives the call needs rights that do."""
-    if call.who.token is not None:
+    if call.caller.token is not None:
         raise Refused(Reason.FORBIDDEN, "A subscription outlives a token: use an API key.", cause="token-for-durable")
 
 
@@ -217,13 +217,13 @@ def _new_id(call: Call) -> str:
     key = idempotency_key(call)
     if key is None:
         return subscriptions.ID_PREFIX + secrets.token_hex(12)
-    named = "\0".join((call.who.consumer, "subscription", key))
+    named = "\0".join((call.caller.consumer, "subscription", key))
     return subscriptions.ID_PREFIX + hashlib.sha256(named.encode()).hexdigest()[:24]
 
 
 async def _position(plane: Plane, call: Call, address: str, begins: Any) -> int:
     """Give the id after which it begins. Raises Refused, also where the key may not read the channel."""
-    require(call.who, Right(Verb.SUBSCRIBE, address))
+    require(call.caller, Right(Verb.SUBSCRIBE, address))
     selection = select(plane, call, address)
     if begins is not None and not isinstance(begins, str):
         raise Refused(Reason.INVALID_REQUEST, "`from` is a text: `earliest`, `latest`, an id or an instant.")

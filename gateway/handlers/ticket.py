@@ -21,7 +21,7 @@ async def issue(plane: Plane, call: Call) -> Reply:
     ticket = new_ticket()
     try:
         async with asyncio.timeout(plane.config.engine_timeout_s):
-            await plane.redis.set(ticket_store_key(ticket), stored(call.who), ex=plane.config.ticket_s)
+            await plane.redis.set(ticket_store_key(ticket), stored(call.caller), ex=plane.config.ticket_s)
     except (OSError, TimeoutError, plane.redis_errors) as error:
         raise Refused(Reason.OVERLOADED, "Tickets cannot be issued right now.", retry_after_s=1) from error
     body = orjson.dumps({"ticket": ticket, "expires_in_s": plane.config.ticket_s})

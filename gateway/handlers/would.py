@@ -40,13 +40,13 @@ async def say(plane: Plane, call: Call, would: str, n: str) -> dict[str, Any]:
     said: dict[str, Any] = {"would": right.text, "n": count}
     try:
         if not _is_own_door(plane, right):
-            require(call.who, right)
+            require(call.caller, right)
         metrics, own = await _leads_to(plane, call, right)
     except Refused as refused:
         return said | _no(refused, "scopes" if refused.reason is Reason.FORBIDDEN else "")
     except _Policy as policy:
         return said | _no(policy.refused, policy.name)
-    of_caller = [fact for fact in plane.limiter.left(call.who, call) if Metric(fact["metric"]) in metrics]
+    of_caller = [fact for fact in plane.limiter.left(call.caller, call) if Metric(fact["metric"]) in metrics]
     delay_max_s = DELAY_MAX_S if right.verb is Verb.PUBLISH else DELAY_REQUEST_MAX_S
     return said | _limited([*of_caller, *own], count, delay_max_s)
 

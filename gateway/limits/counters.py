@@ -168,13 +168,13 @@ class Counter:
 
     def _store_wait_s(self, enough: float, now: float) -> float:
         short = enough - self.lease - self.left_now(now)
-        if short <= TOLERANCE_S * max(1.0, self.rate) or self.is_hearsay(now):
+        if short <= TOLERANCE_S * max(1.0, self.rate) or self.is_stale(now):
             return self.ask_at - now
         if self.is_month:
             return max(1.0, self.reset_at - now if self.reset_at is not None else 3600.0)
         return max(short * self.interval_s, self.ask_at - now)
 
-    def is_hearsay(self, now: float) -> bool:
+    def is_stale(self, now: float) -> bool:
         """Say whether what the store last said is too old to refuse anybody by."""
         return not self.is_alone and now - self.left_at >= BELIEVED_S
 
@@ -239,7 +239,7 @@ class Counter:
         self.low = max(self.lease / 2, 1.5 * self.unit) if self.size * LEASE_SHARE >= 2 * self.unit else 0.0
         self.ask_at = now + min(PROBE_S, self.span_s / 4) if tokens < asked.want / 2 else 0.0
 
-    def part(self) -> None:
+    def go_local(self) -> None:
         """Count alone from now on: the store is away. A quota goes on with what was known to be left of it."""
         if self.is_alone:
             return
@@ -252,7 +252,7 @@ class Counter:
         else:
             self.leased = self.lease = ALONE
 
-    def rejoin(self) -> float:
+    def go_shared(self) -> float:
         """Share again; gives what was spent alone. A quota owes that (less ``held``); a bucket refilled meanwhile."""
         spent = self.leased - self.lease
         self.is_alone = False

@@ -87,7 +87,7 @@ class Leasing:
                 counter.moved_at = now
                 self._leased.add(counter)
         elif counter.limit.fail != "closed" or counter.limit.mode == "shadow":
-            counter.part()
+            counter.go_local()
             self._alone.add(counter)
         else:
             return False
@@ -110,7 +110,7 @@ class Leasing:
         if self._store.is_away:
             return
         if self._alone:
-            self.rejoin()
+            self.go_shared()
         for counter in self._owed:
             self.spawn(self._pay(counter))
 
@@ -160,11 +160,11 @@ class Leasing:
         if owed and await self._store.lease(counter.key, counter.rate, counter.size, NOTHING, back=-owed) is None:
             self._owed[counter] = self._owed.get(counter, 0.0) + owed
 
-    def rejoin(self) -> None:
+    def go_shared(self) -> None:
         """Share again: the store is back. What was let through meanwhile is told; quotas pay for it."""
         for counter in self._alone:
             held = counter.held
-            spent = counter.rejoin()
+            spent = counter.go_shared()
             self._on_unshared(counter.limit, counter.label, spent)
             if counter.is_month and spent != held:
                 self._give(counter, held - spent)

@@ -55,10 +55,10 @@ class Settling:
                 return asked
             blocked = [spending for spending in lacking if spending[0].wait_s(spending[1], now) > 0]
             shadows = [spending for spending in blocked if spending[0].limit.mode == "shadow"]
-            if not has_looked and (hearsay := [counter for counter, _ in blocked if counter.is_hearsay(now)]):
+            if not has_looked and (stale := [counter for counter, _ in blocked if counter.is_stale(now)]):
                 # When to come back depends on what others spent: who is refused is told the truth.
                 has_looked = True
-                await self._leasing.look(hearsay)
+                await self._leasing.look(stale)
             elif shadows:
                 self.tally_shadows(shadows)
                 asked = [spending for spending in asked if spending not in shadows]

@@ -81,7 +81,7 @@ class Listening:
         elif event.id > self.position:
             self.deliver(event)
 
-    def is_live(self, position: int) -> None:
+    def went_live(self, position: int) -> None:
         """All that was stored has been delivered, up to here; what comes is delivered as it comes."""
         self.catching_up = None
         self.position = position
@@ -258,13 +258,13 @@ class Hub:
             self.forget(feed)
         await asyncio.gather(*self._at_work, return_exceptions=True)
 
-    def listen(self, subject: str, deliver: Deliver) -> Listening:
+    def subscribe_live(self, subject: str, deliver: Deliver) -> Listening:
         """Hear live events of a subject filter, which may span channels, from now on. ``deliver`` returns at once."""
         listening = Listening(deliver)
         self._in_background(self._join(subject, listening).open())
         return listening
 
-    async def hear(self, subject: str, deliver: Deliver) -> Listening:
+    async def subscribe_confirmed(self, subject: str, deliver: Deliver) -> Listening:
         """Listen, and return once NATS knows of it: nothing that is published from then on is missed.
 
         Raises Refused where NATS is away.
@@ -277,7 +277,7 @@ class Hub:
             raise Refused(Reason.OVERLOADED, cause="log-away", retry_after_s=1.0) from error
         return listening
 
-    async def follow(
+    async def subscribe_from(
         self,
         channel: Channel,
         subject: str,
@@ -302,7 +302,7 @@ class Hub:
             channel,
             subject,
             deliver=deliver,
-            done=listening.is_live,
+            done=listening.went_live,
             has_room=has_room,
             on_gap=on_gap,
             reader=reader,

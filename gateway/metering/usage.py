@@ -308,9 +308,9 @@ def _opened(connection: Connection) -> dict[str, Any]:
     route = call.route.name if call.route else ""
     return {
         "id": connection.id,
-        "consumer": call.who.consumer,
-        "key": call.who.key,
-        "tier": call.who.tier,
+        "consumer": call.caller.consumer,
+        "key": call.caller.key,
+        "tier": call.caller.tier,
         "protocol": call.protocol.value,
         "route": route,
         "channel": call.parameters.get("address") or ("" if call.target == route else call.target),

@@ -31,7 +31,7 @@ class Jwt(Policy):
 
     def inbound(self, call: Call) -> None:
         """Refuse a caller without a token, or with one that does not fit."""
-        self.caller(call.who)
+        self.caller(call.caller)
 
     def caller(self, principal: Principal) -> None:
         """Refuse who has no token that fits: at the door, and when a connection shows a newer credential."""

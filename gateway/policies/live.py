@@ -72,7 +72,7 @@ def _is_at_own_door(call: Call) -> bool:
 def _apply(plane: Plane, connection: Connection) -> None:
     call = connection.call
     try:
-        _judge_again(call)
+        _recheck(call)
     except Refused as refused:
         connection.close(refused)
         return
@@ -82,7 +82,7 @@ def _apply(plane: Plane, connection: Connection) -> None:
         PolicedExchange.join(plane, call)
 
 
-def _judge_again(call: Call) -> None:
+def _recheck(call: Call) -> None:
     """Raise Refused where the caller's address, or what it has proved itself with, is not allowed any more."""
     for policy, _ in made_of(call.route).inward if call.route is not None else ():
         if isinstance(policy, IpRestriction | Jwt) and not policy.is_shadow:

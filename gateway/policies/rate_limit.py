@@ -101,7 +101,7 @@ class Fixed(OwnLimit):
         self._made = OfRoute(self._metric, amount, minutes * 60, amount)
 
     async def _limit(self, plane: Plane, call: Call) -> tuple[Limit, str] | None:
-        whose = {"user": call.who.consumer, "ip": call.ip, "all": ""}[self._by]
+        whose = {"user": call.caller.consumer, "ip": call.ip, "all": ""}[self._by]
         return self._made, f"route:{call.target}:{self._by}:{whose}"
 
 

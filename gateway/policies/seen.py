@@ -14,7 +14,7 @@ SENT_BY_HANDLERS = frozenset({"upstream", "websocket"})
 
 def seen(call: Call) -> hooks.Call:
     """Give the picture. Costs a few microseconds, so it is made for functions alone."""
-    who = call.who
+    who = call.caller
     return hooks.Call(
         principal=hooks.Principal(
             who.consumer,

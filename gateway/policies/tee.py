@@ -60,7 +60,7 @@ class Tee(Policy):
 
     async def admit(self, plane: Plane, call: Call) -> Answered | None:
         """Stand between the answer and its caller."""
-        places = {**call.parameters, "call": secrets.token_hex(12), "consumer": call.who.consumer}
+        places = {**call.parameters, "call": secrets.token_hex(12), "consumer": call.caller.consumer}
         address = _PLACE.sub(lambda found: places.get(found[1], ""), self._channel)
         call.peer = TeeExchange(plane, call, call.peer, address, self._linger_s)
         call.at_end = call.peer.finish
@@ -82,7 +82,7 @@ class TeeExchange:
             peer=None,
             budget=None,
             # The operator's word: the caller need not have the right to publish there, and is not charged for it.
-            principal=Principal(call.who.consumer, call.who.key, call.who.tier, scopes=("publish:*",)),
+            principal=Principal(call.caller.consumer, call.caller.key, call.caller.tier, scopes=("publish:*",)),
         )
         self._cutter: EventCutter | None = None
         """None where nothing is published: the answer is no stream of events, or the log has failed."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gateway import policies
 from gateway.call import Call
-from gateway.connections.requests import judge_again
+from gateway.connections.in_flight import recheck
 from gateway.limits.bandwidth import is_charged_whole, pieces
 from gateway.limits.budget import Counters
 from gateway.peer import ClientGone
@@ -74,7 +74,7 @@ class Exchange:
         """Wait for the next part of the body. A caller who may not be served any more by its end is refused."""
         part = await self._part()
         if self.is_read:
-            judge_again(self._plane.snapshot, self._call)
+            recheck(self._plane.snapshot, self._call)
         return part
 
     @property

@@ -84,7 +84,7 @@ def test_a_connection_that_does_not_need_the_right_stays(snapshot, connected):
 def test_who_uses_more_than_its_call_needs_is_asked_whether_it_still_may(snapshot, connected):
     call, closed = connected
     asked = []
-    call.connection.keeps_rights = lambda: asked.append(call.who.ceiling) or False
+    call.connection.keeps_rights = lambda: asked.append(call.caller.ceiling) or False
     snapshot.apply([("tier", "gold", {"name": "gold", "scopes": ["call:feed"]})])
     assert asked == [("call:feed",)]
     assert [refused.reason for refused in closed] == [Reason.FORBIDDEN]
@@ -94,7 +94,7 @@ def test_a_changed_tier_reaches_a_live_connection_without_closing_it(snapshot, c
     call, closed = connected
     snapshot.apply([("tier", "gold", {"name": "gold", "limits": [{"metric": "messages_in", "amount": 3, "per": 1}]})])
     assert closed == []
-    assert [limit.amount for limit in call.who.limits] == [3]
+    assert [limit.amount for limit in call.caller.limits] == [3]
 
 
 def test_a_key_revoked_during_the_handshake_closes_the_connection_as_it_opens(snapshot, connections):
@@ -178,7 +178,7 @@ def test_each_connection_is_closed_at_its_own_expiry_and_not_before(snapshot, co
 def test_a_newer_credential_moves_the_expiry_both_ways(snapshot, connections):
     now = time.time()
     connection, closed = expiring(snapshot, connections, now + 10)
-    later, sooner, never = (replace(connection.call.who, expires_at=at) for at in (now + 30, now + 5, None))
+    later, sooner, never = (replace(connection.call.caller, expires_at=at) for at in (now + 30, now + 5, None))
     connections.rebind(connection, later)
     connections._close_expired(now + 20)
     connections.rebind(connection, sooner)
@@ -191,6 +191,6 @@ def test_a_newer_credential_moves_the_expiry_both_ways(snapshot, connections):
 def test_a_connection_that_has_ended_is_not_watched(snapshot, connections):
     connection, closed = expiring(snapshot, connections, time.time() + 10)
     connections.closed(connection)
-    connections.rebind(connection, replace(connection.call.who, expires_at=time.time() + 30))
+    connections.rebind(connection, replace(connection.call.caller, expires_at=time.time() + 30))
     connections._close_expired(time.time() + 60)
     assert (closed, connections._expiring) == ([], {})

@@ -119,7 +119,7 @@ async def test_a_document_is_written_once_for_all_keys_with_the_same_rights(monk
     written = []
 
     def write(view):
-        written.append(view.who)
+        written.append(view.caller)
         return {}
 
     monkeypatch.setattr(shelves, "_WRITERS", {"asyncapi": write})

@@ -70,7 +70,7 @@ class MqttConnection:
     async def serve(self) -> Reply:
         """Accept and serve. Raises Refused for what ends it from our side."""
         self._check_will()
-        clients, consumer, client_id = self._peer.clients, self._call.who.consumer, self._session.client_id
+        clients, consumer, client_id = self._peer.clients, self._call.caller.consumer, self._session.client_id
         clients.take(consumer, client_id, self.leave)
         try:
             return await self._serve()

@@ -39,7 +39,7 @@ _BINARY_MODE = {"specversion", "traceparent", "tracestate"}
 
 
 @dataclass(slots=True, eq=False)
-class UnderWay:
+class InFlightPublish:
     """A publish that is not acknowledged yet."""
 
     packet: Publish
@@ -66,7 +66,7 @@ class Publishing:
         self._answers = Answers(session.connect)
         self._say = say
         self._close = close
-        self._under_way: deque[UnderWay] = deque()
+        self._in_flight: deque[InFlightPublish] = deque()
         self._room: asyncio.Future[None] | None = None
         self.marks_origin = False
         """A subscription of this connection is not to get its own events back."""
@@ -80,10 +80,10 @@ class Publishing:
         if packet.qos == 2 and not self._session.begins(packet.packet_id):
             # A duplicate: while the first is on its way to the log, its acknowledgement will be for both.
             if self._session.is_stored(packet.packet_id):
-                self._under_way.append(UnderWay(packet, is_over=True))
+                self._in_flight.append(InFlightPublish(packet, is_over=True))
                 self._advance()
             return
-        under_way = UnderWay(packet)
+        in_flight = InFlightPublish(packet)
         is_clearing = packet.retain and not packet.payload
         try:
             if is_clearing:
@@ -94,19 +94,19 @@ class Publishing:
             connection.refused(refused)
             if self._is_deadly(refused):
                 raise
-            under_way.is_over, under_way.refused = True, refused
-            self._under_way.append(under_way)
+            in_flight.is_over, in_flight.refused = True, refused
+            self._in_flight.append(in_flight)
             self._advance()
             return
-        self._under_way.append(under_way)
-        under_way.task = asyncio.create_task(self._do(under_way, work))
-        if len(self._under_way) >= STORING_MAX:
+        self._in_flight.append(in_flight)
+        in_flight.task = asyncio.create_task(self._do(in_flight, work))
+        if len(self._in_flight) >= STORING_MAX:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
 
     async def finish(self) -> None:
         """Wait until what was taken is stored or refused, and acknowledged: each has its own deadline."""
-        tasks = [under_way.task for under_way in self._under_way if under_way.task is not None]
+        tasks = [in_flight.task for in_flight in self._in_flight if in_flight.task is not None]
         if tasks:
             await asyncio.wait(tasks)
 
@@ -167,22 +167,22 @@ class Publishing:
         if is_retained:
             await retain(self._plane, admitted.subject, stored.sequence)
 
-    async def _do(self, under_way: UnderWay, work: Coroutine[Any, Any, None]) -> None:
+    async def _do(self, in_flight: InFlightPublish, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except Refused as refused:
-            under_way.refused = refused
+            in_flight.refused = refused
         except Exception:
             logger.exception("storing failed")
-            under_way.refused = Refused(Reason.INTERNAL)
-        if under_way.refused is not None and self._call.connection is not None:
-            self._call.connection.refused(under_way.refused)
-        under_way.is_over = True
+            in_flight.refused = Refused(Reason.INTERNAL)
+        if in_flight.refused is not None and self._call.connection is not None:
+            self._call.connection.refused(in_flight.refused)
+        in_flight.is_over = True
         self._advance()
 
     def _advance(self) -> None:
         """Acknowledge what is over, in the order in which it came (4.6)."""
-        waiting = self._under_way
+        waiting = self._in_flight
         while waiting and waiting[0].is_over:
             self._acknowledge(waiting.popleft())
         if self._room is not None and len(waiting) < STORING_MAX // 2:
@@ -190,8 +190,8 @@ class Publishing:
                 self._room.set_result(None)
             self._room = None
 
-    def _acknowledge(self, under_way: UnderWay) -> None:
-        packet, refused = under_way.packet, under_way.refused
+    def _acknowledge(self, in_flight: InFlightPublish) -> None:
+        packet, refused = in_flight.packet, in_flight.refused
         if refused is not None and self._is_deadly(refused):
             # Without an acknowledgement a client of 3.1.1 publishes again once it is back.
             self._close(refused)

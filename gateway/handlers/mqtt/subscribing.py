@@ -173,10 +173,10 @@ class Subscribing:
 
     def _may_read_any(self, filter_: str) -> bool:
         if "+" not in filter_ and "#" not in filter_:
-            return allowed(self._call.who, Right(Verb.SUBSCRIBE, filter_))
+            return allowed(self._call.caller, Right(Verb.SUBSCRIBE, filter_))
         subjects = filters_of(filter_)
         met = self._met_by(subjects)
-        return not met or any(_may_read_some(self._call.who, channel.address, subjects) for channel in met)
+        return not met or any(_may_read_some(self._call.caller, channel.address, subjects) for channel in met)
 
     def _met_by(self, subjects: tuple[str, ...]) -> list[Channel]:
         return [
@@ -196,9 +196,9 @@ class Subscribing:
         if "+" not in filter_ and "#" not in filter_:
             return subjects, [channel_for(self._plane, self._call, filter_, Verb.SUBSCRIBE)[0]]
         met = self._met_by(subjects)
-        if not any(_may_read_some(self._call.who, channel.address, subjects) for channel in met):
+        if not any(_may_read_some(self._call.caller, channel.address, subjects) for channel in met):
             # A stranger does not learn which channels there are.
-            require(self._call.who, Right(Verb.SUBSCRIBE, filter_))
+            require(self._call.caller, Right(Verb.SUBSCRIBE, filter_))
         if not met:
             raise Refused(Reason.NOT_FOUND, f"There is no channel that {filter_} meets.", cause="unknown-channel")
         is_open = [channel for channel in met if not channel.protocols or "mqtt" in channel.protocols]
@@ -209,7 +209,7 @@ class Subscribing:
     async def _hear(self, subscription: Subscription, subjects: tuple[str, ...]) -> None:
         deliver = self._delivery(subscription)
         for subject in subjects:
-            subscription.listenings.append(await self._plane.hub.hear(subject, deliver))
+            subscription.listenings.append(await self._plane.hub.subscribe_confirmed(subject, deliver))
 
     async def _follow(
         self, subscription: Subscription, subjects: tuple[str, ...], channels: list[Channel], position: str
@@ -230,14 +230,14 @@ class Subscribing:
 
         for subject in filter(None, (meet(subject, channel.subject) for subject in subjects)):
             subscription.listenings.append(
-                await self._plane.hub.follow(
+                await self._plane.hub.subscribe_from(
                     channel,
                     subject,
                     start,
                     deliver,
                     on_gap=on_gap,
                     has_room=self._has_room,
-                    reader=self._call.who.consumer,
+                    reader=self._call.caller.consumer,
                 )
             )
 
@@ -314,7 +314,7 @@ class Subscribing:
         if verdict is None:
             found = self._plane.snapshot.channel(event.address)
             is_open = found is not None and (not found[0].protocols or "mqtt" in found[0].protocols)
-            verdict = is_open and allowed(self._call.who, Right(Verb.SUBSCRIBE, event.address))
+            verdict = is_open and allowed(self._call.caller, Right(Verb.SUBSCRIBE, event.address))
             self._verdicts[event.address] = verdict
         return verdict
 

@@ -57,7 +57,7 @@ async def forward(plane: Plane, call: Call) -> Reply:
     It ends, as a connection would, where the caller loses its right to it. Raises Refused ``key-revoked`` and the like.
     """
     assert call.route is not None, "upstreams are reached by routes"
-    under_way = plane.connections.under_way
+    under_way = plane.connections.in_flight
     request = under_way.begin(call)
     try:
         with request:
@@ -254,7 +254,7 @@ def _head(call: Call, target: str, host: str, scheme: str) -> bytes:
             f"content-length: {length}\r\n".encode() if length is not None else b"transfer-encoding: chunked\r\n"
         )
     lines += [b"%b: %b\r\n" % header for header in call.added_headers]
-    lines.append(_identity(call.who))
+    lines.append(_identity(call.caller))
     lines.append(_forwarded(call.ip, asked_host, scheme))
     return b"".join(lines)
 

@@ -224,7 +224,7 @@ def _subprotocol(call: Call, upstream: UpstreamSocket) -> str | None:
 
 
 def _headers(call: Call, host: str, scheme: str) -> list[tuple[str, str]]:
-    who = call.who
+    who = call.caller
     named = named_in_connection(call.headers)
     passed = [
         (name, value)

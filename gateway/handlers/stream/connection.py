@@ -83,7 +83,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
             {
                 "type": "welcome",
                 "connection": connection.id,
-                "limits": self._plane.limiter.left(self._call.who, self._call),
+                "limits": self._plane.limiter.left(self._call.caller, self._call),
             }
         )
         reader = asyncio.create_task(self._read(), name="stream reader")
@@ -217,7 +217,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
         if not isinstance(token, str) or not token:
             raise malformed("`auth` needs a `token`.")
         principal = await authenticate(self._plane, replace(self._call, credential=from_text(token), connection=None))
-        if principal.consumer != self._call.who.consumer:
+        if principal.consumer != self._call.caller.consumer:
             raise Refused(Reason.FORBIDDEN, "The credential is another consumer's.", cause="auth-other-consumer")
         policies.renewed(self._call, principal)
         if self._call.connection is not None:

@@ -86,7 +86,7 @@ class Subscriptions:
             self._say({"type": "gap"} | gap_members(self._plane, selection, gap))
 
         deliver = self._conflated(subscription, self._delivery(subscription))
-        subscription.listening = await self._plane.hub.follow(
+        subscription.listening = await self._plane.hub.subscribe_from(
             selection.channel,
             selection.subject,
             position,
@@ -94,7 +94,7 @@ class Subscriptions:
             began=began,
             on_gap=on_gap,
             has_room=self._outbox.has_room,
-            reader=self._call.who.consumer,
+            reader=self._call.caller.consumer,
         )
         subscription.reading.listening = subscription.listening
         self._all[address] = subscription
@@ -117,7 +117,7 @@ class Subscriptions:
     def _is_still_allowed(self, subscription: Subscription) -> bool:
         """Look at the right again: the consumer, key or tier has changed. Who lost it is closed by Connections."""
         selection = subscription.selection
-        if is_routed_to(self._call, selection.address) or allowed(self._call.who, selection.right):
+        if is_routed_to(self._call, selection.address) or allowed(self._call.caller, selection.right):
             subscription.principal = self._call.principal
             listening = subscription.listening
             if listening is not None:
@@ -127,7 +127,7 @@ class Subscriptions:
 
     def _conflated(self, subscription: Subscription, deliver: Callable[[Event], None]) -> Callable[[Event], None]:
         """Give what events are offered to, by what was asked for and by what the rights of the caller give now."""
-        interval_s = max(subscription.asked_s, conflated_s(self._call.who, subscription.selection.right))
+        interval_s = max(subscription.asked_s, conflated_s(self._call.caller, subscription.selection.right))
         conflation = subscription.conflation
         if conflation is not None:
             conflation.change(interval_s)

@@ -219,9 +219,9 @@ async def test_a_changed_tier_reaches_live_connections_and_closes_none(plane, do
     async with door.opened(plane, token()):
         plane.change_tier([{"metric": "messages_in", "amount": 3, "per": 60}])
         (connection,) = plane.connections
-        assert [limit.amount for limit in connection.call.who.limits] == [3]
+        assert [limit.amount for limit in connection.call.caller.limits] == [3]
         assert connection.closing is None
-        assert connection.call.who.key == "jwt:idp"
+        assert connection.call.caller.key == "jwt:idp"
 
 
 async def test_a_right_that_the_tier_takes_away_closes_connections_that_need_it(plane):
@@ -347,7 +347,7 @@ async def test_a_credential_that_does_not_hold_is_told_and_changes_nothing(plane
         assert (error["reason"], error["ref"]) == (reason, "1")
         assert reason == "invalid-request" or connection.refusals == {cause: 1}
         await is_served(socket)
-        assert connection.call.who.consumer == "acme"
+        assert connection.call.caller.consumer == "acme"
         an_hour_later()
         assert await closed(socket) == (3000, "token-expired")
 
@@ -420,7 +420,7 @@ async def test_a_ticket_carries_what_its_token_proved(plane, an_hour_later):
     async with by_ticket(plane, await ticket_of(plane, text)) as socket:
         await heard(socket, "welcome")
         (connection,) = plane.connections
-        who = connection.call.who
+        who = connection.call.caller
         assert (who.consumer, who.key, who.scopes, who.expires_at) == (
             "acme", "jwt:idp", ("subscribe:trades",), expires_at,
         )  # fmt: skip

@@ -217,9 +217,9 @@ def test_a_limit_of_nothing_lets_nothing_through_and_tells_a_wait(amount):
 def test_alone_a_quota_goes_on_with_what_was_left_and_owes_it_later():
     counter = Counter(Limit(Metric.MESSAGES_IN, 100, "month"), "key", "acme", ask=lambda counter: None)
     counter.granted(Terms(1, 1, 5), 5, 20, 1000, 10.0)
-    counter.part()
+    counter.go_local()
     for _ in range(25):
         assert spend((counter,), 1, 11.0)
     assert not spend((counter,), 1, 11.0)
     assert counter.wait_s(1, 11.0) == pytest.approx(999)
-    assert counter.rejoin() - counter.held == 20
+    assert counter.go_shared() - counter.held == 20

@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 from gateway.limits import tallies as limit_usage
 from gateway.limits.counters import Counter
 from gateway.limits.tallies import Level, LimitUsage, near
@@ -7,10 +5,6 @@ from gateway.snapshot.picture import Limit, Metric
 
 LIMIT = Limit(Metric.REQUESTS, 10, 10, 10)
 OPEN = Limit(Metric.OPEN_JOBS, 4, scope="key")
-
-
-def call(consumer="acme", target="orders"):
-    return SimpleNamespace(principal=SimpleNamespace(consumer=consumer), target=target)
 
 
 def test_what_was_counted_is_told_once():
@@ -28,8 +22,8 @@ def test_what_was_counted_is_told_once():
 
 def test_policies_in_shadow_are_told_with_their_route_and_reason():
     usage = LimitUsage()
-    usage.note(call(), "validate", "invalid-payload")
-    usage.note(SimpleNamespace(principal=None, target="orders"), "jwt", "unauthenticated")
+    usage.policy_shadowed("acme", "orders", "validate", "invalid-payload")
+    usage.policy_shadowed("", "orders", "jwt", "unauthenticated")
     told = usage.take([])
     assert [(record["consumer"], record["name"], record["route"], record["reason"]) for record in told] == [
         ("acme", "validate", "orders", "invalid-payload"),

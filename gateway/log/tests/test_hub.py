@@ -41,7 +41,7 @@ class Reader:
                 await self._came.wait()
 
     async def follow(self, plane, channel, position, subject=None, **more):
-        return await plane.hub.follow(
+        return await plane.hub.subscribe_from(
             channel,
             subject or channel.subject,
             position,
@@ -131,7 +131,7 @@ async def test_a_template_hears_all_its_addresses_and_an_address_only_its_own(pl
 async def test_a_listener_across_channels_hears_them_all(plane, trades):
     news, _ = plane.snapshot.channel("news/x")
     heard = []
-    listening = plane.hub.listen(">", heard.append)
+    listening = plane.hub.subscribe_live(">", heard.append)
     await asyncio.sleep(QUIET_S)
     await store(plane, trades, 1)
     await store(plane, news, 1, "news.x")

@@ -199,7 +199,7 @@ async def test_a_client_id_without_end_is_refused(plane, version, code):
 async def heard_on(plane, address, begin):
     """Give what comes on an address while `begin` is done."""
     heard = asyncio.Queue()
-    listening = await plane.hub.hear(address.replace("/", "."), heard.put_nowait)
+    listening = await plane.hub.subscribe_confirmed(address.replace("/", "."), heard.put_nowait)
     await begin()
     event = await asyncio.wait_for(heard.get(), WAIT_S)
     listening.stop()

@@ -299,7 +299,7 @@ async def test_a_right_that_is_lost_while_it_is_being_used_is_lost(plane, monkey
         plane.change_key(scopes=["publish:*"])
         return await follow(*following, **more)
 
-    follow = plane.hub.follow
+    follow = plane.hub.subscribe_from
     monkeypatch.setattr(plane.hub, "follow", losing)
     async with connected(plane) as wire:
         wire.say({"type": "subscribe", "channel": "trades"})
@@ -356,14 +356,14 @@ async def test_a_newer_key_of_the_same_consumer_takes_over(plane):
         plane.change_key(revoked_at=1.0)
         wire.say({"type": "ping"})
         await wire.heard("pong")
-        assert wire.call.who.key == newer.id
+        assert wire.call.caller.key == newer.id
 
 
 async def test_another_consumers_key_does_not_take_over(plane):
     async with connected(plane) as wire:
         wire.say({"type": "auth", "token": plane.other_key.text})
         assert (await wire.heard("error"))["reason"] == "forbidden"
-        assert wire.call.who.consumer == "acme"
+        assert wire.call.caller.consumer == "acme"
 
 
 async def test_draining_tells_when_to_be_back_and_closes_with_1012(plane):

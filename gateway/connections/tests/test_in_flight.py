@@ -111,7 +111,7 @@ async def test_a_stream_of_events_ends_and_says_why(tmp_path, is_direct, limits,
             assert b"event: error" in rest
             assert b'"reason":"%b"' % reason.encode() in rest
             await eventually(lambda: upstream.open == 0)
-            await eventually(lambda: len(plane.connections.under_way) == 0)
+            await eventually(lambda: len(plane.connections.in_flight) == 0)
             assert plane.outcomes == [(reason, "revoked" if reason != "token-expired" else "expired")]
             await plane.connections.stop()
 
@@ -128,7 +128,7 @@ async def test_any_other_answer_is_broken_off(tmp_path, is_direct, limits, type_
             key_with(plane, revoked_at=1.0)
             assert await is_broken_off(caller)
             await eventually(lambda: upstream.open == 0)
-            await eventually(lambda: len(plane.connections.under_way) == 0)
+            await eventually(lambda: len(plane.connections.in_flight) == 0)
 
 
 async def test_who_does_not_read_loses_its_answer_too(tmp_path):
@@ -141,7 +141,7 @@ async def test_who_does_not_read_loses_its_answer_too(tmp_path):
             caller.writer.transport.pause_reading()
             key_with(plane, revoked_at=1.0)
             await eventually(lambda: upstream.open == 0)
-            await eventually(lambda: len(plane.connections.under_way) == 0)
+            await eventually(lambda: len(plane.connections.in_flight) == 0)
 
 
 async def test_what_a_limit_holds_back_is_ended_too(tmp_path):

@@ -53,7 +53,7 @@ class Request:
             raise self._ended
 
 
-class UnderWay:
+class InFlightRequests:
     """All such requests of this process."""
 
     def __init__(self, snapshot: Snapshot) -> None:
@@ -65,7 +65,7 @@ class UnderWay:
 
     def begin(self, call: Call) -> Request:
         """Look after a request from now on, until it has ``ended``. Raises Refused where it may not be any more."""
-        judge_again(self._snapshot, call)
+        recheck(self._snapshot, call)
         request = call.request = Request(call)
         self._requests.add(request)
         return request
@@ -80,23 +80,23 @@ class UnderWay:
         """Give each its principal as it now stands, or end it where that has lost its right to be served."""
         for request in [*self._requests]:
             try:
-                judge_again(self._snapshot, request.call)
+                recheck(self._snapshot, request.call)
             except Refused as refused:
                 request.end(refused.bare())
 
     def expire(self, now: float) -> None:
         """End those whose credential has expired."""
         for request in [*self._requests]:
-            expires_at = request.call.who.expires_at
+            expires_at = request.call.caller.expires_at
             if expires_at is not None and expires_at <= now:
                 request.end(Refused(Reason.TOKEN_EXPIRED))
 
 
-def judge_again(snapshot: Snapshot, call: Call) -> None:
+def recheck(snapshot: Snapshot, call: Call) -> None:
     """Give a call its principal as it now stands. Raises Refused where that may not be served any more."""
     if call.is_anonymous:
         return
-    principal = snapshot.principal_again(call.who)
+    principal = snapshot.principal_again(call.caller)
     if principal is None:
         raise Refused(Reason.KEY_REVOKED)
     if principal is not call.principal:
