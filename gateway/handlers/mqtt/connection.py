@@ -38,8 +38,16 @@ PACKET_ID_NOT_FOUND = 0x92
 WITH_WILL = 0x04
 FLUSH_S = 1.0
 """How long the last acknowledgements may take to be sent."""
-LOSES_ITS_WILL = frozenset({Reason.KEY_REVOKED, Reason.TOKEN_EXPIRED, Reason.FORBIDDEN})
-"""Who may not be here any more publishes nothing more."""
+LOSES_ITS_WILL = frozenset(
+    {
+        Reason.KEY_REVOKED,
+        Reason.TOKEN_EXPIRED,
+        Reason.FORBIDDEN,
+        Reason.IP_NOT_ALLOWED,
+        Reason.ORIGIN_NOT_ALLOWED,
+    }
+)
+"""Refusals that end a connection without publishing its will: the client is no longer authorized."""
 
 
 class TakenOver(Exception):

@@ -10,7 +10,7 @@ from gateway.tests.mqtt_client import client
 from gateway.tests.mqtt_plane import mqtt_plane
 from gateway.wire.mqtt import codec
 from gateway.wire.mqtt import types as wire
-from gateway.wire.mqtt.packets import V5, V311, Connect, Publish, Type, Will
+from gateway.wire.mqtt.packets import V5, V311, Connect, Publish, Type
 
 CHANNELS = [channel("trades"), channel("gone/{id}"), channel("web/only", protocols=["http"])]
 VERSIONS = pytest.mark.parametrize("version", [V311, V5])
@@ -191,69 +191,6 @@ async def test_a_client_id_or_user_name_is_only_a_name(plane, version, name):
 async def test_a_client_id_without_end_is_refused(plane, version, code):
     async with client(plane, version) as mqtt:
         assert (await mqtt.connect(plane.key.text, client_id="x" * 257)).content[1] == code
-
-
-# Wills
-
-
-async def heard_on(plane, address, begin):
-    """Give what comes on an address while `begin` is done."""
-    heard = asyncio.Queue()
-    listening = await plane.hub.subscribe_confirmed(address.replace("/", "."), heard.put_nowait)
-    await begin()
-    event = await asyncio.wait_for(heard.get(), WAIT_S)
-    listening.stop()
-    return event
-
-
-@VERSIONS
-async def test_a_will_is_published_when_the_client_vanishes(plane, version):
-    async with client(plane, version) as mqtt:
-        await mqtt.connect(plane.key.text, will=Will("gone/1", b'{"left":true}', 1, False))
-
-        async def vanish():
-            mqtt.writer.transport.abort()
-
-        event = await heard_on(plane, "gone/1", vanish)
-    assert (event.data, event.source) == (b'{"left":true}', "/consumers/acme")
-
-
-async def test_a_will_is_not_published_when_the_client_takes_leave_unless_it_says_so(plane):
-    async with client(plane, V5) as quiet, client(plane, V5) as loud:
-        await quiet.connect(plane.key.text, will=Will("gone/1", b"1", 0, False))
-        await loud.connect(plane.key.text, will=Will("gone/1", b"2", 0, False))
-
-        async def leave():
-            quiet.write(b"\xe0\x00")
-            await quiet.ends()
-            loud.write(b"\xe0\x01\x04")
-
-        assert (await heard_on(plane, "gone/1", leave)).data == b"2"
-    found, _ = plane.snapshot.channel("gone/1")
-    assert [event.data for event in await plane.log.history(found, "gone.1", 0, 10)] == [b"2"]
-
-
-@pytest.mark.parametrize(
-    ("topic", "codes"),
-    [("secret", {V311: 5, V5: 0x87}), ("web/only", {V311: 5, V5: 0x87}), ("$SYS/x", {V311: 5, V5: 0x87})],
-)
-@VERSIONS
-async def test_a_will_that_could_not_be_published_is_refused_at_connect(plane, version, topic, codes):
-    plane.change_key(scopes=["publish:trades", "publish:web/only"])
-    async with client(plane, version) as mqtt:
-        answer = await mqtt.connect(plane.key.text, will=Will(topic, b"1", 0, False))
-        assert answer.content[1] == codes[version]
-        assert await mqtt.ends() == b""
-
-
-async def test_whose_key_is_revoked_leaves_no_will(plane):
-    async with client(plane, V5) as mqtt:
-        await mqtt.connect(plane.key.text, will=Will("gone/1", b"1", 0, False))
-        plane.change_key(revoked_at=1.0)
-        await mqtt.ends()
-    await eventually(lambda: not len(plane.connections))
-    found, _ = plane.snapshot.channel("gone/1")
-    assert await plane.log.history(found, "gone.1", 0, 10) == []
 
 
 # Deadlines

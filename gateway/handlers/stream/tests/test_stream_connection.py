@@ -300,7 +300,7 @@ async def test_a_right_that_is_lost_while_it_is_being_used_is_lost(plane, monkey
         return await follow(*following, **more)
 
     follow = plane.hub.subscribe_from
-    monkeypatch.setattr(plane.hub, "follow", losing)
+    monkeypatch.setattr(plane.hub, "subscribe_from", losing)
     async with connected(plane) as wire:
         wire.say({"type": "subscribe", "channel": "trades"})
         await wire.serving
