@@ -6,7 +6,7 @@ from consumers.services import create_consumer, create_tier, delete_consumer
 from events import subscriptions
 from events.models import Subscription
 from events.services import create_channel
-from events.subscriptions import create_subscription, rotate_secret, stand, update_subscription
+from events.subscriptions import create_subscription, report_state, rotate_secret, update_subscription
 
 pytestmark = pytest.mark.django_db
 
@@ -92,19 +92,19 @@ def test_a_url_is_looked_at_again_when_it_changes(make):
 
 def test_what_the_deliverer_finds_does_not_undo_what_was_asked_for(make):
     row, _ = make("webhook")
-    stand(row, state="paused", reason="endpoint-failing", by="delivery")
+    report_state(row, state="paused", reason="endpoint-failing", by="delivery")
     assert (row.state, row.state_reason) == ("paused", "endpoint-failing")
-    stand(row, state="active", reason="", by="delivery")
+    report_state(row, state="active", reason="", by="delivery")
     assert row.state == "active"
     update_subscription(row, state="paused", by="ann")
-    stand(row, state="active", reason="", by="delivery")
-    stand(row, state="ended", reason="endpoint-gone", by="delivery")
+    report_state(row, state="active", reason="", by="delivery")
+    report_state(row, state="ended", reason="endpoint-gone", by="delivery")
     assert (row.state, row.state_reason) == ("paused", "requested")
 
 
 def test_one_that_has_ended_only_begins_again(make):
     row, _ = make("webhook")
-    stand(row, state="ended", reason="endpoint-gone", by="delivery")
+    report_state(row, state="ended", reason="endpoint-gone", by="delivery")
     with pytest.raises(ValidationError, match="has ended"):
         update_subscription(row, max_attempts=2, by="ann")
     update_subscription(row, state="active", max_attempts=2, by="ann")

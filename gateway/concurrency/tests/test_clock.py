@@ -11,7 +11,7 @@ from gateway.call import Call
 from gateway.concurrency.clock_jumps import ClockJumps
 from gateway.connections.open import Connections
 from gateway.credentials.api_keys import Credential
-from gateway.handlers.tests.test_channel_handlers import listening
+from gateway.handlers.tests.test_events import listening
 from gateway.limit import Limiter
 from gateway.limits.counters import Terms
 from gateway.limits.store import SLOT_S, Store
