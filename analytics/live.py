@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from analytics.seconds import Seconds
+from gateway.concurrency.stopping import stop_tasks
 from gateway.link.nats import USAGE_STREAM, USAGE_SUBJECT, connect, read_batch
 
 logger = logging.getLogger(__name__)
@@ -112,9 +113,7 @@ class Live:
             if queue.full():
                 queue.get_nowait()
             queue.put_nowait(b"")
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await stop_tasks(*self._tasks)
         if self._client is not None:
             await self._client.close()
         self._begun, self._client, self._tasks = None, None, []

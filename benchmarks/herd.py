@@ -11,6 +11,7 @@ from typing import Any
 
 import picows
 
+from gateway.concurrency.stopping import stop_tasks
 from gateway.wire.mqtt import codec
 from gateway.wire.mqtt.packets import V5, Connect, Type
 from gateway.wire.mqtt.types import properties, text, variable
@@ -84,9 +85,7 @@ class Herd:
 
     async def close(self) -> None:
         """Hang up."""
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await stop_tasks(*self.tasks)
         for member in self.members:
             if isinstance(member.writer, picows.WSTransport):
                 member.writer.disconnect(graceful=False)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call
 from gateway.concurrency.clock_jumps import ClockJumps
+from gateway.concurrency.stopping import stop_tasks
 from gateway.limits.budget import Budget, Counters, Plan, Spending, bucket_key
 from gateway.limits.counters import PROBE_S, Counter, put_back, spend
 from gateway.limits.fields import fact, facts, fields, legacy_fields, with_own
@@ -79,9 +80,7 @@ class Limiter:
 
     async def stop(self) -> None:
         """Give back all leases and slots."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+        await stop_tasks(self._keeper)
         self._slots.drop_all()
         await self._leasing.stop()
         await self.store.stop()

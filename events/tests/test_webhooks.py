@@ -13,6 +13,7 @@ from audit.tests.conftest import in_thread, until
 from events.models import DeadLetter, Subscription
 from events.tests.receiver import plain, receiving
 from events.tests.whole import running_whole
+from gateway.concurrency.stopping import stop_tasks
 from gateway.delivery.process import Delivery
 from gateway.durable.health import read_healths
 from gateway.refusals import Reason, Refused
@@ -483,8 +484,8 @@ async def test_a_deliverer_that_was_killed_loses_nothing(whole):
         await whole.publish(1, 2, 3)
         await receiver.has(1)
         # As SIGKILL leaves it: the effect is there, the acknowledgement is not.
-        for task in [*first._background, *(task for worker in first.workers.values() for task in worker._sends)]:
-            task.cancel()
+        sends = [task for worker in first.workers.values() for task in worker._sends]
+        await stop_tasks(*first._background, *sends)
         await first.nats.close()
         held.set()
         async with delivering(whole, name="second"):
@@ -508,8 +509,8 @@ async def test_by_key_what_was_under_way_when_the_deliverer_was_killed_comes_fir
                 await whole.publish(f"{key}{number}", channel=f"sensors/{key}/reading")
         await receiver.has(2)
         # As SIGKILL leaves it: some were under way or in hand, and some were never fetched.
-        for task in [*first._background, *(task for worker in first.workers.values() for task in worker._sends)]:
-            task.cancel()
+        sends = [task for worker in first.workers.values() for task in worker._sends]
+        await stop_tasks(*first._background, *sends)
         await first.nats.close()
         held.set()
         async with delivering(whole, name="second"):

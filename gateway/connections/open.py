@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from gateway.concurrency.stopping import stop_tasks
 from gateway.connections.in_flight import InFlightRequests, judge, lost_right
 from gateway.refusals import Reason, Refused
 
@@ -121,9 +122,7 @@ class Connections:
 
     async def stop(self) -> None:
         """Stop looking; connections are left as they are."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await stop_tasks(self._task)
 
     def open(self, call: Call, close: Callable[[Refused], None]) -> Connection:
         """Register an accepted connection; ``close`` must return at once and end it with the refusal it is given."""

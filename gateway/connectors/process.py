@@ -13,9 +13,9 @@ import orjson
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
-from gateway.concurrency.stopping import ended
+from gateway.concurrency.stopping import stop_tasks
 from gateway.config import Config
-from gateway.connectors.running import FAULTS, Running, durables
+from gateway.connectors.running import CLOSE_TIMEOUT_S, FAULTS, FINISH_S, Running, durables
 from gateway.delivery.process import owner_of
 from gateway.link.leader import RENEW_S, Lease
 from gateway.link.nats import CONNECTORS_BUCKET
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 GIVE_BACK_S = 1.0
+STOP_S = FINISH_S + CLOSE_TIMEOUT_S
+"""The longest that a connector takes to finish a write and to disconnect."""
 
 
 class Connectors:
@@ -87,7 +89,7 @@ class Connectors:
 
     async def _stop(self, ids: Iterable[str]) -> None:
         stopped = {id_: self._running.pop(id_) for id_ in ids}
-        await ended(*[task for _, task in stopped.values()])
+        await stop_tasks(*[task for _, task in stopped.values()], repeat_s=STOP_S)
         self._placed.update(id_ for id_, (running, _) in stopped.items() if running.had_a_reader)
 
     async def _forget(self, connector: Connector) -> None:
@@ -115,5 +117,5 @@ async def run(config: Config, stop: asyncio.Event, serves: Callable[[], None]) -
     try:
         await stop.wait()
     finally:
-        await ended(connecting)
+        await stop_tasks(connecting, repeat_s=STOP_S + GIVE_BACK_S)
         await plane.stop()

@@ -22,6 +22,7 @@ from nats.js.errors import NotFoundError
 
 from gateway.call import Call
 from gateway.channels.publish import Admitted, Publication, admit, as_json, store
+from gateway.concurrency.stopping import stop_soon, stop_tasks
 from gateway.connectors.broker import BATCH_MAX, Broken, Record, Sink, Source, Unwritable, filled, placed
 from gateway.connectors.kinds import SOURCE, NoSuchKind, NotInstalled, find
 from gateway.link.nats import DEAD_SUBJECT
@@ -227,8 +228,7 @@ class Running:
                 await self._acknowledge(messages)
             raise
         finally:
-            beating.cancel()
-            writing.cancel()
+            await stop_tasks(beating, writing)
         writing.result()
         await self._acknowledge(messages)
 
@@ -333,8 +333,8 @@ async def _closed(broker: Source | Sink) -> None:
     try:
         await asyncio.wait([closing], timeout=CLOSE_TIMEOUT_S)
     finally:
-        closing.cancel()
         closing.add_done_callback(_left)
+        stop_soon(closing)
 
 
 def _left(closing: asyncio.Task[None]) -> None:

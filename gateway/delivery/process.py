@@ -19,7 +19,7 @@ import redis.asyncio as redis
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from gateway.concurrency.stopping import ended
+from gateway.concurrency.stopping import stop_tasks
 from gateway.config import Config
 from gateway.connections.open import Connections
 from gateway.delivery.client import Resolve, WebhookClient, resolved
@@ -88,7 +88,7 @@ class Delivery:
 
     async def stop(self) -> None:
         """Stop delivering, let another begin at once, disconnect. What was under way will be given again."""
-        await ended(*self._background)
+        await stop_tasks(*self._background)
         await self._watch.stop()
         await self._stop_workers()
         with contextlib.suppress(*FAULTS):

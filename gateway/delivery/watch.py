@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.concurrency.stopping import ended
+from gateway.concurrency.stopping import stop_tasks
 from gateway.delivery import lag_alert
 from gateway.delivery.client import SendFailed
 from gateway.delivery.lag_alert import Alert
@@ -65,7 +65,7 @@ class Watch:
 
     async def stop(self) -> None:
         """Stop telling."""
-        await ended(*self._telling.values())
+        await stop_tasks(*self._telling.values())
 
     async def _look(self) -> None:
         snapshot = self._delivery.snapshot

@@ -13,7 +13,7 @@ from nats.js.errors import APIError
 
 from gateway.call import Call
 from gateway.concurrency.clock_jumps import steady_time
-from gateway.concurrency.stopping import ended
+from gateway.concurrency.stopping import stop_tasks
 from gateway.delivery.client import SendFailed
 from gateway.delivery.order import DeliveryOrder
 from gateway.durable import webhook
@@ -69,8 +69,8 @@ class Worker:
 
     async def stop(self) -> None:
         """Stop at once; what was being sent and not settled will be given again."""
-        await ended(self._task)
-        await ended(*self._sends)
+        await stop_tasks(self._task)
+        await stop_tasks(*self._sends)
 
     def follow(self, subscription: Subscription) -> None:
         """Take over what has changed."""

@@ -14,7 +14,7 @@ from gateway.channels.outbox import SEND_TIMEOUT_S, Outbox
 from gateway.channels.publish import is_routed_to
 from gateway.channels.reading import Selection, gap_members, resolve
 from gateway.channels.subscriber_lag import Reading, told
-from gateway.concurrency.stopping import ended
+from gateway.concurrency.stopping import stop_tasks
 from gateway.identity.rights import conflated_s
 from gateway.log.catch_up import Gap
 from gateway.log.conflation import Conflation
@@ -90,7 +90,7 @@ class EventStream:
                 listening.stop()
             for conflation in self._conflations.values():
                 conflation.stop()
-            await ended(gone, writer)
+            await stop_tasks(gone, writer)
 
     async def _position(self, number: int) -> int | None:
         """Say where a channel begins; None only where it is the one that is listened to, and begins with what comes.
@@ -205,7 +205,7 @@ class EventStream:
         if not self._ending.done():
             return Reply(status=200, closed_by="client")
         refused = self._ending.result()
-        await ended(writer)
+        await stop_tasks(writer)
         if refused.reason is not Reason.TOO_SLOW:
             # A stream that ends normally is opened again by EventSource; then it is told 401 or 403 where due.
             last = last_words(refused)

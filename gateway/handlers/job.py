@@ -19,6 +19,7 @@ from nats.js.errors import APIError, KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
 from gateway.call import Call, Reply
+from gateway.concurrency.stopping import stop_tasks
 from gateway.handlers.events import HEADERS as SSE_HEADERS
 from gateway.link.nats import JOBS_BUCKET
 from gateway.policies.json_body import require_plain
@@ -148,7 +149,7 @@ async def events(plane: Plane, call: Call) -> Reply:
             document = await _own(plane, call)
         await call.peer.send(last_words(ending[0]) if ending else b"", more=False)
     finally:
-        gone.cancel()
+        await stop_tasks(gone)
     if not ending:
         return Reply(status=200)
     return Reply(status=200, refused=ending[0], error_class=ending[0].row.live.value, closed_by="gateway")

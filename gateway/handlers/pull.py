@@ -11,6 +11,7 @@ import orjson
 
 from gateway.authenticate import require
 from gateway.call import Call, Reply
+from gateway.concurrency.stopping import stop_tasks
 from gateway.connections.in_flight import recheck
 from gateway.durable.held_back import KEPT_MAX
 from gateway.durable.readers import BATCH_MAX, Given
@@ -55,7 +56,7 @@ async def pull(plane: Plane, call: Call) -> Reply:
                 raise ClientGone
         given = await _let_out(plane, call, subscription, channel, found)
     finally:
-        gone.cancel()
+        await stop_tasks(gone)
     results = ",".join(_said(one, subscription.ack_wait_s) for one in given)
     return await _send(plane, call, f'{{"results":[{results}]}}'.encode(), len(given))
 

@@ -17,7 +17,7 @@ from nats.errors import Error as NatsError
 from gateway.authenticate import require
 from gateway.call import Call, Reply
 from gateway.channels.reading import position_of, resolve, select
-from gateway.concurrency.stopping import ended
+from gateway.concurrency.stopping import stop_tasks
 from gateway.durable.attempts import read_attempts
 from gateway.durable.health import shown, unmeasured
 from gateway.durable.standing import channel_of
@@ -276,4 +276,4 @@ async def _shown_within(plane: Plane, several: list[Subscription], seconds: floa
             for one, task in zip(several, saying, strict=True)
         ]
     finally:
-        await ended(*saying)
+        await stop_tasks(*saying)

@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
+from gateway.concurrency.stopping import stop_soon, stop_tasks
 from gateway.credentials.public_keys import PublicKey, Unusable, read
 from gateway.peer import ClientGone
 from gateway.refusals import Reason, Refused
@@ -106,10 +107,7 @@ class KeySets:
 
     async def stop(self) -> None:
         """Stop reading."""
-        tasks = [task for task in (self._keeper, *(set_.task for set_ in self._sets.values())) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await stop_tasks(self._keeper, *(set_.task for set_ in self._sets.values()))
 
     async def keys(self, issuer: Issuer, kid: str | None, algorithm: str) -> list[PublicKey]:
         """Give the keys that a token of this issuer may be signed with, one at least.
@@ -157,8 +155,7 @@ class KeySets:
         return set_
 
     def _drop(self, set_: KeySet) -> None:
-        if set_.task is not None:
-            set_.task.cancel()
+        stop_soon(set_.task)
 
     def _refresh(self, kinds: frozenset[str]) -> None:
         if "issuer" in kinds:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gateway.concurrency.stopping import stop_soon
 from gateway.log.event import Event
 from gateway.log.event_log import EventLog, Extent
 from gateway.refusals import Refused
@@ -104,8 +105,7 @@ class CatchUp:
 
     def cancel(self) -> None:
         """Stop reading."""
-        if self._task is not None:
-            self._task.cancel()
+        stop_soon(self._task)
 
     async def _resume(self) -> None:
         while True:

@@ -23,6 +23,7 @@ from nats.errors import MaxPayloadError
 from nats.js import JetStreamContext
 from nats.js.errors import APIError
 
+from gateway.concurrency.stopping import stop_tasks
 from gateway.concurrency.turns import Turns
 from gateway.log.disk import Disk
 from gateway.log.event import Event, from_headers, rfc3339
@@ -114,9 +115,7 @@ class EventLog:
 
     async def stop(self) -> None:
         """Fail what is still open and stop."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
+        await stop_tasks(self._sweeper)
         self._expire(float("inf"))
 
     @property

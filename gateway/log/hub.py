@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from gateway.concurrency.stopping import ended
+from gateway.concurrency.stopping import stop_tasks
 from gateway.log.catch_up import EARLIEST, CatchUp, Gap, begin
 from gateway.log.event import Event, from_headers
 from gateway.log.event_log import EventLog
@@ -253,7 +253,7 @@ class Hub:
     async def stop(self) -> None:
         """Close every feed."""
         if self._looker is not None:
-            await ended(self._looker)
+            await stop_tasks(self._looker)
         for feed in list(self._feeds.values()):
             self.forget(feed)
         await asyncio.gather(*self._at_work, return_exceptions=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.concurrency.stopping import ended
+from gateway.concurrency.stopping import stop_tasks
 from gateway.link.nats import USAGE_SUBJECT
 from gateway.protocol import Protocol
 from gateway.refusals import Packet
@@ -143,7 +143,7 @@ class Usage:
 
     async def stop(self) -> None:
         """Send what is left, marked as this process's last word."""
-        await ended(self._task)
+        await stop_tasks(self._task)
         self._gather(is_stopping=True)
         try:
             async with asyncio.timeout(2):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gateway import policies
 from gateway.call import Call
+from gateway.concurrency.stopping import stop_soon
 from gateway.connections.in_flight import recheck
 from gateway.limits.bandwidth import is_charged_whole, pieces
 from gateway.limits.budget import Counters
@@ -189,9 +190,8 @@ class AsgiExchange(Exchange):
 
     def watch(self, gone: Callable[[], None] | None) -> None:
         """Call ``gone`` once the caller has hung up; None stops that."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-            self._watcher = None
+        stop_soon(self._watcher)
+        self._watcher = None
         if gone is not None:
             self._watcher = asyncio.create_task(self._watch(gone), name="caller")
 

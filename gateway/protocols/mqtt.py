@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.call import Call, Reply
+from gateway.concurrency.stopping import stop_tasks
 from gateway.credentials.api_keys import Credential, from_text
 from gateway.identity.places import plain
 from gateway.meter import meter
@@ -241,7 +242,7 @@ async def run(config: Config, listening: socket.socket, serves: Callable[[], Non
     await stop.wait()
     server.close()
     await plane.stop()
-    sweeper.cancel()
+    await stop_tasks(sweeper)
 
 
 async def serve(plane: Plane, listening: socket.socket) -> tuple[asyncio.Server, asyncio.Task[None]]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import uvicorn
 
+from gateway.concurrency.stopping import stop_tasks
 from gateway.server.http import BoundedHttp, Site
 from gateway.server.websocket import BoundedSocket
 
@@ -36,8 +37,7 @@ class Server(uvicorn.Server):
         await self._drain()
         # Deadlines count to the last: who stands still in the middle of a request must not hold up all of it.
         await super().shutdown(sockets)
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        await stop_tasks(self._sweeper)
 
 
 def server_of(

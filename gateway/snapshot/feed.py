@@ -13,7 +13,7 @@ import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from gateway.concurrency.stopping import ended
+from gateway.concurrency.stopping import stop_tasks
 from gateway.link.nats import SNAPSHOT_BUCKET, read_batch
 from gateway.snapshot.picture import Snapshot
 
@@ -60,7 +60,7 @@ class SnapshotFeed:
 
     async def stop(self) -> None:
         """Stop following; the snapshot stays as it is."""
-        await ended(self._task)
+        await stop_tasks(self._task)
 
     async def _nudged(self, message: Msg) -> None:
         self._nudge.set()

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from gateway.concurrency.stopping import stop_tasks
 from gateway.tests.http_plane import Asked
 
 SSE_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -61,9 +62,7 @@ class Model:
             self.hung_up += 1
             return True
         finally:
-            if not gone.done():
-                gone.cancel()
-                await asyncio.gather(gone, return_exceptions=True)
+            await stop_tasks(gone)
         return False
 
     @property

@@ -14,6 +14,7 @@ import redis.asyncio as redis
 
 from gateway.asgi import serve
 from gateway.authenticate import FailedKeys
+from gateway.concurrency.stopping import stop_tasks
 from gateway.config import Config
 from gateway.connections.open import Connections
 from gateway.credentials.api_keys import new_key
@@ -164,11 +165,7 @@ async def _started(server: Server, listening: socket.socket) -> AsyncIterator[No
             listener.close()
         for protocol in list(server.server_state.connections):
             protocol.transport.abort()
-        assert server._sweeper is not None
-        server._sweeper.cancel()
-        for task in list(server.server_state.tasks):
-            task.cancel()
-        await asyncio.gather(server._sweeper, *server.server_state.tasks, return_exceptions=True)
+        await stop_tasks(server._sweeper, *server.server_state.tasks)
 
 
 @dataclass(slots=True)
@@ -238,9 +235,7 @@ async def upstream_that(
         yield upstream
     finally:
         server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await stop_tasks(*tasks)
 
 
 def say(text: str | bytes) -> Callable[[Asked, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from gateway.concurrency.stopping import stop_tasks
 from gateway.handlers.mqtt.connection import handle_mqtt
 from gateway.protocols.mqtt import serve
 from gateway.tests.event_plane import EventPlane, running
@@ -29,5 +29,4 @@ async def mqtt_plane(
         finally:
             server.close()
             await plane.connections.drain(5)
-            sweeper.cancel()
-            await asyncio.gather(sweeper, return_exceptions=True)
+            await stop_tasks(sweeper)

@@ -12,6 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from gateway.call import Call
+from gateway.concurrency.stopping import stop_tasks
 from gateway.limit import DELAY_REQUEST_MAX_S, TOKENS_OUT_DEFAULT, Limiter
 from gateway.limits.budget import DRY_RUNS
 from gateway.limits.counters import BELIEVED_S
@@ -247,9 +248,7 @@ async def test_a_delayed_caller_may_go_away_and_costs_nothing(limiter):
     await limiter.charge(call(who), messages_in=2)
     waiting = [asyncio.create_task(limiter.charge(call(who), messages_in=1)) for _ in range(5)]
     await asyncio.sleep(0.05)
-    for task in waiting:
-        task.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
+    await stop_tasks(*waiting)
     await limiter.look(who)
     assert limiter.left(who)[0]["reset_s"] <= 20
 
@@ -559,8 +558,7 @@ async def test_callers_that_hang_up_while_they_are_admitted_keep_no_slot(limiter
         one = call(who)
         task = asyncio.create_task(limiter.admit(one))
         await asyncio.sleep(wait_s)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await stop_tasks(task)
         limiter.released(one)
     await limiter.store.ping()
     assert await redis.zcard("open:{consumer:acme}:open_connections") == 0

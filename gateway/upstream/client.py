@@ -14,6 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
+from gateway.concurrency.stopping import stop_tasks
 from gateway.refusals import Reason, Refused
 from gateway.upstream.connection import Origin, UpstreamConnection
 from gateway.upstream.outbound import is_forbidden
@@ -79,9 +80,7 @@ class UpstreamClient:
 
     async def close(self) -> None:
         """Hang up on every upstream."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
+        await stop_tasks(self._sweeper)
         for pool in self._pools.values():
             for connection in pool:
                 connection.close()

@@ -8,6 +8,7 @@ import threading
 import pytest
 import websockets.sync.client
 
+from gateway.concurrency.stopping import stop_tasks
 from gateway.tests.nats_server import NatsServer
 from gateway.tests.valkey_server import ValkeyServer
 from tests.product import Product, eventually, free_port
@@ -42,9 +43,7 @@ class Cable:
         self.ending = asyncio.Event()
         async with await asyncio.start_server(self._line, "127.0.0.1", self.port):
             await self.ending.wait()
-            for line in self.lines:
-                line.cancel()
-            await asyncio.gather(*self.lines, return_exceptions=True)
+            await stop_tasks(*self.lines)
 
     async def _line(self, reader, writer):
         self.lines.add(asyncio.current_task())

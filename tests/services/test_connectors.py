@@ -7,7 +7,7 @@ import gc
 import pytest
 
 from gateway.channels.publish import Publication, publish
-from gateway.concurrency.stopping import ended
+from gateway.concurrency.stopping import stop_tasks
 from gateway.connectors import kafka
 from gateway.connectors import running as connecting
 from gateway.connectors.running import Running
@@ -91,7 +91,7 @@ async def connected(plane, lab, direction, **more):
     try:
         yield connector
     finally:
-        await ended(task)
+        await stop_tasks(task)
 
 
 async def until(look):

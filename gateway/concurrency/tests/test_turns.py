@@ -1,5 +1,6 @@
 import asyncio
 
+from gateway.concurrency.stopping import stop_tasks
 from gateway.concurrency.turns import Turns
 
 
@@ -38,9 +39,7 @@ async def test_a_turn_is_given_back_by_who_fails_and_by_who_no_longer_waits():
     turns = Turns(each=1, in_all=1)
     work = Work(turns)
     holding, waiting = await started(work, "a", "a")
-    waiting.cancel()
-    holding.cancel()
-    await asyncio.gather(holding, waiting, return_exceptions=True)
+    await stop_tasks(waiting, holding)
     async with asyncio.timeout(5), turns.of("a"):
         assert turns._queues["a"].users == 1
     assert turns._queues == {}

@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from gateway.concurrency.stopping import stop_tasks
 from gateway.config import Config
 from gateway.delivery import client as webhook_client
 from gateway.delivery.client import SendFailed, WebhookClient, resolved
@@ -184,7 +185,7 @@ async def test_one_name_that_hangs_takes_one_thread(monkeypatch):
     waiting = [asyncio.ensure_future(resolved("hanging.invalid", 80)) for _ in range(200)]
     try:
         assert await asyncio.wait_for(resolved("quick.invalid", 80), 10) == [(2, ("127.0.0.1", 80))]
-        waiting[0].cancel()
+        await stop_tasks(waiting[0])
     finally:
         release.set()
     await asyncio.gather(*waiting, return_exceptions=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.call import Call, Reply
 from gateway.channels.outbox import SEND_TIMEOUT_S, Outbox
 from gateway.channels.publish import channel_for
-from gateway.concurrency.stopping import ended
+from gateway.concurrency.stopping import stop_tasks
 from gateway.handlers.mqtt.publishing import Publishing
 from gateway.handlers.mqtt.subscribing import Subscribing
 from gateway.peer import ClientGone
@@ -114,7 +114,7 @@ class MqttConnection:
             return await self._end(reader, writer)
         finally:
             self._subscribing.stop()
-            await ended(reader, writer)
+            await stop_tasks(reader, writer)
 
     # Reading and writing
 
@@ -176,7 +176,7 @@ class MqttConnection:
     async def _end(self, reader: asyncio.Task[None], writer: asyncio.Task[None]) -> Reply:
         """Store what came before the end, acknowledge it, publish the will, and say how it ended."""
         ending = self._why(reader, writer)
-        reader.cancel()
+        await stop_tasks(reader)
         self._subscribing.stop()
         await self._publishing.finish()
         await self._flush(writer)

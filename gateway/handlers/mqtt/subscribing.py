@@ -16,6 +16,7 @@ from gateway.channels.outbox import Outbox
 from gateway.channels.publish import channel_for, require_door
 from gateway.channels.reading import position_of, resolve
 from gateway.channels.retained import retained
+from gateway.concurrency.stopping import stop_soon
 from gateway.handlers.mqtt.publishing import ORIGIN, RETAIN
 from gateway.log.catch_up import Gap
 from gateway.log.event import EVENT_TYPE, Event
@@ -60,8 +61,7 @@ class Subscription:
 
     def stop(self) -> None:
         """Hear nothing more."""
-        if self.giving is not None:
-            self.giving.cancel()
+        stop_soon(self.giving)
         for listening in self.listenings:
             listening.stop()
 
@@ -254,8 +254,7 @@ class Subscribing:
 
     def _give_retained(self, subscription: Subscription, subjects: tuple[str, ...]) -> None:
         """Give what was retained, as fast as the client reads, while what is new comes too (3.3.1.3)."""
-        if subscription.giving is not None:
-            subscription.giving.cancel()
+        stop_soon(subscription.giving)
         subscription.giving = asyncio.create_task(self._give(subscription, subjects), name="mqtt retained")
 
     async def _give(self, subscription: Subscription, subjects: tuple[str, ...]) -> None:

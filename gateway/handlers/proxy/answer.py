@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call, Reply
+from gateway.concurrency.stopping import stop_tasks
 from gateway.handlers.proxy.tokens import Metering, tell_clients_of_models
 from gateway.limits.bandwidth import is_charged_whole, pieces
 from gateway.peer import ClientGone
@@ -127,8 +128,7 @@ class Answer:
             ends: set[asyncio.Future[Any]] = {passing, self._ending}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            passing.cancel()
-            await asyncio.gather(passing, return_exceptions=True)
+            await stop_tasks(passing)
         failure = None if passing.cancelled() else passing.exception()
         if self._ending.done():
             failure = self._ending.result()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from gateway.call import Call, Reply
+from gateway.concurrency.stopping import stop_tasks
 from gateway.handlers.proxy.answer import Answer, is_governed
 from gateway.handlers.proxy.tokens import Metering, is_metered
 from gateway.peer import ClientGone
@@ -129,8 +130,7 @@ async def _exchange(
             await answer.pass_back()
     finally:
         peer.watch(None)
-        if sending is not None:
-            sending.cancel()
+        await stop_tasks(sending)
     reply.bytes_in = peer.bytes_in
     if connection.status >= 500 and reply.refused is None:
         reply.error_class = ErrorClass.UPSTREAM_LOST.value

@@ -11,6 +11,7 @@ import orjson
 import picows
 
 from gateway.call import Call, Reply
+from gateway.concurrency.stopping import stop_tasks
 from gateway.connections.open import Connection
 from gateway.handlers.proxy.answer import HELD_BACK_S
 from gateway.handlers.proxy.http import IDENTITY_PREFIXES, NOT_PASSED_ON, aim, cookies_of, named_in_connection
@@ -77,9 +78,7 @@ async def _pump(
             raise failure
         return await _upstream_left(call, upstream)
     finally:
-        for task in (up, down):
-            task.cancel()
-        await asyncio.gather(up, down, return_exceptions=True)
+        await stop_tasks(up, down)
 
 
 async def _up(plane: Plane, call: Call, connection: Connection, upstream: UpstreamSocket) -> None:

@@ -22,7 +22,7 @@ from gateway.call import Call, Reply
 from gateway.channels.frames import CLOUDEVENTS, Frame, channel_of, malformed, offered, read_frame, text_of, type_of
 from gateway.channels.outbox import SEND_TIMEOUT_S, Outbox
 from gateway.channels.publish import Admitted, Publication, admit, store
-from gateway.concurrency.stopping import ended
+from gateway.concurrency.stopping import stop_tasks
 from gateway.credentials.api_keys import from_text
 from gateway.handlers.stream.subscriptions import Subscriptions
 from gateway.log.cloudevents import structured
@@ -94,7 +94,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
             return await self._end(reader, writer)
         finally:
             self._subscriptions.stop()
-            await ended(reader, writer)
+            await stop_tasks(reader, writer)
 
     def close(self, refused: Refused) -> None:
         """End the connection for this reason; returns at once."""
@@ -258,7 +258,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
                 refused = Refused(Reason.INTERNAL)
             else:
                 return _left(ClientGone())
-        await ended(reader, writer)
+        await stop_tasks(reader, writer)
         await self._take_leave(refused)
         return Reply(
             status=101,

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.authenticate import authenticate
 from gateway.call import Call
+from gateway.concurrency.stopping import stop_tasks
 from gateway.credentials.api_keys import from_text
 from gateway.credentials.public_keys import KEYS_MAX, Unusable, read
 from gateway.identity.jwks import FLOOR_S
@@ -184,7 +185,7 @@ async def test_a_call_waits_only_so_long_and_leaves_the_look_to_others(provider)
         assert time.monotonic() - started < 4
         cancelled = asyncio.create_task(proved(plane, token()))
         await asyncio.sleep(0)
-        cancelled.cancel()
+        await stop_tasks(cancelled)
         assert plane.key_sets._sets["idp"].task is not None
     assert provider.asked == 1
 

@@ -12,6 +12,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve as serve_sockets
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from gateway.concurrency.stopping import stop_tasks
 from gateway.refusals import Reason, Refused
 from gateway.tests.http_plane import (
     NOWHERE,
@@ -554,7 +555,7 @@ async def test_a_delayed_caller_is_not_read_and_its_window_closes(tmp_path):
         await asyncio.sleep(0.5)
         assert connection.bytes_in <= 10_000 + 100_000 * (time.monotonic() - began_at) + 2 * 10_000
         await eventually(lambda: socket.transport.get_write_buffer_size() > 0)
-        flooding.cancel()
+        await stop_tasks(flooding)
 
 
 async def test_pings_and_pongs_cost_nothing(tmp_path):

@@ -7,6 +7,7 @@ import ssl
 
 import pytest
 
+from gateway.concurrency.stopping import stop_tasks
 from gateway.tests.http_plane import (
     NOWHERE,
     ask,
@@ -413,8 +414,7 @@ async def test_callers_that_leave_at_random_never_leave_their_answer_to_another(
                     )
                     if chance.random() < 0.4:
                         await asyncio.wait([asking], timeout=chance.random() * 0.02)
-                        asking.cancel()
-                        await asyncio.gather(asking, return_exceptions=True)
+                        await stop_tasks(asking)
                         return
                     answer = await asking
                     said = f"/{number}/{turn} {body.decode()} ".encode()
