@@ -13,11 +13,11 @@ from apimgmt import env
 from apimgmt.body_bound import serve_bounded
 from gateway.asgi import serve
 from gateway.call import Call, Reply
-from gateway.meter import meter
 from gateway.plane import Plane
 from gateway.protocol import Protocol
 from gateway.protocols.socket import Message, Receive, Send
 from gateway.refusals import Refused
+from gateway.start import start
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "apimgmt.settings")
 django_application: Any = get_asgi_application()
@@ -64,13 +64,13 @@ class Application:
         """Count what was refused before it became a call: malformed, too large or too slow to read."""
         if self.plane is not None:
             call = Call(protocol=Protocol.HTTP, address="", ip="")
-            meter(self.plane, call, Reply(status=refused.status, refused=refused))
+            self.plane.meter.count(call, Reply(status=refused.status, refused=refused))
 
     async def _started(self) -> Plane:
         self._starting = self._starting or asyncio.Lock()
         async with self._starting:
             if self.plane is None:
-                self.plane = await Plane.start(env.gateway_config("web", env.number("WEB_NUMBER", 1)))
+                self.plane = await start(env.gateway_config("web", env.number("WEB_NUMBER", 1)))
                 self.started()
         return self.plane
 

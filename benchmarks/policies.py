@@ -19,7 +19,7 @@ import uvloop
 from gateway.call import Call, Reply
 from gateway.config import Config
 from gateway.handle import handle
-from gateway.limit import Limiter
+from gateway.limiter import Limiter
 from gateway.protocol import Protocol
 from gateway.protocols.exchange import Exchange
 from gateway.snapshot.picture import Policy, Route

@@ -17,7 +17,7 @@ from configuration.kinds import CHANNEL, ISSUER, ROUTE
 from events import registry
 from events.models import Channel
 from events.registry_schemas import No, given
-from gateway.authenticate import allowed
+from gateway.identity.rights import allowed
 from gateway.schemas.registered import subject_named
 from gateway.snapshot.principal import Principal
 from keys import services as keys

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from gateway.call import Call, Reply
+from gateway.connections.open import Connections
+from gateway.metering.usage import Usage
 
-if TYPE_CHECKING:
-    from gateway.plane import Plane
 
+class Meter:
+    """Counts calls in the usage of this process, and closes the accounts of connections."""
 
-def meter(plane: Plane, call: Call, reply: Reply) -> None:
-    """Count one call, and close its connection's account where it had one. Never raises, never waits."""
-    if call.connection is not None:
-        closed = plane.connections.closed(call.connection)
+    def __init__(self, connections: Connections, usage: Usage) -> None:
+        self._connections = connections
+        self._usage = usage
+
+    def count(self, call: Call, reply: Reply) -> None:
+        """Count one call, and close the account of its connection if it had one. Never raises, never waits."""
+        if call.connection is None:
+            self._usage.call_ended(call, reply, (time.monotonic() - call.started_at) * 1000)
+            return
+        closed = self._connections.closed(call.connection)
         if closed is not None:
-            plane.usage.connection_closed(closed, reply)
-    else:
-        plane.usage.call_ended(call, reply, (time.monotonic() - call.started_at) * 1000)
+            self._usage.connection_closed(closed, reply)

@@ -3,42 +3,49 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
-from gateway.authenticate import authenticate
+from gateway.authenticate import Authenticator
 from gateway.call import Call, Reply, abandoned
-from gateway.handle import handle
 from gateway.limit import limit, release
-from gateway.meter import meter
+from gateway.limiter import Limiter
+from gateway.meter import Meter
 from gateway.peer import ClientGone
 from gateway.refusals import Reason, Refused
-
-if TYPE_CHECKING:
-    from gateway.plane import Plane
 
 logger = logging.getLogger(__name__)
 
 
-async def run(plane: Plane, call: Call) -> Reply:
-    """Take one call down the path and say what became of it.
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The steps of the path, each with the part that it uses."""
 
-    A call is one request, or one connection for all its life. It is metered exactly once: also when it was
-    refused, failed or abandoned.
-    """
-    reply = abandoned()
-    try:
-        call.principal = await authenticate(plane, call)
-        await limit(plane, call)
-        reply = await handle(plane, call)
-    except Refused as refused:
-        reply = Reply(status=refused.status, refused=refused.bare())
-    except ClientGone:
-        pass
-    except Exception:
-        trace = {"traceparent": call.traceparent}
-        logger.exception("call failed: %s %s %s", call.protocol, call.method, call.target, extra=trace)
-        reply = Reply(status=500, refused=Refused(Reason.INTERNAL))
-    finally:
-        release(plane, call)
-        meter(plane, call, reply)
-    return reply
+    authenticator: Authenticator
+    limiter: Limiter
+    handle: Callable[[Call], Awaitable[Reply]]
+    meter: Meter
+
+    async def run(self, call: Call) -> Reply:
+        """Run one call through the path and return its reply. Never raises but for cancellation.
+
+        A call is one request, or one connection for all its life. It is metered exactly once, also when it was
+        refused, failed or abandoned.
+        """
+        reply = abandoned()
+        try:
+            call.principal = await self.authenticator.authenticate(call)
+            await limit(self.limiter, call)
+            reply = await self.handle(call)
+        except Refused as refused:
+            reply = Reply(status=refused.status, refused=refused.bare())
+        except ClientGone:
+            pass
+        except Exception:
+            trace = {"traceparent": call.traceparent}
+            logger.exception("call failed: %s %s %s", call.protocol, call.method, call.target, extra=trace)
+            reply = Reply(status=500, refused=Refused(Reason.INTERNAL))
+        finally:
+            release(self.limiter, call)
+            self.meter.count(call, reply)
+        return reply

@@ -12,27 +12,29 @@ import redis.asyncio as redis
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from redis.exceptions import RedisError
 
-from gateway.authenticate import FailedKeys
+from gateway.authenticate import Authenticator
 from gateway.call import Call, Reply
+from gateway.channels.publisher import Publisher
+from gateway.channels.retained import RetainedEvents
 from gateway.concurrency.turns import Turns
 from gateway.config import Config
 from gateway.connections.open import Connections
 from gateway.contracts.shelf import Shelf
 from gateway.durable.held_back import HeldBack
+from gateway.durable.job_states import JobStates
 from gateway.durable.readers import Readers
-from gateway.handlers import channel, documents, job, me, pull, registry, subscription, ticket
-from gateway.handlers.mqtt import connection as mqtt
-from gateway.handlers.proxy import http as upstream
-from gateway.handlers.proxy import websocket
+from gateway.handle import handle
 from gateway.identity.jwks import KeySets
-from gateway.limit import Limiter
+from gateway.identity.tickets import Tickets
+from gateway.limiter import Limiter
 from gateway.link.nats import CONTROL_SUBJECT, connect, ensure_infrastructure
 from gateway.log.disk import Disk
 from gateway.log.event_log import EventLog
 from gateway.log.hub import Hub
+from gateway.meter import Meter
 from gateway.metering.usage import Usage
+from gateway.pipeline import Pipeline
 from gateway.policies.live import follow
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.feed import SnapshotFeed
@@ -44,46 +46,13 @@ logger = logging.getLogger(__name__)
 
 Handler = Callable[["Plane", Call], Awaitable[Reply]]
 
-HANDLERS: Mapping[str, Handler] = {
-    "upstream": upstream.forward,
-    "websocket": websocket.proxy,
-    "stream": channel.stream,
-    "events": channel.events,
-    "publish": channel.publish_events,
-    "history": channel.history,
-    "job.submit": job.submit,
-    "job.status": job.status,
-    "job.cancel": job.cancel,
-    "job.result": job.result,
-    "job.events": job.events,
-    "subscription.list": subscription.list_own,
-    "subscription.create": subscription.create,
-    "subscription.show": subscription.show,
-    "subscription.change": subscription.change,
-    "subscription.delete": subscription.delete,
-    "subscription.rotate": subscription.rotate,
-    "subscription.attempts": subscription.attempts,
-    "subscription.pull": pull.pull,
-    "subscription.ack": pull.ack,
-    "subscription.nack": pull.nack,
-    "subscription.extend": pull.extend,
-    "registry": registry.serve,
-    "ticket": ticket.issue,
-    "me": me.show,
-    "asyncapi": documents.asyncapi,
-    "openapi": documents.openapi,
-    "mqtt": mqtt.handle_mqtt,
-}
-
 
 class Plane:
     """One data-plane process's engines, picture of the control plane, limits, connections and usage."""
 
-    handlers = HANDLERS
-    redis_errors = RedisError
-
-    def __init__(self, config: Config, client: Client, js: JetStreamContext) -> None:
+    def __init__(self, config: Config, client: Client, js: JetStreamContext, handlers: Mapping[str, Handler]) -> None:
         self.config = config
+        self.handlers = handlers
         self.nats = client
         self.js = js
         self.redis = redis.Redis.from_url(
@@ -93,13 +62,13 @@ class Plane:
             max_connections=32,
         )
         self.snapshot = Snapshot()
-        self.failed_keys = FailedKeys(config.failed_keys_per_minute)
+        self.jobs = JobStates(js)
         self.limiter = Limiter(
             self.redis,
             owner=config.process,
             timeout_s=config.engine_timeout_s,
             has_legacy_fields=config.legacy_ratelimit_headers,
-            is_open=partial(job.are_open, self),
+            is_open=self.jobs.are_open,
         )
         self.shadows = self.limiter.usage
         self.connections = Connections(self.snapshot)
@@ -115,15 +84,21 @@ class Plane:
         self.shelf = Shelf(config, self.snapshot)
         self.upstreams = UpstreamClient(config)
         self.key_sets = KeySets(self.snapshot, self.upstreams, config)
+        self.tickets = Tickets(self.redis, config, self.snapshot, self.key_sets)
+        self.authenticator = Authenticator(config, self.snapshot, self.key_sets, self.tickets)
+        self.publisher = Publisher(config, self.snapshot, self.limiter, self.validators, self.log)
+        self.retained = RetainedEvents(client, self.log, self.snapshot)
+        self.meter = Meter(self.connections, self.usage)
+        self.pipeline = Pipeline(self.authenticator, self.limiter, partial(handle, self), self.meter)
         self.draining = False
         self._feed = SnapshotFeed(client, self.snapshot)
 
     @classmethod
-    async def start(cls, config: Config) -> Plane:
+    async def start(cls, config: Config, handlers: Mapping[str, Handler]) -> Plane:
         """Connect to the engines and load the snapshot. Raises when NATS cannot be reached."""
         client, js = await connect(config.nats_url, config.process)
         await ensure_infrastructure(js)
-        plane = cls(config, client, js)
+        plane = cls(config, client, js, handlers)
         await plane._feed.start()
         plane.key_sets.start()
         await plane.log.start()

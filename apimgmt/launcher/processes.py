@@ -74,7 +74,7 @@ def mqtt(listening: socket.socket, number: int, serves: Callable[[], None]) -> N
     import uvloop
 
     from apimgmt import env
-    from gateway.protocols.mqtt import run
+    from gateway.server.mqtt import run
 
     _collect_rarely()
 

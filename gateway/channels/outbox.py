@@ -1,4 +1,4 @@
-"""What waits to be sent to one connection: bounded, charged to the limits as it leaves, taken out in one go."""
+"""The queue of one connection's outgoing frames: bounded, charged to the limits as it drains, taken in batches."""
 
 from __future__ import annotations
 
@@ -12,29 +12,36 @@ from gateway.refusals import Reason, Refused
 
 if TYPE_CHECKING:
     from gateway.call import Call
-    from gateway.plane import Plane
+    from gateway.config import Config
+    from gateway.limiter import Limiter
 
 T = TypeVar("T")
 
 _CONTROL = -1
 SEND_TIMEOUT_S = 10.0
-"""How long one lot may take to be sent; a reader that takes longer is too slow."""
+"""How long sending one batch may take; a reader that takes longer is too slow."""
 _PAUSE_MAX_S = 0.5
-"""Limits may have been raised meanwhile: who waits for one looks again so often."""
+"""How often a delayed connection checks its limits again: they may have been raised."""
 
 
 class Outbox(Generic[T]):
     """One connection's queue. Events are counted and charged; control frames are neither."""
 
     def __init__(
-        self, plane: Plane, call: Call, *, overflowed: Callable[[Refused], None], say: Callable[[Refused], T]
+        self,
+        limiter: Limiter,
+        config: Config,
+        call: Call,
+        *,
+        overflowed: Callable[[Refused], None],
+        notice: Callable[[Refused], T],
     ) -> None:
-        self._limiter = plane.limiter
+        self._limiter = limiter
         self._call = call
-        self._max_bytes = plane.config.send_buffer_max_bytes
-        self._max_events = plane.config.send_buffer_max_events
+        self._max_bytes = config.send_buffer_max_bytes
+        self._max_events = config.send_buffer_max_events
         self._overflowed = overflowed
-        self._say = say
+        self._notice = notice
         self._items: deque[tuple[T, int]] = deque()
         self._bytes = 0
         self._events = 0
@@ -51,43 +58,43 @@ class Outbox(Generic[T]):
         self._add(item, _CONTROL)
 
     def put_event(self, item: T, bytes_: int) -> None:
-        """Queue an event whose payload has so many bytes: it counts the same over every protocol."""
+        """Queue an event, charged by the bytes of its payload, which are the same over every protocol."""
         self._bytes += bytes_
         self._events += 1
         self._add(item, bytes_)
 
     @property
     def waiting(self) -> int:
-        """How many events are queued or on their way out."""
+        """The number of events that are queued or being sent."""
         return self._events + self._lot_events
 
     @property
     def waits_s(self) -> float:
-        """For how long, at least, the oldest of these has waited."""
+        """A lower bound of how long the oldest of these has waited."""
         return time.monotonic() - self._taken_at if self.waiting else 0.0
 
     def is_empty(self) -> bool:
-        """Say whether everything has been sent."""
+        """Return whether everything has been sent."""
         return not self._items and self._lot == (0, 0)
 
     def has_room(self) -> bool:
-        """Say whether it is less than half full."""
+        """Return whether the queue is less than half full."""
         return (
             2 * (len(self._items) + self._lot[0]) < self._max_events
             and 2 * (self._bytes + self._lot[1]) < self._max_bytes
         )
 
     async def room(self) -> None:
-        """Wait until it is less than half full: whoever queues answers thus waits for their reader."""
+        """Wait until the queue is less than half full, so that who queues replies waits for the client to read them."""
         while not self.has_room():
             if self._drained is None:
                 self._drained = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._drained)
 
     async def take(self) -> list[T]:
-        """Wait for something to send and give all that limits allow to be sent now.
+        """Wait for something to send, and return all that the limits allow to be sent now.
 
-        Raises Refused where a limit says that the connection is to be closed.
+        Raises Refused if a limit asks for the connection to be closed.
         """
         self._left()
         while not self._items:
@@ -106,7 +113,7 @@ class Outbox(Generic[T]):
         return items
 
     async def _take_one(self) -> list[T]:
-        """Take one item where the limits do not allow all: wait for the limit, and say once that it was met."""
+        """Take one item when the limits do not allow all; wait for the limit and notify the client once."""
         item, bytes_ = self._items[0]
         if bytes_ != _CONTROL:
             try:
@@ -122,9 +129,9 @@ class Outbox(Generic[T]):
         return [item]
 
     async def _pause(self, refused: Refused) -> list[T]:
-        """Hold events back, lose none: a reader whose limit stays met falls behind until it is too slow.
+        """Delay events without dropping any: a reader that stays at its limit falls behind until it is too slow.
 
-        A quota that is used up ends the connection: there is no waiting for the next month.
+        A used-up quota raises Refused and so ends the connection: it does not wait for the next month.
         """
         if refused.fatal or refused.reason is Reason.QUOTA_EXCEEDED:
             raise refused
@@ -134,7 +141,7 @@ class Outbox(Generic[T]):
             if connection is not None:
                 connection.refused(refused)
             if connection is None or connection.may_tell_held(time.monotonic()):
-                return [self._say(refused)]
+                return [self._notice(refused)]
         await asyncio.sleep(min(refused.retry_after_s or 0.1, _PAUSE_MAX_S))
         return []
 
@@ -153,7 +160,7 @@ class Outbox(Generic[T]):
                 waiter.set_result(None)
 
     def _left(self) -> None:
-        """The lot that was taken has been sent."""
+        """Note that the batch taken last has been sent."""
         self._lot, self._lot_events = (0, 0), 0
         self._taken_at = time.monotonic()
         if self._drained is not None and self.has_room():

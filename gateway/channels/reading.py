@@ -1,36 +1,34 @@
-"""What a caller asks to read: which channel and subjects, from which position; and how it is told of a gap."""
+"""What a caller requests to read: channel, subjects and position; and the notice of a gap."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
-from gateway.authenticate import require
 from gateway.call import Call
-from gateway.channels.publish import channel_for, is_routed_to, require_door
+from gateway.channels.access import channel_for, is_routed_to, require_protocol
+from gateway.identity.rights import require
 from gateway.log.catch_up import EARLIEST, Gap
+from gateway.log.event_log import EventLog
 from gateway.refusals import Reason, Refused
-from gateway.snapshot.picture import Channel
+from gateway.snapshot.picture import Channel, Snapshot
 from gateway.snapshot.right import Right, Verb
 from gateway.wire.subjects import AddressError, Template, filters_of, matches
-
-if TYPE_CHECKING:
-    from gateway.plane import Plane
 
 ID_MAX = 2**63 - 1
 INSTANT_MAX_CHARS = 40
 LOG_BEGINS_AT, LOG_ENDS_AT = datetime(1970, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)
-"""JetStream counts nanoseconds in 64 bits: instants beyond would be taken for others."""
+"""JetStream counts nanoseconds in 64 bits: instants beyond would overflow into others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What of a channel is read: one concrete address, or all that a template or filter matches."""
+    """The part of a channel to read: one concrete address, or all that a template or filter matches."""
 
     address: str
-    """As the caller named it."""
+    """As the caller wrote it."""
     channel: Channel
     subject: str
 
@@ -40,28 +38,28 @@ class Selection:
         return Right(Verb.SUBSCRIBE, self.address)
 
 
-def select(plane: Plane, call: Call, address: str) -> Selection:
-    """Find what an address means to a reader: a concrete one, a channel's template, or one with ``+`` for a level.
+def select(snapshot: Snapshot, call: Call, address: str) -> Selection:
+    """Resolve an address to read: a concrete one, a channel's template, or one with ``+`` for a level.
 
     Raises Refused ``forbidden``, ``not-found`` or ``invalid-request``.
     """
     if "{" not in address and "+" not in address.split("/"):
-        channel, subject = channel_for(plane, call, address, Verb.SUBSCRIBE)
+        channel, subject = channel_for(snapshot, call, address, Verb.SUBSCRIBE)
         return Selection(address, channel, subject)
     if not is_routed_to(call, address):
         require(call.caller, Right(Verb.SUBSCRIBE, address))
     subject = _pattern_subject(address)
-    for channel in plane.snapshot.channels():
+    for channel in snapshot.channels():
         if matches(channel.subject, subject):
-            require_door(channel, call)
+            require_protocol(channel, call)
             return Selection(address, channel, subject)
     raise Refused(Reason.NOT_FOUND, f"There is no channel at {address}.", cause="unknown-channel")
 
 
 def position_of(text: str) -> int | datetime | None:
-    """Read ``earliest``, ``latest``, an id or an RFC 3339 instant. None means what comes next.
+    """Parse ``earliest``, ``latest``, an id or an RFC 3339 instant; None stands for ``latest``.
 
-    Raises Refused ``invalid-request``: never is anything looked for at a position that cannot be.
+    Raises Refused ``invalid-request`` for anything else, before the log is queried.
     """
     if text == "latest":
         return None
@@ -71,7 +69,7 @@ def position_of(text: str) -> int | datetime | None:
         return int(text)
     instant = _instant(text)
     if instant is not None:
-        # What is before all events, and after all that the log can tell apart, is not asked of it.
+        # Instants outside the range of the log are not queried.
         return EARLIEST if instant < LOG_BEGINS_AT else None if instant > LOG_ENDS_AT else instant
     raise Refused(
         Reason.INVALID_REQUEST,
@@ -88,21 +86,21 @@ def _instant(text: str) -> datetime | None:
     return instant if instant is not None and instant.tzinfo is not None else None
 
 
-async def resolve(plane: Plane, channel: Channel, position: int | datetime | None) -> int | None:
-    """Turn an instant into the id before the first event since. Raises Refused where the log is away."""
+async def resolve(log: EventLog, channel: Channel, position: int | datetime | None) -> int | None:
+    """Turn an instant into the id before the first event since then. Raises Refused while the log is unavailable."""
     if not isinstance(position, datetime):
         return position
-    return (await plane.log.sequence_at(channel, position)) - 1
+    return (await log.sequence_at(channel, position)) - 1
 
 
-def gap_members(plane: Plane, selection: Selection, gap: Gap) -> dict[str, Any]:
-    """Say which ids were lost, why, and where what is left can be read."""
+def gap_members(public_url: str, selection: Selection, gap: Gap) -> dict[str, Any]:
+    """Return the members of a gap notice: the lost ids, the cause, and the URL of the remaining history."""
     return {
         "channel": selection.address,
         "from": str(gap.from_id),
         "to": str(gap.to_id),
         "cause": gap.cause,
-        "history": f"{plane.config.public_url}/v1/channels/{quote(selection.address)}/events?after={gap.to_id - 1}",
+        "history": f"{public_url}/v1/channels/{quote(selection.address)}/events?after={gap.to_id - 1}",
     }
 
 

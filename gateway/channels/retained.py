@@ -1,54 +1,60 @@
-"""Retained events of MQTT: of each address the one that a new subscriber is given at once.
+"""Retained events of MQTT: the event of each address that a new subscriber receives at once.
 
-The event itself lies in its channel's log and goes as that says; kept here is its id alone, one an address.
+The event itself lies in its channel's log, under that channel's retention; only its id is kept here, one per address.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
 
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from gateway.link.nats import RETAINED_STREAM, RETAINED_SUBJECT, read_batch
 from gateway.log.event import Event
+from gateway.log.event_log import EventLog
 from gateway.refusals import Reason, Refused
+from gateway.snapshot.picture import Snapshot
 from gateway.wire.subjects import address_of
-
-if TYPE_CHECKING:
-    from gateway.plane import Plane
 
 PAGE = 200
 
 
-async def retain(plane: Plane, subject: str, sequence: int | None) -> None:
-    """Keep an event of a subject as the retained one; None keeps none. Raises Refused where NATS is away."""
-    await plane.log.store(f"{RETAINED_SUBJECT}.{subject}", b"" if sequence is None else b"%d" % sequence)
+class RetainedEvents:
+    """The ids of retained events, in a stream of their own."""
 
+    def __init__(self, client: Client, log: EventLog, snapshot: Snapshot) -> None:
+        self._client = client
+        self._log = log
+        self._snapshot = snapshot
 
-async def retained(plane: Plane, subject_filter: str) -> AsyncIterator[Event]:
-    """Give the retained events that a subject filter matches and that are still kept. Raises Refused."""
-    first = 1
-    while True:
-        try:
-            page = await read_batch(plane.nats, RETAINED_STREAM, f"{RETAINED_SUBJECT}.{subject_filter}", first, PAGE)
-        except (TimeoutError, NatsError) as error:
-            raise Refused(Reason.OVERLOADED, cause="log-away", retry_after_s=1.0) from error
-        for event in await asyncio.gather(*(_event(plane, message) for message in page)):
-            if event is not None:
-                yield event
-        if len(page) < PAGE:
-            return
-        first = int((page[-1].headers or {})["Nats-Sequence"]) + 1
+    async def retain(self, subject: str, sequence: int | None) -> None:
+        """Make an event the retained one of its subject; None clears it. Raises Refused while NATS is unavailable."""
+        await self._log.store(f"{RETAINED_SUBJECT}.{subject}", b"" if sequence is None else b"%d" % sequence)
 
+    async def matching(self, subject_filter: str) -> AsyncIterator[Event]:
+        """Yield the retained events that a subject filter matches and that the log still holds. Raises Refused."""
+        first = 1
+        while True:
+            subject = f"{RETAINED_SUBJECT}.{subject_filter}"
+            try:
+                page = await read_batch(self._client, RETAINED_STREAM, subject, first, PAGE)
+            except (TimeoutError, NatsError) as error:
+                raise Refused(Reason.OVERLOADED, cause="log-away", retry_after_s=1.0) from error
+            for event in await asyncio.gather(*(self._event(message) for message in page)):
+                if event is not None:
+                    yield event
+            if len(page) < PAGE:
+                return
+            first = int((page[-1].headers or {})["Nats-Sequence"]) + 1
 
-async def _event(plane: Plane, message: Msg) -> Event | None:
-    """Read the event that is meant, where its channel still is and still has it."""
-    address = address_of((message.headers or {})["Nats-Subject"].removeprefix(f"{RETAINED_SUBJECT}."))
-    found = plane.snapshot.channel(address)
-    if found is None or not message.data:
-        return None
-    event = await plane.log.event(found[0], int(message.data))
-    return event if event is not None and event.address == address else None
+    async def _event(self, message: Msg) -> Event | None:
+        """Return the event that a record points to, if its channel still exists and still holds it."""
+        address = address_of((message.headers or {})["Nats-Subject"].removeprefix(f"{RETAINED_SUBJECT}."))
+        found = self._snapshot.channel(address)
+        if found is None or not message.data:
+            return None
+        event = await self._log.event(found[0], int(message.data))
+        return event if event is not None and event.address == address else None

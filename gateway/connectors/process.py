@@ -111,7 +111,7 @@ async def run(config: Config, stop: asyncio.Event, serves: Callable[[], None]) -
     """Run connectors until told to stop."""
     from gateway.plane import Plane
 
-    plane = await Plane.start(config)
+    plane = await Plane.start(config, handlers={})
     connecting = asyncio.create_task(Connectors(plane).run(), name="connectors")
     serves()
     try:

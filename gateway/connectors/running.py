@@ -21,7 +21,8 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from gateway.call import Call
-from gateway.channels.publish import Admitted, Publication, admit, as_json, store
+from gateway.channels.publication import Admitted, Publication
+from gateway.channels.publisher import as_json
 from gateway.concurrency.stopping import stop_soon, stop_tasks
 from gateway.connectors.broker import BATCH_MAX, Broken, Record, Sink, Source, Unwritable, filled, placed
 from gateway.connectors.kinds import SOURCE, NoSuchKind, NotInstalled, find
@@ -170,7 +171,7 @@ class Running:
     async def _publish_one(self, call: Call, record: Record) -> bool:
         """Store one record, or bury it; False where it is to be tried again."""
         try:
-            await store(self._plane, call, await self._admit(call, record))
+            await self._plane.publisher.store(call, await self._admit(call, record))
         except Refused as refused:
             if refused.reason in PASSING:
                 return False
@@ -190,7 +191,7 @@ class Running:
             attributes=record.attributes,
             keeps_invalid=True,
         )
-        admitted = await admit(self._plane, call, publication)
+        admitted = await self._plane.publisher.admit(call, publication)
         if admitted.channel.address != self.document.channel:
             raise Refused(Reason.INVALID_REQUEST, f"{publication.address} is not an address of this channel.")
         return admitted

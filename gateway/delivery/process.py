@@ -27,7 +27,7 @@ from gateway.delivery.watch import Watch
 from gateway.delivery.worker import FAULTS, Worker
 from gateway.durable.attempts import Attempts
 from gateway.durable.readers import Readers
-from gateway.limit import Limiter
+from gateway.limiter import Limiter
 from gateway.link.leader import RENEW_S, Lease
 from gateway.link.nats import connect, ensure_infrastructure
 from gateway.link.questions import ask

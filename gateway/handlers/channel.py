@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, quote
 import orjson
 
 from gateway.call import Call, Reply
-from gateway.channels.publish import Publication, publish, publish_all
+from gateway.channels.publication import Publication
 from gateway.channels.reading import Selection, position_of, select
 from gateway.handlers.events import HEADERS as STREAM_HEADERS
 from gateway.handlers.events import EventStream, Position
@@ -51,7 +51,7 @@ async def events(plane: Plane, call: Call) -> Reply:
     addresses = sorted({call.parameters["address"]} if "address" in call.parameters else set(query["channel"]))
     if not addresses or len(addresses) > CHANNELS_MAX:
         raise Refused(Reason.INVALID_REQUEST, f"Name 1 to {CHANNELS_MAX} channels as `?channel=`.")
-    selections = [select(plane, call, address) for address in addresses]
+    selections = [select(plane.snapshot, call, address) for address in addresses]
     conflate_s = interval_of(query["conflate"][0]) if query["conflate"] else 0.0
     if "address" not in call.parameters:
         call.target = ", ".join(addresses)
@@ -69,9 +69,9 @@ async def publish_events(plane: Plane, call: Call) -> Reply:
     body = await _body(call)
     publications, is_batch = _publications(plane, call, body)
     if is_batch:
-        ids = [str(stored.sequence) for stored in await publish_all(plane, call, publications)]
+        ids = [str(stored.sequence) for stored in await plane.publisher.publish_all(call, publications)]
         return await _answer(plane, call, 201, {"ids": ids}, messages_in=len(ids), bytes_in=len(body))
-    stored = await publish(plane, call, publications[0])
+    stored = await plane.publisher.publish(call, publications[0])
     return await _answer(plane, call, 201, {"id": str(stored.sequence)}, messages_in=1, bytes_in=len(body))
 
 
@@ -79,7 +79,7 @@ async def history(plane: Plane, call: Call) -> Reply:
     """Serve ``GET /v1/channels/{address}/events?after=ID&limit=100``; 410 where ``after`` is no longer kept."""
     query = _query(call, known={"after", "limit"})
     address = call.parameters["address"]
-    selection = select(plane, call, address)
+    selection = select(plane.snapshot, call, address)
     limit = _limit(query["limit"][0] if query["limit"] else "")
     after = position_of(query["after"][0]) if query["after"] else EARLIEST
     if not isinstance(after, int):

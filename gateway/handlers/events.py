@@ -8,14 +8,13 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gateway.authenticate import allowed
 from gateway.call import Call, Reply
+from gateway.channels.access import is_routed_to
 from gateway.channels.outbox import SEND_TIMEOUT_S, Outbox
-from gateway.channels.publish import is_routed_to
 from gateway.channels.reading import Selection, gap_members, resolve
 from gateway.channels.subscriber_lag import Reading, told
 from gateway.concurrency.stopping import stop_tasks
-from gateway.identity.rights import conflated_s
+from gateway.identity.rights import allowed, conflated_s
 from gateway.log.catch_up import Gap
 from gateway.log.conflation import Conflation
 from gateway.log.event import Event
@@ -63,7 +62,9 @@ class EventStream:
         self._listenings: list[Listening] = []
         self._readings = [Reading(selection.address) for selection in selections]
         self._ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
-        self._outbox: Outbox[bytes] = Outbox(plane, call, overflowed=self.close, say=error_event)
+        self._outbox: Outbox[bytes] = Outbox(
+            plane.limiter, plane.config, call, overflowed=self.close, notice=error_event
+        )
 
     async def serve(self) -> Reply:
         """Answer 200 and stream until the caller leaves, is refused or the process drains."""
@@ -98,7 +99,7 @@ class EventStream:
         Among several each has its place before the first event: it is in that one's id.
         """
         channel = self._selections[number].channel
-        position = await resolve(self._plane, channel, self._asked[number])
+        position = await resolve(self._plane.log, channel, self._asked[number])
         if position is None and len(self._selections) > 1:
             return await self._plane.log.last(channel)
         return position
@@ -121,7 +122,7 @@ class EventStream:
 
         def on_gap(gap: Gap) -> None:
             self._positions[number] = gap.to_id - 1
-            self._outbox.put(named_event("gap", gap_members(self._plane, selection, gap)))
+            self._outbox.put(named_event("gap", gap_members(self._plane.config.public_url, selection, gap)))
 
         reading.listening = await self._plane.hub.subscribe_from(
             selection.channel,

@@ -5,23 +5,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote
 
-import nats.errors
 import orjson
-from nats.js.errors import APIError, KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError
-from nats.js.kv import KeyValue
 
 from gateway.call import Call, Reply
 from gateway.concurrency.stopping import stop_tasks
+from gateway.durable.job_states import FINAL_STATES
 from gateway.handlers.events import HEADERS as SSE_HEADERS
-from gateway.link.nats import JOBS_BUCKET
 from gateway.policies.json_body import require_plain
 from gateway.refusals import Reason, Refused
 from gateway.wire import strict_json as validation
@@ -31,10 +27,6 @@ from gateway.wire.header_fields import Headers
 if TYPE_CHECKING:
     from gateway.plane import Plane
 
-TYPE_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
-JOB_ID = re.compile(r"job_[0-9a-f]{24}")
-"""What is not written like this is unknown; NATS is not asked about what it could only take for a fault."""
-FINAL = ("completed", "failed", "cancelled")
 POLL_AFTER_S = 1
 """What ``Retry-After`` tells a client that polls."""
 LINK_GOOD_FOR_S = 3600
@@ -55,8 +47,7 @@ async def submit(plane: Plane, call: Call) -> Reply:
     require_plain(call)
     body = await _read_body(call)
     value = validation.parse(body) if body else {}
-    bucket = await _bucket(plane)
-    schema = await _schema(bucket, type_)
+    schema = await plane.jobs.input_schema(type_)
     plane.validators.check(schema, value)
     document: dict[str, Any] = {
         "id": _job_id(call, type_),
@@ -71,10 +62,10 @@ async def submit(plane: Plane, call: Call) -> Reply:
         "submitted_at": time.time(),
         "traceparent": (call.traceparent or "")[:TRACEPARENT_MAX_CHARS],
     }
-    first = await _first(bucket, document) if call.header(b"idempotency-key") else None
+    first = await _first(plane, document) if call.header(b"idempotency-key") else None
     if first is None:
         document["places"] = await plane.limiter.take_place(call, document["id"])
-        first = await _create(bucket, document)
+        first = _same_body(await plane.jobs.create(document), document)
     document = first
     headers = [(b"location", _status_url(plane, document).encode()), (b"retry-after", str(POLL_AFTER_S).encode())]
     return await _answer(plane, call, 202, _public(plane, document), headers, bytes_in=len(body))
@@ -83,21 +74,20 @@ async def submit(plane: Plane, call: Call) -> Reply:
 async def status(plane: Plane, call: Call) -> Reply:
     """Say how one of the caller's own jobs stands."""
     document = await _own(plane, call)
-    headers = [] if document["state"] in FINAL else [(b"retry-after", str(POLL_AFTER_S).encode())]
+    headers = [] if document["state"] in FINAL_STATES else [(b"retry-after", str(POLL_AFTER_S).encode())]
     return await _answer(plane, call, 200, _public(plane, document), headers)
 
 
 async def cancel(plane: Plane, call: Call) -> Reply:
     """Ask for a job's end, wait a moment for it, and say how the job stands then."""
     document = await _own(plane, call)
-    if document["state"] not in FINAL:
-        bucket = await _bucket(plane)
-        await _asked(bucket.put(f"cancel.{document['id']}", orjson.dumps({"by": call.caller.key})))
+    if document["state"] not in FINAL_STATES:
+        await plane.jobs.request_cancel(document["id"], by=call.caller.key)
         ends_at = time.monotonic() + CANCEL_WAIT_S
-        while document["state"] not in FINAL and time.monotonic() < ends_at:
+        while document["state"] not in FINAL_STATES and time.monotonic() < ends_at:
             await asyncio.sleep(LOOK_S / 2)
             document = await _own(plane, call)
-    return await _answer(plane, call, 200 if document["state"] in FINAL else 202, _public(plane, document))
+    return await _answer(plane, call, 200 if document["state"] in FINAL_STATES else 202, _public(plane, document))
 
 
 async def result(plane: Plane, call: Call) -> Reply:
@@ -109,7 +99,7 @@ async def result(plane: Plane, call: Call) -> Reply:
         raise Refused(Reason.FORBIDDEN, "The download link is not valid; ask the job's status for a fresh one.")
     if int(expires) < time.time():
         raise Refused(Reason.GONE, "The download link has expired; ask the job's status for a fresh one.")
-    document = await _read(plane, job_id)
+    document = await plane.jobs.get(job_id)
     if document is None or not document.get("file"):
         raise Refused(Reason.NOT_FOUND, "This result is no longer kept.")
     path = plane.config.data_dir / "results" / job_id / document["file"]["name"]
@@ -143,7 +133,7 @@ async def events(plane: Plane, call: Call) -> Reply:
             elif time.monotonic() - quiet_since > plane.config.sse_heartbeat_s:
                 quiet_since = time.monotonic()
                 await call.peer.send(b":\n\n")
-            if document["state"] in FINAL or ending or gone.done():
+            if document["state"] in FINAL_STATES or ending or gone.done():
                 break
             await asyncio.sleep(LOOK_S)
             document = await _own(plane, call)
@@ -173,88 +163,27 @@ def _job_id(call: Call, type_: str) -> str:
     return f"job_{hashlib.sha256(named.encode()).hexdigest()[:24]}"
 
 
-async def _bucket(plane: Plane) -> KeyValue:
-    bucket: KeyValue = await _asked(plane.js.key_value(JOBS_BUCKET))
-    return bucket
+async def _first(plane: Plane, document: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the job that already has this id, or None. Raises Refused if it was made from another body."""
+    first = await plane.jobs.get(document["id"])
+    return None if first is None else _same_body(first, document)
 
 
-async def require_type(plane: Plane, name: str) -> None:
-    """Raise Refused ``not-found`` for a type that there is not."""
-    await _schema(await _bucket(plane), name)
-
-
-async def _schema(bucket: KeyValue, type_: str) -> dict[str, Any]:
-    """Give the schema of a job type's input. Raises Refused ``not-found`` for a type that there is not."""
-    unknown = Refused(Reason.NOT_FOUND, f"There is no job type `{type_[:100]}`.")
-    if not TYPE_NAME.fullmatch(type_):
-        raise unknown
-    try:
-        entry = await _asked(bucket.get(f"type.{type_}"))
-    except KeyNotFoundError:
-        raise unknown from None
-    schema: dict[str, Any] = orjson.loads(entry.value or b"{}")["schema"]
-    return schema
-
-
-async def _create(bucket: KeyValue, document: dict[str, Any]) -> dict[str, Any]:
-    """Keep a new job; where its id is taken by the same request, give that one. Raises Refused for another body."""
-    try:
-        await _asked(bucket.create(document["id"], orjson.dumps(document)))
-    except KeyWrongLastSequenceError:
-        return await _first(bucket, document) or document
-    return document
-
-
-async def _first(bucket: KeyValue, document: dict[str, Any]) -> dict[str, Any] | None:
-    """Give the job that has this id already. Raises Refused where it came of another body."""
-    first = await _get(bucket, document["id"])
-    if first is not None and first["body_hash"] != document["body_hash"]:
+def _same_body(first: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+    """Return the first job of an idempotency key. Raises Refused if it was made from another body."""
+    if first["body_hash"] != document["body_hash"]:
         raise Refused(
             Reason.INVALID_PAYLOAD, "This Idempotency-Key was used with another body.", cause="idempotency-conflict"
         )
     return first
 
 
-async def are_open(plane: Plane, job_ids: Sequence[str]) -> dict[str, bool | None]:
-    """Say of each job whether it is open; None where there is none. Raises Refused where NATS does not answer."""
-    bucket = await _bucket(plane)
-    documents = await asyncio.gather(*(_get(bucket, job_id) for job_id in job_ids))
-    return {
-        job_id: None if document is None else document["state"] not in FINAL
-        for job_id, document in zip(job_ids, documents, strict=True)
-    }
-
-
-async def _read(plane: Plane, job_id: str) -> dict[str, Any] | None:
-    return await _get(await _bucket(plane), job_id) if JOB_ID.fullmatch(job_id) else None
-
-
-async def _get(bucket: KeyValue, job_id: str) -> dict[str, Any] | None:
-    try:
-        entry = await _asked(bucket.get(job_id))
-    except (KeyNotFoundError, NoKeysError):
-        return None
-    document: dict[str, Any] = orjson.loads(entry.value or b"{}")
-    return document
-
-
 async def _own(plane: Plane, call: Call) -> dict[str, Any]:
     """Give the caller's own job; another consumer's is as unknown as one that never was."""
-    document = await _read(plane, call.parameters["id"])
+    document = await plane.jobs.get(call.parameters["id"])
     if document is None or document["consumer"] != call.caller.consumer:
         raise Refused(Reason.NOT_FOUND, "There is no such job.")
     return document
-
-
-async def _asked(question: Any) -> Any:
-    """Await NATS; its absence costs the caller a clear answer."""
-    try:
-        async with asyncio.timeout(2):
-            return await question
-    except (KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError):
-        raise
-    except (TimeoutError, OSError, APIError, nats.errors.Error) as error:
-        raise Refused(Reason.OVERLOADED, "Jobs cannot be reached right now.", retry_after_s=1) from error
 
 
 def _public(plane: Plane, document: dict[str, Any]) -> dict[str, Any]:

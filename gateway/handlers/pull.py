@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.authenticate import require
 from gateway.call import Call, Reply
 from gateway.concurrency.stopping import stop_tasks
 from gateway.connections.in_flight import recheck
@@ -19,6 +18,7 @@ from gateway.durable.standing import channel_of, standing
 from gateway.durable.undelivered import UNWRITABLE, bury, writable
 from gateway.handlers.channel import let_out
 from gateway.handlers.subscription import answer, own, query, read_object
+from gateway.identity.rights import require
 from gateway.peer import ClientGone
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.documents import Metric

@@ -11,8 +11,8 @@ from urllib.parse import parse_qsl, unquote
 
 import orjson
 
-from gateway.authenticate import require
 from gateway.call import Call, Reply
+from gateway.identity.rights import require
 from gateway.link.questions import ask
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.endpoints import REGISTRY_PREFIX

@@ -14,7 +14,6 @@ from urllib.parse import parse_qsl
 import orjson
 from nats.errors import Error as NatsError
 
-from gateway.authenticate import require
 from gateway.call import Call, Reply
 from gateway.channels.reading import position_of, resolve, select
 from gateway.concurrency.stopping import stop_tasks
@@ -22,6 +21,7 @@ from gateway.durable.attempts import read_attempts
 from gateway.durable.health import shown, unmeasured
 from gateway.durable.standing import channel_of
 from gateway.handlers.channel import idempotency_key
+from gateway.identity.rights import require
 from gateway.link.nats import ATTEMPTS_KEPT
 from gateway.link.questions import ask
 from gateway.policies.json_body import require_plain
@@ -224,10 +224,10 @@ def _new_id(call: Call) -> str:
 async def _position(plane: Plane, call: Call, address: str, begins: Any) -> int:
     """Give the id after which it begins. Raises Refused, also where the key may not read the channel."""
     require(call.caller, Right(Verb.SUBSCRIBE, address))
-    selection = select(plane, call, address)
+    selection = select(plane.snapshot, call, address)
     if begins is not None and not isinstance(begins, str):
         raise Refused(Reason.INVALID_REQUEST, "`from` is a text: `earliest`, `latest`, an id or an instant.")
-    position = await resolve(plane, selection.channel, position_of(begins or "latest"))
+    position = await resolve(plane.log, selection.channel, position_of(begins or "latest"))
     return position if position is not None else await plane.log.last(selection.channel)
 
 

@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call
-from gateway.handlers.job import require_type
 from gateway.identity.rights import require
-from gateway.limit import DELAY_MAX_S, DELAY_REQUEST_MAX_S
+from gateway.limiter import DELAY_MAX_S, DELAY_REQUEST_MAX_S
 from gateway.log.event import rfc3339
 from gateway.policies.ip_restriction import IpRestriction
 from gateway.policies.jwt import Jwt
@@ -88,7 +87,7 @@ async def _leads_to(plane: Plane, call: Call, right: Right) -> tuple[set[Metric]
     Raises Refused where it leads nowhere, and _Policy where a policy says no.
     """
     if right.verb is Verb.JOBS:
-        await require_type(plane, right.name)
+        await plane.jobs.input_schema(right.name)
         return {Metric.REQUESTS, Metric.OPEN_JOBS}, []
     if right.verb is Verb.CALL:
         route = plane.snapshot.route(right.name)
@@ -108,7 +107,7 @@ async def _metrics(plane: Plane, route: Route) -> set[Metric]:
         return OF_CONNECTIONS
     kind = route.handler["type"]
     if kind == "job":
-        await require_type(plane, route.handler["job_type"])
+        await plane.jobs.input_schema(route.handler["job_type"])
         return {Metric.REQUESTS, Metric.OPEN_JOBS}
     publishes = kind == "channel" and [*route.methods] == ["POST"]
     return {Metric.REQUESTS, Metric.MESSAGES_IN} if publishes else {Metric.REQUESTS}

@@ -1,7 +1,7 @@
-"""Proves JSON Web Tokens (RFC 7519, RFC 8725): whose word they are, whether it was given, and for whom.
+"""Proves JSON Web Tokens (RFC 7519, RFC 8725): issuer, signature, validity, audience and consumer.
 
-What is checked, and in which order, is told in docs/identity.md. Only what was signed is believed: until then a token's
-header and claims merely choose which issuer and which of its keys to try.
+docs/identity.md lists the checks in order. Nothing is trusted before its signature is verified: until then a token's
+header and claims only select the issuer and the keys to try.
 """
 
 from __future__ import annotations
@@ -18,29 +18,30 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from gateway.credentials.public_keys import PublicKey, Unusable
+from gateway.identity.jwks import KeySets
 from gateway.identity.rights import SCOPE
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.documents import ALGORITHMS, Issuer, Standing
+from gateway.snapshot.picture import Snapshot
 from gateway.snapshot.principal import Principal, Token, bearer
 
 if TYPE_CHECKING:
     from jwt import PyJWS
 
-    from gateway.plane import Plane
 
 LEEWAY_S = 1.0
-"""How far the issuer's clock may be ahead of ours where a token says from when it is valid. None for its end."""
+"""By how much the issuer's clock may be ahead of ours when ``nbf`` is checked. ``exp`` has no leeway."""
 KID_MAX_CHARS = 256
 SAME_KID_MAX = 5
-"""So many keys of one name are tried."""
+"""The number of keys with the same ``kid`` that are tried."""
 INSTANT_MAX = 2**53
 EVERYTHING = "*"
-"""The scope that the tier alone bounds."""
+"""The scope of a token that names none: only the tier restricts it."""
 TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
-"""What a token may say it is. Others, such as ``logout+jwt``, were signed for another purpose."""
+"""Accepted values of ``typ``. Tokens of other types, such as ``logout+jwt``, were signed for another purpose."""
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _FOREIGN = frozenset({"jwk", "jku", "x5u", "x5c", "crit", "b64", "zip", "enc"})
-"""Header members that bring a key along, or change how the token is to be read."""
+"""Refused header members: they carry a key, or change how the token is read."""
 _PATH = re.compile(r"\A[./~]|\.\.|[\\\s\x00-\x1f\x7f]")
 
 Claims = Mapping[str, Any]
@@ -48,7 +49,7 @@ Claims = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A token whose signature nobody has looked at."""
+    """A decoded token whose signature is not verified yet."""
 
     text: str
     header: Mapping[str, Any]
@@ -56,21 +57,24 @@ class _Opened:
     claims: Claims
 
 
-async def prove(plane: Plane, text: str) -> Principal:
-    """Give whom a token stands for. Raises Refused: ``unauthenticated``, or ``overloaded`` where nobody can say now."""
+async def prove(snapshot: Snapshot, key_sets: KeySets, text: str) -> Principal:
+    """Return the principal that a token proves.
+
+    Raises Refused: ``unauthenticated``, or ``overloaded`` while the issuer's keys are unavailable.
+    """
     opened = _open(text)
-    issuer = _issuer(plane, opened)
+    issuer = _issuer(snapshot, opened)
     algorithm = opened.header.get("alg")
     if not isinstance(algorithm, str) or algorithm not in issuer.algorithms:
         raise _refused(cause="token-algorithm")
     expires_at = _in_time(opened.claims, time.time())
-    keys = await plane.key_sets.keys(issuer, _kid(opened.header), algorithm)
-    if plane.snapshot.issuer(issuer.name) is not issuer:
-        # It was changed while its keys were waited for.
+    keys = await key_sets.keys(issuer, _kid(opened.header), algorithm)
+    if snapshot.issuer(issuer.name) is not issuer:
+        # The issuer changed while its keys were awaited.
         raise _refused(cause="token-issuer-unknown")
     signer = _signer(opened, keys[:SAME_KID_MAX], algorithm)
     _for_us(opened.claims, issuer)
-    token = Token(issuer, signer, algorithm, opened.claims, _standing(plane, opened.claims, issuer))
+    token = Token(issuer, signer, algorithm, opened.claims, _standing(snapshot, opened.claims, issuer))
     return bearer(token, _scopes(opened.claims), expires_at)
 
 
@@ -79,7 +83,7 @@ def _refused(*, cause: str) -> Refused:
 
 
 def _open(text: str) -> _Opened:
-    """Read header and claims, believing nothing. Raises Refused for what is no signed token of this form."""
+    """Decode header and claims without trusting them. Raises Refused if the text is not a compact JWS."""
     parts = text.split(".")
     if len(parts) != 3 or not all(_SEGMENT.fullmatch(part) for part in parts):
         raise _refused(cause="token-malformed")
@@ -110,9 +114,9 @@ def _members(text: bytes) -> dict[str, Any]:
     return found
 
 
-def _issuer(plane: Plane, opened: _Opened) -> Issuer:
+def _issuer(snapshot: Snapshot, opened: _Opened) -> Issuer:
     iss = opened.claims.get("iss")
-    issuer = plane.snapshot.issuer_of(iss) if isinstance(iss, str) else None
+    issuer = snapshot.issuer_of(iss) if isinstance(iss, str) else None
     if issuer is None:
         raise _refused(cause="token-issuer-unknown")
     return issuer
@@ -128,7 +132,7 @@ def _kid(header: Mapping[str, Any]) -> str | None:
 
 
 def _in_time(claims: Claims, now: float) -> float:
-    """Give the instant at which the token expires. Raises Refused where it has none, is over or has not begun."""
+    """Return the instant at which the token expires, in Unix seconds. Raises Refused outside its validity period."""
     expires_at, valid_from = _instant(claims, "exp"), _instant(claims, "nbf")
     if expires_at is None:
         raise _refused(cause="token-malformed")
@@ -149,8 +153,8 @@ def _instant(claims: Claims, name: str) -> float | None:
 
 
 def _signer(opened: _Opened, keys: list[PublicKey], algorithm: str) -> PublicKey:
-    """Give the key that signed the token. Raises Refused where none of these did."""
-    import jwt  # here and not above: who has no issuer needs no cryptography in memory
+    """Return the key that signed the token. Raises Refused if none of these keys did."""
+    import jwt  # imported on first use: without issuers, processes save the memory
 
     for key in keys:
         try:
@@ -164,38 +168,38 @@ def _signer(opened: _Opened, keys: list[PublicKey], algorithm: str) -> PublicKey
 
 @cache
 def _jws() -> PyJWS:
-    """Give PyJWT's reader of signed texts, which knows no algorithm but ours."""
+    """Return PyJWT's JWS decoder, restricted to the supported algorithms."""
     import jwt
 
     return jwt.PyJWS(algorithms=ALGORITHMS)
 
 
 def _for_us(claims: Claims, issuer: Issuer) -> None:
-    """Raise Refused for a token that was signed for another audience, or that proves nothing by being shown."""
+    """Raise Refused for a token of another audience, or one that is bound to a key (RFC 7800)."""
     audience = claims.get("aud")
     if issuer.audience not in (audience if isinstance(audience, list) else [audience]):
         raise _refused(cause="token-audience")
     if "cnf" in claims:
-        # Its bearer must prove to hold a key as well (RFC 7800), which is not asked for here.
+        # Its bearer would have to prove possession of that key, which is not supported.
         raise _refused(cause="token-bound")
 
 
-def _standing(plane: Plane, claims: Claims, issuer: Issuer) -> Standing:
-    """Say how the consumer stands that a claim names. Raises Refused where there is none, or none that is active."""
+def _standing(snapshot: Snapshot, claims: Claims, issuer: Issuer) -> Standing:
+    """Return the active consumer that the claim names, with its tier. Raises Refused if there is none."""
     consumer = claims.get(issuer.consumer_claim)
-    standing = plane.snapshot.standing(consumer) if isinstance(consumer, str) else None
+    standing = snapshot.standing(consumer) if isinstance(consumer, str) else None
     if standing is None:
         raise _refused(cause="token-consumer-unknown")
     return standing
 
 
 def _scopes(claims: Claims) -> tuple[str, ...]:
-    """Give the scopes of ``scope``, else of ``scp``: one text or a list. What is no scope of ours gives no right.
+    """Return the scopes in the claim ``scope``, or else ``scp``: a string or a list. Other values are ignored.
 
-    An issuer that says nothing of scopes leaves them to the consumer's tier, which bounds every token.
+    A token with neither claim gets what its consumer's tier allows; the tier restricts every token.
     """
     if claims.keys().isdisjoint(("scope", "scp")):
         return (EVERYTHING,)
-    said = claims["scope"] if "scope" in claims else claims.get("scp")
-    named = said.split(" ") if isinstance(said, str) else said if isinstance(said, list) else []
+    claimed = claims["scope"] if "scope" in claims else claims.get("scp")
+    named = claimed.split(" ") if isinstance(claimed, str) else claimed if isinstance(claimed, list) else []
     return tuple(dict.fromkeys(scope for scope in named if isinstance(scope, str) and SCOPE.fullmatch(scope)))

@@ -1,38 +1,107 @@
-"""What a connect ticket stands for, as it lies in the store: a key's id, or a token's word without the token."""
+"""Connect tickets: single-use, short-lived stand-ins for a key or token, kept in the shared store.
+
+A ticket stands for a key's id, or for what a token proved, without the token itself.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from redis.exceptions import RedisError
 
+from gateway.config import Config
+from gateway.credentials.api_keys import new_ticket, ticket_store_key
+from gateway.identity.jwks import KeySets
 from gateway.refusals import Reason, Refused
+from gateway.snapshot.documents import Issuer
+from gateway.snapshot.picture import Snapshot
 from gateway.snapshot.principal import Principal, Token, bearer
 
 if TYPE_CHECKING:
-    from gateway.plane import Plane
-    from gateway.snapshot.documents import Issuer
-
+    from redis.asyncio import Redis
 
 SKEW_S = 5.0
-"""By so much the clocks of two gateways may differ."""
+"""The largest difference tolerated between the clocks of two gateways."""
 
 
-def stored(principal: Principal) -> bytes:
-    """Say what is to be kept of the one to whom a ticket is issued, and when it was."""
-    return b"%d %b" % (time.time(), _whom(principal))
+class Tickets:
+    """Issues and redeems connect tickets."""
+
+    def __init__(self, redis: Redis, config: Config, snapshot: Snapshot, key_sets: KeySets) -> None:
+        self._redis = redis
+        self._lifetime_s = config.ticket_s
+        self._timeout_s = config.engine_timeout_s
+        self._snapshot = snapshot
+        self._key_sets = key_sets
+
+    async def issue(self, principal: Principal) -> str:
+        """Store and return a new ticket for this principal, valid once within ``ticket_s`` seconds. Raises Refused."""
+        ticket = new_ticket()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._redis.set(ticket_store_key(ticket), _record(principal), ex=self._lifetime_s)
+        except (OSError, TimeoutError, RedisError) as error:
+            raise Refused(Reason.OVERLOADED, "Tickets cannot be issued right now.", retry_after_s=1) from error
+        return ticket
+
+    async def redeem(self, ticket: str) -> Principal:
+        """Take a ticket out of the store and return its principal as it is now. Raises Refused.
+
+        ``unauthenticated`` for a ticket that is unknown, used, too old or whose key or token no longer counts;
+        ``overloaded`` if the store, or the keys of a token's issuer, are unavailable.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                record: Any = await self._redis.getdel(ticket_store_key(ticket))
+        except (OSError, TimeoutError, RedisError) as error:
+            raise Refused(Reason.OVERLOADED, "Tickets cannot be checked right now.", retry_after_s=1) from error
+        principal = await self._principal_of(record) if record is not None else None
+        if principal is None:
+            raise Refused(Reason.UNAUTHENTICATED, cause="ticket-unknown")
+        return principal
+
+    async def _principal_of(self, record: bytes) -> Principal | None:
+        issued_at, _, subject = record.partition(b" ")
+        if not -SKEW_S <= time.time() - int(issued_at) <= self._lifetime_s + SKEW_S:
+            return None  # The store expires tickets by its own clock, which may have been set back.
+        if not subject.startswith(b"{"):
+            return self._snapshot.principal(subject.decode())
+        return await self._bearer(orjson.loads(subject))
+
+    async def _bearer(self, proof: dict[str, Any]) -> Principal | None:
+        """Return the principal of a token that was proved before, if its issuer, signer and consumer still stand."""
+        issuer = self._snapshot.issuer(proof["issuer"])
+        standing = self._snapshot.standing(proof["consumer"])
+        if issuer is None or _fingerprint(issuer) != proof["as"] or standing is None:
+            return None
+        try:
+            keys = await self._key_sets.keys(issuer, proof["kid"], proof["algorithm"])
+        except Refused as refused:
+            if refused.reason is Reason.OVERLOADED:
+                raise
+            return None
+        if self._snapshot.issuer(issuer.name) is not issuer:
+            return None
+        signer = next((key for key in keys if key.thumbprint == proof["signer"]), None)
+        if signer is None:
+            return None
+        token = Token(issuer, signer, proof["algorithm"], proof["claims"], standing)
+        return bearer(token, tuple(proof["scopes"]), proof["expires_at"])
 
 
-def _whom(principal: Principal) -> bytes:
+def _record(principal: Principal) -> bytes:
+    """Format what the store keeps of a ticket: when it was issued, and for whom."""
     token = principal.token
     if token is None:
-        return principal.key.encode()
-    return orjson.dumps(
+        return b"%d %b" % (time.time(), principal.key.encode())
+    proof = orjson.dumps(
         {
             "issuer": token.issuer.name,
-            "as": _as(token.issuer),
+            "as": _fingerprint(token.issuer),
             "signer": token.signer.thumbprint,
             "kid": token.signer.kid,
             "algorithm": token.algorithm,
@@ -42,38 +111,9 @@ def _whom(principal: Principal) -> bytes:
             "claims": token.claims,
         }
     )
+    return b"%d %b" % (time.time(), proof)
 
 
-async def redeemed(plane: Plane, kept: bytes) -> Principal | None:
-    """Give who the bearer of a ticket is: what its key or token proved, as that stands now; None where it is nobody.
-
-    Raises Refused ``overloaded`` where the keys of a token's issuer cannot be had.
-    """
-    issued_at, _, kept = kept.partition(b" ")
-    if not -SKEW_S <= time.time() - int(issued_at) <= plane.config.ticket_s + SKEW_S:
-        return None  # the clock was set: the store, which forgets by its own, might keep it for long
-    if not kept.startswith(b"{"):
-        return plane.snapshot.principal(kept.decode())
-    said: dict[str, Any] = orjson.loads(kept)
-    issuer = plane.snapshot.issuer(said["issuer"])
-    standing = plane.snapshot.standing(said["consumer"])
-    if issuer is None or _as(issuer) != said["as"] or standing is None:
-        return None
-    try:
-        keys = await plane.key_sets.keys(issuer, said["kid"], said["algorithm"])
-    except Refused as refused:
-        if refused.reason is Reason.OVERLOADED:
-            raise
-        return None
-    if plane.snapshot.issuer(issuer.name) is not issuer:
-        return None
-    signer = next((key for key in keys if key.thumbprint == said["signer"]), None)
-    if signer is None:
-        return None
-    token = Token(issuer, signer, said["algorithm"], said["claims"], standing)
-    return bearer(token, tuple(said["scopes"]), said["expires_at"])
-
-
-def _as(issuer: Issuer) -> str:
-    """Tell one state of an issuer from another: what was proved by an earlier one is proved no more."""
+def _fingerprint(issuer: Issuer) -> str:
+    """Return a hash of the issuer's whole configuration: what an earlier configuration proved no longer counts."""
     return hashlib.sha256(repr(issuer).encode()).hexdigest()

@@ -45,7 +45,7 @@ class OfRoute(Limit):
 
 
 class RateLimit(Policy):
-    """Nothing of its own: ``gateway.limit`` has charged the tier's limits."""
+    """Nothing of its own: ``gateway.limiter`` has charged the tier's limits."""
 
 
 class OwnLimit(Policy):

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import orjson
 
 from gateway.call import Call
-from gateway.channels.publish import Publication, admit, store
+from gateway.channels.publication import Publication
 from gateway.log.event import JSON_TYPE
 from gateway.peer import ClientGone
 from gateway.policies.policy import Answered, BadOption, Policy, only
@@ -173,7 +173,9 @@ class TeeExchange:
         return ids
 
     async def _store(self, publication: Publication) -> int:
-        stored = await store(self._plane, self._call, await admit(self._plane, self._call, publication))
+        stored = await self._plane.publisher.store(
+            self._call, await self._plane.publisher.admit(self._call, publication)
+        )
         return stored.sequence
 
     def _failed(self, refused: Refused, *, goes_on: bool = False) -> None:

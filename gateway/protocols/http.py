@@ -13,9 +13,7 @@ from gateway.call import Call, Reply
 from gateway.credentials.api_keys import from_request, without_ticket
 from gateway.handlers.registry import REGISTRY, tell_clients_of_registries
 from gateway.identity.places import address, plain
-from gateway.meter import meter
 from gateway.peer import ClientGone
-from gateway.pipeline import run
 from gateway.protocol import Protocol
 from gateway.protocols.exchange import AsgiExchange, Exchange
 from gateway.protocols.socket import AsgiSocket, Message, Receive, Send
@@ -61,13 +59,13 @@ async def _serve(plane: Plane, call: Call, exchange: Exchange) -> None:
     try:
         prepare(plane, call)
     except Refused as refused:
-        meter(plane, call, Reply(status=refused.status, refused=refused))
+        plane.meter.count(call, Reply(status=refused.status, refused=refused))
         await _refuse(plane, call, exchange, refused)
         return
     if not call.handler:
         await exchange.end(204, PREFLIGHT if call.route is None else policies.preflight(call))
         return
-    reply = await run(plane, call)
+    reply = await plane.pipeline.run(call)
     if reply.refused is None:
         return
     if not exchange.has_started:
@@ -84,10 +82,10 @@ async def serve_websocket(plane: Plane, scope: Message, receive: Receive, send: 
     try:
         prepare(plane, call, scope.get("subprotocols", ()))
     except Refused as refused:
-        meter(plane, call, Reply(status=refused.status, refused=refused))
+        plane.meter.count(call, Reply(status=refused.status, refused=refused))
         await _deny(plane, call, socket, refused)
         return
-    reply = await run(plane, call)
+    reply = await plane.pipeline.run(call)
     if reply.refused is None:
         return
     if socket.is_accepted:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.call import Call, Reply
-from gateway.concurrency.stopping import stop_tasks
 from gateway.credentials.api_keys import Credential, from_text
 from gateway.identity.places import plain
-from gateway.meter import meter
 from gateway.peer import ClientGone
-from gateway.pipeline import run as run_call
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.wire.mqtt import codec
@@ -25,7 +21,6 @@ from gateway.wire.mqtt.packets import V311, Connect, Malformed, Packet
 from gateway.wire.mqtt.session import CLIENT_ID_MAX_CHARS, Clients
 
 if TYPE_CHECKING:
-    from gateway.config import Config
     from gateway.plane import Plane
 
 logger = logging.getLogger(__name__)
@@ -202,7 +197,7 @@ class MqttPeer(asyncio.Protocol):
 
     def _never_a_call(self, refused: Refused) -> None:
         call = Call(protocol=Protocol.MQTT, address="", ip=self.ip, target="mqtt")
-        meter(self._plane, call, Reply(refused=refused))
+        self._plane.meter.count(call, Reply(refused=refused))
         self.close()
 
     async def _serve(self, connect: Connect) -> None:
@@ -215,10 +210,10 @@ class MqttPeer(asyncio.Protocol):
             call.route = self._plane.snapshot.builtin(Protocol.MQTT)
             call.credential = _credential(connect)
         except Refused as refused:
-            meter(self._plane, call, Reply(refused=refused))
+            self._plane.meter.count(call, Reply(refused=refused))
             self.refuse(connect, refused)
             return
-        reply = await run_call(self._plane, call)
+        reply = await self._plane.pipeline.run(call)
         if reply.refused is not None:
             self.refuse(connect, reply.refused)
         self.close()
@@ -228,21 +223,6 @@ class MqttPeer(asyncio.Protocol):
         answers = Answers(connect)
         self.write(answers.disconnect(refused) if self.is_accepted else answers.connack(refused))
         self.close()
-
-
-async def run(config: Config, listening: socket.socket, serves: Callable[[], None] = lambda: None) -> None:
-    """Serve MQTT on a listening socket until SIGTERM, then drain. Calls back when it serves."""
-    from gateway.plane import Plane
-
-    plane = await Plane.start(config)
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    server, sweeper = await serve(plane, listening)
-    serves()
-    await stop.wait()
-    server.close()
-    await plane.stop()
-    await stop_tasks(sweeper)
 
 
 async def serve(plane: Plane, listening: socket.socket) -> tuple[asyncio.Server, asyncio.Task[None]]:

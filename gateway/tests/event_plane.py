@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -13,21 +13,27 @@ from typing import Any
 
 import redis.asyncio as redis
 
-from gateway.authenticate import FailedKeys
+from gateway.authenticate import Authenticator
 from gateway.call import Call
+from gateway.channels.publisher import Publisher
+from gateway.channels.retained import RetainedEvents
 from gateway.config import Config
 from gateway.connections.open import Connections
 from gateway.credentials.api_keys import from_text, new_key
+from gateway.durable.job_states import JobStates
+from gateway.handle import handle
 from gateway.handlers import channel as channel_handlers
-from gateway.handlers import job as job_handlers
 from gateway.identity.jwks import KeySets
-from gateway.limit import Limiter
+from gateway.identity.tickets import Tickets
+from gateway.limiter import Limiter
 from gateway.link.nats import connect, ensure_infrastructure
 from gateway.log.event_log import EventLog
 from gateway.log.hub import Hub
 from gateway.log.streams import delete_stream, ensure_stream
+from gateway.meter import Meter
 from gateway.metering.usage import Usage
 from gateway.peer import ClientGone
+from gateway.pipeline import Pipeline
 from gateway.policies.live import follow
 from gateway.protocol import Protocol
 from gateway.snapshot.picture import Snapshot
@@ -72,15 +78,15 @@ class EventPlane:
             }
         )
         self.redis = redis.Redis.from_url(config.redis_url)
-        self.redis_errors = redis.RedisError
-        self.failed_keys = FailedKeys(20)
-        self.limiter = Limiter(self.redis, owner=config.process, is_open=partial(job_handlers.are_open, self))
+        self.limiter = Limiter(self.redis, owner=config.process, is_open=self._are_open)
         self.shadows = self.limiter.usage
         self.connections = Connections(self.snapshot)
         self.upstreams = UpstreamClient(config)
         self.key_sets = KeySets(self.snapshot, self.upstreams, config)
         follow(self)  # type: ignore[arg-type]
         self.validators = Validators()
+        self.tickets = Tickets(self.redis, config, self.snapshot, self.key_sets)
+        self.authenticator = Authenticator(config, self.snapshot, self.key_sets, self.tickets)
         self.draining = False
         self.handlers = {
             "stream": channel_handlers.stream,
@@ -93,12 +99,20 @@ class EventPlane:
     def _key_document(consumer: str, key: Any) -> dict[str, Any]:
         return {"id": key.id, "consumer": consumer, "digest": key.digest, "scopes": list(ALL)}
 
+    async def _are_open(self, job_ids: Sequence[str]) -> dict[str, bool | None]:
+        return await self.jobs.are_open(job_ids)
+
     async def start(self) -> None:
         self.nats, self.js = await connect(self.config.nats_url, self.config.process)
         await ensure_infrastructure(self.js)
         self.log = EventLog(self.nats, self.js)
         self.hub = Hub(self.nats, self.log, self.snapshot)
         self.usage = Usage(self.config, self.connections, self.js)
+        self.jobs = JobStates(self.js)
+        self.publisher = Publisher(self.config, self.snapshot, self.limiter, self.validators, self.log)
+        self.retained = RetainedEvents(self.nats, self.log, self.snapshot)
+        self.meter = Meter(self.connections, self.usage)
+        self.pipeline = Pipeline(self.authenticator, self.limiter, partial(handle, self), self.meter)
         await self.log.start()
         await self.hub.start()
 

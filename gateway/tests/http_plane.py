@@ -7,23 +7,28 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import redis.asyncio as redis
 
 from gateway.asgi import serve
-from gateway.authenticate import FailedKeys
+from gateway.authenticate import Authenticator
 from gateway.concurrency.stopping import stop_tasks
 from gateway.config import Config
 from gateway.connections.open import Connections
 from gateway.credentials.api_keys import new_key
+from gateway.handle import handle
 from gateway.handlers import me
 from gateway.handlers.proxy import http as upstream
 from gateway.handlers.proxy import websocket
 from gateway.identity.jwks import KeySets
-from gateway.limit import Limiter
+from gateway.identity.tickets import Tickets
+from gateway.limiter import Limiter
+from gateway.meter import Meter
 from gateway.metering.usage import Usage
+from gateway.pipeline import Pipeline
 from gateway.policies.live import follow
 from gateway.refusals import Refused
 from gateway.server.http import Site
@@ -41,7 +46,6 @@ class HttpPlane:
     """Has what requests and proxied sockets use of :class:`gateway.plane.Plane`."""
 
     handlers: Mapping[str, Any] = {"upstream": upstream.forward, "websocket": websocket.proxy, "me": me.show}
-    redis_errors = redis.RedisError
 
     def __init__(
         self, config: Config, routes: Iterable[Mapping[str, Any]], limits: list[dict[str, Any]], scopes: list[str]
@@ -61,7 +65,6 @@ class HttpPlane:
             }
         )
         self.redis = redis.Redis.from_url(config.redis_url)
-        self.failed_keys = FailedKeys(config.failed_keys_per_minute)
         self.limiter = Limiter(self.redis, owner=config.process, has_legacy_fields=config.legacy_ratelimit_headers)
         self.shadows = self.limiter.usage
         self.connections = Connections(self.snapshot)
@@ -69,6 +72,10 @@ class HttpPlane:
         self.usage = Usage(config, self.connections, None)  # type: ignore[arg-type]  # it is never flushed here
         self.upstreams = UpstreamClient(config)
         self.key_sets = KeySets(self.snapshot, self.upstreams, config)
+        self.tickets = Tickets(self.redis, config, self.snapshot, self.key_sets)
+        self.authenticator = Authenticator(config, self.snapshot, self.key_sets, self.tickets)
+        self.meter = Meter(self.connections, self.usage)
+        self.pipeline = Pipeline(self.authenticator, self.limiter, partial(handle, self), self.meter)
         self.draining = False
         self.never_calls: list[Refused] = []
         """What was refused before it became a call."""

@@ -15,7 +15,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
-from gateway.authenticate import FailedKeys
+from gateway.authenticate import Authenticator
 from gateway.identity.jwks import KeySets
 from gateway.snapshot.picture import Snapshot
 from gateway.tests.http_plane import Asked, Upstream, say, upstream_that
@@ -177,7 +177,7 @@ async def proving(*issuers: dict[str, Any], **settings: Any) -> AsyncIterator[An
         snapshot=snapshot,
         upstreams=client,
         key_sets=key_sets,
-        failed_keys=FailedKeys(settled.failed_keys_per_minute),
+        authenticator=Authenticator(settled, snapshot, key_sets, tickets=None),
         clock=clock,
     )
     key_sets.start()

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 import pytest
 
 from gateway import authenticate as module
-from gateway.authenticate import FailedKeys, allowed, authenticate
+from gateway.authenticate import Authenticator
 from gateway.call import Call
 from gateway.credentials.api_keys import Credential, digest, new_key
+from gateway.identity.rights import allowed
+from gateway.identity.tickets import Tickets
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Snapshot
@@ -31,7 +33,14 @@ def plane_with(**key):
     snapshot = Snapshot.from_documents(
         {"tier": [{"name": "gold"}], "consumer": [{"name": "acme", "tier": "gold"}], "key": [document | key]}
     )
-    return SimpleNamespace(snapshot=snapshot, config=SimpleNamespace(key_pepper=PEPPER), failed_keys=FailedKeys(20))
+    config = SimpleNamespace(key_pepper=PEPPER, failed_keys_per_minute=20, ticket_s=30, engine_timeout_s=1)
+    store = SimpleNamespace(getdel=nothing_stored)
+    tickets = Tickets(store, config, snapshot, key_sets=None)
+    return SimpleNamespace(snapshot=snapshot, authenticator=Authenticator(config, snapshot, None, tickets))
+
+
+async def nothing_stored(name):
+    return None
 
 
 def call_with(text=KEY.text, **more):
@@ -40,12 +49,12 @@ def call_with(text=KEY.text, **more):
 
 async def refusal(plane, call):
     with pytest.raises(Refused) as caught:
-        await authenticate(plane, call)
+        await plane.authenticator.authenticate(call)
     return caught.value
 
 
 async def test_a_valid_key_proves_its_consumer():
-    principal = await authenticate(plane_with(), call_with())
+    principal = await plane_with().authenticator.authenticate(call_with())
     assert (principal.consumer, principal.key, principal.tier) == ("acme", KEY.id, "gold")
 
 
@@ -90,7 +99,7 @@ async def test_bad_keys_cost_the_same_work_so_that_time_tells_nothing(monkeypatc
 
 
 async def test_a_key_that_will_expire_later_still_works():
-    assert await authenticate(plane_with(expires_at=time.time() + 60), call_with())
+    assert await plane_with(expires_at=time.time() + 60).authenticator.authenticate(call_with())
 
 
 async def test_no_credential_is_refused():
@@ -109,22 +118,18 @@ async def test_guessing_stops_before_any_look_up():
 
 async def test_a_key_proved_before_works_on_where_others_guess():
     plane = plane_with()
-    await authenticate(plane, call_with())
+    await plane.authenticator.authenticate(call_with())
     for _ in range(20):
         await refusal(plane, call_with("nonsense"))
-    assert await authenticate(plane, call_with())
+    assert await plane.authenticator.authenticate(call_with())
     refused = await refusal(plane, call_with("other nonsense"))
     assert (refused.reason, refused.cause) == (Reason.RATE_LIMITED, "failed-keys")
     assert 0 < refused.retry_after_s <= 60
 
 
 async def test_what_was_proved_as_one_kind_of_credential_is_none_of_another():
-    async def getdel(name):
-        return None
-
     plane = plane_with()
-    plane.redis, plane.redis_errors, plane.config.engine_timeout_s = SimpleNamespace(getdel=getdel), (), 1
-    assert await authenticate(plane, call_with())
+    assert await plane.authenticator.authenticate(call_with())
     shown = call_with()
     shown.credential = Credential("ticket", KEY.text)
     assert (await refusal(plane, shown)).cause == "ticket-unknown"
@@ -147,26 +152,26 @@ async def test_a_page_of_ours_cannot_open_a_socket_with_a_cookie_either(origin):
 async def test_an_address_of_ipv4_that_came_as_ipv6_is_one_of_ipv4():
     call = call_with()
     call.ip = "::ffff:192.0.2.7"
-    assert await authenticate(plane_with(allowed_ips=["192.0.2.0/24"]), call)
+    assert await plane_with(allowed_ips=["192.0.2.0/24"]).authenticator.authenticate(call)
 
 
 async def test_a_key_works_only_from_its_addresses():
     inside = plane_with(allowed_ips=["192.0.2.0/24"])
     outside = plane_with(allowed_ips=[str(ip_network("198.51.100.0/24"))])
-    assert await authenticate(inside, call_with())
+    assert await inside.authenticator.authenticate(call_with())
     assert (await refusal(outside, call_with())).reason is Reason.IP_NOT_ALLOWED
 
 
 async def test_a_browser_may_use_a_key_only_from_its_origins():
     plane = plane_with(allowed_origins=["https://app.example"])
-    assert await authenticate(plane, call_with(origin="https://app.example"))
-    assert await authenticate(plane, call_with())
+    assert await plane.authenticator.authenticate(call_with(origin="https://app.example"))
+    assert await plane.authenticator.authenticate(call_with())
     for origin in ("https://evil.example", "null"):
         assert (await refusal(plane, call_with(origin=origin))).reason is Reason.ORIGIN_NOT_ALLOWED
 
 
 async def test_a_call_needs_its_rights():
-    assert await authenticate(plane_with(), call_with(rights=(Right(Verb.CALL, "quotes"),)))
+    assert await plane_with().authenticator.authenticate(call_with(rights=(Right(Verb.CALL, "quotes"),)))
     refused = await refusal(plane_with(), call_with(rights=(Right(Verb.CALL, "orders"),)))
     assert refused.reason is Reason.FORBIDDEN
     assert "call:orders" in refused.detail
@@ -175,7 +180,7 @@ async def test_a_call_needs_its_rights():
 async def test_a_signed_link_needs_no_key():
     call = call_with(is_anonymous=True)
     call.credential = None
-    assert (await authenticate(plane_with(), call)).consumer == ""
+    assert (await plane_with().authenticator.authenticate(call)).consumer == ""
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 
 from gateway.call import Call
 from gateway.concurrency.stopping import stop_tasks
-from gateway.limit import DELAY_REQUEST_MAX_S, TOKENS_OUT_DEFAULT, Limiter
+from gateway.limiter import DELAY_REQUEST_MAX_S, TOKENS_OUT_DEFAULT, Limiter
 from gateway.limits.budget import DRY_RUNS
 from gateway.limits.counters import BELIEVED_S
 from gateway.limits.open_slots import BEAT_S

@@ -4,7 +4,8 @@ import pytest
 
 from gateway import tracing
 from gateway.call import Call
-from gateway.channels.publish import Publication, _headers
+from gateway.channels.publication import Publication
+from gateway.channels.publication import attributes_as_headers as _headers
 from gateway.handlers import channel
 from gateway.log.event import from_headers
 from gateway.protocol import Protocol

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from gateway.channels.publish import Publication, publish
+from gateway.channels.publication import Publication
 from gateway.concurrency.stopping import stop_tasks
 from gateway.connectors import kafka
 from gateway.connectors import running as connecting
@@ -126,7 +126,7 @@ def numbered(first, last):
 
 async def send(plane, first, last):
     for number in range(first, last):
-        await publish(plane, plane.call(), Publication("out", b'{"n": %d}' % number))
+        await plane.publisher.publish(plane.call(), Publication("out", b'{"n": %d}' % number))
 
 
 def in_order(lab, found):
@@ -222,7 +222,7 @@ async def test_a_sink_says_what_the_event_is(plane, lab):
         "out", b'{"n":1}', attributes=attributes, traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01"
     )
     async with connected(plane, lab, "sink", start="earliest"):
-        await publish(plane, plane.call(), publication)
+        await plane.publisher.publish(plane.call(), publication)
         ((data, headers),) = await got(lab, 1)
     assert data == b'{"n":1}'
     assert {name: headers[f"{lab.prefix}{name}"] for name in attributes} == attributes
@@ -268,7 +268,7 @@ async def test_what_a_broker_will_never_take_is_buried_and_holds_up_nothing(plan
     good = [b'{"n": %d}' % number for number in range(4)]
     large = b'{"n": "%s"}' % (b"x" * 2 * lab.bound_bytes)
     for data in (*good[:2], large, good[2], large, good[3]):
-        await publish(plane, plane.call(), Publication("out", data))
+        await plane.publisher.publish(plane.call(), Publication("out", data))
     async with connected(plane, lab, "sink", start="earliest") as connector:
         found = await got(lab, 4)
         await until(lambda: asyncio.sleep(0, connector.health.buried == 2))

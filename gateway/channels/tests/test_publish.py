@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from gateway.channels.publish import Publication, publish, publish_all
+from gateway.channels.publication import Publication
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.tests.event_plane import channel, running
@@ -26,7 +26,7 @@ async def plane(nats_server, tmp_path):
 
 async def refusal(plane, publication, call=None):
     with pytest.raises(Refused) as refused:
-        await publish(plane, call or plane.call(), publication)
+        await plane.publisher.publish(call or plane.call(), publication)
     return refused.value
 
 
@@ -43,7 +43,7 @@ async def letters(plane):
 
 async def test_a_published_event_is_stored_before_it_is_acknowledged(plane):
     call = plane.call(traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01")
-    done = await publish(plane, call, Publication("trades", b'{ "n": 1 }'))
+    done = await plane.publisher.publish(call, Publication("trades", b'{ "n": 1 }'))
     (event,) = await stored(plane, "trades")
     assert (event.id, event.data, event.source, event.type) == (
         done.sequence,
@@ -56,7 +56,7 @@ async def test_a_published_event_is_stored_before_it_is_acknowledged(plane):
 
 async def test_the_order_of_publishing_is_the_order_of_ids(plane):
     call = plane.call()
-    done = await asyncio.gather(*(publish(plane, call, Publication("trades", b"%d" % n)) for n in range(300)))
+    done = await asyncio.gather(*(plane.publisher.publish(call, Publication("trades", b"%d" % n)) for n in range(300)))
     assert [one.sequence for one in done] == sorted(one.sequence for one in done)
     assert [int(event.data) for event in await stored(plane, "trades")] == list(range(300))
 
@@ -65,7 +65,7 @@ async def test_without_the_right_nobody_learns_whether_there_is_a_channel(plane)
     plane.change_key(scopes=["publish:trades"])
     for address in ("strict", "nowhere", "sensors/*"):
         assert (await refusal(plane, Publication(address, b"1"))).reason is Reason.FORBIDDEN
-    await publish(plane, plane.call(), Publication("trades", b"1"))
+    await plane.publisher.publish(plane.call(), Publication("trades", b"1"))
 
 
 @pytest.mark.parametrize(
@@ -122,21 +122,21 @@ async def test_a_dead_letter_says_which_trace_it_was_part_of(plane):
 
 
 async def test_a_repeat_with_the_same_key_returns_the_first_id(plane):
-    one = await publish(plane, plane.call(), Publication("trades", b"1", idempotency_key="k"))
-    again = await publish(plane, plane.call(), Publication("trades", b"1", idempotency_key="k"))
+    one = await plane.publisher.publish(plane.call(), Publication("trades", b"1", idempotency_key="k"))
+    again = await plane.publisher.publish(plane.call(), Publication("trades", b"1", idempotency_key="k"))
     assert again.sequence == one.sequence
     assert len(await stored(plane, "trades")) == 1
 
 
 async def test_concurrent_repeats_are_stored_once(plane):
     publication = Publication("trades", b"1", idempotency_key="k")
-    done = await asyncio.gather(*(publish(plane, plane.call(), publication) for _ in range(20)))
+    done = await asyncio.gather(*(plane.publisher.publish(plane.call(), publication) for _ in range(20)))
     assert len({one.sequence for one in done}) == 1
     assert len(await stored(plane, "trades")) == 1
 
 
 async def test_a_repeat_with_another_body_is_refused(plane):
-    await publish(plane, plane.call(), Publication("trades", b"1", idempotency_key="k"))
+    await plane.publisher.publish(plane.call(), Publication("trades", b"1", idempotency_key="k"))
     refused = await refusal(plane, Publication("trades", b"2", idempotency_key="k"))
     assert (refused.status, refused.cause) == (422, "idempotency-key-reused")
 
@@ -144,7 +144,9 @@ async def test_a_repeat_with_another_body_is_refused(plane):
 async def test_a_key_is_of_one_consumer_and_one_address(plane):
     ids = {
         (
-            await publish(plane, plane.call(key=key), Publication(address, b'{"celsius":1}', idempotency_key="k"))
+            await plane.publisher.publish(
+                plane.call(key=key), Publication(address, b'{"celsius":1}', idempotency_key="k")
+            )
         ).sequence
         for key in (plane.key, plane.other_key)
         for address in ("trades", "sensors/a/temperature", "sensors/b/temperature")
@@ -154,10 +156,10 @@ async def test_a_key_is_of_one_consumer_and_one_address(plane):
 
 async def test_an_array_is_stored_in_order_or_not_at_all(plane):
     call = plane.call()
-    done = await publish_all(plane, call, [Publication("trades", b"%d" % n) for n in range(50)])
+    done = await plane.publisher.publish_all(call, [Publication("trades", b"%d" % n) for n in range(50)])
     assert [event.id for event in await stored(plane, "trades")] == [one.sequence for one in done]
     with pytest.raises(Refused) as refused:
-        await publish_all(plane, call, [Publication("strict", b'{"celsius":1}'), Publication("strict", b"{}")])
+        await plane.publisher.publish_all(call, [Publication("strict", b'{"celsius":1}'), Publication("strict", b"{}")])
     assert refused.value.members == {"pointer": "/1"}
     assert await stored(plane, "strict") == []
 
@@ -166,7 +168,7 @@ async def test_what_a_limit_refuses_is_not_stored(plane):
     plane.change_tier([{"metric": "messages_in", "amount": 2, "per": 3600}])
     call = plane.call(Protocol.WEBSOCKET)
     for _ in range(2):
-        await publish(plane, call, Publication("trades", b"1"))
+        await plane.publisher.publish(call, Publication("trades", b"1"))
     refused = await refusal(plane, Publication("trades", b"1"), call)
     assert refused.reason is Reason.RATE_LIMITED
     assert refused.retry_after_s
@@ -185,7 +187,7 @@ async def test_a_limit_stops_invalid_events_too(plane):
 async def test_attributes_of_a_cloudevent_are_kept_and_bounded(plane):
     time = "2026-01-01T00:00:00+01:00"
     attributes = {"id": "mine", "type": "made.é", "subject": "a b", "partitionkey": "p", "time": time}
-    await publish(plane, plane.call(), Publication("trades", b"1", attributes=attributes))
+    await plane.publisher.publish(plane.call(), Publication("trades", b"1", attributes=attributes))
     (event,) = await stored(plane, "trades")
     assert (event.published_id, event.type, event.subject, event.time) == ("mine", "made.é", "a b", time)
     assert event.extensions == {"partitionkey": "p"}
@@ -203,7 +205,7 @@ async def test_attributes_that_cloudevents_does_not_know_or_that_lie_are_refused
 
 
 async def test_what_is_no_json_is_stored_as_it_is_unless_a_schema_wants_json(plane):
-    await publish(plane, plane.call(), Publication("trades", b"\xff", content_type="application/octet-stream"))
+    await plane.publisher.publish(plane.call(), Publication("trades", b"\xff", content_type="application/octet-stream"))
     (event,) = await stored(plane, "trades")
     assert (event.data, event.content_type) == (b"\xff", "application/octet-stream")
     binary = Publication("sensors/a/temperature", b"\xff", content_type="application/octet-stream")
@@ -214,4 +216,4 @@ async def test_what_is_no_json_is_stored_as_it_is_unless_a_schema_wants_json(pla
 async def test_an_event_larger_than_the_log_takes_is_refused_before_it_is_read(plane):
     data = b'"' + b"x" * plane.log.payload_max_bytes + b'"'
     assert (await refusal(plane, Publication("trades", data))).reason is Reason.TOO_LARGE
-    await publish(plane, plane.call(), Publication("trades", data[: plane.log.payload_max_bytes - 1] + b'"'))
+    await plane.publisher.publish(plane.call(), Publication("trades", data[: plane.log.payload_max_bytes - 1] + b'"'))

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import orjson
 import pytest
 
-from gateway.channels.publish import Publication, publish
+from gateway.channels.publication import Publication
 from gateway.handlers import channel as handlers
 from gateway.handlers.stream.connection import StreamConnection
 from gateway.protocol import Protocol
@@ -37,7 +37,7 @@ async def socket_of(plane):
 
 
 async def send(plane, count, address="trades"):
-    return [(await publish(plane, plane.call(), Publication(address, b"1"))).sequence for _ in range(count)]
+    return [(await plane.publisher.publish(plane.call(), Publication(address, b"1"))).sequence for _ in range(count)]
 
 
 async def until(look):

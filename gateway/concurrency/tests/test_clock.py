@@ -6,13 +6,13 @@ import time
 import pytest
 from redis.asyncio import Redis
 
-from gateway.authenticate import FailedKeys
 from gateway.call import Call
 from gateway.concurrency.clock_jumps import ClockJumps
 from gateway.connections.open import Connections
 from gateway.credentials.api_keys import Credential
 from gateway.handlers.tests.test_events import listening
-from gateway.limit import Limiter
+from gateway.identity.failed_keys import FailedKeys
+from gateway.limiter import Limiter
 from gateway.limits.counters import Terms
 from gateway.limits.store import SLOT_S, Store
 from gateway.protocol import Protocol

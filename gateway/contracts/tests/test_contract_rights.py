@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.authenticate import allowed
 from gateway.contracts.rights import may, meet
+from gateway.identity.rights import allowed
 from gateway.snapshot.principal import Principal
 from gateway.snapshot.right import Right, Verb
 

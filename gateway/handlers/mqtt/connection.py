@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call, Reply
+from gateway.channels.access import channel_for
 from gateway.channels.outbox import SEND_TIMEOUT_S, Outbox
-from gateway.channels.publish import channel_for
 from gateway.concurrency.stopping import stop_tasks
 from gateway.handlers.mqtt.publishing import Publishing
 from gateway.handlers.mqtt.subscribing import Subscribing
@@ -69,7 +69,9 @@ class MqttConnection:
         connect: Connect = call.peer.connect
         self._session = Session(connect)
         self._will = connect.will
-        self._outbox: Outbox[bytes] = Outbox(plane, call, overflowed=self.close, say=lambda refused: b"")
+        self._outbox: Outbox[bytes] = Outbox(
+            plane.limiter, plane.config, call, overflowed=self.close, notice=lambda refused: b""
+        )
         self._publishing = Publishing(plane, call, self._session, say=self._outbox.put, close=self.close)
         self._subscribing = Subscribing(plane, call, self._session, self._outbox, self.close)
         self._ending: asyncio.Future[Refused | TakenOver] = asyncio.get_running_loop().create_future()
@@ -98,7 +100,7 @@ class MqttConnection:
     def _check_will(self) -> None:
         """Refuse at CONNECT a will that could not be published."""
         if self._will is not None:
-            channel_for(self._plane, self._call, self._will.topic, Verb.PUBLISH)
+            channel_for(self._plane.snapshot, self._call, self._will.topic, Verb.PUBLISH)
 
     async def _serve(self) -> Reply:
         self._plane.connections.open(self._call, self.close).keeps_rights = self._subscribing.keeps_rights

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gateway.call import Call
-from gateway.channels.publish import Admitted, Publication, admit, channel_for, store
-from gateway.channels.retained import retain
+from gateway.channels.access import channel_for
+from gateway.channels.publication import Admitted, Publication
 from gateway.log.cloudevents import structured
 from gateway.policies.messages import judged
 from gateway.refusals import Reason, Refused
@@ -115,7 +115,7 @@ class Publishing:
         try:
             publication = _publication(will.topic, will.payload, will.properties, _marks(will.retain))
             await self._judge(will.payload)
-            await self._keep(await admit(self._plane, self._call, publication), will.retain)
+            await self._keep(await self._plane.publisher.admit(self._call, publication), will.retain)
         except Refused as refused:
             if self._call.connection is not None:
                 self._call.connection.refused(refused)
@@ -125,7 +125,7 @@ class Publishing:
         if self.marks_origin and self._call.connection is not None:
             attributes[ORIGIN] = self._call.connection.id
         publication = _publication(topic, packet.payload, packet.properties, attributes, keeps=self._keeps(packet))
-        return await self._in_time(packet.payload, lambda: admit(self._plane, self._call, publication))
+        return await self._in_time(packet.payload, lambda: self._plane.publisher.admit(self._call, publication))
 
     async def _judge(self, payload: bytes) -> None:
         """Raise Refused where a policy of the route before this door says no."""
@@ -158,14 +158,14 @@ class Publishing:
 
     async def _clear(self, topic: str) -> Coroutine[Any, Any, None]:
         """Admit an empty retained publish: no event, but the word that nothing is retained any more (3.3.1.3)."""
-        _, subject = channel_for(self._plane, self._call, topic, Verb.PUBLISH)
+        _, subject = channel_for(self._plane.snapshot, self._call, topic, Verb.PUBLISH)
         await self._plane.limiter.charge(self._call, messages_in=1)
-        return retain(self._plane, subject, None)
+        return self._plane.retained.retain(subject, None)
 
     async def _keep(self, admitted: Admitted, is_retained: bool) -> None:
-        stored = await store(self._plane, self._call, admitted)
+        stored = await self._plane.publisher.store(self._call, admitted)
         if is_retained:
-            await retain(self._plane, admitted.subject, stored.sequence)
+            await self._plane.retained.retain(admitted.subject, stored.sequence)
 
     async def _do(self, in_flight: InFlightPublish, work: Coroutine[Any, Any, None]) -> None:
         try:

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from gateway.authenticate import allowed, require
 from gateway.call import Call
+from gateway.channels.access import channel_for, require_protocol
 from gateway.channels.outbox import Outbox
-from gateway.channels.publish import channel_for, require_door
 from gateway.channels.reading import position_of, resolve
-from gateway.channels.retained import retained
 from gateway.concurrency.stopping import stop_soon
 from gateway.handlers.mqtt.publishing import ORIGIN, RETAIN
+from gateway.identity.rights import allowed, require
 from gateway.log.catch_up import Gap
 from gateway.log.event import EVENT_TYPE, Event
 from gateway.log.hub import Listening
@@ -194,7 +193,7 @@ class Subscribing:
         except AddressError as error:
             raise Broken(codec.BAD_FILTER, str(error), cause="invalid-address") from None
         if "+" not in filter_ and "#" not in filter_:
-            return subjects, [channel_for(self._plane, self._call, filter_, Verb.SUBSCRIBE)[0]]
+            return subjects, [channel_for(self._plane.snapshot, self._call, filter_, Verb.SUBSCRIBE)[0]]
         met = self._met_by(subjects)
         if not any(_may_read_some(self._call.caller, channel.address, subjects) for channel in met):
             # A stranger does not learn which channels there are.
@@ -203,7 +202,7 @@ class Subscribing:
             raise Refused(Reason.NOT_FOUND, f"There is no channel that {filter_} meets.", cause="unknown-channel")
         is_open = [channel for channel in met if not channel.protocols or "mqtt" in channel.protocols]
         if not is_open:
-            require_door(met[0], self._call)
+            require_protocol(met[0], self._call)
         return subjects, is_open
 
     async def _hear(self, subscription: Subscription, subjects: tuple[str, ...]) -> None:
@@ -222,7 +221,7 @@ class Subscribing:
                 cause="invalid-position",
             )
         channel = channels[0]
-        start = await resolve(self._plane, channel, position_of(position))
+        start = await resolve(self._plane.log, channel, position_of(position))
         deliver = self._delivery(subscription)
 
         def on_gap(gap: Gap) -> None:
@@ -260,7 +259,7 @@ class Subscribing:
     async def _give(self, subscription: Subscription, subjects: tuple[str, ...]) -> None:
         try:
             for subject in subjects:
-                async for event in retained(self._plane, subject):
+                async for event in self._plane.retained.matching(subject):
                     while not self._has_room():
                         await asyncio.sleep(NAP_S)
                     if event.id > subscription.seen.get(event.address, 0):

@@ -17,11 +17,10 @@ import orjson
 from channels.consumer import AsyncConsumer
 
 from gateway import policies
-from gateway.authenticate import authenticate
 from gateway.call import Call, Reply
 from gateway.channels.frames import CLOUDEVENTS, Frame, channel_of, malformed, offered, read_frame, text_of, type_of
 from gateway.channels.outbox import SEND_TIMEOUT_S, Outbox
-from gateway.channels.publish import Admitted, Publication, admit, store
+from gateway.channels.publication import Admitted, Publication
 from gateway.concurrency.stopping import stop_tasks
 from gateway.credentials.api_keys import from_text
 from gateway.handlers.stream.subscriptions import Subscriptions
@@ -53,7 +52,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
         self._message_max_bytes = plane.config.stream_message_max_bytes
         self._in_flight: set[asyncio.Task[None]] = set()
         self._landed: asyncio.Future[None] | None = None
-        self._outbox: Outbox[str] = Outbox(plane, call, overflowed=self.close, say=_error)
+        self._outbox: Outbox[str] = Outbox(plane.limiter, plane.config, call, overflowed=self.close, notice=_error)
         self._subscriptions = Subscriptions(plane, call, self._outbox, self._say)
         self._handlers: dict[str, Callable[[Frame, str | None], Awaitable[None]]] = {
             "ping": self._ping,
@@ -186,7 +185,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
         """Publish, and answer once it is stored; many may be on their way."""
         if self._call.connection is not None:
             self._call.connection.received(len(publication.data))
-        admitted = await admit(self._plane, self._call, publication)
+        admitted = await self._plane.publisher.admit(self._call, publication)
         task = asyncio.create_task(self._store(admitted, ref))
         self._in_flight.add(task)
         task.add_done_callback(self._has_landed)
@@ -196,7 +195,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
 
     async def _store(self, admitted: Admitted, ref: str | None) -> None:
         try:
-            stored = await store(self._plane, self._call, admitted)
+            stored = await self._plane.publisher.store(self._call, admitted)
         except Refused as refused:
             self._refuse(refused, ref)
         except Exception:
@@ -216,7 +215,9 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
         token = frame.get("token")
         if not isinstance(token, str) or not token:
             raise malformed("`auth` needs a `token`.")
-        principal = await authenticate(self._plane, replace(self._call, credential=from_text(token), connection=None))
+        principal = await self._plane.authenticator.authenticate(
+            replace(self._call, credential=from_text(token), connection=None)
+        )
         if principal.consumer != self._call.caller.consumer:
             raise Refused(Reason.FORBIDDEN, "The credential is another consumer's.", cause="auth-other-consumer")
         policies.renewed(self._call, principal)

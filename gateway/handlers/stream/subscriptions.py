@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from gateway.authenticate import allowed
+from gateway.channels.access import is_routed_to
 from gateway.channels.frames import Frame, channel_of, conflation_of, start_of
 from gateway.channels.outbox import Outbox
-from gateway.channels.publish import is_routed_to
 from gateway.channels.reading import Selection, gap_members, position_of, resolve, select
 from gateway.channels.subscriber_lag import Reading, told
-from gateway.identity.rights import conflated_s
+from gateway.identity.rights import allowed, conflated_s
 from gateway.log.catch_up import Gap
 from gateway.log.conflation import Conflation
 from gateway.log.event import Event
@@ -70,10 +69,10 @@ class Subscriptions:
         asked = position_of(start_of(frame))
         interval_s = conflation_of(frame)
         principal = self._call.principal
-        selection = select(self._plane, self._call, address)
+        selection = select(self._plane.snapshot, self._call, address)
         if address not in self._all and len(self._all) >= SUBSCRIPTIONS_MAX:
             raise Refused(Reason.INVALID_REQUEST, f"A connection holds at most {SUBSCRIPTIONS_MAX} subscriptions.")
-        position = await resolve(self._plane, selection.channel, asked)
+        position = await resolve(self._plane.log, selection.channel, asked)
         self._drop(address)
         subscription = Subscription(selection, principal, interval_s)
 
@@ -83,7 +82,7 @@ class Subscriptions:
             self._say(said if ref is None else said | {"ref": ref})
 
         def on_gap(gap: Gap) -> None:
-            self._say({"type": "gap"} | gap_members(self._plane, selection, gap))
+            self._say({"type": "gap"} | gap_members(self._plane.config.public_url, selection, gap))
 
         deliver = self._conflated(subscription, self._delivery(subscription))
         subscription.listening = await self._plane.hub.subscribe_from(

@@ -56,12 +56,12 @@ async def test_what_is_allowed_is_said_and_spends_nothing(plane):
 async def test_asking_is_no_request_and_is_answered_where_none_is_left(plane):
     plane.change_tier([{"metric": "requests", "amount": 1, "per": 3600}])
     for _ in range(3):
-        await limit(plane, plane.call(handler="me", query=b"would=call:orders"))
+        await limit(plane.limiter, plane.call(handler="me", query=b"would=call:orders"))
     assert (await ask(plane, "would=call:orders"))["allowed"] is True
-    await limit(plane, plane.call(handler="me"))
+    await limit(plane.limiter, plane.call(handler="me"))
     with pytest.raises(Refused):
-        await limit(plane, plane.call(handler="me"))
-    await limit(plane, plane.call(handler="me", query=b"would=call:orders"))
+        await limit(plane.limiter, plane.call(handler="me"))
+    await limit(plane.limiter, plane.call(handler="me", query=b"would=call:orders"))
     said = await ask(plane, "would=call:orders")
     assert (said["allowed"], said["policy"]) == (False, "requests-per-3600s")
 

@@ -8,7 +8,6 @@ import time
 
 import pytest
 
-from gateway.authenticate import authenticate
 from gateway.call import Call
 from gateway.concurrency.stopping import stop_tasks
 from gateway.credentials.api_keys import from_text
@@ -31,7 +30,7 @@ def call_with(text):
 
 
 async def proved(plane, text):
-    return await authenticate(plane, call_with(text))
+    return await plane.authenticator.authenticate(call_with(text))
 
 
 async def refusal(plane, text):
@@ -105,7 +104,7 @@ async def test_a_key_set_that_cannot_be_read_leaves_callers_with_a_clear_answer(
         assert (refused.reason, refused.cause) == (Reason.OVERLOADED, "token-keys-away")
         assert 1 <= refused.retry_after_s <= FLOOR_S
         await eventually(lambda: provider.server.open == 0)
-        assert plane.failed_keys._failed == {}
+        assert plane.authenticator._failed_keys._failures == {}
 
 
 @pytest.mark.parametrize("answer", BAD_ANSWERS.values(), ids=list(BAD_ANSWERS))
@@ -203,7 +202,7 @@ async def test_an_unknown_kid_makes_us_ask_at_most_once_in_30_s(provider):
             await refusal(plane, token(kid=f"unknown{number}", key=private_key("k1")))
             await settled(plane)
         assert provider.asked == 7
-        assert plane.failed_keys._failed["192.0.2.7"][1] == 100
+        assert plane.authenticator._failed_keys._failures["192.0.2.7"][1] == 100
 
 
 async def test_a_rotated_key_is_found_by_the_first_token_that_names_it(provider):

@@ -8,7 +8,6 @@ import time
 import jwt
 import pytest
 
-from gateway.authenticate import authenticate
 from gateway.call import Call
 from gateway.credentials.api_keys import from_text
 from gateway.identity import jwt_proof
@@ -46,7 +45,7 @@ def call_with(text, **more):
 
 async def refusal(plane, text):
     with pytest.raises(Refused) as caught:
-        await authenticate(plane, call_with(text))
+        await plane.authenticator.authenticate(call_with(text))
     return caught.value
 
 
@@ -69,7 +68,7 @@ HEADER = {"alg": "RS256", "kid": "k1", "typ": "JWT"}
 
 async def test_a_token_proves_the_consumer_that_its_claim_names(plane):
     expires_at = time.time() + 60
-    principal = await authenticate(plane, call_with(token("acme", exp=expires_at, role="admin")))
+    principal = await plane.authenticator.authenticate(call_with(token("acme", exp=expires_at, role="admin")))
     assert (principal.consumer, principal.key, principal.tier) == ("acme", "jwt:idp", "free")
     assert principal.expires_at == expires_at
     assert principal.scopes == ("call:*", "subscribe:*")
@@ -88,7 +87,7 @@ async def test_a_token_proves_the_consumer_that_its_claim_names(plane):
 async def test_every_algorithm_that_an_issuer_may_pin_works(provider, algorithm, kid):
     provider.publish(jwk(kid, algorithm))
     async with proving(provider.document(algorithms=[algorithm])) as plane:
-        assert await authenticate(plane, call_with(token(kid=kid, algorithm=algorithm)))
+        assert await plane.authenticator.authenticate(call_with(token(kid=kid, algorithm=algorithm)))
 
 
 FORGED = {
@@ -157,13 +156,13 @@ def _with_payload(payload):
 
 @pytest.mark.parametrize("forge", FORGED.values(), ids=list(FORGED))
 async def test_a_forged_token_is_refused_and_nothing_is_fetched_for_it(provider, plane, forge):
-    await authenticate(plane, call_with(token()))
+    await plane.authenticator.authenticate(call_with(token()))
     asked, plane.clock.now_s = provider.asked, plane.clock.now_s + 31
     refused = await refusal(plane, forge())
     assert refused.problem() == Refused(Reason.UNAUTHENTICATED).problem()
     assert refused.cause.startswith("token-")
     assert provider.asked == asked
-    assert plane.failed_keys._failed["192.0.2.7"][1] == 1
+    assert plane.authenticator._failed_keys._failures["192.0.2.7"][1] == 1
 
 
 @pytest.mark.parametrize(
@@ -189,22 +188,22 @@ async def test_a_signed_token_that_is_not_for_here_and_now_is_refused_and_is_no_
     refused = await refusal(plane, token(**{"nbf": None} | {name: value() for name, value in said.items()}))
     assert refused.cause == cause
     assert refused.problem() == Refused(Reason.UNAUTHENTICATED).problem()
-    assert plane.failed_keys._failed == {}
+    assert plane.authenticator._failed_keys._failures == {}
 
 
 async def test_a_consumer_claim_that_is_a_number_names_nobody(provider):
     async with proving(provider.document(consumer_claim="azp")) as plane:
         for value in (1, ["acme"], {"acme": 1}, True):
             assert (await refusal(plane, token("bolt", azp=value))).cause == "token-consumer-unknown"
-        assert (await authenticate(plane, call_with(token("bolt", azp="acme")))).consumer == "acme"
+        assert (await plane.authenticator.authenticate(call_with(token("bolt", azp="acme")))).consumer == "acme"
 
 
 async def test_an_audience_may_be_one_of_several(plane):
-    assert await authenticate(plane, call_with(token(aud=["other", AUDIENCE])))
+    assert await plane.authenticator.authenticate(call_with(token(aud=["other", AUDIENCE])))
 
 
 async def test_a_clock_that_is_a_little_ahead_is_forgiven_at_the_start_alone(plane):
-    assert await authenticate(plane, call_with(token(nbf=time.time() + 0.9)))
+    assert await plane.authenticator.authenticate(call_with(token(nbf=time.time() + 0.9)))
 
 
 async def test_a_token_is_bounded(plane):
@@ -229,25 +228,25 @@ async def test_a_token_is_bounded(plane):
     ],
 )
 async def test_the_scopes_of_a_token_are_those_of_ours_that_it_names(plane, said, scopes):
-    assert (await authenticate(plane, call_with(token(**said)))).scopes == scopes
+    assert (await plane.authenticator.authenticate(call_with(token(**said)))).scopes == scopes
 
 
 async def test_a_token_whose_scopes_are_none_of_ours_gives_no_right(plane):
     with pytest.raises(Refused) as caught:
-        await authenticate(plane, call_with(token(scope="openid"), rights=(Right(Verb.CALL, "quotes"),)))
+        await plane.authenticator.authenticate(call_with(token(scope="openid"), rights=(Right(Verb.CALL, "quotes"),)))
     assert caught.value.reason is Reason.FORBIDDEN
 
 
 async def test_the_same_token_is_proved_once(plane, monkeypatch):
     text = token()
-    first = await authenticate(plane, call_with(text))
+    first = await plane.authenticator.authenticate(call_with(text))
     monkeypatch.setattr(jwt_proof, "_open", None)
-    assert await authenticate(plane, call_with(text)) is first
+    assert await plane.authenticator.authenticate(call_with(text)) is first
 
 
 async def test_a_token_proved_before_ends_with_its_expiry(plane, monkeypatch):
     text = token(exp=time.time() + 60)
-    await authenticate(plane, call_with(text))
+    await plane.authenticator.authenticate(call_with(text))
     later = time.time() + 60
     monkeypatch.setattr(time, "time", lambda: later)
     assert (await refusal(plane, text)).cause == "token-expired"
@@ -267,33 +266,33 @@ async def test_a_token_proved_before_ends_with_its_expiry(plane, monkeypatch):
 )  # fmt: skip
 async def test_what_was_proved_before_ends_with_what_it_rests_on(provider, plane, change, cause):
     text = token()
-    principal = await authenticate(plane, call_with(text))
+    principal = await plane.authenticator.authenticate(call_with(text))
     plane.snapshot.apply([change(provider)])
     assert plane.snapshot.principal_again(principal) is None
     assert (await refusal(plane, text)).cause == cause
 
 
 async def test_an_issuer_told_again_changes_nothing(provider, plane):
-    principal = await authenticate(plane, call_with(token()))
+    principal = await plane.authenticator.authenticate(call_with(token()))
     plane.snapshot.apply([("issuer", "idp", provider.document())])
     assert plane.snapshot.principal_again(principal) is principal
 
 
 async def test_a_changed_tier_changes_the_limits_of_a_token_proved_before(plane):
     text = token()
-    before = await authenticate(plane, call_with(text))
+    before = await plane.authenticator.authenticate(call_with(text))
     limits = [{"metric": "requests", "amount": 3, "per": 1}]
     plane.snapshot.apply([("tier", "free", {"name": "free", "limits": limits})])
-    after = await authenticate(plane, call_with(text))
+    after = await plane.authenticator.authenticate(call_with(text))
     assert (before.limits, [limit.amount for limit in after.limits]) == ((), [3])
     assert (after.scopes, after.expires_at) == (before.scopes, before.expires_at)
-    assert await authenticate(plane, call_with(text)) is after
+    assert await plane.authenticator.authenticate(call_with(text)) is after
 
 
 async def test_a_token_names_its_key_unless_there_is_but_one(provider):
     provider.publish(jwk(None, of="k1"))
     async with proving(provider.document()) as plane:
-        assert await authenticate(plane, call_with(token(kid=None)))
+        assert await plane.authenticator.authenticate(call_with(token(kid=None)))
     provider.publish(jwk("k1"), jwk("k2"))
     async with proving(provider.document()) as plane:
         assert (await refusal(plane, token(kid=None))).cause == "token-key-unknown"
@@ -302,4 +301,4 @@ async def test_a_token_names_its_key_unless_there_is_but_one(provider):
 async def test_keys_of_the_same_name_are_all_tried(provider):
     provider.publish(jwk("k1", of="k2"), jwk("k1"))
     async with proving(provider.document()) as plane:
-        assert await authenticate(plane, call_with(token()))
+        assert await plane.authenticator.authenticate(call_with(token()))

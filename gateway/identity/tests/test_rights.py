@@ -19,7 +19,7 @@ def principal_with(*scopes):
 
 def lacks(scopes, *headers, right=ROUTE):
     call = Call(Protocol.HTTP, "/", "192.0.2.1", headers=list(headers), rights=(right,))
-    return str(lacking(principal_with(*scopes), call) or "")
+    return str(lacking(principal_with(*scopes), call.rights, call.headers) or "")
 
 
 CALL_WEATHER = ((b"mcp-method", b"tools/call"), (b"mcp-name", b"get_weather"))

@@ -10,10 +10,10 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-import gateway.limit
+import gateway.limiter
 import gateway.limits.store
 from gateway.call import Call
-from gateway.limit import Limiter
+from gateway.limiter import Limiter
 from gateway.protocol import Protocol
 from gateway.refusals import Refused
 from gateway.snapshot.picture import Limit, Metric
@@ -104,7 +104,7 @@ class Driver:
 
 async def drive(url: str, orders: dict[str, Any]) -> None:
     gateway.limits.store.SLOT_S = orders.get("slot_s", gateway.limits.store.SLOT_S)
-    gateway.limit.BEAT_S = orders.get("beat_s", gateway.limit.BEAT_S)
+    gateway.limiter.BEAT_S = orders.get("beat_s", gateway.limiter.BEAT_S)
     redis = Redis.from_url(url)
     driver = Driver(redis, orders)
     await driver.limiter.start()

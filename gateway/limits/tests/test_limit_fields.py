@@ -14,7 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from gateway.call import Call
-from gateway.limit import Limiter
+from gateway.limiter import Limiter
 from gateway.protocol import Protocol
 from gateway.snapshot.picture import Limit, Metric
 from gateway.snapshot.principal import Principal

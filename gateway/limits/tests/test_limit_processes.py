@@ -14,7 +14,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.call import Call
-from gateway.limit import Limiter
+from gateway.limiter import Limiter
 from gateway.limits.counters import LEASE_SHARE
 from gateway.protocol import Protocol
 from gateway.refusals import Refused

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from gateway.handlers import job as handlers
 from gateway.handlers import me
-from gateway.limit import Limiter
+from gateway.limiter import Limiter
 from gateway.limits import open_jobs
 from gateway.link.nats import JOBS_BUCKET
 from gateway.refusals import Reason, Refused

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from websockets.asyncio.client import connect
 
-from gateway.channels.publish import Publication, publish
+from gateway.channels.publication import Publication
 from gateway.handlers.tests.test_channels_on_the_wire import answered, heard, http, served
 from gateway.tests.event_plane import WAIT_S, channel, running
 from gateway.tests.policed import Shadows, custom, policy
@@ -51,7 +51,7 @@ async def post(plane, body):
 
 
 async def stored(plane, data):
-    return await publish(plane, plane.call(), Publication("trades", json.dumps(data).encode()))
+    return await plane.publisher.publish(plane.call(), Publication("trades", json.dumps(data).encode()))
 
 
 async def test_an_invalid_event_is_refused_in_band_and_the_socket_goes_on(nats_server, tmp_path):

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from gateway.authenticate import FailedKeys
+from gateway.identity.failed_keys import FailedKeys
 from gateway.tests.event_plane import WAIT_S, channel
 from gateway.tests.mqtt_client import client, subscribe, unsubscribe
 from gateway.tests.mqtt_plane import mqtt_plane
@@ -79,7 +79,7 @@ async def test_noise_ends_in_an_answer_or_a_closed_connection_and_never_in_an_er
 ):
     dice = random.Random(seed)
     async with mqtt_plane(nats_server.url, tmp_path, CHANNELS) as plane, client(plane, V311) as other:
-        plane.failed_keys = FailedKeys(1_000_000)
+        plane.authenticator._failed_keys = FailedKeys(1_000_000)
         await other.connect(plane.other_key.text)
         for _ in range(CONVERSATIONS // AT_ONCE):
             await asyncio.gather(*(talk(plane.mqtt_port, dice, plane.key.text) for _ in range(AT_ONCE)))

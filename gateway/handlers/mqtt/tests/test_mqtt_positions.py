@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gateway.channels.publish import Publication, publish
+from gateway.channels.publication import Publication
 from gateway.protocol import Protocol
 from gateway.tests.event_plane import channel
 from gateway.tests.mqtt_client import client
@@ -23,7 +23,7 @@ async def plane(nats_server, tmp_path):
 
 async def published(plane, address, data=b"1"):
     """Publish by another door; give the id."""
-    return (await publish(plane, plane.call(Protocol.HTTP), Publication(address, data))).sequence
+    return (await plane.publisher.publish(plane.call(Protocol.HTTP), Publication(address, data))).sequence
 
 
 async def test_mqtt_5_may_begin_at_a_position(plane):

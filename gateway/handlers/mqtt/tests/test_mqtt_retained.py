@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.channels.publish import Publication, publish
+from gateway.channels.publication import Publication
 from gateway.link.nats import RETAINED_STREAM
 from gateway.protocol import Protocol
 from gateway.tests.event_plane import WAIT_S, channel
@@ -164,7 +164,7 @@ async def test_another_door_reads_a_retained_event_as_any_other(plane):
     async with client(plane, V311) as mqtt:
         await mqtt.connect(plane.key.text)
         await retain(mqtt, "lamps/1")
-        await publish(plane, plane.call(Protocol.HTTP), Publication("lamps/1", b"2"))
+        await plane.publisher.publish(plane.call(Protocol.HTTP), Publication("lamps/1", b"2"))
     found, _ = plane.snapshot.channel("lamps/1")
     assert [event.data for event in await plane.log.history(found, "lamps.1", 0, 10)] == [b"1", b"2"]
 

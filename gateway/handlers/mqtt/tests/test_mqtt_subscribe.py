@@ -8,7 +8,7 @@ import queue
 import paho.mqtt.client as paho
 import pytest
 
-from gateway.channels.publish import Publication, publish
+from gateway.channels.publication import Publication
 from gateway.protocol import Protocol
 from gateway.tests.event_plane import WAIT_S, channel
 from gateway.tests.mqtt_client import client, unsubscribe
@@ -35,7 +35,7 @@ async def plane(nats_server, tmp_path):
 async def published(plane, address, data=b"1", **more):
     """Publish by another door; give the id."""
     call = plane.call(Protocol.HTTP, key=plane.other_key)
-    return (await publish(plane, call, Publication(address, data, **more))).sequence
+    return (await plane.publisher.publish(call, Publication(address, data, **more))).sequence
 
 
 async def heard(mqtt):
@@ -189,7 +189,7 @@ async def test_a_channel_that_is_closed_to_mqtt_is_heard_no_more(plane):
         await mqtt.subscribe(("market/#", 0))
         plane.snapshot.apply([("channel", "market/{symbol}", channel("market/{symbol}", protocols=["sse"]))])
         call = plane.call(Protocol.SSE, key=plane.other_key)
-        await publish(plane, call, Publication("market/A", b"1"))
+        await plane.publisher.publish(call, Publication("market/A", b"1"))
         await published(plane, "market/A/depth")
         assert (await heard(mqtt))[0] == "market/A/depth"
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.channels.publish import Publication, publish
+from gateway.channels.publication import Publication
 from gateway.credentials.api_keys import new_key
 from gateway.handlers.stream.connection import StreamConnection
 from gateway.log.streams import ensure_stream
@@ -40,7 +40,7 @@ async def connected(plane, *, welcomed=True, **call):
 
 
 async def send(plane, address="trades", data=b"1", **more):
-    return str((await publish(plane, plane.call(), Publication(address, data, **more))).sequence)
+    return str((await plane.publisher.publish(plane.call(), Publication(address, data, **more))).sequence)
 
 
 async def test_a_socket_is_welcomed_with_its_connection_and_limits(plane):

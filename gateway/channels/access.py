@@ -1,0 +1,43 @@
+"""Whether a call may publish to or read a channel."""
+
+from __future__ import annotations
+
+from gateway.call import Call
+from gateway.identity.rights import require
+from gateway.protocol import Protocol
+from gateway.refusals import Reason, Refused
+from gateway.snapshot.picture import Channel, Snapshot
+from gateway.snapshot.right import Right, Verb
+from gateway.wire.subjects import AddressError, subject_of
+
+
+def channel_for(snapshot: Snapshot, call: Call, address: str, verb: Verb) -> tuple[Channel, str]:
+    """Return the channel of a concrete address and the address's subject, if the call has the right to it.
+
+    Raises Refused ``forbidden``, ``not-found`` or ``invalid-request``. The right is checked first, so that a stranger
+    does not learn which channels exist.
+    """
+    if not is_routed_to(call, address):
+        require(call.caller, Right(verb, address))
+    try:
+        if "{" in address:
+            raise AddressError("the parameters of an address are filled in before it is used")
+        subject = subject_of(address)
+    except AddressError as error:
+        raise Refused(Reason.INVALID_REQUEST, f"{error}.", cause="invalid-address") from None
+    found = snapshot.channel(address)
+    if found is None:
+        raise Refused(Reason.NOT_FOUND, f"There is no channel at {address}.", cause="unknown-channel")
+    require_protocol(found[0], call)
+    return found[0], subject
+
+
+def require_protocol(channel: Channel, call: Call) -> None:
+    """Raise Refused ``forbidden`` if the channel excludes the call's protocol."""
+    if channel.protocols and call.protocol.value not in channel.protocols and call.protocol is not Protocol.CONNECTOR:
+        raise Refused(Reason.FORBIDDEN, f"The channel is not open to {call.protocol.value}.", cause="closed-door")
+
+
+def is_routed_to(call: Call, address: str) -> bool:
+    """Return whether the call came by a route whose handler is that channel: the right to the route suffices then."""
+    return call.route is not None and call.route.handler.get("channel") == address

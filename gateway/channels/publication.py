@@ -1,0 +1,103 @@
+"""Events to be published, and their CloudEvents attributes as the log stores them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from gateway import tracing
+from gateway.call import Call
+from gateway.log.event import EVENT_TYPE, JSON_TYPE, encoded, rfc3339
+from gateway.protocol import Protocol
+from gateway.refusals import Refused
+from gateway.snapshot.picture import Channel
+from gateway.wire.strict_json import fail
+
+ATTRIBUTES_MAX = 32
+ATTRIBUTES_MAX_BYTES = 4096
+CONTENT_TYPE_MAX_CHARS = 200
+_ATTRIBUTE_NAME = re.compile(r"[a-z0-9]{1,20}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONSUMERS = "/consumers/"
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
+"""``datetime.fromisoformat`` accepts more than RFC 3339: weeks, dates without dashes, …"""
+UNREAD: Any = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """An event to be published."""
+
+    address: str
+    data: bytes
+    content_type: str = JSON_TYPE
+    idempotency_key: str | None = None
+    traceparent: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """CloudEvents attributes set by the publisher, without prefix: ``id``, ``type``, ``source``, ``subject``, …"""
+    keeps_invalid: bool = False
+    """Dead-letter it if it is invalid, whatever its channel says: its publisher cannot be notified."""
+    value: Any = UNREAD
+    """The parsed ``data``, if :func:`gateway.wire.strict_json.parse` has already parsed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A publication whose right, channel and payload were checked, with the fault that was found."""
+
+    publication: Publication
+    channel: Channel
+    subject: str
+    headers: dict[str, str]
+    fault: Refused | None
+
+
+def attributes_as_headers(call: Call, publication: Publication) -> dict[str, str]:
+    """Format the CloudEvents attributes as NATS headers (NATS protocol binding 3.1). Raises Refused."""
+    own_source = _CONSUMERS + call.caller.consumer
+    attributes = publication.attributes
+    for name, value in attributes.items():
+        if not _ATTRIBUTE_NAME.fullmatch(name) or not value:
+            fail(f"The attribute {name[:40]!r} is not one of CloudEvents.", f"/{name[:40]}")
+        if _CONTROL.search(value):
+            fail("An attribute of a CloudEvent holds no control characters.", f"/{name}")
+    source = attributes.get("source") or own_source
+    if source.startswith(_CONSUMERS) and source != own_source and call.protocol is not Protocol.CONNECTOR:
+        fail("The source names another consumer.", "/source")
+    headers = {f"ce-{name}": encoded(value) for name, value in attributes.items()}
+    if sum(map(len, headers.values())) > ATTRIBUTES_MAX_BYTES or len(headers) > ATTRIBUTES_MAX:
+        fail(f"CloudEvents attributes hold at most {ATTRIBUTES_MAX_BYTES} bytes.")
+    headers["ce-specversion"] = "1.0"
+    headers["ce-source"] = encoded(source)
+    headers["ce-type"] = encoded(attributes.get("type") or EVENT_TYPE)
+    headers["ce-time"] = _time(attributes.get("time"))
+    headers["content-type"] = encoded(publication.content_type[:CONTENT_TYPE_MAX_CHARS])
+    given = publication.traceparent or attributes.get("traceparent")
+    if given or call.traceparent:
+        _trace(headers, *tracing.of_event(call, given, attributes.get("tracestate")))
+    return headers
+
+
+def _trace(headers: dict[str, str], traceparent: str | None, tracestate: str | None) -> None:
+    """Set the trace context once, replacing the attributes of the CloudEvents extension."""
+    headers.pop("ce-traceparent", None)
+    headers.pop("ce-tracestate", None)
+    if traceparent:
+        headers["traceparent"] = traceparent
+    if tracestate:
+        headers["ce-tracestate"] = encoded(tracestate)
+
+
+def _time(given: str | None) -> str:
+    if given is None:
+        return rfc3339(datetime.now(UTC))
+    try:
+        datetime.fromisoformat(given)
+    except ValueError:
+        fail("`time` is not an RFC 3339 instant.", "/time")
+    if not _RFC_3339.fullmatch(given):
+        fail("`time` is not an RFC 3339 instant with its offset from UTC.", "/time")
+    return given

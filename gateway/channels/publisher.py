@@ -1,0 +1,195 @@
+"""Publishes events: checks, charges and stores them, or dead-letters the invalid ones."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from gateway import tracing
+from gateway.call import Call
+from gateway.channels.access import channel_for
+from gateway.channels.checking import check_event
+from gateway.channels.publication import UNREAD, Admitted, Publication, attributes_as_headers
+from gateway.config import Config
+from gateway.limiter import Limiter
+from gateway.link.nats import DEAD_SUBJECT
+from gateway.log.event import BATCH_HEADER, is_json, rfc3339
+from gateway.log.event_log import EventLog, Stored
+from gateway.protocol import Protocol
+from gateway.refusals import Reason, Refused
+from gateway.snapshot.picture import Channel, Snapshot
+from gateway.snapshot.right import Verb
+from gateway.wire.strict_json import Validators, fail, parse
+
+logger = logging.getLogger(__name__)
+
+DETAIL_MAX_CHARS = 500
+
+
+class Publisher:
+    """The one way an event gets in, by every protocol: right, channel, size, validation, limits, then the log."""
+
+    def __init__(
+        self, config: Config, snapshot: Snapshot, limiter: Limiter, validators: Validators, log: EventLog
+    ) -> None:
+        self._config = config
+        self._snapshot = snapshot
+        self._limiter = limiter
+        self._validators = validators
+        self._log = log
+
+    async def publish(self, call: Call, publication: Publication) -> Stored:
+        """Store one event. Raises Refused; an invalid event is dead-lettered if its channel asks for that."""
+        return await self.store(call, await self.admit(call, publication))
+
+    async def admit(self, call: Call, publication: Publication) -> Admitted:
+        """Do all of :meth:`publish` but store the event, so that a connection may store many concurrently.
+
+        Waits only while a limit delays; the connection should then admit nothing else before.
+        """
+        admitted = self._accept(call, publication)
+        await self._charge(call, 1, len(publication.data))
+        if admitted.fault is not None:
+            await self._dead_letter(call, admitted, admitted.fault)
+            raise admitted.fault
+        return admitted
+
+    async def store(self, call: Call, admitted: Admitted) -> Stored:
+        """Store an admitted event. Events are stored in the order in which these coroutines were first run."""
+        publication = admitted.publication
+        stored = await self._log.publish(
+            admitted.channel,
+            admitted.subject,
+            publication.data,
+            admitted.headers,
+            message_id=_message_id(call, publication),
+        )
+        if stored.duplicate:
+            await self._require_same_body(admitted, stored)
+        return stored
+
+    async def publish_all(self, call: Call, publications: Sequence[Publication]) -> list[Stored]:
+        """Store several events in order, or none if one of them is refused.
+
+        If the log fails midway some may be stored; with an idempotency key, a retry stores only the others.
+        """
+        all_ = [self._accept(call, publication) for publication in publications]
+        is_keyed = publications[0].idempotency_key is not None
+        await self._charge(call, len(all_), sum(len(publication.data) for publication in publications))
+        for number, admitted in enumerate(all_):
+            if admitted.fault is not None:
+                await self._dead_letter(call, admitted, admitted.fault)
+                at = f"/{number}{admitted.fault.members.get('pointer', '')}"
+                raise Refused(admitted.fault.reason, admitted.fault.detail, members={"pointer": at})
+        stored = []
+        if is_keyed:
+            # The first event carries the key and a digest of the whole body: another body with that key stores nothing.
+            all_[0].headers[BATCH_HEADER] = _digest(publications)
+            stored.append(await self.store(call, all_.pop(0)))
+        outcomes = await asyncio.gather(*(self.store(call, admitted) for admitted in all_), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+            stored.append(outcome)
+        return stored
+
+    def _accept(self, call: Call, publication: Publication) -> Admitted:
+        channel, subject = channel_for(self._snapshot, call, publication.address, Verb.PUBLISH)
+        if len(publication.data) > self._log.payload_max_bytes:
+            raise Refused(Reason.TOO_LARGE, f"An event holds at most {self._log.payload_max_bytes} bytes.")
+        fault: Refused | None = None
+        headers: dict[str, str] = {}
+        try:
+            self._validate(channel, publication)
+            headers = attributes_as_headers(call, publication)
+        except Refused as refused:
+            fault = refused
+        return Admitted(publication, channel, subject, headers, fault)
+
+    def _validate(self, channel: Channel, publication: Publication) -> None:
+        if not is_json(publication.content_type):
+            if channel.schema is not None:
+                fail("The channel takes JSON alone.")
+            return
+        value = publication.value
+        if value is UNREAD:
+            value = parse(
+                publication.data, depth_max=self._config.json_depth_max, digits_max=self._config.number_digits_max
+            )
+        check_event(self._snapshot, self._validators, channel, value)
+
+    async def _charge(self, call: Call, messages: int, bytes_: int) -> None:
+        """Charge the limits. The body of an HTTP request was already charged as it was read."""
+        bytes_in = 0 if call.protocol is Protocol.HTTP else bytes_
+        if not self._limiter.charge_now(call, messages_in=messages, bytes_in=bytes_in):
+            await self._limiter.charge(call, messages_in=messages, bytes_in=bytes_in)
+
+    async def _require_same_body(self, admitted: Admitted, stored: Stored) -> None:
+        first = await self._log.event(admitted.channel, stored.sequence)
+        body = (admitted.publication.data, admitted.headers.get(BATCH_HEADER))
+        if first is not None and (first.data, first.batch) != body:
+            raise Refused(
+                Reason.INVALID_PAYLOAD,
+                "This idempotency key, or id of an event, was used with another body.",
+                cause="idempotency-key-reused",
+                members={"pointer": ""},
+            )
+
+    async def _dead_letter(self, call: Call, admitted: Admitted, fault: Refused) -> None:
+        """Dead-letter an invalid event if its channel asks for that, or if its publisher cannot be notified."""
+        if admitted.channel.on_invalid != "dead-letter" and not admitted.publication.keeps_invalid:
+            return
+        publication = admitted.publication
+        traced, _ = tracing.of_event(call, publication.traceparent or publication.attributes.get("traceparent"), None)
+        letter = {
+            "channel": admitted.channel.address,
+            "address": publication.address,
+            "reason": fault.reason.value,
+            "detail": fault.detail[:DETAIL_MAX_CHARS],
+            "pointer": fault.members.get("pointer", ""),
+            "consumer": call.caller.consumer,
+            "protocol": call.protocol.value,
+            "attempts": 1,
+            "event": as_json(publication.data) | ({"traceparent": traced} if traced else {}),
+            "dead_at": rfc3339(datetime.now(UTC)),
+        }
+        await self._log.store(f"{DEAD_SUBJECT}.{admitted.channel.stream}", orjson.dumps(letter))
+
+
+def _message_id(call: Call, publication: Publication) -> str | None:
+    """Return the stream's message id, a hash of consumer, address and key; None if the event cannot be recognised.
+
+    Without a key, a CloudEvent is recognised by its source and id (CloudEvents 1.0.2, 3.1.1).
+    """
+    known_by = [publication.idempotency_key]
+    if known_by == [None]:
+        given_id = publication.attributes.get("id")
+        if given_id is None:
+            return None
+        known_by = [publication.attributes.get("source"), given_id]
+    whole = orjson.dumps([call.caller.consumer, publication.address, *known_by])
+    return hashlib.sha256(whole).hexdigest()
+
+
+def _digest(publications: Sequence[Publication]) -> str:
+    """Return a digest of several events: of the length and the bytes of each."""
+    digest = hashlib.sha256()
+    for publication in publications:
+        digest.update(b"%d:%b" % (len(publication.data), publication.data))
+    return digest.hexdigest()
+
+
+def as_json(data: bytes) -> dict[str, Any]:
+    """Return an event's payload as a dead letter holds it: ``data``, or ``data_base64`` if it is not JSON."""
+    try:
+        parse(data)
+    except Refused:
+        return {"data_base64": base64.b64encode(data).decode()}
+    return {"data": orjson.Fragment(data)}

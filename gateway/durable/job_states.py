@@ -1,0 +1,91 @@
+"""Job documents, as the NATS KV bucket ``jobs`` holds them: the state that clients poll, and the input schemas."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Sequence
+from typing import Any, TypeVar
+
+import nats.errors
+import orjson
+from nats.js import JetStreamContext
+from nats.js.errors import APIError, KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError
+from nats.js.kv import KeyValue
+
+from gateway.link.nats import JOBS_BUCKET
+from gateway.refusals import Reason, Refused
+
+T = TypeVar("T")
+
+FINAL_STATES = ("completed", "failed", "cancelled")
+TYPE_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
+JOB_ID = re.compile(r"job_[0-9a-f]{24}")
+"""Other ids are unknown; NATS is not queried for keys that it may not accept."""
+TIMEOUT_S = 2.0
+
+
+class JobStates:
+    """Reads and writes the bucket. Every method raises Refused ``overloaded`` while NATS is unavailable."""
+
+    def __init__(self, js: JetStreamContext) -> None:
+        self._js = js
+        self._bucket: KeyValue | None = None
+
+    async def get(self, job_id: str) -> dict[str, Any] | None:
+        """Return a job's document, or None if there is no such job."""
+        if not JOB_ID.fullmatch(job_id):
+            return None
+        try:
+            entry = await _in_time((await self._open()).get(job_id))
+        except (KeyNotFoundError, NoKeysError):
+            return None
+        document: dict[str, Any] = orjson.loads(entry.value or b"{}")
+        return document
+
+    async def create(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Store a new job and return it; if its id is taken, return the job that has it."""
+        try:
+            await _in_time((await self._open()).create(document["id"], orjson.dumps(document)))
+        except KeyWrongLastSequenceError:
+            return await self.get(document["id"]) or document
+        return document
+
+    async def request_cancel(self, job_id: str, *, by: str) -> None:
+        """Ask the worker to cancel a job."""
+        await _in_time((await self._open()).put(f"cancel.{job_id}", orjson.dumps({"by": by})))
+
+    async def input_schema(self, type_: str) -> dict[str, Any]:
+        """Return the JSON Schema of a job type's input. Raises Refused ``not-found`` for an unknown type."""
+        unknown = Refused(Reason.NOT_FOUND, f"There is no job type `{type_[:100]}`.")
+        if not TYPE_NAME.fullmatch(type_):
+            raise unknown
+        try:
+            entry = await _in_time((await self._open()).get(f"type.{type_}"))
+        except KeyNotFoundError:
+            raise unknown from None
+        schema: dict[str, Any] = orjson.loads(entry.value or b"{}")["schema"]
+        return schema
+
+    async def are_open(self, job_ids: Sequence[str]) -> dict[str, bool | None]:
+        """Return whether each job is open; None for one that does not exist."""
+        documents = await asyncio.gather(*(self.get(job_id) for job_id in job_ids))
+        return {
+            job_id: None if document is None else document["state"] not in FINAL_STATES
+            for job_id, document in zip(job_ids, documents, strict=True)
+        }
+
+    async def _open(self) -> KeyValue:
+        if self._bucket is None:
+            self._bucket = await _in_time(self._js.key_value(JOBS_BUCKET))
+        return self._bucket
+
+
+async def _in_time(request: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            return await request
+    except (KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError):
+        raise
+    except (TimeoutError, OSError, APIError, nats.errors.Error) as error:
+        raise Refused(Reason.OVERLOADED, "Jobs cannot be reached right now.", retry_after_s=1) from error

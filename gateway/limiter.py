@@ -1,0 +1,385 @@
+"""The limiter: decides whether calls, messages and bytes pass, as the caller's limits allow (see docs/limits.md).
+
+A charge is decided here, from tokens that this process leased ahead of need: arithmetic, no round trip. The store is
+awaited only by who comes first after a pause, or finds the lease dry while the shared bucket may have more. All limits
+that a charge touches allow it, or none is spent from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from gateway.call import Call
+from gateway.concurrency.clock_jumps import ClockJumps
+from gateway.concurrency.stopping import stop_tasks
+from gateway.limits.budget import Budget, Counters, Plan, Spending, bucket_key
+from gateway.limits.counters import PROBE_S, Counter, put_back, spend
+from gateway.limits.fields import fact, facts, fields, legacy_fields, with_own
+from gateway.limits.leasing import Leasing
+from gateway.limits.open_jobs import IsOpen, OpenJobs, nobody_knows
+from gateway.limits.open_slots import BEAT_S, OpenSlots
+from gateway.limits.reservation import Reservation, never_held
+from gateway.limits.settling import Rebound, Settling
+from gateway.limits.store import Store
+from gateway.limits.tallies import Level, LimitUsage, near
+from gateway.protocol import Protocol
+from gateway.refusals import Refused
+from gateway.snapshot.picture import Limit
+from gateway.snapshot.principal import Principal
+from gateway.wire.header_fields import Headers
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.25
+PLAN_IDLE_S = 60.0
+DELAY_MAX_S = 60.0
+"""``exceed: delay`` holds a message back at most so long, then it is refused."""
+DELAY_REQUEST_MAX_S = 3.0
+"""A request is held back only so long: its client waits for an answer."""
+
+TOKENS_OUT_DEFAULT = 1024
+"""What is reserved for an answer whose request names no maximum, where so much is left."""
+
+
+class Limiter:
+    """The limits of all callers, as one process enforces them."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        owner: str,
+        timeout_s: float = 0.5,
+        clock: Callable[[], float] = time.monotonic,
+        has_legacy_fields: bool = False,
+        is_open: IsOpen = nobody_knows,
+    ) -> None:
+        self._has_legacy_fields = has_legacy_fields
+        self._clock = clock
+        self.store = Store(redis, timeout_s=timeout_s, clock=clock, on_return=self._back)
+        self.usage = LimitUsage()
+        self._leasing = Leasing(self.store, clock, self.usage.let_through)
+        self._settling = Settling(self._leasing, self.usage, clock)
+        self._slots = OpenSlots(self.store, owner)
+        self._jobs = OpenJobs(self.store, is_open)
+        self._plans: dict[tuple[str, str, str], Plan] = {}
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to return idle leases, to keep slots alive and to look for a store that is away."""
+        self._keeper = asyncio.create_task(self._keep(), name="limiter")
+
+    async def stop(self) -> None:
+        """Give back all leases and slots."""
+        await stop_tasks(self._keeper)
+        self._slots.drop_all()
+        await self._leasing.stop()
+        await self.store.stop()
+
+    async def admit(self, call: Call) -> None:
+        """Let a request, or a connection with its open slot, in. Raises Refused."""
+        if not call.caller.limits:
+            return
+        if call.protocol is Protocol.HTTP:
+            budget = self._bound(call)
+            if _is_dry_run(call) and spend((self._plan(call.caller, call.ip).dry_runs,), 1, self._clock()):
+                return
+            if not spend(budget.requests, 1, self._clock()):
+                await self._settling.settle(budget, [(counter, 1) for counter in budget.requests], DELAY_REQUEST_MAX_S)
+            return
+        try:
+            budget = self._bound(call)
+            budget.slots += await self._slots.take_all(budget.open, budget.label, self.usage)
+            await self._settling.settle(budget, [(counter, 1) for counter in budget.connections], DELAY_REQUEST_MAX_S)
+        except BaseException:
+            self.released(call)
+            raise
+
+    def charge_now(
+        self, call: Call, *, messages_in: int = 0, messages_out: int = 0, bytes_in: int = 0, bytes_out: int = 0
+    ) -> bool:
+        """Charge from what is held here. False: nothing was charged, await ``charge``."""
+        budget = call.budget
+        limits = call.principal.limits  # type: ignore[union-attr]  # only after authenticate; asserting costs too much here
+        if not limits:
+            return True
+        if budget is None or budget.limits is not limits:
+            budget = self._bound(call)
+        now = self._clock()
+        if messages_in and not spend(budget.messages_in, messages_in, now):
+            return False
+        if bytes_in and not spend(budget.bytes_in, bytes_in, now):
+            put_back(budget.messages_in, messages_in)
+            return False
+        if not (messages_out or bytes_out):
+            return True
+        if spend(budget.messages_out, messages_out, now):
+            if spend(budget.bytes_out, bytes_out, now):
+                return True
+            put_back(budget.messages_out, messages_out)
+        put_back(budget.messages_in, messages_in)
+        put_back(budget.bytes_in, bytes_in)
+        return False
+
+    async def charge(
+        self,
+        call: Call,
+        *,
+        messages_in: int = 0,
+        messages_out: int = 0,
+        bytes_in: int = 0,
+        bytes_out: int = 0,
+        tokens_in: int = 0,
+        tokens_out: int = 0,
+    ) -> None:
+        """Charge all or nothing: waits where limits say ``delay``, raises Refused where they say no.
+
+        Who waits hears within half a second that its limits are others now.
+        """
+        if not call.caller.limits:
+            return
+        budget = self._bound(call)
+        costs = (
+            (budget.messages_in, messages_in), (budget.messages_out, messages_out), (budget.bytes_in, bytes_in),
+            (budget.bytes_out, bytes_out), (budget.tokens_in, tokens_in), (budget.tokens_out, tokens_out),
+        )  # fmt: skip
+        asked: list[Spending] = [(counter, cost) for counters, cost in costs if cost for counter in counters]
+        is_request = call.protocol is Protocol.HTTP and messages_in > 0
+        delay_s = DELAY_REQUEST_MAX_S if is_request else DELAY_MAX_S
+        try:
+            await self._settling.settle(budget, asked, delay_s, lambda: call.caller.limits is not budget.limits)
+        except Rebound:
+            await self.charge(
+                call, messages_in=messages_in, messages_out=messages_out, bytes_in=bytes_in, bytes_out=bytes_out,
+                tokens_in=tokens_in, tokens_out=tokens_out,
+            )  # fmt: skip
+
+    def put_back(self, counters: Counters, cost: float) -> None:
+        """Give back what was charged to these ahead and did not come."""
+        for counter in counters:
+            self._leasing.give_back(counter, cost)
+
+    async def charge_by(self, call: Call, limit: Limit, key: str, cost: float = 1) -> None:
+        """Charge a limit that no tier names, under a key that a route chose. Raises Refused. ``headers`` tells it."""
+        counter = self._counter_by(call, limit, key)
+        if limit.mode != "shadow" and counter not in call.limited_by:
+            call.limited_by = (*call.limited_by, counter)
+        await self._settling.settle(call.budget or Budget(), [(counter, cost)], DELAY_REQUEST_MAX_S)
+
+    async def look_by(self, call: Call, limit: Limit, key: str) -> dict[str, Any]:
+        """Say what is left of a limit that no tier names, as ``left`` does. Nothing is charged."""
+        counter = self._counter_by(call, limit, key)
+        await self._leasing.look([counter])
+        return fact(limit, counter, self._clock())
+
+    def _counter_by(self, call: Call, limit: Limit, key: str) -> Counter:
+        return self._leasing.counter(limit, bucket_key("function", key, limit), call.caller.consumer)
+
+    async def reserve(self, call: Call, *, tokens_in: int, tokens_out: int | None) -> Reservation:
+        """Charge tokens before they are used; without a maximum, ``TOKENS_OUT_DEFAULT`` or what is left.
+
+        Raises Refused: where they are more than a bucket holds, no waiting helps and none is told.
+        """
+        budget = self._bound(call)
+        wanted = TOKENS_OUT_DEFAULT if tokens_out is None else tokens_out
+        # What was last known may be that others had reserved much; they have returned what they did not use.
+        await self._leasing.look([*budget.tokens_in, *budget.tokens_out])
+        while True:
+            if tokens_out is None:
+                wanted = max(1, min(wanted, self._tokens_left(budget)))
+            try:
+                return await self._reserve(budget, tokens_in, wanted)
+            except Refused:
+                # The store was asked meanwhile: it may have less left than was thought, but some.
+                if tokens_out is not None or self._tokens_left(budget) >= wanted or wanted == 1:
+                    raise
+                await asyncio.sleep(PROBE_S)
+
+    async def _reserve(self, budget: Budget, tokens_in: int, tokens_out: int) -> Reservation:
+        asked: list[Spending] = []
+        too_large: list[Spending] = []
+        for counters, cost in ((budget.tokens_in, tokens_in), (budget.tokens_out, tokens_out)):
+            for counter in counters if cost else ():
+                (too_large if cost > counter.size else asked).append((counter, cost))
+        never = [spending for spending in too_large if spending[0].limit.mode != "shadow"]
+        if never:
+            raise never_held(never)
+        self._settling.tally_shadows(too_large)
+        taken = await self._settling.settle(budget, asked, DELAY_REQUEST_MAX_S)
+        return Reservation.of([counter for counter, _ in taken], budget, tokens_in, tokens_out)
+
+    def _tokens_left(self, budget: Budget) -> int:
+        now = self._clock()
+        left = [counter.state(now)[0] for counter in budget.tokens_out if counter.limit.mode != "shadow"]
+        return int(min(left, default=TOKENS_OUT_DEFAULT))
+
+    def unreserved(self, call: Call) -> Reservation:
+        """Begin with nothing charged."""
+        return Reservation.of([], self._bound(call), 0, 0)
+
+    def reserve_more_now(self, reservation: Reservation, tokens_out: int) -> bool:
+        """Charge tokens that come beyond what was reserved. False: nothing was charged, await ``reserve_more``."""
+        if tokens_out and not spend(tuple(held.counter for held in reservation.out), tokens_out, self._clock()):
+            return False
+        reservation.tokens_out += tokens_out
+        return True
+
+    async def reserve_more(self, call: Call, reservation: Reservation, tokens_out: int) -> None:
+        """Charge tokens that come beyond what was reserved. Raises Refused."""
+        asked: list[Spending] = [(held.counter, tokens_out) for held in reservation.out]
+        reservation.keep(await self._settling.settle(self._bound(call), asked, DELAY_MAX_S))
+        reservation.tokens_out += tokens_out
+
+    def correct(self, reservation: Reservation, *, tokens_in: int, tokens_out: int) -> None:
+        """Charge what was used in the place of what was reserved: the rest is given back, what lacks is owed."""
+        now = self._clock()
+        for held, difference in reservation.corrected(tokens_in, tokens_out):
+            if difference > 0:
+                self._leasing.owe(held.counter, difference, now)
+            elif held.ends_at is None or now < held.ends_at:
+                self._leasing.give_back(held.counter, -difference)
+
+    def released(self, call: Call) -> None:
+        """Give the call's open slots back. Never waits."""
+        if call.budget is not None:
+            for slot in call.budget.slots:
+                self._slots.drop(slot)
+            call.budget.slots.clear()
+
+    async def take_place(self, call: Call, job_id: str) -> list[str]:
+        """Take a place for a job that will be open: all limits of open jobs let it in, or none counts it.
+
+        Gives the store's keys of these places, for who gives them back at its end. Raises Refused.
+        """
+        call.takes_place = True
+        places = self._plan(call.caller, call.ip).jobs if call.caller.limits else ()
+        return await self._jobs.take_all(places, job_id, call.caller.consumer, self.usage)
+
+    def give_back_place(self, keys: Iterable[str], job_id: str) -> None:
+        """Give back the places of a job that did not come to be. Never waits."""
+        for key in keys:
+            self._jobs.drop(key, job_id)
+
+    def left(self, principal: Principal, call: Call | None = None) -> list[dict[str, Any]]:
+        """Say each limit and what is left of it, as far as is known here (``look`` asks the store first)."""
+        if not principal.limits:
+            return []
+        plan = self._plan(principal, call.ip if call is not None else "")
+        return facts(plan, self._count_open, self._clock())
+
+    async def look(self, principal: Principal, call: Call | None = None) -> None:
+        """Ask the store what is left of the principal's shared limits, so that ``left`` tells it."""
+        plan = self._plan(principal, call.ip if call is not None else "")
+        await self._leasing.look([*plan.shared()])
+        for opened, look in ((plan.open, self._slots.look), (plan.jobs, self._jobs.look)):
+            for limit, key in opened:
+                if plan.ip or limit.scope != "ip":
+                    await look(key)
+
+    def usage_records(self, *, with_levels: bool) -> list[dict[str, Any]]:
+        """Say what limits did since this was last asked, and who is near them, as usage batches carry it."""
+        now = self._clock()
+        recent = [plan for plan in self._plans.values() if now - plan.used_at < PLAN_IDLE_S] if with_levels else []
+        return self.usage.take(near(level for plan in recent for level in self._levels(plan, now)))
+
+    def _levels(self, plan: Plan, now: float) -> Iterator[Level]:
+        for counter in plan.shared():
+            yield Level.of(counter, now)
+        for limit, key in (*plan.open, *plan.jobs):
+            yield Level(limit, key, plan.consumer, limit.amount - self._count_open(key), limit.amount, None)
+
+    def headers(self, call: Call) -> Headers:
+        """Give ``RateLimit-Policy`` and ``RateLimit`` for the limits that apply to this call."""
+        now, told, plan = self._clock(), [], None
+        if call.principal is not None and call.principal.limits:
+            plan = self._plan(call.principal, call.ip)
+            told = fields(plan, call.protocol, self._slots.count, now)
+        if call.limited_by or call.takes_place:
+            told = with_own(told, call.limited_by, self._places_left(call), now)
+        if self._has_legacy_fields:
+            told += legacy_fields(plan, call.protocol, call.limited_by, now)
+        return told
+
+    def _places_left(self, call: Call) -> dict[Limit, int]:
+        if not (call.takes_place and call.caller.limits):
+            return {}
+        places = ((limit, key) for limit, key in self._plan(call.caller, call.ip).jobs if limit.mode != "shadow")
+        return {limit: max(0, int(limit.amount) - self._jobs.count(key)) for limit, key in places}
+
+    def _count_open(self, key: str) -> int:
+        return self._slots.count(key) or self._jobs.count(key)
+
+    # What a call spends from
+
+    def _bound(self, call: Call) -> Budget:
+        principal = call.caller
+        budget = call.budget
+        if budget is not None and budget.limits is principal.limits:
+            return budget
+        if call.protocol is Protocol.HTTP:
+            # It may be that of many requests: one whose limits have changed takes another.
+            call.budget = self._plan(principal, call.ip).request_budget(principal)
+            return call.budget
+        if budget is None:
+            budget = call.budget = Budget()
+        budget.bind(principal.limits, self._plan(principal, call.ip), principal.consumer)
+        return budget
+
+    def _plan(self, principal: Principal, ip: str) -> Plan:
+        name = (principal.consumer, principal.key, ip)
+        plan = self._plans.get(name)
+        if plan is None or plan.limits is not principal.limits:
+            plan = self._plans[name] = Plan(principal, ip, self._leasing.counter)
+        plan.used_at = self._clock()
+        return plan
+
+    # Keep
+
+    async def _keep(self) -> None:
+        beat_at = forget_at = self._clock()
+        jumps = ClockJumps()
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = self._clock()
+            try:
+                self._leasing.tick(now)
+                if self.store.is_away and self.store.pause_left_s <= 0:
+                    await self.store.ping()
+                if now - beat_at >= BEAT_S or jumps.jumped_s():
+                    # A store whose clock was set with ours may take all slots for lapsed.
+                    beat_at = now
+                    await self._slots.beat()
+                    await self._jobs.recount()
+            except Exception:
+                logger.exception("keeping leases failed; going on")
+            if now - forget_at >= PLAN_IDLE_S:
+                forget_at = now
+                self._forget(now)
+
+    def _back(self) -> None:
+        """Share again: the store is back, and may have forgotten who is connected."""
+        self._leasing.go_shared()
+        self._leasing.spawn(self._slots.beat())
+        self._leasing.spawn(self._jobs.share())
+
+    def _forget(self, now: float) -> None:
+        """Let go of callers that have been away, unless their buckets still fill."""
+        for name, plan in [*self._plans.items()]:
+            if now - plan.used_at > PLAN_IDLE_S and all(counter.full_at <= now for counter in plan.shared()):
+                del self._plans[name]
+                for _, key in plan.jobs:
+                    self._jobs.forget(key)
+                for _, key in plan.open:
+                    self._slots.forget(key)
+
+
+def _is_dry_run(call: Call) -> bool:
+    return call.handler == "me" and b"would=" in call.query
