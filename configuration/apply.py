@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from audit.diff import Diff
+from audit.locks import lock_configuration
 from configuration.documents import Document, DocumentError, parse, read
 from configuration.kinds import CHANNEL, CONSUMER, ISSUER, KINDS, REQUIRED, ROUTE, TIER, Kind
 
@@ -35,6 +36,7 @@ def apply_document(document: Document, *, by: str, prune: bool = False, dry_run:
     wanted = _sections(document)
     diff = Diff()
     with transaction.atomic():
+        lock_configuration()
         # Paths and addresses are given free before others take them; a tier goes when nobody has it any more.
         if prune:
             for kind in (ROUTE, CHANNEL, CONSUMER):

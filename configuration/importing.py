@@ -9,6 +9,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from audit.diff import Diff
+from audit.locks import lock_configuration
 from configuration.apply import put, refused
 from configuration.documents import Document, read
 from configuration.importers import asyncapi, openapi, zuplo
@@ -49,6 +50,7 @@ def import_document(
     """
     diff = Diff()
     with transaction.atomic():
+        lock_configuration()
         for wanted in described(document, policies):
             _import(document, wanted, diff, by)
         if openapi.is_export(document.data):

@@ -17,6 +17,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from audit.diff import Diff
+from audit.locks import lock_configuration
 from audit.models import Action, Change
 from audit.services import configuration_as_of, noting
 from configuration.apply import put
@@ -39,6 +40,7 @@ def roll_back(instant: datetime, *, by: str, dry_run: bool = False) -> Diff:
     """
     _check(instant)
     with transaction.atomic(), noting(f"rolled back to {instant.isoformat()}"):
+        lock_configuration()
         before = _present()
         recorded = configuration_as_of(instant)
         wanted = {kind.kind: _of_kind(recorded, kind.kind) for kind in KINDS}

@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from audit import recording
+from audit.locks import lock_configuration
 from events.letters import discard, record_dead_letters, redrive
 from events.models import Channel
 from events.registry import latest
@@ -43,6 +44,7 @@ def create_channel(
         protocols=_protocols([] if protocols is None else protocols),
     )
     with transaction.atomic():
+        lock_configuration()
         _check_address(address)
         return recording.create("channel", channel, address, by=by)
 

@@ -76,9 +76,8 @@ def create_subscription(
 
     The same id again gives what it made, if it is the consumer's. Raises ValidationError.
     """
-    known = Subscription.objects.of(consumer.name).filter(id=id).first() if id else None
-    if known is not None:
-        return known, _secret_of(known)
+    if (existing := _existing(consumer, id)) is not None:
+        return existing, _secret_of(existing)
     channel_named(channel)
     is_webhook = _one_of("type", type, SubscriptionType) == SubscriptionType.WEBHOOK
     fields = _read(given)
@@ -98,10 +97,17 @@ def create_subscription(
     )
     _check(row)
     with transaction.atomic():
+        recording.lock(consumer, consumer.name)
+        if (existing := _existing(consumer, id)) is not None:
+            return existing, _secret_of(existing)
         if Subscription.objects.of(consumer.name).count() >= A_CONSUMER_MAX:
             raise ValidationError(f"A consumer has at most {A_CONSUMER_MAX} subscriptions; delete one.")
         recording.create("subscription", row, row.id, by=by)
     return row, _secret_of(row)
+
+
+def _existing(consumer: Consumer, id_: str | None) -> Subscription | None:
+    return Subscription.objects.of(consumer.name).filter(id=id_).first() if id_ else None
 
 
 def update_subscription(row: Subscription, *, key: str | None = None, by: str, **changes: Any) -> Subscription:

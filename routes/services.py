@@ -8,6 +8,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from audit import recording
+from audit.locks import lock_configuration
 from routes import shapes
 from routes.models import Route
 
@@ -37,6 +38,7 @@ def create_route(
     )
     shapes.clean(route)
     with transaction.atomic():
+        lock_configuration()
         shapes.check_free(route)
         return recording.create("route", route, name, by=by)
 
@@ -55,6 +57,7 @@ def update_route(route: Route, *, by: str, **changes: Any) -> Route:
         # The module of a function may take long to import: not while others wait for the lock.
         changes["policies"] = shapes.policies(changes["policies"])
     with transaction.atomic():
+        lock_configuration()
         recording.lock(route, route.name)
         if changes.get("protocol", route.protocol) != route.protocol:
             changes.setdefault("methods", [])
@@ -67,4 +70,6 @@ def update_route(route: Route, *, by: str, **changes: Any) -> Route:
 
 def delete_route(route: Route, *, by: str) -> None:
     """Delete a route. Raises ValidationError where it is gone."""
-    recording.delete("route", route, route.name, by=by)
+    with transaction.atomic():
+        lock_configuration()
+        recording.delete("route", route, route.name, by=by)
