@@ -85,9 +85,7 @@ async def _healths(client: Client) -> dict[str, dict[str, Any]]:
 def _check(row: Connector) -> None:
     try:
         made = find(row.type, row.direction)
-    except NotInstalled as error:
-        raise ValidationError({"type": f"{error}."}) from None
-    except NoSuchKind as error:
+    except (NoSuchKind, NotInstalled) as error:
         raise ValidationError({"type": f"{error}"}) from None
     found = {f"options.{name}" if name else "options": text for name, text in faults(row.options, made.options).items()}
     if not isinstance(row.channel, str) or not Channel.objects.filter(address=row.channel).exists():

@@ -12,10 +12,12 @@ from gateway.connectors.broker import Option
 
 SOURCE, SINK = "source", "sink"
 DIRECTIONS = (SOURCE, SINK)
+INSTALL = ".venv/bin/python -m pip install -r requirements-connectors.txt"
+"""The command that installs the client libraries of all kinds."""
 
 
 class NotInstalled(Exception):
-    """The client library of a broker is not here."""
+    """The client library of a kind of connector is not installed; the text says which command installs it."""
 
 
 class NoSuchKind(Exception):
@@ -65,7 +67,7 @@ def find(type_: str, direction: str) -> Made:
     if names is None:
         raise NoSuchKind(f"A connector `{type_}` cannot be a {direction}.")
     if not is_installed(kind):
-        raise NotInstalled(f"`{type_}` needs its client library: pip install -r requirements-connectors.txt")
+        raise NotInstalled(f"The client library of `{type_}` is not installed. Install it: {INSTALL}")
     module = import_module(f"gateway.connectors.{kind.module}")
     return Made(getattr(module, names[0]), getattr(module, names[1]))
 
