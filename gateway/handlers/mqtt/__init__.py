@@ -1,1 +1,1 @@
-"""What one MQTT connection publishes and is sent."""
+"""One MQTT connection: what its client publishes, and which events its topic filters deliver."""

@@ -1,4 +1,4 @@
-"""Serves one MQTT connection: publishes go into channels, subscriptions are fed from them."""
+"""One MQTT connection: PUBLISH packets are stored in channels, topic filters deliver events from them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 PACKET_ID_NOT_FOUND = 0x92
 WITH_WILL = 0x04
 FLUSH_S = 1.0
-"""How long the last acknowledgements may take to be sent."""
+"""Time limit for sending the last acknowledgements."""
 LOSES_ITS_WILL = frozenset(
     {
         Reason.KEY_REVOKED,
@@ -51,11 +51,11 @@ LOSES_ITS_WILL = frozenset(
 
 
 class TakenOver(Exception):
-    """The same client connected again."""
+    """The same client connected again (MQTT-3.1.4-3)."""
 
 
 async def handle_mqtt(plane: Plane, call: Call) -> Reply:
-    """Serve an authenticated, limited connection until it ends."""
+    """Serve an authenticated, limited connection until it ends (the handler ``mqtt``)."""
     return await MqttConnection(plane, call).serve()
 
 
@@ -72,14 +72,14 @@ class MqttConnection:
         self._outbox: Outbox[bytes] = Outbox(
             plane.limiter, plane.config, call, overflowed=self.close, notice=lambda refused: b""
         )
-        self._publishing = Publishing(plane, call, self._session, say=self._outbox.put, close=self.close)
+        self._publishing = Publishing(plane, call, self._session, send=self._outbox.put, close=self.close)
         self._subscribing = Subscribing(plane, call, self._session, self._outbox, self.close)
         self._ending: asyncio.Future[Refused | TakenOver] = asyncio.get_running_loop().create_future()
-        self._has_left = False
+        self._is_disconnected = False
 
     async def serve(self) -> Reply:
-        """Accept and serve. Raises Refused for what ends it from our side."""
-        self._check_will()
+        """Answer CONNECT and serve until the connection ends. Raises Refused where the gateway ends it."""
+        self._require_publishable_will()
         clients, consumer, client_id = self._peer.clients, self._call.caller.consumer, self._session.client_id
         clients.take(consumer, client_id, self.leave)
         try:
@@ -88,17 +88,17 @@ class MqttConnection:
             clients.left(consumer, client_id, self.leave)
 
     def close(self, refused: Refused) -> None:
-        """End the connection for this reason; returns at once."""
+        """End the connection with this refusal. Returns immediately; the first call wins."""
         if not self._ending.done():
             self._ending.set_result(refused)
 
     def leave(self) -> None:
-        """Make place for the same client, who has connected again; returns at once."""
+        """End the connection because the same client has connected again. Returns immediately."""
         if not self._ending.done():
             self._ending.set_result(TakenOver())
 
-    def _check_will(self) -> None:
-        """Refuse at CONNECT a will that could not be published."""
+    def _require_publishable_will(self) -> None:
+        """Raise Refused at CONNECT for a will that could not be published."""
         if self._will is not None:
             channel_for(self._plane.snapshot, self._call, self._will.topic, Verb.PUBLISH)
 
@@ -106,8 +106,8 @@ class MqttConnection:
         self._plane.connections.open(self._call, self.close).keeps_rights = self._subscribing.keeps_rights
         self._peer.is_accepted = True
         self._peer.watch(self._session.silence_max_s, self._fell_silent)
-        told = self._session.limits(self._plane.config.mqtt_packet_max_bytes)
-        self._peer.write(codec.connack(self._session.version, 0, told))
+        limits = self._session.limits(self._plane.config.mqtt_packet_max_bytes)
+        self._peer.write(codec.connack(self._session.version, 0, limits))
         reader = asyncio.create_task(self._read(), name="mqtt reader")
         writer = asyncio.create_task(self._write(), name="mqtt writer")
         try:
@@ -121,20 +121,20 @@ class MqttConnection:
     # Reading and writing
 
     async def _read(self) -> None:
-        while not self._has_left:
+        while not self._is_disconnected:
             packet: Packet = await self._peer.next()
             try:
                 if isinstance(packet, Publish):
-                    await self._publishing.take(packet)
+                    await self._publishing.publish(packet)
                 else:
-                    await self._take(packet)
+                    await self._process(packet)
             except Fault as fault:
                 raise Broken.by(fault) from None
             if not self._outbox.has_room():
                 await self._outbox.room()
 
-    async def _take(self, packet: Packet) -> None:
-        """Take any packet but PUBLISH. Raises Refused or Fault where it ends the connection."""
+    async def _process(self, packet: Packet) -> None:
+        """Process any packet but PUBLISH. Raises Refused or Fault where it ends the connection."""
         match packet:
             case Ack():
                 self._acknowledged(packet)
@@ -146,13 +146,13 @@ class MqttConnection:
             case Unsubscribe():
                 self._subscribing.unsubscribe(packet)
             case Disconnect():
-                self._has_left = True
+                self._is_disconnected = True
                 if packet.code != WITH_WILL:
                     self._will = None
             case Malformed():
                 raise Broken(packet.code, packet.detail)
             case _:
-                raise Broken(PROTOCOL_ERROR, "AUTH was not asked for")
+                raise Broken(PROTOCOL_ERROR, "AUTH is not accepted: no extended authentication is offered")
 
     def _acknowledged(self, packet: Ack) -> None:
         if packet.type is Type.PUBACK:
@@ -171,13 +171,13 @@ class MqttConnection:
                 raise Refused(Reason.TOO_SLOW) from None
 
     def _fell_silent(self) -> None:
-        self.close(Refused(Reason.IDLE, "Nothing came within one and a half keep alive intervals."))
+        self.close(Refused(Reason.IDLE, "No packet was received within one and a half keep alive intervals."))
 
     # Ending
 
     async def _end(self, reader: asyncio.Task[None], writer: asyncio.Task[None]) -> Reply:
-        """Store what came before the end, acknowledge it, publish the will, and say how it ended."""
-        ending = self._why(reader, writer)
+        """Store and acknowledge what was received, publish the will, and return how the connection ended."""
+        ending = self._cause(reader, writer)
         await stop_tasks(reader)
         self._subscribing.stop()
         await self._publishing.finish()
@@ -193,14 +193,14 @@ class MqttConnection:
             return Reply(closed_by="client", error_class=ErrorClass.CLIENT_GONE.value)
         raise ending
 
-    def _why(self, reader: asyncio.Task[None], writer: asyncio.Task[None]) -> BaseException | None:
-        """Say what ended the connection; None where the client took leave."""
+    def _cause(self, reader: asyncio.Task[None], writer: asyncio.Task[None]) -> BaseException | None:
+        """Return what ended the connection; None after a DISCONNECT of the client."""
         if self._ending.done():
             return self._ending.result()
         return next((task.exception() for task in (reader, writer) if task.done() and task.exception()), None)
 
     async def _flush(self, writer: asyncio.Task[None]) -> None:
-        """Let the last acknowledgements be sent, where the client still reads."""
+        """Wait until the last acknowledgements are sent, for at most ``FLUSH_S``."""
         ends_at = asyncio.get_running_loop().time() + FLUSH_S
         while not (self._outbox.is_empty() or writer.done()) and asyncio.get_running_loop().time() < ends_at:
             await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""Serves one MQTT connection's subscriptions: which events its filters bring, and how they are sent."""
+"""The topic filters of one MQTT connection: which events they match, and how those are sent."""
 
 from __future__ import annotations
 
@@ -35,38 +35,38 @@ if TYPE_CHECKING:
 
 NO_SUBSCRIPTION_EXISTED = 0x11
 SHARED_NOT_SUPPORTED, IDENTIFIERS_NOT_SUPPORTED = 0x9E, 0xA1
-GIVE_ALWAYS, GIVE_NEVER = 0, 2
-"""Retain handling (3.8.3.1)."""
+RETAINED_ALWAYS, RETAINED_NEVER = 0, 2
+"""Values of Retain Handling (3.8.3.1): send retained events at every SUBSCRIBE, or never."""
 NAP_S = 0.01
 VERDICTS_KEPT = 10_000
 RENDERED_KEPT = 16
-"""Events reach all their readers at once: so few are ever wanted again."""
+"""Rendered events that are cached; an event is delivered to all its subscribers within moments, so few suffice."""
 POSITION = "from"
-"""The user property of SUBSCRIBE that says from which position events are wanted."""
+"""The user property of SUBSCRIBE that names the position to start from."""
 
 
 @dataclass(slots=True, eq=False)
-class Subscription:
-    """One topic filter, as it was granted."""
+class TopicFilter:
+    """One granted topic filter and what feeds it."""
 
-    wanted: Wanted
+    options: Wanted
     listenings: list[Listening] = field(default_factory=list)
     gap: Gap | None = None
-    """Ids that were lost; said with the next event."""
-    giving: asyncio.Task[None] | None = None
-    """Gives the events that were retained when it began."""
+    """Ids that were lost; reported with the next event."""
+    replaying: asyncio.Task[None] | None = None
+    """Sends the events that were retained when the filter was granted."""
     seen: dict[str, int] = field(default_factory=dict)
-    """The newest id of each address that came meanwhile: an older one is not given after it."""
+    """The newest live id of each address during the replay; an older retained event is not sent after it."""
 
     def stop(self) -> None:
-        """Hear nothing more."""
-        stop_soon(self.giving)
+        """Deliver nothing more."""
+        stop_soon(self.replaying)
         for listening in self.listenings:
             listening.stop()
 
 
 class Subscribing:
-    """One connection's subscriptions."""
+    """All topic filters of one connection."""
 
     def __init__(
         self, plane: Plane, call: Call, session: Session, outbox: Outbox[bytes], close: Callable[[Refused], None]
@@ -77,24 +77,24 @@ class Subscribing:
         self._outbox = outbox
         self._close = close
         self._answers = Answers(session.connect)
-        self._subscriptions: dict[str, Subscription] = {}
+        self._filters: dict[str, TopicFilter] = {}
         self._verdicts: dict[str, bool] = {}
         self._revision = -1
 
     @property
     def excludes_own(self) -> bool:
-        """Some filter is not to bring what this connection published."""
-        return any(subscription.wanted.no_local for subscription in self._subscriptions.values())
+        """Whether some filter excludes what this connection published (No Local, 3.8.3.1)."""
+        return any(topic_filter.options.no_local for topic_filter in self._filters.values())
 
     async def subscribe(self, packet: Subscribe) -> None:
-        """Take a SUBSCRIBE and answer it."""
+        """Process a SUBSCRIBE and queue its SUBACK."""
         if "subscription_identifier" in packet.properties:
             raise Broken(IDENTIFIERS_NOT_SUPPORTED, "subscription identifiers are not offered", cause="not-offered")
         position = dict(packet.properties.get("user", ())).get(POSITION)
         outcomes: list[int | Refused] = []
-        for wanted in packet.wanted:
+        for options in packet.wanted:
             try:
-                outcomes.append(await self._subscribe(wanted, position))
+                outcomes.append(await self._subscribe(options, position))
             except Refused as refused:
                 if self._call.connection is not None:
                     self._call.connection.refused(refused)
@@ -102,90 +102,90 @@ class Subscribing:
         self._outbox.put(self._answers.suback(packet.packet_id, outcomes))
 
     def unsubscribe(self, packet: Unsubscribe) -> None:
-        """Take an UNSUBSCRIBE and answer it."""
+        """Process an UNSUBSCRIBE and queue its UNSUBACK."""
         codes = []
         for filter_ in packet.filters:
-            found = self._subscriptions.pop(filter_, None)
-            codes.append(NO_SUBSCRIPTION_EXISTED if found is None else 0)
-            if found is not None:
-                found.stop()
+            topic_filter = self._filters.pop(filter_, None)
+            codes.append(NO_SUBSCRIPTION_EXISTED if topic_filter is None else 0)
+            if topic_filter is not None:
+                topic_filter.stop()
         self._outbox.put(codec.unsuback(self._session.version, packet.packet_id, codes))
 
     def acknowledged(self, packet_id: int) -> None:
-        """The client has an event of QoS 1: send what was held back for it."""
+        """Process a PUBACK and send what was held until the client could receive more."""
         self._session.acknowledged(packet_id)
         while (held := self._session.next_held()) is not None:
             self._send(*held)
 
     def stop(self) -> None:
-        """Hear nothing more."""
-        for subscription in self._subscriptions.values():
-            subscription.stop()
+        """Deliver nothing more."""
+        for topic_filter in self._filters.values():
+            topic_filter.stop()
 
-    # What a filter brings
+    # What a filter matches
 
-    async def _subscribe(self, wanted: Wanted, position: str | None) -> int:
-        """Subscribe to one filter; gives the QoS granted. Raises Refused."""
-        granted = replace(wanted, qos=min(wanted.qos, QOS_GRANTED_MAX))
+    async def _subscribe(self, requested: Wanted, position: str | None) -> int:
+        """Grant one filter and return its QoS. Raises Refused."""
+        options = replace(requested, qos=min(requested.qos, QOS_GRANTED_MAX))
         principal = self._call.principal
-        subjects, channels = self._find(wanted.filter)
-        present = self._subscriptions.get(wanted.filter)
+        subjects, channels = self._resolve(options.filter)
+        present = self._filters.get(options.filter)
         if present is not None and position is None:
-            # What comes meanwhile is not missed: it goes on as it was, with other options (3.8.4).
-            present.wanted = granted
-            if wanted.retain_handling == GIVE_ALWAYS:
-                self._give_retained(present, subjects)
-            return granted.qos
-        if present is None and len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
+            # The filter keeps its feed and only changes its options, so no event is missed (3.8.4).
+            present.options = options
+            if options.retain_handling == RETAINED_ALWAYS:
+                self._start_replay(present, subjects)
+            return options.qos
+        if present is None and len(self._filters) >= SUBSCRIPTIONS_MAX:
             raise Refused(
                 Reason.QUOTA_EXCEEDED,
-                f"A connection holds at most {SUBSCRIPTIONS_MAX} subscriptions.",
+                f"A connection may have at most {SUBSCRIPTIONS_MAX} topic filters; unsubscribe from one first.",
                 cause="too-many-subscriptions",
             )
-        subscription = await self._begun(granted, subjects, channels, position)
+        topic_filter = await self._start(options, subjects, channels, position)
         if present is not None:
             present.stop()
-        if position is None and wanted.retain_handling != GIVE_NEVER:
-            self._give_retained(subscription, subjects)
-        self._subscriptions[wanted.filter] = subscription
+        if position is None and options.retain_handling != RETAINED_NEVER:
+            self._start_replay(topic_filter, subjects)
+        self._filters[options.filter] = topic_filter
         if principal is not self._call.principal and not self.keeps_rights():
-            self._close(Refused(Reason.FORBIDDEN))  # the right went while it was being granted
-        return granted.qos
+            self._close(Refused(Reason.FORBIDDEN))  # the right was lost while the filter was being granted
+        return options.qos
 
-    async def _begun(
-        self, granted: Wanted, subjects: tuple[str, ...], channels: list[Channel], position: str | None
-    ) -> Subscription:
-        subscription = Subscription(granted)
+    async def _start(
+        self, options: Wanted, subjects: tuple[str, ...], channels: list[Channel], position: str | None
+    ) -> TopicFilter:
+        topic_filter = TopicFilter(options)
         try:
             if position is None:
-                await self._hear(subscription, subjects)
+                await self._follow_live(topic_filter, subjects)
             else:
-                await self._follow(subscription, subjects, channels, position)
+                await self._follow_from(topic_filter, subjects, channels, position)
         except BaseException:
-            subscription.stop()
+            topic_filter.stop()
             raise
-        return subscription
+        return topic_filter
 
     def keeps_rights(self) -> bool:
-        """Say whether each filter would still be granted: whether something that it brings may be read."""
-        return all(self._may_read_any(filter_) for filter_ in self._subscriptions)
+        """Return whether each filter would still be granted: whether some event that it matches may be read."""
+        return all(self._may_read_any(filter_) for filter_ in self._filters)
 
     def _may_read_any(self, filter_: str) -> bool:
         if "+" not in filter_ and "#" not in filter_:
             return allowed(self._call.caller, Right(Verb.SUBSCRIBE, filter_))
         subjects = filters_of(filter_)
-        met = self._met_by(subjects)
-        return not met or any(_may_read_some(self._call.caller, channel.address, subjects) for channel in met)
+        matched = self._channels_matching(subjects)
+        return not matched or any(_may_read_some(self._call.caller, channel.address, subjects) for channel in matched)
 
-    def _met_by(self, subjects: tuple[str, ...]) -> list[Channel]:
+    def _channels_matching(self, subjects: tuple[str, ...]) -> list[Channel]:
         return [
             channel
             for channel in self._plane.snapshot.channels()
             if any(meet(subject, channel.subject) for subject in subjects)
         ]
 
-    def _find(self, filter_: str) -> tuple[tuple[str, ...], list[Channel]]:
-        """Give a filter's subjects, and the channels that it meets and that may be read. Raises Refused."""
+    def _resolve(self, filter_: str) -> tuple[tuple[str, ...], list[Channel]]:
+        """Return the NATS subjects of a filter and the channels that it matches over MQTT. Raises Refused."""
         if filter_.startswith("$share/"):
             raise Broken(SHARED_NOT_SUPPORTED, "shared subscriptions are not offered", cause="not-offered")
         try:
@@ -194,41 +194,41 @@ class Subscribing:
             raise Broken(codec.BAD_FILTER, str(error), cause="invalid-address") from None
         if "+" not in filter_ and "#" not in filter_:
             return subjects, [channel_for(self._plane.snapshot, self._call, filter_, Verb.SUBSCRIBE)[0]]
-        met = self._met_by(subjects)
-        if not any(_may_read_some(self._call.caller, channel.address, subjects) for channel in met):
-            # A stranger does not learn which channels there are.
+        matched = self._channels_matching(subjects)
+        if not any(_may_read_some(self._call.caller, channel.address, subjects) for channel in matched):
+            # Checked before whether a channel exists, so that a refusal does not reveal it.
             require(self._call.caller, Right(Verb.SUBSCRIBE, filter_))
-        if not met:
-            raise Refused(Reason.NOT_FOUND, f"There is no channel that {filter_} meets.", cause="unknown-channel")
-        is_open = [channel for channel in met if not channel.protocols or "mqtt" in channel.protocols]
-        if not is_open:
-            require_protocol(met[0], self._call)
-        return subjects, is_open
+        if not matched:
+            raise Refused(Reason.NOT_FOUND, f"The filter {filter_} matches no channel.", cause="unknown-channel")
+        over_mqtt = [channel for channel in matched if _is_open_to_mqtt(channel)]
+        if not over_mqtt:
+            require_protocol(matched[0], self._call)
+        return subjects, over_mqtt
 
-    async def _hear(self, subscription: Subscription, subjects: tuple[str, ...]) -> None:
-        deliver = self._delivery(subscription)
+    async def _follow_live(self, topic_filter: TopicFilter, subjects: tuple[str, ...]) -> None:
+        deliver = self._delivery(topic_filter)
         for subject in subjects:
-            subscription.listenings.append(await self._plane.hub.subscribe_confirmed(subject, deliver))
+            topic_filter.listenings.append(await self._plane.hub.subscribe_confirmed(subject, deliver))
 
-    async def _follow(
-        self, subscription: Subscription, subjects: tuple[str, ...], channels: list[Channel], position: str
+    async def _follow_from(
+        self, topic_filter: TopicFilter, subjects: tuple[str, ...], channels: list[Channel], position: str
     ) -> None:
-        """Begin at a position of the one channel that the filter meets. Raises Refused."""
+        """Start at a position of the one channel that the filter matches. Raises Refused."""
         if len(channels) != 1:
             raise Refused(
                 Reason.INVALID_REQUEST,
-                f"{subscription.wanted.filter} meets several channels; a position is of one.",
+                f"{topic_filter.options.filter} matches {len(channels)} channels; a position belongs to one channel.",
                 cause="invalid-position",
             )
         channel = channels[0]
         start = await resolve(self._plane.log, channel, position_of(position))
-        deliver = self._delivery(subscription)
+        deliver = self._delivery(topic_filter)
 
         def on_gap(gap: Gap) -> None:
-            subscription.gap = gap
+            topic_filter.gap = gap
 
         for subject in filter(None, (meet(subject, channel.subject) for subject in subjects)):
-            subscription.listenings.append(
+            topic_filter.listenings.append(
                 await self._plane.hub.subscribe_from(
                     channel,
                     subject,
@@ -242,47 +242,47 @@ class Subscribing:
 
     # How an event is sent
 
-    def _delivery(self, subscription: Subscription) -> Callable[[Event], None]:
+    def _delivery(self, topic_filter: TopicFilter) -> Callable[[Event], None]:
         def deliver(event: Event) -> None:
-            if subscription.giving is not None:
-                subscription.seen[event.address] = event.id
-            is_retained = subscription.wanted.retain_as_published and RETAIN in event.extensions
-            self._deliver(subscription, event, is_retained=is_retained)
+            if topic_filter.replaying is not None:
+                topic_filter.seen[event.address] = event.id
+            is_retained = topic_filter.options.retain_as_published and RETAIN in event.extensions
+            self._deliver(topic_filter, event, is_retained=is_retained)
 
         return deliver
 
-    def _give_retained(self, subscription: Subscription, subjects: tuple[str, ...]) -> None:
-        """Give what was retained, as fast as the client reads, while what is new comes too (3.3.1.3)."""
-        stop_soon(subscription.giving)
-        subscription.giving = asyncio.create_task(self._give(subscription, subjects), name="mqtt retained")
+    def _start_replay(self, topic_filter: TopicFilter, subjects: tuple[str, ...]) -> None:
+        """Send the retained events as fast as the client reads, interleaved with live ones (3.3.1.3)."""
+        stop_soon(topic_filter.replaying)
+        topic_filter.replaying = asyncio.create_task(self._replay(topic_filter, subjects), name="mqtt retained")
 
-    async def _give(self, subscription: Subscription, subjects: tuple[str, ...]) -> None:
+    async def _replay(self, topic_filter: TopicFilter, subjects: tuple[str, ...]) -> None:
         try:
             for subject in subjects:
                 async for event in self._plane.retained.matching(subject):
                     while not self._has_room():
                         await asyncio.sleep(NAP_S)
-                    if event.id > subscription.seen.get(event.address, 0):
-                        self._deliver(subscription, event, is_retained=True)
+                    if event.id > topic_filter.seen.get(event.address, 0):
+                        self._deliver(topic_filter, event, is_retained=True)
         except Refused as refused:
             self._close(refused)
-        subscription.giving = None
-        subscription.seen.clear()
+        topic_filter.replaying = None
+        topic_filter.seen.clear()
 
-    def _deliver(self, subscription: Subscription, event: Event, *, is_retained: bool) -> None:
+    def _deliver(self, topic_filter: TopicFilter, event: Event, *, is_retained: bool) -> None:
         if not self._may_read(event):
             return
-        wanted, version = subscription.wanted, self._session.version
-        if wanted.no_local and self._is_own(event):
+        options, version = topic_filter.options, self._session.version
+        if options.no_local and self._is_own(event):
             return
-        if subscription.gap is not None:
-            parts = _parts(event, version, subscription.gap)
-            subscription.gap = None
+        if topic_filter.gap is not None:
+            parts = _parts(event, version, topic_filter.gap)
+            topic_filter.gap = None
         else:
             parts = _rendered(event, version)
         if sum(map(len, parts)) + codec.PUBLISH_HEAD_MAX_BYTES > self._answers.packet_max_bytes:
-            self._too_large_for_the_client()
-        elif wanted.qos == 0:
+            self._count_too_large()
+        elif options.qos == 0:
             self._outbox.put_event(codec.publish_of(parts, 0, retain=is_retained), len(parts[2]))
         elif self._session.can_send():
             self._send(parts, is_retained)
@@ -303,15 +303,15 @@ class Subscribing:
         return self._outbox.has_room() and not self._session.held
 
     def _may_read(self, event: Event) -> bool:
-        """Say whether the event may be read, as of the newest snapshot: once an address and revision."""
+        """Return whether the caller may read an event, cached by address for one revision of the snapshot."""
         revision = self._plane.snapshot.revision
         if revision != self._revision or len(self._verdicts) > VERDICTS_KEPT:
             self._verdicts.clear()
             self._revision = revision
         verdict = self._verdicts.get(event.address)
         if verdict is None:
-            found = self._plane.snapshot.channel(event.address)
-            is_open = found is not None and (not found[0].protocols or "mqtt" in found[0].protocols)
+            match = self._plane.snapshot.channel(event.address)
+            is_open = match is not None and _is_open_to_mqtt(match[0])
             verdict = is_open and allowed(self._call.caller, Right(Verb.SUBSCRIBE, event.address))
             self._verdicts[event.address] = verdict
         return verdict
@@ -320,42 +320,51 @@ class Subscribing:
         connection = self._call.connection
         return connection is not None and event.extensions.get(ORIGIN) == connection.id
 
-    def _too_large_for_the_client(self) -> None:
-        """Leave an event out, as the client asked (3.1.2.11.4), and count it."""
+    def _count_too_large(self) -> None:
+        """Count an event that is dropped because it exceeds the client's Maximum Packet Size (3.1.2.11.4)."""
         if self._call.connection is not None:
             self._call.connection.refused(Refused(Reason.TOO_LARGE, cause="event-over-maximum-packet-size"))
 
 
-def _may_read_some(who: Principal, template: str, subjects: tuple[str, ...]) -> bool:
-    """Say whether something that the subjects match may be read: by a scope for the channel, or for one address."""
-    if allowed(who, Right(Verb.SUBSCRIBE, template)):
+def _is_open_to_mqtt(channel: Channel) -> bool:
+    return not channel.protocols or "mqtt" in channel.protocols
+
+
+def _may_read_some(principal: Principal, template: str, subjects: tuple[str, ...]) -> bool:
+    """Return whether the principal may read some address of a channel that the subjects match."""
+    if allowed(principal, Right(Verb.SUBSCRIBE, template)):
         return True
-    is_bounded = who.ceiling is not None and not _names_some(who.ceiling, template, subjects)
-    return not is_bounded and _names_some(who.scopes, template, subjects)
+    if principal.ceiling is not None and not _cover_some(principal.ceiling, template, subjects):
+        return False
+    return _cover_some(principal.scopes, template, subjects)
 
 
-def _names_some(scopes: tuple[str, ...], template: str, subjects: tuple[str, ...]) -> bool:
-    """Say whether a scope may cover an address of the channel that the subjects match; a ``*`` is not looked into."""
+def _cover_some(scopes: tuple[str, ...], template: str, subjects: tuple[str, ...]) -> bool:
+    """Return whether a scope covers some address of the channel that the subjects match.
+
+    A scope with ``*`` is compared by its literal prefix alone, and so may be counted in where it covers nothing;
+    each event is checked again before it is sent.
+    """
     prefix = f"{Verb.SUBSCRIBE}:"
-    begins = template.partition("{")[0]
+    literal = template.partition("{")[0]
     for scope in scopes:
-        named = scope.removeprefix(prefix)
-        if scope == "*" or (scope.startswith(prefix) and "*" in named):
-            scope_begins = "" if scope == "*" else named.partition("*")[0].partition("{")[0]
-            if begins.startswith(scope_begins) or scope_begins.startswith(begins):
+        address = scope.removeprefix(prefix)
+        if scope == "*" or (scope.startswith(prefix) and "*" in address):
+            scope_literal = "" if scope == "*" else address.partition("*")[0].partition("{")[0]
+            if literal.startswith(scope_literal) or scope_literal.startswith(literal):
                 return True
             continue
         try:
-            named_subjects = filters_of(named) if scope.startswith(prefix) else ()
+            scope_subjects = filters_of(address) if scope.startswith(prefix) else ()
         except AddressError:
             continue
-        if any(matches(subject, named_subject) for subject in subjects for named_subject in named_subjects):
+        if any(matches(subject, scope_subject) for subject in subjects for scope_subject in scope_subjects):
             return True
     return False
 
 
-_SAID_OTHERWISE = frozenset({ORIGIN, RETAIN, "tracestate"})
-"""Extensions that are no user property with the prefix of CloudEvents."""
+_NOT_CLOUDEVENTS = frozenset({ORIGIN, RETAIN, "tracestate"})
+"""Extensions that are not sent as a user property with the prefix ``ce-``."""
 
 
 def _parts(event: Event, version: int, gap: Gap | None = None) -> Parts:
@@ -370,15 +379,15 @@ def _parts(event: Event, version: int, gap: Gap | None = None) -> Parts:
         "tracestate": event.extensions.get("tracestate"),
     }
     user += [(name, value) for name, value in optional.items() if value]
-    user += [(f"ce-{name}", value) for name, value in event.extensions.items() if name not in _SAID_OTHERWISE]
+    user += [(f"ce-{name}", value) for name, value in event.extensions.items() if name not in _NOT_CLOUDEVENTS]
     if gap is not None:
-        said = {"from": str(gap.from_id), "to": str(gap.to_id), "cause": gap.cause}
-        user.append(("gap", orjson.dumps(said).decode()))
+        members = {"from": str(gap.from_id), "to": str(gap.to_id), "cause": gap.cause}
+        user.append(("gap", orjson.dumps(members).decode()))
     packet = Publish(event.address, event.data, properties={"content_type": event.content_type, "user": user})
     return codec.shared_parts(version, packet)
 
 
 @lru_cache(maxsize=RENDERED_KEPT)
 def _rendered(event: Event, version: int) -> Parts:
-    """Write an event as MQTT, once for all its readers."""
+    """Return an event as the parts of a PUBLISH, encoded once for all its subscribers."""
     return _parts(event, version)
