@@ -4,22 +4,19 @@ import time
 
 import pytest
 
-from gateway.call import Call
 from gateway.identity.rights import allowed, conflated_s, lacking
-from gateway.protocol import Protocol
 from gateway.snapshot.principal import Principal
 from gateway.snapshot.right import Right, Verb
 
 ROUTE = Right(Verb.CALL, "tools")
 
 
-def principal_with(*scopes):
-    return Principal(consumer="c", key="k", tier="t", scopes=scopes)
+def principal_with(*scopes, ceiling=None):
+    return Principal(consumer="c", key="k", tier="t", scopes=scopes, ceiling=ceiling)
 
 
-def lacks(scopes, *headers, right=ROUTE):
-    call = Call(Protocol.HTTP, "/", "192.0.2.1", headers=list(headers), rights=(right,))
-    return str(lacking(principal_with(*scopes), call.rights, call.headers) or "")
+def lacks(scopes, *headers, right=ROUTE, ceiling=None):
+    return str(lacking(principal_with(*scopes, ceiling=ceiling), (right,), list(headers)) or "")
 
 
 CALL_WEATHER = ((b"mcp-method", b"tools/call"), (b"mcp-name", b"get_weather"))
@@ -52,6 +49,26 @@ PING = ((b"mcp-method", b"ping"),)
 )
 def test_a_right_to_one_operation_is_a_right_to_that_one(scopes, headers, missing):
     assert lacks(scopes, *headers) == missing
+
+
+RM = ((b"mcp-method", b"tools/call"), (b"mcp-name", b"rm"))
+TO_RM, TO_WEATHER = "call:tools#tools/call:rm", "call:tools#tools/call:get_weather"
+
+
+@pytest.mark.parametrize(
+    ("scopes", "ceiling", "headers", "missing"),
+    [
+        ([TO_RM], [TO_WEATHER], RM, TO_RM),
+        ([TO_RM], [TO_WEATHER], CALL_WEATHER, TO_WEATHER),
+        (["call:tools"], [TO_WEATHER], RM, TO_RM),
+        ([TO_RM], ["call:tools"], RM, ""),
+        (["call:tools"], [TO_RM], RM, ""),
+        ([TO_RM], [], RM, TO_RM),
+        ([TO_RM], None, RM, ""),
+    ],
+)
+def test_a_tier_bounds_the_operations_of_its_keys(scopes, ceiling, headers, missing):
+    assert lacks(scopes, *headers, ceiling=None if ceiling is None else tuple(ceiling)) == missing
 
 
 def test_headers_name_operations_of_routes_alone():

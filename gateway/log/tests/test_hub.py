@@ -1,9 +1,11 @@
+"""Live events fanned out to readers, and what they missed read back, over a real NATS."""
+
 import asyncio
 
 import pytest
 
-from gateway.log.catch_up import BATCH_EVENTS, BUFFERED_MAX, EARLIEST, Gap, begin
-from gateway.log.event_log import Extent
+from gateway.concurrency.stopping import ended
+from gateway.log.catch_up import BATCH_EVENTS, BUFFERED_MAX, EARLIEST, Gap
 from gateway.log.streams import delete_stream, ensure_stream
 from gateway.refusals import Reason, Refused
 from gateway.tests.event_plane import QUIET_S, channel, running
@@ -181,15 +183,67 @@ async def test_readers_go_on_when_nats_was_killed_and_started(plane, trades, nat
     assert reader.ids == [*before, *after]
 
 
+class Held:
+    """Holds up the handling of a feed's live messages, so that its subscription has to drop what does not fit."""
+
+    def __init__(self, feed, room):
+        self._subscription = feed._subscription
+        self._handle = self._subscription._cb
+        self._may_handle = asyncio.Event()
+        self._subscription._cb = self._wait
+        self._subscription._pending_queue._maxsize = room
+        self._came = self._subscription.delivered
+
+    async def _wait(self, message):
+        await self._may_handle.wait()
+        await self._handle(message)
+
+    async def until_dropped(self, stored):
+        """Return once NATS has sent every stored event, of which all but the first few were dropped."""
+        async with asyncio.timeout(30):
+            while self._subscription.delivered < self._came + stored:
+                await asyncio.sleep(0.01)
+
+    async def let_go(self):
+        """Return once what was kept has been handled."""
+        self._may_handle.set()
+        async with asyncio.timeout(30):
+            await self._subscription._pending_queue.join()
+        self._subscription._pending_queue._maxsize = 1000
+
+
+async def with_a_dropped_range(plane, trades, reader):
+    """Return the feed of a reader that was delivered the first three of 500 events, and the ids of all."""
+    listening = await reader.follow(plane, trades, None)
+    await ended(plane.hub._looker)  # the test itself decides when the feed looks for what was dropped
+    ids = await store(plane, trades, 1)
+    await reader.has(ids[-1])
+    held = Held(listening.feed, room=1)
+    first = await store(plane, trades, 1)  # in the handler's hands
+    async with asyncio.timeout(30):
+        while listening.feed._subscription.pending_msgs or listening.feed._subscription.delivered < 2:
+            await asyncio.sleep(0.01)
+    ids += first + await store(plane, trades, 499)
+    await held.until_dropped(500)
+    await held.let_go()
+    assert reader.ids == ids[:3]
+    return listening.feed, ids
+
+
 async def test_what_the_subscription_had_to_drop_is_read_from_the_log(plane, trades):
     reader = Reader()
-    listening = await reader.follow(plane, trades, None)
-    first = await store(plane, trades, 1)
-    await reader.has(first[-1])
-    listening.feed._subscription._pending_queue._maxsize = 2
-    ids = await store(plane, trades, 500)
+    feed, ids = await with_a_dropped_range(plane, trades, reader)
+    feed.look()
     await reader.has(ids[-1])
-    assert reader.ids == [*first, *ids]
+    assert (reader.ids, reader.gaps) == (ids, [])
+
+
+async def test_the_next_live_event_shows_that_others_before_it_were_dropped(plane, trades):
+    reader = Reader()
+    _, ids = await with_a_dropped_range(plane, trades, reader)
+    ids += await store(plane, trades, 1)
+    await reader.has(ids[-1])
+    assert (reader.ids, reader.gaps) == (ids, [])
 
 
 async def test_a_reader_that_joins_while_the_feed_catches_up_hears_nothing_twice(plane, trades):
@@ -282,29 +336,3 @@ async def test_holes_that_other_addresses_leave_are_no_gap(plane):
     await reader.follow(plane, sensors, first[0], "sensors.a.t")
     await reader.has(last[-1])
     assert (len(reader.ids), reader.gaps) == (3 * BATCH_EVENTS, [])
-
-
-HELD = Extent(first=100, last=200, began_at=50)
-
-
-@pytest.mark.parametrize(
-    ("position", "begins_at", "gap"),
-    [
-        (EARLIEST, 99, None),
-        (99, 99, None),
-        (150, 150, None),
-        (200, 200, None),
-        (98, 99, Gap(98, 100, "retention")),
-        (49, 99, Gap(49, 100, "retention")),
-        (48, 99, Gap(48, 100, "recreated")),
-        (201, 200, Gap(201, 201, "recreated")),
-        (2**63 - 1, 200, Gap(2**63 - 1, 201, "recreated")),
-    ],
-)
-def test_where_a_reader_begins_and_what_it_missed(position, begins_at, gap):
-    assert begin(position, HELD) == (begins_at, gap)
-
-
-def test_an_empty_log_is_no_gap_to_who_has_read_it_all():
-    assert begin(200, Extent(first=201, last=200, began_at=50)) == (200, None)
-    assert begin(199, Extent(first=201, last=200, began_at=50)) == (200, Gap(199, 201, "retention"))
