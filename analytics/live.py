@@ -88,7 +88,7 @@ class Live:
         try:
             await self._begin()
         except (OSError, TimeoutError, NatsError) as error:
-            logger.warning("dashboards: usage cannot be followed: %s", error or type(error).__name__)
+            logger.warning("dashboards: usage cannot be followed: %s", str(error) or type(error).__name__)
             yield b"retry: 5000\nevent: away\ndata: {}\n\n"
             return
         if len(self._pages) >= PAGES_MAX:

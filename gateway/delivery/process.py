@@ -129,7 +129,7 @@ class Delivery:
                     logger.warning("another process delivers now")
                     await self._stop_workers()
             except FAULTS as error:
-                logger.warning("delivery: %s", error or type(error).__name__)
+                logger.warning("delivery: %s", str(error) or type(error).__name__)
             except Exception:
                 logger.exception("delivery: following the snapshot failed; going on")
             with contextlib.suppress(TimeoutError):

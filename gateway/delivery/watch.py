@@ -59,7 +59,7 @@ class Watch:
                     sweep_at = time.monotonic() + SWEEP_S
                     await self._sweep()
             except FAULTS as error:
-                logger.warning("watching subscriptions: %s", error or type(error).__name__)
+                logger.warning("watching subscriptions: %s", str(error) or type(error).__name__)
             except Exception:
                 logger.exception("watching subscriptions failed; going on")
 

@@ -98,7 +98,7 @@ class Worker:
             try:
                 await self._deliver()
             except FAULTS as error:
-                logger.warning("delivering %s waits: %s", self.subscription.id, error or type(error).__name__)
+                logger.warning("delivering %s waits: %s", self.subscription.id, str(error) or type(error).__name__)
             except Exception:
                 logger.exception("delivering %s failed and begins again", self.subscription.id)
             while self._sends:  # one that ends may send the next of its key
@@ -189,7 +189,7 @@ class Worker:
         try:
             await self._try(channel, given)
         except FAULTS as error:
-            logger.warning("delivering %s was cut short: %s", self.subscription.id, error or type(error).__name__)
+            logger.warning("delivering %s was cut short: %s", self.subscription.id, str(error) or type(error).__name__)
             self._was_cut_short = True
         except Exception:
             logger.exception("delivering %s failed", self.subscription.id)

@@ -170,7 +170,7 @@ async def _tolerating_a_rival(creation: object) -> None:
 
 
 async def _log_error(error: Exception) -> None:
-    logger.warning("nats: %s", error or type(error).__name__)
+    logger.warning("nats: %s", str(error) or type(error).__name__)
 
 
 async def _log_disconnected() -> None:

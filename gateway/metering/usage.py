@@ -159,7 +159,7 @@ class Usage:
                 await self._send()
             except Exception as error:
                 logger.warning(
-                    "usage: not sent yet, %d batches wait: %s", len(self._waiting), error or type(error).__name__
+                    "usage: not sent yet, %d batches wait: %s", len(self._waiting), str(error) or type(error).__name__
                 )
 
     def _tally(self, label: Label) -> Tally:

@@ -83,7 +83,7 @@ class SnapshotFeed:
                     link = self._client.stats["reconnects"]
                 await self._read_on()
             except Exception as error:
-                logger.warning("snapshot: not read, serving the last one: %s", error or type(error).__name__)
+                logger.warning("snapshot: not read, serving the last one: %s", str(error) or type(error).__name__)
                 await asyncio.sleep(RETRY_S)
                 self._nudge.set()
 
