@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.concurrency.stopping import ended
+from gateway.concurrency.stopping import stop_tasks
 from gateway.log.catch_up import BATCH_EVENTS, BUFFERED_MAX, EARLIEST, Gap
 from gateway.log.streams import delete_stream, ensure_stream
 from gateway.refusals import Reason, Refused
@@ -215,7 +215,7 @@ class Held:
 async def with_a_dropped_range(plane, trades, reader):
     """Return the feed of a reader that was delivered the first three of 500 events, and the ids of all."""
     listening = await reader.follow(plane, trades, None)
-    await ended(plane.hub._looker)  # the test itself decides when the feed looks for what was dropped
+    await stop_tasks(plane.hub._looker)  # the test itself decides when the feed looks for what was dropped
     ids = await store(plane, trades, 1)
     await reader.has(ids[-1])
     held = Held(listening.feed, room=1)
