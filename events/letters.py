@@ -24,8 +24,9 @@ from gateway.durable.readers import ADDRESS_HEADER, DEAD_ID_HEADER
 from gateway.log.event import EVENT_TYPE, JSON_TYPE, encoded, rfc3339
 from gateway.log.streams import redriven_subject
 from gateway.refusals import Refused
+from gateway.schemas.checker import Validators
 from gateway.schemas.registered import subject_named
-from gateway.wire.strict_json import Validators, dump, fail, parse
+from gateway.wire.strict_json import dump, fail, parse
 from gateway.wire.subjects import AddressError, subject_of
 
 logger = logging.getLogger(__name__)

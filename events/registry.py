@@ -18,7 +18,7 @@ from events.compatibility.json_schema import refused
 from events.models import Channel, Schema, SchemaVersion, Subject
 from events.registry_schemas import Given, No, resolved
 from gateway.refusals import Reason, Refused
-from gateway.schemas.faults import TooComplex
+from gateway.schemas.errors import TooComplex
 from gateway.schemas.registered import Parsed, read, subject_named
 
 GLOBAL = "*"

@@ -10,7 +10,7 @@ from typing import Any
 
 from events.models import SchemaVersion
 from gateway.schemas import avro
-from gateway.schemas.faults import SchemaFault
+from gateway.schemas.errors import InvalidSchema
 from gateway.schemas.registered import AVRO, JSON, TYPES, Parsed, read
 
 TEXT_MAX_CHARS = 256 * 1024
@@ -61,7 +61,7 @@ def given(fields: Any, *, normalize: bool = False) -> Given:
         if normalize:
             text = _normal(parsed)
             parsed = read(type_, text, texts)
-    except SchemaFault as fault:
+    except InvalidSchema as fault:
         raise No(42201, f"Invalid schema: {fault}") from None
     digest = _digest(parsed, references, extra)
     return Given(type_, text, references, extra, parsed, digest, frozenset({*digests, digest}))

@@ -14,7 +14,8 @@ from audit.locks import lock_configuration
 from events.letters import discard, record_dead_letters, redrive
 from events.models import Channel
 from events.registry import latest
-from gateway.wire.strict_json import InvalidSchema, compile_schema
+from gateway.schemas.checker import compile_schema
+from gateway.schemas.errors import InvalidSchema
 from gateway.wire.subjects import AddressError, Template, overlap
 
 __all__ = ["create_channel", "delete_channel", "discard", "record_dead_letters", "redrive", "update_channel"]

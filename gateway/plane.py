@@ -37,10 +37,10 @@ from gateway.metering.usage import Usage
 from gateway.pipeline import Pipeline
 from gateway.policies.live import follow
 from gateway.refusals import Reason, Refused
+from gateway.schemas.checker import Validators
 from gateway.snapshot.feed import SnapshotFeed
 from gateway.snapshot.picture import Snapshot
 from gateway.upstream.client import UpstreamClient
-from gateway.wire.strict_json import Validators
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 
 from gateway.refusals import Reason, Refused
-from gateway.wire import strict_json as validation
+from gateway.wire.strict_json import parse
 
 BODY_MAX_BYTES = 1024 * 1024
 
@@ -25,6 +25,6 @@ class BoundedJsonParser(BaseParser):
         if len(raw) > BODY_MAX_BYTES:
             raise Refused(Reason.TOO_LARGE, f"The body may hold at most {BODY_MAX_BYTES} bytes.")
         try:
-            return validation.parse(raw)
+            return parse(raw)
         except Refused as refused:
             raise ParseError(refused.detail) from None

@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from unfold.widgets import INPUT_CLASSES, SELECT_CLASSES, UnfoldAdminTextareaWidget
 
 from gateway.refusals import Refused
-from gateway.wire import strict_json as validation
+from gateway.wire.strict_json import parse
 
 ROWS_MAX = 60
 BLANK_ROWS = 1
@@ -167,7 +167,7 @@ def _said(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _json(text: str) -> Any:
     try:
-        return validation.parse(text)
+        return parse(text)
     except Refused as refused:
         raise ValidationError(refused.detail) from None
 

@@ -11,7 +11,7 @@ from configuration.importing import described, import_document, import_file
 from events.models import Channel
 from events.services import create_channel, update_channel
 from gateway.policies import KNOWN
-from gateway.wire.strict_json import compile_schema
+from gateway.schemas.checker import compile_schema
 from routes.models import Route
 from routes.services import create_route
 

@@ -13,9 +13,10 @@ from events.models import Channel
 from events.services import create_channel, delete_channel
 from gateway.contracts import asyncapi, openapi
 from gateway.contracts.view import View, Where
+from gateway.schemas.checker import compile_schema
+from gateway.schemas.errors import InvalidSchema
 from gateway.snapshot.picture import Snapshot
 from gateway.snapshot.principal import Principal
-from gateway.wire.strict_json import InvalidSchema, compile_schema
 from keys.services import issue_key
 from routes.models import Route
 from routes.services import create_route, delete_route

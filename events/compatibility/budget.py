@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from gateway.schemas.faults import TooComplex
+from gateway.schemas.errors import TooComplex
 
 STEPS_MAX = 40_000
 """Of one request: about a second, whatever the schemas."""

@@ -14,7 +14,7 @@ import jsonschema_rs
 
 from events.compatibility.budget import Budget
 from events.compatibility.json_documents import Document, Schema, has_references, same
-from gateway.schemas.faults import SchemaFault
+from gateway.schemas.errors import InvalidSchema
 from gateway.schemas.json_schema import compiled
 
 NUMBERS = frozenset({"integer", "fraction"})
@@ -257,7 +257,7 @@ def validator_of(schema: Schema) -> jsonschema_rs.Validator | None:
     if id(schema.raw) not in kept:
         kept[id(schema.raw)] = None
         if isinstance(schema.raw, dict) and not has_references(schema.raw):
-            with contextlib.suppress(SchemaFault):
+            with contextlib.suppress(InvalidSchema):
                 kept[id(schema.raw)] = compiled({**schema.raw, "$schema": _META[schema.document.draft]}, {})
     return kept[id(schema.raw)]
 

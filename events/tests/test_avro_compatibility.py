@@ -7,7 +7,7 @@ import pytest
 from events.compatibility.avro import unreadable
 from events.compatibility.budget import Budget
 from gateway.schemas.avro import is_scalar, normal, parse
-from gateway.schemas.faults import SchemaFault, TooComplex
+from gateway.schemas.errors import InvalidSchema, TooComplex
 
 
 def record(*fields, name="R", **more):
@@ -91,7 +91,7 @@ def test_a_default_is_looked_at_once_whatever_unions_lead_to_it():
     deep = 5
     for _ in range(55):
         deep = {"f": deep}
-    with pytest.raises(SchemaFault, match="default of u"):
+    with pytest.raises(InvalidSchema, match="default of u"):
         parse(record(field("u", [first, "B"], default=deep)))
 
 
@@ -113,7 +113,7 @@ def test_a_default_is_looked_at_once_whatever_unions_lead_to_it():
     ],
 )
 def test_what_is_no_schema_is_refused_with_its_place(schema, at):
-    with pytest.raises(SchemaFault) as refused:
+    with pytest.raises(InvalidSchema) as refused:
         parse(schema)
     assert refused.value.pointer == at
 

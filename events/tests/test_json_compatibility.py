@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from events.compatibility.budget import Budget
 from events.compatibility.json_documents import Document
 from events.compatibility.json_schema import refused
-from gateway.schemas.faults import TooComplex
+from gateway.schemas.errors import TooComplex
 from gateway.schemas.json_schema import compiled
 
 CLOSED = {"type": "object", "additionalProperties": False}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.refusals import Reason, Refused
-from gateway.schemas.faults import SchemaFault
+from gateway.schemas.checker import Validators
+from gateway.schemas.errors import InvalidSchema
 from gateway.snapshot.picture import Channel, Snapshot
-from gateway.wire.strict_json import Validators, fail
+from gateway.wire.strict_json import fail
 
 
 def check_event(snapshot: Snapshot, validators: Validators, channel: Channel, value: Any) -> None:
@@ -22,6 +23,6 @@ def check_event(snapshot: Snapshot, validators: Validators, channel: Channel, va
         )
     try:
         check = latest.parsed.check
-    except SchemaFault as fault:
+    except InvalidSchema as fault:
         raise Refused(Reason.INTERNAL, cause="schema-unusable") from fault
     check(value)

@@ -11,7 +11,7 @@ from gateway.contracts import avro
 from gateway.contracts.schemas import is_asyncapi_schema, moved
 from gateway.contracts.view import Names, View, Where, limits
 from gateway.protocol import Protocol
-from gateway.schemas.faults import SchemaFault
+from gateway.schemas.errors import InvalidSchema
 from gateway.schemas.registered import AVRO, Latest
 from gateway.snapshot.documents import Channel
 from gateway.snapshot.right import Verb
@@ -139,7 +139,7 @@ def _registered(latest: Latest, place: str) -> dict[str, Any] | None:
         return None
     try:
         schema = latest.parsed.value
-    except SchemaFault:
+    except InvalidSchema:
         return None
     if latest.type == AVRO:
         schema = avro.fitting(schema)

@@ -20,9 +20,9 @@ from gateway.durable.job_states import FINAL_STATES
 from gateway.handlers.events import HEADERS as SSE_HEADERS
 from gateway.policies.json_body import require_plain
 from gateway.refusals import Reason, Refused
-from gateway.wire import strict_json as validation
 from gateway.wire.event_stream import last_words
 from gateway.wire.header_fields import Headers
+from gateway.wire.strict_json import parse
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -46,7 +46,7 @@ async def submit(plane: Plane, call: Call) -> Reply:
     type_ = call.parameters["type"]
     require_plain(call)
     body = await _read_body(call)
-    value = validation.parse(body) if body else {}
+    value = parse(body) if body else {}
     schema = await plane.jobs.input_schema(type_)
     plane.validators.check(schema, value)
     document: dict[str, Any] = {

@@ -29,8 +29,8 @@ from gateway.refusals import Reason, Refused
 from gateway.snapshot import subscriptions
 from gateway.snapshot.right import Right, Verb
 from gateway.snapshot.subscriptions import Subscription, Type, ack_wait_s, window
-from gateway.wire import strict_json as validation
 from gateway.wire.header_fields import Headers
+from gateway.wire.strict_json import parse
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -166,7 +166,7 @@ async def read_object(call: Call) -> tuple[dict[str, Any], int]:
     while part := await call.peer.read():
         parts.append(part)
     body = b"".join(parts)
-    value = validation.parse(body) if body else {}
+    value = parse(body) if body else {}
     if not isinstance(value, dict):
         raise Refused(Reason.INVALID_REQUEST, "The body is a JSON object.")
     return value, len(body)

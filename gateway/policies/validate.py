@@ -18,8 +18,10 @@ from gateway.policies.json_body import (
 )
 from gateway.policies.policy import Answered, BadOption, Policy, Wants, only
 from gateway.refusals import Reason, Refused
+from gateway.schemas.checker import Checker, compile_schema
+from gateway.schemas.errors import InvalidSchema
 from gateway.wire.header_fields import Headers
-from gateway.wire.strict_json import DETAIL_MAX_CHARS, Checker, InvalidSchema, compile_schema, dump, parse
+from gateway.wire.strict_json import DETAIL_MAX_CHARS, dump, parse
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -83,23 +85,23 @@ class Validate(Policy):
 
     def _check_inward(self, value: Any, size: int) -> None:
         assert self._inward is not None, "there is a schema where there is a check"
-        first = self._inward.fault(value)
+        first = self._inward.violation(value)
         if first is not None:
-            faults = [first]
+            violations = [first]
             if size <= ALL_ERRORS_MAX_BYTES:
-                faults = list(islice(self._inward.faults(value), ERRORS_MAX))
-            errors = [{"pointer": fault.pointer, "detail": fault.said[:DETAIL_MAX_CHARS]} for fault in faults]
+                violations = list(islice(self._inward.violations(value), ERRORS_MAX))
+            errors = [{"pointer": each.pointer, "detail": each.message[:DETAIL_MAX_CHARS]} for each in violations]
             raise Refused(
                 Reason.INVALID_PAYLOAD, errors[0]["detail"], members={"pointer": errors[0]["pointer"], "errors": errors}
             )
 
     def _check_outward(self, value: Any) -> None:
         assert self._outward is not None, "there is a schema where there is a check"
-        fault = self._outward.fault(value)
-        if fault is not None:
+        violation = self._outward.violation(value)
+        if violation is not None:
             # What stands there is the upstream's, and the caller is not to see it: its place is all that is told.
             raise bad_answer(
-                "The upstream's answer is not what this route promises.", members={"pointer": fault.pointer}
+                "The upstream's answer is not what this route promises.", members={"pointer": violation.pointer}
             )
 
 

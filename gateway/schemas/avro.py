@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from gateway.schemas.faults import SchemaFault
+from gateway.schemas.errors import InvalidSchema
 
 PRIMITIVES = ("null", "boolean", "int", "long", "float", "double", "bytes", "string")
 NAMED = ("record", "enum", "fixed")
@@ -60,7 +60,7 @@ class Node:
 
 
 def parse(schema: Any, names: dict[str, Node] | None = None) -> Node:
-    """Read a schema given as JSON. Raises SchemaFault.
+    """Read a schema given as JSON. Raises InvalidSchema.
 
     ``names`` holds the named types of referenced schemas, and those of this one afterwards.
     """
@@ -80,7 +80,7 @@ class _Parser:
         if isinstance(schema, list):
             return self._union(schema, namespace, at)
         if not isinstance(schema, dict) or "type" not in schema:
-            raise SchemaFault("A schema is a name, a union in brackets, or an object with `type`.", at)
+            raise InvalidSchema("A schema is a name, a union in brackets, or an object with `type`.", at)
         kind = schema["type"]
         if not isinstance(kind, str):
             return self.node(kind, namespace, f"{at}/type")
@@ -89,7 +89,7 @@ class _Parser:
         if kind in ("array", "map"):
             member = "items" if kind == "array" else "values"
             if member not in schema:
-                raise SchemaFault(f"An Avro {kind} has `{member}`.", at)
+                raise InvalidSchema(f"An Avro {kind} has `{member}`.", at)
             return Node(kind, items=self.node(schema[member], namespace, f"{at}/{member}"))
         return self._by_name(kind, namespace, f"{at}/type")
 
@@ -99,26 +99,26 @@ class _Parser:
         full = name if "." in name or not namespace else f"{namespace}.{name}"
         found = self._names.get(full) or self._names.get(name)
         if found is None:
-            raise SchemaFault(f"There is no type {name[:100]!r} here.", at)
+            raise InvalidSchema(f"There is no type {name[:100]!r} here.", at)
         return found
 
     def _union(self, schemas: list[Any], namespace: str, at: str) -> Node:
         if not schemas:
-            raise SchemaFault("A union has branches.", at)
+            raise InvalidSchema("A union has branches.", at)
         branches = tuple(self.node(schema, namespace, f"{at}/{number}") for number, schema in enumerate(schemas))
         seen: set[str] = set()
         for branch in branches:
             if branch.kind == "union":
-                raise SchemaFault("A union holds no union.", at)
+                raise InvalidSchema("A union holds no union.", at)
             if branch.label in seen:
-                raise SchemaFault(f"A union holds {branch.label} once.", at)
+                raise InvalidSchema(f"A union holds {branch.label} once.", at)
             seen.add(branch.label)
         return Node("union", branches=branches)
 
     def _named(self, kind: str, schema: Mapping[str, Any], namespace: str, at: str) -> Node:
         name, inner = _full_name(schema, namespace, at)
         if name in self._names or name in PRIMITIVES:
-            raise SchemaFault(f"{name} is defined twice.", f"{at}/name")
+            raise InvalidSchema(f"{name} is defined twice.", f"{at}/name")
         node = Node(kind, name=name, aliases=_aliases(schema, inner, at))
         self._names[name] = node
         if kind == "record":
@@ -132,22 +132,22 @@ class _Parser:
     def _fields(self, schema: Mapping[str, Any], namespace: str, at: str) -> tuple[Field, ...]:
         given = schema.get("fields")
         if not isinstance(given, list):
-            raise SchemaFault("A record has a list of `fields`.", at)
+            raise InvalidSchema("A record has a list of `fields`.", at)
         fields = [self._field(value, namespace, f"{at}/fields/{number}") for number, value in enumerate(given)]
         if len({field.name for field in fields}) != len(fields):
-            raise SchemaFault("A record names each field once.", f"{at}/fields")
+            raise InvalidSchema("A record names each field once.", f"{at}/fields")
         return tuple(fields)
 
     def _field(self, value: Any, namespace: str, at: str) -> Field:
         if not isinstance(value, dict) or not _is_name(value.get("name")) or "type" not in value:
-            raise SchemaFault("A field is an object with a `name` and a `type`.", at)
+            raise InvalidSchema("A field is an object with a `name` and a `type`.", at)
         aliases = value.get("aliases", [])
         if not isinstance(aliases, list) or not all(map(_is_name, aliases)):
-            raise SchemaFault("Aliases are a list of names.", f"{at}/aliases")
+            raise InvalidSchema("Aliases are a list of names.", f"{at}/aliases")
         node = self.node(value["type"], namespace, f"{at}/type")
         field = Field(value["name"], node, value.get("default", MISSING), tuple(aliases))
         if field.default is not MISSING and not is_default(node, field.default):
-            raise SchemaFault(f"The default of {field.name} is not of its type.", f"{at}/default")
+            raise InvalidSchema(f"The default of {field.name} is not of its type.", f"{at}/default")
         return field
 
 
@@ -240,9 +240,9 @@ def _full_name(schema: Mapping[str, Any], namespace: str, at: str) -> tuple[str,
     """Give the full name of a named type, and the namespace of what stands in it."""
     name, own = schema.get("name"), schema.get("namespace", namespace)
     if not isinstance(name, str) or not _FULL_NAME.fullmatch(name):
-        raise SchemaFault("A name is of letters, digits and underscores, and of dots between.", f"{at}/name")
+        raise InvalidSchema("A name is of letters, digits and underscores, and of dots between.", f"{at}/name")
     if not isinstance(own, str) or (own and not _FULL_NAME.fullmatch(own)):
-        raise SchemaFault("A namespace is of names with dots between.", f"{at}/namespace")
+        raise InvalidSchema("A namespace is of names with dots between.", f"{at}/namespace")
     if "." in name:
         return name, name.rpartition(".")[0]
     return (f"{own}.{name}" if own else name), own
@@ -253,24 +253,24 @@ def _aliases(schema: Mapping[str, Any], namespace: str, at: str) -> tuple[str, .
     if not isinstance(aliases, list) or not all(
         isinstance(alias, str) and _FULL_NAME.fullmatch(alias) for alias in aliases
     ):
-        raise SchemaFault("Aliases are a list of names.", f"{at}/aliases")
+        raise InvalidSchema("Aliases are a list of names.", f"{at}/aliases")
     return tuple(alias if "." in alias or not namespace else f"{namespace}.{alias}" for alias in aliases)
 
 
 def _read_enum(node: Node, schema: Mapping[str, Any], at: str) -> None:
     symbols = schema.get("symbols")
     if not isinstance(symbols, list) or not all(map(_is_name, symbols)) or len(set(symbols)) != len(symbols):
-        raise SchemaFault("An enum has a list of `symbols`, each a name and once.", f"{at}/symbols")
+        raise InvalidSchema("An enum has a list of `symbols`, each a name and once.", f"{at}/symbols")
     node.symbols = dict.fromkeys(symbols)
     node.default = schema.get("default", MISSING)
     if node.default is not MISSING and node.default not in symbols:
-        raise SchemaFault("An enum's default is one of its symbols.", f"{at}/default")
+        raise InvalidSchema("An enum's default is one of its symbols.", f"{at}/default")
 
 
 def _size(schema: Mapping[str, Any], at: str) -> int:
     size = schema.get("size")
     if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= FIXED_MAX:
-        raise SchemaFault(f"A fixed has a `size` from 0 to {FIXED_MAX}.", f"{at}/size")
+        raise InvalidSchema(f"A fixed has a `size` from 0 to {FIXED_MAX}.", f"{at}/size")
     return size
 
 

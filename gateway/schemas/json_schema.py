@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from gateway.schemas.faults import SchemaFault
+from gateway.schemas.errors import InvalidSchema
 
 _DRAFTS = {
     "http://json-schema.org/draft-04/schema": 4,
@@ -20,23 +20,23 @@ DETAIL_MAX_CHARS = 300
 
 
 def draft_of(schema: Any) -> int:
-    """Say by which draft a schema is read: 4, 6, 7, 2019 or 2020, the default. Raises SchemaFault for another."""
+    """Say by which draft a schema is read: 4, 6, 7, 2019 or 2020, the default. Raises InvalidSchema for another."""
     said = schema.get("$schema") if isinstance(schema, dict) else None
     if said is None:
         return 2020
     draft = _DRAFTS.get(said.rstrip("#")) if isinstance(said, str) else None
     if draft is None:
-        raise SchemaFault(f"`$schema` names no draft that is known here: {str(said)[:100]}.", "/$schema")
+        raise InvalidSchema(f"`$schema` names no draft that is known here: {str(said)[:100]}.", "/$schema")
     return draft
 
 
 def compiled(schema: Any, others: Mapping[str, Any]) -> jsonschema_rs.Validator:
-    """Compile a schema; ``others`` holds what its references name. Raises SchemaFault.
+    """Compile a schema; ``others`` holds what its references name. Raises InvalidSchema.
 
     Patterns run on a linear-time engine, so look-around is refused.
     """
     if not isinstance(schema, dict | bool):
-        raise SchemaFault("A JSON Schema is an object, or true or false.")
+        raise InvalidSchema("A JSON Schema is an object, or true or false.")
     draft_of(schema)
     for other in others.values():
         draft_of(other)
@@ -53,7 +53,7 @@ def compiled(schema: Any, others: Mapping[str, Any]) -> jsonschema_rs.Validator:
         )
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
         said = str(getattr(error, "message", None) or error)
-        raise SchemaFault(said[:DETAIL_MAX_CHARS]) from None
+        raise InvalidSchema(said[:DETAIL_MAX_CHARS]) from None
 
 
 def referenced(name: str, others: Mapping[str, Any]) -> Any | None:

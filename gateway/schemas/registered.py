@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.refusals import Refused
 from gateway.schemas import avro, avro_data, json_schema
-from gateway.schemas.faults import SchemaFault
-from gateway.wire.effort import Unbounded, effort_of
-from gateway.wire.strict_json import Checker, parse
+from gateway.schemas.checker import Checker
+from gateway.schemas.effort import Unbounded, effort_of
+from gateway.schemas.errors import InvalidSchema
+from gateway.wire.strict_json import parse
 
 if TYPE_CHECKING:
     pass
@@ -39,7 +40,7 @@ class Parsed:
 def read(type_: str, text: str, references: Sequence[tuple[str, str]] = ()) -> Parsed:
     """Read a schema, given as text. ``references`` are names with texts, each after what it refers to itself.
 
-    Raises SchemaFault.
+    Raises InvalidSchema.
     """
     value, others = _json(text), {name: _json(other) for name, other in references}
     if type_ == AVRO:
@@ -52,16 +53,16 @@ def read(type_: str, text: str, references: Sequence[tuple[str, str]] = ()) -> P
         try:
             effort = effort_of(value, others)
         except Unbounded as error:
-            raise SchemaFault(str(error)) from None
+            raise InvalidSchema(str(error)) from None
         return Parsed(type_, value, others, Checker(json_schema.compiled(value, others), effort).check)
-    raise SchemaFault(f"Schemas are of type {' or '.join(TYPES)}.")
+    raise InvalidSchema(f"Schemas are of type {' or '.join(TYPES)}.")
 
 
 def _json(text: str) -> Any:
     try:
         return parse(text)
     except Refused as refused:
-        raise SchemaFault(f"The schema is not JSON that is taken here: {refused.detail}") from None
+        raise InvalidSchema(f"The schema is not JSON that is taken here: {refused.detail}") from None
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Latest:
 
     @cached_property
     def parsed(self) -> Parsed:
-        """Read it, once it is needed. Raises SchemaFault where this version of the gateway cannot."""
+        """Read it, once it is needed. Raises InvalidSchema where this version of the gateway cannot."""
         return read(self.type, self.text, self.references)
 
 

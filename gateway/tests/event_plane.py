@@ -36,10 +36,10 @@ from gateway.peer import ClientGone
 from gateway.pipeline import Pipeline
 from gateway.policies.live import follow
 from gateway.protocol import Protocol
+from gateway.schemas.checker import Validators
 from gateway.snapshot.picture import Snapshot
 from gateway.upstream.client import UpstreamClient
 from gateway.wire.header_fields import Headers
-from gateway.wire.strict_json import Validators
 from gateway.wire.subjects import Template, stream_of
 
 PEPPER = b"pepper of the tests"

@@ -11,8 +11,7 @@ from typing import Any
 import mqtt5
 
 from gateway.tests.event_plane import QUIET_S, WAIT_S, EventPlane
-from gateway.wire.mqtt import codec
-from gateway.wire.mqtt import types as wire
+from gateway.wire.mqtt import codec, types
 from gateway.wire.mqtt.packets import V5, Ack, Connect, Publish, Type, Will
 
 
@@ -32,7 +31,7 @@ class Answer:
     @property
     def v5(self) -> Any:
         """The packet as another implementation reads it."""
-        raw = bytes([self.type << 4 | self.flags]) + wire.variable(len(self.content)) + self.content
+        raw = bytes([self.type << 4 | self.flags]) + types.variable(len(self.content)) + self.content
         packet, read = mqtt5.read(raw)
         assert read == len(raw)
         return packet
@@ -48,15 +47,15 @@ class Answer:
 def subscribe(
     version: int, packet_id: int, *filters: tuple[str, int], user: list[tuple[str, str]] | None = None
 ) -> bytes:
-    properties = wire.properties({"user": user} if user else {}) if version == V5 else b""
-    wanted = b"".join(wire.text(filter_) + bytes([options]) for filter_, options in filters)
+    properties = types.properties({"user": user} if user else {}) if version == V5 else b""
+    wanted = b"".join(types.text(filter_) + bytes([options]) for filter_, options in filters)
     content = packet_id.to_bytes(2, "big") + properties + wanted
-    return b"\x82" + wire.variable(len(content)) + content
+    return b"\x82" + types.variable(len(content)) + content
 
 
 def unsubscribe(version: int, packet_id: int, *filters: str) -> bytes:
-    content = packet_id.to_bytes(2, "big") + (b"\x00" if version == V5 else b"") + b"".join(map(wire.text, filters))
-    return b"\xa2" + wire.variable(len(content)) + content
+    content = packet_id.to_bytes(2, "big") + (b"\x00" if version == V5 else b"") + b"".join(map(types.text, filters))
+    return b"\xa2" + types.variable(len(content)) + content
 
 
 class MqttClient:

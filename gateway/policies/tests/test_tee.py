@@ -17,12 +17,12 @@ from gateway.log.hub import Hub
 from gateway.log.streams import delete_stream, ensure_stream
 from gateway.policies import KNOWN
 from gateway.policies.policy import BadOption
+from gateway.schemas.checker import Validators
 from gateway.tests.ai_upstream import Model
 from gateway.tests.event_plane import channel
 from gateway.tests.http_plane import HttpPlane, caller_of, eventually, route, running, upstream_that
 from gateway.tests.policed import policy
 from gateway.wire.event_stream import EventCutter, data_of
-from gateway.wire.strict_json import Validators
 
 ANSWERS = channel("answers/{call}")
 PROMPT = orjson.dumps({"model": "m", "stream": True, "messages": [{"role": "user", "content": "Go"}]})

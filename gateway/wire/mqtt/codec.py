@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.wire.mqtt import types as wire
+from gateway.wire.mqtt import types
 from gateway.wire.mqtt.packets import (
     V5,
     V311,
@@ -223,18 +223,18 @@ def _size(buffer: bytearray) -> tuple[int, int] | None:
 def connect(packet: Connect) -> bytes:
     """Write CONNECT (3.1)."""
     flags = 0x02 if packet.is_clean else 0
-    content = [wire.text("MQTT"), bytes([packet.version])]
-    tail = [wire.text(packet.client_id)]
+    content = [types.text("MQTT"), bytes([packet.version])]
+    tail = [types.text(packet.client_id)]
     if packet.will is not None:
         flags |= 0x04 | packet.will.qos << 3 | (0x20 if packet.will.retain else 0)
-        tail += [_properties(packet.version, packet.will.properties), wire.text(packet.will.topic)]
-        tail.append(wire.binary(packet.will.payload))
+        tail += [_properties(packet.version, packet.will.properties), types.text(packet.will.topic)]
+        tail.append(types.binary(packet.will.payload))
     if packet.username is not None:
         flags |= 0x80
-        tail.append(wire.text(packet.username))
+        tail.append(types.text(packet.username))
     if packet.password is not None:
         flags |= 0x40
-        tail.append(wire.binary(packet.password))
+        tail.append(types.binary(packet.password))
     content += [bytes([flags]), packet.keep_alive_s.to_bytes(2, "big"), _properties(packet.version, packet.properties)]
     return _packet(Type.CONNECT, 0, b"".join([*content, *tail]))
 
@@ -246,7 +246,7 @@ def connack(version: int, code: int, properties: Properties | None = None) -> by
 
 def shared_parts(version: int, packet: Publish) -> tuple[bytes, bytes, bytes]:
     """Write what is the same for all who get an event: the topic, the properties and the payload."""
-    return wire.text(packet.topic), _properties(version, packet.properties), packet.payload
+    return types.text(packet.topic), _properties(version, packet.properties), packet.payload
 
 
 def publish_of(parts: tuple[bytes, bytes, bytes], qos: int, packet_id: int = 0, *, retain: bool = False) -> bytes:
@@ -255,8 +255,8 @@ def publish_of(parts: tuple[bytes, bytes, bytes], qos: int, packet_id: int = 0, 
     head = bytes([Type.PUBLISH << 4 | qos << 1 | retain])
     length = len(topic) + len(properties) + len(payload)
     if not qos:
-        return b"".join((head, wire.variable(length), topic, properties, payload))
-    return b"".join((head, wire.variable(length + 2), topic, packet_id.to_bytes(2, "big"), properties, payload))
+        return b"".join((head, types.variable(length), topic, properties, payload))
+    return b"".join((head, types.variable(length + 2), topic, packet_id.to_bytes(2, "big"), properties, payload))
 
 
 def publish(version: int, packet: Publish) -> bytes:
@@ -264,14 +264,14 @@ def publish(version: int, packet: Publish) -> bytes:
     flags = (0x08 if packet.is_duplicate else 0) | packet.qos << 1 | (0x01 if packet.retain else 0)
     packet_id = packet.packet_id.to_bytes(2, "big") if packet.qos else b""
     properties = _properties(version, packet.properties)
-    return _packet(Type.PUBLISH, flags, b"".join([wire.text(packet.topic), packet_id, properties, packet.payload]))
+    return _packet(Type.PUBLISH, flags, b"".join([types.text(packet.topic), packet_id, properties, packet.payload]))
 
 
 def ack(version: int, packet: Ack, reason: str = "", user: list[tuple[str, str]] | None = None) -> bytes:
     """Write PUBACK, PUBREC, PUBREL or PUBCOMP; what 3.1.1 cannot say is left out."""
     content = packet.packet_id.to_bytes(2, "big")
     if version == V5 and packet.code:
-        content += bytes([packet.code]) + wire.properties(told(reason, user))
+        content += bytes([packet.code]) + types.properties(told(reason, user))
     return _packet(packet.type, FLAGS.get(packet.type, 0), content)
 
 
@@ -286,14 +286,14 @@ def suback(
 def unsuback(version: int, packet_id: int, codes: list[int]) -> bytes:
     """Write UNSUBACK (3.11)."""
     content = packet_id.to_bytes(2, "big")
-    return _packet(Type.UNSUBACK, 0, content + (wire.properties({}) + bytes(codes) if version == V5 else b""))
+    return _packet(Type.UNSUBACK, 0, content + (types.properties({}) + bytes(codes) if version == V5 else b""))
 
 
 def disconnect(version: int, code: int, reason: str = "", user: list[tuple[str, str]] | None = None) -> bytes:
     """Write a server's DISCONNECT (3.14): MQTT 5 alone has one."""
     if version != V5:
         return b""
-    return _packet(Type.DISCONNECT, 0, bytes([code]) + wire.properties(told(reason, user)))
+    return _packet(Type.DISCONNECT, 0, bytes([code]) + types.properties(told(reason, user)))
 
 
 def told(reason: str, user: list[tuple[str, str]] | None) -> Properties:
@@ -303,11 +303,11 @@ def told(reason: str, user: list[tuple[str, str]] | None) -> Properties:
 
 
 def _properties(version: int, values: Properties) -> bytes:
-    return wire.properties(values) if version == V5 else b""
+    return types.properties(values) if version == V5 else b""
 
 
 def _packet(type_: Type, flags: int, content: bytes) -> bytes:
-    return bytes([type_ << 4 | flags]) + wire.variable(len(content)) + content
+    return bytes([type_ << 4 | flags]) + types.variable(len(content)) + content
 
 
 def _packet_id(reader: Reader) -> int:

@@ -8,8 +8,7 @@ from gateway.credentials.api_keys import new_key
 from gateway.tests.event_plane import PEPPER, WAIT_S, channel
 from gateway.tests.mqtt_client import client
 from gateway.tests.mqtt_plane import mqtt_plane
-from gateway.wire.mqtt import codec
-from gateway.wire.mqtt import types as wire
+from gateway.wire.mqtt import codec, types
 from gateway.wire.mqtt.packets import V5, V311, Connect, Publish, Type
 
 CHANNELS = [channel("trades"), channel("gone/{id}"), channel("web/only", protocols=["http"])]
@@ -252,17 +251,17 @@ async def test_another_version_is_answered(plane):
 
 
 BAD = {
-    "a second CONNECT": (codec.connect(Connect(V311, "c", True, 0)), wire.PROTOCOL_ERROR),
-    "reserved bits": (b"\xc3\x00", wire.MALFORMED),
-    "no such type": (b"\x00\x00", wire.MALFORMED),
-    "a server's packet": (b"\xd0\x00", wire.PROTOCOL_ERROR),
-    "lying length": (b"\x30\x03\x00\x09a", wire.MALFORMED),
-    "a length of five bytes": (b"\x30\xff\xff\xff\xff\x01", wire.MALFORMED),
-    "bad UTF-8": (b"\x30\x04\x00\x02\xff\xfe", wire.MALFORMED),
-    "NUL": (b"\x30\x04\x00\x02a\x00", wire.MALFORMED),
-    "a surrogate": (b"\x30\x05\x00\x03\xed\xa0\x80", wire.MALFORMED),
-    "over the limit": (b"\x30\x80\x80\x80\x01", wire.TOO_LARGE),
-    "AUTH": (b"\xf0\x00", wire.PROTOCOL_ERROR),
+    "a second CONNECT": (codec.connect(Connect(V311, "c", True, 0)), types.PROTOCOL_ERROR),
+    "reserved bits": (b"\xc3\x00", types.MALFORMED),
+    "no such type": (b"\x00\x00", types.MALFORMED),
+    "a server's packet": (b"\xd0\x00", types.PROTOCOL_ERROR),
+    "lying length": (b"\x30\x03\x00\x09a", types.MALFORMED),
+    "a length of five bytes": (b"\x30\xff\xff\xff\xff\x01", types.MALFORMED),
+    "bad UTF-8": (b"\x30\x04\x00\x02\xff\xfe", types.MALFORMED),
+    "NUL": (b"\x30\x04\x00\x02a\x00", types.MALFORMED),
+    "a surrogate": (b"\x30\x05\x00\x03\xed\xa0\x80", types.MALFORMED),
+    "over the limit": (b"\x30\x80\x80\x80\x01", types.TOO_LARGE),
+    "AUTH": (b"\xf0\x00", types.PROTOCOL_ERROR),
 }
 
 

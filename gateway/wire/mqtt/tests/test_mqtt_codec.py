@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from gateway.wire.mqtt import codec
-from gateway.wire.mqtt import types as wire
+from gateway.wire.mqtt import codec, types
 from gateway.wire.mqtt.packets import (
     V5,
     V311,
@@ -240,11 +239,11 @@ def test_no_bytes_raise(noise, version, is_connected):
 def test_no_content_raises(type_, content):
     flags = {Type.PUBREL: 2, Type.SUBSCRIBE: 2, Type.UNSUBSCRIBE: 2}.get(type_, 0)
     for version in (V311, V5):
-        assert read(bytes([type_ << 4 | flags]) + wire.variable(len(content)) + content, version) is not None
+        assert read(bytes([type_ << 4 | flags]) + types.variable(len(content)) + content, version) is not None
 
 
 def packet_of(first, content):
-    return bytes([first]) + wire.variable(len(content)) + content
+    return bytes([first]) + types.variable(len(content)) + content
 
 
 NO_FILTER, NO_FILTERS = b"\x82\x02\x00\x01", b"\xa2\x02\x00\x01"
@@ -254,34 +253,34 @@ CONNECT_HEAD = b"\x00\x04MQTT"
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        (b"\x30\x05\x00\x01a{}", wire.PROTOCOL_ERROR),  # PUBLISH before CONNECT
-        (b"\xc0\x00", wire.PROTOCOL_ERROR),
-        (b"\x00\x00", wire.PROTOCOL_ERROR),
-        (b"GET / HTTP/1.1\r\n", wire.PROTOCOL_ERROR),
-        (b"\x16\x03\x01\x02\x00\x01\x00", wire.MALFORMED),  # TLS on the plain port
-        (b"\x11\x00", wire.MALFORMED),  # reserved bit of CONNECT
+        (b"\x30\x05\x00\x01a{}", types.PROTOCOL_ERROR),  # PUBLISH before CONNECT
+        (b"\xc0\x00", types.PROTOCOL_ERROR),
+        (b"\x00\x00", types.PROTOCOL_ERROR),
+        (b"GET / HTTP/1.1\r\n", types.PROTOCOL_ERROR),
+        (b"\x16\x03\x01\x02\x00\x01\x00", types.MALFORMED),  # TLS on the plain port
+        (b"\x11\x00", types.MALFORMED),  # reserved bit of CONNECT
         (packet_of(0x10, b"\x00\x06MQIsdp\x03\x02\x00\x00\x00\x00"), codec.UNSUPPORTED_VERSION),
         (packet_of(0x10, CONNECT_HEAD + b"\x06\x02\x00\x00\x00\x00"), codec.UNSUPPORTED_VERSION),
-        (packet_of(0x10, CONNECT_HEAD + b"\x04\x03\x00\x00\x00\x00"), wire.MALFORMED),  # reserved flag
-        (packet_of(0x10, CONNECT_HEAD + b"\x04\x0a\x00\x00\x00\x00"), wire.MALFORMED),  # QoS of a will that is none
+        (packet_of(0x10, CONNECT_HEAD + b"\x04\x03\x00\x00\x00\x00"), types.MALFORMED),  # reserved flag
+        (packet_of(0x10, CONNECT_HEAD + b"\x04\x0a\x00\x00\x00\x00"), types.MALFORMED),  # QoS of a will that is none
         (
             packet_of(0x10, CONNECT_HEAD + b"\x04\x1e\x00\x00\x00\x00\x00\x01a\x00\x00"),
-            wire.MALFORMED,
+            types.MALFORMED,
         ),  # QoS 3 of a will
         (
             packet_of(0x10, CONNECT_HEAD + b"\x04\x42\x00\x00\x00\x00\x00\x01a"),
-            wire.MALFORMED,
+            types.MALFORMED,
         ),  # password, no user name
         (packet_of(0x10, CONNECT_HEAD + b"\x04\x00\x00\x00\x00\x00"), codec.BAD_CLIENT_ID),
-        (packet_of(0x10, CONNECT_HEAD + b"\x04\x02\x00\x00\x00\x00more"), wire.MALFORMED),
-        (packet_of(0x10, CONNECT_HEAD + b"\x04\x02\x00\x00\x00\x09c"), wire.MALFORMED),  # lying length
-        (packet_of(0x10, CONNECT_HEAD + b"\x04\x02\x00\x00\x00\x02\xff\xfe"), wire.MALFORMED),  # bad UTF-8
-        (packet_of(0x10, CONNECT_HEAD + b"\x05\x02\x00\x00\x03\x21\x00\x00\x00\x00"), wire.PROTOCOL_ERROR),
-        (packet_of(0x10, CONNECT_HEAD + b"\x05\x02\x00\x00\x02\x17\x02\x00\x00"), wire.PROTOCOL_ERROR),
-        (packet_of(0x10, CONNECT_HEAD + b"\x05\x02\x00\x00\x04\x16\x00\x01x\x00\x00"), wire.PROTOCOL_ERROR),
-        (b"\x10\xff\xff\xff\xff\x01", wire.MALFORMED),  # a length of five bytes
-        (b"\x10\x8c\x80\x00", wire.MALFORMED),  # a length longer than it needs to be
-        (b"\x10\x80\x80\x80\x01", wire.TOO_LARGE),  # said in the header: nothing is waited for
+        (packet_of(0x10, CONNECT_HEAD + b"\x04\x02\x00\x00\x00\x00more"), types.MALFORMED),
+        (packet_of(0x10, CONNECT_HEAD + b"\x04\x02\x00\x00\x00\x09c"), types.MALFORMED),  # lying length
+        (packet_of(0x10, CONNECT_HEAD + b"\x04\x02\x00\x00\x00\x02\xff\xfe"), types.MALFORMED),  # bad UTF-8
+        (packet_of(0x10, CONNECT_HEAD + b"\x05\x02\x00\x00\x03\x21\x00\x00\x00\x00"), types.PROTOCOL_ERROR),
+        (packet_of(0x10, CONNECT_HEAD + b"\x05\x02\x00\x00\x02\x17\x02\x00\x00"), types.PROTOCOL_ERROR),
+        (packet_of(0x10, CONNECT_HEAD + b"\x05\x02\x00\x00\x04\x16\x00\x01x\x00\x00"), types.PROTOCOL_ERROR),
+        (b"\x10\xff\xff\xff\xff\x01", types.MALFORMED),  # a length of five bytes
+        (b"\x10\x8c\x80\x00", types.MALFORMED),  # a length longer than it needs to be
+        (b"\x10\x80\x80\x80\x01", types.TOO_LARGE),  # said in the header: nothing is waited for
     ],
 )
 def test_a_first_packet_that_is_no_connect_is_malformed(data, code):
@@ -297,25 +296,25 @@ def test_a_first_packet_that_is_no_connect_is_malformed(data, code):
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        (codec.connect(Connect(V311, "c", True, 0)), wire.PROTOCOL_ERROR),  # CONNECT twice
-        (b"\xc1\x00", wire.MALFORMED),  # reserved bits
-        (b"\x80\x06\x00\x01\x00\x01a\x00", wire.MALFORMED),
-        (b"\x60\x02\x00\x01", wire.MALFORMED),
-        (b"\x00\x00", wire.MALFORMED),  # no such type
-        (b"\x20\x02\x00\x00", wire.PROTOCOL_ERROR),  # a server's packets
-        (b"\x90\x03\x00\x01\x00", wire.PROTOCOL_ERROR),
-        (b"\xd0\x00", wire.PROTOCOL_ERROR),
-        (b"\xc0\x01x", wire.MALFORMED),
-        (b"\x36\x05\x00\x01a\x00\x01", wire.MALFORMED),  # QoS 3
-        (b"\x38\x03\x00\x01a", wire.MALFORMED),  # a duplicate at QoS 0
-        (b"\x32\x05\x00\x01a\x00\x00", wire.MALFORMED),  # packet id 0
-        (b"\x32\x03\x00\x01a", wire.MALFORMED),  # no packet id
-        (b"\x30\x03\x00\x05a", wire.MALFORMED),  # a topic that reaches past the end
-        (b"\x30\x01\x00", wire.MALFORMED),
-        (b"\x40\x02\x00\x00", wire.MALFORMED),
-        (NO_FILTER, wire.PROTOCOL_ERROR),
-        (NO_FILTERS, wire.PROTOCOL_ERROR),
-        (b"\x30\x80\x80\x80\x01", wire.TOO_LARGE),
+        (codec.connect(Connect(V311, "c", True, 0)), types.PROTOCOL_ERROR),  # CONNECT twice
+        (b"\xc1\x00", types.MALFORMED),  # reserved bits
+        (b"\x80\x06\x00\x01\x00\x01a\x00", types.MALFORMED),
+        (b"\x60\x02\x00\x01", types.MALFORMED),
+        (b"\x00\x00", types.MALFORMED),  # no such type
+        (b"\x20\x02\x00\x00", types.PROTOCOL_ERROR),  # a server's packets
+        (b"\x90\x03\x00\x01\x00", types.PROTOCOL_ERROR),
+        (b"\xd0\x00", types.PROTOCOL_ERROR),
+        (b"\xc0\x01x", types.MALFORMED),
+        (b"\x36\x05\x00\x01a\x00\x01", types.MALFORMED),  # QoS 3
+        (b"\x38\x03\x00\x01a", types.MALFORMED),  # a duplicate at QoS 0
+        (b"\x32\x05\x00\x01a\x00\x00", types.MALFORMED),  # packet id 0
+        (b"\x32\x03\x00\x01a", types.MALFORMED),  # no packet id
+        (b"\x30\x03\x00\x05a", types.MALFORMED),  # a topic that reaches past the end
+        (b"\x30\x01\x00", types.MALFORMED),
+        (b"\x40\x02\x00\x00", types.MALFORMED),
+        (NO_FILTER, types.PROTOCOL_ERROR),
+        (NO_FILTERS, types.PROTOCOL_ERROR),
+        (b"\x30\x80\x80\x80\x01", types.TOO_LARGE),
     ],
 )
 def test_a_packet_that_breaks_a_rule_is_malformed(version, data, code):
@@ -331,7 +330,7 @@ def test_a_packet_that_breaks_a_rule_is_malformed(version, data, code):
 @VERSIONS
 def test_text_is_well_formed_utf8_without_nul_or_surrogates(version, topic):
     content = len(topic).to_bytes(2, "big") + topic + (b"\x00" if version == V5 else b"")
-    assert read(packet_of(0x30, content), version).code == wire.MALFORMED
+    assert read(packet_of(0x30, content), version).code == types.MALFORMED
 
 
 @pytest.mark.parametrize("topic", [b"a/+", b"#", b"a+b", b""])
@@ -341,37 +340,37 @@ def test_a_topic_to_publish_to_is_not_empty_and_has_no_wildcards(topic):
 
 @pytest.mark.parametrize("options", [0x03, 0x40, 0x80, 0x30])
 def test_subscription_options_have_no_reserved_bits(options):
-    assert read(packet_of(0x82, b"\x00\x01\x00\x00\x01a" + bytes([options])), V5).code == wire.MALFORMED
-    assert read(packet_of(0x82, b"\x00\x01\x00\x01a" + bytes([options | 0x04])), V311).code == wire.MALFORMED
+    assert read(packet_of(0x82, b"\x00\x01\x00\x00\x01a" + bytes([options])), V5).code == types.MALFORMED
+    assert read(packet_of(0x82, b"\x00\x01\x00\x01a" + bytes([options | 0x04])), V311).code == types.MALFORMED
 
 
 @pytest.mark.parametrize(
     ("properties", "code"),
     [
-        (b"\x11\x00\x00\x00\x01", wire.MALFORMED),  # a property of CONNECT
-        (b"\x7f\x00", wire.MALFORMED),  # no such property
-        (b"\x0b\x01", wire.MALFORMED),  # a server's property
-        (b"\x23\x00\x00", wire.BAD_ALIAS),
-        (b"\x23\x00\x01\x23\x00\x01", wire.PROTOCOL_ERROR),  # twice
-        (b"\x01\x02", wire.PROTOCOL_ERROR),
-        (b"\x26\x00\x01a", wire.MALFORMED),  # half a pair
-        (b"\x03\x00\x09x", wire.MALFORMED),
-        (b"\x08\x00\x01#", wire.PROTOCOL_ERROR),  # a response topic with a wildcard
+        (b"\x11\x00\x00\x00\x01", types.MALFORMED),  # a property of CONNECT
+        (b"\x7f\x00", types.MALFORMED),  # no such property
+        (b"\x0b\x01", types.MALFORMED),  # a server's property
+        (b"\x23\x00\x00", types.BAD_ALIAS),
+        (b"\x23\x00\x01\x23\x00\x01", types.PROTOCOL_ERROR),  # twice
+        (b"\x01\x02", types.PROTOCOL_ERROR),
+        (b"\x26\x00\x01a", types.MALFORMED),  # half a pair
+        (b"\x03\x00\x09x", types.MALFORMED),
+        (b"\x08\x00\x01#", types.PROTOCOL_ERROR),  # a response topic with a wildcard
     ],
 )
 def test_a_property_out_of_place_is_malformed(properties, code):
-    assert read(packet_of(0x30, b"\x00\x01a" + wire.variable(len(properties)) + properties), V5).code == code
+    assert read(packet_of(0x30, b"\x00\x01a" + types.variable(len(properties)) + properties), V5).code == code
 
 
 def test_a_property_length_that_reaches_past_the_packet_is_malformed():
-    assert read(packet_of(0x30, b"\x00\x01a\x7f{}"), V5).code == wire.MALFORMED
-    assert read(packet_of(0x30, b"\x00\x01a\x80\x80\x80\x80\x01"), V5).code == wire.MALFORMED
-    assert read(packet_of(0x30, b"\x00\x01a\x80\x00"), V5).code == wire.MALFORMED
+    assert read(packet_of(0x30, b"\x00\x01a\x7f{}"), V5).code == types.MALFORMED
+    assert read(packet_of(0x30, b"\x00\x01a\x80\x80\x80\x80\x01"), V5).code == types.MALFORMED
+    assert read(packet_of(0x30, b"\x00\x01a\x80\x00"), V5).code == types.MALFORMED
 
 
 def test_auth_is_of_mqtt_5_alone():
     assert read(b"\xf0\x00", V5) == Auth(0)
-    assert read(b"\xf0\x00", V311).code == wire.PROTOCOL_ERROR
+    assert read(b"\xf0\x00", V311).code == types.PROTOCOL_ERROR
 
 
 def test_a_packet_of_the_very_most_bytes_is_taken_and_one_more_is_not():
@@ -382,16 +381,16 @@ def test_a_packet_of_the_very_most_bytes_is_taken_and_one_more_is_not():
     ready.feed(fits)
     assert isinstance(ready.next(), Publish)
     ready.feed(packet_of(0x30, content + b"x")[:3])
-    assert ready.next().code == wire.TOO_LARGE
+    assert ready.next().code == types.TOO_LARGE
 
 
 def test_text_is_cut_between_characters_and_cleaned_of_what_mqtt_forbids():
-    assert wire.text("a\x00\ud800b") == b"\x00\x02ab"
-    cut = wire.text("é" * 40_000)
+    assert types.text("a\x00\ud800b") == b"\x00\x02ab"
+    cut = types.text("é" * 40_000)
     assert cut[:2] == (65_534).to_bytes(2, "big")
     cut[2:].decode()
 
 
-@given(st.integers(0, wire.VARIABLE_MAX))
+@given(st.integers(0, types.VARIABLE_MAX))
 def test_variable_integers_read_back(value):
-    assert wire.Reader(wire.variable(value)).variable() == value
+    assert types.Reader(types.variable(value)).variable() == value
