@@ -24,9 +24,10 @@ from gateway.log.event import BATCH_HEADER, is_json, rfc3339
 from gateway.log.event_log import EventLog, Stored
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
+from gateway.schemas.checker import Validators
 from gateway.snapshot.picture import Channel, Snapshot
 from gateway.snapshot.right import Verb
-from gateway.wire.strict_json import Validators, fail, parse
+from gateway.wire.strict_json import fail, parse
 
 logger = logging.getLogger(__name__)
 
