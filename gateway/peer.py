@@ -8,51 +8,51 @@ from gateway.wire.header_fields import Headers
 
 
 class Exchange(Interface):
-    """The caller's side of an HTTP or SSE call, as the accepting server lends it to a handler.
+    """The caller's side of an HTTP or SSE call.
 
-    Reading and sending raise :class:`ClientGone` once the caller has hung up.
+    Reading and sending raise :class:`ClientGone` once the client has disconnected.
     """
 
     async def read(self) -> bytes:
-        """Give the next part of the body, ``b""`` at its end. Raises Refused ``too-large`` past the limit."""
+        """Return the next part of the body, ``b""`` at its end. Raises Refused ``too-large`` past the limit."""
 
-    async def whole(self) -> bytes:
-        """Read the body to its end; ``read`` gives it again."""
+    async def read_all(self) -> bytes:
+        """Read the body to its end and return it; ``read`` returns it again."""
 
-    def hold(self, body: bytes) -> None:
-        """Give this body to who reads next, in place of what was read whole."""
+    def replace_body(self, body: bytes) -> None:
+        """Replace the buffered body; the next read returns it."""
 
     async def start(self, status: int, headers: Headers) -> None:
-        """Send the head of the answer."""
+        """Send the head of the response."""
 
     async def send(self, body: bytes, *, more: bool = True) -> None:
         """Send a part of the body; ``more=False`` ends it."""
 
     async def gone(self) -> None:
-        """Return when the caller has hung up."""
+        """Return once the client has disconnected."""
 
 
 class Socket(Interface):
-    """The caller's side of a WebSocket, as the accepting server lends it to a handler."""
+    """The caller's side of a WebSocket."""
 
     async def accept(self, subprotocol: str | None = None, headers: Headers | None = None) -> None:
         """Answer ``101``."""
 
     async def receive(self) -> str | bytes:
-        """Give the next message. Raises :class:`ClientGone` with the peer's close code once it is gone."""
+        """Return the next message. Raises :class:`ClientGone` with the peer's close code once it is gone."""
 
     async def send(self, message: str | bytes) -> None:
         """Send one message; waits while the peer does not read. Raises :class:`ClientGone`."""
 
-    async def tell(self, message: str | bytes) -> None:
-        """Send a word of our own, which passes no policy. Raises :class:`ClientGone`."""
+    async def send_control(self, message: str | bytes) -> None:
+        """Send a message of the gateway's own, which no policy sees. Raises :class:`ClientGone`."""
 
     async def close(self, code: int, reason: str = "") -> None:
         """Send the close frame; never raises."""
 
 
 class ClientGone(Exception):
-    """The caller hung up: nothing can be sent to it any more."""
+    """The client has disconnected: nothing can be sent to it any more."""
 
     def __init__(self, code: int = 1006, reason: str = "") -> None:
         super().__init__(code, reason)

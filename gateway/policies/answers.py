@@ -66,9 +66,9 @@ class PolicedExchange:
         """Give the next part of the body."""
         return await self._exchange.read()
 
-    async def whole(self) -> bytes:
+    async def read_all(self) -> bytes:
         """Read the body to its end; ``read`` gives it again."""
-        return await self._exchange.whole()
+        return await self._exchange.read_all()
 
     async def gone(self) -> None:
         """Return when the caller has hung up."""

@@ -67,7 +67,7 @@ class OfRequests(_Custom):
         body = None
         if self._sees_body and expects_body(call):
             require_plain(call)
-            body = await call.peer.whole()
+            body = await call.peer.read_all()
         request = hooks.Request(hooks.Headers(call.headers, HIDDEN), body)
         result = await self._call(plane, call, request)
         if isinstance(result, hooks.Answer):

@@ -72,7 +72,7 @@ def replace_body(call: Call, body: bytes) -> None:
     """Give the call another body, with a head that fits it."""
     call.headers = [header for header in call.headers if header[0] not in OF_THE_BODY]
     call.headers.append((b"content-length", str(len(body)).encode()))
-    call.peer.hold(body)
+    call.peer.replace_body(body)
 
 
 def wants_json(headers: Headers) -> Wants:

@@ -167,7 +167,7 @@ class Gate:
         if self._call.connection is not None:
             self._call.connection.refused(refused)
         told = ref if isinstance(ref, str) and len(ref) <= REF_MAX_CHARS else None
-        await self._call.peer.tell(orjson.dumps(refused.frame(told)).decode())
+        await self._call.peer.send_control(orjson.dumps(refused.frame(told)).decode())
 
 
 class Events:

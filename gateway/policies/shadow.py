@@ -35,16 +35,16 @@ class Trial:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._peer, name)
 
-    async def whole(self) -> bytes:
+    async def read_all(self) -> bytes:
         """Read the body whole; it stays there for others."""
         try:
-            body: bytes = await self._peer.whole()
+            body: bytes = await self._peer.read_all()
         except BaseException as failure:
             self.failure = failure
             raise
         return body
 
-    def hold(self, body: bytes) -> None:
+    def replace_body(self, body: bytes) -> None:
         """Leave the body as it is."""
         self.is_changed = True
 

@@ -60,7 +60,7 @@ class Transform(Policy):
             return None
         require_json_type(call)
         require_plain(call)
-        body = await call.peer.whole()
+        body = await call.peer.read_all()
         if body or self._refuses_others:
             config = plane.config
             value = read_body(body, depth_max=config.json_depth_max, digits_max=config.number_digits_max)

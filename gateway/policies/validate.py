@@ -53,7 +53,7 @@ class Validate(Policy):
         if expects_body(call):
             require_plain(call)
             require_json_type(call)
-            body = await call.peer.whole()
+            body = await call.peer.read_all()
             config = plane.config
             value = read_body(body, depth_max=config.json_depth_max, digits_max=config.number_digits_max)
             self._check_inward(value, len(body))

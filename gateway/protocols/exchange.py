@@ -83,16 +83,16 @@ class Exchange:
         """Nothing of the body is still to come from the caller."""
         return self.is_read or self._held is not None
 
-    async def whole(self) -> bytes:
+    async def read_all(self) -> bytes:
         """Read the body to its end; ``read`` gives it again. Raises as ``read`` does."""
         if self._held is None:
             parts = []
             while part := await self.read():
                 parts.append(part)
-            self.hold(b"".join(parts))
+            self.replace_body(b"".join(parts))
         return self._held or b""
 
-    def hold(self, body: bytes) -> None:
+    def replace_body(self, body: bytes) -> None:
         """Give this body to who reads next, in place of what was read whole."""
         self._held = body
         self.is_read = not body

@@ -1,12 +1,10 @@
-"""Accepts HTTP requests and WebSocket handshakes from any ASGI server, and renders what the path says of them."""
+"""Accepts HTTP requests and WebSocket handshakes, and renders what the path returns for them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
-
-import orjson
 
 from gateway import policies, tracing
 from gateway.call import Call, Reply
@@ -16,6 +14,7 @@ from gateway.identity.places import address, plain
 from gateway.peer import ClientGone
 from gateway.protocol import Protocol
 from gateway.protocols.exchange import AsgiExchange, Exchange
+from gateway.protocols.problem import render
 from gateway.protocols.socket import AsgiSocket, Message, Receive, Send
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.paths import normalised
@@ -42,16 +41,16 @@ async def serve_http(plane: Plane, scope: Message, receive: Receive, send: Send)
 
 
 async def serve_call(plane: Plane, call: Call, exchange: Exchange) -> None:
-    """Take an accepted request down the path and see that it is answered.
+    """Run an accepted request through the path and answer it.
 
-    Raises ConnectionAbortedError where the answer had begun and cannot be finished: nobody must take it for whole.
+    Raises ConnectionAbortedError if the response had begun and cannot be finished: it must not look complete.
     """
     call.peer = exchange
     try:
         await _serve(plane, call, exchange)
     finally:
         exchange.served()
-        # The exchange knows its call: together they would stay until the collector of cycles stops all traffic.
+        # The exchange refers to its call; as a cycle both would stay until a collection, which stops all traffic.
         call.peer = None
 
 
@@ -101,16 +100,10 @@ async def _deny(plane: Plane, call: Call, socket: AsgiSocket, refused: Refused) 
         return
 
 
-def rendered(refused: Refused) -> tuple[Headers, bytes]:
-    """Say a refusal as HTTP: its headers, and problem details as its body."""
-    body = orjson.dumps(refused.problem())
-    return [*refused.http_headers(), (b"content-length", str(len(body)).encode())], body
-
-
 def accepted(
     plane: Plane, protocol: Protocol, method: str, raw_path: bytes, query: bytes, headers: Headers, ip: str
 ) -> Call:
-    """Make a call of a request's head."""
+    """Return the call of a request's head."""
     call = Call(protocol=protocol, address="", ip=plain(ip), method=method, query=query, headers=headers)
     call.raw_path = raw_path
     if plane.config.trusted_proxies:
@@ -119,18 +112,18 @@ def accepted(
 
 
 def prepare(plane: Plane, call: Call, subprotocols: Iterable[str] = ()) -> None:
-    """Find out what the request means and what it shows of its caller. Raises Refused.
+    """Match the request to its route or endpoint, and read its credential. Raises Refused.
 
-    A CORS preflight gets no handler: it carries no credential, and asks about the method that it announces.
+    A CORS preflight gets no handler: it carries no credential, and is matched by the method that it announces.
     """
     if plane.draining:
         raise Refused(Reason.DRAINING, retry_after_s=1)
     call.address = normalised(call.raw_path)
-    asked = _read_head(call)
+    announced = _read_head(call)
     if plane.config.trace_start and call.traceparent is None:
         tracing.start(call)
-    is_preflight = call.method == "OPTIONS" and asked and call.origin is not None
-    match = plane.snapshot.match(call.protocol, asked if is_preflight else call.method, call.address)
+    is_preflight = call.method == "OPTIONS" and announced and call.origin is not None
+    match = plane.snapshot.match(call.protocol, announced if is_preflight else call.method, call.address)
     call.route = match.route
     if is_preflight:
         return
@@ -147,26 +140,26 @@ def prepare(plane: Plane, call: Call, subprotocols: Iterable[str] = ()) -> None:
 
 
 def _read_head(call: Call) -> str:
-    """Take note of the headers that every call may have; gives the method that a preflight announces."""
-    asked = ""
+    """Read the headers that every call may have, and return the method that a preflight announces."""
+    announced = ""
     for name, value in call.headers:
         if name == b"origin":
             call.origin = value.decode("latin-1")
         elif name == b"traceparent":
             tracing.begin(call)
         elif name == b"access-control-request-method":
-            asked = value.decode("latin-1")
-    return asked
+            announced = value.decode("latin-1")
+    return announced
 
 
 async def _refuse(plane: Plane, call: Call, exchange: Exchange, refused: Refused) -> None:
     if call.handler == REGISTRY:
         tell_clients_of_registries(refused)
-    headers, body = rendered(refused)
+    headers, body = render(refused)
     if call.principal is not None:
         headers += plane.limiter.headers(call)
     if not exchange.is_received or plane.draining:
-        # What is left of the body is not worth reading; and who drains takes no further request.
+        # The rest of the body is not read, and a draining process accepts no further request.
         headers.append((b"connection", b"close"))
     try:
         await exchange.start(refused.status, headers)
@@ -181,7 +174,7 @@ def _client(scope: Message) -> str:
 
 
 def _ip(call: Call, trusted: tuple[IPv4Network | IPv6Network, ...]) -> str:
-    """Give the caller's address: from the right, the first that no proxy of ours wrote."""
+    """Return the caller's IP: from the right, the first that no trusted proxy wrote."""
     forwarded = [
         part.strip()
         for name, value in call.headers

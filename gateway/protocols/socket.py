@@ -1,4 +1,4 @@
-"""A WebSocket over ASGI, as handlers see it."""
+"""A WebSocket over ASGI."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from gateway.peer import ClientGone
+from gateway.protocols.problem import render
 from gateway.refusals import Refused, cut
 from gateway.wire.header_fields import Headers
 
@@ -15,13 +16,13 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 Gate = Callable[[str | bytes], Awaitable[str | bytes | None]]
-"""Gives a message as it is to go on, None where it is not; raises Refused."""
+"""Returns the message to pass on, or None to drop it; raises Refused."""
 
 DENIAL = "websocket.http.response"
 
 
 class AsgiSocket:
-    """Implements :class:`gateway.call.Socket` over an ASGI websocket scope."""
+    """Implements :class:`gateway.peer.Socket` over an ASGI websocket scope."""
 
     __slots__ = ("_is_accepted", "_is_over", "_receive", "_scope", "_send", "gate_in", "gate_out")
 
@@ -32,7 +33,7 @@ class AsgiSocket:
         self._is_accepted = False
         self._is_over = False
         self.gate_in: Gate | None = None
-        """What each message of the peer has to pass; None where the route's policies have nothing to do with it."""
+        """Checks each message of the peer; None if the route's policies look at none."""
         self.gate_out: Gate | None = None
 
     @property
@@ -45,42 +46,40 @@ class AsgiSocket:
         message = await self._receive()
         if message["type"] != "websocket.connect":
             raise ClientGone(message.get("code", 1006))
-        await self._say({"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers or []})
+        await self._put({"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers or []})
         self._is_accepted = True
 
     async def deny(self, refused: Refused, limits: Headers) -> None:
-        """Refuse the handshake and tell the caller's limits, as plain HTTP; a server that cannot closes (bare 403)."""
+        """Refuse the handshake as plain HTTP, with the caller's limits; a server that cannot do that closes (bare 403)."""
         await self._receive()
         if DENIAL not in (self._scope.get("extensions") or {}):
-            await self._say(
+            await self._put(
                 {"type": "websocket.close", "code": refused.row.websocket, "reason": refused.close_reason()}
             )
             return
-        from gateway.protocols.http import rendered  # the HTTP rendering of a refusal is that module's
-
-        head, body = rendered(refused)
-        await self._say_http(refused.status, [*head, *limits], body)
+        head, body = render(refused)
+        await self._respond(refused.status, [*head, *limits], body)
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """Answer the handshake as plain HTTP; a server that cannot is told to close (a bare 403). Raises ClientGone."""
+        """Answer the handshake as plain HTTP; a server that cannot do that closes (bare 403). Raises ClientGone."""
         await self._receive()
         if DENIAL in (self._scope.get("extensions") or {}):
-            await self._say_http(status, headers, body)
+            await self._respond(status, headers, body)
         else:
-            await self._say({"type": "websocket.close", "code": 1000, "reason": ""})
+            await self._put({"type": "websocket.close", "code": 1000, "reason": ""})
 
     async def receive(self) -> str | bytes:
-        """Give the next message. Raises ClientGone with the peer's close code, and what its gate raises."""
+        """Return the next message. Raises ClientGone with the peer's close code, and what its gate raises."""
         while True:
             message = await self._receive()
             if message["type"] != "websocket.receive":
                 self._is_over = True
                 raise ClientGone(message.get("code") or 1005, message.get("reason") or "")
             text = message.get("text")
-            said: str | bytes = text if text is not None else message["bytes"]
+            received: str | bytes = text if text is not None else message["bytes"]
             if self.gate_in is None:
-                return said
-            passed = await self.gate_in(said)
+                return received
+            passed = await self.gate_in(received)
             if passed is not None:
                 return passed
 
@@ -91,40 +90,40 @@ class AsgiSocket:
             if passed is None:
                 return
             message = passed
-        # As ``tell`` does, without one more await for each message.
+        # As ``send_control`` does, without one more await for each message.
         if isinstance(message, str):
-            await self._say({"type": "websocket.send", "text": message})
+            await self._put({"type": "websocket.send", "text": message})
         else:
-            await self._say({"type": "websocket.send", "bytes": message})
+            await self._put({"type": "websocket.send", "bytes": message})
 
-    async def tell(self, message: str | bytes) -> None:
-        """Send one message that passes no gate: a word of our own. Raises ClientGone."""
+    async def send_control(self, message: str | bytes) -> None:
+        """Send one message of the gateway's own, which passes no gate. Raises ClientGone."""
         if isinstance(message, str):
-            await self._say({"type": "websocket.send", "text": message})
+            await self._put({"type": "websocket.send", "text": message})
         else:
-            await self._say({"type": "websocket.send", "bytes": message})
+            await self._put({"type": "websocket.send", "bytes": message})
 
     async def close(self, code: int, reason: str = "") -> None:
-        """Send the close frame, where there is still somebody to read it."""
+        """Send the close frame, unless the peer is gone."""
         if self._is_over:
             return
         self._is_over = True
         try:
             await self._send({"type": "websocket.close", "code": code, "reason": cut(reason)})
         except (OSError, RuntimeError):
-            # The server has noticed before us that the peer is gone.
+            # The server has already noticed that the peer is gone.
             return
 
-    async def _say_http(self, status: int, headers: Headers, body: bytes) -> None:
-        await self._say({"type": f"{DENIAL}.start", "status": status, "headers": headers})
-        await self._say({"type": f"{DENIAL}.body", "body": body})
+    async def _respond(self, status: int, headers: Headers, body: bytes) -> None:
+        await self._put({"type": f"{DENIAL}.start", "status": status, "headers": headers})
+        await self._put({"type": f"{DENIAL}.body", "body": body})
 
-    async def _say(self, message: Message) -> None:
+    async def _put(self, message: Message) -> None:
         try:
             await self._send(message)
         except asyncio.CancelledError:
             raise
         except (OSError, RuntimeError) as error:
-            # uvicorn raises ClientDisconnected (an OSError); a RuntimeError says that the close frame went first.
+            # uvicorn raises ClientDisconnected (an OSError), or a RuntimeError after a close frame was sent.
             self._is_over = True
             raise ClientGone from error

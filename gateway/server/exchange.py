@@ -1,7 +1,7 @@
-"""An exchange straight on our server's connection, without ASGI's messages in between.
+"""An exchange directly on a connection of the server, without ASGI messages in between.
 
-It stands where uvicorn's request cycle stands, so that pipelining, keep-alive and shutdown work as they do for Django.
-What a handler does is the same as over ASGI; the bytes on the wire are too.
+It takes the place of uvicorn's request cycle, so that pipelining, keep-alive and shutdown work as they do for Django.
+Handlers behave as over ASGI, and so do the bytes on the wire.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
-    from gateway.server.http import BoundedHttp
+    from gateway.server.connection import HttpConnection
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ WITHOUT_BODY = frozenset({204, 304})
 
 
 class DirectExchange(Exchange):
-    """One request on one of our connections."""
+    """One request and its response on a connection of the server."""
 
     __slots__ = (
         "_ends_with_connection", "_failure", "_is_chunked", "_is_head", "_lines", "_protocol", "_waiter", "body",
@@ -44,7 +44,7 @@ class DirectExchange(Exchange):
         self,
         plane: Plane,
         call: Call,
-        protocol: BoundedHttp,
+        protocol: HttpConnection,
         *,
         keep_alive: bool,
         takes_chunks: bool,
@@ -64,7 +64,7 @@ class DirectExchange(Exchange):
         self.disconnected = False
         self.keep_alive = keep_alive
         self.takes_chunks = takes_chunks
-        """HTTP/1.0 does not: there the end of the connection is the end of the answer."""
+        """False for HTTP/1.0, where the end of the connection ends the response."""
         self.on_gone: Callable[[], None] | None = None
         self.waiting_for_100_continue = expects_100
         self.response_complete = False
@@ -72,29 +72,29 @@ class DirectExchange(Exchange):
 
     @property
     def response_started(self) -> bool:
-        """The head is on the wire, or about to be."""
+        """Whether the head is sent, or about to be."""
         return self.has_started
 
     @property
     def message_event(self) -> DirectExchange:
-        """What uvicorn sets when something has happened: ourselves."""
+        """The event that uvicorn sets when the exchange changes: the exchange itself."""
         return self
 
     def set(self) -> None:
-        """Something has happened: a part of the body, its end, or the caller's hanging up."""
+        """Wake the waiter: a part of the body arrived, it ended, or the client disconnected."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         if self.disconnected and self.on_gone is not None:
             self.on_gone()
 
     def fail(self, refused: Refused) -> None:
-        """Say that no more of the body will come, and why: who reads it is refused, which is answered and counted."""
+        """End the body with a refusal, which its reader raises; it is answered and counted like any other."""
         self._failure = refused
         self.keep_alive = False
         self.set()
 
     def watch(self, gone: Callable[[], None] | None) -> None:
-        """Call ``gone`` once the caller has hung up; None stops that."""
+        """Call ``gone`` once the client has disconnected; None cancels that."""
         self.on_gone = gone
         if gone is not None and self.disconnected:
             gone()
@@ -106,7 +106,7 @@ class DirectExchange(Exchange):
         except ConnectionAbortedError:
             self._break_off()
         except Exception:
-            logger.exception("a call could not be served")
+            logger.exception("serving a call failed")
             self._protocol.transport.close()
         finally:
             if not self.response_complete and not self.disconnected:
@@ -138,7 +138,7 @@ class DirectExchange(Exchange):
         self.on_response()
 
     def _break_off(self) -> None:
-        """End an answer that is not whole. Where the connection's end is the answer's, it is reset (RFC 9112 8)."""
+        """End an incomplete response. If the end of the connection ends the response, reset it (RFC 9112 8)."""
         transport = self._protocol.transport
         socket_ = transport.get_extra_info("socket")
         if self._ends_with_connection and socket_ is not None:
@@ -148,7 +148,7 @@ class DirectExchange(Exchange):
             transport.close()
 
     async def gone(self) -> None:
-        """Return when the caller has hung up."""
+        """Return once the client has disconnected."""
         while not self.disconnected and not self.response_complete:
             await self._wait()
 
@@ -174,7 +174,7 @@ class DirectExchange(Exchange):
 
     async def _head(self, status: int, headers: Headers) -> None:
         if self.waiting_for_100_continue:
-            # Nobody can say whether the body that was not asked for will still come.
+            # The client may or may not send the body that was not requested, so the connection cannot be reused.
             self.keep_alive = False
         lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         count = 2
@@ -192,21 +192,21 @@ class DirectExchange(Exchange):
         lines += (*ending, b"\r\n")
         head = b"".join(lines)
         if head.count(b"\n") != count or head.count(b"\r") != count:
-            raise ValueError("a header of the answer holds a line break")
+            raise ValueError("a response header contains a line break")
         self._lines.append(head)
 
     def _framing(self, *, has_length: bool) -> list[bytes]:
-        """Say how the body ends where its length is not known, and whether the connection ends with it."""
-        said = []
+        """Return the header lines that frame the body: chunked, or ended by closing the connection (RFC 9112 6.3)."""
+        lines = []
         if not has_length and self.takes_chunks:
             self._is_chunked = True
-            said.append(b"transfer-encoding: chunked\r\n")
+            lines.append(b"transfer-encoding: chunked\r\n")
         elif not has_length:
             self.keep_alive = False
             self._ends_with_connection = True
         if not self.keep_alive:
-            said.append(b"connection: close\r\n")
-        return said
+            lines.append(b"connection: close\r\n")
+        return lines
 
     async def _wait(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()
@@ -217,10 +217,10 @@ class DirectExchange(Exchange):
 
 
 def _chunk(body: bytes, *, more: bool) -> tuple[bytes, ...]:
-    """Write a part of a body whose length is not known, and its end (RFC 9112 7.1)."""
+    """Return a part of a chunked body, with the last chunk unless there is more (RFC 9112 7.1)."""
     chunk = (b"%x\r\n" % len(body), body, b"\r\n") if body else ()
     return chunk if more else (*chunk, b"0\r\n\r\n")
 
 
 def _nothing() -> None:
-    """Stand in for what uvicorn calls when an answer is complete, once it was called."""
+    """Replace the completion callback once it has been called."""

@@ -1,7 +1,7 @@
 """One HTTP connection: uvicorn's protocol with the deadlines and bounds that it lacks.
 
-Heads: complete within 10 s, 32 KiB, 100 headers, a path of 8 KiB. Bodies: no slower than 500 B/s after 5 s. Framing
-that two readers could read in two ways (RFC 9112 6.3, 11.2) is refused with 400 and the connection closed.
+Heads: complete within 10 s, 32 KiB, 100 headers, a path of 8 KiB. Bodies: no slower than 500 B/s after 5 s. Ambiguous
+framing (RFC 9112 6.3, 11.2) is refused with 400, and the connection is closed.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.config import Config
 from gateway.protocol import Protocol
-from gateway.protocols.http import accepted, rendered
+from gateway.protocols.http import accepted
+from gateway.protocols.problem import render
 from gateway.refusals import Reason, Refused
 from gateway.server.exchange import DirectExchange
 from gateway.server.websocket import BoundedSocket
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from gateway.plane import Plane
 
 LINGER_S = 2.0
-"""How long what a refused caller still sends is read and dropped: closing at once would destroy its answer."""
+"""How long input is still read and dropped after a refusal: closing at once would lose the answer"""
 LOOKED_AT = frozenset({b"content-length", b"transfer-encoding", b"expect", b"host"})
 OF_UPGRADES = frozenset({b"connection", b"upgrade", b"http2-settings"})
 VERSIONS = frozenset({"1.1", "1.0"})
@@ -38,57 +39,60 @@ REASON_PHRASES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Site:
-    """What the connections of this process serve, and within which bounds."""
+    """What the connections of this process serve, and their bounds."""
 
     bounds: Config
     plane: Callable[[], Plane | None]
-    """Gives the data plane that calls go to straight, without ASGI's messages; None sends all to the application."""
+    """Returns the data plane, which takes calls without ASGI messages; if None, the application gets every request."""
     is_elsewhere: Callable[[bytes], bool]
-    """Says whether a path is the application's and not the data plane's."""
+    """Returns whether a path belongs to the application and not to the data plane."""
     refused: Callable[[Refused], None]
-    """Counts what never became a call."""
+    """Counts a refusal of what never became a call."""
+    open: set[BoundedHttp] = field(default_factory=set)
+    """The open HTTP connections, whose deadlines are swept."""
 
 
 class BoundedHttp(HttpToolsProtocol):
     """uvicorn's HTTP protocol with deadlines and bounds."""
 
-    site: ClassVar[Site]
-    open: ClassVar[set[BoundedHttp]] = set()
+    def __init__(self, *arguments: Any, site: Site, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.site = site
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.head_began_at: float | None = time.monotonic()
         self.body_began_at: float | None = None
         self.idle_since: float | None = None
-        """Since when nothing was asked on a connection that was used before."""
+        """Since when a used connection has been idle."""
         self._body_bytes = 0
         self._head_bytes = 0
         self._hosts = 0
         self._lengths = 0
         self._received = 0
-        """Bytes that came since the head began, or since the body's last part, and have meant nothing yet."""
+        """Bytes received since the head, or the last part of the body, that the parser has not reported yet."""
         self._running: Any = None
         """The cycle that is being answered; ``cycle`` is the one that is being read."""
         self._is_refused = False
         self._parting = b""
-        """A refusal that waits until the requests before it are answered."""
+        """A rendered refusal that waits until the requests before it are answered."""
         self._lingers_until: float | None = None
         self._unsent = (0, 0.0)
-        self.open.add(self)
+        self.site.open.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.open.discard(self)
+        self.site.open.discard(self)
         for cycle in (self._running, *(queued for queued, _ in self.pipeline)):
             _disconnect(cycle)
         self.pipeline.clear()
         super().connection_lost(exc)
-        # They know this connection: together they would stay until the collector of cycles stops all traffic.
+        # They refer to this connection; as a cycle they would stay until a collection, which stops all traffic.
         self.cycle = self._running = None  # type: ignore[assignment]
 
     def shutdown(self) -> None:
-        """Take leave: at once where nothing is being answered, else after that."""
+        """Close: at once if nothing is being answered, otherwise after the answer."""
         if self._running is None or self._running.response_complete:
             self.transport.close()
         else:
@@ -113,13 +117,13 @@ class BoundedHttp(HttpToolsProtocol):
             self._bound(len(data))
 
     def _bound(self, size: int) -> None:
-        """Bound what the parser holds or skips without a word: half a header, a trailer, a chunk's extension."""
+        """Bound what the parser buffers or skips silently: half a header, a trailer, a chunk extension."""
         self._received += size
         if self._received > self.site.bounds.head_max_bytes + self.site.bounds.path_max_bytes:
             self._refuse(Refused(Reason.HEAD_TOO_LARGE))
 
     def _upgrade(self, rest: bytes) -> None:
-        """Become a WebSocket. Other upgrades are ignored (RFC 9110 7.8): the request is read again without them."""
+        """Upgrade to WebSocket. Other upgrades are ignored (RFC 9110 7.8): the request is parsed again without them."""
         if self._is_refused:
             return
         method = self.parser.get_method()
@@ -134,32 +138,32 @@ class BoundedHttp(HttpToolsProtocol):
             self.data_received(b"".join([*lines, b"\r\n", rest]))
 
     def _get_upgrade(self) -> bytes | None:
-        """Say what the connection is to become; uvicorn knows one Connection header, and there may be several."""
+        """Return the protocol to upgrade to, or None. uvicorn reads one Connection header; there may be several."""
         tokens = b",".join(value for name, value in self.headers if name == b"connection").lower().split(b",")
         if b"upgrade" not in [token.strip() for token in tokens]:
             return None
         return next((value.lower() for name, value in self.headers if name == b"upgrade"), None)
 
     def handle_websocket_upgrade(self) -> None:
-        self.open.discard(self)
+        self.site.open.discard(self)
         super().handle_websocket_upgrade()
         socket = self.transport.get_protocol()
         if isinstance(socket, BoundedSocket) and socket.is_unreadable:
             refused = _malformed("its head cannot be read")
             self.site.refused(refused)
-            self.transport.write(_on_the_wire(refused))
+            self.transport.write(_response_bytes(refused))
             self.transport.close()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle
         if isinstance(cycle, DirectExchange):
-            # The server need not keep this task too: it waits for the connection, which waits for its answer.
+            # The server keeps no reference to this task: it waits for the connection, which waits for its answer.
             cycle.task = self.loop.create_task(cycle.run_asgi(app))
         else:
             super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        """Go on with the next request, or begin to be idle: the sweep counts that, no timer a request."""
+        """Continue with the next request, or become idle: the sweep measures that, without a timer per request."""
         self.server_state.total_requests += 1
         if self.transport.is_closing() or self._lingers_until is not None:
             return
@@ -176,7 +180,7 @@ class BoundedHttp(HttpToolsProtocol):
             self.idle_since = time.monotonic()
 
     def on_message_begin(self) -> None:
-        """Begin a request; uvicorn's scope is made only for those that are the application's."""
+        """Begin a request; uvicorn's scope is made only for requests to the application."""
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
@@ -198,7 +202,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.head_began_at is None:
-            # A trailer: it comes when the request is under way, and must not be taken for one of its headers.
+            # A trailer, which must never be taken for a header of the request (RFC 9110 6.5.1).
             return
         lowered = name.lower()
         self.headers.append((lowered, value))
@@ -214,9 +218,9 @@ class BoundedHttp(HttpToolsProtocol):
         else:
             self._lengths += 1
             if self._lengths > 1:
-                self._refuse(_malformed("its length is said twice"))
+                self._refuse(_malformed("its length is given twice"))
             elif lowered == b"transfer-encoding" and value.strip().lower() != b"chunked":
-                self._refuse(_malformed("only `chunked` is taken as Transfer-Encoding"))
+                self._refuse(_malformed("`chunked` is the only supported Transfer-Encoding"))
 
     def on_headers_complete(self) -> None:
         if self._is_refused:
@@ -236,7 +240,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._head_complete(version)
 
     def _head_complete(self, version: str) -> None:
-        """Start what was asked for: a call of the data plane, or a cycle of the application."""
+        """Start a call of the data plane, or a cycle of the application."""
         self.head_began_at = None
         self._body_bytes = self._received = 0
         self.body_began_at = time.monotonic() if self._lengths else None
@@ -250,7 +254,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _begin(self, plane: Plane, path: bytes, query: bytes, version: str) -> None:
-        """Start a call of the data plane, or queue it behind the one that is being answered (pipelining)."""
+        """Start a call of the data plane, or queue it behind the one being answered (pipelining, RFC 9112 9.3.2)."""
         ip = self.client[0] if self.client else "0.0.0.0"
         method = self.parser.get_method().decode("ascii")
         call = accepted(plane, Protocol.HTTP, method, path, query, self.headers, ip)
@@ -282,7 +286,7 @@ class BoundedHttp(HttpToolsProtocol):
             super().on_message_complete()
 
     def sweep(self, now: float) -> None:
-        """Close the connection where its head or its body takes too long, or its answer is not read."""
+        """Close the connection if its head or body takes too long, or if its response is not read."""
         if self._lingers_until is not None and now > self._lingers_until:
             self.transport.abort()
         elif self.flow.write_paused or self.transport.is_closing():
@@ -299,7 +303,7 @@ class BoundedHttp(HttpToolsProtocol):
             self.transport.close()
 
     def _sweep_request(self, now: float) -> None:
-        """Refuse a head that is not complete in time, and a body that comes too slowly."""
+        """Refuse a head that is not complete in time, and a body that arrives too slowly."""
         bounds = self.site.bounds
         if self.head_began_at is not None and now - self.head_began_at > bounds.head_timeout_s:
             self._refuse(
@@ -308,10 +312,10 @@ class BoundedHttp(HttpToolsProtocol):
         elif self.body_began_at is not None and not self.flow.read_paused:
             late_s = now - self.body_began_at - bounds.body_rate_grace_s
             if late_s > 0 and self._body_bytes < late_s * bounds.body_rate_floor_bytes_per_s:
-                self._refuse(Refused(Reason.IDLE, "The request's body comes too slowly."))
+                self._refuse(Refused(Reason.IDLE, "The request's body arrives too slowly."))
 
     def _sweep_unread(self, now: float) -> None:
-        """Hang up on a caller that takes nothing of what waits for it."""
+        """Disconnect a client that does not read its response."""
         size, since = self._unsent
         waiting = self.transport.get_write_buffer_size()
         if waiting == 0 or waiting != size:
@@ -320,7 +324,7 @@ class BoundedHttp(HttpToolsProtocol):
             self.transport.abort()
 
     def _refuse(self, refused: Refused) -> None:
-        """Say no on the wire and close, once what was asked before is answered; nothing more is read."""
+        """Send a refusal once the earlier requests are answered, and close; nothing more is read."""
         if self._is_refused:
             return
         self._is_refused = True
@@ -331,18 +335,18 @@ class BoundedHttp(HttpToolsProtocol):
             return
         self.site.refused(refused)
         if reading is not None:
-            # Django learns that its caller is gone.
+            # Django is notified that its client is gone.
             _disconnect(reading)
             running = None if reading is running else running
         if running is not None:
-            self._parting = _on_the_wire(refused)
+            self._parting = _response_bytes(refused)
         elif reading is not None and reading.response_started:
             self.transport.close()
         else:
-            self._part(_on_the_wire(refused))
+            self._part(_response_bytes(refused))
 
     def linger(self) -> None:
-        """Close once the caller has stopped to send, or has had time enough to read what it was told."""
+        """Close once the client has stopped sending, or has had time to read the response."""
         self._is_refused = True
         if not self.transport.can_write_eof():
             self.transport.close()
@@ -357,7 +361,7 @@ class BoundedHttp(HttpToolsProtocol):
 
 
 def _target(url: bytes) -> tuple[bytes, bytes]:
-    """Give the path and the query of a request target. Its host, where it names one, chooses nothing."""
+    """Return the path and the query of a request target. The host of an absolute form is ignored."""
     if url[:1] == b"/" and b"#" not in url:
         path, _, query = url.partition(b"?")
         return path, query
@@ -366,14 +370,14 @@ def _target(url: bytes) -> tuple[bytes, bytes]:
 
 
 def _disconnect(cycle: Any) -> None:
-    """Tell a cycle, ours or uvicorn's, that its caller is gone."""
+    """Notify a cycle, of either kind, that its client is gone."""
     if cycle is not None and not cycle.response_complete:
         cycle.disconnected = True
         cycle.message_event.set()
 
 
-def _on_the_wire(refused: Refused) -> bytes:
-    headers, body = rendered(refused)
+def _response_bytes(refused: Refused) -> bytes:
+    headers, body = render(refused)
     lines = [b"HTTP/1.1 %d %b\r\n" % (refused.status, REASON_PHRASES.get(refused.status, b""))]
     lines += [b"%b: %b\r\n" % header for header in headers]
     return b"".join([*lines, b"connection: close\r\n\r\n", body])

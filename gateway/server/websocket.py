@@ -1,4 +1,4 @@
-"""uvicorn's WebSocket protocol with what it lacks: bounds on fragments and pongs, a keepalive that blames the right."""
+"""uvicorn's WebSocket protocol with bounds on fragments and pongs, and a keepalive that tolerates back-pressure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
-from gateway.protocols.http import rendered
+from gateway.protocols.problem import render
 from gateway.refusals import Reason, Refused
 from gateway.wire.fragments import Fragments
 
 http11.MAX_LINE_LENGTH = 64 * 1024
-"""A head has been read and bounded before it comes here; 8 KiB a line would be less than what is let in."""
+"""The head was bounded before it is parsed here; the library's own 8 KiB a line is less than what is accepted."""
 CLOSE_TIMEOUT_S = 5.0
 DETAIL_MAX_CHARS = 200
 STREAM_PATH = "/v1/stream"
@@ -30,65 +30,64 @@ _FAULTS: dict[int, Reason] = {
 
 
 class Frames(ServerProtocol):
-    """The frames of one socket; a fault of the peer's is told as any other refusal."""
+    """The frames of one socket; faults of the peer become refusals."""
 
     def reject(self, status: int, text: str) -> Response:
-        """Say what is wrong with a handshake; of another version, which one is spoken here (RFC 6455 4.4)."""
+        """Return the refusal of a handshake; for another version, with the supported one (RFC 6455 4.4)."""
         refused = Refused(Reason.INVALID_REQUEST, text.strip()[:DETAIL_MAX_CHARS])
         if "Sec-WebSocket-Version" in text:
-            spoken = ((b"upgrade", b"websocket"), (b"sec-websocket-version", b"13"))
-            refused = Refused(Reason.UPGRADE_REQUIRED, refused.detail, headers=spoken)
-        headers, body = rendered(refused)
+            supported = ((b"upgrade", b"websocket"), (b"sec-websocket-version", b"13"))
+            refused = Refused(Reason.UPGRADE_REQUIRED, refused.detail, headers=supported)
+        headers, body = render(refused)
         lines = [(name.decode(), value.decode()) for name, value in [*headers, (b"connection", b"close")]]
         return Response(refused.status, HTTPStatus(refused.status).phrase, Headers(lines), body)
 
     def fail(self, code: int, reason: str = "") -> None:
-        """End the connection."""
+        """Fail the connection (RFC 6455 7.1.7)."""
         fault = _FAULTS.get(code)
         super().fail(code, reason if fault is None else Refused(fault).close_reason())
 
     def recv_frame(self, frame: Frame) -> None:
-        """Take a frame. A close may come between the fragments of a message (RFC 6455 5.4): that one never ends."""
+        """Process a frame. A close frame may come between the fragments of a message (RFC 6455 5.4)."""
         if frame.opcode is Opcode.CLOSE:
             self.current_size = None
         super().recv_frame(frame)
 
 
 class BoundedSocket(WebSocketsSansIOProtocol):
-    """One socket of the server."""
+    """One WebSocket of the server."""
 
-    stream_message_max_bytes: int | None = None
-    """A message on ``/v1/stream``; elsewhere the server's own bound holds."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, stream_message_max_bytes: int | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.stream_message_max_bytes = stream_message_max_bytes
+        """The bound of a message on ``/v1/stream``; elsewhere the server's own bound applies."""
         self.conn = Frames(max_size=self.config.ws_max_size, logger=self.logger)
         self.fragments = Fragments()
 
     def connection_made(self, transport: BaseTransport) -> None:
-        """Begin; a closing handshake will have its own deadline."""
+        """Start; the closing handshake has its own deadline."""
         super().connection_made(transport)
         self.close_timeout = CLOSE_TIMEOUT_S
 
     @property
     def is_unreadable(self) -> bool:
-        """Its head cannot be read a second time: uvicorn would leave it open and say nothing."""
+        """Whether parsing the head again failed: uvicorn would leave the connection open without an answer."""
         return self.conn.handshake_exc is not None and not self.handshake_initiated
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Say 1006 where the peer went without a close frame; uvicorn says 1005, as of a close frame with no code."""
+        """Report 1006 if the peer left without a close frame, for which uvicorn reports 1005."""
         if self.handshake_complete and not self.close_sent and self.conn.close_rcvd is None:
             self.queue.put_nowait({"type": "websocket.disconnect", "code": CloseCode.ABNORMAL_CLOSURE.value})
         super().connection_lost(exc)
 
     def handle_connect(self, event: Request) -> None:
-        """Begin the handshake; what it asks for says how large messages may be."""
+        """Start the handshake, and set the bound of messages by its path."""
         if event.path.partition("?")[0] == STREAM_PATH and self.stream_message_max_bytes is not None:
             self.conn.max_message_size = self.stream_message_max_bytes
         super().handle_connect(event)
 
     def handle_cont(self, event: Frame) -> None:
-        """Take one more fragment of a message."""
+        """Process one more fragment of a message."""
         try:
             self.fragments.add(bytes(event.data))
         except Refused as refused:
@@ -98,7 +97,7 @@ class BoundedSocket(WebSocketsSansIOProtocol):
             self.send_receive_event_to_app()
 
     def send_receive_event_to_app(self) -> None:
-        """Hand a whole message on, unless its text is none; uvicorn logs that with a stack trace."""
+        """Queue a whole message, or fail on invalid UTF-8, for which uvicorn would log a stack trace."""
         (whole,), self.frames = self.frames, []
         if self.fragments.size:
             whole += self.fragments.take()
@@ -117,14 +116,14 @@ class BoundedSocket(WebSocketsSansIOProtocol):
             self.transport.pause_reading()
 
     def handle_ping(self) -> None:
-        """Answer a ping, unless the peer does not read: pongs would pile up without bound."""
+        """Answer a ping, unless the peer does not read: pongs would queue without bound."""
         if self.writable.is_set():
             super().handle_ping()
         else:
             self.conn.data_to_send()
 
     def keepalive_timeout(self) -> None:
-        """No pong came in time. While a limit delays this socket we do not read, so the peer cannot be blamed."""
+        """Close if no pong came in time, unless reading was paused by a limit: the pong may be unread then."""
         if self.read_paused:
             self.pong_timer = None
             self.pending_ping_payload = None
@@ -144,5 +143,5 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         if self.writable.is_set():
             self.transport.close()
         else:
-            # What waits to be sent would never be, and hold the socket open.
+            # The queued data would never be read and would keep the socket open.
             self.transport.abort()

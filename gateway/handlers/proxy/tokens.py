@@ -52,7 +52,7 @@ class Metering:
     @classmethod
     async def begin(cls, plane: Plane, call: Call) -> Metering:
         """Read the request and reserve what it asks. Raises Refused and ClientGone."""
-        body = await call.peer.whole() if _is_readable_json(call.headers) else b""
+        body = await call.peer.read_all() if _is_readable_json(call.headers) else b""
         # An answer that is compressed could not be read.
         call.headers = [*(header for header in call.headers if header[0] != AS_IT_IS[0]), AS_IT_IS]
         asked = asked_of(body)

@@ -152,7 +152,7 @@ async def _say(call: Call, refused: Refused) -> None:
     """Tell the caller in band, as ``/v1/stream`` does. Raises Refused ``too-slow``, and ClientGone."""
     try:
         async with asyncio.timeout(SEND_TIMEOUT_S):
-            await call.peer.tell(orjson.dumps(refused.frame()).decode())
+            await call.peer.send_control(orjson.dumps(refused.frame()).decode())
     except TimeoutError:
         raise Refused(Reason.TOO_SLOW) from None
 

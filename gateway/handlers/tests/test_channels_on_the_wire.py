@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 
 import pytest
 import uvicorn
@@ -34,14 +35,14 @@ async def impatient(nats_server, tmp_path):
 
 
 @asynccontextmanager
-async def served(plane, **settings):
+async def served(plane, stream_message_max_bytes=None, **settings):
     async def application(scope, receive, send):
         await serve(plane, scope, receive, send)
 
     config = uvicorn.Config(
         application,
         port=0,
-        ws=BoundedSocket,
+        ws=partial(BoundedSocket, stream_message_max_bytes=stream_message_max_bytes),
         http="httptools",
         lifespan="off",
         log_config=None,
@@ -194,11 +195,10 @@ async def test_a_close_between_fragments_is_a_close(plane):
 
 
 async def test_a_frame_that_says_it_is_larger_than_a_message_of_the_stream_is_refused_before_it_comes(
-    plane, monkeypatch
+    plane,
 ):
     most = plane.config.stream_message_max_bytes
-    monkeypatch.setattr(BoundedSocket, "stream_message_max_bytes", most)
-    async with socket_of(plane) as socket:
+    async with served(plane, stream_message_max_bytes=most) as plane.port, socket_of(plane) as socket:
         await heard(socket, "welcome")
         socket.transport.write(b"\x81\xff" + (most + 1).to_bytes(8) + b"mask")
         assert await closed(socket) == (1009, '{"reason":"too-large"}')

@@ -75,6 +75,6 @@ async def test_a_connection_that_ends_leaves_no_garbage(tmp_path, garbage):
         for _ in range(5):
             async with caller_of(plane) as caller:
                 assert (await caller.ask("GET", "/r")).status == 200
-        await eventually(lambda: not BoundedHttp.open)
+        await eventually(lambda: not plane.server._site.open)
         gc.collect()
         assert not garbage()
