@@ -50,7 +50,7 @@ class AsgiSocket:
         self._is_accepted = True
 
     async def deny(self, refused: Refused, limits: Headers) -> None:
-        """Refuse the handshake as plain HTTP, with the caller's limits; a server that cannot do that closes (bare 403)."""
+        """Refuse the handshake as plain HTTP, with the caller's limits; a server without that extension closes."""
         await self._receive()
         if DENIAL not in (self._scope.get("extensions") or {}):
             await self._put(
