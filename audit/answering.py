@@ -1,4 +1,4 @@
-"""Answer requests of the data plane (:mod:`gateway.link.questions`), each by one service call in a thread."""
+"""Answer requests of the data plane (:mod:`gateway.link.control_plane`), each by one service call in a thread."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
-from gateway.link import questions as asking
-from gateway.link.questions import ASK_SUBJECT
+from gateway.link.control_plane import REQUEST_SUBJECT, encode_refusal, encode_result
 from gateway.refusals import Reason, Refused
 from operators.problems import refused_by
 
@@ -40,13 +39,13 @@ def answering(answers: Mapping[str, Answer]) -> Callable[[Client, JetStreamConte
 
             async def take(message: Msg) -> None:
                 if len(under_way) >= UNDER_WAY_MAX:
-                    await message.respond(asking.refused(Refused(Reason.OVERLOADED, retry_after_s=1)))
+                    await message.respond(encode_refusal(Refused(Reason.OVERLOADED, retry_after_s=1)))
                     return
                 task = asyncio.create_task(_answer(threads, answers, message))
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
 
-            subscription = await nc.subscribe(f"{ASK_SUBJECT}.>", queue=QUEUE, cb=take)
+            subscription = await nc.subscribe(f"{REQUEST_SUBJECT}.>", queue=QUEUE, cb=take)
             try:
                 await stop.wait()
             finally:
@@ -58,7 +57,7 @@ def answering(answers: Mapping[str, Answer]) -> Callable[[Client, JetStreamConte
 
 
 async def _answer(threads: ThreadPoolExecutor, answers: Mapping[str, Answer], message: Msg) -> None:
-    verb = message.subject.removeprefix(f"{ASK_SUBJECT}.")
+    verb = message.subject.removeprefix(f"{REQUEST_SUBJECT}.")
     said = await asyncio.get_running_loop().run_in_executor(threads, _said, answers.get(verb), verb, message.data)
     if message.reply:
         await message.respond(said)
@@ -69,11 +68,11 @@ def _said(answer: Answer | None, verb: str, question: bytes) -> bytes:
     try:
         if answer is None:
             raise Refused(Reason.NOT_FOUND, "The control plane does not know this question.")
-        return asking.answered(answer(json.loads(question)))
+        return encode_result(answer(json.loads(question)))
     except Exception as error:
         refused = refused_by(error)
         if refused is None:
             logger.exception("answering %s failed", verb)
-        return asking.refused(refused or Refused(Reason.INTERNAL))
+        return encode_refusal(refused or Refused(Reason.INTERNAL))
     finally:
         close_old_connections()

@@ -8,13 +8,13 @@ from django.db import OperationalError
 from audit import answering as module
 from audit.answering import answering
 from audit.tests.conftest import running, until
-from gateway.link.questions import ask
+from gateway.link.control_plane import request_control_plane
 from gateway.refusals import Reason, Refused
 
 
 async def serving(nc):
     try:
-        return await ask(nc, "echo", {}) is not None
+        return await request_control_plane(nc, "echo", {}) is not None
     except Refused:
         return False
 
@@ -25,7 +25,7 @@ def part(**answers):
 
 async def refusal(nc, verb, question=None, **how):
     with pytest.raises(Refused) as caught:
-        await ask(nc, verb, question or {}, **how)
+        await request_control_plane(nc, verb, question or {}, **how)
     return caught.value
 
 
@@ -34,7 +34,7 @@ async def test_a_question_is_answered(link):
     async with running(part(), *link):
         await until(lambda: serving(nc))
         for said in ([1, "ü"], 10**40, -(2**63), 0.1, None):
-            assert await ask(nc, "echo", {"a": said}) == {"a": said}
+            assert await request_control_plane(nc, "echo", {"a": said}) == {"a": said}
 
 
 async def test_refusals_of_services_come_back_as_they_were(link, caplog):
@@ -93,7 +93,7 @@ async def test_questions_beyond_the_bound_are_refused_at_once(link, monkeypatch)
     try:
         async with running(part(slow=slow), *link):
             await until(lambda: serving(nc))
-            waiting = [asyncio.create_task(ask(nc, "slow", {}, 20)) for _ in range(2)]
+            waiting = [asyncio.create_task(request_control_plane(nc, "slow", {}, 20)) for _ in range(2)]
             assert await asyncio.to_thread(lambda: begun.acquire(timeout=20) and begun.acquire(timeout=20))
             assert (await refusal(nc, "echo")).cause == "overloaded"
             held.set()
@@ -108,5 +108,5 @@ async def test_two_control_planes_share_the_questions(link):
     async with running(part(once=asked.append), *link), running(part(once=asked.append), *link):
         await until(lambda: serving(nc))
         for number in range(20):
-            await ask(nc, "once", {"number": number})
+            await request_control_plane(nc, "once", {"number": number})
     assert [question["number"] for question in asked] == [*range(20)]

@@ -17,7 +17,7 @@ from gateway.concurrency.stopping import stop_tasks
 from gateway.config import Config
 from gateway.connectors.running import CLOSE_TIMEOUT_S, FAULTS, FINISH_S, Running, durables
 from gateway.delivery.process import owner_of
-from gateway.link.leader import RENEW_S, Lease
+from gateway.link.leader import RENEW_S, LeaderElection
 from gateway.link.nats import CONNECTORS_BUCKET
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Connectors:
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
-        self._lease = Lease(plane.js, "connectors", owner_of(plane.config))
+        self._election = LeaderElection(plane.js, "connectors", owner_of(plane.config))
         self._running: dict[str, tuple[Running, asyncio.Task[None]]] = {}
         self._placed: set[str] = set()
         """Those that have had a place in their channel; an emptied NATS may have them vanish for a moment."""
@@ -59,10 +59,10 @@ class Connectors:
             await self._stop(list(self._running))
             with contextlib.suppress(*FAULTS):
                 async with asyncio.timeout(GIVE_BACK_S):
-                    await self._lease.give_back()
+                    await self._election.resign()
 
     async def _follow(self) -> None:
-        if await self._lease.renew():
+        if await self._election.renew():
             await self._reconcile()
             await self._tell()
         elif self._running:

@@ -28,9 +28,9 @@ from gateway.delivery.worker import FAULTS, Worker
 from gateway.durable.attempts import Attempts
 from gateway.durable.readers import Readers
 from gateway.limiter import Limiter
-from gateway.link.leader import RENEW_S, Lease
+from gateway.link.control_plane import request_control_plane
+from gateway.link.leader import RENEW_S, LeaderElection
 from gateway.link.nats import connect, ensure_infrastructure
-from gateway.link.questions import ask
 from gateway.log.event_log import EventLog
 from gateway.metering.usage import Usage
 from gateway.snapshot.feed import SnapshotFeed
@@ -65,7 +65,7 @@ class Delivery:
         self.workers: dict[str, Worker] = {}
         self._watch = Watch(self)
         self._feed = SnapshotFeed(client, self.snapshot)
-        self._lease = Lease(js, "delivery", owner_of(config))
+        self._election = LeaderElection(js, "delivery", owner_of(config))
         self._changed = asyncio.Event()
         self._unsaid: dict[str, dict[str, Any]] = {}
         self._background: set[asyncio.Task[None]] = set()
@@ -93,7 +93,7 @@ class Delivery:
         await self._stop_workers()
         with contextlib.suppress(*FAULTS):
             async with asyncio.timeout(1):
-                await self._lease.give_back()
+                await self._election.resign()
         await self._feed.stop()
         await self.client.close()
         await self.limiter.stop()
@@ -107,7 +107,7 @@ class Delivery:
     @property
     def is_leading(self) -> bool:
         """This process is the one at work."""
-        return self._lease.is_held
+        return self._election.is_leader
 
     def report_state(self, subscription: Subscription, state: State, reason: Why | str, note: str) -> None:
         """Have it written down how a subscription stands now; the newest word counts, and is repeated until heard."""
@@ -122,8 +122,8 @@ class Delivery:
             try:
                 if time.monotonic() >= renew_at:
                     renew_at = time.monotonic() + RENEW_S
-                    await self._lease.renew()
-                if self._lease.is_held:
+                    await self._election.renew()
+                if self._election.is_leader:
                     await self._follow()
                 elif self.workers:
                     logger.warning("another process delivers now")
@@ -158,7 +158,7 @@ class Delivery:
         while True:
             for id_, said in list(self._unsaid.items()):
                 with contextlib.suppress(*FAULTS):
-                    await ask(self.nats, "subscriptions.report_state", said)
+                    await request_control_plane(self.nats, "subscriptions.report_state", said)
                     if self._unsaid.get(id_) is said:
                         del self._unsaid[id_]
             await asyncio.sleep(ASK_AGAIN_S if self._unsaid else 0.1)

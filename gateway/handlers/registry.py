@@ -13,7 +13,7 @@ import orjson
 
 from gateway.call import Call, Reply
 from gateway.identity.rights import require
-from gateway.link.questions import ask
+from gateway.link.control_plane import request_control_plane
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.endpoints import REGISTRY_PREFIX
 from gateway.snapshot.right import Right, Verb
@@ -34,7 +34,7 @@ async def serve(plane: Plane, call: Call) -> Reply:
     parts = _parts(call)
     _require_right(call, parts)
     body = b"".join([part async for part in _body(call)])
-    said = await ask(
+    said = await request_control_plane(
         plane.nats,
         REGISTRY,
         {

@@ -22,8 +22,8 @@ from gateway.durable.health import shown, unmeasured
 from gateway.durable.standing import channel_of
 from gateway.handlers.channel import idempotency_key
 from gateway.identity.rights import require
+from gateway.link.control_plane import request_control_plane
 from gateway.link.nats import ATTEMPTS_KEPT
-from gateway.link.questions import ask
 from gateway.policies.json_body import require_plain
 from gateway.refusals import Reason, Refused
 from gateway.snapshot import subscriptions
@@ -195,7 +195,7 @@ async def _ask(plane: Plane, call: Call, verb: str, question: dict[str, Any]) ->
     try:
         async with asyncio.timeout(TURN_WITHIN_S) as waiting, plane.questions.of(call.caller.consumer):
             waiting.reschedule(None)
-            return await ask(plane.nats, f"subscriptions.{verb}", asked)
+            return await request_control_plane(plane.nats, f"subscriptions.{verb}", asked)
     except TimeoutError:
         raise Refused(Reason.OVERLOADED, "Another change of yours is under way.", retry_after_s=1) from None
 

@@ -1,1 +1,1 @@
-"""NATS: the connection, requests, and leader election."""
+"""NATS: the connection, requests to the control plane, and leader election."""

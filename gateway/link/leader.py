@@ -1,4 +1,4 @@
-"""One of several processes does the work: a lease in NATS KV, renewed while held, free once its holder is gone."""
+"""Leader election: one process of several holds a lease in NATS KeyValue, which expires unless renewed."""
 
 from __future__ import annotations
 
@@ -12,51 +12,54 @@ from gateway.link.nats import LEASE_S, LEASES_BUCKET
 
 RENEW_S = LEASE_S / 5
 SAFE_S = LEASE_S * 0.6
-"""A lease that could not be renewed for so long is given up, well before another may have it."""
+"""A leader that could not renew for this long steps down, well before another process can take the lease."""
 
 
-class Lease:
-    """A lease by name. ``owner`` names the holder through its restarts: it has its own lease back at once."""
+class LeaderElection:
+    """An election by name. ``owner`` outlives restarts, so that a restarted leader is the leader again at once."""
 
     def __init__(self, js: JetStreamContext, name: str, owner: str) -> None:
         self._js = js
         self._name = name
         self._owner = owner.encode()
         self._revision = 0
-        self._held_until = float("-inf")
+        self._leader_until = float("-inf")
 
     @property
-    def is_held(self) -> bool:
-        """It is ours, and will be for a while."""
-        return time.monotonic() < self._held_until
+    def is_leader(self) -> bool:
+        """Whether this process is the leader; no other process can become it for at least ``LEASE_S - SAFE_S``."""
+        return time.monotonic() < self._leader_until
 
     async def renew(self) -> bool:
-        """Take the lease, or keep it. Says whether it is held; where NATS is away it is, as long as that is safe."""
-        asked_at = time.monotonic()
+        """Take or renew the lease and return whether this process is the leader.
+
+        While NATS is unavailable a leader remains one for up to ``SAFE_S`` after its last renewal.
+        """
+        requested_at = time.monotonic()
         try:
             bucket = await self._js.key_value(LEASES_BUCKET)
             if self._revision:
                 self._revision = await bucket.update(self._name, self._owner, last=self._revision)
             else:
-                self._revision = await self._taken()
+                self._revision = await self._take()
         except KeyWrongLastSequenceError:
-            self._revision, self._held_until = 0, float("-inf")
+            self._revision, self._leader_until = 0, float("-inf")
             return False
         except (NatsError, APIError, TimeoutError, OSError):
-            return self.is_held
+            return self.is_leader
         if self._revision:
-            self._held_until = asked_at + SAFE_S
-        return self.is_held
+            self._leader_until = requested_at + SAFE_S
+        return self.is_leader
 
-    async def give_back(self) -> None:
-        """Let another have it at once."""
+    async def resign(self) -> None:
+        """Release the lease, so that another process can take it at once."""
         if self._revision:
             bucket = await self._js.key_value(LEASES_BUCKET)
             await bucket.purge(self._name)
-            self._revision, self._held_until = 0, float("-inf")
+            self._revision, self._leader_until = 0, float("-inf")
 
-    async def _taken(self) -> int:
-        """Take a lease that is free, or that an earlier run of ours holds; 0 where another has it."""
+    async def _take(self) -> int:
+        """Take the lease if it is free or held by an earlier run of this owner; return its revision, or 0."""
         bucket = await self._js.key_value(LEASES_BUCKET)
         try:
             entry = await bucket.get(self._name)

@@ -1,4 +1,4 @@
-"""The connection to NATS, and the buckets and streams of ours that must exist there."""
+"""The connection to NATS, and the buckets and streams that the product needs there."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ RETAINED_SUBJECT = "_apimgmt.retained"
 ATTEMPTS_SUBJECT = "_apimgmt.attempts"
 RETRIES_SUBJECT = "_apimgmt.retries"
 CONTROL_SUBJECT = "_apimgmt.control"
-ANSWER_TIMEOUT_S = 2.0
-FIRST_WITHIN_S = 5
+REPLY_TIMEOUT_S = 2.0
+CONNECT_TIMEOUT_S = 5
 LEASE_S = 10.0
-"""How long a lease lasts that nobody renews."""
+"""Life of a lease of a leader election that is not renewed."""
 ATTEMPTS_KEPT = 500
-"""Tries kept of each subscription, for at most 7 days."""
+"""Delivery attempts kept of each subscription, for at most 7 days."""
 NO_RESPONDERS = "503"
 
 _SHARES = (1, 1 / 8, 1 / 64)
-_NO_ROOM = {10023, 10047}
+_NO_SPACE = {10023, 10047}
 """Error codes of JetStream: insufficient resources, insufficient storage."""
 
 HEALTH_S = 30.0
-"""What has not told how it does for so long is not running."""
+"""A connector that has not reported its state for this long is not running."""
 
 _DAY_S = timedelta(days=1).total_seconds()
 _STREAMS = (
@@ -106,19 +106,19 @@ _BUCKETS = (
 
 
 async def connect(url: str, name: str) -> tuple[Client, JetStreamContext]:
-    """Connect, and stay connected: reconnects without end.
+    """Connect to NATS; a connection that is lost is restored without a limit of attempts.
 
-    Raises TimeoutError, or what NATS says, where the first connection is not made within 5 s.
+    Raises TimeoutError or the error of the client if the first attempt does not succeed within ``CONNECT_TIMEOUT_S``.
     """
     client = Client()
     try:
-        # The client itself would try for ever, as it does once it was connected.
-        async with asyncio.timeout(FIRST_WITHIN_S):
+        # The client itself would retry forever, as it does after a lost connection.
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
             await client.connect(
                 url,
                 name=name,
-                connect_timeout=FIRST_WITHIN_S,
-                reconnect_time_wait=0.2,  # type: ignore[arg-type]  # it is slept, so it may be a fraction
+                connect_timeout=CONNECT_TIMEOUT_S,
+                reconnect_time_wait=0.2,  # type: ignore[arg-type]  # passed to sleep(), so a fraction is allowed
                 max_reconnect_attempts=-1,
                 ping_interval=5,
                 max_outstanding_pings=2,
@@ -135,33 +135,33 @@ async def connect(url: str, name: str) -> tuple[Client, JetStreamContext]:
 
 
 async def ensure_infrastructure(js: JetStreamContext) -> None:
-    """Make the buckets and streams of ours that are missing; changes none that exist."""
+    """Create the buckets and streams that are missing; existing ones are left unchanged."""
     for bucket in _BUCKETS:
         try:
             await js.stream_info(f"KV_{bucket.bucket}")
         except NotFoundError:
-            await _tolerating_a_rival(js.create_key_value(bucket))
+            await _create_once(js.create_key_value(bucket))
     for stream in _STREAMS:
         try:
             await js.stream_info(str(stream.name))
         except NotFoundError:
-            await _tolerating_a_rival(_add_stream(js, stream))
+            await _create_once(_add_stream(js, stream))
 
 
 async def _add_stream(js: JetStreamContext, stream: StreamConfig) -> None:
-    """Make a stream, smaller where a NATS of the operator's own lets it reserve no more."""
+    """Create a stream, with a smaller reservation if the operator's NATS does not allow the full one."""
     for share in _SHARES:
         try:
             await js.add_stream(replace(stream, max_bytes=int((stream.max_bytes or 0) * share)))
         except APIError as error:
-            if error.err_code not in _NO_ROOM or share == _SHARES[-1]:
+            if error.err_code not in _NO_SPACE or share == _SHARES[-1]:
                 raise
         else:
             return
 
 
-async def _tolerating_a_rival(creation: object) -> None:
-    """Two processes may find the same stream missing; the second creation is then no fault."""
+async def _create_once(creation: object) -> None:
+    """Await a creation and ignore that another process created the same stream or bucket first."""
     try:
         await creation  # type: ignore[misc]
     except BadRequestError as error:
@@ -182,20 +182,20 @@ async def _log_reconnected() -> None:
 
 
 async def read_batch(client: Client, stream: str, subject: str, first: int | datetime, most: int = 500) -> list[Msg]:
-    """Read the stored messages of a subject (wildcards allowed) from a sequence or an instant on.
+    """Return up to ``most`` stored messages of a subject (wildcards allowed) from a sequence or an instant on.
 
-    One request, no consumer. Messages carry ``Nats-Sequence`` and ``Nats-Subject`` headers. Raises TimeoutError when
-    the stream does not answer.
+    Costs one direct-get request and no consumer. Messages carry ``Nats-Sequence`` and ``Nats-Subject`` headers. Raises
+    TimeoutError if the stream does not answer.
     """
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox)
     try:
         start = {"start_time": first.isoformat()} if isinstance(first, datetime) else {"seq": max(first, 1)}
-        ask = {**start, "next_by_subj": subject, "batch": most}
-        await client.publish(f"$JS.API.DIRECT.GET.{stream}", orjson.dumps(ask), reply=inbox)
+        request = {**start, "next_by_subj": subject, "batch": most}
+        await client.publish(f"$JS.API.DIRECT.GET.{stream}", orjson.dumps(request), reply=inbox)
         messages: list[Msg] = []
         while True:
-            message = await subscription.next_msg(timeout=ANSWER_TIMEOUT_S)
+            message = await subscription.next_msg(timeout=REPLY_TIMEOUT_S)
             status = (message.headers or {}).get("Status")
             if status == NO_RESPONDERS:
                 raise TimeoutError(f"stream {stream} does not answer")

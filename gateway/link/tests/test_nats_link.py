@@ -1,4 +1,4 @@
-"""The link to NATS: made soon or not at all, and then kept."""
+"""The first connection to NATS fails within a bounded time, and streams fit the space that there is."""
 
 import asyncio
 import socket
@@ -11,11 +11,11 @@ from gateway.tests.nats_server import NatsServer
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch):
-    monkeypatch.setattr(nats_link, "FIRST_WITHIN_S", 0.3)
+def short_timeout(monkeypatch):
+    monkeypatch.setattr(nats_link, "CONNECT_TIMEOUT_S", 0.3)
 
 
-async def test_where_nobody_listens_it_fails_soon():
+async def test_connecting_fails_soon_where_nothing_listens():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     async with asyncio.timeout(10):
@@ -23,14 +23,14 @@ async def test_where_nobody_listens_it_fails_soon():
             await connect(f"nats://127.0.0.1:{port}", "tests")
 
 
-async def test_where_somebody_listens_and_says_nothing_it_fails_soon():
+async def test_connecting_fails_soon_where_the_server_is_silent():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         async with asyncio.timeout(10):
             with pytest.raises((OSError, TimeoutError)):
                 await connect(f"nats://127.0.0.1:{silent.getsockname()[1]}", "tests")
 
 
-async def test_what_failed_leaves_nothing_behind():
+async def test_a_failed_connection_leaves_no_task_behind():
     before = asyncio.all_tasks()
     with pytest.raises((OSError, TimeoutError)):
         await connect("nats://127.0.0.1:1", "tests")
@@ -38,8 +38,8 @@ async def test_what_failed_leaves_nothing_behind():
     assert asyncio.all_tasks() == before
 
 
-async def test_a_nats_with_little_room_gets_smaller_streams(tmp_path, monkeypatch):
-    monkeypatch.setattr(nats_link, "FIRST_WITHIN_S", 5)
+async def test_a_nats_with_little_storage_gets_smaller_streams(tmp_path, monkeypatch):
+    monkeypatch.setattr(nats_link, "CONNECT_TIMEOUT_S", 5)
     server = NatsServer(tmp_path, store_max="200MB")
     server.start()
     try:
