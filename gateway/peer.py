@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol as Interface
 
 from gateway.wire.header_fields import Headers
@@ -34,6 +35,10 @@ class Exchange(Interface):
 
 class Socket(Interface):
     """The caller's side of a WebSocket."""
+
+    @property
+    def subprotocols(self) -> Sequence[str]:
+        """The subprotocols that the caller offers, in its order; a credential may be one of them."""
 
     async def accept(self, subprotocol: str | None = None, headers: Headers | None = None) -> None:
         """Answer ``101``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from gateway.peer import ClientGone
@@ -40,6 +40,11 @@ class AsgiSocket:
     def is_accepted(self) -> bool:
         """``101`` was answered."""
         return self._is_accepted
+
+    @property
+    def subprotocols(self) -> Sequence[str]:
+        """The subprotocols that the caller offers."""
+        return tuple(self._scope.get("subprotocols") or ())
 
     async def accept(self, subprotocol: str | None = None, headers: Headers | None = None) -> None:
         """Answer ``101``. Raises ClientGone."""

@@ -181,7 +181,8 @@ async def running(
 class Wire:
     """A caller's end of a WebSocket: gateway.call.Socket to the gateway, frames to the test."""
 
-    def __init__(self) -> None:
+    def __init__(self, subprotocols: tuple[str, ...] = ()) -> None:
+        self.subprotocols = subprotocols
         self.subprotocol: str | None = None
         self.closed: tuple[int, str] | None = None
         self._to_gateway: asyncio.Queue[str | bytes | ClientGone] = asyncio.Queue()

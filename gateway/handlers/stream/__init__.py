@@ -1,1 +1,1 @@
-"""The connection behind ``/v1/stream``."""
+"""The WebSocket of ``/v1/stream``: one connection that publishes to and reads from many channels."""

@@ -1,7 +1,7 @@
-"""The connection of ``/v1/stream``: one socket, many channels, both ways.
+"""The connection of ``/v1/stream``: one socket, many channels, both directions.
 
-Channels would make a task of every message; this class is a Channels consumer that drives ``receive`` itself. Ping
-and pong are the server's (:mod:`gateway.server.websocket`): ASGI gives an application neither.
+It uses no framework: :class:`gateway.peer.Socket` is all it needs of a server. WebSocket pings and pongs are the
+server's (:mod:`gateway.server.websocket`), as ASGI delivers neither.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from channels.consumer import AsyncConsumer
 
 from gateway import policies
 from gateway.call import Call, Reply
-from gateway.channels.frames import CLOUDEVENTS, Frame, channel_of, malformed, offered, read_frame, text_of, type_of
+from gateway.channels.frames import CLOUDEVENTS, Frame, channel_of, malformed, read_frame, text_of, type_of
 from gateway.channels.outbox import SEND_TIMEOUT_S, Outbox
 from gateway.channels.publication import Admitted, Publication
 from gateway.concurrency.stopping import stop_tasks
 from gateway.credentials.api_keys import from_text
-from gateway.handlers.stream.subscriptions import Subscriptions
+from gateway.handlers.stream.filters import StreamFilters
 from gateway.log.cloudevents import structured
 from gateway.log.event import rfc3339
 from gateway.peer import ClientGone, Socket
@@ -37,13 +36,13 @@ logger = logging.getLogger(__name__)
 
 BEARER = "bearer"
 IN_FLIGHT_MAX = 128
-"""Publishes of one connection on their way to the log; past it the socket is not read."""
+"""Publishes of one connection that may be stored concurrently; at this number the socket is no longer read."""
 REF_MAX_CHARS = 255
 _NORMAL_CLOSE = {1000, 1001, 1005}
 _SERVER_CLOSED = {1002: Reason.INVALID_REQUEST, 1007: Reason.INVALID_PAYLOAD, 1009: Reason.TOO_LARGE, 3008: Reason.IDLE}
 
 
-class StreamConnection(AsyncConsumer):  # type: ignore[misc]
+class StreamConnection:
     """One socket on ``/v1/stream``, for a call that was authenticated and limited."""
 
     def __init__(self, plane: Plane, call: Call) -> None:
@@ -51,34 +50,26 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
         self._call = call
         self._message_max_bytes = plane.config.stream_message_max_bytes
         self._in_flight: set[asyncio.Task[None]] = set()
-        self._landed: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
         self._outbox: Outbox[str] = Outbox(plane.limiter, plane.config, call, overflowed=self.close, notice=_error)
-        self._subscriptions = Subscriptions(plane, call, self._outbox, self._say)
+        self._filters = StreamFilters(plane, call, self._outbox, self._send)
         self._handlers: dict[str, Callable[[Frame, str | None], Awaitable[None]]] = {
             "ping": self._ping,
             "publish": self._publish,
-            "subscribe": self._subscriptions.subscribe,
-            "unsubscribe": self._subscriptions.unsubscribe,
+            "subscribe": self._filters.subscribe,
+            "unsubscribe": self._filters.unsubscribe,
             "auth": self._auth,
         }
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve as an ASGI application, as ``StreamConnection.as_asgi(plane=…, call=…)`` makes one."""
-        from gateway.protocols.socket import AsgiSocket
-
-        self.scope = scope
-        self.base_send = send
-        await self.serve(AsgiSocket(scope, receive, send))
-
     async def serve(self, socket: Socket) -> Reply:
-        """Accept the socket and serve it until either side ends it."""
+        """Accept the socket and serve it until either side closes it."""
         self._socket = socket
         self._ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
-        await socket.accept(self._choose_subprotocol(), self._plane.limiter.headers(self._call))
+        await socket.accept(self._choose_subprotocol(socket), self._plane.limiter.headers(self._call))
         connection = self._plane.connections.open(self._call, self.close)
-        connection.readings = self._subscriptions.readings
-        connection.keeps_rights = self._subscriptions.keep_rights
-        self._say(
+        connection.readings = self._filters.readings
+        connection.keeps_rights = self._filters.keep_rights
+        self._send(
             {
                 "type": "welcome",
                 "connection": connection.id,
@@ -92,18 +83,19 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             return await self._end(reader, writer)
         finally:
-            self._subscriptions.stop()
+            self._filters.stop()
             await stop_tasks(reader, writer)
 
     def close(self, refused: Refused) -> None:
-        """End the connection for this reason; returns at once."""
+        """End the connection with this refusal. Returns immediately; the first call wins."""
         if not self._ending.done():
             self._ending.set_result(refused)
 
-    def _choose_subprotocol(self) -> str | None:
-        named = offered(self._call)
-        self._subscriptions.is_cloudevents = CLOUDEVENTS in named
-        return CLOUDEVENTS if self._subscriptions.is_cloudevents else BEARER if BEARER in named else None
+    def _choose_subprotocol(self, socket: Socket) -> str | None:
+        self._filters.is_cloudevents = CLOUDEVENTS in socket.subprotocols
+        if self._filters.is_cloudevents:
+            return CLOUDEVENTS
+        return BEARER if BEARER in socket.subprotocols else None
 
     # Reading
 
@@ -115,9 +107,9 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
         while True:
             message = await socket.receive()
             if len(message) > self._message_max_bytes or (
-                len(message) * 4 > self._message_max_bytes and _bytes_of(message) > self._message_max_bytes
+                len(message) * 4 > self._message_max_bytes and _size(message) > self._message_max_bytes
             ):
-                raise Refused(Reason.TOO_LARGE, f"A message holds at most {self._message_max_bytes} bytes.")
+                raise Refused(Reason.TOO_LARGE, f"A message may have at most {self._message_max_bytes} bytes.")
             frame, refused = read_frame(message, self._plane.config)
             if refused is not None:
                 self._refuse(refused, None)
@@ -127,16 +119,16 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
                 await outbox.room()
 
     async def _handle(self, frame: Frame) -> None:
-        is_event = self._subscriptions.is_cloudevents and "specversion" in frame
+        is_event = self._filters.is_cloudevents and "specversion" in frame
         member = "id" if is_event else "ref"
         ref = frame.get(member)
         try:
             if ref is not None and not (isinstance(ref, str) and len(ref) <= REF_MAX_CHARS):
                 ref = None
-                raise malformed(f"`{member}` is a string of at most {REF_MAX_CHARS} characters.")
+                raise malformed(f"`{member}` must be a string of at most {REF_MAX_CHARS} characters.")
             handler = self._publish_cloudevent if is_event else self._handlers.get(type_of(frame))
             if handler is None:
-                raise malformed(f"`type` is one of {', '.join(self._handlers)}.")
+                raise malformed(f"`type` must be one of {', '.join(self._handlers)}.")
             await handler(frame, ref)
         except Refused as refused:
             self._refuse(refused, ref)
@@ -149,16 +141,16 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
         self._outbox.put(_error(refused, ref))
 
     async def _ping(self, frame: Frame, ref: str | None) -> None:
-        self._say({"type": "pong"} if ref is None else {"type": "pong", "ref": ref})
+        self._send({"type": "pong"} if ref is None else {"type": "pong", "ref": ref})
 
     async def _publish(self, frame: Frame, ref: str | None) -> None:
         if "data" not in frame:
-            raise malformed("`publish` needs `data`.")
+            raise malformed("`publish` requires `data`.")
         dedupe = frame.get("dedupe", False)
         if not isinstance(dedupe, bool) or (dedupe and not ref):
-            raise malformed("`dedupe` is true or false, and needs a `ref`.")
+            raise malformed("`dedupe` must be true or false, and requires a `ref`.")
         tracestate = text_of(frame, "tracestate")
-        await self._take_in(
+        await self._admit(
             Publication(
                 address=channel_of(frame),
                 data=dump(frame["data"]),
@@ -171,7 +163,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
         )
 
     async def _publish_cloudevent(self, frame: Frame, ref: str | None) -> None:
-        """Take an event in structured mode (CloudEvents WebSockets binding 3.1): ``channel`` says where it goes."""
+        """Publish an event in structured mode (CloudEvents WebSockets binding 3.1) to the address in ``channel``."""
         content = structured({name: value for name, value in frame.items() if name not in ("channel", "sequence")})
         publication = Publication(
             address=channel_of(frame),
@@ -179,19 +171,19 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
             content_type=content.content_type,
             attributes=content.attributes,
         )
-        await self._take_in(publication, ref)
+        await self._admit(publication, ref)
 
-    async def _take_in(self, publication: Publication, ref: str | None) -> None:
-        """Publish, and answer once it is stored; many may be on their way."""
+    async def _admit(self, publication: Publication, ref: str | None) -> None:
+        """Admit a publish and answer it once it is stored; up to ``IN_FLIGHT_MAX`` are stored concurrently."""
         if self._call.connection is not None:
             self._call.connection.received(len(publication.data))
         admitted = await self._plane.publisher.admit(self._call, publication)
         task = asyncio.create_task(self._store(admitted, ref))
         self._in_flight.add(task)
-        task.add_done_callback(self._has_landed)
+        task.add_done_callback(self._remove_in_flight)
         while len(self._in_flight) >= IN_FLIGHT_MAX:
-            self._landed = asyncio.get_running_loop().create_future()
-            await self._landed
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
 
     async def _store(self, admitted: Admitted, ref: str | None) -> None:
         try:
@@ -202,35 +194,35 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
             logger.exception("publish failed on %s", admitted.channel.address)
             self._refuse(Refused(Reason.INTERNAL), ref)
         else:
-            said = {"type": "published", "id": str(stored.sequence)}
-            self._say(said if ref is None else said | {"ref": ref})
+            frame = {"type": "published", "id": str(stored.sequence)}
+            self._send(frame if ref is None else frame | {"ref": ref})
 
-    def _has_landed(self, task: asyncio.Task[None]) -> None:
+    def _remove_in_flight(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)
-        if self._landed is not None and not self._landed.done():
-            self._landed.set_result(None)
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
 
     async def _auth(self, frame: Frame, ref: str | None) -> None:
-        """Take a newer credential of the same consumer; the connection then lives by that one."""
+        """Replace the credential by another one of the same consumer, whose rights and expiry then apply."""
         token = frame.get("token")
         if not isinstance(token, str) or not token:
-            raise malformed("`auth` needs a `token`.")
+            raise malformed("`auth` requires a `token`.")
         principal = await self._plane.authenticator.authenticate(
             replace(self._call, credential=from_text(token), connection=None)
         )
         if principal.consumer != self._call.caller.consumer:
-            raise Refused(Reason.FORBIDDEN, "The credential is another consumer's.", cause="auth-other-consumer")
+            raise Refused(Reason.FORBIDDEN, "The credential belongs to another consumer.", cause="auth-other-consumer")
         policies.renewed(self._call, principal)
         if self._call.connection is not None:
             self._plane.connections.rebind(self._call.connection, principal)
-        if not self._subscriptions.keep_rights():
-            raise Refused(Reason.FORBIDDEN, "The credential lacks a right that a subscription needs.", fatal=True)
-        said = {"type": "authenticated", "expires_at": principal.expires_at}
-        self._say(said if ref is None else said | {"ref": ref})
+        if not self._filters.keep_rights():
+            raise Refused(Reason.FORBIDDEN, "The credential lacks a right that an open filter requires.", fatal=True)
+        answer = {"type": "authenticated", "expires_at": principal.expires_at}
+        self._send(answer if ref is None else answer | {"ref": ref})
 
     # Writing
 
-    def _say(self, frame: Frame) -> None:
+    def _send(self, frame: Frame) -> None:
         self._outbox.put(orjson.dumps(frame).decode())
 
     async def _write(self) -> None:
@@ -251,16 +243,16 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
         if refused is None:
             failure = _failure(reader) or _failure(writer)
             if isinstance(failure, ClientGone):
-                return _left(failure)
+                return _disconnected(failure)
             if isinstance(failure, Refused):
                 refused = failure
             elif failure is not None:
                 logger.error("stream connection failed", exc_info=failure)
                 refused = Refused(Reason.INTERNAL)
             else:
-                return _left(ClientGone())
+                return _disconnected(ClientGone())
         await stop_tasks(reader, writer)
-        await self._take_leave(refused)
+        await self._close_socket(refused)
         return Reply(
             status=101,
             refused=refused,
@@ -269,7 +261,7 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
             closed_by="gateway",
         )
 
-    async def _take_leave(self, refused: Refused) -> None:
+    async def _close_socket(self, refused: Refused) -> None:
         try:
             async with asyncio.timeout(self._plane.config.close_timeout_s):
                 if refused.reason is Reason.DRAINING:
@@ -279,10 +271,10 @@ class StreamConnection(AsyncConsumer):  # type: ignore[misc]
                     await self._socket.send(_error(refused))
                 await self._socket.close(refused.row.websocket, refused.close_reason())
         except (TimeoutError, ClientGone):
-            logger.debug("a connection was gone before it could be told why")
+            logger.debug("a client disconnected before its close frame was sent")
 
 
-def _bytes_of(message: str | bytes) -> int:
+def _size(message: str | bytes) -> int:
     return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
 
 
@@ -294,8 +286,8 @@ def _failure(task: asyncio.Task[None]) -> BaseException | None:
     return task.exception() if task.done() and not task.cancelled() else None
 
 
-def _left(gone: ClientGone) -> Reply:
-    """Say how a connection ended whose peer, or whose server for the peer's fault, closed it."""
+def _disconnected(gone: ClientGone) -> Reply:
+    """Return the reply of a connection that the client closed, or the server because of a client's fault."""
     if gone.code in _SERVER_CLOSED:
         refused = Refused(_SERVER_CLOSED[gone.code])
         error_class = refused.row.live.value
