@@ -21,9 +21,9 @@ from gateway.concurrency.turns import Turns
 from gateway.config import Config
 from gateway.connections.open import Connections
 from gateway.contracts.shelf import Shelf
-from gateway.durable.held_back import HeldBack
 from gateway.durable.job_states import JobStates
 from gateway.durable.readers import Readers
+from gateway.durable.withheld import Withheld
 from gateway.handle import handle
 from gateway.identity.jwks import KeySets
 from gateway.identity.tickets import Tickets
@@ -77,7 +77,7 @@ class Plane:
         self.log = EventLog(client, js, Disk(config.events_dir, config.disk_free_min_bytes))
         self.hub = Hub(client, self.log, self.snapshot)
         self.readers = Readers(client, js)
-        self.held_back = HeldBack(client, js)
+        self.withheld = Withheld(client, js)
         self.questions = Turns(each=1, in_all=64)
         """To the control plane, by consumer."""
         self.validators = Validators()

@@ -36,7 +36,7 @@ class Receiver:
     answer: Callable[[Message], Any] = lambda message: 204
     port: int = 0
     messages: list[Message] = field(default_factory=list)
-    under_way: int = 0
+    in_flight: int = 0
     most_under_way: int = 0
 
     @property

@@ -14,7 +14,7 @@ from events.models import DeadLetter, Subscription
 from events.tests.receiver import plain, receiving
 from events.tests.whole import running_whole
 from gateway.concurrency.stopping import stop_tasks
-from gateway.delivery.process import Delivery
+from gateway.delivery.process import DeliveryProcess
 from gateway.durable.health import read_healths
 from gateway.refusals import Reason, Refused
 from gateway.tests.clock import EACH_WAY, Clock
@@ -39,7 +39,7 @@ async def whole(link, nats_server, redis_url, tmp_path, settings):
 @contextlib.asynccontextmanager
 async def delivering(whole, *, name="delivery", **options):
     config = dataclasses.replace(whole.plane.config, process=name, kind="delivery")
-    delivery = await Delivery.start(config, **options)
+    delivery = await DeliveryProcess.start(config, **options)
     try:
         yield delivery
     finally:
@@ -169,17 +169,17 @@ async def test_by_key_what_is_sent_while_the_log_is_away_is_not_sent_beside_itse
             await whole.publish(value, channel="sensors/a/reading")
         worker = await until(lambda: asyncio.sleep(0, delivery.workers.get(subscription["id"])))
         await until(lambda: asyncio.sleep(0, worker._order.in_hand == 2))
-        fetch, failed, under_way = delivery.readers.fetch, asyncio.Event(), []
+        fetch, failed, under_way = delivery.desk.readers.fetch, asyncio.Event(), []
 
         async def away_once(*arguments):
             if not failed.is_set():
                 failed.set()
                 raise Refused(Reason.OVERLOADED)
-            under_way.append(len(worker._sends))
+            under_way.append(len(worker._tasks))
             return await fetch(*arguments)
 
         monkeypatch.setattr("gateway.delivery.worker.RESTART_MAX_S", 0.01)
-        monkeypatch.setattr(delivery.readers, "fetch", away_once)
+        monkeypatch.setattr(delivery.desk.readers, "fetch", away_once)
         await failed.wait()
         held["a1"].set()
         await receiver.has(2)
@@ -258,9 +258,9 @@ async def garbage(writer):
 
 
 BAD_ENDPOINTS = {
-    a_byte_a_minute: "No whole answer within 1.5 s.",
-    a_gigabyte: "The answer holds more than 65536 bytes.",
-    nothing: "No whole answer within 1.5 s.",
+    a_byte_a_minute: "No complete response within 1.5 s.",
+    a_gigabyte: "The response is longer than 65536 bytes.",
+    nothing: "No complete response within 1.5 s.",
     garbage: "The connection failed",
 }
 
@@ -431,7 +431,7 @@ async def test_a_name_that_means_an_inner_address_when_connecting_is_not_called(
         subscription = await whole.subscribe(type="webhook", url=f"http://rebound.invalid:{receiver.port}/", **FAST)
         await whole.publish(1)
         attempts = await until(lambda: attempts_of(whole, subscription["id"]))
-        assert attempts[-1]["error"] == "The URL's host is in an inner network, which is not called."
+        assert attempts[-1]["error"] == "The URL's host is in an internal network, which is not called."
         assert "rebound.invalid" in asked
         assert not receiver.messages
 
@@ -457,7 +457,7 @@ async def test_of_two_deliverers_one_is_at_work_and_the_other_takes_over(whole):
             other_place = dataclasses.replace(whole.plane.config, data_dir=whole.plane.config.data_dir / "other")
             first = await stack.enter_async_context(delivering(whole))
             await until(lambda: asyncio.sleep(0, first.is_leading))
-            second = await Delivery.start(dataclasses.replace(other_place, process="second", kind="delivery"))
+            second = await DeliveryProcess.start(dataclasses.replace(other_place, process="second", kind="delivery"))
             stack.push_async_callback(second.stop)
             await whole.publish(*range(30))
             await receiver.has(30)
@@ -480,11 +480,11 @@ async def test_a_deliverer_that_was_killed_loses_nothing(whole):
 
     async with receiving(hold) as receiver:
         await whole.subscribe(type="webhook", url=receiver.url)
-        first = await Delivery.start(dataclasses.replace(whole.plane.config, process="first", kind="delivery"))
+        first = await DeliveryProcess.start(dataclasses.replace(whole.plane.config, process="first", kind="delivery"))
         await whole.publish(1, 2, 3)
         await receiver.has(1)
         # As SIGKILL leaves it: the effect is there, the acknowledgement is not.
-        sends = [task for worker in first.workers.values() for task in worker._sends]
+        sends = [task for worker in first.workers.values() for task in worker._tasks]
         await stop_tasks(*first._background, *sends)
         await first.nats.close()
         held.set()
@@ -503,13 +503,13 @@ async def test_by_key_what_was_under_way_when_the_deliverer_was_killed_comes_fir
 
     async with receiving(hold) as receiver:
         await whole.subscribe(type="webhook", url=receiver.url, channel="sensors/{id}/reading", max_in_flight=4)
-        first = await Delivery.start(dataclasses.replace(whole.plane.config, process="first", kind="delivery"))
+        first = await DeliveryProcess.start(dataclasses.replace(whole.plane.config, process="first", kind="delivery"))
         for number in range(6):
             for key in "ab":
                 await whole.publish(f"{key}{number}", channel=f"sensors/{key}/reading")
         await receiver.has(2)
         # As SIGKILL leaves it: some were under way or in hand, and some were never fetched.
-        sends = [task for worker in first.workers.values() for task in worker._sends]
+        sends = [task for worker in first.workers.values() for task in worker._tasks]
         await stop_tasks(*first._background, *sends)
         await first.nats.close()
         held.set()

@@ -15,7 +15,7 @@ from nats.errors import Error as NatsError
 from gateway.link.nats import RETAINED_STREAM, RETAINED_SUBJECT, read_batch
 from gateway.log.event import Event
 from gateway.log.event_log import EventLog
-from gateway.refusals import Reason, Refused
+from gateway.log.unavailable import log_unavailable
 from gateway.snapshot.picture import Snapshot
 from gateway.wire.subjects import address_of
 
@@ -42,7 +42,7 @@ class RetainedEvents:
             try:
                 page = await read_batch(self._client, RETAINED_STREAM, subject, first, PAGE)
             except (TimeoutError, NatsError) as error:
-                raise Refused(Reason.OVERLOADED, cause="log-away", retry_after_s=1.0) from error
+                raise log_unavailable() from error
             for event in await asyncio.gather(*(self._event(message) for message in page)):
                 if event is not None:
                     yield event

@@ -16,8 +16,7 @@ from nats.js.errors import NotFoundError
 from gateway.concurrency.stopping import stop_tasks
 from gateway.config import Config
 from gateway.connectors.running import CLOSE_TIMEOUT_S, FAULTS, FINISH_S, Running, durables
-from gateway.delivery.process import owner_of
-from gateway.link.leader import RENEW_S, LeaderElection
+from gateway.link.leader import RENEW_S, LeaderElection, lease_owner
 from gateway.link.nats import CONNECTORS_BUCKET
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ class Connectors:
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
-        self._election = LeaderElection(plane.js, "connectors", owner_of(plane.config))
+        self._election = LeaderElection(plane.js, "connectors", lease_owner(plane.config))
         self._running: dict[str, tuple[Running, asyncio.Task[None]]] = {}
         self._placed: set[str] = set()
         """Those that have had a place in their channel; an emptied NATS may have them vanish for a moment."""

@@ -1,1 +1,1 @@
-"""Webhooks on their way out."""
+"""Delivery of webhooks: the process, its workers, the order of events, and the lag watch."""

@@ -1,4 +1,4 @@
-"""Sends to addresses that consumers named: never to an inner one, redirects not followed, everything bounded."""
+"""The HTTP client for URLs of consumers: never connects to internal networks, follows no redirect, is bounded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from gateway.durable.webhook import Answer
+from gateway.durable.webhook import WebhookResponse
 from gateway.refusals import Reason, Refused
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.connection import Broken, Origin, UpstreamConnection
@@ -17,69 +17,84 @@ from gateway.upstream.outbound import is_inner
 if TYPE_CHECKING:
     from gateway.config import Config
 
-ANSWER_MAX_BYTES = 64 * 1024
+RESPONSE_MAX_BYTES = 64 * 1024
 KEPT_BYTES = 1024
-"""So much of an answer is kept to be looked at."""
+"""How much of a response body is kept for inspection."""
 
-RESOLVERS = 64
-
-_resolvers = ThreadPoolExecutor(RESOLVERS, "resolver")
-_asked: dict[tuple[str, int], asyncio.Future[Any]] = {}
+RESOLVER_THREADS = 64
 
 Addresses = list[tuple[int, Any]]
 Resolve = Callable[[str, int], Awaitable[Addresses]]
 
 
 class SendFailed(Exception):
-    """The message was not taken; its text may be shown to who owns the subscription."""
+    """The message was not delivered; the text may be shown to the owner of the subscription."""
 
-    def __init__(self, why: str, answer: Answer | None = None) -> None:
-        super().__init__(why)
-        self.answer = answer
+    def __init__(self, message: str, response: WebhookResponse | None = None) -> None:
+        super().__init__(message)
+        self.response = response
 
 
-async def resolved(host: str, port: int) -> Addresses:
-    """Ask the system's resolver, once at a time of each name: one that hangs takes one thread. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    asked = _asked.get((host, port))
-    if asked is None or asked.get_loop() is not loop:
-        asked = loop.run_in_executor(_resolvers, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        _asked[host, port] = asked
-        asked.add_done_callback(lambda _: _asked.pop((host, port), None))
-    return [(family, address) for family, *_, address in await asyncio.shield(asked)]
+class SystemResolver:
+    """Resolves names with the system's resolver, in threads of its own."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(RESOLVER_THREADS, "resolver")
+        self._pending: dict[tuple[str, int], asyncio.Future[Any]] = {}
+
+    async def __call__(self, host: str, port: int) -> Addresses:
+        """Resolve a name. Concurrent requests for one name share a thread, also where it hangs. Raises OSError."""
+        pending = self._pending.get((host, port))
+        if pending is None:
+            pending = asyncio.get_running_loop().run_in_executor(
+                self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            )
+            self._pending[host, port] = pending
+            pending.add_done_callback(lambda _: self._pending.pop((host, port), None))
+        return [(family, address) for family, *_, address in await asyncio.shield(pending)]
+
+    def close(self) -> None:
+        """Let the threads end; does not wait for a name that hangs."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class WebhookClient(UpstreamClient):
-    """Connects to the address that it has looked at, so that a name cannot mean another one meanwhile."""
+    """Connects to the very address that was checked, so that DNS rebinding cannot bypass the check."""
 
-    def __init__(self, config: Config, resolve: Resolve = resolved) -> None:
+    def __init__(self, config: Config, resolve: Resolve | None = None) -> None:
         super().__init__(config)
         self._timeout_s = config.webhook_timeout_s
-        self._resolve = resolve
+        self._system_resolver = SystemResolver()
+        self._resolve = resolve or self._system_resolver
 
-    async def send(self, url: str, request: bytes) -> Answer:
-        """Send a request in one try, all of it within the deadline. Raises SendFailed."""
+    async def close(self) -> None:
+        """Close all connections, and let the resolver's threads end."""
+        await super().close()
+        self._system_resolver.close()
+
+    async def send(self, url: str, request: bytes) -> WebhookResponse:
+        """Send a request once and return the response, within the deadline for both. Raises SendFailed."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._send(Origin.of(url), request)
         except TimeoutError:
-            raise SendFailed(f"No whole answer within {self._timeout_s:g} s.") from None
+            raise SendFailed(f"No complete response within {self._timeout_s:g} s.") from None
         except Refused as refused:
-            raise SendFailed(_said(refused)) from None
+            raise SendFailed(_explain(refused)) from None
         except (Broken, OSError) as error:
             raise SendFailed(f"The connection failed: {str(error) or type(error).__name__}.") from None
 
     async def addresses(self, origin: Origin) -> Addresses:
-        """Resolve a host, without inner addresses. Raises OSError, and Refused where it has no others."""
-        found = await self._resolve(origin.host, origin.port)
+        """Resolve a host to its public addresses. Raises OSError, and Refused where it has only internal ones."""
+        addresses = await self._resolve(origin.host, origin.port)
         usable = [
-            (family, address) for family, address in found if not is_inner(str(address[0]), self._allowed_networks)
+            (family, address) for family, address in addresses if not is_inner(str(address[0]), self._allowed_networks)
         ]
-        if found and not usable:
+        if addresses and not usable:
             raise Refused(Reason.FORBIDDEN, cause="inner-address")
         return usable
 
-    async def _send(self, origin: Origin, request: bytes) -> Answer:
+    async def _send(self, origin: Origin, request: bytes) -> WebhookResponse:
         connection = await self.lend(origin)
         try:
             return await self._exchange(connection, request)
@@ -88,35 +103,35 @@ class WebhookClient(UpstreamClient):
                 raise
         finally:
             self.take_back(connection)
-        # The receiver had closed a kept line: it has not seen the message.
+        # The receiver had closed an idle connection: it has not received the message.
         connection = await self.lend(origin, is_new=True)
         try:
             return await self._exchange(connection, request)
         finally:
             self.take_back(connection)
 
-    async def _exchange(self, connection: UpstreamConnection, request: bytes) -> Answer:
+    async def _exchange(self, connection: UpstreamConnection, request: bytes) -> WebhookResponse:
         connection.begin(request, is_head_request=False)
         await connection.head()
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in connection.headers}
         kept, size = b"", 0
         while part := await connection.read():
             kept, size = (kept + part)[:KEPT_BYTES], size + len(part)
-            if size > ANSWER_MAX_BYTES:
+            if size > RESPONSE_MAX_BYTES:
                 connection.close()
-                answer = Answer(connection.status, headers, kept)
-                raise SendFailed(f"The answer holds more than {ANSWER_MAX_BYTES} bytes.", answer)
-        return Answer(connection.status, headers, kept)
+                response = WebhookResponse(connection.status, headers, kept)
+                raise SendFailed(f"The response is longer than {RESPONSE_MAX_BYTES} bytes.", response)
+        return WebhookResponse(connection.status, headers, kept)
 
 
-_WHY = {
-    "inner-address": "The URL's host is in an inner network, which is not called.",
-    "upstream-connect-timeout": "No connection in time.",
+_EXPLANATIONS = {
+    "inner-address": "The URL's host is in an internal network, which is not called.",
+    "upstream-connect-timeout": "No connection within the time limit.",
     "upstream-unreachable": (
-        "No connection: nobody answers, the name cannot be resolved, or the certificate is not valid for it."
+        "No connection: the host does not answer, its name cannot be resolved, or its certificate is not valid."
     ),
 }
 
 
-def _said(refused: Refused) -> str:
-    return _WHY.get(refused.cause, refused.detail)
+def _explain(refused: Refused) -> str:
+    return _EXPLANATIONS.get(refused.cause, refused.detail)

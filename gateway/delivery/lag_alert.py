@@ -1,4 +1,4 @@
-"""When a subscription's lag passes its threshold, and when it has caught up: what is said, and whether it is due."""
+"""Lag alerts: whether one is due when the lag crosses a threshold in either direction, and the message that is sent."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from gateway.log.event import rfc3339
 from gateway.snapshot.subscriptions import Subscription
 
 PAUSES_S = (0.0, 5.0, 30.0, 300.0, 1800.0, 7200.0)
-"""An alert that nobody takes is given up after these."""
+"""The pause before each attempt; after the last one the alert is given up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """What is known of a subscription's lag, and how far it was told."""
+    """The last known side of the threshold, and how far its alert has come."""
 
     is_above: bool = False
     since: float = 0.0
     tries: int = len(PAUSES_S)
-    """Of telling it; as many as there are pauses: nothing is left to tell."""
+    """Failed attempts to send it; ``len(PAUSES_S)`` means that nothing is left to send."""
     due_at: float = 0.0
 
-    def seen(self, is_above: bool, now: float) -> Self:
-        """Say how it stands after a look."""
+    def measured(self, is_above: bool, now: float) -> Self:
+        """Return the alert after a measurement; a crossing of the threshold makes a new one due."""
         return self if is_above is self.is_above else replace(self, is_above=is_above, since=now, tries=0, due_at=now)
 
     def is_due(self, now: float) -> bool:
-        """Say whether it is to be told now."""
+        """Return whether it is to be sent now."""
         return self.tries < len(PAUSES_S) and now >= self.due_at
 
-    def told(self) -> Self:
-        """It was taken."""
+    def delivered(self) -> Self:
+        """Return the alert after a successful attempt."""
         return replace(self, tries=len(PAUSES_S))
 
     def failed(self, now: float) -> Self:
-        """It was not taken."""
+        """Return the alert after a failed attempt."""
         tries = self.tries + 1
         return replace(self, tries=tries, due_at=now + PAUSES_S[min(tries, len(PAUSES_S) - 1)])
 
 
 def is_above(subscription: Subscription, lag: Mapping[str, Any]) -> bool:
-    """Say whether the lag has reached one of the subscription's thresholds."""
+    """Return whether the lag has reached one of the subscription's thresholds; an unknown lag has not."""
     events, seconds = lag.get("events"), lag.get("seconds")
     return (
         subscription.alert_lag_events is not None and events is not None and events >= subscription.alert_lag_events
@@ -53,10 +53,10 @@ def is_above(subscription: Subscription, lag: Mapping[str, Any]) -> bool:
 
 
 def message(subscription: Subscription, alert: Alert, health: Mapping[str, Any]) -> tuple[str, bytes]:
-    """Give the id and the body of what is told: the same id in each try."""
-    kind = "subscription.lagging" if alert.is_above else "subscription.caught-up"
-    said = {
-        "type": kind,
+    """Return the id and the body of the alert; the id is the same in each attempt."""
+    type_ = "subscription.lagging" if alert.is_above else "subscription.caught-up"
+    body = {
+        "type": type_,
         "timestamp": rfc3339(datetime.fromtimestamp(alert.since, UTC)),
         "data": {
             "subscription": subscription.id,
@@ -68,4 +68,4 @@ def message(subscription: Subscription, alert: Alert, health: Mapping[str, Any])
             "alert_lag_s": subscription.alert_lag_s,
         },
     }
-    return f"{subscription.id}_{kind.rpartition('.')[2]}_{int(alert.since * 1000)}", orjson.dumps(said)
+    return f"{subscription.id}_{type_.rpartition('.')[2]}_{int(alert.since * 1000)}", orjson.dumps(body)

@@ -1,18 +1,16 @@
-"""The process that delivers webhooks and watches how far subscriptions have come: one of them at work at a time.
+"""The process that delivers webhooks and watches the lag of subscriptions; of several processes, one is the leader.
 
-It reads no table: what to deliver is in the snapshot, how far in the log, and what it finds out is asked of the control
-plane to be written down.
+It reads no table. What to deliver is in the snapshot, and positions are in the log. Changes of state are reported to
+the control plane, which stores them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
-import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import redis.asyncio as redis
@@ -22,101 +20,105 @@ from nats.js import JetStreamContext
 from gateway.concurrency.stopping import stop_tasks
 from gateway.config import Config
 from gateway.connections.open import Connections
-from gateway.delivery.client import Resolve, WebhookClient, resolved
+from gateway.delivery.client import Resolve, WebhookClient
+from gateway.delivery.desk import FAULTS, Desk, StateReports
 from gateway.delivery.watch import Watch
-from gateway.delivery.worker import FAULTS, Worker
+from gateway.delivery.worker import Worker
 from gateway.durable.attempts import Attempts
 from gateway.durable.readers import Readers
+from gateway.durable.withheld import Withheld
 from gateway.limiter import Limiter
 from gateway.link.control_plane import request_control_plane
-from gateway.link.leader import RENEW_S, LeaderElection
+from gateway.link.leader import RENEW_S, LeaderElection, lease_owner
 from gateway.link.nats import connect, ensure_infrastructure
 from gateway.log.event_log import EventLog
 from gateway.metering.usage import Usage
 from gateway.snapshot.feed import SnapshotFeed
 from gateway.snapshot.picture import Snapshot
-from gateway.snapshot.subscriptions import State, Subscription, Type, Why
+from gateway.snapshot.subscriptions import Type
 
 logger = logging.getLogger(__name__)
 
-ASK_AGAIN_S = 2.0
+REPORT_RETRY_S, REPORT_CHECK_S = 2.0, 0.1
+LEASE_RETURN_S = 1.0
+DISCONNECT_S = 2.0
 
 
-class Delivery:
-    """Everything that the delivering process holds."""
+class DeliveryProcess:
+    """One worker for each webhook subscription while this process is the leader."""
 
-    def __init__(self, config: Config, client: Client, js: JetStreamContext, resolve: Resolve = resolved) -> None:
-        self.config = config
+    def __init__(self, config: Config, client: Client, js: JetStreamContext, resolve: Resolve | None = None) -> None:
         self.nats = client
-        self.js = js
-        self.redis = redis.Redis.from_url(
+        self._redis = redis.Redis.from_url(
             config.redis_url,
             socket_timeout=config.engine_timeout_s,
             socket_connect_timeout=config.engine_timeout_s,
             max_connections=8,
         )
         self.snapshot = Snapshot()
-        self.limiter = Limiter(self.redis, owner=config.process, timeout_s=config.engine_timeout_s)
-        self.usage = Usage(config, Connections(self.snapshot), js, limits=self.limiter.usage_records)
-        self.log = EventLog(client, js)
-        self.readers = Readers(client, js)
-        self.attempts = Attempts(client, js)
-        self.client = WebhookClient(config, resolve)
-        self.workers: dict[str, Worker] = {}
-        self._watch = Watch(self)
-        self._feed = SnapshotFeed(client, self.snapshot)
-        self._election = LeaderElection(js, "delivery", owner_of(config))
         self._changed = asyncio.Event()
-        self._unsaid: dict[str, dict[str, Any]] = {}
+        limiter = Limiter(self._redis, owner=config.process, timeout_s=config.engine_timeout_s)
+        self.desk = Desk(
+            config=config,
+            nats=client,
+            js=js,
+            snapshot=self.snapshot,
+            limiter=limiter,
+            usage=Usage(config, Connections(self.snapshot), js, limits=limiter.usage_records),
+            log=EventLog(client, js),
+            readers=Readers(client, js),
+            attempts=Attempts(client, js),
+            withheld=Withheld(client, js),
+            client=WebhookClient(config, resolve),
+            reports=StateReports(self._changed.set),
+        )
+        self.workers: dict[str, Worker] = {}
+        self._watch = Watch(self.desk, self.workers)
+        self._feed = SnapshotFeed(client, self.snapshot)
+        self._election = LeaderElection(js, "delivery", lease_owner(config))
         self._background: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def start(cls, config: Config, resolve: Resolve = resolved) -> Delivery:
-        """Connect to the engines, load the snapshot and begin. Raises when NATS cannot be reached."""
+    async def start(cls, config: Config, resolve: Resolve | None = None) -> DeliveryProcess:
+        """Connect to the engines, load the snapshot and start delivering. Raises when NATS cannot be reached."""
         client, js = await connect(config.nats_url, config.process)
         await ensure_infrastructure(js)
-        delivery = cls(config, client, js, resolve)
-        await delivery.log.start()
-        await delivery.limiter.start()
-        delivery.usage.start()
-        delivery.snapshot.on_change(lambda kinds: delivery._changed.set())
-        await delivery._feed.start()
-        delivery._spawn(delivery._lead())
-        delivery._spawn(delivery._tell())
-        delivery._spawn(delivery._watch.run())
-        return delivery
+        process = cls(config, client, js, resolve)
+        await process.desk.log.start()
+        await process.desk.limiter.start()
+        process.desk.usage.start()
+        process.snapshot.on_change(lambda kinds: process._changed.set())
+        await process._feed.start()
+        process._spawn(process._lead())
+        process._spawn(process._send_reports())
+        process._spawn(process._watch_lag())
+        return process
 
     async def stop(self) -> None:
-        """Stop delivering, let another begin at once, disconnect. What was under way will be given again."""
+        """Stop delivering, return the lease, and disconnect. Unacknowledged events will be redelivered."""
         await stop_tasks(*self._background)
         await self._watch.stop()
         await self._stop_workers()
         with contextlib.suppress(*FAULTS):
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(LEASE_RETURN_S):
                 await self._election.resign()
         await self._feed.stop()
-        await self.client.close()
-        await self.limiter.stop()
-        await self.usage.stop()
-        await self.log.stop()
-        await self.redis.aclose()
+        await self.desk.client.close()
+        await self.desk.limiter.stop()
+        await self.desk.usage.stop()
+        await self.desk.log.stop()
+        await self._redis.aclose()
         with contextlib.suppress(TimeoutError, OSError):
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(DISCONNECT_S):
                 await self.nats.close()
 
     @property
     def is_leading(self) -> bool:
-        """This process is the one at work."""
+        """Return whether this process is the leader."""
         return self._election.is_leader
 
-    def report_state(self, subscription: Subscription, state: State, reason: Why | str, note: str) -> None:
-        """Have it written down how a subscription stands now; the newest word counts, and is repeated until heard."""
-        said = {"id": subscription.id, "state": state.value, "reason": str(reason), "note": note[:300]}
-        self._unsaid[subscription.id] = said
-        self._changed.set()
-
     async def _lead(self) -> None:
-        """Work while the lease is held."""
+        """Renew the lease, and run workers while it is held."""
         renew_at = float("-inf")
         while True:
             try:
@@ -124,62 +126,60 @@ class Delivery:
                     renew_at = time.monotonic() + RENEW_S
                     await self._election.renew()
                 if self._election.is_leader:
-                    await self._follow()
+                    await self._assign_workers()
                 elif self.workers:
                     logger.warning("another process delivers now")
                     await self._stop_workers()
             except FAULTS as error:
                 logger.warning("delivery: %s", str(error) or type(error).__name__)
             except Exception:
-                logger.exception("delivery: following the snapshot failed; going on")
+                logger.exception("delivery: assigning workers failed; it is tried again")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(renew_at - time.monotonic(), 0.01)):
                     await self._changed.wait()
             self._changed.clear()
 
-    async def _follow(self) -> None:
-        """Have a worker for each webhook, and tell each what has changed."""
-        wanted = {one.id: one for one in self.snapshot.subscriptions() if one.type == Type.WEBHOOK}
-        for id_, subscription in wanted.items():
+    async def _assign_workers(self) -> None:
+        """Start a worker for each new webhook, update the others, and stop those whose subscription is gone."""
+        webhooks = {one.id: one for one in self.snapshot.subscriptions() if one.type == Type.WEBHOOK}
+        for id_, subscription in webhooks.items():
             worker = self.workers.get(id_)
             if worker is None:
-                self.workers[id_] = Worker(self, subscription)
+                self.workers[id_] = Worker(self.desk, subscription)
             else:
-                worker.follow(subscription)
-        for id_ in [id_ for id_ in self.workers if id_ not in wanted]:
+                worker.update(subscription)
+        for id_ in [id_ for id_ in self.workers if id_ not in webhooks]:
             await self.workers.pop(id_).stop()
 
     async def _stop_workers(self) -> None:
-        workers, self.workers = list(self.workers.values()), {}
+        workers = list(self.workers.values())
+        self.workers.clear()
         await asyncio.gather(*(worker.stop() for worker in workers))
 
-    async def _tell(self) -> None:
-        """Tell the control plane what was found out, until it has heard."""
+    async def _send_reports(self) -> None:
+        """Send state changes to the control plane until it confirms them."""
+        reports = self.desk.reports
         while True:
-            for id_, said in list(self._unsaid.items()):
+            for report in reports:
                 with contextlib.suppress(*FAULTS):
-                    await request_control_plane(self.nats, "subscriptions.report_state", said)
-                    if self._unsaid.get(id_) is said:
-                        del self._unsaid[id_]
-            await asyncio.sleep(ASK_AGAIN_S if self._unsaid else 0.1)
+                    await request_control_plane(self.nats, "subscriptions.report_state", report)
+                    reports.confirm(report)
+            await asyncio.sleep(REPORT_RETRY_S if reports else REPORT_CHECK_S)
 
-    def _spawn(self, work: Any) -> None:
+    async def _watch_lag(self) -> None:
+        await self._watch.run(lambda: self.is_leading)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
 
-def owner_of(config: Config) -> str:
-    """Name who holds the lease, the same in each run of one installation: a restart has it back at once."""
-    named = f"{socket.gethostname()}\0{config.data_dir}"
-    return hashlib.sha256(named.encode()).hexdigest()
-
-
 async def run(config: Config, stop: asyncio.Event, serves: Callable[[], None]) -> None:
-    """Deliver until told to stop."""
-    delivery = await Delivery.start(config)
+    """Deliver until ``stop`` is set; ``serves`` is called once the process is ready."""
+    process = await DeliveryProcess.start(config)
     serves()
     try:
         await stop.wait()
     finally:
-        await delivery.stop()
+        await process.stop()

@@ -1,1 +1,1 @@
-"""Durable subscriptions."""
+"""Durable subscriptions: their readers, retries, withheld deliveries, dead letters and health."""

@@ -1,4 +1,4 @@
-"""How a subscription stands: what was asked of it, whether it delivers, how far behind it is, its last fault."""
+"""The health of a subscription: its settings, whether it delivers, how far it lags, and its last error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nats.js.errors import APIError
 
 from gateway.durable.readers import Progress, Readers
 from gateway.durable.standing import Standing, channel_of, standing, subject_filter
-from gateway.link.nats import HEALTH_BUCKET, read_batch
+from gateway.link.nats import HEALTH_BUCKET, read_all
 from gateway.refusals import Refused
 from gateway.snapshot.subscriptions import Subscription
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gateway.log.event_log import EventLog
     from gateway.snapshot.picture import Channel, Snapshot
 
-# One document a subscription, written by who delivers it; both APIs read it.
+# One document for each subscription, written by the delivery process; both APIs read it.
 HEALTH_STREAM, HEALTH_PREFIX = f"KV_{HEALTH_BUCKET}", f"$KV.{HEALTH_BUCKET}."
 UNMEASURED: dict[str, Any] = {
     "lag": {"events": None, "seconds": None},
@@ -34,8 +34,8 @@ UNMEASURED: dict[str, Any] = {
 }
 
 
-class Parts(Interface):
-    """What of a plane is needed here."""
+class Engines(Interface):
+    """The engines that a description is read from."""
 
     nats: Client
     snapshot: Snapshot
@@ -43,8 +43,8 @@ class Parts(Interface):
     readers: Readers
 
 
-def fields(subscription: Subscription, stands: Standing, *, is_pull: bool) -> dict[str, Any]:
-    """Say what was asked of it and whether it delivers, as both APIs do."""
+def fields(subscription: Subscription, status: Standing, *, is_pull: bool) -> dict[str, Any]:
+    """Return the settings and the state of a subscription, as both APIs show them."""
     return {
         "id": subscription.id,
         "type": subscription.type,
@@ -57,8 +57,8 @@ def fields(subscription: Subscription, stands: Standing, *, is_pull: bool) -> di
         "max_attempts": subscription.max_attempts,
         "retry_schedule_s": list(subscription.retry_schedule_s),
         "ack_wait_s": subscription.ack_wait_s,
-        "state": stands.state.value,
-        "state_reason": stands.reason or None,
+        "state": status.state.value,
+        "state_reason": status.reason or None,
         "alert_url": subscription.alert_url or None,
         "alert_lag_events": subscription.alert_lag_events,
         "alert_lag_s": subscription.alert_lag_s,
@@ -68,69 +68,63 @@ def fields(subscription: Subscription, stands: Standing, *, is_pull: bool) -> di
 
 
 def measured(progress: Progress, oldest_at: float | None, now: float) -> dict[str, Any]:
-    """Say how far behind it is: events not settled, and the age of the oldest of them."""
-    behind_s = max(0.0, now - oldest_at) if progress.behind and oldest_at is not None else 0.0
+    """Return the lag: the number of unacknowledged events, and the age of the oldest of them in seconds."""
+    age_s = max(0.0, now - oldest_at) if progress.lag and oldest_at is not None else 0.0
     return {
-        "lag": {"events": progress.behind, "seconds": round(behind_s, 3)},
-        "in_flight": progress.out,
-        "redelivered": progress.given_again,
-        "last_delivered_id": str(progress.given) if progress.given else None,
-        "last_acked_id": str(progress.settled) if progress.settled else None,
+        "lag": {"events": progress.lag, "seconds": round(age_s, 3)},
+        "in_flight": progress.in_flight,
+        "redelivered": progress.redelivered,
+        "last_delivered_id": str(progress.delivered_id) if progress.delivered_id else None,
+        "last_acked_id": str(progress.acked_id) if progress.acked_id else None,
     }
 
 
 async def measure(log: EventLog, readers: Readers, subscription: Subscription, channel: Channel) -> dict[str, Any]:
-    """Ask the log how far behind it is. Raises Refused, and LookupError where its reader was not made yet."""
+    """Measure the lag in the log. Raises Refused, and LookupError where the subscription has no reader yet."""
     progress = await readers.progress(subscription, channel)
     oldest_at = None
-    if progress.behind:
+    if progress.lag:
         subject = subject_filter(subscription.channel)
-        oldest_at = await log.stored_at(channel, subject, progress.settled)
+        oldest_at = await log.stored_at(channel, subject, progress.acked_id)
     return measured(progress, oldest_at, time.time())
 
 
-def unmeasured(parts: Parts, subscription: Subscription, *, is_pull: bool) -> dict[str, Any]:
-    """Say what is known of it without asking the log: members of `lag` are null."""
-    stands = standing(parts.snapshot, subscription, time.time())
-    return fields(subscription, stands, is_pull=is_pull) | UNMEASURED | {"last_error": None}
+def describe_unmeasured(engines: Engines, subscription: Subscription, *, is_pull: bool) -> dict[str, Any]:
+    """Return the description without a request to the log: the members of ``lag`` are null."""
+    status = standing(engines.snapshot, subscription, time.time())
+    return fields(subscription, status, is_pull=is_pull) | UNMEASURED | {"last_error": None}
 
 
-async def shown(parts: Parts, subscription: Subscription, *, is_pull: bool) -> dict[str, Any]:
-    """Say all of it. Where the log does not tell how far it is, members of `lag` are null."""
-    said = unmeasured(parts, subscription, is_pull=is_pull)
-    channel = channel_of(parts.snapshot, subscription)
+async def describe(engines: Engines, subscription: Subscription, *, is_pull: bool) -> dict[str, Any]:
+    """Return the full description; where the log is unavailable, the members of ``lag`` are null."""
+    description = describe_unmeasured(engines, subscription, is_pull=is_pull)
+    channel = channel_of(engines.snapshot, subscription)
     try:
         if channel is not None:
-            said |= await measure(parts.log, parts.readers, subscription, channel)
-        said["last_error"] = (await read_health(parts.nats, subscription.id)).get("last_error")
+            description |= await measure(engines.log, engines.readers, subscription, channel)
+        description["last_error"] = (await read_health(engines.nats, subscription.id)).get("last_error")
     except (LookupError, Refused):
-        pass  # said as unknown
-    return said
+        pass  # shown as unknown
+    return description
 
 
 async def read_health(client: Client, subscription_id: str) -> dict[str, Any]:
-    """Read what its deliverer last said of a subscription; nothing where it has said nothing, or cannot be asked."""
+    """Return the last health document of a subscription; empty where there is none or NATS does not answer."""
     return (await read_healths(client, subscription_id)).get(subscription_id, {})
 
 
 async def read_healths(client: Client, subscription_id: str = "*") -> dict[str, dict[str, Any]]:
-    """Read what deliverers last said, by subscription; nothing where NATS does not answer."""
-    found: dict[str, dict[str, Any]] = {}
-    position = 1
+    """Return the last health documents by subscription; empty where NATS does not answer."""
     try:
-        while True:
-            messages = await read_batch(client, HEALTH_STREAM, HEALTH_PREFIX + subscription_id, position)
-            for message in messages:
-                headers = message.headers or {}
-                position = int(headers["Nats-Sequence"]) + 1
-                name = headers["Nats-Subject"].removeprefix(HEALTH_PREFIX)
-                found[name] = orjson.loads(message.data) if message.data else {}
-            if len(messages) < 500 or subscription_id != "*":
-                return found
+        messages = await read_all(client, HEALTH_STREAM, HEALTH_PREFIX + subscription_id)
     except (TimeoutError, OSError, NatsError, APIError):
-        return found
+        return {}
+    return {
+        (message.headers or {})["Nats-Subject"].removeprefix(HEALTH_PREFIX): orjson.loads(message.data or b"{}")
+        for message in messages
+    }
 
 
 def instant(at: float | None) -> str | None:
-    """Write Unix seconds as RFC 3339."""
+    """Format Unix seconds as RFC 3339."""
     return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z") if at is not None else None

@@ -1,7 +1,7 @@
-"""How far each subscription has come: one durable consumer of JetStream each, on its channel's stream.
+"""The position of each durable subscription: one durable JetStream consumer each, on the stream of its channel.
 
-The log keeps which events are out and which are settled, through restarts of every process of ours. Any process may
-give events out and settle them: what it needs to know is in the event's place in the log.
+JetStream keeps which events are unacknowledged, across restarts of every gateway process. Any process may fetch and
+acknowledge: what it needs to know is in the event's sequence in the log.
 """
 
 from __future__ import annotations
@@ -28,212 +28,214 @@ from gateway.durable.standing import subject_filter
 from gateway.log.event import Event, from_headers
 from gateway.log.event_log import DEADLINE_S
 from gateway.log.streams import ensure_stream, redriven_subject
-from gateway.refusals import Reason, Refused
+from gateway.log.unavailable import log_unavailable
 from gateway.snapshot.picture import Channel
 from gateway.snapshot.subscriptions import Subscription
 from gateway.wire.subjects import LIVE_PREFIX, subject_of
 
 T = TypeVar("T")
 
-SHORTEST_WAIT_S = 0.1
-"""How long a full window is waited for where the caller does not wait."""
+FETCH_WAIT_MIN_S = 0.1
+"""How long a fetch waits where the caller does not wait, so that a full ack window can free up."""
 BATCH_MAX = 500
-LOOK_S = 1.0
-"""So often who waits for events looks whether the line was lost."""
-AGAIN_MAX = 5000
-"""Ids that are asked for again where somebody else begins to deliver."""
+RECONNECT_CHECK_S = 1.0
+"""How often a waiting fetch checks whether the connection was lost."""
+REDELIVER_MAX = 5000
+"""Ids that are requested again when another process takes over the delivery."""
 ADDRESS_HEADER, DEAD_ID_HEADER = "apimgmt-address", "apimgmt-dead-id"
-"""Of an event put back from the dead letters: where it was published, and which id it had."""
+"""Headers of an event redriven from the dead letters: the address it was published at, and the id it had."""
 _NO_RESPONDERS = "503"
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """An event that is out: given to a subscriber and not settled yet."""
+class Delivery:
+    """One delivery of an event to a subscriber, which has not acknowledged it yet."""
 
     event: Event
     attempt: int
-    """How often it was given, this time included."""
-    settle_subject: str
-    reader_sequence: int
+    """How often the event was delivered, this delivery included."""
+    ack_subject: str
+    consumer_sequence: int
     redriven_from: str = ""
-    """The id that it had when it died; empty where it was not put back from the dead letters."""
+    """The id that the event had when it became a dead letter; empty where it was not redriven."""
     key: str = ""
-    """What it keeps its order within: the publisher's ``partitionkey``, else the address."""
+    """Order is kept among events of one key: the publisher's ``partitionkey``, or else the address."""
 
     @property
     def id(self) -> str:
-        """Name this delivery: it and no other of the same event."""
-        return f"{self.event.id}.{self.reader_sequence}.{self.attempt}"
+        """Return an id that no other delivery has, not even one of the same event."""
+        return f"{self.event.id}.{self.consumer_sequence}.{self.attempt}"
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a subscription has come, as of the log's answer."""
+    """How far a subscription has come, as JetStream reports it."""
 
-    settled: int
-    """The id up to which all is settled."""
-    given: int
-    """The highest id that was given."""
-    waiting: int
-    """Events that were not given yet."""
-    out: int
-    """Events that are given and not settled."""
-    given_again: int
-    """Of those, how many were given more than once."""
-    reader_sequence: int
+    acked_id: int
+    """All events up to this id are acknowledged."""
+    delivered_id: int
+    """The highest id that was delivered."""
+    pending: int
+    """Events that were never delivered."""
+    in_flight: int
+    """Events that were delivered and are not acknowledged."""
+    redelivered: int
+    """Events in flight that were delivered more than once."""
+    consumer_sequence: int
 
     @property
-    def behind(self) -> int:
-        """Events that are not settled."""
-        return self.waiting + self.out
+    def lag(self) -> int:
+        """Return the number of events that are not acknowledged."""
+        return self.pending + self.in_flight
 
 
 class Readers:
-    """Gives events out and settles them. Every call ends in time; where the log is away it raises Refused."""
+    """Fetches and acknowledges events. Every call ends in time and raises Refused where the log is unavailable."""
 
     def __init__(self, client: Client, js: JetStreamContext) -> None:
         self._client = client
         self._js = js
-        self._made: dict[str, tuple[str, int, float]] = {}
+        self._ensured: dict[str, tuple[str, int, float]] = {}
 
     async def ensure(self, subscription: Subscription, channel: Channel, ack_wait_s: float, window: int) -> None:
-        """Make the subscription's reader, or change its window where the subscription has changed."""
-        marks = (channel.stream, window, ack_wait_s)
-        if self._made.get(subscription.id) == marks:
+        """Create the subscription's JetStream consumer, or update it where its settings have changed."""
+        settings = (channel.stream, window, ack_wait_s)
+        if self._ensured.get(subscription.id) == settings:
             return
-        await _in_time(self._make(subscription, channel, ack_wait_s, window))
-        self._made[subscription.id] = marks
+        await _in_time(self._add_consumer(subscription, channel, ack_wait_s, window))
+        self._ensured[subscription.id] = settings
 
-    async def fetch(self, subscription: Subscription, channel: Channel, most: int, wait_s: float) -> list[Given]:
-        """Give up to so many events out, oldest first: those that are there, else the first to come in that time.
+    async def fetch(self, subscription: Subscription, channel: Channel, most: int, wait_s: float) -> list[Delivery]:
+        """Fetch up to ``most`` events, oldest first. Where none is pending, wait for the first to arrive.
 
-        Raises LookupError where the reader is missing: :meth:`ensure` makes it.
+        Raises LookupError where the JetStream consumer is missing: :meth:`ensure` creates it.
         """
         inbox = self._client.new_inbox()
         answers = await self._client.subscribe(inbox)
-        wait_s = max(wait_s, SHORTEST_WAIT_S)
-        found: list[Given] = []
+        wait_s = max(wait_s, FETCH_WAIT_MIN_S)
+        deliveries: list[Delivery] = []
         try:
-            ask = {"batch": min(most, BATCH_MAX), "no_wait": True, "expires": int(wait_s * 1e9)}
+            request = {"batch": min(most, BATCH_MAX), "no_wait": True, "expires": int(wait_s * 1e9)}
             subject = f"$JS.API.CONSUMER.MSG.NEXT.{channel.stream}.{subscription.id}"
-            await self._client.publish(subject, orjson.dumps(ask), reply=inbox)
-            while len(found) < ask["batch"]:
+            await self._client.publish(subject, orjson.dumps(request), reply=inbox)
+            while len(deliveries) < request["batch"]:
                 message = await self._next(answers, wait_s + DEADLINE_S)
                 status = (message.headers or {}).get("Status")
                 if status == _NO_RESPONDERS:
-                    self._made.pop(subscription.id, None)
+                    self._ensured.pop(subscription.id, None)
                     raise LookupError(subscription.id)
                 if status is not None:
                     break
-                found.append(given(channel, message))
+                deliveries.append(read_delivery(channel, message))
         except (NatsError, TimeoutError) as error:
-            if not found:
-                raise _away() from error
+            if not deliveries:
+                raise log_unavailable() from error
         finally:
             with contextlib.suppress(NatsError):
                 await answers.unsubscribe()
-        return sorted(found, key=lambda one: one.event.id)
+        return sorted(deliveries, key=lambda delivery: delivery.event.id)
 
     async def _next(self, answers: NatsSubscription, wait_s: float) -> Msg:
-        """Wait for an answer. Raises TimeoutError, at once where the line was lost: the question was, too."""
-        connected = self._client.stats["reconnects"]
+        """Return the next answer. Raises TimeoutError, at once after a reconnect: the request was lost with it."""
+        reconnects = self._client.stats["reconnects"]
         ends_at = time.monotonic() + wait_s
         while True:
             left_s = ends_at - time.monotonic()
             try:
-                return await answers.next_msg(timeout=max(min(left_s, LOOK_S), 0.001))
+                return await answers.next_msg(timeout=max(min(left_s, RECONNECT_CHECK_S), 0.001))
             except (TimeoutError, NatsTimeoutError):
-                if left_s <= LOOK_S or self._client.stats["reconnects"] != connected:
+                if left_s <= RECONNECT_CHECK_S or self._client.stats["reconnects"] != reconnects:
                     raise
 
-    async def give_again(self, subscription: Subscription, channel: Channel, but: Container[int]) -> None:
-        """Have events that are out given again at once, in their order: whoever had them in hand is gone.
+    async def redeliver(self, subscription: Subscription, channel: Channel, excluded: Container[int]) -> None:
+        """Redeliver events in flight at once and in order: the process that had fetched them is gone.
 
-        Of the last :data:`AGAIN_MAX` ids; others, and those in ``but``, are given again when their time is over.
+        Covers the last :data:`REDELIVER_MAX` ids. Others, and ``excluded``, are redelivered after their ack wait.
         """
-        known = await self.progress(subscription, channel)
-        if known.out:
-            first = max(known.settled, known.given - AGAIN_MAX) + 1
-            again = [id_ for id_ in range(first, known.given + 1) if id_ not in but]
-            await self._say_each(subscription, channel, known, again, b"-NAK")
+        progress = await self.progress(subscription, channel)
+        if progress.in_flight:
+            first = max(progress.acked_id, progress.delivered_id - REDELIVER_MAX) + 1
+            ids = [id_ for id_ in range(first, progress.delivered_id + 1) if id_ not in excluded]
+            await self._answer_each(subscription, channel, progress, ids, b"-NAK")
 
-    async def settle(self, given: Given) -> None:
-        """Say that an event is done with; returns once the log knows."""
-        await self._say(given.settle_subject, b"+ACK")
+    async def ack(self, delivery: Delivery) -> None:
+        """Acknowledge an event; returns once the log has confirmed it."""
+        await self._answer(delivery.ack_subject, b"+ACK")
 
-    async def put_off(self, given: Given, seconds: float) -> None:
-        """Have an event given again after a while."""
-        await self._say(given.settle_subject, _later(seconds))
+    async def nak(self, delivery: Delivery, delay_s: float) -> None:
+        """Have an event redelivered after a delay."""
+        await self._answer(delivery.ack_subject, _nak(delay_s))
 
-    async def hold(self, given: Iterable[Given]) -> None:
-        """Begin the time anew after which these are given again; nothing is said back."""
-        for one in given:
-            await self._client.publish(one.settle_subject, b"+WPI")
+    async def extend(self, deliveries: Iterable[Delivery]) -> None:
+        """Restart the ack wait of these events; not confirmed by the log."""
+        for delivery in deliveries:
+            await self._client.publish(delivery.ack_subject, b"+WPI")
 
-    async def settle_ids(self, subscription: Subscription, channel: Channel, ids: Iterable[int]) -> list[int]:
-        """Settle events by their ids. Gives those that cannot be out: settled before, or never given."""
-        return await self._say_of(subscription, channel, ids, b"+ACK")
+    async def ack_ids(self, subscription: Subscription, channel: Channel, ids: Iterable[int]) -> list[int]:
+        """Acknowledge events by id. Returns the ids that cannot be in flight: acknowledged, or never delivered."""
+        return await self._answer_ids(subscription, channel, ids, b"+ACK")
 
-    async def put_off_ids(
-        self, subscription: Subscription, channel: Channel, ids: Iterable[int], seconds: float
+    async def nak_ids(
+        self, subscription: Subscription, channel: Channel, ids: Iterable[int], delay_s: float
     ) -> list[int]:
-        """Have events given again after a while, no sooner. Gives those that cannot be out."""
-        return await self._say_of(subscription, channel, ids, _later(seconds))
+        """Have events redelivered after a delay, no sooner. Returns the ids that cannot be in flight."""
+        return await self._answer_ids(subscription, channel, ids, _nak(delay_s))
 
     async def progress(self, subscription: Subscription, channel: Channel) -> Progress:
-        """Say how far it has come. Raises LookupError where the reader is missing."""
+        """Return how far the subscription has come. Raises LookupError where the JetStream consumer is missing."""
         try:
-            return progress(await _in_time(self._js.consumer_info(channel.stream, subscription.id)))
+            return read_progress(await _in_time(self._js.consumer_info(channel.stream, subscription.id)))
         except NotFoundError:
-            self._made.pop(subscription.id, None)
+            self._ensured.pop(subscription.id, None)
             raise LookupError(subscription.id) from None
 
     async def remove(self, stream: str, subscription_id: str) -> None:
-        """Forget how far a subscription has come; one that is not there is no fault."""
-        self._made.pop(subscription_id, None)
+        """Delete the JetStream consumer of a subscription; does nothing where it is missing."""
+        self._ensured.pop(subscription_id, None)
         with contextlib.suppress(NotFoundError):
             await _in_time(self._js.delete_consumer(stream, subscription_id))
 
-    async def _make(self, subscription: Subscription, channel: Channel, ack_wait_s: float, window: int) -> None:
-        config = reader_config(subscription, channel, ack_wait_s, window)
+    async def _add_consumer(self, subscription: Subscription, channel: Channel, ack_wait_s: float, window: int) -> None:
+        config = consumer_config(subscription, channel, ack_wait_s, window)
         try:
             await self._js.add_consumer(channel.stream, config)
         except NotFoundError:
             await ensure_stream(self._js, channel.document())
             await self._js.add_consumer(channel.stream, config)
 
-    async def _say_of(self, subscription: Subscription, channel: Channel, ids: Iterable[int], word: bytes) -> list[int]:
-        known = await self.progress(subscription, channel)
-        wanted = sorted(set(ids))
-        out = [id_ for id_ in wanted if known.settled < id_ <= known.given]
-        await self._say_each(subscription, channel, known, out, word)
-        return [id_ for id_ in wanted if id_ not in out]
+    async def _answer_ids(
+        self, subscription: Subscription, channel: Channel, ids: Iterable[int], payload: bytes
+    ) -> list[int]:
+        progress = await self.progress(subscription, channel)
+        requested = sorted(set(ids))
+        in_flight = [id_ for id_ in requested if progress.acked_id < id_ <= progress.delivered_id]
+        await self._answer_each(subscription, channel, progress, in_flight, payload)
+        return [id_ for id_ in requested if id_ not in in_flight]
 
-    async def _say_each(
-        self, subscription: Subscription, channel: Channel, known: Progress, ids: Sequence[int], word: bytes
+    async def _answer_each(
+        self, subscription: Subscription, channel: Channel, progress: Progress, ids: Sequence[int], payload: bytes
     ) -> None:
-        """Say a word of each event; of one that is not out it says nothing to the log."""
+        """Send an acknowledgement for each id; JetStream ignores the ids that are not in flight."""
         prefix = f"$JS.ACK.{channel.stream}.{subscription.id}.1"
-        subjects = [f"{prefix}.{id_}.{known.reader_sequence}.0.0" for id_ in ids]
+        subjects = [f"{prefix}.{id_}.{progress.consumer_sequence}.0.0" for id_ in ids]
         for subject in subjects[:-1]:
-            await self._client.publish(subject, word)
+            await self._client.publish(subject, payload)
         if subjects:
-            # The log takes them in their order: once it has answered the last, it has heard them all.
-            await self._say(subjects[-1], word)
+            # JetStream handles them in order: its reply to the last one confirms them all.
+            await self._answer(subjects[-1], payload)
 
-    async def _say(self, subject: str, word: bytes) -> None:
-        await _in_time(self._client.request(subject, word, timeout=DEADLINE_S))
+    async def _answer(self, subject: str, payload: bytes) -> None:
+        await _in_time(self._client.request(subject, payload, timeout=DEADLINE_S))
 
 
-def reader_config(subscription: Subscription, channel: Channel, ack_wait_s: float, window: int) -> ConsumerConfig:
-    """Say how the reader of a subscription is to be; where it begins is decided when it is made."""
-    begins_at = subscription.position + 1
+def consumer_config(subscription: Subscription, channel: Channel, ack_wait_s: float, window: int) -> ConsumerConfig:
+    """Return the JetStream consumer of a subscription; its start position takes effect only at creation."""
+    start_id = subscription.position + 1
     return ConsumerConfig(
         durable_name=subscription.id,
         description=subscription.channel[:200],
-        deliver_policy=DeliverPolicy.BY_START_SEQUENCE if begins_at > 1 else DeliverPolicy.ALL,
-        opt_start_seq=begins_at if begins_at > 1 else None,
+        deliver_policy=DeliverPolicy.BY_START_SEQUENCE if start_id > 1 else DeliverPolicy.ALL,
+        opt_start_seq=start_id if start_id > 1 else None,
         filter_subjects=[subject_filter(subscription.channel), redriven_subject(channel.stream, subscription.id)],
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=ack_wait_s,
@@ -242,53 +244,49 @@ def reader_config(subscription: Subscription, channel: Channel, ack_wait_s: floa
     )
 
 
-def given(channel: Channel, message: Msg) -> Given:
-    """Read an event as its reader gives it."""
-    place = message.metadata
+def read_delivery(channel: Channel, message: Msg) -> Delivery:
+    """Read a message of the subscription's JetStream consumer."""
+    metadata = message.metadata
     headers = message.headers or {}
     address = headers.get(ADDRESS_HEADER)
-    at = datetime.fromtimestamp(place.timestamp.timestamp(), UTC).isoformat().replace("+00:00", "Z")
-    headers = {**headers, "Nats-Sequence": str(place.sequence.stream), "Nats-Time-Stamp": at}
+    stored_at = datetime.fromtimestamp(metadata.timestamp.timestamp(), UTC).isoformat().replace("+00:00", "Z")
+    headers = {**headers, "Nats-Sequence": str(metadata.sequence.stream), "Nats-Time-Stamp": stored_at}
     subject = subject_of(address) if address else message.subject.removeprefix(LIVE_PREFIX)
     event = from_headers(channel.address, subject, headers, message.data)
-    return Given(
+    return Delivery(
         event=event,
-        attempt=place.num_delivered,
-        settle_subject=message.reply,
-        reader_sequence=place.sequence.consumer,
+        attempt=metadata.num_delivered,
+        ack_subject=message.reply,
+        consumer_sequence=metadata.sequence.consumer,
         redriven_from=headers.get(DEAD_ID_HEADER, ""),
         key=event.extensions.get("partitionkey") or event.address,
     )
 
 
-def progress(info: ConsumerInfo) -> Progress:
-    """Read what JetStream says of a consumer."""
-    assert info.ack_floor is not None, "said of every consumer"
-    assert info.delivered is not None, "said of every consumer"
+def read_progress(info: ConsumerInfo) -> Progress:
+    """Read JetStream's description of a consumer."""
+    assert info.ack_floor is not None, "part of every description"
+    assert info.delivered is not None, "part of every description"
     return Progress(
-        settled=info.ack_floor.stream_seq,
-        given=info.delivered.stream_seq,
-        waiting=info.num_pending or 0,
-        out=info.num_ack_pending or 0,
-        given_again=info.num_redelivered or 0,
-        reader_sequence=info.delivered.consumer_seq,
+        acked_id=info.ack_floor.stream_seq,
+        delivered_id=info.delivered.stream_seq,
+        pending=info.num_pending or 0,
+        in_flight=info.num_ack_pending or 0,
+        redelivered=info.num_redelivered or 0,
+        consumer_sequence=info.delivered.consumer_seq,
     )
 
 
-def _later(seconds: float) -> bytes:
-    return b'-NAK {"delay": %d}' % int(seconds * 1e9) if seconds > 0 else b"-NAK"
+def _nak(delay_s: float) -> bytes:
+    return b'-NAK {"delay": %d}' % int(delay_s * 1e9) if delay_s > 0 else b"-NAK"
 
 
 async def _in_time(answer: Awaitable[T]) -> T:
-    """Await the log; its absence costs the caller a clear answer. Raises Refused and NotFoundError."""
+    """Await an answer of the log. Raises Refused where none comes in time, and NotFoundError."""
     try:
         async with asyncio.timeout(DEADLINE_S):
             return await answer
     except NotFoundError:
         raise
     except (TimeoutError, OSError, APIError, NatsError) as error:
-        raise _away() from error
-
-
-def _away() -> Refused:
-    return Refused(Reason.OVERLOADED, "The event log does not answer.", retry_after_s=1.0, cause="log-away")
+        raise log_unavailable() from error

@@ -1,4 +1,4 @@
-"""Whether a durable subscription may deliver now, on whose limits, and how it signs."""
+"""The standing of a durable subscription: whether it may deliver, which limits it is charged to, and its secrets."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ class Standing:
 
     @property
     def may_deliver(self) -> bool:
-        """It delivers, or tries whether its endpoint is back."""
+        """Return whether it delivers, or probes an endpoint that has failed."""
         return self.state is State.ACTIVE or self.reason == Why.FAILING
 
 
 def subject_filter(channel: str) -> str:
-    """Give the subject filter of what a subscription names as its channel. Raises AddressError."""
+    """Return the subject filter of a subscription's ``channel``. Raises AddressError."""
     if "{" in channel:
         return Template.parse(channel).subject
     return filters_of(channel)[0]
 
 
 def channel_of(snapshot: Snapshot, subscription: Subscription) -> Channel | None:
-    """Give the channel that it reads; None where there is none (any more)."""
-    wanted = subject_filter(subscription.channel)
-    return next((channel for channel in snapshot.channels() if matches(channel.subject, wanted)), None)
+    """Return the channel that a subscription reads; None where it does not exist."""
+    subject = subject_filter(subscription.channel)
+    return next((channel for channel in snapshot.channels() if matches(channel.subject, subject)), None)
 
 
 def standing(snapshot: Snapshot, subscription: Subscription, now: float) -> Standing:
-    """Say whether a subscription may deliver now: by what was asked of it, its key's rights and its channel."""
+    """Return the standing that follows from the requested state, the rights of the key, and the channel."""
     if subscription.state != State.ACTIVE:
-        said = Standing(State(subscription.state), subscription.state_reason)
-        if not said.may_deliver:
-            return said
+        requested = Standing(State(subscription.state), subscription.state_reason)
+        if not requested.may_deliver:
+            return requested
     else:
-        said = Standing(State.ACTIVE)
-    why = _obstacle(snapshot, subscription, now)
-    return said if why is None else Standing(State.PAUSED, why)
+        requested = Standing(State.ACTIVE)
+    reason = _pause_reason(snapshot, subscription, now)
+    return requested if reason is None else Standing(State.PAUSED, reason)
 
 
-def _obstacle(snapshot: Snapshot, subscription: Subscription, now: float) -> Why | None:
+def _pause_reason(snapshot: Snapshot, subscription: Subscription, now: float) -> Why | None:
     if snapshot.standing(subscription.consumer) is None:
         return Why.CONSUMER_DISABLED
-    if subscription.key and subscription.type == Type.WEBHOOK:  # who pulls proves itself each time
+    if subscription.key and subscription.type == Type.WEBHOOK:  # each pull is authenticated anyway
         key = snapshot.key(subscription.key)
         if key is None or key.revoked_at is not None or key.consumer != subscription.consumer:
             return Why.KEY_REVOKED
@@ -68,28 +68,28 @@ def _obstacle(snapshot: Snapshot, subscription: Subscription, now: float) -> Why
 
 
 def principal_of(snapshot: Snapshot, subscription: Subscription) -> Principal:
-    """Give whose budget deliveries are charged to."""
-    known = snapshot.principal(subscription.key) if subscription.key else None
-    if known is not None:
-        return known
-    stands = snapshot.standing(subscription.consumer)
-    if stands is None:
+    """Return the principal whose limits deliveries are charged to."""
+    principal = snapshot.principal(subscription.key) if subscription.key else None
+    if principal is not None:
+        return principal
+    consumer = snapshot.standing(subscription.consumer)
+    if consumer is None:
         return Principal(subscription.consumer, "", "")
-    return Principal(subscription.consumer, "", stands.tier.name, limits=stands.limits)
+    return Principal(subscription.consumer, "", consumer.tier.name, limits=consumer.limits)
 
 
 def secret(secret_key: bytes, subscription_id: str, generation: int) -> str:
-    """Make the signing secret of a subscription, always the same one: it is kept nowhere, and shown once.
+    """Derive the signing secret of a subscription. It is not stored, and shown once.
 
-    It changes with its generation (rotation), and with the server's ``SECRET_KEY``.
+    It changes with its generation (by rotation) and with the server's ``SECRET_KEY``.
     """
-    named = f"webhook secret\0{subscription_id}\0{generation}".encode()
-    return SECRET_PREFIX + base64.b64encode(hmac.digest(secret_key, named, "sha256")).decode()
+    message = f"webhook secret\0{subscription_id}\0{generation}".encode()
+    return SECRET_PREFIX + base64.b64encode(hmac.digest(secret_key, message, "sha256")).decode()
 
 
 def secrets_now(secret_key: bytes, subscription: Subscription, now: float) -> tuple[str, ...]:
-    """Give the secrets that a message is signed with now: the newest first, and the one before while both are good."""
-    found = [secret(secret_key, subscription.id, subscription.secret_generation)]
+    """Return the secrets that a message is signed with, newest first: the previous one while it is still valid."""
+    secrets = [secret(secret_key, subscription.id, subscription.secret_generation)]
     if subscription.previous_secret_until is not None and now < subscription.previous_secret_until:
-        found.append(secret(secret_key, subscription.id, subscription.secret_generation - 1))
-    return tuple(found)
+        secrets.append(secret(secret_key, subscription.id, subscription.secret_generation - 1))
+    return tuple(secrets)

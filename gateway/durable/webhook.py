@@ -1,4 +1,4 @@
-"""A webhook as arithmetic: how a message is signed (Standard Webhooks), what an answer means, when to try again."""
+"""Webhooks without I/O: signing (Standard Webhooks), the meaning of a response, and the pause before a retry."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from gateway.snapshot.subscriptions import SECRET_PREFIX
 from gateway.upstream.connection import Origin
 
 JITTER = 0.2
-"""A pause is as long as the schedule says, and up to this share longer."""
+"""The largest share by which a pause is longer than the schedule."""
 RETRY_AFTER_MAX_S = 24 * 3600.0
 USER_AGENT = "apimgmt-webhooks"
 
 
 class Verdict(StrEnum):
-    """What an answer means."""
+    """The meaning of a response."""
 
     DELIVERED = "delivered"
     FAILED = "failed"
     GONE = "gone"
-    """The endpoint wants no more: the subscription ends."""
+    """The endpoint no longer exists: the subscription ends."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a receiver has answered, as far as it was read."""
+class WebhookResponse:
+    """The response of a receiver; its body may be cut."""
 
     status: int
     headers: Mapping[str, str]
@@ -48,9 +48,9 @@ def headers(
     traceparent: str | None = None,
     tracestate: str | None = None,
 ) -> dict[str, str]:
-    """Give the headers of a message: signed by each secret, so that a receiver that knows one of them can verify it."""
+    """Return the headers of a message. It is signed with each secret, so one of them is enough to verify it."""
     timestamp = str(int(at))
-    found = {
+    signed = {
         "content-type": "application/json",
         "user-agent": USER_AGENT,
         "webhook-id": message_id,
@@ -58,14 +58,14 @@ def headers(
         "webhook-signature": " ".join(_signature(secret, message_id, timestamp, body) for secret in secrets),
     }
     if traceparent and tracing.taken(traceparent):
-        found["traceparent"] = traceparent
+        signed["traceparent"] = traceparent
         if state := tracing.state(tracestate):
-            found["tracestate"] = state
-    return found
+            signed["tracestate"] = state
+    return signed
 
 
 def request(url: str, headers_: Mapping[str, str], body: bytes) -> bytes:
-    """Write the whole request. The URL was checked when it was registered: printable ASCII, no user, no fragment."""
+    """Format the request. The URL was validated at registration: printable ASCII, no user, no fragment."""
     parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     lines = [f"POST {target} HTTP/1.1", f"host: {_host(url)}", f"content-length: {len(body)}"]
@@ -73,22 +73,22 @@ def request(url: str, headers_: Mapping[str, str], body: bytes) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("ascii") + body
 
 
-def verdict(answer: Answer) -> Verdict:
-    """Say what an answer means: 2xx is delivered, 410 ends it, all else failed; a redirect is not followed."""
-    if 200 <= answer.status < 300:
+def verdict(response: WebhookResponse) -> Verdict:
+    """Return the meaning of a response: 2xx is delivered, 410 is gone, anything else, redirects included, failed."""
+    if 200 <= response.status < 300:
         return Verdict.DELIVERED
-    return Verdict.GONE if answer.status == 410 else Verdict.FAILED
+    return Verdict.GONE if response.status == 410 else Verdict.FAILED
 
 
 def pause_s(schedule: Sequence[float], tries: int, *, share: float | None = None) -> float:
-    """Give the pause after so many tries: the schedule's (its last repeats), and a random share of the jitter more."""
-    share = random.random() if share is None else share  # noqa: S311 - spreads load, guards nothing
+    """Return the pause after ``tries`` attempts: the schedule's (its last entry repeats) plus a random jitter."""
+    share = random.random() if share is None else share  # noqa: S311 - spreads load, protects nothing
     return schedule[min(tries, len(schedule) - 1)] * (1 + JITTER * share)
 
 
-def retry_after_s(answer: Answer | None, now: float) -> float:
-    """Give how long the receiver asks us to wait (``Retry-After``: seconds or a date), bounded; 0 where it does not."""
-    text = answer.headers.get("retry-after", "").strip() if answer is not None else ""
+def retry_after_s(response: WebhookResponse | None, now: float) -> float:
+    """Return the seconds that ``Retry-After`` (seconds or a date, RFC 9110 10.2.3) asks to wait, bounded; else 0."""
+    text = response.headers.get("retry-after", "").strip() if response is not None else ""
     if text.isascii() and text.isdigit():
         return min(float(text[:10]), RETRY_AFTER_MAX_S)
     try:
@@ -106,7 +106,7 @@ def _signature(secret: str, message_id: str, timestamp: str, body: bytes) -> str
 
 
 def _host(url: str) -> str:
-    """Write the host as a Host header has it, with its port where it is not the usual one."""
+    """Return the value of the Host header, with the port where it is not the default of the scheme."""
     origin = Origin.of(url)
-    usual = 443 if origin.is_tls else 80
-    return origin.authority.rpartition(":")[0] if origin.port == usual else origin.authority
+    default = 443 if origin.is_tls else 80
+    return origin.authority.rpartition(":")[0] if origin.port == default else origin.authority

@@ -12,10 +12,10 @@ import orjson
 from gateway.call import Call, Reply
 from gateway.concurrency.stopping import stop_tasks
 from gateway.connections.in_flight import recheck
-from gateway.durable.held_back import KEPT_MAX
-from gateway.durable.readers import BATCH_MAX, Given
+from gateway.durable.dead_letter import UNWRITABLE, is_writable, store_dead_letter
+from gateway.durable.readers import BATCH_MAX, Delivery
 from gateway.durable.standing import channel_of, standing
-from gateway.durable.undelivered import UNWRITABLE, bury, writable
+from gateway.durable.withheld import COUNTS_MAX
 from gateway.handlers.channel import let_out
 from gateway.handlers.subscription import answer, own, query, read_object
 from gateway.identity.rights import require
@@ -65,7 +65,7 @@ async def ack(plane: Plane, call: Call) -> Reply:
     """Serve ``POST …/ack`` ``{"ids": […]}``: these are done with; ``seconds`` would say nothing."""
     subscription, channel = _readable(plane, call)
     ids, _, size = await _read_ids(call)
-    not_out = await plane.readers.settle_ids(subscription, channel, ids)
+    not_out = await plane.readers.ack_ids(subscription, channel, ids)
     return await _settled(plane, call, ids, not_out, size)
 
 
@@ -73,7 +73,7 @@ async def nack(plane: Plane, call: Call) -> Reply:
     """Serve ``POST …/nack`` ``{"ids": […], "seconds": 0}``: these are to be given again, after so long."""
     subscription, channel = _readable(plane, call)
     ids, seconds, size = await _read_ids(call)
-    not_out = await plane.readers.put_off_ids(subscription, channel, ids, seconds or 0)
+    not_out = await plane.readers.nak_ids(subscription, channel, ids, seconds or 0)
     return await _settled(plane, call, ids, not_out, size)
 
 
@@ -82,7 +82,7 @@ async def extend(plane: Plane, call: Call) -> Reply:
     subscription, channel = _readable(plane, call)
     ids, seconds, size = await _read_ids(call)
     seconds = subscription.ack_wait_s if seconds is None else seconds
-    not_out = await plane.readers.put_off_ids(subscription, channel, ids, max(seconds, 0.001))
+    not_out = await plane.readers.nak_ids(subscription, channel, ids, max(seconds, 0.001))
     return await _settled(plane, call, ids, not_out, size)
 
 
@@ -105,7 +105,9 @@ def _readable(plane: Plane, call: Call) -> tuple[Subscription, Channel]:
     return subscription, channel
 
 
-async def _fetch(plane: Plane, subscription: Subscription, channel: Channel, limit: int, wait_s: float) -> list[Given]:
+async def _fetch(
+    plane: Plane, subscription: Subscription, channel: Channel, limit: int, wait_s: float
+) -> list[Delivery]:
     wait_for_ack_s = ack_wait_s(subscription, plane.config.webhook_timeout_s)
     await plane.readers.ensure(subscription, channel, wait_for_ack_s, window(subscription))
     try:
@@ -113,22 +115,22 @@ async def _fetch(plane: Plane, subscription: Subscription, channel: Channel, lim
     except LookupError:
         await plane.readers.ensure(subscription, channel, wait_for_ack_s, window(subscription))
         found = await plane.readers.fetch(subscription, channel, limit, wait_s)
-    return await plane.held_back.without(subscription.id, found)
+    return await plane.withheld.discount(subscription.id, found)
 
 
 async def _without_poison(
-    plane: Plane, subscription: Subscription, channel: Channel, found: list[Given]
-) -> list[Given]:
+    plane: Plane, subscription: Subscription, channel: Channel, found: list[Delivery]
+) -> list[Delivery]:
     """Leave out what was given in vain too often: it becomes a dead letter, and those behind it go on."""
     good = []
     for one in found:
         tries = one.attempt - 1
-        if tries < subscription.max_attempts and writable(one.event):
+        if tries < subscription.max_attempts and is_writable(one.event):
             good.append(one)
             continue
-        why = f"Given {tries} times and never acknowledged." if writable(one.event) else UNWRITABLE
-        await bury(plane.log, channel, subscription, one, max(tries, 1), why)
-        await plane.readers.settle(one)
+        why = f"Given {tries} times and never acknowledged." if is_writable(one.event) else UNWRITABLE
+        await store_dead_letter(plane.log, channel, subscription, one, max(tries, 1), why)
+        await plane.readers.ack(one)
     return good
 
 
@@ -148,8 +150,8 @@ async def _left(plane: Plane, call: Call) -> int:
 
 
 async def _let_out(
-    plane: Plane, call: Call, subscription: Subscription, channel: Channel, found: list[Given]
-) -> list[Given]:
+    plane: Plane, call: Call, subscription: Subscription, channel: Channel, found: list[Delivery]
+) -> list[Delivery]:
     """Charge them as ``messages_out``; what the limits do not let out now is given another time. Raises Refused."""
     if not found:
         return found
@@ -163,13 +165,13 @@ async def _let_out(
     return found[:count]
 
 
-async def _hold_back(plane: Plane, subscription: Subscription, channel: Channel, events: list[Given]) -> None:
+async def _hold_back(plane: Plane, subscription: Subscription, channel: Channel, events: list[Delivery]) -> None:
     """Have them given again at once, without a try of theirs used up."""
-    if await plane.held_back.add(subscription.id, events) > KEPT_MAX:
+    if await plane.withheld.add(subscription.id, events) > COUNTS_MAX:
         progress = await plane.readers.progress(subscription, channel)
-        await plane.held_back.forget(subscription.id, progress.settled)
+        await plane.withheld.forget(subscription.id, progress.acked_id)
     for one in events:
-        await plane.readers.put_off(one, 0)
+        await plane.readers.nak(one, 0)
 
 
 async def _read_ids(call: Call) -> tuple[list[int], float | None, int]:
@@ -197,7 +199,7 @@ async def _settled(plane: Plane, call: Call, ids: list[int], not_out: list[int],
     return await answer(plane, call, 200, said, bytes_in=size)
 
 
-def _said(given: Given, ack_wait_s: float) -> str:
+def _said(given: Delivery, ack_wait_s: float) -> str:
     """Say an event with its delivery, as the envelope has it."""
     delivery: dict[str, Any] = {
         "id": given.id,

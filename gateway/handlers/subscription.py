@@ -18,12 +18,13 @@ from gateway.call import Call, Reply
 from gateway.channels.reading import position_of, resolve, select
 from gateway.concurrency.stopping import stop_tasks
 from gateway.durable.attempts import read_attempts
-from gateway.durable.health import shown, unmeasured
+from gateway.durable.health import describe, describe_unmeasured
 from gateway.durable.standing import channel_of
 from gateway.handlers.channel import idempotency_key
 from gateway.identity.rights import require
 from gateway.link.control_plane import request_control_plane
 from gateway.link.nats import ATTEMPTS_KEPT
+from gateway.log.unavailable import log_unavailable
 from gateway.policies.json_body import require_plain
 from gateway.refusals import Reason, Refused
 from gateway.snapshot import subscriptions
@@ -132,7 +133,7 @@ async def attempts(plane: Plane, call: Call) -> Reply:
     try:
         found = await read_attempts(plane.nats, subscription.id)
     except (TimeoutError, OSError, NatsError) as error:
-        raise Refused(Reason.OVERLOADED, "The event log does not answer.", retry_after_s=1, cause="log-away") from error
+        raise log_unavailable() from error
     found = [one for one in found if wanted.get("event", one["event"]) == one["event"]]
     return await answer(plane, call, 200, {"results": found[: int(limit)], "next": None})
 
@@ -256,7 +257,7 @@ async def _make_reader(plane: Plane, subscription: Subscription) -> None:
 
 
 async def _shown(plane: Plane, subscription: Subscription) -> dict[str, Any]:
-    return await shown(plane, subscription, is_pull=subscription.type == Type.PULL)
+    return await describe(plane, subscription, is_pull=subscription.type == Type.PULL)
 
 
 async def _shown_within(plane: Plane, several: list[Subscription], seconds: float) -> list[dict[str, Any]]:
@@ -272,7 +273,7 @@ async def _shown_within(plane: Plane, several: list[Subscription], seconds: floa
         if saying:
             await asyncio.wait(saying, timeout=seconds)
         return [
-            task.result() if task.done() else unmeasured(plane, one, is_pull=one.type == Type.PULL)
+            task.result() if task.done() else describe_unmeasured(plane, one, is_pull=one.type == Type.PULL)
             for one, task in zip(several, saying, strict=True)
         ]
     finally:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import socket
 import time
 
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.errors import APIError, KeyNotFoundError, KeyWrongLastSequenceError
 
+from gateway.config import Config
 from gateway.link.nats import LEASE_S, LEASES_BUCKET
 
 RENEW_S = LEASE_S / 5
@@ -68,3 +71,8 @@ class LeaderElection:
         if entry.value != self._owner:
             return 0
         return await bucket.update(self._name, self._owner, last=entry.revision or 0)
+
+
+def lease_owner(config: Config) -> str:
+    """Return the owner that an installation takes leases as; a restarted process takes its own lease back at once."""
+    return hashlib.sha256(f"{socket.gethostname()}\0{config.data_dir}".encode()).hexdigest()

@@ -26,11 +26,13 @@ DEAD_STREAM = "DEAD"
 RETAINED_STREAM = "RETAINED"
 ATTEMPTS_STREAM = "ATTEMPTS"
 RETRIES_STREAM = "RETRIES"
+WITHHELD_STREAM = "WITHHELD"
 USAGE_SUBJECT = "_apimgmt.usage"
 DEAD_SUBJECT = "_apimgmt.dead"
 RETAINED_SUBJECT = "_apimgmt.retained"
 ATTEMPTS_SUBJECT = "_apimgmt.attempts"
 RETRIES_SUBJECT = "_apimgmt.retries"
+WITHHELD_SUBJECT = "_apimgmt.withheld"
 CONTROL_SUBJECT = "_apimgmt.control"
 REPLY_TIMEOUT_S = 2.0
 CONNECT_TIMEOUT_S = 5
@@ -95,6 +97,15 @@ _STREAMS = (
         max_bytes=1024**3,
         allow_direct=True,
     ),
+    StreamConfig(
+        name=WITHHELD_STREAM,
+        subjects=[f"{WITHHELD_SUBJECT}.*.*"],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        max_msgs_per_subject=1,
+        max_bytes=1024**3,
+        allow_direct=True,
+    ),
 )
 _BUCKETS = (
     KeyValueConfig(bucket=SNAPSHOT_BUCKET, history=1, storage=StorageType.FILE, direct=True),
@@ -146,6 +157,27 @@ async def ensure_infrastructure(js: JetStreamContext) -> None:
             await js.stream_info(str(stream.name))
         except NotFoundError:
             await _create_once(_add_stream(js, stream))
+            if stream.name == WITHHELD_STREAM:
+                await move_withheld_counts(js)
+
+
+async def move_withheld_counts(js: JetStreamContext) -> None:
+    """Move the counts of withheld deliveries out of the stream of retries, which held both in earlier versions.
+
+    Retries are JSON objects, and counts are bare integers.
+    """
+    sequence = 0
+    while True:
+        try:
+            message = await js.get_msg(RETRIES_STREAM, sequence + 1, f"{RETRIES_SUBJECT}.*.*", direct=True, next=True)
+        except NotFoundError:
+            return
+        assert message.seq is not None, "part of every stored message"
+        assert message.subject is not None, "part of every stored message"
+        sequence = message.seq
+        if message.data and message.data.isdigit():
+            await js.publish(WITHHELD_SUBJECT + message.subject.removeprefix(RETRIES_SUBJECT), message.data)
+            await js.purge_stream(RETRIES_STREAM, subject=message.subject)
 
 
 async def _add_stream(js: JetStreamContext, stream: StreamConfig) -> None:
@@ -204,3 +236,15 @@ async def read_batch(client: Client, stream: str, subject: str, first: int | dat
             messages.append(message)
     finally:
         await subscription.unsubscribe()
+
+
+async def read_all(client: Client, stream: str, subject: str, batch: int = 500) -> list[Msg]:
+    """Read every stored message of a subject, as :func:`read_batch` does: one request for each ``batch`` messages."""
+    messages: list[Msg] = []
+    position = 1
+    while True:
+        page = await read_batch(client, stream, subject, position, batch)
+        messages += page
+        if len(page) < batch:
+            return messages
+        position = int((page[-1].headers or {})["Nats-Sequence"]) + 1

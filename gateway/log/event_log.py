@@ -28,6 +28,7 @@ from gateway.concurrency.turns import Turns
 from gateway.log.disk import Disk
 from gateway.log.event import Event, from_headers, rfc3339
 from gateway.log.streams import ensure_stream
+from gateway.log.unavailable import log_unavailable
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Channel
 
@@ -156,7 +157,7 @@ class EventLog:
         try:
             answers = await self._ask(subject, data, headers, is_repeatable=message_id is not None)
         except StreamMissing:
-            raise _away() from None
+            raise log_unavailable() from None
         _stored(answers[0].data)
 
     async def history(self, channel: Channel, subject: str, after: int, limit: int) -> list[Event]:
@@ -250,7 +251,7 @@ class EventLog:
         except APIError as error:
             raise refusal({"err_code": error.err_code, "description": error.description}) from error
         except (StreamMissing, NatsError, TimeoutError) as error:
-            raise _away() from error
+            raise log_unavailable() from error
 
     async def _ask(
         self,
@@ -264,7 +265,7 @@ class EventLog:
         """Ask and wait for the answer; what may be repeated is asked again when the link was lost meanwhile."""
         ends_at = time.monotonic() + DEADLINE_S
         if ends_at - DEADLINE_S - self._unanswered_at < BREAKER_S:
-            raise _away()
+            raise log_unavailable()
         while True:
             if not self._client.is_connected:
                 await self._wait_for_link(ends_at)
@@ -272,11 +273,11 @@ class EventLog:
                 return await self._ask_once(subject, data, headers, ends_at, is_batch)
             except _LinkLost:
                 if not is_repeatable:
-                    raise _away() from None
+                    raise log_unavailable() from None
             except MaxPayloadError:
                 raise Refused(Reason.TOO_LARGE, "The event is larger than the log takes.") from None
             except NatsError as error:
-                raise _away() from error
+                raise log_unavailable() from error
 
     async def _ask_once(
         self, subject: str, data: bytes, headers: dict[str, str] | None, ends_at: float, is_batch: bool
@@ -298,7 +299,7 @@ class EventLog:
         """Wait for NATS rather than fill its buffer: what is sent late would be stored after we said no."""
         while not self._client.is_connected:
             if self._client.is_closed or time.monotonic() >= ends_at:
-                raise _away()
+                raise log_unavailable()
             await asyncio.sleep(0.02)
 
     async def _take(self, message: Msg) -> None:
@@ -317,7 +318,7 @@ class EventLog:
             question.answered.set_exception(StreamMissing())
         else:
             logger.warning("log: unexpected status %s %s", status, message.headers)
-            question.answered.set_exception(_away())
+            question.answered.set_exception(log_unavailable())
 
     async def _sweep(self) -> None:
         while True:
@@ -334,7 +335,7 @@ class EventLog:
             if not question.answered.done():
                 if is_overdue:
                     self._unanswered_at = time.monotonic()
-                question.answered.set_exception(_away() if is_overdue else _LinkLost())
+                question.answered.set_exception(log_unavailable() if is_overdue else _LinkLost())
 
 
 def _stored(answer: bytes) -> Stored:
@@ -352,11 +353,7 @@ def refusal(error: Mapping[str, Any]) -> Refused:
         return Refused(Reason.STORAGE_FULL)
     if code == _TOO_LARGE:
         return Refused(Reason.TOO_LARGE, "The event is larger than the channel takes.")
-    return _away()
-
-
-def _away() -> Refused:
-    return Refused(Reason.OVERLOADED, "The event log does not answer.", retry_after_s=1.0, cause="log-away")
+    return log_unavailable()
 
 
 def _event(channel: Channel, message: Msg) -> Event:

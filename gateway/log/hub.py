@@ -21,7 +21,7 @@ from gateway.concurrency.stopping import stop_tasks
 from gateway.log.catch_up import EARLIEST, CatchUp, Gap, begin
 from gateway.log.event import Event, from_headers
 from gateway.log.event_log import EventLog
-from gateway.refusals import Reason, Refused
+from gateway.log.unavailable import log_unavailable
 from gateway.snapshot.picture import Channel, Snapshot
 from gateway.wire.subjects import LIVE_PREFIX, live
 
@@ -274,7 +274,7 @@ class Hub:
             await self._join(subject, listening).open()
         except NatsError as error:
             listening.stop()
-            raise Refused(Reason.OVERLOADED, cause="log-away", retry_after_s=1.0) from error
+            raise log_unavailable() from error
         return listening
 
     async def subscribe_from(
@@ -314,7 +314,7 @@ class Hub:
             extent = await self.log.extent(channel)
         except NatsError as error:
             listening.stop()
-            raise Refused(Reason.OVERLOADED, cause="log-away", retry_after_s=1.0) from error
+            raise log_unavailable() from error
         except BaseException:
             listening.stop()
             raise

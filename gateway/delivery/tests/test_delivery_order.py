@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 
 from gateway.delivery.order import DeliveryOrder
 from gateway.durable.attempts import Retry
-from gateway.durable.readers import Given
+from gateway.durable.readers import Delivery
 from gateway.log.event import Event
 
 NEVER_LOST_S = 1e9
 
 
 def event(id_, key="k", attempt=1):
-    return Given(Event("c", key, id_, "", b"1"), attempt, "", 0, key=key)
+    return Delivery(Event("c", key, id_, "", b"1"), attempt, "", 0, key=key)
 
 
 def retry(one, next_at, tries=1):
@@ -44,7 +44,7 @@ def test_what_waits_behind_a_failed_one_is_put_off_until_after_it():
     for one in (a1, a2, a3):
         order.take(one, 0)
     assert order.failed(a1, retry(a1, 300)) == [a1, a2, a3]
-    later = [order.put_off(one, 0) for one in (a1, a2, a3)]
+    later = [order.postpone(one, 0) for one in (a1, a2, a3)]
     assert later == sorted(later)
     assert later[0] == 300
     assert order.take(a3, 10) > order.take(a2, 10) > order.take(a1, 10) == 290
@@ -134,7 +134,7 @@ class Log:
             following, behind = self.order.settled(one)
             self.sending += [following] if following is not None else []
         for other in behind:
-            self.later(other, self.order.put_off(other, self.now) + 1e-6)
+            self.later(other, self.order.postpone(other, self.now) + 1e-6)
 
 
 @settings(max_examples=200)

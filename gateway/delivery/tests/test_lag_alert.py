@@ -24,20 +24,20 @@ def test_either_threshold_is_enough_and_what_is_unknown_is_none():
 
 
 def test_nothing_is_due_before_the_threshold_was_passed():
-    assert not Alert().seen(is_above=False, now=5).is_due(5)
+    assert not Alert().measured(is_above=False, now=5).is_due(5)
 
 
 def test_it_is_told_once_a_crossing():
-    alert = Alert().seen(is_above=True, now=5)
+    alert = Alert().measured(is_above=True, now=5)
     assert alert.is_due(5)
-    alert = alert.told()
-    assert not alert.seen(is_above=True, now=1e9).is_due(1e9)
-    assert alert.seen(is_above=False, now=7).is_due(7)
+    alert = alert.delivered()
+    assert not alert.measured(is_above=True, now=1e9).is_due(1e9)
+    assert alert.measured(is_above=False, now=7).is_due(7)
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=20, max_size=20))
 def test_what_nobody_takes_is_tried_with_growing_pauses_and_given_up(waits):
-    alert, now, tries = Alert().seen(is_above=True, now=0), 0.0, 0
+    alert, now, tries = Alert().measured(is_above=True, now=0), 0.0, 0
     for wait in waits:
         now += wait
         if alert.is_due(now):
@@ -47,7 +47,7 @@ def test_what_nobody_takes_is_tried_with_growing_pauses_and_given_up(waits):
 
 
 def test_a_message_has_the_same_id_in_each_try():
-    alert = Alert().seen(is_above=True, now=1_795_000_000.5)
+    alert = Alert().measured(is_above=True, now=1_795_000_000.5)
     health = {"state": "active", "state_reason": None, "lag": lag(12, 3)}
     first, again = (lag_alert.message(SUBSCRIPTION, one, health) for one in (alert, alert.failed(1_795_000_001)))
     assert first == again

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from gateway.durable import webhook
-from gateway.durable.webhook import Answer, Verdict
+from gateway.durable.webhook import Verdict, WebhookResponse
 
 BODY = '{"type":"event","data":"ü"}'.encode()
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -62,7 +62,7 @@ def test_a_request_names_its_target_and_host(url, line, host):
      (400, "failed"), (404, "failed"), (410, "gone"), (429, "failed"), (500, "failed"), (503, "failed")],
 )  # fmt: skip
 def test_what_an_answer_means(status, verdict):
-    assert webhook.verdict(Answer(status, {"location": "http://elsewhere.example/"}, b"")) is Verdict(verdict)
+    assert webhook.verdict(WebhookResponse(status, {"location": "http://elsewhere.example/"}, b"")) is Verdict(verdict)
 
 
 @given(PAUSES, st.integers(0, 200), st.floats(0, 1, exclude_max=True))
@@ -74,7 +74,9 @@ def test_a_pause_is_never_shorter_than_its_schedule_and_little_longer(schedule, 
 
 
 def asking_to_wait(text):
-    return webhook.retry_after_s(Answer(503, {"retry-after": text} if text is not None else {}, b""), 1_795_000_000.0)
+    return webhook.retry_after_s(
+        WebhookResponse(503, {"retry-after": text} if text is not None else {}, b""), 1_795_000_000.0
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from gateway.link import nats as nats_link
-from gateway.link.nats import connect, ensure_infrastructure
+from gateway.link.nats import connect, ensure_infrastructure, read_all
 from gateway.tests.nats_server import NatsServer
 
 
@@ -51,3 +51,22 @@ async def test_a_nats_with_little_storage_gets_smaller_streams(tmp_path, monkeyp
     finally:
         server.kill()
     assert all(0 < size < 200_000_000 for size in sizes)
+
+
+async def test_counts_of_withheld_deliveries_move_out_of_the_stream_of_retries(nats_server):
+    client, js = await connect(nats_server.url, "test")
+    try:
+        await ensure_infrastructure(js)
+        await js.delete_stream(nats_link.WITHHELD_STREAM)  # as a version before the split has it
+        retry = b'{"id":7}'
+        await js.publish("_apimgmt.retries.sub_a.7", retry)
+        for event_id in range(3):
+            await js.publish(f"_apimgmt.retries.sub_b.{event_id}", b"%d" % (event_id + 1))
+        await ensure_infrastructure(js)
+        counts = await read_all(client, nats_link.WITHHELD_STREAM, "_apimgmt.withheld.sub_b.*", batch=2)
+        assert [message.data for message in counts] == [b"1", b"2", b"3"]
+        assert [one.data for one in await read_all(client, nats_link.RETRIES_STREAM, "_apimgmt.retries.>")] == [retry]
+    finally:
+        await js.purge_stream(nats_link.RETRIES_STREAM)
+        await js.purge_stream(nats_link.WITHHELD_STREAM)
+        await client.close()

@@ -1,4 +1,4 @@
-"""An event that a subscription has given up: kept as a dead letter with its reason, before it is settled."""
+"""Dead letters of durable subscriptions: events given up, stored with a reason before they are acknowledged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from gateway.durable.readers import Given
+from gateway.durable.readers import Delivery
 from gateway.link.nats import DEAD_SUBJECT
 from gateway.log.event import Event, is_json, rfc3339
 from gateway.log.event_log import EventLog
@@ -18,18 +18,21 @@ from gateway.snapshot.subscriptions import Subscription
 from gateway.wire.strict_json import parse
 
 UNDELIVERED = "undelivered"
-"""The reason of such letters."""
+"""The ``reason`` of these dead letters."""
 DETAIL_MAX_CHARS = 500
 UNWRITABLE = "It cannot be written as JSON."
 
 
-async def bury(
-    log: EventLog, channel: Channel, subscription: Subscription, given: Given, attempts: int, detail: str
+async def store_dead_letter(
+    log: EventLog, channel: Channel, subscription: Subscription, delivery: Delivery, attempts: int, detail: str
 ) -> None:
-    """Keep an event as a dead letter of its subscription. Raises Refused where the log is away: settle it only then."""
+    """Store an event as a dead letter of its subscription.
+
+    Acknowledge the event only afterwards. Raises Refused where the log is unavailable.
+    """
     letter = {
         "channel": channel.address,
-        "address": given.event.address,
+        "address": delivery.event.address,
         "reason": UNDELIVERED,
         "detail": detail[:DETAIL_MAX_CHARS],
         "pointer": "",
@@ -37,15 +40,15 @@ async def bury(
         "protocol": subscription.type,
         "subscription": subscription.id,
         "attempts": attempts,
-        "event": original(given.event),
+        "event": serialize(delivery.event),
         "dead_at": rfc3339(datetime.now(UTC)),
     }
-    # Once, also where the process ends before the event is settled.
-    await log.store(f"{DEAD_SUBJECT}.{channel.stream}", orjson.dumps(letter), f"{subscription.id}.{given.event.id}")
+    # The message id keeps it single, also where the process ends before the event is acknowledged.
+    await log.store(f"{DEAD_SUBJECT}.{channel.stream}", orjson.dumps(letter), f"{subscription.id}.{delivery.event.id}")
 
 
-def writable(event: Event) -> bool:
-    """Say whether an event can be written as JSON; what came into the log by no door of ours may not."""
+def is_writable(event: Event) -> bool:
+    """Return whether an event can be written as JSON; one that was not published through the gateway may not."""
     try:
         event.frame()
     except ValueError:
@@ -53,9 +56,9 @@ def writable(event: Event) -> bool:
     return True
 
 
-def original(event: Event) -> dict[str, Any]:
-    """Say all of an event, so that it can be put back as it was."""
-    said: dict[str, Any] = {
+def serialize(event: Event) -> dict[str, Any]:
+    """Return all members of an event, so that it can be redriven unchanged."""
+    members: dict[str, Any] = {
         "id": str(event.id),
         "time": event.time,
         "type": event.type,
@@ -66,11 +69,11 @@ def original(event: Event) -> dict[str, Any]:
         "published_id": event.published_id,
         "extensions": dict(event.extensions),
     }
-    said = {name: value for name, value in said.items() if value}
+    members = {name: value for name, value in members.items() if value}
     try:
         if is_json(event.content_type):
             parse(event.data)
-            return said | {"data": orjson.Fragment(event.data)}
+            return members | {"data": orjson.Fragment(event.data)}
     except Refused:
-        pass  # it came into the log by no door of ours
-    return said | {"data_base64": base64.b64encode(event.data).decode()}
+        pass  # not published through the gateway
+    return members | {"data_base64": base64.b64encode(event.data).decode()}
