@@ -20,6 +20,7 @@ from events.services import create_channel
 from gateway.asgi import serve
 from gateway.config import Config
 from gateway.plane import Plane
+from gateway.start import start
 from keys.services import issue_key
 
 
@@ -99,7 +100,7 @@ async def running_whole(link, nats_url, redis_url, folder, **options):
     async with contextlib.AsyncExitStack() as stack:
         for part in parts:
             await stack.enter_async_context(running(part, *link))
-        plane = await Plane.start(config)
+        plane = await start(config)
         stack.push_async_callback(plane.stop)
         whole = Whole(plane, link, keys)
         await until(

@@ -173,6 +173,9 @@ class Worker:
         elif self._order.is_sending(delivery):
             self._spawn(self._send(channel, delivery))
 
+    def _log_interruption(self, error: Exception) -> None:
+        logger.warning("delivery of %s interrupted: %s", self.subscription.id, str(error) or type(error).__name__)
+
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -187,7 +190,7 @@ class Worker:
         try:
             await self._try(channel, delivery)
         except FAULTS as error:
-            logger.warning("delivery of %s interrupted: %s", self.subscription.id, str(error) or type(error).__name__)
+            self._log_interruption(error)
             self._was_cut_short = True
         except Exception:
             logger.exception("delivery of %s failed", self.subscription.id)
