@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import IntegrityError, models, transaction
 
-from audit.services import Document, record
+from audit.configured import Represented
+from audit.services import record
 from audit.storable import require_storable
 
-Row = TypeVar("Row", bound=models.Model)
+Row = TypeVar("Row", bound=Represented)
 
 
 def create(kind: str, row: Row, name: str, *, note: str = "", by: str) -> Row:
     """Save a new row with its record. Raises ValidationError."""
     with transaction.atomic():
         _save(row, force_insert=True)
-        record(kind, name, before=None, after=_recorded(row), note=note, by=by)
+        record(kind, name, before=None, after=row.recorded(), note=note, by=by)
     return row
 
 
@@ -32,19 +33,19 @@ def update(kind: str, row: Row, name: str, changes: dict[str, Any], *, note: str
             raise ValidationError({field: "Unknown field."})
     with transaction.atomic():
         lock(row, name)
-        before = _recorded(row)
+        before = row.recorded()
         for field, value in changes.items():
             setattr(row, field, value)
         _save(row, update_fields=list(changes))
-        record(kind, name, before=before, after=_recorded(row), note=note, by=by)
+        record(kind, name, before=before, after=row.recorded(), note=note, by=by)
     return row
 
 
-def delete(kind: str, row: models.Model, name: str, *, note: str = "", by: str) -> None:
+def delete(kind: str, row: Represented, name: str, *, note: str = "", by: str) -> None:
     """Delete a row with its record. Raises ValidationError where something still needs it, or it is gone."""
     with transaction.atomic():
         lock(row, name)
-        before = _recorded(row)
+        before = row.recorded()
         try:
             row.delete()
         except models.ProtectedError as error:
@@ -72,7 +73,3 @@ def _save(row: models.Model, **how: Any) -> None:
         row.validate_unique()
         row.validate_constraints()
         raise
-
-
-def _recorded(row: models.Model) -> Document:
-    return cast("Any", row).recorded()  # type: ignore[no-any-return]

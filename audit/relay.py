@@ -19,8 +19,8 @@ from nats.js.errors import APIError, BadRequestError, KeyWrongLastSequenceError,
 from nats.js.kv import KeyValue
 
 from audit import services
-from audit.documents import KINDS, all_documents, snapshot_document
 from audit.models import Change
+from audit.snapshot_documents import KINDS, all_documents, snapshot_document
 from gateway.link.nats import SNAPSHOT_BUCKET, ensure_infrastructure, read_batch
 from gateway.log.streams import ensure_stream, retire_stream, retire_streams_except
 from gateway.snapshot.feed import PREFIX, STREAM, kv_key

@@ -12,8 +12,8 @@ from django.db import transaction
 
 from audit.diff import Diff
 from audit.locks import lock_configuration
-from configuration.documents import Document, DocumentError, parse, read
 from configuration.kinds import CHANNEL, CONSUMER, ISSUER, KINDS, REQUIRED, ROUTE, TIER, Kind
+from configuration.yaml_documents import Document, DocumentError, parse, read
 
 _STEP = re.compile(r"[^.\[\]]+")
 

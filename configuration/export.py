@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from configuration.documents import write
 from configuration.kinds import KINDS
+from configuration.yaml_documents import write
 
 
 def exported() -> dict[str, list[dict[str, Any]]]:

@@ -11,10 +11,10 @@ from django.db import transaction
 from audit.diff import Diff
 from audit.locks import lock_configuration
 from configuration.apply import put, refused
-from configuration.documents import Document, read
 from configuration.importers import asyncapi, openapi, zuplo
 from configuration.importers.wanted import Registers, Wanted
 from configuration.kinds import CHANNEL, ISSUER, ROUTE
+from configuration.yaml_documents import Document, read
 from events import registry
 from events.models import Channel
 from events.registry_schemas import No, given

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import models
 
+from audit.configured import Configured
 from consumers import services as consumers
 from consumers.limits import WHILE_OPEN
 from consumers.models import Consumer, Tier
@@ -31,8 +31,7 @@ class Kind:
 
     section: str
     kind: str
-    model: type[models.Model]
-    identity: str
+    model: type[Configured]
     fields: Mapping[str, Any]
     create: Callable[..., Any]
     update: Callable[..., Any]
@@ -42,6 +41,11 @@ class Kind:
     """Turns what a document says into what the services take."""
     brief: Callable[[dict[str, Any]], dict[str, Any]] = dict
     """Leaves out of an object what its defaults say already."""
+
+    @property
+    def identity(self) -> str:
+        """The field that names an object of this kind."""
+        return self.model.identity
 
     def without_defaults(self, values: dict[str, Any]) -> dict[str, Any]:
         """Give an object as a person would write it, and always in the same way."""
@@ -92,7 +96,6 @@ TIER = Kind(
     section="tiers",
     kind="tier",
     model=Tier,
-    identity="name",
     fields={"name": REQUIRED, "description": "", "limits": [], "scopes": every_scope()},
     types={"description": str},
     create=consumers.create_tier,
@@ -104,7 +107,6 @@ CONSUMER = Kind(
     section="consumers",
     kind="consumer",
     model=Consumer,
-    identity="name",
     fields={
         "name": REQUIRED,
         "display_name": "",
@@ -125,7 +127,6 @@ CHANNEL = Kind(
     section="channels",
     kind="channel",
     model=Channel,
-    identity="address",
     fields={
         "address": REQUIRED,
         "title": "",
@@ -143,7 +144,6 @@ ROUTE = Kind(
     section="routes",
     kind="route",
     model=Route,
-    identity="name",
     fields={
         "name": REQUIRED,
         "path": REQUIRED,
@@ -163,7 +163,6 @@ ISSUER = Kind(
     section="issuers",
     kind="issuer",
     model=JwtIssuer,
-    identity="name",
     fields={
         "name": REQUIRED,
         "issuer": REQUIRED,
@@ -181,7 +180,6 @@ CONNECTOR = Kind(
     section="connectors",
     kind="connector",
     model=Connector,
-    identity="name",
     fields={
         "name": REQUIRED,
         "type": REQUIRED,

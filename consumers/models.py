@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 from django.core.validators import RegexValidator
 from django.db import models
 
+from audit.configured import Configured
 from consumers.scopes import every_scope
 
 name_validator = RegexValidator(
@@ -27,13 +28,17 @@ class TierQuerySet(models.QuerySet["Tier"]):
         return self.annotate(consumer_count=models.Count("consumers"))
 
 
-class Tier(models.Model):
+class Tier(Configured):
     """A named set of limits (docs/limits.md), and the most that its consumers' keys may do."""
 
     name = models.CharField(max_length=100, unique=True, validators=[name_validator])
     description = models.CharField(max_length=300, blank=True)
     limits = models.JSONField(default=list, blank=True)
     scopes = models.JSONField(default=every_scope, blank=True)
+
+    published = ("name", "limits", "scopes")
+    recorded_only = ("description",)
+    represented = ("name", "description", "limits", "scopes")
 
     objects = TierQuerySet.as_manager()
 
@@ -42,23 +47,6 @@ class Tier(models.Model):
 
     def __str__(self) -> str:
         return self.name
-
-    def document(self) -> dict[str, Any]:
-        """Say how it stands, for the snapshot."""
-        return {"name": self.name, "limits": self.limits, "scopes": self.scopes}
-
-    def recorded(self) -> dict[str, Any]:
-        """Say all of it, for the audit log."""
-        return self.representation()
-
-    def representation(self) -> dict[str, Any]:
-        """Say it as the management API and YAML do."""
-        return {
-            "name": self.name,
-            "description": self.description,
-            "limits": self.limits,
-            "scopes": self.scopes,
-        }
 
 
 class ConsumerQuerySet(models.QuerySet["Consumer"]):
@@ -73,7 +61,7 @@ class ConsumerQuerySet(models.QuerySet["Consumer"]):
         return self.with_tier()
 
 
-class Consumer(models.Model):
+class Consumer(Configured):
     """Who uses the API."""
 
     name = models.CharField(max_length=100, unique=True, validators=[name_validator])
@@ -85,6 +73,10 @@ class Consumer(models.Model):
     is_active = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
+    published = ("name", "tier", "limits", "metadata", "is_active")
+    recorded_only = ("display_name", "email")
+    represented = ("name", "display_name", "email", "tier", "limits", "metadata", "is_active")
+
     objects = ConsumerQuerySet.as_manager()
 
     class Meta:
@@ -92,29 +84,3 @@ class Consumer(models.Model):
 
     def __str__(self) -> str:
         return self.name
-
-    def document(self) -> dict[str, Any]:
-        """Say how it stands, for the snapshot."""
-        return {
-            "name": self.name,
-            "tier": self.tier.name,
-            "limits": self.limits,
-            "metadata": self.metadata,
-            "is_active": self.is_active,
-        }
-
-    def recorded(self) -> dict[str, Any]:
-        """Say all of it, for the audit log."""
-        return self.representation()
-
-    def representation(self) -> dict[str, Any]:
-        """Say it as the management API and YAML do."""
-        return {
-            "name": self.name,
-            "display_name": self.display_name,
-            "email": self.email,
-            "tier": self.tier.name,
-            "limits": self.limits,
-            "metadata": self.metadata,
-            "is_active": self.is_active,
-        }

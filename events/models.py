@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Self
 
 from django.db import models
 
+from audit.configured import Configured, Represented
 from consumers.models import Consumer, name_validator
 from gateway.wire.subjects import Template, stream_of
 
@@ -26,7 +26,7 @@ class ChannelQuerySet(models.QuerySet["Channel"]):
         return self
 
 
-class Channel(models.Model):
+class Channel(Configured):
     """A named, durable log of events at an address, which may have ``{parameters}``."""
 
     address = models.CharField(max_length=200, unique=True)
@@ -35,6 +35,10 @@ class Channel(models.Model):
     on_invalid = models.CharField(max_length=12, choices=OnInvalid, default=OnInvalid.REJECT)
     retention = models.JSONField(default=dict, blank=True)
     protocols = models.JSONField(default=list, blank=True)
+
+    identity = "address"
+    represented = ("address", "title", "schema", "on_invalid", "retention", "protocols")
+    published = (*represented, "stream", "subject")
 
     objects = ChannelQuerySet.as_manager()
 
@@ -45,28 +49,14 @@ class Channel(models.Model):
         return self.address
 
     @property
+    def stream(self) -> str:
+        """The name of the stream that stores its events."""
+        return stream_of(self.address)
+
+    @property
     def subject(self) -> str:
         """The subject filter of its events. Raises AddressError for an address that cannot be one."""
         return Template.parse(self.address).subject
-
-    def document(self) -> dict[str, Any]:
-        """Say how it stands, for the snapshot."""
-        return self.representation() | {"stream": stream_of(self.address), "subject": self.subject}
-
-    def recorded(self) -> dict[str, Any]:
-        """Say all of it, for the audit log."""
-        return self.document()
-
-    def representation(self) -> dict[str, Any]:
-        """Say it as the management API and YAML do."""
-        return {
-            "address": self.address,
-            "title": self.title,
-            "schema": self.schema,
-            "on_invalid": str(self.on_invalid),
-            "retention": self.retention,
-            "protocols": self.protocols,
-        }
 
 
 class Schema(models.Model):
@@ -97,7 +87,7 @@ class SubjectQuerySet(models.QuerySet["Subject"]):
         return self
 
 
-class Subject(models.Model):
+class Subject(Configured):
     """A name in the registry under which versions of a schema follow each other."""
 
     name = models.CharField(max_length=255, unique=True)
@@ -110,6 +100,9 @@ class Subject(models.Model):
     numbers = models.JSONField(default=dict, blank=True)
     """Of its versions, ``live`` and ``deleted``: as the audit log tells them."""
 
+    published = represented = ("name", "compatibility", "mode", "latest")
+    recorded_only = ("numbers",)
+
     objects = SubjectQuerySet.as_manager()
 
     class Meta:
@@ -117,19 +110,6 @@ class Subject(models.Model):
 
     def __str__(self) -> str:
         return self.name
-
-    def document(self) -> dict[str, Any]:
-        """Say how it stands, for the snapshot."""
-        return {
-            "name": self.name,
-            "compatibility": self.compatibility,
-            "mode": self.mode,
-            "latest": self.latest,
-        }
-
-    def recorded(self) -> dict[str, Any]:
-        """Say all of it, for the audit log."""
-        return self.document() | {"numbers": self.numbers}
 
 
 class SchemaVersion(models.Model):
@@ -182,7 +162,7 @@ class SubscriptionQuerySet(models.QuerySet["Subscription"]):
         return self.documented().filter(consumer__name=consumer)
 
 
-class Subscription(models.Model):
+class Subscription(Configured):
     """A durable reader of a channel. How far it has come is kept by the event log."""
 
     id = models.CharField(max_length=40, primary_key=True)
@@ -210,6 +190,18 @@ class Subscription(models.Model):
     version = models.PositiveBigIntegerField(default=1)
     """Counts its changes, so that who made one knows when it has reached a gateway."""
 
+    identity = "id"
+    published = (
+        "id", "consumer", "key", "type", "channel", "url", "order", "max_in_flight", "max_attempts",
+        "retry_schedule_s", "ack_wait_s", "position", "state", "state_reason", "alert_url", "alert_lag_events",
+        "alert_lag_s", "secret_generation", "previous_secret_until", "created_at", "version",
+    )  # fmt: skip
+    represented = (
+        "id", "consumer", "key", "type", "channel", "url", "order", "max_in_flight", "max_attempts",
+        "retry_schedule_s", "ack_wait_s", "state", "state_reason", "alert_url", "alert_lag_events", "alert_lag_s",
+        "previous_secret_until", "created_at",
+    )  # fmt: skip
+
     objects = SubscriptionQuerySet.as_manager()
 
     class Meta:
@@ -217,45 +209,6 @@ class Subscription(models.Model):
 
     def __str__(self) -> str:
         return self.id
-
-    def document(self) -> dict[str, Any]:
-        """Say how it stands, for the snapshot."""
-        return {
-            "id": self.id,
-            "consumer": self.consumer.name,
-            "key": self.key,
-            "type": str(self.type),
-            "channel": self.channel,
-            "url": self.url,
-            "order": str(self.order),
-            "max_in_flight": self.max_in_flight,
-            "max_attempts": self.max_attempts,
-            "retry_schedule_s": self.retry_schedule_s,
-            "ack_wait_s": self.ack_wait_s,
-            "position": self.position,
-            "state": str(self.state),
-            "state_reason": self.state_reason,
-            "alert_url": self.alert_url,
-            "alert_lag_events": self.alert_lag_events,
-            "alert_lag_s": self.alert_lag_s,
-            "secret_generation": self.secret_generation,
-            "previous_secret_until": self.previous_secret_until.timestamp() if self.previous_secret_until else None,
-            "created_at": self.created_at.timestamp(),
-            "version": self.version,
-        }
-
-    def recorded(self) -> dict[str, Any]:
-        """Say all of it, for the audit log."""
-        return self.document()
-
-    def representation(self) -> dict[str, Any]:
-        """Say it as both APIs do, but for what only the event log knows."""
-        hidden = ("position", "secret_generation", "version")
-        said = {name: value for name, value in self.document().items() if name not in hidden}
-        return said | {
-            "created_at": _instant(self.created_at),
-            "previous_secret_until": _instant(self.previous_secret_until),
-        }
 
 
 class DeadLetterQuerySet(models.QuerySet["DeadLetter"]):
@@ -266,7 +219,7 @@ class DeadLetterQuerySet(models.QuerySet["DeadLetter"]):
         return self.filter(channel=channel)
 
 
-class DeadLetter(models.Model):
+class DeadLetter(Represented):
     """An event that could not be accepted, with its fault."""
 
     made_at = models.CharField(max_length=40, blank=True)
@@ -285,6 +238,12 @@ class DeadLetter(models.Model):
     event = models.JSONField()
     dead_at = models.DateTimeField(db_index=True)
 
+    identity = "id"
+    represented = (
+        "id", "channel", "address", "reason", "detail", "pointer", "consumer", "protocol", "subscription", "attempts",
+        "event", "dead_at",
+    )  # fmt: skip
+
     objects = DeadLetterQuerySet.as_manager()
 
     class Meta:
@@ -293,27 +252,6 @@ class DeadLetter(models.Model):
 
     def __str__(self) -> str:
         return f"{self.address}: {self.reason}"
-
-    def recorded(self) -> dict[str, Any]:
-        """Say all of it, for the audit log."""
-        return self.representation()
-
-    def representation(self) -> dict[str, Any]:
-        """Say it as the management API does."""
-        return {
-            "id": self.pk,
-            "channel": self.channel,
-            "address": self.address,
-            "reason": self.reason,
-            "detail": self.detail,
-            "pointer": self.pointer,
-            "consumer": self.consumer,
-            "protocol": self.protocol,
-            "subscription": self.subscription,
-            "attempts": self.attempts,
-            "event": self.event,
-            "dead_at": _instant(self.dead_at),
-        }
 
 
 class DeadLetterPosition(models.Model):
@@ -325,10 +263,6 @@ class DeadLetterPosition(models.Model):
 
     def __str__(self) -> str:
         return f"{self.made_at} {self.sequence}"
-
-
-def _instant(at: datetime | None) -> str | None:
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z") if at is not None else None
 
 
 class ConnectorDirection(models.TextChoices):
@@ -353,7 +287,7 @@ class ConnectorQuerySet(models.QuerySet["Connector"]):
         return self
 
 
-class Connector(models.Model):
+class Connector(Configured):
     """Another broker as a source or a sink of a channel. ``options`` are those of docs/connectors.md."""
 
     id = models.CharField(max_length=40, primary_key=True)
@@ -367,6 +301,9 @@ class Connector(models.Model):
     start = models.CharField(max_length=10, choices=ConnectorStart, default=ConnectorStart.LATEST)
     is_active = models.BooleanField(default=True)
 
+    represented = ("name", "type", "direction", "channel", "options", "address", "start", "is_active")
+    published = (*represented, "id")
+
     objects = ConnectorQuerySet.as_manager()
 
     class Meta:
@@ -374,24 +311,3 @@ class Connector(models.Model):
 
     def __str__(self) -> str:
         return self.name
-
-    def document(self) -> dict[str, Any]:
-        """Say how it stands, for the snapshot."""
-        return self.representation() | {"id": self.id}
-
-    def recorded(self) -> dict[str, Any]:
-        """Say all of it, for the audit log."""
-        return self.document()
-
-    def representation(self) -> dict[str, Any]:
-        """Say it as the management API and YAML do."""
-        return {
-            "name": self.name,
-            "type": self.type,
-            "direction": str(self.direction),
-            "channel": self.channel,
-            "options": self.options,
-            "address": self.address,
-            "start": str(self.start),
-            "is_active": self.is_active,
-        }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any, Self
+from datetime import datetime
+from typing import Self
 
 from django.db import models
 
+from audit.configured import Configured
 from consumers.models import Consumer, name_validator
 
 
@@ -26,7 +27,7 @@ class KeyQuerySet(models.QuerySet["Key"]):
         return self.filter(revoked_at=None).exclude(expires_at__lte=now)
 
 
-class Key(models.Model):
+class Key(Configured):
     """An API key. ``id`` is public; the secret was shown once."""
 
     id = models.CharField(max_length=12, primary_key=True)
@@ -45,6 +46,19 @@ class Key(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     rotated_from = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="rotations")
 
+    identity = "id"
+    published = (
+        "id", "consumer", "digest", "scopes", "expires_at", "revoked_at", "allowed_ips", "allowed_origins", "limits",
+        "metadata",
+    )  # fmt: skip
+    """A revoked key stays in the snapshot, so that its use is refused as that of a revoked key."""
+    recorded_only = ("name", "revoked_reason", "rotated_from")
+    represented = (
+        "id", "name", "consumer", "scopes", "expires_at", "allowed_ips", "allowed_origins", "limits", "metadata",
+        "created_at", "last_used_at", "revoked_at", "revoked_reason", "rotated_from",
+    )  # fmt: skip
+    """All but the digest."""
+
     objects = KeyQuerySet.as_manager()
 
     class Meta:
@@ -52,48 +66,6 @@ class Key(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name or 'key'} {self.id}"
-
-    def document(self) -> dict[str, Any]:
-        """Say how it stands, for the snapshot. A revoked key stays there, so that its use is told apart."""
-        return {
-            "id": self.id,
-            "consumer": self.consumer.name,
-            "digest": self.digest,
-            "scopes": self.scopes,
-            "expires_at": self.expires_at.timestamp() if self.expires_at else None,
-            "revoked_at": self.revoked_at.timestamp() if self.revoked_at else None,
-            "allowed_ips": self.allowed_ips,
-            "allowed_origins": self.allowed_origins,
-            "limits": self.limits,
-            "metadata": self.metadata,
-        }
-
-    def recorded(self) -> dict[str, Any]:
-        """Say all of it, for the audit log."""
-        return self.document() | {
-            "name": self.name,
-            "revoked_reason": self.revoked_reason,
-            "rotated_from": self.rotated_from_id,
-        }
-
-    def representation(self) -> dict[str, Any]:
-        """Say it as the management API does: all but the digest."""
-        return {
-            "id": self.id,
-            "name": self.name,
-            "consumer": self.consumer.name,
-            "scopes": self.scopes,
-            "expires_at": _instant(self.expires_at),
-            "allowed_ips": self.allowed_ips,
-            "allowed_origins": self.allowed_origins,
-            "limits": self.limits,
-            "metadata": self.metadata,
-            "created_at": _instant(self.created_at),
-            "last_used_at": _instant(self.last_used_at),
-            "revoked_at": _instant(self.revoked_at),
-            "revoked_reason": self.revoked_reason,
-            "rotated_from": self.rotated_from_id,
-        }
 
 
 class JwtIssuerQuerySet(models.QuerySet["JwtIssuer"]):
@@ -104,7 +76,7 @@ class JwtIssuerQuerySet(models.QuerySet["JwtIssuer"]):
         return self
 
 
-class JwtIssuer(models.Model):
+class JwtIssuer(Configured):
     """Who may sign tokens for us: where its keys are, and which claim names the consumer."""
 
     name = models.CharField(max_length=100, unique=True, validators=[name_validator])
@@ -114,6 +86,8 @@ class JwtIssuer(models.Model):
     algorithms = models.JSONField(default=list)
     consumer_claim = models.CharField(max_length=100, default="sub")
 
+    published = represented = ("name", "issuer", "jwks_url", "audience", "algorithms", "consumer_claim")
+
     objects = JwtIssuerQuerySet.as_manager()
 
     class Meta:
@@ -122,26 +96,3 @@ class JwtIssuer(models.Model):
 
     def __str__(self) -> str:
         return self.name
-
-    def document(self) -> dict[str, Any]:
-        """Say how it stands, for the snapshot."""
-        return {
-            "name": self.name,
-            "issuer": self.issuer,
-            "jwks_url": self.jwks_url,
-            "audience": self.audience,
-            "algorithms": self.algorithms,
-            "consumer_claim": self.consumer_claim,
-        }
-
-    def recorded(self) -> dict[str, Any]:
-        """Say all of it, for the audit log."""
-        return self.document()
-
-    def representation(self) -> dict[str, Any]:
-        """Say it as the management API and YAML do."""
-        return self.document()
-
-
-def _instant(at: datetime | None) -> str | None:
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z") if at is not None else None

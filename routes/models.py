@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 from django.db import models
 
+from audit.configured import Configured
 from consumers.models import name_validator
 
 
@@ -26,7 +27,7 @@ class RouteQuerySet(models.QuerySet["Route"]):
         return self
 
 
-class Route(models.Model):
+class Route(Configured):
     """What may be called. ``handler`` and ``policies`` have the shapes of docs/configuration.md."""
 
     name = models.CharField(max_length=100, unique=True, validators=[name_validator])
@@ -37,6 +38,8 @@ class Route(models.Model):
     policies = models.JSONField(default=list, blank=True)
     reserved_override = models.BooleanField(default=False)
 
+    published = represented = ("name", "path", "methods", "protocol", "handler", "policies", "reserved_override")
+
     objects = RouteQuerySet.as_manager()
 
     class Meta:
@@ -44,23 +47,3 @@ class Route(models.Model):
 
     def __str__(self) -> str:
         return self.name
-
-    def document(self) -> dict[str, Any]:
-        """Say how it stands, for the snapshot."""
-        return {
-            "name": self.name,
-            "path": self.path,
-            "methods": self.methods,
-            "protocol": self.protocol,
-            "handler": self.handler,
-            "policies": self.policies,
-            "reserved_override": self.reserved_override,
-        }
-
-    def recorded(self) -> dict[str, Any]:
-        """Say all of it, for the audit log."""
-        return self.document()
-
-    def representation(self) -> dict[str, Any]:
-        """Say it as the management API and YAML do."""
-        return self.document()

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audit import relay
-from audit.documents import all_documents, snapshot_document
 from audit.models import Change
 from audit.services import configuration_as_of, differences, shown
+from audit.snapshot_documents import all_documents, snapshot_document
 from audit.tests.histories import BEGAN_AT, HISTORIES
 from consumers.services import create_consumer, create_tier, delete_tier, update_consumer, update_tier
 from gateway.snapshot.feed import kv_key

@@ -5,9 +5,9 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
 from audit import recording
-from audit.documents import KINDS, all_documents, snapshot_document
 from audit.models import Change
 from audit.services import record
+from audit.snapshot_documents import KINDS, all_documents, snapshot_document
 from consumers.models import Tier
 from consumers.services import create_consumer, create_tier
 from events.connectors import create_connector

@@ -8,8 +8,8 @@ from django.core.management import CommandError, call_command
 from nats.js.errors import NotFoundError
 
 from audit import relay
-from audit.documents import all_documents
 from audit.models import Change
+from audit.snapshot_documents import all_documents
 from audit.tests.conftest import in_thread, running, until
 from audit.tests.histories import step
 from consumers.models import Consumer, Tier

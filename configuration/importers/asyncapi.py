@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from configuration.documents import Document
 from configuration.importers.messages import registered, schema_of
 from configuration.importers.wanted import Path, Wanted, follow, mapping
+from configuration.yaml_documents import Document
 from gateway.protocol import Protocol
 from gateway.snapshot.right import Right, Verb
 

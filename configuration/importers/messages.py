@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from configuration.documents import Document, DocumentError, parse
 from configuration.importers.wanted import Path, Registers, any_of, follow, self_contained
+from configuration.yaml_documents import Document, DocumentError, parse
 from gateway.contracts.schemas import needs_draft_7
 
 _JSON_SCHEMA_FORMATS = ("application/vnd.aai.asyncapi", "application/schema+json", "application/schema+yaml")

@@ -6,8 +6,8 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-from configuration.documents import Document
 from configuration.importers.wanted import Path, Wanted, mapping
+from configuration.yaml_documents import Document
 
 METHODS = ("get", "post", "put", "patch", "delete", "options")
 _PARAMETER = re.compile(r"\{([^{}]+)\}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from configuration.documents import Document, pointer
+from configuration.yaml_documents import Document, pointer
 
 Path = tuple[str | int, ...]
 HOPS_MAX = 20

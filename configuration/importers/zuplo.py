@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from configuration.documents import Document
 from configuration.importers.openapi import METHODS, name_of, our_path
 from configuration.importers.wanted import Path, Wanted, mapping
 from configuration.importers.zuplo_policies import Definitions, Operation
+from configuration.yaml_documents import Document
 
 _PROTOCOLS = {
     "webSocketHandler": "websocket",

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from configuration.documents import Document, DocumentError
 from configuration.importers.wanted import Path, Wanted, mapping, self_contained
+from configuration.yaml_documents import Document, DocumentError
 
 IGNORED = frozenset(
     {

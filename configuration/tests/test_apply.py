@@ -4,8 +4,8 @@ import pytest
 
 from audit.models import Change
 from configuration.apply import apply_file, apply_text
-from configuration.documents import DocumentError
 from configuration.export import export_text
+from configuration.yaml_documents import DocumentError
 from consumers.models import Consumer, Tier
 from events.models import Channel
 from routes.models import Route

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from configuration.documents import DocumentError, parse, read
 from configuration.importers import asyncapi, openapi, zuplo
 from configuration.importing import described, import_document, import_file
+from configuration.yaml_documents import DocumentError, parse, read
 from events.models import Channel
 from events.services import create_channel, update_channel
 from gateway.policies import KNOWN

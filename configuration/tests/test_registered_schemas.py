@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from configuration.documents import DocumentError, parse
 from configuration.importing import import_document
+from configuration.yaml_documents import DocumentError, parse
 from events import registry
 from events.models import Channel, Subject
 from events.registry_schemas import given

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rest_framework.test import APIClient
 
-from audit.documents import all_documents, snapshot_document
 from audit.models import Change
 from audit.services import configuration_as_of
+from audit.snapshot_documents import all_documents, snapshot_document
 from audit.tests.histories import HISTORIES, UPSTREAM
 from configuration.rollback import roll_back
 from consumers.models import Consumer, Tier

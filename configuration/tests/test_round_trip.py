@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from configuration.documents import DocumentError, parse
 from configuration.importing import import_document
+from configuration.yaml_documents import DocumentError, parse
 from consumers.services import create_consumer, create_tier
 from events.models import Channel
 from events.services import create_channel, delete_channel

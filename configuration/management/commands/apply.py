@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from configuration.apply import apply_document
-from configuration.documents import DocumentError, parse, read
+from configuration.yaml_documents import DocumentError, parse, read
 
 DRIFT = 2
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from configuration.documents import DocumentError
 from configuration.importing import import_file
+from configuration.yaml_documents import DocumentError
 
 
 class Command(BaseCommand):

@@ -1,6 +1,6 @@
 import pytest
 
-from configuration.documents import ALIASES_MAX, BYTES_MAX, DEPTH_MAX, DocumentError, parse, read, write
+from configuration.yaml_documents import ALIASES_MAX, BYTES_MAX, DEPTH_MAX, DocumentError, parse, read, write
 
 
 def refusal_of(text):
