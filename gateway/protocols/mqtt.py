@@ -16,9 +16,9 @@ from gateway.peer import ClientGone
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.wire.mqtt import codec
-from gateway.wire.mqtt.answers import Answers, Broken
 from gateway.wire.mqtt.packets import V311, Connect, Malformed, Packet
-from gateway.wire.mqtt.session import CLIENT_ID_MAX_CHARS, Clients
+from gateway.wire.mqtt.replies import ProtocolViolation, Replies
+from gateway.wire.mqtt.session import CLIENT_ID_MAX_CHARS, ConnectedClients
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -35,7 +35,7 @@ class Listener:
     def __init__(self, plane: Plane) -> None:
         self.plane = plane
         self.peers: set[MqttPeer] = set()
-        self.clients: Clients = Clients()
+        self.clients: ConnectedClients = ConnectedClients()
 
     async def sweep(self) -> None:
         """Look after deadlines, without end."""
@@ -83,7 +83,7 @@ class MqttPeer(asyncio.Protocol):
             # Silence counts while we listen: not while a limit or a slow store made us wait.
             self._heard_at = time.monotonic()
             await self._waiter
-        if self._is_paused and self._parser.waiting_bytes < self._packet_max_bytes // 2:
+        if self._is_paused and self._parser.buffered_bytes < self._packet_max_bytes // 2:
             self._resume()
         return packet
 
@@ -151,7 +151,7 @@ class MqttPeer(asyncio.Protocol):
             if packet is None:
                 return
             self._first(packet)
-        if not self._is_paused and self._parser.waiting_bytes >= self._packet_max_bytes:
+        if not self._is_paused and self._parser.buffered_bytes >= self._packet_max_bytes:
             self._is_paused = True
             if self._transport is not None:
                 self._transport.pause_reading()
@@ -188,11 +188,11 @@ class MqttPeer(asyncio.Protocol):
             self._task = asyncio.get_running_loop().create_task(self._serve(packet))
             return
         assert isinstance(packet, Malformed), "the parser gives CONNECT first"
-        broken = Broken(packet.code, packet.detail)
+        broken = ProtocolViolation(packet.code, packet.detail)
         # What is no MQTT at all is not answered in MQTT; of an unknown version, as its first version that has the code.
         is_mqtt = self._parser.version or packet.code == codec.UNSUPPORTED_VERSION
         if is_mqtt:
-            self.write(Answers(Connect(self._parser.version or V311, "", True, 0)).connack(broken))
+            self.write(Replies(Connect(self._parser.version or V311, "", True, 0)).connack(broken))
         self._never_a_call(broken)
 
     def _never_a_call(self, refused: Refused) -> None:
@@ -206,7 +206,9 @@ class MqttPeer(asyncio.Protocol):
             if self._plane.draining:
                 raise Refused(Reason.DRAINING, retry_after_s=1)
             if len(connect.client_id) > CLIENT_ID_MAX_CHARS:
-                raise Broken(codec.BAD_CLIENT_ID, f"a client id has at most {CLIENT_ID_MAX_CHARS} characters")
+                raise ProtocolViolation(
+                    codec.BAD_CLIENT_ID, f"a client id has at most {CLIENT_ID_MAX_CHARS} characters"
+                )
             call.route = self._plane.snapshot.builtin(Protocol.MQTT)
             call.credential = _credential(connect)
         except Refused as refused:
@@ -220,7 +222,7 @@ class MqttPeer(asyncio.Protocol):
 
     def refuse(self, connect: Connect, refused: Refused) -> None:
         """Say no as this version and moment can (the table of refusals), and hang up."""
-        answers = Answers(connect)
+        answers = Replies(connect)
         self.write(answers.disconnect(refused) if self.is_accepted else answers.connack(refused))
         self.close()
 
@@ -235,7 +237,9 @@ async def serve(plane: Plane, listening: socket.socket) -> tuple[asyncio.Server,
 def _credential(connect: Connect) -> Credential | None:
     """Find the key: the password, or the user name of a client that sends no password. Raises Refused."""
     if "authentication_method" in connect.properties:
-        raise Broken(BAD_METHOD, "send the key as password; no other method is offered", cause="credential-malformed")
+        raise ProtocolViolation(
+            BAD_METHOD, "send the key as password; no other method is offered", cause="credential-malformed"
+        )
     try:
         shown = connect.password.decode("ascii") if connect.password else connect.username or ""
     except UnicodeDecodeError:

@@ -15,7 +15,6 @@ from gateway.peer import ClientGone
 from gateway.refusals import ErrorClass, Reason, Refused
 from gateway.snapshot.right import Verb
 from gateway.wire.mqtt import codec
-from gateway.wire.mqtt.answers import TAKEN_OVER, Answers, Broken
 from gateway.wire.mqtt.packets import (
     Ack,
     Connect,
@@ -28,8 +27,9 @@ from gateway.wire.mqtt.packets import (
     Type,
     Unsubscribe,
 )
+from gateway.wire.mqtt.replies import TAKEN_OVER, ProtocolViolation, Replies
 from gateway.wire.mqtt.session import Session
-from gateway.wire.mqtt.types import PROTOCOL_ERROR, Fault
+from gateway.wire.mqtt.types import PROTOCOL_ERROR, PacketError
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -81,11 +81,11 @@ class MqttConnection:
         """Answer CONNECT and serve until the connection ends. Raises Refused where the gateway ends it."""
         self._require_publishable_will()
         clients, consumer, client_id = self._peer.clients, self._call.caller.consumer, self._session.client_id
-        clients.take(consumer, client_id, self.leave)
+        clients.register(consumer, client_id, self.leave)
         try:
             return await self._serve()
         finally:
-            clients.left(consumer, client_id, self.leave)
+            clients.unregister(consumer, client_id, self.leave)
 
     def close(self, refused: Refused) -> None:
         """End the connection with this refusal. Returns immediately; the first call wins."""
@@ -128,13 +128,13 @@ class MqttConnection:
                     await self._publishing.publish(packet)
                 else:
                     await self._process(packet)
-            except Fault as fault:
-                raise Broken.by(fault) from None
+            except PacketError as fault:
+                raise ProtocolViolation.of(fault) from None
             if not self._outbox.has_room():
                 await self._outbox.room()
 
     async def _process(self, packet: Packet) -> None:
-        """Process any packet but PUBLISH. Raises Refused or Fault where it ends the connection."""
+        """Process any packet but PUBLISH. Raises Refused or PacketError where it ends the connection."""
         match packet:
             case Ack():
                 self._acknowledged(packet)
@@ -150,9 +150,9 @@ class MqttConnection:
                 if packet.code != WITH_WILL:
                     self._will = None
             case Malformed():
-                raise Broken(packet.code, packet.detail)
+                raise ProtocolViolation(packet.code, packet.detail)
             case _:
-                raise Broken(PROTOCOL_ERROR, "AUTH is not accepted: no extended authentication is offered")
+                raise ProtocolViolation(PROTOCOL_ERROR, "AUTH is not accepted: no extended authentication is offered")
 
     def _acknowledged(self, packet: Ack) -> None:
         if packet.type is Type.PUBACK:
@@ -187,7 +187,7 @@ class MqttConnection:
         if ending is None:
             return Reply(closed_by="client")
         if isinstance(ending, TakenOver):
-            self._peer.write(Answers(self._session.connect).taken_over())
+            self._peer.write(Replies(self._session.connect).taken_over())
             return Reply(closed_by="client", error_class=ErrorClass.CLIENT_GONE.value, close_code=TAKEN_OVER)
         if isinstance(ending, ClientGone):
             return Reply(closed_by="client", error_class=ErrorClass.CLIENT_GONE.value)

@@ -17,8 +17,8 @@ from gateway.log.cloudevents import structured
 from gateway.policies.messages import judged
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.right import Verb
-from gateway.wire.mqtt.answers import Answers
 from gateway.wire.mqtt.packets import V5, Properties, Publish, Will
+from gateway.wire.mqtt.replies import Replies
 from gateway.wire.mqtt.session import Session
 from gateway.wire.strict_json import DEPTH_MAX, parse
 
@@ -63,7 +63,7 @@ class Publishing:
         self._plane = plane
         self._call = call
         self._session = session
-        self._answers = Answers(session.connect)
+        self._answers = Replies(session.connect)
         self._send = send
         self._close = close
         self._in_flight: deque[InFlightPublish] = deque()
@@ -74,13 +74,13 @@ class Publishing:
     async def publish(self, packet: Publish) -> None:
         """Admit one PUBLISH and start to store it; returns when the next packet may be read.
 
-        Raises Refused or Fault where the publish ends the connection.
+        Raises Refused or PacketError where the publish ends the connection.
         """
         connection = self._call.connection
         assert connection is not None, "the connection was opened"
         topic = self._session.topic_of(packet)
         connection.received(len(packet.payload))
-        if packet.qos == 2 and not self._session.begins(packet.packet_id):
+        if packet.qos == 2 and not self._session.begin_receiving(packet.packet_id):
             # A duplicate: while the first is still being stored, its acknowledgement will answer both.
             if self._session.is_stored(packet.packet_id):
                 self._in_flight.append(InFlightPublish(packet, is_settled=True))
@@ -203,7 +203,7 @@ class Publishing:
             return
         if packet.qos == 2:
             if refused is None:
-                self._session.stored(packet.packet_id)
+                self._session.mark_stored(packet.packet_id)
             else:
                 self._session.release(packet.packet_id)
         if packet.qos:

@@ -25,8 +25,8 @@ from gateway.snapshot.picture import Channel
 from gateway.snapshot.principal import Principal
 from gateway.snapshot.right import Right, Verb
 from gateway.wire.mqtt import codec
-from gateway.wire.mqtt.answers import Answers, Broken
-from gateway.wire.mqtt.packets import V5, Publish, Subscribe, Unsubscribe, Wanted
+from gateway.wire.mqtt.packets import V5, Publish, RequestedFilter, Subscribe, Unsubscribe
+from gateway.wire.mqtt.replies import ProtocolViolation, Replies
 from gateway.wire.mqtt.session import QOS_GRANTED_MAX, SUBSCRIPTIONS_MAX, Parts, Session
 from gateway.wire.subjects import AddressError, filters_of, matches, meet
 
@@ -49,7 +49,7 @@ POSITION = "from"
 class TopicFilter:
     """One granted topic filter and what feeds it."""
 
-    options: Wanted
+    options: RequestedFilter
     listenings: list[Listening] = field(default_factory=list)
     gap: Gap | None = None
     """Ids that were lost; reported with the next event."""
@@ -76,7 +76,7 @@ class Subscribing:
         self._session = session
         self._outbox = outbox
         self._close = close
-        self._answers = Answers(session.connect)
+        self._answers = Replies(session.connect)
         self._filters: dict[str, TopicFilter] = {}
         self._verdicts: dict[str, bool] = {}
         self._revision = -1
@@ -89,10 +89,12 @@ class Subscribing:
     async def subscribe(self, packet: Subscribe) -> None:
         """Process a SUBSCRIBE and queue its SUBACK."""
         if "subscription_identifier" in packet.properties:
-            raise Broken(IDENTIFIERS_NOT_SUPPORTED, "subscription identifiers are not offered", cause="not-offered")
+            raise ProtocolViolation(
+                IDENTIFIERS_NOT_SUPPORTED, "subscription identifiers are not offered", cause="not-offered"
+            )
         position = dict(packet.properties.get("user", ())).get(POSITION)
         outcomes: list[int | Refused] = []
-        for options in packet.wanted:
+        for options in packet.filters:
             try:
                 outcomes.append(await self._subscribe(options, position))
             except Refused as refused:
@@ -113,7 +115,7 @@ class Subscribing:
 
     def acknowledged(self, packet_id: int) -> None:
         """Process a PUBACK and send what was held until the client could receive more."""
-        self._session.acknowledged(packet_id)
+        self._session.acknowledge(packet_id)
         while (held := self._session.next_held()) is not None:
             self._send(*held)
 
@@ -124,7 +126,7 @@ class Subscribing:
 
     # What a filter matches
 
-    async def _subscribe(self, requested: Wanted, position: str | None) -> int:
+    async def _subscribe(self, requested: RequestedFilter, position: str | None) -> int:
         """Grant one filter and return its QoS. Raises Refused."""
         options = replace(requested, qos=min(requested.qos, QOS_GRANTED_MAX))
         principal = self._call.principal
@@ -153,7 +155,7 @@ class Subscribing:
         return options.qos
 
     async def _start(
-        self, options: Wanted, subjects: tuple[str, ...], channels: list[Channel], position: str | None
+        self, options: RequestedFilter, subjects: tuple[str, ...], channels: list[Channel], position: str | None
     ) -> TopicFilter:
         topic_filter = TopicFilter(options)
         try:
@@ -187,11 +189,11 @@ class Subscribing:
     def _resolve(self, filter_: str) -> tuple[tuple[str, ...], list[Channel]]:
         """Return the NATS subjects of a filter and the channels that it matches over MQTT. Raises Refused."""
         if filter_.startswith("$share/"):
-            raise Broken(SHARED_NOT_SUPPORTED, "shared subscriptions are not offered", cause="not-offered")
+            raise ProtocolViolation(SHARED_NOT_SUPPORTED, "shared subscriptions are not offered", cause="not-offered")
         try:
             subjects = filters_of(filter_)
         except AddressError as error:
-            raise Broken(codec.BAD_FILTER, str(error), cause="invalid-address") from None
+            raise ProtocolViolation(codec.BAD_FILTER, str(error), cause="invalid-address") from None
         if "+" not in filter_ and "#" not in filter_:
             return subjects, [channel_for(self._plane.snapshot, self._call, filter_, Verb.SUBSCRIBE)[0]]
         matched = self._channels_matching(subjects)

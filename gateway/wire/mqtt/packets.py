@@ -35,7 +35,7 @@ V311, V5 = 4, 5
 
 @dataclass(frozen=True, slots=True)
 class Will:
-    """What is published for a client that leaves without DISCONNECT (3.1.2.5)."""
+    """A message published when a client goes away without DISCONNECT (3.1.2.5)."""
 
     topic: str
     payload: bytes
@@ -81,7 +81,7 @@ class Ack:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RequestedFilter:
     """One topic filter of a SUBSCRIBE with its options (3.8.3.1)."""
 
     filter: str
@@ -96,7 +96,7 @@ class Subscribe:
     """SUBSCRIBE (3.8)."""
 
     packet_id: int
-    wanted: tuple[Wanted, ...]
+    filters: tuple[RequestedFilter, ...]
     properties: Properties = field(default_factory=dict)
 
 
@@ -129,7 +129,7 @@ class Auth:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """What could not be read: the reason code that says so, and why. Nothing after it is read."""
+    """A packet that could not be parsed, with the reason code to close with. Nothing after it is parsed."""
 
     code: int
     detail: str

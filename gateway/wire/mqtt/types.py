@@ -28,7 +28,7 @@ PROPERTIES = {
 IDS = {name: (id_, kind) for id_, (name, kind) in PROPERTIES.items()}
 REPEATABLE = {"user"}
 _MESSAGE = {"payload_format", "message_expiry", "content_type", "response_topic", "correlation_data", "user"}
-_TOLD = {"reason", "user"}
+_REASON = {"reason", "user"}
 ALLOWED: dict[str, set[str]] = {
     "CONNECT": {
         "session_expiry", "receive_maximum", "maximum_packet_size", "topic_alias_maximum", "request_response",
@@ -36,19 +36,19 @@ ALLOWED: dict[str, set[str]] = {
     },
     "WILL": _MESSAGE | {"will_delay"},
     "PUBLISH": _MESSAGE | {"topic_alias"},
-    "PUBACK": _TOLD, "PUBREC": _TOLD, "PUBREL": _TOLD, "PUBCOMP": _TOLD,
+    "PUBACK": _REASON, "PUBREC": _REASON, "PUBREL": _REASON, "PUBCOMP": _REASON,
     "SUBSCRIBE": {"subscription_identifier", "user"},
     "UNSUBSCRIBE": {"user"},
-    "DISCONNECT": _TOLD | {"session_expiry"},
-    "AUTH": _TOLD | {"authentication_method", "authentication_data"},
+    "DISCONNECT": _REASON | {"session_expiry"},
+    "AUTH": _REASON | {"authentication_method", "authentication_data"},
 }  # fmt: skip
-"""Which properties a client's packet may have (MQTT 5.0 table 2-4)."""
+"""Properties that a client's packets may have (MQTT 5.0 table 2-4)."""
 _NEVER_ZERO = {"receive_maximum", "maximum_packet_size", "subscription_identifier"}
 _FLAGS = {"request_problem", "request_response", "payload_format"}
 
 
-class Fault(Exception):
-    """The bytes are not what MQTT says they should be. Never leaves the codec."""
+class PacketError(Exception):
+    """A packet is malformed or not allowed at this point, with the MQTT 5 reason code."""
 
     def __init__(self, detail: str, code: int = MALFORMED) -> None:
         super().__init__(detail)
@@ -56,7 +56,7 @@ class Fault(Exception):
 
 
 class Reader:
-    """Reads one packet's content from its start; every read is bounded by its end."""
+    """Reads the content of one packet; every read is bounded by its end."""
 
     __slots__ = ("_at", "_data")
 
@@ -70,9 +70,9 @@ class Reader:
         return len(self._data) - self._at
 
     def take(self, count: int) -> bytes:
-        """Read so many bytes."""
+        """Return the next ``count`` bytes. Raises PacketError if there are fewer."""
         if count > self.left:
-            raise Fault("a length reaches past the packet's end")
+            raise PacketError("a length exceeds the packet")
         self._at += count
         return self._data[self._at - count : self._at]
 
@@ -81,20 +81,20 @@ class Reader:
         return int.from_bytes(self.take(bytes_), "big")
 
     def variable(self) -> int:
-        """Read a variable byte integer (1.5.5): at most four bytes, and no more than it needs."""
+        """Read a variable byte integer (1.5.5): at most four bytes, in the shortest encoding."""
         value, shift = 0, 0
         for position in range(4):
             byte = self.number(1)
             value |= (byte & 0x7F) << shift
             if not byte & 0x80:
                 if byte == 0 and position:
-                    raise Fault("a variable byte integer is longer than it needs to be")
+                    raise PacketError("a variable byte integer is not encoded in the fewest bytes")
                 return value
             shift += 7
-        raise Fault("a variable byte integer has more than four bytes")
+        raise PacketError("a variable byte integer has more than four bytes")
 
     def binary(self) -> bytes:
-        """Read binary data with its length."""
+        """Read binary data prefixed with its length (1.5.6)."""
         return self.take(self.number(2))
 
     def text(self) -> str:
@@ -102,17 +102,16 @@ class Reader:
         try:
             text = self.binary().decode()
         except UnicodeDecodeError:
-            raise Fault("text is not UTF-8") from None
+            raise PacketError("text is not UTF-8") from None
         if "\x00" in text:
-            raise Fault("text holds NUL")
+            raise PacketError("text contains NUL")
         return text
 
     def rest(self) -> bytes:
-        """Read what is left."""
         return self.take(self.left)
 
     def properties(self, packet: str) -> Properties:
-        """Read a packet's properties (2.2.2): each one that it may have, and once but for those that may repeat."""
+        """Read a packet's properties (2.2.2). Raises PacketError for one that is not allowed or not repeatable."""
         length = self.variable()
         found: Properties = {}
         if not length:
@@ -121,12 +120,12 @@ class Reader:
         while reader.left:
             name, kind = PROPERTIES.get(reader.variable(), ("", BYTE))
             if name not in allowed:
-                raise Fault(f"a property that {packet} may not have")
+                raise PacketError(f"{packet} has a property that is not allowed")
             value = _READ[kind](reader)
             if name in REPEATABLE:
                 found.setdefault(name, []).append(value)
             elif name in found:
-                raise Fault(f"the property {name} stands twice", PROTOCOL_ERROR)
+                raise PacketError(f"the property {name} is repeated", PROTOCOL_ERROR)
             else:
                 found[name] = _checked(name, value)
         return found
@@ -134,9 +133,9 @@ class Reader:
 
 def _checked(name: str, value: object) -> object:
     if (name in _NEVER_ZERO and value == 0) or (name in _FLAGS and value not in (0, 1)):
-        raise Fault(f"the property {name} is out of range", PROTOCOL_ERROR)
+        raise PacketError(f"the property {name} is out of range", PROTOCOL_ERROR)
     if name == "topic_alias" and value == 0:
-        raise Fault("a topic alias is 0", BAD_ALIAS)
+        raise PacketError("a topic alias is 0", BAD_ALIAS)
     return value
 
 
@@ -152,9 +151,9 @@ _READ: dict[int, Callable[[Reader], Any]] = {
 
 
 def variable(value: int) -> bytes:
-    """Write a variable byte integer."""
+    """Return a variable byte integer."""
     if not 0 <= value <= VARIABLE_MAX:
-        raise ValueError("a packet is too long for MQTT")
+        raise ValueError("the packet exceeds the largest remaining length of MQTT")
     out = bytearray()
     while True:
         value, byte = divmod(value, 128)
@@ -164,18 +163,18 @@ def variable(value: int) -> bytes:
 
 
 def binary(data: bytes) -> bytes:
-    """Write binary data with its length."""
+    """Return binary data prefixed with its length."""
     return len(data).to_bytes(2, "big") + data
 
 
 def text(value: str) -> bytes:
-    """Write a UTF-8 string; what MQTT forbids in one is left out, and what is too long is cut between characters."""
+    """Return a UTF-8 string without forbidden characters (1.5.4), cut between characters if it is too long."""
     data = _FORBIDDEN.sub("", value).encode()
     return binary(data if len(data) <= TEXT_MAX_BYTES else data[:TEXT_MAX_BYTES].decode(errors="ignore").encode())
 
 
 def properties(values: Properties) -> bytes:
-    """Write properties with their length."""
+    """Return properties prefixed with their length."""
     out = b"".join(_property(name, value) for name, value in values.items())
     return variable(len(out)) + out
 

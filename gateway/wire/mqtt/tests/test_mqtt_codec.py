@@ -19,10 +19,10 @@ from gateway.wire.mqtt.packets import (
     Malformed,
     Ping,
     Publish,
+    RequestedFilter,
     Subscribe,
     Type,
     Unsubscribe,
-    Wanted,
     Will,
 )
 
@@ -122,7 +122,7 @@ def test_subscribe_and_unsubscribe_as_paho_writes_them(version):
     client._send_subscribe(False, [(b"a/+", options)])
     packet = read(client.sent, version)
     is_v5 = version == V5
-    assert packet.wanted == (Wanted("a/+", 1, no_local=is_v5, retain_handling=2 if is_v5 else 0),)
+    assert packet.filters == (RequestedFilter("a/+", 1, no_local=is_v5, retain_handling=2 if is_v5 else 0),)
     client.sent = b""
     client._send_unsubscribe(False, [b"a/+", b"b/#"])
     assert read(client.sent, version).filters == ("a/+", "b/#")
@@ -177,7 +177,7 @@ def test_subscribe_of_another_implementation_is_read(filters, packet_id):
         [mqtt5.TopicFilter(topic, max_qos=mqtt5.QoS(qos), retain_as_published=False) for topic, qos in filters],
     )
     packet = read(theirs.write(), V5)
-    assert packet == Subscribe(packet_id, tuple(Wanted(topic, qos) for topic, qos in filters))
+    assert packet == Subscribe(packet_id, tuple(RequestedFilter(topic, qos) for topic, qos in filters))
     assert read(mqtt5.UnsubscribePacket(packet_id, [topic for topic, _ in filters]).write(), V5) == Unsubscribe(
         packet_id, tuple(topic for topic, _ in filters)
     )
@@ -216,7 +216,7 @@ def test_packets_are_the_same_however_their_bytes_are_cut(packets, data):
             found.append(packet)
     known = {b"\xc0": Ping(), b"\x40": Ack(Type.PUBACK, 1), b"\x30": Publish("a", b"{}")}
     assert found == [known[packet[:1]] for packet in packets]
-    assert ready.waiting_bytes == 0
+    assert ready.buffered_bytes == 0
 
 
 @given(st.binary(max_size=200), st.sampled_from([V311, V5]), st.booleans())
@@ -230,7 +230,7 @@ def test_no_bytes_raise(noise, version, is_connected):
         if isinstance(packet, Malformed):
             ready.feed(b"\xc0\x00")
             assert ready.next() is None
-            assert ready.waiting_bytes == 0
+            assert ready.buffered_bytes == 0
             return
     raise AssertionError("more packets than bytes")
 

@@ -11,10 +11,10 @@ from gateway.wire.mqtt.session import (
     RECEIVE_MAX,
     RECEIVE_MAX_EXCEEDED,
     TOPIC_ALIAS_MAX,
-    Clients,
+    ConnectedClients,
     Session,
 )
-from gateway.wire.mqtt.types import BAD_ALIAS, PROTOCOL_ERROR, Fault
+from gateway.wire.mqtt.types import BAD_ALIAS, PROTOCOL_ERROR, PacketError
 
 
 def session(version=V5, client_id="c", keep_alive_s=0, **properties):
@@ -28,24 +28,24 @@ def test_a_client_counts_as_gone_after_one_and_a_half_keep_alive_intervals():
 
 def test_a_duplicate_of_qos_2_is_known_until_it_is_released():
     mine = session()
-    assert mine.begins(7)
-    assert not mine.begins(7)
+    assert mine.begin_receiving(7)
+    assert not mine.begin_receiving(7)
     assert not mine.is_stored(7)
-    mine.stored(7)
+    mine.mark_stored(7)
     assert mine.is_stored(7)
     assert mine.release(7)
     assert not mine.release(7)
-    assert mine.begins(7)
+    assert mine.begin_receiving(7)
 
 
 def test_publishes_that_are_never_released_are_bounded():
     mine = session()
     for packet_id in range(1, RECEIVE_MAX + 1):
-        assert mine.begins(packet_id)
-    with pytest.raises(Fault) as fault:
-        mine.begins(RECEIVE_MAX + 1)
+        assert mine.begin_receiving(packet_id)
+    with pytest.raises(PacketError) as fault:
+        mine.begin_receiving(RECEIVE_MAX + 1)
     assert fault.value.code == RECEIVE_MAX_EXCEEDED
-    assert not mine.begins(1)
+    assert not mine.begin_receiving(1)
 
 
 def test_no_more_is_in_flight_than_the_client_takes():
@@ -54,8 +54,8 @@ def test_no_more_is_in_flight_than_the_client_takes():
     assert not mine.can_send()
     mine.hold((b"topic", b"", b"payload"), retain=True)
     assert (mine.next_held(), mine.held_bytes) == (None, 12)
-    mine.acknowledged(second)
-    mine.acknowledged(second)
+    mine.acknowledge(second)
+    mine.acknowledge(second)
     assert mine.next_held() == ((b"topic", b"", b"payload"), True)
     assert (mine.next_held(), mine.held_bytes) == (None, 0)
     assert mine.next_id() != first
@@ -80,7 +80,7 @@ def test_a_packet_id_in_flight_is_never_taken_again(acknowledged):
             assert packet_id not in in_flight
             in_flight.append(packet_id)
         if position < len(in_flight):
-            mine.acknowledged(in_flight.pop(position))
+            mine.acknowledge(in_flight.pop(position))
 
 
 def test_packet_ids_begin_again_after_the_last_and_leave_out_what_is_in_flight():
@@ -88,7 +88,7 @@ def test_packet_ids_begin_again_after_the_last_and_leave_out_what_is_in_flight()
     first = mine.next_id()
     taken = [mine.next_id() for _ in range(1)]
     for _ in range(PACKET_ID_MAX - 2):
-        mine.acknowledged(mine.next_id())
+        mine.acknowledge(mine.next_id())
     assert mine.next_id() not in (first, *taken)
 
 
@@ -103,7 +103,7 @@ def test_a_topic_alias_stands_for_what_was_last_said_with_it():
 
 @pytest.mark.parametrize(("alias", "code"), [(TOPIC_ALIAS_MAX + 1, BAD_ALIAS), (2, PROTOCOL_ERROR)])
 def test_an_alias_out_of_range_or_never_said_is_a_fault(alias, code):
-    with pytest.raises(Fault) as fault:
+    with pytest.raises(PacketError) as fault:
         session().topic_of(Publish("", b"", properties={"topic_alias": alias}))
     assert fault.value.code == code
 
@@ -119,13 +119,13 @@ def test_connack_of_mqtt_5_says_what_is_taken_and_names_a_client_without_id():
 
 def test_a_client_takes_its_own_place_and_nobody_elses():
     left = []
-    clients = Clients()
+    clients = ConnectedClients()
     first, second, other = (lambda name=name: left.append(name) for name in ("first", "second", "other"))
-    clients.take("acme", "sensor", first)
-    clients.take("bolt", "sensor", other)
+    clients.register("acme", "sensor", first)
+    clients.register("bolt", "sensor", other)
     assert left == []
-    clients.take("acme", "sensor", second)
+    clients.register("acme", "sensor", second)
     assert left == ["first"]
-    clients.left("acme", "sensor", first)
-    clients.take("acme", "sensor", first)
+    clients.unregister("acme", "sensor", first)
+    clients.register("acme", "sensor", first)
     assert left == ["first", "second"]
