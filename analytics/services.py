@@ -17,7 +17,6 @@ from analytics.limit_rows import LimitTallies, gather_limits, write_limits
 from analytics.models import ConnectionRecord, GatewayProcess, LimitMinute, ProjectorPosition, UsageMinute
 from audit import bus
 from gateway.link.nats import CONTROL_SUBJECT, USAGE_STREAM
-from gateway.metering.usage import FLOWED
 from keys.services import touch
 
 logger = logging.getLogger(__name__)
@@ -26,6 +25,7 @@ LOST_AFTER = timedelta(seconds=15)
 LABEL = ("protocol", "consumer", "key", "tier", "target", "outcome", "error_class")
 SUMS = ("calls", "messages_in", "messages_out", "bytes_in", "bytes_out", "throttled", "latency_ms_sum")
 COUNTED = ("calls", "messages_in", "messages_out", "bytes_in", "bytes_out", "throttled")
+FLOWED = ("messages_in", "messages_out", "bytes_in", "bytes_out", "throttled")
 TEXT_MAX = {"target": 255, "outcome": 40, "error_class": 20, "consumer": 100, "key": 40, "tier": 100, "protocol": 10}
 OPENED = ("consumer", "key", "tier", "protocol", "route", "channel", "ip")
 CLOSED = ("closed_by", "close_code", "error_class", "messages_in", "messages_out", "bytes_in", "bytes_out", "throttled")

@@ -19,7 +19,6 @@ from audit import bus, recording
 from audit.storable import require_plain
 from events import registry
 from events.models import Channel, DeadLetter, DeadLetterPosition, Subscription
-from gateway import tracing
 from gateway.durable.readers import ADDRESS_HEADER, DEAD_ID_HEADER
 from gateway.log.event import EVENT_TYPE, JSON_TYPE, encoded, rfc3339
 from gateway.log.streams import redriven_subject
@@ -28,6 +27,7 @@ from gateway.schemas.checker import Validators
 from gateway.schemas.registered import subject_named
 from gateway.wire.strict_json import dump, fail, parse
 from gateway.wire.subjects import AddressError, subject_of
+from gateway.wire.traceparent import parse_traceparent
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ def _attributes(letter: DeadLetter) -> dict[str, str]:
         "ce-subject": event.get("subject"),
         "ce-id": event.get("published_id"),
         "content-type": event.get("content_type") or JSON_TYPE,
-        "traceparent": tracing.taken(str(event.get("traceparent") or "")),
+        "traceparent": parse_traceparent(str(event.get("traceparent") or "")),
         "Nats-Msg-Id": f"redrive-{letter.made_at}-{letter.sequence}",
     }
     return {name: encoded(str(value)) for name, value in said.items() if value}

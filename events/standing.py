@@ -9,12 +9,12 @@ from nats.aio.client import Client
 from audit import bus
 from events.models import Channel, Subscription
 from events.subscriptions import channel_named_or_none
-from gateway.channels.reading import position_of
 from gateway.durable.attempts import read_attempts
 from gateway.durable.health import UNMEASURED, fields, measure, read_health, read_healths
 from gateway.durable.readers import Readers
 from gateway.durable.standing import Standing
 from gateway.log.event_log import EventLog
+from gateway.log.position import parse_position
 from gateway.refusals import Refused
 from gateway.snapshot.documents import READERS
 from gateway.snapshot.subscriptions import State, Type, read
@@ -24,7 +24,7 @@ _MEASURED = ("lag", "in_flight", "redelivered", "last_delivered_id", "last_acked
 
 def position(channel: Channel, begins: str | None) -> int:
     """Give the id after which a subscription begins: at `latest` unless said. Raises Refused, and Away."""
-    wanted = position_of(begins or "latest")
+    wanted = parse_position(begins or "latest")
     if isinstance(wanted, int):
         return wanted
     told = READERS["channel"](channel.document())

@@ -12,9 +12,9 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-from gateway import tracing
 from gateway.snapshot.subscriptions import SECRET_PREFIX
 from gateway.upstream.connection import Origin
+from gateway.wire.traceparent import parse_traceparent, parse_tracestate
 
 JITTER = 0.2
 """The largest share by which a pause is longer than the schedule."""
@@ -57,9 +57,9 @@ def headers(
         "webhook-timestamp": timestamp,
         "webhook-signature": " ".join(_signature(secret, message_id, timestamp, body) for secret in secrets),
     }
-    if traceparent and tracing.taken(traceparent):
+    if traceparent and parse_traceparent(traceparent):
         signed["traceparent"] = traceparent
-        if state := tracing.state(tracestate):
+        if state := parse_tracestate(tracestate):
             signed["tracestate"] = state
     return signed
 

@@ -13,13 +13,14 @@ import orjson
 
 from gateway.call import Call, Reply
 from gateway.channels.publication import Publication
-from gateway.channels.reading import Selection, position_of, select
+from gateway.channels.reading import Selection, select
 from gateway.handlers.events import HEADERS as STREAM_HEADERS
 from gateway.handlers.events import EventStream, Position
 from gateway.handlers.stream.connection import StreamConnection
 from gateway.log.catch_up import EARLIEST
 from gateway.log.cloudevents import binary_attributes, structured
 from gateway.log.event import JSON_TYPE, Event
+from gateway.log.position import parse_position
 from gateway.policies.json_body import require_plain
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.right import interval_of
@@ -81,7 +82,7 @@ async def history(plane: Plane, call: Call) -> Reply:
     address = call.parameters["address"]
     selection = select(plane.snapshot, call, address)
     limit = _limit(query["limit"][0] if query["limit"] else "")
-    after = position_of(query["after"][0]) if query["after"] else EARLIEST
+    after = parse_position(query["after"][0]) if query["after"] else EARLIEST
     if not isinstance(after, int):
         raise Refused(Reason.INVALID_REQUEST, "`after` is an id.")
     batch = await plane.log.batch(
@@ -224,7 +225,7 @@ def _start(call: Call, query: Mapping[str, list[str]], count: int) -> list[Posit
     last = call.header(b"last-event-id") or next(iter(query["last_event_id"]), "")
     given = last or next(iter(query["from"]), "latest")
     if count == 1:
-        return [position_of(given)]
+        return [parse_position(given)]
     if "-" in given and given.replace("-", "").isdigit():
         parts = given.split("-")
         if len(parts) != count:
@@ -233,8 +234,8 @@ def _start(call: Call, query: Mapping[str, list[str]], count: int) -> list[Posit
                 "The id is of another set of channels.",
                 cause="invalid-position",
             )
-        return [position_of(part) for part in parts]
-    position = position_of(given)
+        return [parse_position(part) for part in parts]
+    position = parse_position(given)
     if isinstance(position, int) and position != EARLIEST:
         raise Refused(
             Reason.INVALID_REQUEST, f"An id over {count} channels has {count} parts.", cause="invalid-position"

@@ -15,7 +15,7 @@ import orjson
 from nats.errors import Error as NatsError
 
 from gateway.call import Call, Reply
-from gateway.channels.reading import position_of, resolve, select
+from gateway.channels.reading import resolve, select
 from gateway.concurrency.stopping import stop_tasks
 from gateway.durable.attempts import read_attempts
 from gateway.durable.health import describe, describe_unmeasured
@@ -24,6 +24,7 @@ from gateway.handlers.channel import idempotency_key
 from gateway.identity.rights import require
 from gateway.link.control_plane import request_control_plane
 from gateway.link.nats import ATTEMPTS_KEPT
+from gateway.log.position import parse_position
 from gateway.log.unavailable import log_unavailable
 from gateway.policies.json_body import require_plain
 from gateway.refusals import Reason, Refused
@@ -228,7 +229,7 @@ async def _position(plane: Plane, call: Call, address: str, begins: Any) -> int:
     selection = select(plane.snapshot, call, address)
     if begins is not None and not isinstance(begins, str):
         raise Refused(Reason.INVALID_REQUEST, "`from` is a text: `earliest`, `latest`, an id or an instant.")
-    position = await resolve(plane.log, selection.channel, position_of(begins or "latest"))
+    position = await resolve(plane.log, selection.channel, parse_position(begins or "latest"))
     return position if position is not None else await plane.log.last(selection.channel)
 
 

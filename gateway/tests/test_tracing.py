@@ -2,7 +2,6 @@ import json
 
 import pytest
 
-from gateway import tracing
 from gateway.call import Call
 from gateway.channels.publication import Publication
 from gateway.channels.publication import attributes_as_headers as _headers
@@ -11,6 +10,7 @@ from gateway.log.event import from_headers
 from gateway.protocol import Protocol
 from gateway.tests import event_plane, http_plane
 from gateway.tests.http_plane import ask, route, say, upstream_that
+from gateway.wire.traceparent import new_traceparent, parse_traceparent, parse_tracestate
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 STATE = "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"
@@ -40,7 +40,7 @@ OK = say("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
     ],
 )
 def test_a_traceparent_is_passed_on_or_dropped(given, passed):
-    assert tracing.taken(given) == passed
+    assert parse_traceparent(given) == passed
 
 
 @pytest.mark.parametrize(
@@ -62,12 +62,12 @@ def test_a_traceparent_is_passed_on_or_dropped(given, passed):
     ],
 )
 def test_a_tracestate_is_passed_on_or_dropped(given, passed):
-    assert tracing.state(given) == passed
+    assert parse_tracestate(given) == passed
 
 
 def test_what_is_started_is_a_trace_that_others_take():
-    one, other = tracing.started(), tracing.started()
-    assert tracing.taken(one) == one != other
+    one, other = new_traceparent(), new_traceparent()
+    assert parse_traceparent(one) == one != other
 
 
 async def asked(tmp_path, *lines, **settings):
@@ -92,7 +92,7 @@ async def test_who_does_not_trace_is_not_made_to(tmp_path):
 
 async def test_where_it_is_asked_for_a_trace_begins_here(tmp_path):
     (trace,), states = await asked(tmp_path, trace_start=True)
-    assert tracing.taken(trace) == trace
+    assert parse_traceparent(trace) == trace
     assert states == []
 
 
@@ -105,7 +105,7 @@ async def test_where_it_is_asked_for_a_trace_begins_here(tmp_path):
 )
 async def test_a_context_that_cannot_be_read_is_replaced_and_its_state_dropped(tmp_path, lines):
     (trace,), states = await asked(tmp_path, *lines)
-    assert tracing.taken(trace) == trace != TRACE
+    assert parse_traceparent(trace) == trace != TRACE
     assert states == []
 
 
@@ -152,7 +152,7 @@ def test_an_event_whose_context_cannot_be_read_gets_another():
     trace, event = stored(call(traceparent=TRACE), traceparent="00-x", attributes={"tracestate": STATE})
     assert (trace, event.extensions) == (TRACE, {})
     trace, event = stored(call(), traceparent="00-x", attributes={"tracestate": STATE})
-    assert tracing.taken(trace) == trace
+    assert parse_traceparent(trace) == trace
     assert event.extensions == {}
 
 

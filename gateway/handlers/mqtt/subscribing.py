@@ -13,13 +13,14 @@ import orjson
 from gateway.call import Call
 from gateway.channels.access import channel_for, require_protocol
 from gateway.channels.outbox import Outbox
-from gateway.channels.reading import position_of, resolve
+from gateway.channels.reading import resolve
 from gateway.concurrency.stopping import stop_soon
 from gateway.handlers.mqtt.publishing import ORIGIN, RETAIN
 from gateway.identity.rights import allowed, require
 from gateway.log.catch_up import Gap
 from gateway.log.event import EVENT_TYPE, Event
 from gateway.log.hub import Listening
+from gateway.log.position import parse_position
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Channel
 from gateway.snapshot.principal import Principal
@@ -223,7 +224,7 @@ class Subscribing:
                 cause="invalid-position",
             )
         channel = channels[0]
-        start = await resolve(self._plane.log, channel, position_of(position))
+        start = await resolve(self._plane.log, channel, parse_position(position))
         deliver = self._delivery(topic_filter)
 
         def on_gap(gap: Gap) -> None:

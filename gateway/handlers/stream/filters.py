@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from gateway.channels.access import is_routed_to
 from gateway.channels.frames import Frame, channel_of, conflation_of, start_of
 from gateway.channels.outbox import Outbox
-from gateway.channels.reading import Selection, gap_members, position_of, resolve, select
+from gateway.channels.reading import Selection, gap_members, resolve, select
 from gateway.channels.subscriber_lag import Reading, told
 from gateway.identity.rights import allowed, conflated_s
 from gateway.log.catch_up import Gap
 from gateway.log.conflation import Conflation
 from gateway.log.event import Event
 from gateway.log.hub import Listening
+from gateway.log.position import parse_position
 from gateway.refusals import Reason, Refused
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class StreamFilters:
     async def subscribe(self, frame: Frame, ref: str | None) -> None:
         """Serve a ``subscribe`` frame; one for an address that is already read replaces its filter. Raises Refused."""
         address = channel_of(frame)
-        start = position_of(start_of(frame))
+        start = parse_position(start_of(frame))
         interval_s = conflation_of(frame)
         principal = self._call.principal
         selection = select(self._plane.snapshot, self._call, address)
