@@ -40,7 +40,7 @@ def test_every_bound_is_the_code_s(value, said):
 
 def test_every_cause_that_a_token_is_refused_for_is_told():
     code = Path(jwt_proof.__file__).read_text() + Path(jwks.__file__).read_text()
-    table = PAGE[PAGE.index("| what | must be") : PAGE.index("All of these are 401")]
+    table = PAGE[PAGE.index("| part | requirement") : PAGE.index("All of these are 401")]
     assert set(re.findall(r'cause="(token-[a-z-]+)"', code)) == set(re.findall(r"`(token-[a-z-]+)`", table))
 
 
