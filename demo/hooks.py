@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.hooks.api import DROP, Answer, Call, Message, Refuse, Request
+from gateway.hooks import DROP, Answer, Call, Message, Refuse, Request
 
 FREE = {"amount": 60, "per": 60}
 PAID = {"amount": 6000, "per": 60, "burst": 200}
