@@ -23,7 +23,7 @@ from audit.models import Change
 from audit.snapshot_documents import KINDS, all_documents, snapshot_document
 from gateway.link.nats import SNAPSHOT_BUCKET, ensure_infrastructure, read_batch
 from gateway.log.streams import ensure_stream, retire_stream, retire_streams_except
-from gateway.snapshot.feed import PREFIX, STREAM, kv_key
+from gateway.snapshot.bucket import PREFIX, STREAM, kv_key
 
 logger = logging.getLogger(__name__)
 

@@ -18,9 +18,8 @@ from configuration.yaml_documents import Document, read
 from events import registry
 from events.models import Channel
 from events.registry_schemas import No, given
-from gateway.identity.rights import allowed
 from gateway.schemas.registered import subject_named
-from gateway.snapshot.principal import Principal
+from gateway.snapshot.scopes import is_covered
 from keys import services as keys
 from keys.models import Key
 from routes import shapes
@@ -123,8 +122,8 @@ def _give_rights(document: Document, key_id: str, diff: Diff, by: str) -> None:
     key = Key.objects.with_consumer().filter(id=key_id).first()
     if key is None:
         raise document.error(f"there is no key {key_id} to give the rights of its operations to")
-    who = Principal(consumer="", key="", tier="", scopes=tuple(key.scopes))
-    missing = [right.text for right in asyncapi.rights(document) if not allowed(who, right)]
+    scopes = tuple(key.scopes)
+    missing = [right.text for right in asyncapi.rights(document) if not is_covered(scopes, right.text)]
     if not missing:
         return
     before = key.representation()

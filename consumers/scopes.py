@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from django.core.exceptions import ValidationError
 
-from gateway.identity.rights import CONFLATE
 from gateway.refusals import Refused
 from gateway.snapshot.right import Verb, interval_of
+from gateway.snapshot.scopes import CONFLATE, SCOPE
 
 SCOPES_MAX = 100
-_SCOPE = re.compile(r"\*|(?:call|publish|subscribe|jobs):[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
 
 
 def every_scope() -> list[str]:
@@ -39,7 +37,7 @@ def cleaned_scopes(values: Any) -> list[str]:
     if not is_list or len(values) > SCOPES_MAX:
         raise ValidationError({"scopes": f"A list of at most {SCOPES_MAX} texts."})
     for scope in values:
-        if not _SCOPE.fullmatch(scope):
+        if not SCOPE.fullmatch(scope):
             raise ValidationError(
                 {
                     "scopes": f"`{scope[:100]}` is no scope: write call:ROUTE, publish:ADDRESS, subscribe:ADDRESS, "

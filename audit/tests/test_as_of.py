@@ -14,7 +14,7 @@ from audit.services import configuration_as_of, differences, shown
 from audit.snapshot_documents import all_documents, snapshot_document
 from audit.tests.histories import BEGAN_AT, HISTORIES
 from consumers.services import create_consumer, create_tier, delete_tier, update_consumer, update_tier
-from gateway.snapshot.feed import kv_key
+from gateway.snapshot.bucket import kv_key
 from keys.services import issue_key
 
 pytestmark = pytest.mark.django_db

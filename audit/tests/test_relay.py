@@ -17,7 +17,8 @@ from consumers.services import create_consumer, create_tier, delete_consumer, de
 from events.models import Channel
 from events.services import create_channel, delete_channel
 from gateway.link.nats import SNAPSHOT_BUCKET, ensure_infrastructure
-from gateway.snapshot.feed import STREAM, SnapshotFeed, kv_key
+from gateway.snapshot.bucket import STREAM, kv_key
+from gateway.snapshot.feed import SnapshotFeed
 from gateway.snapshot.picture import Snapshot
 from gateway.wire.subjects import stream_of
 from keys.services import issue_key, revoke_key

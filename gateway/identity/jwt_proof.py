@@ -19,11 +19,11 @@ import orjson
 
 from gateway.credentials.public_keys import PublicKey, Unusable
 from gateway.identity.jwks import KeySets
-from gateway.identity.rights import SCOPE
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.documents import ALGORITHMS, Issuer, Standing
 from gateway.snapshot.picture import Snapshot
 from gateway.snapshot.principal import Principal, Token, bearer
+from gateway.snapshot.scopes import SCOPE
 
 if TYPE_CHECKING:
     from jwt import PyJWS

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from functools import lru_cache
 
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.principal import Principal
 from gateway.snapshot.right import MAX_S, Right, Verb, interval_of
+from gateway.snapshot.scopes import CONFLATE, covers, is_covered
 from gateway.wire.header_fields import Headers
 
-SCOPE = re.compile(r"\*|(?:call|publish|subscribe|jobs):[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
-"""What is a scope: a verb and a name, where ``*`` is any text and ``{parameter}`` one level of an address."""
-CONFLATE = "?conflate="
-"""What may stand behind a scope to subscribe: an interval."""
-_LEVEL = re.compile(r"(?<=[/:])(\{[^/{}]*\})(?=/|\Z)")
 _OPERATION = (b"mcp-method", b"mcp-name")
 """In which headers a call names its operation, for rights such as ``call:ROUTE#tools/call:get_weather``."""
 
@@ -28,14 +23,14 @@ def require(principal: Principal, right: Right) -> None:
 
 def forbidden(principal: Principal, right: Right) -> Refused:
     """Say which scope is missing, and from what."""
-    lacks = "This key lacks" if not _covered(principal.scopes, right.text) else "This key's tier does not give"
+    lacks = "This key lacks" if not is_covered(principal.scopes, right.text) else "This key's tier does not give"
     return Refused(Reason.FORBIDDEN, f"{lacks} the scope `{right}`.")
 
 
 def allowed(principal: Principal, right: Right) -> bool:
     """Say whether one of the principal's scopes covers the right, and one of its tier's too."""
     ceiling = principal.ceiling
-    return _covered(principal.scopes, right.text) and (ceiling is None or _covered(ceiling, right.text))
+    return is_covered(principal.scopes, right.text) and (ceiling is None or is_covered(ceiling, right.text))
 
 
 def lacking(principal: Principal, rights: Iterable[Right], headers: Headers) -> Right | None:
@@ -49,7 +44,7 @@ def lacking(principal: Principal, rights: Iterable[Right], headers: Headers) -> 
             if operation is None:
                 return right
             for held in (principal.scopes, principal.ceiling):
-                if held is not None and not (_covered(held, right.text) or _covered(held, operation.text)):
+                if held is not None and not (is_covered(held, right.text) or is_covered(held, operation.text)):
                     return operation
     return None
 
@@ -82,7 +77,7 @@ def conflated_s(principal: Principal, right: Right) -> float:
 def _conflated_s(scopes: tuple[str, ...], wanted: str) -> float:
     covering = (scope.partition(CONFLATE) for scope in scopes)
     return min(
-        (_interval_s(mark, interval) for plain, mark, interval in covering if _covers(plain, wanted)),
+        (_interval_s(mark, interval) for plain, mark, interval in covering if covers(plain, wanted)),
         default=0.0,
     )
 
@@ -93,35 +88,3 @@ def _interval_s(mark: str, interval: str) -> float:
         return interval_of(interval) if mark else 0.0
     except Refused:
         return MAX_S
-
-
-@lru_cache(maxsize=65_536)
-def _covered(scopes: tuple[str, ...], wanted: str) -> bool:
-    return wanted in scopes or any(_covers(scope.partition(CONFLATE)[0], wanted) for scope in scopes)
-
-
-def _covers(scope: str, wanted: str) -> bool:
-    return _pattern(scope).fullmatch(wanted) is not None
-
-
-@lru_cache(maxsize=4_096)
-def _pattern(scope: str) -> re.Pattern[str]:
-    """Translate a scope: ``*`` is any text, slashes too; ``{parameter}`` is one level of an address.
-
-    What stands between two ``*`` is looked for once, at its first place, and never again: how long matching takes grows
-    with the text alone, whatever the scope.
-    """
-    *parts, last = scope.split("*")
-    if not parts:
-        return re.compile(_translated(last), re.DOTALL)
-    first, *between = (_translated(part, before_any=True) for part in parts)
-    return re.compile(first + "".join(f"(?>.*?{part})" for part in between) + f".*{_translated(last)}", re.DOTALL)
-
-
-def _translated(part: str, *, before_any: bool = False) -> str:
-    texts = _LEVEL.split(part)
-    translated = ["[^/]++" if number % 2 else re.escape(text) for number, text in enumerate(texts)]
-    if before_any and len(texts) > 1 and not texts[-1]:
-        # One character of the level is enough: the ``*`` that follows takes the others.
-        translated[-2] = "[^/]"
-    return "".join(translated)

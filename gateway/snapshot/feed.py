@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import logging
 from collections.abc import Iterator
@@ -14,32 +13,18 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from gateway.concurrency.stopping import stop_tasks
-from gateway.link.nats import SNAPSHOT_BUCKET, read_batch
+from gateway.link.nats import read_batch
+from gateway.snapshot.bucket import PREFIX, STREAM, object_of
 from gateway.snapshot.picture import Snapshot
 
 logger = logging.getLogger(__name__)
 
-STREAM = f"KV_{SNAPSHOT_BUCKET}"
-PREFIX = f"$KV.{SNAPSHOT_BUCKET}."
 LOOK_AGAIN_S = 5.0
 """A lost nudge is made good after this time."""
 LOOK_AFTER_S = (0.02, 0.05, 0.1, 0.25, 0.5)
 """A nudge may be faster than what it tells of: NATS hands a message on while it stores it. So it is looked again."""
 RETRY_S = 0.5
 BATCH = 500
-
-
-def kv_key(kind: str, name: str) -> str:
-    """Say under which KV key an object lies. Key ids stand as they are; other names as base64url without padding."""
-    return f"{kind}.{name if kind == 'key' else base64.urlsafe_b64encode(name.encode()).rstrip(b'=').decode()}"
-
-
-def object_of(key: str) -> tuple[str, str]:
-    """Say which (kind, name) lies under a KV key. Raises ValueError for a key that is none of ours."""
-    kind, _, name = key.partition(".")
-    if kind == "key":
-        return kind, name
-    return kind, base64.urlsafe_b64decode(name + "=" * (-len(name) % 4)).decode()
 
 
 class SnapshotFeed:

@@ -7,7 +7,8 @@ import orjson
 import pytest
 
 from gateway.snapshot import feed as snapshot_feed
-from gateway.snapshot.feed import BATCH, PREFIX, STREAM, SnapshotFeed, kv_key, object_of
+from gateway.snapshot.bucket import PREFIX, STREAM, kv_key, object_of
+from gateway.snapshot.feed import BATCH, SnapshotFeed
 from gateway.snapshot.picture import Snapshot
 
 WITHIN_S = 10

@@ -9,7 +9,8 @@ from nats.js.errors import NotFoundError
 
 from gateway.link.nats import connect, ensure_infrastructure
 from gateway.snapshot import feed as snapshot_feed
-from gateway.snapshot.feed import LOOK_AGAIN_S, STREAM, SnapshotFeed, kv_key
+from gateway.snapshot.bucket import STREAM, kv_key
+from gateway.snapshot.feed import LOOK_AGAIN_S, SnapshotFeed
 from gateway.snapshot.picture import Snapshot
 
 WITHIN_S = 20

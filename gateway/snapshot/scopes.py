@@ -1,0 +1,42 @@
+"""Scopes: their syntax, and which rights they cover."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+SCOPE = re.compile(r"\*|(?:call|publish|subscribe|jobs):[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
+"""A verb and a name, where ``*`` matches any text and ``{parameter}`` one level of an address."""
+CONFLATE = "?conflate="
+"""Separates a scope to subscribe from an interval, as in ``subscribe:trades?conflate=1s``."""
+_LEVEL = re.compile(r"(?<=[/:])(\{[^/{}]*\})(?=/|\Z)")
+
+
+@lru_cache(maxsize=65_536)
+def is_covered(scopes: tuple[str, ...], right: str) -> bool:
+    """Return whether one of the scopes covers a right, which is written as a scope is."""
+    return right in scopes or any(covers(scope.partition(CONFLATE)[0], right) for scope in scopes)
+
+
+def covers(scope: str, right: str) -> bool:
+    """Return whether a scope without an interval covers a right. The time grows linearly with the right's length."""
+    return _pattern(scope).fullmatch(right) is not None
+
+
+@lru_cache(maxsize=4_096)
+def _pattern(scope: str) -> re.Pattern[str]:
+    """Compile a scope. The text between two ``*`` is matched atomically at its first place, so nothing backtracks."""
+    *parts, last = scope.split("*")
+    if not parts:
+        return re.compile(_translated(last), re.DOTALL)
+    first, *between = (_translated(part, before_any=True) for part in parts)
+    return re.compile(first + "".join(f"(?>.*?{part})" for part in between) + f".*{_translated(last)}", re.DOTALL)
+
+
+def _translated(part: str, *, before_any: bool = False) -> str:
+    texts = _LEVEL.split(part)
+    translated = ["[^/]++" if number % 2 else re.escape(text) for number, text in enumerate(texts)]
+    if before_any and len(texts) > 1 and not texts[-1]:
+        # One character of the level is enough: the ``*`` that follows takes the others.
+        translated[-2] = "[^/]"
+    return "".join(translated)
