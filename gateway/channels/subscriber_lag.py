@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,8 +32,8 @@ class Reading:
         head = self.listening.head if self.listening is not None else 0
         unread = max(0, head - last_id) if last_id else 0
         since_s = outbox.waits_s
-        if unread and self.last is not None:
-            since_s = max(since_s, now - datetime.fromisoformat(self.last.time).timestamp())
+        if unread and self.last is not None and self.last.stored_at is not None:
+            since_s = max(since_s, now - self.last.stored_at)
         events = unread + outbox.waiting
         return {
             "channel": self.address,

@@ -35,6 +35,7 @@ class Event:
     id: int
     """Its sequence in the channel's stream: increasing, not consecutive."""
     time: str
+    """When it happened, as its publisher states it; else when it was stored. RFC 3339."""
     data: bytes
     """As published: JSON text, or anything at all where ``content_type`` says so."""
     content_type: str = JSON_TYPE
@@ -48,10 +49,17 @@ class Event:
     previous: int = 0
     """The id before it on its subject, where the live feed said so."""
     batch: str | None = None
-    """What :data:`BATCH_HEADER` says."""
+    """The value of its :data:`BATCH_HEADER`."""
+    stored_time: str = ""
+    """When the log stored it, in RFC 3339; empty where the log did not state it."""
     _frame: str | None = None
     _sse_data: bytes | None = None
     _cloudevent: str | None = None
+
+    @property
+    def stored_at(self) -> float | None:
+        """When the log stored it, in Unix seconds: the log's own clock, whatever its publisher states."""
+        return datetime.fromisoformat(self.stored_time).timestamp() if self.stored_time else None
 
     def frame(self) -> str:
         """Say it as the ``event`` frame of ``/v1/stream``; history gives the same."""
@@ -132,6 +140,7 @@ def from_headers(channel: str, subject: str, headers: Mapping[str, str], data: b
         address=address_of(subject.removeprefix(LIVE_PREFIX)),
         id=int(headers["Nats-Sequence"]),
         time=headers.get("ce-time") or headers.get("Nats-Time-Stamp", ""),
+        stored_time=headers.get("Nats-Time-Stamp", ""),
         data=data,
         content_type=decoded(headers.get("content-type", JSON_TYPE)),
         type=decoded(headers.get("ce-type", EVENT_TYPE)),

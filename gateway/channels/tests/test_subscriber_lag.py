@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import orjson
 import pytest
 
 from gateway.channels.publication import Publication
+from gateway.channels.subscriber_lag import Reading
 from gateway.handlers import channel as handlers
 from gateway.handlers.stream.connection import StreamConnection
+from gateway.log.event import from_headers
+from gateway.log.hub import EARLIEST
 from gateway.protocol import Protocol
 from gateway.tests.event_plane import HttpExchange, Wire, channel, running
 
@@ -75,6 +81,32 @@ async def test_who_does_not_read_is_behind_by_what_waits_for_it(plane):
         assert wire.call.connection.readings()[0]["lag"]["seconds"] >= 0.1
         wire.is_reading.set()
         await until(lambda: all(one["lag"]["events"] == 0 for one in wire.call.connection.readings()))
+
+
+def test_lag_in_seconds_counts_from_when_the_log_stored_the_event():
+    reading = Reading("trades")
+    headers = {"ce-time": "2001-01-01T00:00:00Z", "Nats-Time-Stamp": "2026-01-01T00:00:00.5Z", "Nats-Sequence": "7"}
+    reading.last = from_headers("trades", "trades", headers, b"1")
+    reading.listening = SimpleNamespace(head=9)
+    now = datetime(2026, 1, 1, 0, 0, 3, tzinfo=UTC).timestamp()
+    told = reading.told(SimpleNamespace(waits_s=0.0, waiting=0), now)
+    assert told["lag"] == {"events": 2, "seconds": 2.5}
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+async def test_live_and_stored_events_carry_when_the_log_stored_them(plane, is_live):
+    trades, _ = plane.snapshot.channel("trades")
+    events = []
+    if is_live:
+        await plane.hub.subscribe_from(trades, trades.subject, None, events.append)
+    began_at = time.time()
+    call = plane.call()
+    await plane.publisher.publish(call, Publication("trades", b"1", attributes={"time": "2001-01-01T00:00:00Z"}))
+    if not is_live:
+        await plane.hub.subscribe_from(trades, trades.subject, EARLIEST, events.append)
+    await until(lambda: events)
+    assert events[-1].time == "2001-01-01T00:00:00Z"
+    assert abs(events[-1].stored_at - began_at) < 30
 
 
 async def test_a_stream_of_events_says_how_far_each_of_its_channels_is(plane):
