@@ -85,29 +85,37 @@ def _is_left_alone(node: ast.AST) -> bool:
 
 def _changed(node: ast.AST) -> Iterator[ast.AST]:
     """Yield what the node itself may be changed to."""
-    match node:
-        case ast.Compare(ops=[operator]):
-            yield _replaced(node, ops=[COMPARISONS[type(operator)]()])
-        case ast.BinOp(op=operator) | ast.AugAssign(op=operator) if type(operator) in OPERATORS:
-            yield _replaced(node, op=OPERATORS[type(operator)]())
-        case ast.BoolOp(op=operator):
-            yield _replaced(node, op=ast.Or() if isinstance(operator, ast.And) else ast.And())
-        case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
-            yield operand
-        case ast.Constant(value=bool() as value):
-            yield ast.Constant(not value)
-        case ast.Constant(value=int() | float() as value):
-            yield ast.Constant(value + 1)
-        case ast.Call(func=ast.Name(id=name)) if name in FUNCTIONS:
-            yield _replaced(node, func=ast.Name(FUNCTIONS[name], ast.Load()))
-        case ast.Return(value=value) if value is not None and ast.unparse(value) not in ("None", "True", "False"):
-            yield ast.Return(ast.Constant(None))
+    if (changed := _changed_value(node)) is not None:
+        yield changed
     if isinstance(node, ast.If | ast.While | ast.IfExp) and isinstance(node.test, ast.Name | ast.Attribute | ast.Call):
         yield _replaced(node, test=ast.UnaryOp(ast.Not(), node.test))
-    if isinstance(node, REMOVED) and not _is_log(node):
+    if _may_be_removed(node):
         yield ast.Pass()
-    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute | ast.Subscript):
-        yield ast.Pass()
+
+
+def _changed_value(node: ast.AST) -> ast.AST | None:
+    match node:
+        case ast.Compare(ops=[operator]):
+            return _replaced(node, ops=[COMPARISONS[type(operator)]()])
+        case ast.BinOp(op=operator) | ast.AugAssign(op=operator) if type(operator) in OPERATORS:
+            return _replaced(node, op=OPERATORS[type(operator)]())
+        case ast.BoolOp(op=operator):
+            return _replaced(node, op=ast.Or() if isinstance(operator, ast.And) else ast.And())
+        case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
+            return operand
+        case ast.Constant(value=bool() | int() | float() as value):
+            return ast.Constant(not value if isinstance(value, bool) else value + 1)
+        case ast.Call(func=ast.Name(id=name)) if name in FUNCTIONS:
+            return _replaced(node, func=ast.Name(FUNCTIONS[name], ast.Load()))
+        case ast.Return(value=value) if value is not None and ast.unparse(value) not in ("None", "True", "False"):
+            return ast.Return(ast.Constant(None))
+    return None
+
+
+def _may_be_removed(node: ast.AST) -> bool:
+    if isinstance(node, ast.Assign):
+        return isinstance(node.targets[0], ast.Attribute | ast.Subscript)
+    return isinstance(node, REMOVED) and not _is_log(node)
 
 
 def _is_log(node: ast.stmt) -> bool:
