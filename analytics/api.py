@@ -14,7 +14,8 @@ from rest_framework.routers import BaseRouter
 
 from analytics.filters import ConnectionFilters, UsageFilters
 from analytics.models import ConnectionRecord, UsageMinute
-from analytics.services import COUNTED, disconnect
+from analytics.reports import COUNTED
+from analytics.services import disconnect
 from operators.objects import Collection, Fields
 
 LEDGER = (

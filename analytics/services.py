@@ -11,7 +11,6 @@ import orjson
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Count, Sum
 
 from analytics.limit_rows import LimitTallies, gather_limits, write_limits
 from analytics.models import ConnectionRecord, GatewayProcess, LimitMinute, ProjectorPosition, UsageMinute
@@ -24,7 +23,6 @@ logger = logging.getLogger(__name__)
 LOST_AFTER = timedelta(seconds=15)
 LABEL = ("protocol", "consumer", "key", "tier", "target", "outcome", "error_class")
 SUMS = ("calls", "messages_in", "messages_out", "bytes_in", "bytes_out", "throttled", "latency_ms_sum")
-COUNTED = ("calls", "messages_in", "messages_out", "bytes_in", "bytes_out", "throttled")
 FLOWED = ("messages_in", "messages_out", "bytes_in", "bytes_out", "throttled")
 TEXT_MAX = {"target": 255, "outcome": 40, "error_class": 20, "consumer": 100, "key": 40, "tier": 100, "protocol": 10}
 OPENED = ("consumer", "key", "tier", "protocol", "route", "channel", "ip")
@@ -211,23 +209,3 @@ def _close_rows_of(process: str, at: datetime) -> int:
 
 def _instant(unix_s: float) -> datetime:
     return datetime.fromtimestamp(unix_s, tz=UTC)
-
-
-async def prometheus() -> str:
-    """Render totals by protocol and outcome, and what is open, in Prometheus' text format."""
-    totals: dict[tuple[str, str], dict[str, int]] = {}
-    rows = UsageMinute.objects.values("protocol", "outcome").annotate(**{f"all_{name}": Sum(name) for name in COUNTED})
-    row: Any
-    async for row in rows:
-        totals[row["protocol"], row["outcome"]] = {name: row[f"all_{name}"] for name in COUNTED}
-    open_rows = ConnectionRecord.objects.still_open().values("protocol").annotate(count=Count("id"))
-    lines = []
-    for name in COUNTED:
-        lines.append(f"# TYPE apimgmt_{name}_total counter")
-        lines += [
-            f'apimgmt_{name}_total{{protocol="{protocol}",outcome="{outcome}"}} {counts[name]}'
-            for (protocol, outcome), counts in sorted(totals.items())
-        ]
-    lines.append("# TYPE apimgmt_open_connections gauge")
-    lines += [f'apimgmt_open_connections{{protocol="{row["protocol"]}"}} {row["count"]}' async for row in open_rows]
-    return "\n".join(lines) + "\n"

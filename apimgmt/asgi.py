@@ -22,6 +22,7 @@ from gateway.start import start
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "apimgmt.settings")
 django_application: Any = get_asgi_application()
 from analytics.live import live  # noqa: E402 - Django is set up by now
+from apimgmt.health import scraper  # noqa: E402
 
 DJANGO_PREFIXES = frozenset(
     {"", "admin", "api", "dashboards", "docs", "portal", "static", "healthz", "readyz", "metrics"}
@@ -57,6 +58,7 @@ class Application:
         if not self._is_stopping:
             self._is_stopping = True
             await live.stop()
+            await scraper.stop()
             if self.plane is not None:
                 await self.plane.stop()
 

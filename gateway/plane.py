@@ -28,6 +28,7 @@ from gateway.handle import handle
 from gateway.identity.jwks import KeySets
 from gateway.identity.tickets import Tickets
 from gateway.limiter import Limiter
+from gateway.link.metrics import Reporter
 from gateway.link.nats import CONTROL_SUBJECT, connect, ensure_infrastructure
 from gateway.log.disk import Disk
 from gateway.log.event_log import EventLog
@@ -74,6 +75,7 @@ class Plane:
         self.connections = Connections(self.snapshot)
         follow(self)
         self.usage = Usage(config, self.connections, js, limits=self.limiter.usage_records)
+        self.reporter = Reporter(client, config.process, self.usage.metrics.registry)
         self.log = EventLog(client, js, Disk(config.events_dir, config.disk_free_min_bytes))
         self.hub = Hub(client, self.log, self.snapshot)
         self.readers = Readers(client, js)
@@ -107,6 +109,7 @@ class Plane:
         await client.subscribe(f"{CONTROL_SUBJECT}.close", cb=plane._close_connection)
         plane.connections.start()
         plane.usage.start()
+        await plane.reporter.start()
         return plane
 
     async def stop(self) -> None:
@@ -117,6 +120,7 @@ class Plane:
         await self._feed.stop()
         await self.limiter.stop()
         await self.usage.stop()
+        await self.reporter.stop()
         await self.key_sets.stop()
         await self.upstreams.close()
         await self.hub.stop()

@@ -8,6 +8,7 @@ import ctypes
 import gc
 import logging
 import os
+import secrets
 import signal
 import socket
 import time
@@ -168,20 +169,28 @@ async def _connect(serves: Callable[[], None]) -> None:
 
 
 async def _project(serves: Callable[[], None]) -> None:
+    from prometheus_client import CollectorRegistry, ProcessCollector
+
     from analytics import projector as usage
     from apimgmt import env
     from audit import relay
     from audit.answering import answering
     from events import answers, dead_letters
+    from gateway.link.metrics import Reporter
     from gateway.link.nats import connect
     from jobs import intake
 
     client, js = await connect(env.engine_url("NATS_URL"), "projector")
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    reporter = Reporter(client, f"projector-1-{secrets.token_hex(3)}", registry)
+    await reporter.start()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     serves()
     parts = (relay.run, usage.run, dead_letters.run, intake.run, answering(answers.ANSWERS))
     await asyncio.gather(*(kept_running(part, client, js, stop) for part in parts))
+    await reporter.stop()
     await client.close()
 
 

@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.tests.freezing import freeze, thaw
 from tests.product import ROOT, Product, eventually, strangers_environment
 
 pytestmark = pytest.mark.xdist_group("up")  # one machine runs one of it at a time
 KINDS = ("web", "worker", "beat", "projector", "delivery", "mqtt", "redis", "nats")
+UP = ("apimgmt_process_up", 1)
 RESTART_WITHIN_S = 10
 """Far more than the two seconds that are promised, which a loaded machine may not give to a test."""
 
@@ -91,9 +93,25 @@ def test_it_says_that_it_serves_and_that_its_engines_do(up):
     assert up.call("GET", "/healthz")[0] == 200
     status, _, said = up.call("GET", "/readyz")
     assert (status, said["engines"]) == (200, {"database": "ok", "redis": "ok", "nats": "ok"})
-    status, headers, said = up.call("GET", "/metrics")
-    assert status == 200
-    assert headers["content-type"].startswith("text/plain")
+
+
+def test_metrics_are_of_every_process_and_do_not_depend_on_analytics(up):
+    assert up.call("GET", "/v1/me", key=up.reread()["keys"]["gold"])[0] == 200
+
+    def figures():
+        status, headers, text = up.call("GET", "/metrics")
+        assert status == 200
+        assert headers["content-type"].startswith("text/plain")
+        samples = [sample for family in text_string_to_metric_families(text.decode()) for sample in family.samples]
+        running = {sample.labels["process"] for sample in samples if (sample.name, sample.value) == UP}
+        return running, sum(sample.value for sample in samples if sample.name == "apimgmt_calls_total")
+
+    everything = {"web-1", "web-2", "mqtt-1", "delivery-1", "connectors-1", "projector-1"}
+    eventually(lambda: figures()[0] == everything and figures()[1] >= 1)
+    counted = figures()[1]
+    rebuilt = [sys.executable, "manage.py", "rebuild", "analytics", "--data-dir", str(up.data_dir)]
+    subprocess.run(rebuilt, cwd=ROOT, env=strangers_environment(), check=True, capture_output=True)
+    assert figures()[1] >= counted
 
 
 @pytest.mark.parametrize("engine", ["redis", "nats"])

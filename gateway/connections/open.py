@@ -32,8 +32,8 @@ class Connection:
 
     __slots__ = (
         "_close", "bytes_in", "bytes_out", "call", "closing", "expires_at", "id", "keeps_rights", "messages_in",
-        "messages_out", "opened_at", "readings", "refusals", "tallied", "throttled", "told", "told_held_at",
-        "told_readings",
+        "messages_out", "opened_at", "readings", "refusals", "refused_reasons", "tallied", "throttled", "told",
+        "told_held_at", "told_readings",
     )  # fmt: skip
 
     def __init__(self, call: Call, close: Callable[[Refused], None]) -> None:
@@ -48,6 +48,8 @@ class Connection:
         self.told_held_at = -math.inf
         self.refusals: dict[str, int] = {}
         """How many messages were refused inside the connection since the last tally, by cause."""
+        self.refused_reasons: dict[Reason, int] = {}
+        """The same, by reason."""
         self.tallied = (0, 0, 0, 0, 0)
         """What usage has already reported of messages in, out, bytes in, out and throttles."""
         self.told = self.tallied
@@ -76,6 +78,7 @@ class Connection:
     def refused(self, refused: Refused) -> None:
         """Count a message that was refused while the connection stays open."""
         self.refusals[refused.cause] = self.refusals.get(refused.cause, 0) + 1
+        self.refused_reasons[refused.reason] = self.refused_reasons.get(refused.reason, 0) + 1
         if refused.reason in (Reason.RATE_LIMITED, Reason.QUOTA_EXCEEDED):
             self.throttled += 1
 

@@ -30,6 +30,7 @@ from gateway.durable.withheld import Withheld
 from gateway.limiter import Limiter
 from gateway.link.control_plane import request_control_plane
 from gateway.link.leader import RENEW_S, LeaderElection, lease_owner
+from gateway.link.metrics import Reporter
 from gateway.link.nats import connect, ensure_infrastructure
 from gateway.log.event_log import EventLog
 from gateway.metering.usage import Usage
@@ -72,6 +73,7 @@ class DeliveryProcess:
             client=WebhookClient(config, resolve),
             reports=StateReports(self._changed.set),
         )
+        self._reporter = Reporter(client, config.process, self.desk.usage.metrics.registry)
         self.workers: dict[str, Worker] = {}
         self._watch = Watch(self.desk, self.workers)
         self._feed = SnapshotFeed(client, self.snapshot)
@@ -87,6 +89,7 @@ class DeliveryProcess:
         await process.desk.log.start()
         await process.desk.limiter.start()
         process.desk.usage.start()
+        await process._reporter.start()
         process.snapshot.on_change(lambda kinds: process._changed.set())
         await process._feed.start()
         process._spawn(process._lead())
@@ -106,6 +109,7 @@ class DeliveryProcess:
         await self.desk.client.close()
         await self.desk.limiter.stop()
         await self.desk.usage.stop()
+        await self._reporter.stop()
         await self.desk.log.stop()
         await self._redis.aclose()
         with contextlib.suppress(TimeoutError, OSError):

@@ -13,6 +13,7 @@ import orjson
 
 from gateway.concurrency.stopping import stop_tasks
 from gateway.link.nats import USAGE_SUBJECT
+from gateway.metering.process_metrics import ProcessMetrics
 from gateway.protocol import Protocol
 from gateway.refusals import Packet
 
@@ -69,6 +70,10 @@ class Tally:
         self.latency_sum = 0.0
         self.latency_max = 0.0
 
+    def counted(self) -> tuple[int, ...]:
+        """Return the amounts in the order of ``process_metrics.COUNTED``."""
+        return (self.calls, self.messages_in, self.messages_out, self.bytes_in, self.bytes_out, self.throttled)
+
 
 class Usage:
     """Tallies of this process and their way up."""
@@ -94,6 +99,7 @@ class Usage:
         self._flushed_at = time.monotonic()
         self._sent_at = 0.0
         self._task: asyncio.Task[None] | None = None
+        self.metrics = ProcessMetrics(self._open_counts, lambda: len(self._waiting))
 
     def call_ended(self, call: Call, reply: Reply, latency_ms: float) -> None:
         """Count a call that had no connection of its own in the ledger: a request, or a handshake that was refused."""
@@ -107,6 +113,9 @@ class Usage:
         tally.latency_max = max(tally.latency_max, latency_ms)
         if reply.status == 429:
             tally.throttled += 1
+        self.metrics.observe_latency(call.protocol, latency_ms)
+        if reply.refused is not None:
+            self.metrics.refused(call.protocol, reply.refused.reason)
 
     def delivered(self, call: Call, messages: int, bytes_: int) -> None:
         """Count what was sent on behalf of a consumer that did not call."""
@@ -122,6 +131,8 @@ class Usage:
         error_class = _error_class(reply, at_handshake=False)
         tally = self._tally(_label(connection.call, _outcome(reply), error_class))
         tally.calls += 1
+        if reply.refused is not None:
+            self.metrics.refused(connection.call.protocol, reply.refused.reason)
         self._closed.append(
             _opened(connection)
             | {
@@ -166,10 +177,14 @@ class Usage:
         tally = self._tallies.get(label)
         if tally is None:
             if len(self._tallies) >= KINDS_OF_TALLY:
-                self._dropped += 1
+                self._drop()
                 return Tally()
             tally = self._tallies[label] = Tally()
         return tally
+
+    def _drop(self) -> None:
+        self._dropped += 1
+        self.metrics.dropped()
 
     def _sweep(self, connection: Connection) -> None:
         """Tally what has flowed over a connection since the last sweep."""
@@ -193,6 +208,9 @@ class Usage:
             for cause, count in connection.refusals.items():
                 self._tally(_label(connection.call, cause, "")).calls += count
             connection.refusals = {}
+            for reason, count in connection.refused_reasons.items():
+                self.metrics.refused(connection.call.protocol, reason, count)
+            connection.refused_reasons = {}
 
     def _gather(self, *, is_stopping: bool = False) -> None:
         """Make batches of all that there is to say."""
@@ -202,6 +220,8 @@ class Usage:
         opened, self._connections.opened = self._connections.opened, []
         closed, self._closed = self._closed, []
         tallies, self._tallies = self._tallies, {}
+        for label, tally in tallies.items():
+            self.metrics.count(label[0], label[5], tally.counted())
         records = [
             *(("opened", _opened(connection)) for connection in opened),
             *(("closed", record) for record in closed),
@@ -253,7 +273,7 @@ class Usage:
             batch[name].append(record)
         if len(self._waiting) >= BATCHES_KEPT:
             self._waiting.popleft()
-            self._dropped += 1
+            self._drop()
         self._waiting.append((self._sequence, orjson.dumps(batch)))
 
     def _open_counts(self) -> Counter[str]:
