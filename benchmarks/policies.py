@@ -18,12 +18,13 @@ import uvloop
 
 from gateway.call import Call, Reply
 from gateway.config import Config
-from gateway.handle import handle
+from gateway.handle import Dispatcher
 from gateway.limiter import Limiter
 from gateway.protocol import Protocol
 from gateway.protocols.exchange import Exchange
 from gateway.snapshot.picture import Policy, Route
 from gateway.snapshot.principal import Principal
+from gateway.tests.policed import policies_for
 from gateway.wire.header_fields import Headers
 
 CALLS, ROUNDS = 500, 30
@@ -81,7 +82,7 @@ class Memory(Exchange):
         return
 
 
-async def upstream(plane: Any, call: Call) -> Reply:
+async def upstream(call: Call) -> Reply:
     """Read the body and answer."""
     while await call.peer.read():
         pass
@@ -100,7 +101,9 @@ async def costs(redis_url: str) -> dict[str, float]:
     limiter = Limiter(client, owner="bench")
     await limiter.start()
     snapshot = SimpleNamespace(principal_again=lambda principal: principal)
-    plane: Any = SimpleNamespace(config=config, handlers={"upstream": upstream}, limiter=limiter, snapshot=snapshot)
+    plane: Any = SimpleNamespace(config=config, limiter=limiter, snapshot=snapshot)
+    plane.policies = policies_for(plane)
+    plane.dispatcher = Dispatcher(plane.policies, limiter, upstream)
     routes = {"": _route(()), **{name: _route((Policy(*named),)) for name, named in CASES.items()}}
     best = dict.fromkeys(routes, float("inf"))
     for _ in range(ROUNDS):
@@ -127,7 +130,7 @@ async def _measured(plane: Any, route: Route) -> float:
         call = Call(Protocol.HTTP, "/bench", "127.0.0.1", "upstream", "bench", "POST", headers=headers, principal=WHO)
         call.route, call.origin = route, "https://app.example"
         call.peer = Memory(plane, call)
-        reply = await handle(plane, call)
+        reply = await plane.dispatcher.handle(call)
         if reply.status != 200:
             raise RuntimeError(f"a call was answered with {reply.status}")
     return (time.process_time() - began) / CALLS

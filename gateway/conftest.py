@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 import pytest
 import uvloop
 
-from gateway.hooks import functions
 from gateway.tests import hooks_of_tests
 from gateway.tests.nats_server import NatsServer
 from gateway.tests.policed import HOOKS
@@ -30,8 +29,10 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
 
 
 @pytest.fixture
-def operators_module(monkeypatch: pytest.MonkeyPatch) -> None:
+def operators_module(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let policies name the functions of the tests, as those of a module of an operator."""
     monkeypatch.setitem(sys.modules, HOOKS, hooks_of_tests)
     hooks_of_tests.CALLS.clear()
-    functions._functions.clear()
+    hooks_of_tests.RELEASED.clear()
+    yield
+    hooks_of_tests.RELEASED.set()

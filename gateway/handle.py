@@ -1,49 +1,54 @@
-"""Handle: send the call where it goes."""
+"""Handle: apply the policies of the route, and run the handler of the call."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
-from gateway import policies
 from gateway.call import Call, Reply
+from gateway.limiter import Limiter
+from gateway.policies import OutgoingAnswer, Policies
 from gateway.protocol import Protocol
 
-if TYPE_CHECKING:
-    from gateway.plane import Plane
-    from gateway.policies import Answered
 
+@dataclass(frozen=True, slots=True)
+class Dispatcher:
+    """Runs calls under the policies of their routes."""
 
-async def handle(plane: Plane, call: Call) -> Reply:
-    """Do what the call asks for, by the policies of its route. Raises Refused and ClientGone."""
-    waiting = policies.inbound(plane, call)
-    if waiting is not None:
-        return await _policed(plane, call, waiting)
-    return await plane.handlers[call.handler](plane, call)
+    policies: Policies
+    limiter: Limiter
+    run_handler: Callable[[Call], Awaitable[Reply]]
+    """Runs the handler that the call names. Raises Refused and ClientGone."""
 
+    async def handle(self, call: Call) -> Reply:
+        """Run the call's handler, under the policies of its route. Raises Refused and ClientGone."""
+        admitting = self.policies.inbound(call)
+        if admitting is not None:
+            return await self._policed(call, admitting)
+        return await self.run_handler(call)
 
-async def _policed(plane: Plane, call: Call, waiting: Awaitable[Answered | None]) -> Reply:
-    """Do as ``handle`` where policies have to wait, may answer by themselves, or look at the answer."""
-    answered = await waiting
-    if answered is not None:
-        return await _answer(plane, call, answered)
-    try:
-        reply = await plane.handlers[call.handler](plane, call)
-    finally:
-        if call.at_end is not None:
-            await call.at_end()
-    if reply.status and call.protocol is not Protocol.WEBSOCKET:
-        reply.status = getattr(call.peer, "status", 0) or reply.status
-    return reply
+    async def _policed(self, call: Call, admitting: Awaitable[OutgoingAnswer | None]) -> Reply:
+        """Do as ``handle`` where policies have to wait, may answer the call, or see its answer."""
+        answer = await admitting
+        if answer is not None:
+            return await self._send(call, answer)
+        try:
+            reply = await self.run_handler(call)
+        finally:
+            if call.at_end is not None:
+                await call.at_end()
+        if reply.status and call.protocol is not Protocol.WEBSOCKET:
+            reply.status = getattr(call.peer, "status", 0) or reply.status
+        return reply
 
-
-async def _answer(plane: Plane, call: Call, answered: Answered) -> Reply:
-    """Answer what a policy has said."""
-    body = answered.body or b""
-    headers = [*answered.headers, (b"content-length", str(len(body)).encode()), *plane.limiter.headers(call)]
-    if call.protocol is Protocol.WEBSOCKET:
-        await call.peer.answer(answered.status, headers, body)
-    else:
-        await call.peer.start(answered.status, headers)
-        await call.peer.send(body, more=False)
-    return Reply(status=answered.status, bytes_out=len(body))
+    async def _send(self, call: Call, answer: OutgoingAnswer) -> Reply:
+        """Send the answer of a policy."""
+        body = answer.body or b""
+        limits = self.limiter.headers(call)
+        headers = [*answer.headers, (b"content-length", str(len(body)).encode()), *limits]
+        if call.protocol is Protocol.WEBSOCKET:
+            await call.peer.answer(answer.status, headers, body)
+        else:
+            await call.peer.start(answer.status, headers)
+            await call.peer.send(body, more=False)
+        return Reply(status=answer.status, bytes_out=len(body))

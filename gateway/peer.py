@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol as Interface
 
 from gateway.wire.header_fields import Headers
@@ -14,6 +14,18 @@ class Exchange(Interface):
     Reading and sending raise :class:`ClientGone` once the client has disconnected.
     """
 
+    @property
+    def is_read(self) -> bool:
+        """Nothing of the body is left to read."""
+
+    @property
+    def bytes_in(self) -> int:
+        """How many bytes of the body were read."""
+
+    @property
+    def has_started(self) -> bool:
+        """The head of the response is being sent, or was."""
+
     async def read(self) -> bytes:
         """Return the next part of the body, ``b""`` at its end. Raises Refused ``too-large`` past the limit."""
 
@@ -22,6 +34,9 @@ class Exchange(Interface):
 
     def replace_body(self, body: bytes) -> None:
         """Replace the buffered body; the next read returns it."""
+
+    def watch(self, gone: Callable[[], None] | None) -> None:
+        """Call ``gone`` once the client has disconnected; None stops that. Only after the body was read."""
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of the response."""

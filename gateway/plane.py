@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 
 import orjson
 import redis.asyncio as redis
@@ -24,7 +23,8 @@ from gateway.contracts.shelf import Shelf
 from gateway.durable.job_states import JobStates
 from gateway.durable.readers import Readers
 from gateway.durable.withheld import Withheld
-from gateway.handle import handle
+from gateway.handle import Dispatcher
+from gateway.hooks.functions import HookFunctions
 from gateway.identity.jwks import KeySets
 from gateway.identity.tickets import Tickets
 from gateway.limiter import Limiter
@@ -36,7 +36,7 @@ from gateway.log.hub import Hub
 from gateway.meter import Meter
 from gateway.metering.usage import Usage
 from gateway.pipeline import Pipeline
-from gateway.policies.live import follow
+from gateway.policies import Dependencies, Policies
 from gateway.refusals import Reason, Refused
 from gateway.schemas.checker import Validators
 from gateway.snapshot.feed import SnapshotFeed
@@ -71,9 +71,7 @@ class Plane:
             has_legacy_fields=config.legacy_ratelimit_headers,
             is_open=self.jobs.are_open,
         )
-        self.shadows = self.limiter.usage
         self.connections = Connections(self.snapshot)
-        follow(self)
         self.usage = Usage(config, self.connections, js, limits=self.limiter.usage_records)
         self.reporter = Reporter(client, config.process, self.usage.metrics.registry)
         self.log = EventLog(client, js, Disk(config.events_dir, config.disk_free_min_bytes))
@@ -89,9 +87,22 @@ class Plane:
         self.tickets = Tickets(self.redis, config, self.snapshot, self.key_sets)
         self.authenticator = Authenticator(config, self.snapshot, self.key_sets, self.tickets)
         self.publisher = Publisher(config, self.snapshot, self.limiter, self.validators, self.log)
+        self.policies = Policies(
+            Dependencies(
+                config=config,
+                snapshot=self.snapshot,
+                limiter=self.limiter,
+                tallies=self.limiter.usage,
+                hooks=HookFunctions(timeout_s=config.hook_timeout_s, threads_each=config.hook_threads),
+                log=self.log,
+                publisher=self.publisher,
+            )
+        )
+        self.policies.follow(self.connections)
         self.retained = RetainedEvents(client, self.log, self.snapshot)
         self.meter = Meter(self.connections, self.usage)
-        self.pipeline = Pipeline(self.authenticator, self.limiter, partial(handle, self), self.meter)
+        dispatcher = Dispatcher(self.policies, self.limiter, self._run_handler)
+        self.pipeline = Pipeline(self.authenticator, self.limiter, dispatcher.handle, self.meter)
         self.draining = False
         self._feed = SnapshotFeed(client, self.snapshot)
 
@@ -131,6 +142,9 @@ class Plane:
                 await self.nats.close()
         except (TimeoutError, OSError):
             logger.warning("nats did not take leave in time")
+
+    def _run_handler(self, call: Call) -> Awaitable[Reply]:
+        return self.handlers[call.handler](self, call)
 
     async def _close_connection(self, message: Msg) -> None:
         """Close a connection at an operator's word; other processes hold the connections that this one lacks."""

@@ -14,9 +14,8 @@ from gateway.limiter import DELAY_MAX_S, DELAY_REQUEST_MAX_S
 from gateway.log.event import rfc3339
 from gateway.policies.ip_restriction import IpRestriction
 from gateway.policies.jwt import Jwt
-from gateway.policies.made import made_of
-from gateway.policies.policy import Broken
-from gateway.policies.rate_limit import OwnLimit
+from gateway.policies.policy import UnusablePolicy
+from gateway.policies.rate_limit import RouteLimit
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.endpoints import BUILTIN
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 N_MAX = 10**9
 NAME_MAX_CHARS = 1024
 OF_CONNECTIONS = {Metric.CONNECTIONS, Metric.OPEN_CONNECTIONS}
-JUDGED = (IpRestriction, Jwt, Broken)
+JUDGED = (IpRestriction, Jwt, UnusablePolicy)
 """Policies that judge the caller alone; others need the call itself."""
 
 
@@ -116,13 +115,13 @@ async def _metrics(plane: Plane, route: Route) -> set[Metric]:
 async def _judge(plane: Plane, trial: Call, route: Route) -> list[dict[str, Any]]:
     """Ask the policies that judge the caller alone; gives the route's own limits. Raises _Policy."""
     limits = []
-    for policy, _ in made_of(route).inward:
+    for policy, _ in plane.policies.of(route).inward:
         if policy.is_shadow:
             continue
         try:
             if isinstance(policy, JUDGED):
                 policy.inbound(trial)
-            elif isinstance(policy, OwnLimit) and (found := await policy.of_call(plane, trial)) is not None:
+            elif isinstance(policy, RouteLimit) and (found := await policy.limit_of(trial)) is not None:
                 limits.append(await plane.limiter.look_by(trial, *found))
         except Refused as refused:
             raise _Policy(policy.type, refused) from None

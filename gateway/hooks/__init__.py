@@ -1,4 +1,4 @@
-"""Operators' functions, and the interface that they import: the names below stay as they are (docs/policies.md)."""
+"""Hooks, the Python functions of operators, and the stable interface that they import (docs/policies.md)."""
 
 from gateway.hooks.api import DROP, Answer, Call, Headers, Message, Principal, Refuse, Request
 

@@ -1,7 +1,7 @@
-"""For operators' functions: what they are given of a call, and what they may answer (docs/policies.md).
+"""What hooks receive and what they may return (docs/policies.md).
 
-This is an interface: names here stay as they are. A function is named ``module:name`` in the options of the policies
-``custom`` and ``rate-limit``; it may be plain or ``async``.
+These names are a stable interface. A hook is named as ``module:name`` in the options of the policies ``custom`` and
+``rate-limit``; it may be plain or ``async``.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class _Drop:
 
 
 DROP = _Drop()
-"""What a function of messages returns for one that is not to go on."""
+"""Returned by a hook for a message that is not to be passed on."""
 
 
 class Headers(MutableMapping[str, str]):
-    """Headers by name, whatever its case. Setting one replaces all of that name; ``all`` gives each value."""
+    """A case-insensitive mapping of headers. Setting one replaces all values of that name; ``all`` returns each."""
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]] = (), hidden: frozenset[bytes] = frozenset()) -> None:
         self._values: dict[str, list[str]] = {}
@@ -37,14 +37,14 @@ class Headers(MutableMapping[str, str]):
                 self._values.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
 
     def all(self, name: str) -> list[str]:
-        """Give every value of that name."""
+        """Return every value of that name."""
         return list(self._values.get(name.lower(), ()))
 
     def __getitem__(self, name: str) -> str:
         return self._values[name.lower()][0]
 
     def __setitem__(self, name: str, value: str) -> None:
-        """Set a header. Raises ValueError for a name or value that cannot be sent, or is the gateway's own."""
+        """Set a header. Raises ValueError for an invalid or reserved name, and for an invalid value."""
         if not isinstance(name, str) or not NAME.fullmatch(name) or name.lower() in OF_THE_CONNECTION:
             raise ValueError(f"the header {name!r} cannot be set")
         if not isinstance(value, str) or not VALUE.fullmatch(value):
@@ -68,27 +68,27 @@ class Headers(MutableMapping[str, str]):
         return len(self._values)
 
     def encoded(self) -> list[tuple[bytes, bytes]]:
-        """Give them as they are sent."""
+        """Return the headers as ASGI has them."""
         return [(name.encode(), value.encode("latin-1")) for name, values in self._values.items() for value in values]
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls, as the key or token proved."""
+    """The authenticated caller."""
 
     consumer: str
     key: str
     tier: str
     scopes: tuple[str, ...]
     metadata: Mapping[str, Any]
-    """That of the consumer, with that of the key on top; read it, do not change it."""
+    """That of the consumer, overridden by that of the key. Read-only."""
     claims: Mapping[str, Any]
-    """What a token claims; nothing for a key."""
+    """The claims of a token; empty for a key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call that was let in: what is known of it, without its credential."""
+    """An authenticated call, without its credential."""
 
     principal: Principal
     route: str
@@ -98,9 +98,9 @@ class Call:
     method: str
     path: str
     parameters: Mapping[str, str]
-    """What the parameters of the route's path matched."""
+    """The values of the route's path parameters."""
     query: str
-    """The query string as it came, without a ticket."""
+    """The query string as received, without a ticket."""
     ip: str
     origin: str | None
     headers: Headers
@@ -111,9 +111,9 @@ class _WithBody:
 
     @property
     def json(self) -> Any:
-        """What the body says. Raises ValueError where it is not JSON; assigning replaces it."""
+        """The parsed body. Raises ValueError where it is not JSON; assigning replaces the body."""
         if self.body is None:
-            raise ValueError("the body is not here: the option `body` asks for it")
+            raise ValueError("there is no body: set the option `body` of the policy to read it")
         return _parsed(self.body)
 
     @json.setter
@@ -123,18 +123,18 @@ class _WithBody:
 
 @dataclass
 class Request(_WithBody):
-    """A request on its way in. What is changed of its headers and body goes on changed."""
+    """A request on its way in. Changes to its headers and body take effect."""
 
     headers: Headers
     body: bytes | None = None
-    """All of it where the option ``body`` is true; else None, and it streams by."""
+    """The whole body with the option ``body``; else None, and the body is streamed past."""
 
 
 @dataclass
 class Answer(_WithBody):
-    """An answer: of the upstream on its way out, or one that a function gives instead.
+    """An answer of the upstream on its way out, or one that a hook returns instead.
 
-    ``body`` may be bytes, a text, or what can be written as JSON.
+    ``body`` may be bytes, a string, or anything that can be written as JSON.
     """
 
     status: int = 200
@@ -143,10 +143,10 @@ class Answer(_WithBody):
 
     def __post_init__(self) -> None:
         if not isinstance(self.headers, Headers):
-            given, self.headers = dict(self.headers), Headers()
-            self.headers.update(given)
+            fields, self.headers = dict(self.headers), Headers()
+            self.headers.update(fields)
         if isinstance(self.status, bool) or not isinstance(self.status, int) or not 200 <= self.status <= 599:
-            raise ValueError("a status is a number from 200 to 599")
+            raise ValueError("a status must be a number from 200 to 599")
         if isinstance(self.body, str):
             self.body = self.body.encode()
             self.headers.setdefault("content-type", "text/plain; charset=utf-8")
@@ -157,7 +157,7 @@ class Answer(_WithBody):
 
 @dataclass
 class Message:
-    """A message of a socket, or the data of an event. What is changed of it goes on changed."""
+    """A message of a WebSocket, or the data of an event. Changes to it take effect."""
 
     data: str | bytes
     direction: str
@@ -165,7 +165,7 @@ class Message:
 
     @property
     def json(self) -> Any:
-        """What it says. Raises ValueError where it is not JSON; assigning replaces it."""
+        """The parsed message. Raises ValueError where it is not JSON; assigning replaces the message."""
         return _parsed(self.data)
 
     @json.setter
@@ -174,14 +174,14 @@ class Message:
 
 
 class Refuse(Exception):
-    """No: returned or raised. ``reason`` is one of docs/refusals.md, which says the status and the close code."""
+    """A refusal, returned or raised. ``reason`` is one of docs/refusals.md, which sets the status and close code."""
 
     def __init__(self, reason: str = "forbidden", detail: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(reason, detail)
         if reason not in TABLE:
-            raise ValueError(f"{reason!r} is none of {', '.join(Reason)}")
+            raise ValueError(f"{reason!r} is not one of {', '.join(Reason)}")
         if retry_after_s is not None and not 0 <= retry_after_s <= 366 * 24 * 3600:
-            raise ValueError("retry_after_s is a number of seconds")
+            raise ValueError("retry_after_s must be a number of seconds, at most a year")
         self.reason = Reason(reason)
         self.detail = str(detail)[:1000]
         self.retry_after_s = retry_after_s
@@ -194,8 +194,8 @@ def _parsed(data: bytes | str) -> Any:
         raise ValueError(refused.detail) from None
 
 
-def written(value: Any) -> bytes | None:
-    """Write what a function left as a body: bytes, text, or JSON. Raises TypeError and ValueError."""
+def encode_body(value: Any) -> bytes | None:
+    """Encode what a hook set as a body: bytes, text, or JSON. Raises TypeError and ValueError."""
     if value is None or isinstance(value, bytes):
         return value
     return value.encode() if isinstance(value, str) else dump(value)

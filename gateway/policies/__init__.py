@@ -1,7 +1,8 @@
-"""The policies that a route may name: one file a policy, applied in the order that the route names."""
+"""The policies that a route may name: one file each, applied in the order that the route names them."""
 
-from gateway.policies.apply import inbound, outbound, preflight, renewed
-from gateway.policies.made import KNOWN
-from gateway.policies.policy import Answered, BadOption
+from gateway.policies.known import KNOWN
+from gateway.policies.options import BadOption
+from gateway.policies.policies import Policies
+from gateway.policies.policy import Dependencies, OutgoingAnswer
 
-__all__ = ["KNOWN", "Answered", "BadOption", "inbound", "outbound", "preflight", "renewed"]
+__all__ = ["KNOWN", "BadOption", "Dependencies", "OutgoingAnswer", "Policies"]

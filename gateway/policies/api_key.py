@@ -1,7 +1,17 @@
-"""``api-key``: the call needs a key. Every route does; naming it says so to its readers."""
+"""``api-key``: the call needs a credential. Every route requires one; naming the policy documents it."""
 
-from gateway.policies.policy import Policy
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.policies.options import allow_only
+from gateway.policies.policy import Build, Policy
+
+
+def api_key(options: Mapping[str, Any]) -> Build:
+    """Read the options: there are none."""
+    allow_only(options, ())
+    return lambda _: ApiKey()
 
 
 class ApiKey(Policy):
-    """Nothing of its own: ``gateway.authenticate`` has proved the key."""
+    """Does nothing: the credential was verified before any policy runs."""

@@ -1,137 +1,162 @@
-"""``custom``: a Python function of the operator looks at requests, answers or messages, changes them, or says no."""
+"""``custom``: a hook, a Python function of the operator, checks or changes requests, answers or messages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call
 from gateway.hooks import api as hooks
-from gateway.hooks import functions
+from gateway.hooks.loading import load
+from gateway.policies.hook_view import HIDDEN, apply_header_changes, hook_call
 from gateway.policies.json_body import expects_body, is_encoded, replace_body, require_plain
-from gateway.policies.policy import Answered, BadOption, Policy, Wants, one_of, only
-from gateway.policies.seen import HIDDEN, seen, take_over
+from gateway.policies.options import BadOption, allow_only, choice
+from gateway.policies.policy import Build, OutgoingAnswer, Policy, Wants
 from gateway.refusals import Refused
+from gateway.wire.event_stream import is_event_stream
 from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
-    from gateway.plane import Plane
+    from gateway.hooks.functions import HookFunction
 
 OPTIONS = ("function", "on", "body", "options")
 
 
-def custom(options: Mapping[str, Any]) -> Policy:
-    """Options: ``function``; ``on``: ``inbound`` (left out), ``outbound`` or ``message``; ``body``; ``options``."""
-    only(options, OPTIONS)
-    kind = {"inbound": OfRequests, "outbound": OfAnswers, "message": OfMessages}[
-        one_of(options, "on", ("inbound", "outbound", "message"), "inbound")
+def custom(options: Mapping[str, Any]) -> Build:
+    """Read the options: ``function``, ``on`` (``inbound`` by default), ``body`` and ``options``."""
+    allow_only(options, OPTIONS)
+    policy = {"inbound": RequestHook, "outbound": AnswerHook, "message": MessageHook}[
+        choice(options, "on", ("inbound", "outbound", "message"), "inbound")
     ]
-    return kind(options)
+    name = options.get("function")
+    try:
+        function = load(name)
+    except ValueError as error:
+        raise BadOption("function", str(error)) from None
+    reads_body = options.get("body", False)
+    if not isinstance(reads_body, bool):
+        raise BadOption("body", "Must be true or false.")
+    arguments = options.get("options", {})
+    if not isinstance(arguments, Mapping):
+        raise BadOption("options", "Must be an object.")
+    return lambda dependencies: policy(
+        HookCaller(dependencies.hooks.function(str(name), function), dict(arguments)), reads_body=reads_body
+    )
 
 
-class _Custom(Policy):
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        try:
-            self._function = functions.named(options.get("function"))
-        except ValueError as error:
-            raise BadOption("function", str(error)) from None
-        self._sees_body = options.get("body", False)
-        if not isinstance(self._sees_body, bool):
-            raise BadOption("body", "Must be true or false.")
-        own = options.get("options", {})
-        if not isinstance(own, Mapping):
-            raise BadOption("options", "An object.")
-        self._options = dict(own)
+@dataclass(frozen=True, slots=True)
+class HookCaller:
+    """Calls one hook with the options that the route gives it."""
 
-    async def _call(self, plane: Plane, call: Call, subject: Any) -> Any:
-        """Call the function. Raises Refused where it fails, and where it says no."""
-        result = await self._function(plane.config, seen(call), subject, deepcopy(self._options))
+    function: HookFunction
+    options: dict[str, Any]
+
+    async def result(self, call: Call, subject: Any) -> Any:
+        """Return what the hook returned. Raises Refused where it fails, and where it refuses."""
+        result = await self.function(hook_call(call), subject, deepcopy(self.options))
         if isinstance(result, hooks.Refuse):
             cause = result.reason.value
             raise Refused(result.reason, result.detail, retry_after_s=result.retry_after_s, cause=cause)
         return result
 
-    def _body(self, value: Any) -> bytes | None:
+    def body(self, value: Any) -> bytes | None:
+        """Return a body that the hook left, as bytes. Raises Refused ``internal`` where it cannot be sent."""
         try:
-            return hooks.written(value)
+            return hooks.encode_body(value)
         except (TypeError, ValueError):
-            raise self._function.nonsense("has left a body that is neither bytes, text nor JSON") from None
+            raise self.function.invalid_result("set a body that is neither bytes, text nor JSON") from None
+
+    def unexpected(self, result: Any, allowed: str) -> Refused:
+        """Return the refusal for a result of the wrong type."""
+        return self.function.invalid_result(f"returned {type(result).__name__}, not {allowed}")
 
 
-class OfRequests(_Custom):
-    """The function is called ``(call, request, options)`` before the call is handled."""
+class RequestHook(Policy):
+    """The hook is called as ``(call, request, options)`` before the call is handled."""
 
-    async def admit(self, plane: Plane, call: Call) -> Answered | None:
-        """Give the function the request."""
+    def __init__(self, hook: HookCaller, *, reads_body: bool) -> None:
+        self._hook = hook
+        self._reads_body = reads_body
+
+    async def admit(self, call: Call) -> OutgoingAnswer | None:
+        """Call the hook with the request; apply its changes, or return its answer."""
         body = None
-        if self._sees_body and expects_body(call):
+        if self._reads_body and expects_body(call):
             require_plain(call)
             body = await call.peer.read_all()
         request = hooks.Request(hooks.Headers(call.headers, HIDDEN), body)
-        result = await self._call(plane, call, request)
+        result = await self._hook.result(call, request)
         if isinstance(result, hooks.Answer):
-            return self._answered(result)
+            return self._answer(result)
         if result is not None:
-            raise self._function.nonsense(f"has returned {type(result).__name__}, not None, an Answer or a Refuse")
-        take_over(call, request.headers)
-        if request.body is not body and (changed := self._body(request.body)) != body:
-            if not self._sees_body:
-                raise self._function.nonsense("has left a body without the option `body`")
+            raise self._hook.unexpected(result, "None, an Answer or a Refuse")
+        apply_header_changes(call, request.headers)
+        if request.body is not body and (changed := self._hook.body(request.body)) != body:
+            if not self._reads_body:
+                raise self._hook.function.invalid_result("set a body without the option `body`")
             replace_body(call, changed or b"")
         return None
 
-    def _answered(self, answer: hooks.Answer) -> Answered:
-        if not isinstance(answer.status, int) or not 200 <= answer.status <= 599:
-            raise self._function.nonsense("has answered a status that is none")
-        return Answered(answer.status, answer.headers.encoded(), self._body(answer.body))
+    def _answer(self, answer: hooks.Answer) -> OutgoingAnswer:
+        if not _is_status(answer.status):
+            raise self._hook.function.invalid_result("answered with an invalid status")
+        return OutgoingAnswer(answer.status, answer.headers.encoded(), self._hook.body(answer.body))
 
 
-class OfAnswers(_Custom):
-    """The function is called ``(call, answer, options)`` before an answer goes out."""
+class AnswerHook(Policy):
+    """The hook is called as ``(call, answer, options)`` before an answer is sent."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        super().__init__(options)
-        self.reads_answers = self._sees_body
+    def __init__(self, hook: HookCaller, *, reads_body: bool) -> None:
+        self._hook = hook
+        self._reads_body = self.reads_answers = reads_body
 
     def wants(self, call: Call, status: int, headers: Headers) -> Wants:
-        """See each answer; whole where its body is asked for, and is no endless stream."""
-        is_stream = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
-        return Wants.WHOLE if self._sees_body and not is_stream and not is_encoded(headers) else Wants.HEAD
+        """Return ``WHOLE`` where the body is wanted and can be had: not of event streams, nor compressed."""
+        has_whole = not is_event_stream(headers) and not is_encoded(headers)
+        return Wants.WHOLE if self._reads_body and has_whole else Wants.HEAD
 
-    async def answer(self, plane: Plane, call: Call, answered: Answered) -> None:
-        """Give the function the answer."""
-        answer = hooks.Answer(answered.status)
-        answer.headers, answer.body = hooks.Headers(answered.headers), answered.body
-        result = await self._call(plane, call, answer)
+    async def answer(self, call: Call, answer: OutgoingAnswer) -> None:
+        """Call the hook with the answer, and apply its changes."""
+        shown = hooks.Answer(answer.status)
+        shown.headers, shown.body = hooks.Headers(answer.headers), answer.body
+        result = await self._hook.result(call, shown)
         if result is not None and not isinstance(result, hooks.Answer):
-            raise self._function.nonsense(f"has returned {type(result).__name__}, not None, an Answer or a Refuse")
-        answer = result or answer
-        if isinstance(answer.status, bool) or not isinstance(answer.status, int) or not 200 <= answer.status <= 599:
-            raise self._function.nonsense("has left a status that is none")
-        body = self._body(answer.body)
-        if body != answered.body and answered.body is None:
-            raise self._function.nonsense("has left a body without the option `body`")
-        answered.status, answered.headers, answered.body = answer.status, answer.headers.encoded(), body
+            raise self._hook.unexpected(result, "None, an Answer or a Refuse")
+        changed = result or shown
+        if not _is_status(changed.status):
+            raise self._hook.function.invalid_result("set an invalid status")
+        body = self._hook.body(changed.body)
+        if body != answer.body and answer.body is None:
+            raise self._hook.function.invalid_result("set a body without the option `body`")
+        answer.status, answer.headers, answer.body = changed.status, changed.headers.encoded(), body
 
 
-class OfMessages(_Custom):
-    """The function is called ``(call, message, options)`` for each message, both ways."""
+class MessageHook(Policy):
+    """The hook is called as ``(call, message, options)`` for each message, in both directions."""
 
-    async def message_in(self, plane: Plane, call: Call, message: str | bytes) -> str | bytes | None:
-        """Give the function a message of the caller."""
-        return await self._passed(plane, call, hooks.Message(message, "in"))
+    def __init__(self, hook: HookCaller, *, reads_body: bool) -> None:
+        self._hook = hook
 
-    async def message_out(self, plane: Plane, call: Call, message: str | bytes) -> str | bytes | None:
-        """Give the function a message to the caller."""
-        return await self._passed(plane, call, hooks.Message(message, "out"))
+    async def message_in(self, call: Call, message: str | bytes) -> str | bytes | None:
+        """Return the caller's message as the hook left it."""
+        return await self._passed(call, hooks.Message(message, "in"))
 
-    async def _passed(self, plane: Plane, call: Call, message: hooks.Message) -> str | bytes | None:
-        result = await self._call(plane, call, message)
+    async def message_out(self, call: Call, message: str | bytes) -> str | bytes | None:
+        """Return the message to the caller as the hook left it."""
+        return await self._passed(call, hooks.Message(message, "out"))
+
+    async def _passed(self, call: Call, message: hooks.Message) -> str | bytes | None:
+        result = await self._hook.result(call, message)
         if result is hooks.DROP:
             return None
         if result is not None:
-            raise self._function.nonsense(f"has returned {type(result).__name__}, not None, DROP or a Refuse")
+            raise self._hook.unexpected(result, "None, DROP or a Refuse")
         if not isinstance(message.data, str | bytes):
-            raise self._function.nonsense("has left a message that is neither text nor bytes")
+            raise self._hook.function.invalid_result("set a message that is neither text nor bytes")
         return message.data
+
+
+def _is_status(status: Any) -> bool:
+    return isinstance(status, int) and not isinstance(status, bool) and 200 <= status <= 599

@@ -1,4 +1,4 @@
-"""JSON in bodies and messages, as the policies read it: what counts as JSON, and what is said of what does not."""
+"""JSON bodies as policies read them: what counts as JSON, and the refusals for what does not."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from gateway.refusals import Reason, Refused
 from gateway.wire.header_fields import Headers, has_body
 from gateway.wire.strict_json import parse
 
-NEEDS_BODY = frozenset({"POST", "PUT", "PATCH"})
-OF_THE_BODY = frozenset({b"content-length", b"transfer-encoding", b"content-md5", b"digest", b"content-digest"})
+METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding", b"content-md5", b"digest", b"content-digest"})
 
 
 def header_of(headers: Headers, name: bytes) -> bytes:
-    """Give the first header of that name, empty where there is none."""
+    """Return the first header of that name, empty where there is none."""
     return next((value for key, value in headers if key == name), b"")
 
 
-def is_json(headers: Headers, *, unsaid: bool) -> bool:
-    """Say whether a body with these headers is said to be JSON; ``unsaid`` is what no content type means."""
+def is_json(headers: Headers, *, default: bool) -> bool:
+    """Return whether the content type is JSON; ``default`` where there is none."""
     essence = header_of(headers, b"content-type").partition(b";")[0].strip().lower()
-    return unsaid if not essence else essence == b"application/json" or essence.endswith(b"+json")
+    return default if not essence else essence == b"application/json" or essence.endswith(b"+json")
 
 
 def is_encoded(headers: Headers) -> bool:
-    """Say whether a body with these headers is compressed."""
+    """Return whether a body with these headers is compressed."""
     return header_of(headers, b"content-encoding").strip().lower() not in (b"", b"identity")
 
 
 def expects_body(call: Call) -> bool:
-    """Say whether the call has a body, or should have one."""
-    return call.protocol is not Protocol.WEBSOCKET and (call.method in NEEDS_BODY or has_body(call.headers))
+    """Return whether the call has a body, or should have one."""
+    return call.protocol is not Protocol.WEBSOCKET and (call.method in METHODS_WITH_BODY or has_body(call.headers))
 
 
 def require_plain(call: Call) -> None:
-    """Raise Refused (415) for a compressed body: it would have to be inflated to be read."""
+    """Raise Refused (415) for a compressed body: reading it would mean inflating it."""
     if is_encoded(call.headers):
         raise Refused(
             Reason.INVALID_REQUEST,
-            "Send the body without a content encoding: it is read here, and never inflated.",
+            "Compressed request bodies are not accepted here; send the body without a Content-Encoding.",
             status=415,
             cause="content-encoding",
             headers=((b"accept-encoding", b"identity"),),
@@ -49,8 +49,8 @@ def require_plain(call: Call) -> None:
 
 
 def require_json_type(call: Call) -> None:
-    """Raise Refused (415) for a body that is said to be no JSON."""
-    if not is_json(call.headers, unsaid=True):
+    """Raise Refused (415) for a body whose content type is not JSON."""
+    if not is_json(call.headers, default=True):
         raise Refused(
             Reason.INVALID_REQUEST,
             "Send the body as application/json.",
@@ -61,7 +61,7 @@ def require_json_type(call: Call) -> None:
 
 
 def read_body(body: bytes, *, depth_max: int, digits_max: int) -> Any:
-    """Read a request's body. Raises Refused ``invalid-payload`` (400) for what is not JSON within the bounds."""
+    """Parse a request's body. Raises Refused ``invalid-payload`` (400) where it is not JSON within these bounds."""
     try:
         return parse(body, depth_max=depth_max, digits_max=digits_max)
     except Refused as refused:
@@ -69,27 +69,27 @@ def read_body(body: bytes, *, depth_max: int, digits_max: int) -> Any:
 
 
 def replace_body(call: Call, body: bytes) -> None:
-    """Give the call another body, with a head that fits it."""
-    call.headers = [header for header in call.headers if header[0] not in OF_THE_BODY]
+    """Replace the call's body, and the headers that describe it."""
+    call.headers = [header for header in call.headers if header[0] not in BODY_HEADERS]
     call.headers.append((b"content-length", str(len(body)).encode()))
     call.peer.replace_body(body)
 
 
 def wants_json(headers: Headers) -> Wants:
-    """Say that an answer has to be seen whole where it is JSON."""
-    return Wants.WHOLE if is_json(headers, unsaid=False) else Wants.NOTHING
+    """Return ``WHOLE`` for an answer whose content type is JSON, else ``NOTHING``."""
+    return Wants.WHOLE if is_json(headers, default=False) else Wants.NOTHING
 
 
 def read_answer(headers: Headers, body: bytes | None) -> Any:
-    """Read the body of an answer that is said to be JSON. Raises Refused ``upstream-unavailable`` (502)."""
+    """Parse the body of an answer whose content type is JSON. Raises Refused ``upstream-unavailable`` (502)."""
     if is_encoded(headers):
-        raise bad_answer("The upstream compressed its answer, so the policies of this route cannot read it.")
+        raise invalid_answer("The upstream compressed its answer, so the policies of this route cannot read it.")
     try:
         return parse(body or b"")
     except Refused:
-        raise bad_answer("The upstream's answer says that it is JSON, and is none.") from None
+        raise invalid_answer("The upstream's answer is declared as JSON but cannot be parsed as JSON.") from None
 
 
-def bad_answer(detail: str, **more: Any) -> Refused:
-    """Say that an answer, or a message, of the upstream is not what the route promises."""
+def invalid_answer(detail: str, **more: Any) -> Refused:
+    """Return the refusal of an answer, or a message, of the upstream that violates the route's policies."""
     return Refused(Reason.UPSTREAM_UNAVAILABLE, detail, cause="answer-invalid", **more)

@@ -1,4 +1,4 @@
-"""``jwt``: the route takes tokens alone, of issuers that it trusts and with claims that it asks for."""
+"""``jwt``: the route accepts only tokens, of issuers that it trusts and with claims that it requires."""
 
 from __future__ import annotations
 
@@ -6,60 +6,76 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.call import Call
-from gateway.policies.policy import BadOption, Policy, only, texts
+from gateway.policies.options import BadOption, allow_only, strings
+from gateway.policies.policy import Build, Policy
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.principal import Principal
 
-Plain = str | int | float
+Scalar = str | int | float
+Claims = list[tuple[str, list[Scalar]]]
+
+
+def jwt(options: Mapping[str, Any]) -> Build:
+    """Read the options: ``issuers``, names (default: all); ``required_claims``, an object of claims and values."""
+    allow_only(options, ("issuers", "required_claims"))
+    issuers = frozenset(strings(options, "issuers"))
+    if "issuers" in options and not issuers:
+        raise BadOption("issuers", "Must name at least one issuer; leave the option out to accept all of them.")
+    required = options.get("required_claims", {})
+    if not isinstance(required, Mapping):
+        raise BadOption("required_claims", "Must be an object of claims and the values that they must have.")
+    claims = [(name, _values(value, f"required_claims.{name}")) for name, value in required.items()]
+    return lambda _: Jwt(issuers, claims)
 
 
 class Jwt(Policy):
-    """Options: ``issuers``, names of issuers (left out: all); ``required_claims``, an object of claims and values.
+    """Refuses callers without a token of one of these issuers, with these claims.
 
-    A claim that is a list fits where one of its values does; a value that is a list is fitted by any of its own.
+    A claim that is a list matches if one of its values does; so does a required value that is a list.
     """
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        only(options, ("issuers", "required_claims"))
-        self._issuers = frozenset(texts(options, "issuers"))
-        if "issuers" in options and not self._issuers:
-            raise BadOption("issuers", "Names of issuers, one at least; leave it out for all of them.")
-        claims = options.get("required_claims", {})
-        if not isinstance(claims, Mapping):
-            raise BadOption("required_claims", "An object: claims and the values that they must have.")
-        self._claims = [(name, _values(value, f"required_claims.{name}")) for name, value in claims.items()]
+    def __init__(self, issuers: frozenset[str], claims: Claims) -> None:
+        self._issuers = issuers
+        self._claims = claims
 
     def inbound(self, call: Call) -> None:
-        """Refuse a caller without a token, or with one that does not fit."""
-        self.caller(call.caller)
+        """Check the caller. Raises Refused."""
+        self.check(call.caller)
 
-    def caller(self, principal: Principal) -> None:
-        """Refuse who has no token that fits: at the door, and when a connection shows a newer credential."""
+    def check(self, principal: Principal) -> None:
+        """Raise Refused unless this is a token that the route accepts.
+
+        Called for each call, and when an open connection presents a newer credential.
+        """
         token = principal.token
         if token is None:
             raise Refused(
-                Reason.UNAUTHENTICATED, "This route takes tokens of an issuer, not keys.", cause="token-needed"
+                Reason.UNAUTHENTICATED,
+                "This route does not accept API keys; authenticate with a token of an issuer.",
+                cause="token-needed",
             )
         if self._issuers and token.issuer.name not in self._issuers:
-            raise Refused(Reason.FORBIDDEN, "This route takes tokens of another issuer.", cause="token-issuer-refused")
-        for name, wanted in self._claims:
-            if not _fits(token.claims.get(name), wanted):
-                said = f"This route asks for another value of the claim `{name}`."
-                raise Refused(Reason.FORBIDDEN, said, cause="token-claim-refused")
+            raise Refused(
+                Reason.FORBIDDEN, "This route does not accept tokens of this issuer.", cause="token-issuer-refused"
+            )
+        for name, accepted in self._claims:
+            if not _matches(token.claims.get(name), accepted):
+                detail = f"The claim `{name}` of the token does not have a value that this route accepts."
+                raise Refused(Reason.FORBIDDEN, detail, cause="token-claim-refused")
 
 
-def _values(value: Any, at: str) -> list[Plain]:
+def _values(value: Any, at: str) -> list[Scalar]:
     values = value if isinstance(value, list) else [value]
-    if not values or not all(isinstance(one, Plain) for one in values):
-        raise BadOption(at, "A text, a number, true or false, or a list of these.")
+    if not values or not all(isinstance(each, Scalar) for each in values):
+        raise BadOption(at, "Must be a string, a number, true or false, or a list of these.")
     return values
 
 
-def _fits(claimed: Any, wanted: list[Plain]) -> bool:
-    held = claimed if isinstance(claimed, list) else [claimed]
-    return any(_is_same(one, value) for one in held for value in wanted)
+def _matches(claim: Any, accepted: list[Scalar]) -> bool:
+    values = claim if isinstance(claim, list) else [claim]
+    return any(_is_equal(value, other) for value in values for other in accepted)
 
 
-def _is_same(claimed: Any, wanted: Plain) -> bool:
-    # Python holds True for 1; JSON does not.
-    return isinstance(claimed, bool) is isinstance(wanted, bool) and bool(claimed == wanted)
+def _is_equal(value: Any, other: Scalar) -> bool:
+    # In Python True == 1; in JSON they differ.
+    return isinstance(value, bool) is isinstance(other, bool) and bool(value == other)

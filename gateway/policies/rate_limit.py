@@ -1,4 +1,4 @@
-"""``rate-limit``: the limits of the caller's tier apply, as on every route; and one of the route's own, where named."""
+"""``rate-limit``: the limits of the caller's tier apply, as on every route; with options, one of the route as well."""
 
 from __future__ import annotations
 
@@ -7,34 +7,62 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call
-from gateway.hooks import functions
-from gateway.policies.policy import Answered, BadOption, Policy, one_of, only
-from gateway.policies.seen import seen
+from gateway.hooks.loading import load
+from gateway.policies.hook_view import hook_call
+from gateway.policies.options import BadOption, allow_only, choice
+from gateway.policies.policy import Build, OutgoingAnswer, Policy
 from gateway.protocol import Protocol
 from gateway.snapshot.picture import Limit, Metric
 
 if TYPE_CHECKING:
-    from gateway.plane import Plane
+    from gateway.hooks.functions import HookFunction
+    from gateway.limiter import Limiter
+    from gateway.snapshot.principal import Principal
 
 AMOUNT_MAX = 10**15
 PER_MAX_S = 366 * 24 * 3600
 MINUTES_MAX = PER_MAX_S // 60
 KEY_MAX_CHARS = 256
+CACHED_MAX = 10_000
 OF_FUNCTIONS = ("rateLimitBy", "function", "metric")
 OF_FIXED = ("rateLimitBy", "requestsAllowed", "timeWindowMinutes", "metric")
 ANSWERS = ("key", "amount", "per", "burst")
 
+KeyedLimit = tuple[Limit, str]
+"""A limit, and the key of the bucket that it is charged in."""
 
-def rate_limit(options: Mapping[str, Any]) -> Policy:
-    """Options: none; or ``rateLimitBy`` ``function`` with ``function``; or ``user``, ``ip``, ``all`` with an amount."""
+
+def rate_limit(options: Mapping[str, Any]) -> Build:
+    """Read the options: none; ``rateLimitBy: function`` with ``function``; any other ``rateLimitBy`` with an amount."""
     if not options:
-        return RateLimit(options)
-    by = one_of(options, "rateLimitBy", ("function", "user", "ip", "all"), "")
-    return ByFunction(options) if by == "function" else Fixed(options, by)
+        return lambda _: TierLimits()
+    by = choice(options, "rateLimitBy", ("function", "user", "ip", "all"), "")
+    metric = Metric(choice(options, "metric", (Metric.REQUESTS.value, Metric.MESSAGES_IN.value), Metric.REQUESTS.value))
+    return _by_function(options, metric) if by == "function" else _fixed(options, metric, by)
 
 
-class OfRoute(Limit):
-    """A limit that a route has of its own: told beside the limits of tiers, it must not bear the name of one."""
+def _fixed(options: Mapping[str, Any], metric: Metric, by: str) -> Build:
+    allow_only(options, OF_FIXED)
+    amount = _number(options.get("requestsAllowed"), "requestsAllowed", AMOUNT_MAX)
+    minutes = _number(options.get("timeWindowMinutes"), "timeWindowMinutes", MINUTES_MAX)
+    limit = NamedRouteLimit(metric, amount, minutes * 60, amount)
+    return lambda dependencies: FixedLimit(limit, by, dependencies.limiter)
+
+
+def _by_function(options: Mapping[str, Any], metric: Metric) -> Build:
+    allow_only(options, OF_FUNCTIONS)
+    name = options.get("function")
+    try:
+        function = load(name)
+    except ValueError as error:
+        raise BadOption("function", str(error)) from None
+    return lambda dependencies: FunctionLimit(
+        metric, dependencies.hooks.function(str(name), function), dependencies.limiter
+    )
+
+
+class NamedRouteLimit(Limit):
+    """A limit of a route: its name differs from those of tiers, beside which it is reported."""
 
     __slots__ = ()
 
@@ -44,118 +72,112 @@ class OfRoute(Limit):
         return f"route-{super().name}"
 
 
-class RateLimit(Policy):
-    """Nothing of its own: ``gateway.limiter`` has charged the tier's limits."""
+class TierLimits(Policy):
+    """Does nothing: the limits of the caller's tier were charged before any policy runs."""
 
 
-class OwnLimit(Policy):
-    """A limit of the route's own, charged for each request (and connection), or for each message."""
+class RouteLimit(Policy):
+    """A limit of the route, charged for each request (and connection), or for each message."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        metric = one_of(options, "metric", (Metric.REQUESTS.value, Metric.MESSAGES_IN.value), Metric.REQUESTS.value)
-        self._metric = Metric(metric)
+    def __init__(self, metric: Metric, limiter: Limiter) -> None:
+        self._metric = metric
+        self._limiter = limiter
 
-    def has(self, part: str) -> bool:
-        """Do at one place what the metric says."""
-        return super().has(part) and (part != "message_in" or self._metric is Metric.MESSAGES_IN)
+    def has(self, method: str) -> bool:
+        """Return whether the method does anything: messages are charged only where the metric counts them."""
+        return super().has(method) and (method != "message_in" or self._metric is Metric.MESSAGES_IN)
 
-    async def admit(self, plane: Plane, call: Call) -> Answered | None:
-        """Charge a request, and a connection; where messages are counted, a request is one."""
+    async def admit(self, call: Call) -> OutgoingAnswer | None:
+        """Charge a request or a connection; where messages are counted, an HTTP request is one."""
         if self._counts(call):
-            await self._charge(plane, call)
+            await self._charge(call)
         return None
 
-    async def of_call(self, plane: Plane, call: Call) -> tuple[Limit, str] | None:
-        """Give the limit that such a call would be charged by, and whose bucket it is. Raises Refused."""
-        return await self._limit(plane, call) if self._counts(call) else None
+    async def limit_of(self, call: Call) -> KeyedLimit | None:
+        """Return the limit that such a call would be charged by, None where there is none. Raises Refused."""
+        return await self._limit(call) if self._counts(call) else None
 
     def _counts(self, call: Call) -> bool:
         return self._metric is Metric.REQUESTS or call.protocol is Protocol.HTTP
 
-    async def message_in(self, plane: Plane, call: Call, message: str | bytes) -> str | bytes | None:
-        """Charge a message."""
-        await self._charge(plane, call)
+    async def message_in(self, call: Call, message: str | bytes) -> str | bytes | None:
+        """Charge a message. Raises Refused."""
+        await self._charge(call)
         return message
 
-    async def _charge(self, plane: Plane, call: Call) -> None:
-        found = await self._limit(plane, call)
-        if found is not None:
-            limit, key = found
-            # A shadow spends from a bucket of its own: it must not take from one that is enforced elsewhere.
-            await plane.limiter.charge_by(call, limit, f"shadow:{key}" if self.is_shadow else key)
+    async def _charge(self, call: Call) -> None:
+        keyed = await self._limit(call)
+        if keyed is not None:
+            limit, key = keyed
+            # A shadow charges a bucket of its own: it must not spend from one that is enforced elsewhere.
+            await self._limiter.charge_by(call, limit, f"shadow:{key}" if self.is_shadow else key)
 
-    async def _limit(self, plane: Plane, call: Call) -> tuple[Limit, str] | None:
-        """Give the limit and whose bucket it is; None where there is none."""
+    async def _limit(self, call: Call) -> KeyedLimit | None:
         raise NotImplementedError
 
 
-class Fixed(OwnLimit):
-    """An amount in a time for each consumer, address, or for all callers of the route together."""
+class FixedLimit(RouteLimit):
+    """An amount in a time window for each consumer, each IP address, or all callers of the route together."""
 
-    def __init__(self, options: Mapping[str, Any], by: str) -> None:
-        super().__init__(options)
-        only(options, OF_FIXED)
+    def __init__(self, limit: NamedRouteLimit, by: str, limiter: Limiter) -> None:
+        super().__init__(limit.metric, limiter)
+        self._limit_of_route = limit
         self._by = by
-        amount = _number(options.get("requestsAllowed"), "requestsAllowed", AMOUNT_MAX)
-        minutes = _number(options.get("timeWindowMinutes"), "timeWindowMinutes", MINUTES_MAX)
-        self._made = OfRoute(self._metric, amount, minutes * 60, amount)
 
-    async def _limit(self, plane: Plane, call: Call) -> tuple[Limit, str] | None:
-        whose = {"user": call.caller.consumer, "ip": call.ip, "all": ""}[self._by]
-        return self._made, f"route:{call.target}:{self._by}:{whose}"
+    async def _limit(self, call: Call) -> KeyedLimit | None:
+        bucket = {"user": call.caller.consumer, "ip": call.ip, "all": ""}[self._by]
+        return self._limit_of_route, f"route:{call.target}:{self._by}:{bucket}"
 
 
-class ByFunction(OwnLimit):
-    """What an operator's function says of the call; for an open connection it is asked once, and when that changes."""
+class FunctionLimit(RouteLimit):
+    """The limit that a hook returns. An open connection keeps it until its principal changes."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        super().__init__(options)
-        only(options, OF_FUNCTIONS)
-        try:
-            self._function = functions.named(options.get("function"))
-        except ValueError as error:
-            raise BadOption("function", str(error)) from None
-        self._said: dict[str, tuple[object, tuple[Limit, str] | None]] = {}
+    def __init__(self, metric: Metric, function: HookFunction, limiter: Limiter) -> None:
+        super().__init__(metric, limiter)
+        self._function = function
+        self._cached: dict[str, tuple[Principal | None, KeyedLimit | None]] = {}
+        """The last result for each open connection, by the connection's id; at most ``CACHED_MAX``."""
 
-    async def _limit(self, plane: Plane, call: Call) -> tuple[Limit, str] | None:
+    async def _limit(self, call: Call) -> KeyedLimit | None:
         connection = call.connection
         if connection is None:
-            return await self._ask(plane, call)
-        known = self._said.get(connection.id)
-        if known is None or known[0] is not call.principal:
-            if len(self._said) >= 10_000:
-                self._said.clear()
-            known = self._said[connection.id] = (call.principal, await self._ask(plane, call))
-        return known[1]
+            return await self._query(call)
+        cached = self._cached.get(connection.id)
+        if cached is None or cached[0] is not call.principal:
+            cached = (call.principal, await self._query(call))
+            while len(self._cached) >= CACHED_MAX:
+                del self._cached[next(iter(self._cached))]
+            self._cached[connection.id] = cached
+        return cached[1]
 
-    async def _ask(self, plane: Plane, call: Call) -> tuple[Limit, str] | None:
-        answer = await self._function(plane.config, seen(call))
-        if answer is None:
+    async def _query(self, call: Call) -> KeyedLimit | None:
+        result = await self._function(hook_call(call))
+        if result is None:
             return None
         try:
-            limit, key = self._read(answer)
+            limit, key = self._read(result)
         except (TypeError, ValueError) as error:
-            raise self._function.nonsense(f"has given no limit: {error}") from None
+            raise self._function.invalid_result(f"returned an invalid limit: {error}") from None
         return limit, f"{self._function.name}:{key}"
 
-    def _read(self, answer: Any) -> tuple[Limit, str]:
+    def _read(self, result: Any) -> KeyedLimit:
         """Read ``{"key", "amount", "per", "burst"}``. Raises ValueError."""
-        if not isinstance(answer, Mapping):
-            raise ValueError(f"it is {type(answer).__name__}, not an object or None")
-        only(answer, ANSWERS)
-        key = answer.get("key")
+        if not isinstance(result, Mapping):
+            raise ValueError(f"it is {type(result).__name__}, not an object or None")
+        allow_only(result, ANSWERS)
+        key = result.get("key")
         if not isinstance(key, str) or not 0 < len(key) <= KEY_MAX_CHARS:
-            raise ValueError(f"key is a text of 1 to {KEY_MAX_CHARS} characters")
-        amount = _number(answer.get("amount"), "amount", AMOUNT_MAX)
-        per = _number(answer.get("per"), "per", PER_MAX_S)
-        burst = amount if answer.get("burst") is None else _number(answer["burst"], "burst", AMOUNT_MAX)
-        return OfRoute(self._metric, amount, per, burst), key
+            raise ValueError(f"key must be a string of 1 to {KEY_MAX_CHARS} characters")
+        amount = _number(result.get("amount"), "amount", AMOUNT_MAX)
+        per = _number(result.get("per"), "per", PER_MAX_S)
+        burst = amount if result.get("burst") is None else _number(result["burst"], "burst", AMOUNT_MAX)
+        return NamedRouteLimit(self._metric, amount, per, burst), key
 
 
-def _number(value: Any, at: str, most: int) -> float:
-    """Read an amount or a time. Raises BadOption for 0, less, too much, and what is no number."""
+def _number(value: Any, at: str, maximum: int) -> float:
+    """Return an amount or a time. Raises BadOption where it is not a number greater than 0 within the maximum."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise BadOption(at, f"{at} must be a number greater than 0.")
-    if value > most or not math.isfinite(value):
-        raise BadOption(at, f"{at} must be at most {most}.")
+    if value > maximum or not math.isfinite(value):
+        raise BadOption(at, f"{at} must be at most {maximum}.")
     return float(value)

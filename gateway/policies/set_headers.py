@@ -1,4 +1,4 @@
-"""``set-headers``: headers that the upstream, or the caller, is to see."""
+"""``set-headers``: headers that the upstream, or the caller, gets."""
 
 from __future__ import annotations
 
@@ -6,44 +6,48 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.call import Call
-from gateway.policies.policy import BadOption, Policy, checked_name, checked_value, one_of, only
+from gateway.policies.options import BadOption, allow_only, choice, header_name, header_value
+from gateway.policies.policy import Build, Policy
 from gateway.wire.header_fields import Headers
 
+HeaderPairs = tuple[tuple[bytes, bytes], ...]
 
-def set_headers(options: Mapping[str, Any]) -> Policy:
-    """Options: ``headers``, an object of names and values; ``on``: ``request`` (left out) or ``response``."""
-    only(options, ("headers", "on"))
+
+def set_headers(options: Mapping[str, Any]) -> Build:
+    """Read the options: ``headers``, an object of names and values; ``on``: ``request`` (default) or ``response``."""
+    allow_only(options, ("headers", "on"))
     headers = options.get("headers")
     if not isinstance(headers, Mapping):
-        raise BadOption("headers", "An object of names and values.")
+        raise BadOption("headers", "Must be an object of header names and values.")
     pairs = tuple(
-        (checked_name(name, f"headers.{name}"), checked_value(value, f"headers.{name}"))
+        (header_name(name, f"headers.{name}"), header_value(value, f"headers.{name}"))
         for name, value in headers.items()
     )
-    return (OfAnswers if one_of(options, "on", ("request", "response"), "request") == "response" else OfRequests)(pairs)
+    is_response = choice(options, "on", ("request", "response"), "request") == "response"
+    return lambda _: (SetResponseHeaders if is_response else SetRequestHeaders)(pairs)
 
 
-class OfRequests(Policy):
-    """Each replaces what the caller sent under that name."""
+class SetRequestHeaders(Policy):
+    """Sets headers of the request; each replaces what the caller sent under its name."""
 
-    def __init__(self, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+    def __init__(self, headers: HeaderPairs) -> None:
         self._headers = headers
         self._names = frozenset(name for name, _ in headers)
 
     def inbound(self, call: Call) -> None:
-        """Set them."""
+        """Set the headers on the call."""
         call.headers = [header for header in call.headers if header[0] not in self._names]
         added = tuple(header for header in call.added_headers if header[0] not in self._names)
         call.added_headers = added + self._headers
 
 
-class OfAnswers(Policy):
-    """Each replaces what the answer has under that name."""
+class SetResponseHeaders(Policy):
+    """Sets headers of the answer; each replaces what was there under its name."""
 
-    def __init__(self, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+    def __init__(self, headers: HeaderPairs) -> None:
         self._headers = headers
         self._names = frozenset(name for name, _ in headers)
 
     def outbound(self, call: Call, status: int, headers: Headers) -> Headers:
-        """Set them."""
+        """Return the headers with those of the policy set."""
         return [*(header for header in headers if header[0] not in self._names), *self._headers]

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call
 from gateway.policies.json_body import (
-    bad_answer,
     expects_body,
+    invalid_answer,
     read_answer,
     read_body,
     require_json_type,
     require_plain,
     wants_json,
 )
-from gateway.policies.policy import Answered, BadOption, Policy, Wants, only
+from gateway.policies.options import BadOption, allow_only
+from gateway.policies.policy import Build, OutgoingAnswer, Policy, Wants
 from gateway.refusals import Reason, Refused
 from gateway.schemas.checker import Checker, compile_schema
 from gateway.schemas.errors import InvalidSchema
@@ -24,97 +25,107 @@ from gateway.wire.header_fields import Headers
 from gateway.wire.strict_json import DETAIL_MAX_CHARS, dump, parse
 
 if TYPE_CHECKING:
-    from gateway.plane import Plane
+    from gateway.config import Config
 
 SCHEMA_MAX_BYTES = 256 * 1024
 ERRORS_MAX = 20
 ALL_ERRORS_MAX_BYTES = 4096
-"""Of a larger payload the first fault alone is told: finding all of them takes time without bound."""
+"""For a larger payload only the first error is reported: the time to find all of them has no bound."""
+
+
+def validate(options: Mapping[str, Any]) -> Build:
+    """Read the options: ``schema`` for what callers send, ``outbound_schema`` for what they receive, or both."""
+    allow_only(options, ("schema", "outbound_schema"))
+    inbound, outbound = _checker(options, "schema"), _checker(options, "outbound_schema")
+    if inbound is None and outbound is None:
+        raise BadOption("schema", "A JSON Schema is required: as schema, outbound_schema, or both.")
+    return lambda dependencies: Validate(inbound, outbound, dependencies.config)
 
 
 class Validate(Policy):
-    """Options: ``schema`` for what callers send, ``outbound_schema`` for what they are given; one of them, or both."""
+    """Refuses requests, answers and messages that do not satisfy a schema."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        only(options, ("schema", "outbound_schema"))
-        self._inward = _validator(options, "schema")
-        self._outward = _validator(options, "outbound_schema")
-        if self._inward is None and self._outward is None:
-            raise BadOption("schema", "A JSON Schema is needed here, as outbound_schema, or both.")
-        self.reads_answers = self._outward is not None
+    def __init__(self, inbound: Checker | None, outbound: Checker | None, config: Config) -> None:
+        self._inbound = inbound
+        self._outbound = outbound
+        self._config = config
+        self.reads_answers = outbound is not None
 
-    def has(self, part: str) -> bool:
-        """Look only where there is a schema."""
-        schema = self._inward if part in ("admit", "message_in") else self._outward
-        return super().has(part) and schema is not None
+    def has(self, method: str) -> bool:
+        """Return whether the method does anything: only where there is a schema for that direction."""
+        schema = self._inbound if method in ("admit", "message_in") else self._outbound
+        return super().has(method) and schema is not None
 
-    async def admit(self, plane: Plane, call: Call) -> Answered | None:
-        """Refuse a body that is invalid (422), not JSON (400), or of another type (415)."""
+    async def admit(self, call: Call) -> OutgoingAnswer | None:
+        """Refuse a body that is invalid (422), not JSON (400), or of another content type (415)."""
         if expects_body(call):
             require_plain(call)
             require_json_type(call)
             body = await call.peer.read_all()
-            config = plane.config
+            config = self._config
             value = read_body(body, depth_max=config.json_depth_max, digits_max=config.number_digits_max)
-            self._check_inward(value, len(body))
+            self._check_inbound(value, len(body))
         return None
 
     def wants(self, call: Call, status: int, headers: Headers) -> Wants:
-        """See answers that are JSON and say that all is well."""
+        """Return ``WHOLE`` for successful answers that are JSON."""
         return wants_json(headers) if 200 <= status < 300 else Wants.NOTHING
 
-    async def answer(self, plane: Plane, call: Call, answered: Answered) -> None:
-        """Refuse an answer that is not as the route promises."""
-        self._check_outward(read_answer(answered.headers, answered.body))
+    async def answer(self, call: Call, answer: OutgoingAnswer) -> None:
+        """Raise Refused for an answer that does not satisfy the schema."""
+        self._check_outbound(read_answer(answer.headers, answer.body))
 
-    async def message_in(self, plane: Plane, call: Call, message: str | bytes) -> str | bytes | None:
-        """Refuse a message that is invalid, or no JSON text."""
+    async def message_in(self, call: Call, message: str | bytes) -> str | bytes | None:
+        """Raise Refused for a message that is invalid, or not JSON text."""
         if isinstance(message, bytes):
-            raise Refused(Reason.INVALID_PAYLOAD, "Messages here are JSON text, not binary.", members={"pointer": ""})
-        self._check_inward(parse(message), len(message))
+            raise Refused(
+                Reason.INVALID_PAYLOAD, "Messages must be JSON text; this one is binary.", members={"pointer": ""}
+            )
+        self._check_inbound(parse(message), len(message))
         return message
 
-    async def message_out(self, plane: Plane, call: Call, message: str | bytes) -> str | bytes | None:
-        """Refuse a message of the upstream, or of a channel, that is not as the route promises."""
+    async def message_out(self, call: Call, message: str | bytes) -> str | bytes | None:
+        """Raise Refused for a message of the upstream, or an event of a channel, that is invalid."""
         try:
             value = parse(message)
         except Refused:
-            raise bad_answer("A message of the upstream is no JSON.") from None
-        self._check_outward(value)
+            raise invalid_answer("A message of the upstream is not JSON.") from None
+        self._check_outbound(value)
         return message
 
-    def _check_inward(self, value: Any, size: int) -> None:
-        assert self._inward is not None, "there is a schema where there is a check"
-        first = self._inward.violation(value)
+    def _check_inbound(self, value: Any, size: int) -> None:
+        assert self._inbound is not None, "only called where there is a schema"
+        first = self._inbound.violation(value)
         if first is not None:
             violations = [first]
             if size <= ALL_ERRORS_MAX_BYTES:
-                violations = list(islice(self._inward.violations(value), ERRORS_MAX))
+                violations = list(islice(self._inbound.violations(value), ERRORS_MAX))
             errors = [{"pointer": each.pointer, "detail": each.message[:DETAIL_MAX_CHARS]} for each in violations]
             raise Refused(
                 Reason.INVALID_PAYLOAD, errors[0]["detail"], members={"pointer": errors[0]["pointer"], "errors": errors}
             )
 
-    def _check_outward(self, value: Any) -> None:
-        assert self._outward is not None, "there is a schema where there is a check"
-        violation = self._outward.violation(value)
+    def _check_outbound(self, value: Any) -> None:
+        assert self._outbound is not None, "only called where there is a schema"
+        violation = self._outbound.violation(value)
         if violation is not None:
-            # What stands there is the upstream's, and the caller is not to see it: its place is all that is told.
-            raise bad_answer(
-                "The upstream's answer is not what this route promises.", members={"pointer": violation.pointer}
+            # The invalid value is the upstream's and not for the caller to see: only its place is reported.
+            raise invalid_answer(
+                "The upstream's answer does not satisfy the schema of this route.",
+                members={"pointer": violation.pointer},
             )
 
 
-def _validator(options: Mapping[str, Any], name: str) -> Checker | None:
+def _checker(options: Mapping[str, Any], name: str) -> Checker | None:
     schema = options.get(name)
     if schema is None:
         return None
     if not isinstance(schema, Mapping):
-        raise BadOption(name, "A JSON Schema is an object.")
+        raise BadOption(name, "A JSON Schema must be an object.")
     try:
         size = len(dump(dict(schema)))
         if size > SCHEMA_MAX_BYTES:
-            raise BadOption(name, f"A JSON Schema holds at most {SCHEMA_MAX_BYTES} bytes.")
+            raise BadOption(name, f"A JSON Schema may have at most {SCHEMA_MAX_BYTES} bytes.")
         return compile_schema(schema)
     except (InvalidSchema, TypeError) as error:
         raise BadOption(name, str(error)) from None

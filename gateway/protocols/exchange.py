@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gateway import policies
 from gateway.call import Call
 from gateway.concurrency.stopping import stop_soon
 from gateway.connections.in_flight import recheck
@@ -127,7 +126,7 @@ class Exchange:
         """Send the head; the route's policies may add to it. Raises ClientGone."""
         call = self._call
         if call.route is not None:
-            headers = policies.outbound(self._plane, call, status, headers)
+            headers = self._plane.policies.outbound(call, status, headers)
         elif call.origin is not None:
             headers = [*headers, *ANY_ORIGIN]
         self.has_started = True

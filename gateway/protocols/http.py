@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
-from gateway import policies, tracing
+from gateway import tracing
 from gateway.call import Call, Reply
 from gateway.credentials.api_keys import from_request, without_ticket
 from gateway.handlers.registry import REGISTRY, tell_clients_of_registries
@@ -62,7 +62,7 @@ async def _serve(plane: Plane, call: Call, exchange: Exchange) -> None:
         await _refuse(plane, call, exchange, refused)
         return
     if not call.handler:
-        await exchange.end(204, PREFLIGHT if call.route is None else policies.preflight(call))
+        await exchange.end(204, PREFLIGHT if call.route is None else plane.policies.preflight(call))
         return
     reply = await plane.pipeline.run(call)
     if reply.refused is None:

@@ -5,23 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import redis.asyncio as redis
 
 from gateway.authenticate import Authenticator
-from gateway.call import Call
+from gateway.call import Call, Reply
 from gateway.channels.publisher import Publisher
 from gateway.channels.retained import RetainedEvents
 from gateway.config import Config
 from gateway.connections.open import Connections
 from gateway.credentials.api_keys import from_text, new_key
 from gateway.durable.job_states import JobStates
-from gateway.handle import handle
+from gateway.handle import Dispatcher
 from gateway.handlers import channel as channel_handlers
 from gateway.identity.jwks import KeySets
 from gateway.identity.tickets import Tickets
@@ -34,10 +33,10 @@ from gateway.meter import Meter
 from gateway.metering.usage import Usage
 from gateway.peer import ClientGone
 from gateway.pipeline import Pipeline
-from gateway.policies.live import follow
 from gateway.protocol import Protocol
 from gateway.schemas.checker import Validators
 from gateway.snapshot.picture import Snapshot
+from gateway.tests.policed import policies_for
 from gateway.upstream.client import UpstreamClient
 from gateway.wire.header_fields import Headers
 from gateway.wire.subjects import Template, stream_of
@@ -79,11 +78,9 @@ class EventPlane:
         )
         self.redis = redis.Redis.from_url(config.redis_url)
         self.limiter = Limiter(self.redis, owner=config.process, is_open=self._are_open)
-        self.shadows = self.limiter.usage
         self.connections = Connections(self.snapshot)
         self.upstreams = UpstreamClient(config)
         self.key_sets = KeySets(self.snapshot, self.upstreams, config)
-        follow(self)  # type: ignore[arg-type]
         self.validators = Validators()
         self.tickets = Tickets(self.redis, config, self.snapshot, self.key_sets)
         self.authenticator = Authenticator(config, self.snapshot, self.key_sets, self.tickets)
@@ -112,9 +109,15 @@ class EventPlane:
         self.publisher = Publisher(self.config, self.snapshot, self.limiter, self.validators, self.log)
         self.retained = RetainedEvents(self.nats, self.log, self.snapshot)
         self.meter = Meter(self.connections, self.usage)
-        self.pipeline = Pipeline(self.authenticator, self.limiter, partial(handle, self), self.meter)
+        self.policies = policies_for(self)
+        self.policies.follow(self.connections)
+        dispatcher = Dispatcher(self.policies, self.limiter, self._run_handler)
+        self.pipeline = Pipeline(self.authenticator, self.limiter, dispatcher.handle, self.meter)
         await self.log.start()
         await self.hub.start()
+
+    def _run_handler(self, call: Call) -> Awaitable[Reply]:
+        return self.handlers[call.handler](self, call)
 
     async def stop(self) -> None:
         await self.hub.stop()

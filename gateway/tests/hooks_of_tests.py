@@ -1,6 +1,7 @@
 """Functions that policies of the tests name: some do as they should."""
 
 import asyncio
+import threading
 import time
 
 from gateway.hooks.api import DROP, Answer, Refuse
@@ -71,9 +72,17 @@ def exiting_plainly(*arguments):
     raise KeyboardInterrupt
 
 
+RELEASED = threading.Event()
+"""Ends the hooks that never return, once their test is over: they would slow down all others."""
+
+
 def spinning(*arguments):
-    while True:
+    while not RELEASED.is_set():
         pass
+
+
+def blocking(*arguments):
+    RELEASED.wait()
 
 
 def sleeping(*arguments):

@@ -7,7 +7,6 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,12 @@ import redis.asyncio as redis
 
 from gateway.asgi import serve
 from gateway.authenticate import Authenticator
+from gateway.call import Call, Reply
 from gateway.concurrency.stopping import stop_tasks
 from gateway.config import Config
 from gateway.connections.open import Connections
 from gateway.credentials.api_keys import new_key
-from gateway.handle import handle
+from gateway.handle import Dispatcher
 from gateway.handlers import me
 from gateway.handlers.proxy import http as upstream
 from gateway.handlers.proxy import websocket
@@ -29,11 +29,11 @@ from gateway.limiter import Limiter
 from gateway.meter import Meter
 from gateway.metering.usage import Usage
 from gateway.pipeline import Pipeline
-from gateway.policies.live import follow
 from gateway.refusals import Refused
 from gateway.server.http import Site
 from gateway.server.server import Server, server_of
 from gateway.snapshot.picture import Snapshot
+from gateway.tests.policed import policies_for
 from gateway.upstream.client import UpstreamClient
 
 PEPPER = b"pepper of the tests"
@@ -66,16 +66,14 @@ class HttpPlane:
         )
         self.redis = redis.Redis.from_url(config.redis_url)
         self.limiter = Limiter(self.redis, owner=config.process, has_legacy_fields=config.legacy_ratelimit_headers)
-        self.shadows = self.limiter.usage
         self.connections = Connections(self.snapshot)
-        follow(self)  # type: ignore[arg-type]
         self.usage = Usage(config, self.connections, None)  # type: ignore[arg-type]  # it is never flushed here
         self.upstreams = UpstreamClient(config)
         self.key_sets = KeySets(self.snapshot, self.upstreams, config)
         self.tickets = Tickets(self.redis, config, self.snapshot, self.key_sets)
         self.authenticator = Authenticator(config, self.snapshot, self.key_sets, self.tickets)
         self.meter = Meter(self.connections, self.usage)
-        self.pipeline = Pipeline(self.authenticator, self.limiter, partial(handle, self), self.meter)
+        self.build_path()
         self.draining = False
         self.never_calls: list[Refused] = []
         """What was refused before it became a call."""
@@ -85,6 +83,16 @@ class HttpPlane:
     def outcomes(self) -> list[tuple[str, str]]:
         """Outcome and error class of each call that ended, as usage has counted them."""
         return [(label[5], label[6]) for label, tally in self.usage._tallies.items() for _ in range(tally.calls)]
+
+    def build_path(self) -> None:
+        """Build the policies and the pipeline from the parts that the plane has by now."""
+        self.policies = policies_for(self)
+        self.policies.follow(self.connections)
+        dispatcher = Dispatcher(self.policies, self.limiter, self._run_handler)
+        self.pipeline = Pipeline(self.authenticator, self.limiter, dispatcher.handle, self.meter)
+
+    def _run_handler(self, call: Call) -> Awaitable[Reply]:
+        return self.handlers[call.handler](self, call)
 
     async def stop(self) -> None:
         self.draining = True

@@ -114,7 +114,7 @@ def test_every_policy_of_ours_is_tried_here():
 
 @pytest.mark.parametrize(
     "name",
-    ["os:system", "subprocess:run", "builtins:eval", "sys:exit", "importlib:import_module", "gateway.hooks.api:written",
+    ["os:system", "subprocess:run", "builtins:eval", "sys:exit", "importlib:import_module", "gateway.hooks.api:dump",
      "apimgmt.env:text", "keys.services:issue_key", "nowhere:f", "demo.hooks:nothing", "demo.hooks:FREE", "demo.hooks",
      "demo.hooks:limit_of.x", ":f", "demo.hooks:", "../demo:f", "demo.hooks:__import__('os')", "demo..hooks:f",
      "a" * 300 + ":f",

@@ -14,7 +14,6 @@ from gateway.call import Call
 from gateway.channels.access import channel_for
 from gateway.channels.publication import Admitted, Publication
 from gateway.log.cloudevents import structured
-from gateway.policies.messages import judged
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.right import Verb
 from gateway.wire.mqtt.packets import V5, Properties, Publish, Will
@@ -135,7 +134,7 @@ class Publishing:
     async def _apply_policies(self, payload: bytes) -> None:
         """Raise Refused where a policy of the connection's route refuses the message."""
         if self._call.route is not None:
-            await judged(self._plane, self._call, "message_in", payload)
+            await self._plane.policies.message_in(self._call, payload)
 
     async def _admitted(self, payload: bytes, admit_once: Callable[[], Awaitable[T]]) -> T:
         """Admit a publish; a rate-limited MQTT 3.1.1 client is delayed by not reading its socket meanwhile."""

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway import policies
 from gateway.call import Call, Reply
 from gateway.channels.frames import CLOUDEVENTS, Frame, channel_of, malformed, read_frame, text_of, type_of
 from gateway.channels.outbox import SEND_TIMEOUT_S, Outbox
@@ -212,7 +211,7 @@ class StreamConnection:
         )
         if principal.consumer != self._call.caller.consumer:
             raise Refused(Reason.FORBIDDEN, "The credential belongs to another consumer.", cause="auth-other-consumer")
-        policies.renewed(self._call, principal)
+        self._plane.policies.renewed(self._call, principal)
         if self._call.connection is not None:
             self._plane.connections.rebind(self._call.connection, principal)
         if not self._filters.keep_rights():

@@ -2,7 +2,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from gateway import policies as policies_of
 from gateway.handlers import me
 from gateway.limit import limit
 from gateway.link.nats import JOBS_BUCKET
@@ -228,6 +227,6 @@ async def test_the_gateways_own_doors_need_no_right_to_call_and_are_asked_for_th
     entering = plane.call(
         Protocol(door["protocol"]), target=target, route=plane.snapshot.route("door"), peer=SimpleNamespace()
     )
-    await policies_of.inbound(plane, entering)
+    await plane.policies.inbound(entering)
     said = await ask(plane, "would=call:door&n=2")
     assert (said["allowed"], said["policy"]) == (False, "route-requests-per-60s")

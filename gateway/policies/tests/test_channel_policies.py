@@ -11,7 +11,7 @@ from websockets.asyncio.client import connect
 from gateway.channels.publication import Publication
 from gateway.handlers.tests.test_channels_on_the_wire import answered, heard, http, served
 from gateway.tests.event_plane import WAIT_S, channel, running
-from gateway.tests.policed import Shadows, custom, policy
+from gateway.tests.policed import custom, policy
 
 pytestmark = pytest.mark.usefixtures("operators_module")
 NAMED = {"type": "object", "required": ["name"]}
@@ -27,7 +27,6 @@ async def routed(nats_server, tmp_path, *policies, **settings):
     async with running(nats_server.url, tmp_path, [channel("trades")], routes=routes, **settings) as plane:
         key = {**plane._key_document("acme", plane.key), "scopes": ["call:*", "publish:*", "subscribe:*"]}
         plane.snapshot.apply([("key", plane.key.id, key)])
-        plane.shadows = Shadows()
         async with served(plane) as plane.port:
             yield plane
 

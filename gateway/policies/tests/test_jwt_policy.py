@@ -4,7 +4,8 @@ import pytest
 
 from gateway.call import Call
 from gateway.credentials.public_keys import PublicKey
-from gateway.policies import KNOWN, BadOption
+from gateway.policies import BadOption
+from gateway.policies.jwt import jwt
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.documents import Consumer, Issuer, Standing, Tier
@@ -23,12 +24,12 @@ def caller(issuer="idp", **claims):
 
 def refusal(options, call):
     with pytest.raises(Refused) as caught:
-        KNOWN["jwt"](options).inbound(call)
+        jwt(options)(None).inbound(call)
     return caught.value.reason, caught.value.cause
 
 
 def test_any_token_will_do_where_nothing_is_asked_for():
-    assert KNOWN["jwt"]({}).inbound(caller()) is None
+    assert jwt({})(None).inbound(caller()) is None
 
 
 def test_a_key_is_no_token():
@@ -38,7 +39,7 @@ def test_a_key_is_no_token():
 
 
 def test_the_issuer_must_be_one_of_those_named():
-    assert KNOWN["jwt"]({"issuers": ["idp", "other"]}).inbound(caller()) is None
+    assert jwt({"issuers": ["idp", "other"]})(None).inbound(caller()) is None
     assert refusal({"issuers": ["other"]}, caller()) == (Reason.FORBIDDEN, "token-issuer-refused")
 
 
@@ -64,7 +65,7 @@ def test_the_issuer_must_be_one_of_those_named():
 )
 def test_claims_must_have_the_values_that_are_asked_for(wanted, claims, fits):
     if fits:
-        assert KNOWN["jwt"]({"required_claims": wanted}).inbound(caller(**claims)) is None
+        assert jwt({"required_claims": wanted})(None).inbound(caller(**claims)) is None
     else:
         refused = refusal({"required_claims": wanted}, caller(**claims))
         assert refused == (Reason.FORBIDDEN, "token-claim-refused")
@@ -85,5 +86,5 @@ def test_claims_must_have_the_values_that_are_asked_for(wanted, claims, fits):
 )
 def test_options_that_do_not_fit_are_told_by_their_place(options, at):
     with pytest.raises(BadOption) as caught:
-        KNOWN["jwt"](options)
+        jwt(options)
     assert caught.value.at == at

@@ -10,13 +10,14 @@ from urllib.parse import urlsplit
 import orjson
 import pytest
 
+from gateway.channels.publisher import Publisher
 from gateway.handlers import channel as channel_handlers
 from gateway.link.nats import connect, ensure_infrastructure
 from gateway.log.event_log import EventLog
 from gateway.log.hub import Hub
 from gateway.log.streams import delete_stream, ensure_stream
-from gateway.policies import KNOWN
-from gateway.policies.policy import BadOption
+from gateway.policies import BadOption
+from gateway.policies.tee import tee
 from gateway.schemas.checker import Validators
 from gateway.tests.ai_upstream import Model
 from gateway.tests.event_plane import channel
@@ -39,6 +40,8 @@ async def with_events(plane: HttpPlane, nats_server):
     plane.validators = Validators()
     plane.log = EventLog(plane.nats, plane.js)
     plane.hub = Hub(plane.nats, plane.log, plane.snapshot)
+    plane.publisher = Publisher(plane.config, plane.snapshot, plane.limiter, plane.validators, plane.log)
+    plane.build_path()
     plane.handlers = {**plane.handlers, "events": channel_handlers.events, "history": channel_handlers.history}
     await plane.log.start()
     await plane.hub.start()
@@ -163,14 +166,14 @@ async def test_an_answer_goes_on_where_it_cannot_be_published_and_that_is_said_o
     model = Model(words=5)
     nowhere = policy("tee", channel="nowhere/{call}")
     async with serving(tmp_path, nats_server, model, nowhere) as plane:
-        with caplog.at_level(logging.WARNING, "gateway.policies.tee"):
+        with caplog.at_level(logging.WARNING, "gateway.policies.tee_exchange"):
             for _ in range(2):
                 async with caller_of(plane) as caller:
                     ask(caller)
                     answer = await caller.answer()
                 assert answer.body == b"".join(model._events())
                 assert answer.header("link") is None
-    said = [record.getMessage() for record in caplog.records if record.name == "gateway.policies.tee"]
+    said = [record.getMessage() for record in caplog.records if record.name == "gateway.policies.tee_exchange"]
     assert len(said) == 1
     assert "There is no channel at nowhere/" in said[0]
 
@@ -208,5 +211,5 @@ async def test_a_shadow_publishes_nothing(tmp_path, nats_server):
 )
 def test_options_that_do_not_fit_are_named(options, at):
     with pytest.raises(BadOption) as refused:
-        KNOWN["tee"](options)
+        tee(options)
     assert refused.value.at == at

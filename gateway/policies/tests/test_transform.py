@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.policies.transform import Transform, _done
+from gateway.policies.json_steps import apply_steps
+from gateway.policies.transform import _steps
 from gateway.wire.strict_json import dump
 
 
 def transformed(value, **steps):
-    return _done(Transform({"inbound": steps})._inward, value)
+    return apply_steps(_steps({"inbound": steps}, "inbound"), value)
 
 
 @pytest.mark.parametrize(
@@ -45,10 +46,10 @@ def test_steps_do_what_the_page_says(steps, before, after):
 
 
 def test_what_is_set_is_nobody_elses():
-    steps = Transform({"inbound": {"set": {"/a": []}}})._inward
-    first = _done(steps, {})
+    steps = _steps({"inbound": {"set": {"/a": []}}}, "inbound")
+    first = apply_steps(steps, {})
     first["a"].append(1)
-    assert _done(steps, {}) == {"a": []}
+    assert apply_steps(steps, {}) == {"a": []}
 
 
 LEVELS = st.lists(st.sampled_from(["a", "b", "0", "1", "-", "*", ""]), min_size=1, max_size=4).map(

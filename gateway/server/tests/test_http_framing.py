@@ -6,7 +6,6 @@ import json
 import pytest
 from websockets import http11
 
-from gateway import policies
 from gateway.tests.http_plane import caller_of, echo, eventually, route, running, say, upstream_that
 
 HOST = "host: gateway.test\r\n"
@@ -220,7 +219,7 @@ async def test_the_address_is_in_the_path_alone(plane, behind):
 )
 async def test_a_line_break_is_never_written_into_a_head(plane, behind, monkeypatch, broken):
     """Whatever made a header's value: the answer is not sent, rather than one that says something else."""
-    monkeypatch.setattr(policies, "outbound", lambda call, status, headers: [*headers, (b"x-made", broken)])
+    monkeypatch.setattr(plane.policies, "outbound", lambda call, status, headers: [*headers, (b"x-made", broken)])
     async with caller_of(plane) as caller:
         caller.send(caller.head("GET", "/echo"))
         said = await caller.reader.read()

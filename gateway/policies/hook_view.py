@@ -1,4 +1,4 @@
-"""What an operator's function sees of a call: a picture of it, without its credential."""
+"""What a hook sees of a call: a copy of it, without its credential."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from gateway.hooks import api as hooks
 
 HIDDEN = frozenset({b"authorization", b"x-api-key", b"proxy-authorization", b"sec-websocket-protocol"})
 """Headers that may carry the caller's credential."""
-SENT_BY_HANDLERS = frozenset({"upstream", "websocket"})
+FORWARDING_HANDLERS = frozenset({"upstream", "websocket"})
 
 
-def seen(call: Call) -> hooks.Call:
-    """Give the picture. Costs a few microseconds, so it is made for functions alone."""
-    who = call.caller
+def hook_call(call: Call) -> hooks.Call:
+    """Return the hook's view of a call. Costs a few microseconds, so it is made only where a hook is called."""
+    caller = call.caller
     return hooks.Call(
         principal=hooks.Principal(
-            who.consumer,
-            who.key,
-            who.tier,
-            who.scopes,
-            MappingProxyType(dict(who.metadata)),
-            MappingProxyType(dict(who.token.claims) if who.token is not None else {}),
+            caller.consumer,
+            caller.key,
+            caller.tier,
+            caller.scopes,
+            MappingProxyType(dict(caller.metadata)),
+            MappingProxyType(dict(caller.token.claims) if caller.token is not None else {}),
         ),
         route=call.route.name if call.route is not None else "",
         protocol=call.protocol.value,
@@ -36,17 +36,18 @@ def seen(call: Call) -> hooks.Call:
     )
 
 
-def take_over(call: Call, headers: hooks.Headers) -> None:
-    """Change the call's headers as a function has changed those that it was given.
+def apply_header_changes(call: Call, headers: hooks.Headers) -> None:
+    """Apply to the call the changes that a hook made to the headers it was given.
 
-    What goes to an upstream goes with what policies add, which is sent as it is: credentials for it too.
+    A call that is forwarded carries them as headers added by policies, which are sent unfiltered: a hook may set the
+    credentials for the upstream.
     """
     if not headers.changed:
         return
     changed = {name.encode() for name in headers.changed}
     call.headers = [header for header in call.headers if header[0] not in changed]
     new = [header for header in headers.encoded() if header[0] in changed]
-    if call.handler in SENT_BY_HANDLERS:
+    if call.handler in FORWARDING_HANDLERS:
         call.added_headers = (*(header for header in call.added_headers if header[0] not in changed), *new)
     else:
         call.headers += new
