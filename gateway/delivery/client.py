@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from gateway.durable.webhook import WebhookResponse
 from gateway.refusals import Reason, Refused
-from gateway.upstream.client import UpstreamClient
-from gateway.upstream.connection import Broken, Origin, UpstreamConnection
+from gateway.upstream.client import Response, TooLong, UpstreamClient
+from gateway.upstream.connection import Broken, Origin
 from gateway.upstream.outbound import is_inner
 
 if TYPE_CHECKING:
@@ -72,11 +72,14 @@ class WebhookClient(UpstreamClient):
         await super().close()
         self._system_resolver.close()
 
-    async def send(self, url: str, request: bytes) -> WebhookResponse:
-        """Send a request once and return the response, within the deadline for both. Raises SendFailed."""
+    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> WebhookResponse:
+        """Post a message once and return the response, within the deadline for both. Raises SendFailed."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._send(Origin.of(url), request)
+                return _shortened(await self.fetch("POST", url, headers, body, max_bytes=RESPONSE_MAX_BYTES))
+        except TooLong as error:
+            message = f"The response is longer than {RESPONSE_MAX_BYTES} bytes."
+            raise SendFailed(message, _shortened(error.response)) from None
         except TimeoutError:
             raise SendFailed(f"No complete response within {self._timeout_s:g} s.") from None
         except Refused as refused:
@@ -94,35 +97,6 @@ class WebhookClient(UpstreamClient):
             raise Refused(Reason.FORBIDDEN, cause="inner-address")
         return usable
 
-    async def _send(self, origin: Origin, request: bytes) -> WebhookResponse:
-        connection = await self.lend(origin)
-        try:
-            return await self._exchange(connection, request)
-        except Broken:
-            if not connection.is_reused or connection.has_begun_to_answer:
-                raise
-        finally:
-            self.take_back(connection)
-        # The receiver had closed an idle connection: it has not received the message.
-        connection = await self.lend(origin, is_new=True)
-        try:
-            return await self._exchange(connection, request)
-        finally:
-            self.take_back(connection)
-
-    async def _exchange(self, connection: UpstreamConnection, request: bytes) -> WebhookResponse:
-        connection.begin(request, is_head_request=False)
-        await connection.head()
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in connection.headers}
-        kept, size = b"", 0
-        while part := await connection.read():
-            kept, size = (kept + part)[:KEPT_BYTES], size + len(part)
-            if size > RESPONSE_MAX_BYTES:
-                connection.close()
-                response = WebhookResponse(connection.status, headers, kept)
-                raise SendFailed(f"The response is longer than {RESPONSE_MAX_BYTES} bytes.", response)
-        return WebhookResponse(connection.status, headers, kept)
-
 
 _EXPLANATIONS = {
     "inner-address": "The URL's host is in an internal network, which is not called.",
@@ -135,3 +109,8 @@ _EXPLANATIONS = {
 
 def _explain(refused: Refused) -> str:
     return _EXPLANATIONS.get(refused.cause, refused.detail)
+
+
+def _shortened(response: Response) -> WebhookResponse:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
+    return WebhookResponse(response.status, headers, response.body[:KEPT_BYTES])

@@ -112,9 +112,7 @@ class Watch:
         message_id, body = lag_alert.message(subscription, alert, health)
         headers = webhook.headers(message_id, body, secrets_now(desk.config.secret_key, subscription, now), now)
         try:
-            response = await desk.client.send(
-                subscription.alert_url, webhook.request(subscription.alert_url, headers, body)
-            )
+            response = await desk.client.send(subscription.alert_url, headers, body)
             is_delivered = webhook.verdict(response) is Verdict.DELIVERED
         except SendFailed as failure:
             logger.warning("the lag alert of %s was not delivered: %s", subscription.id, failure)

@@ -214,7 +214,7 @@ class Worker:
         headers = self._headers(delivery.event, body, at)
         response: WebhookResponse | None = None
         try:
-            response = await desk.client.send(subscription.url, webhook.request(subscription.url, headers, body))
+            response = await desk.client.send(subscription.url, headers, body)
             verdict = webhook.verdict(response)
             error = None if verdict is Verdict.DELIVERED else f"It answered {response.status}."
         except SendFailed as failure:

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from urllib.parse import urlsplit
 
 from gateway.snapshot.subscriptions import SECRET_PREFIX
-from gateway.upstream.connection import Origin
 from gateway.wire.traceparent import parse_traceparent, parse_tracestate
 
 JITTER = 0.2
@@ -64,15 +62,6 @@ def headers(
     return signed
 
 
-def request(url: str, headers_: Mapping[str, str], body: bytes) -> bytes:
-    """Format the request. The URL was validated at registration: printable ASCII, no user, no fragment."""
-    parts = urlsplit(url)
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    lines = [f"POST {target} HTTP/1.1", f"host: {_host(url)}", f"content-length: {len(body)}"]
-    lines += [f"{name}: {value}" for name, value in headers_.items()]
-    return "\r\n".join([*lines, "", ""]).encode("ascii") + body
-
-
 def verdict(response: WebhookResponse) -> Verdict:
     """Return the meaning of a response: 2xx is delivered, 410 is gone, anything else, redirects included, failed."""
     if 200 <= response.status < 300:
@@ -103,10 +92,3 @@ def _signature(secret: str, message_id: str, timestamp: str, body: bytes) -> str
     key = base64.b64decode(secret.removeprefix(SECRET_PREFIX))
     signed = f"{message_id}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
-
-
-def _host(url: str) -> str:
-    """Return the value of the Host header, with the port where it is not the default of the scheme."""
-    origin = Origin.of(url)
-    default = 443 if origin.is_tls else 80
-    return origin.authority.rpartition(":")[0] if origin.port == default else origin.authority

@@ -14,14 +14,13 @@ import time
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
 
 from gateway.concurrency.stopping import stop_soon, stop_tasks
 from gateway.credentials.public_keys import PublicKey, Unusable, read
 from gateway.peer import ClientGone
 from gateway.refusals import Reason, Refused
-from gateway.upstream.client import UpstreamClient
-from gateway.upstream.connection import Broken, Origin
+from gateway.upstream.client import TooLong, UpstreamClient
+from gateway.upstream.connection import Broken
 
 if TYPE_CHECKING:
     from gateway.config import Config
@@ -33,7 +32,6 @@ logger = logging.getLogger(__name__)
 FLOOR_S = 30.0
 """Tokens with unknown keys make us ask an issuer's URL at most so often."""
 TICK_S = 1.0
-_URL_SAFE = "/%:@!$&'()*+,;=~?"
 
 
 class KeySet:
@@ -198,14 +196,14 @@ class KeySets:
             async with asyncio.timeout(self._config.jwks_timeout_s):
                 # What the first token will need, loaded where nobody waits for it.
                 await asyncio.to_thread(import_module, "jwt")
-                keys = read(await fetch(self._client, set_.issuer.jwks_url, self._config.jwks_max_bytes))
+                keys = read(await self._fetch(set_.issuer.jwks_url))
+        except TooLong:
+            self._failed(set_, f"it is larger than {self._config.jwks_max_bytes} bytes")
         except (Unusable, Refused, Broken, ClientGone, OSError, ValueError) as error:
-            set_.failures += 1
-            if set_.failures == 1:
-                logger.warning("issuer %s: its key set could not be read, the last one serves: %s", name, _why(error))
+            self._failed(set_, _why(error))
         except Exception:
             set_.failures += 1
-            logger.exception("issuer %s: its key set could not be read, the last one serves", name)
+            logger.exception("issuer %s: its key set could not be read, the last one stays in use", name)
         else:
             if set_.failures:
                 logger.info("issuer %s: its key set can be read again", name)
@@ -214,6 +212,25 @@ class KeySets:
             self._replace(set_, keys)
         finally:
             set_.task = None
+
+    def _failed(self, set_: KeySet, reason: str) -> None:
+        set_.failures += 1
+        if set_.failures == 1:
+            logger.warning(
+                "issuer %s: its key set could not be read, the last one stays in use: %s", set_.issuer.name, reason
+            )
+
+    async def _fetch(self, url: str) -> bytes:
+        response = await self._client.fetch(
+            "GET",
+            url,
+            {"accept": "application/jwk-set+json, application/json", "user-agent": "apimgmt"},
+            max_bytes=self._config.jwks_max_bytes,
+            keep_alive=False,
+        )
+        if response.status != 200:
+            raise Unusable(f"it is answered with status {response.status}")
+        return response.body
 
     def _replace(self, set_: KeySet, keys: list[PublicKey]) -> None:
         """Take over what the issuer publishes; a key that stays is the same object as before."""
@@ -225,46 +242,6 @@ class KeySets:
             before[thumbprint].is_withdrawn = True
         if withdrawn:
             self._snapshot.touch("issuer")
-
-
-async def fetch(client: UpstreamClient, url: str, most_bytes: int) -> bytes:
-    """Get a document as its URL gives it; no redirect is followed. Raises Unusable, Refused and Broken.
-
-    The addresses that the host resolves to are those that may be connected to (see gateway.upstream.outbound).
-    """
-    origin = Origin.of(url)
-    connection = await client.lend(origin, is_new=True)
-    try:
-        connection.begin(_request(url, origin), is_head_request=False)
-        await connection.head()
-        if connection.status != 200:
-            raise Unusable(f"it is answered with status {connection.status}")
-        body = bytearray()
-        while part := await connection.read():
-            body += part
-            if len(body) > most_bytes:
-                raise Unusable(f"it is larger than {most_bytes} bytes")
-        return bytes(body)
-    finally:
-        connection.close()
-        client.take_back(connection)
-
-
-def _request(url: str, origin: Origin) -> bytes:
-    parts = urlsplit(url)
-    target = quote(parts.path or "/", safe=_URL_SAFE) + (
-        f"?{quote(parts.query, safe=_URL_SAFE)}" if parts.query else ""
-    )
-    lines = (
-        f"GET {target} HTTP/1.1",
-        f"host: {origin.authority}",
-        "accept: application/jwk-set+json, application/json",
-        "user-agent: apimgmt",
-        "connection: close",
-        "",
-        "",
-    )
-    return "\r\n".join(lines).encode("ascii")
 
 
 def _why(error: BaseException) -> str:

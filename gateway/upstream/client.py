@@ -1,7 +1,7 @@
-"""HTTP/1.1 client of the proxy: pooled keep-alive connections, and deadlines for what is under way on them.
+"""HTTP/1.1 client: pooled keep-alive connections, with deadlines for what is in flight on them.
 
-A connection goes back to its pool only when its answer was read to its end and nothing of ours is left to send, so that
-no answer ever reaches another caller.
+A connection returns to its pool only when its response was read to the end and its request was sent whole, so that no
+response ever reaches another caller.
 """
 
 from __future__ import annotations
@@ -11,34 +11,56 @@ import socket
 import ssl
 import time
 from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
+from urllib.parse import quote, urlsplit
 
 from gateway.concurrency.stopping import stop_tasks
 from gateway.refusals import Reason, Refused
-from gateway.upstream.connection import Origin, UpstreamConnection
+from gateway.upstream.connection import Broken, Origin, UpstreamConnection
 from gateway.upstream.outbound import is_forbidden
+from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
     from gateway.config import Config
 
 IDLE_POOLED_S = 30.0
 POOL_MAX = 512
-"""Idle connections kept for one upstream."""
+"""The number of idle connections kept for one upstream."""
 SWEEP_S = 0.5
+_URL_SAFE = "/%:@!$&'()*+,;=~?"
 
 
 class Timed(Interface):
-    """What ends when its deadline has passed."""
+    """Something with a deadline."""
 
     deadline: float | None
 
     def expire(self) -> None:
-        """The deadline has passed."""
+        """End it: the deadline has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response that was read whole, or as far as its bound."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class TooLong(Exception):
+    """The body of a response exceeds its bound; ``response`` holds what was read of it."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__("the response is too long")
+        self.response = response
 
 
 class UpstreamClient:
-    """Connections to upstreams, kept for the next request of this process."""
+    """Connections to upstreams, pooled by origin."""
 
     def __init__(self, config: Config) -> None:
         self._allowed_networks = config.outbound_allowed_networks
@@ -51,35 +73,67 @@ class UpstreamClient:
         self._sweeper: asyncio.Task[None] | None = None
 
     async def lend(self, origin: Origin, *, is_new: bool = False) -> UpstreamConnection:
-        """Lend a connection, to be given back whatever happens. Raises Refused."""
+        """Return a connection; the caller must hand it to ``take_back`` in any case. Raises Refused."""
         connection = (None if is_new else self._pooled(origin)) or await self._connect(origin)
         self._in_use.add(connection)
         return connection
 
-    def take_back(self, connection: UpstreamConnection) -> None:
-        """Keep a connection for the next request, but only where its answer was read whole."""
+    def take_back(self, connection: UpstreamConnection, *, keep_alive: bool = True) -> None:
+        """Pool a connection if its response was read whole and it may be kept alive, or else close it."""
         self._in_use.discard(connection)
         connection.deadline = None
-        if connection.can_be_kept:
+        if keep_alive and connection.can_be_kept:
             self._keep(connection)
         else:
             connection.close()
 
+    async def fetch(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        *,
+        max_bytes: int,
+        keep_alive: bool = True,
+    ) -> Response:
+        """Send one request and return its response, read whole; redirects are not followed.
+
+        A request is repeated once if the upstream had closed a pooled connection before it answered. Raises Refused
+        and Broken, and TooLong for a body of more than ``max_bytes``.
+        """
+        origin = Origin.of(url)
+        request = format_request(method, url, headers if keep_alive else {**headers, "connection": "close"}, body)
+        is_head_request = method == "HEAD"
+        connection = await self.lend(origin, is_new=not keep_alive)
+        try:
+            return await _exchange(connection, request, max_bytes, is_head_request=is_head_request)
+        except Broken:
+            if not connection.is_reused or connection.has_begun_to_answer:
+                raise
+        finally:
+            self.take_back(connection, keep_alive=keep_alive)
+        connection = await self.lend(origin, is_new=True)
+        try:
+            return await _exchange(connection, request, max_bytes, is_head_request=is_head_request)
+        finally:
+            self.take_back(connection, keep_alive=keep_alive)
+
     def time(self, timed: Timed) -> None:
-        """Look at a deadline from now on."""
+        """Enforce a deadline from now on."""
         self._sweeper = self._sweeper or asyncio.create_task(self._sweep(), name="upstream deadlines")
         self._in_use.add(timed)
 
     def time_no_more(self, timed: Timed) -> None:
-        """Look at it no longer."""
+        """Stop enforcing a deadline."""
         self._in_use.discard(timed)
 
     def expect(self, connection: UpstreamConnection, within_s: float) -> None:
-        """Give the upstream so long for what comes next."""
+        """Set the deadline for the upstream's next output."""
         connection.deadline = time.monotonic() + within_s
 
     async def close(self) -> None:
-        """Hang up on every upstream."""
+        """Close all pooled connections."""
         await stop_tasks(self._sweeper)
         for pool in self._pools.values():
             for connection in pool:
@@ -89,7 +143,7 @@ class UpstreamClient:
     def _pooled(self, origin: Origin) -> UpstreamConnection | None:
         pool = self._pools.get(origin)
         while pool:
-            # The last one used is the least likely to have been closed meanwhile.
+            # The connection used last is the least likely to have been closed meanwhile.
             connection = pool.pop()
             if connection.is_usable:
                 connection.is_reused = True
@@ -121,7 +175,7 @@ class UpstreamClient:
         return connection
 
     async def connect_socket(self, origin: Origin) -> socket.socket:
-        """Connect to the first address of the host that answers. Raises Refused."""
+        """Connect to the first address of the host that accepts. Raises Refused."""
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 for family, address in await self.addresses(origin):
@@ -136,7 +190,7 @@ class UpstreamClient:
         raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-unreachable")
 
     async def addresses(self, origin: Origin) -> list[tuple[int, Any]]:
-        """Resolve a host, without the addresses that no upstream may have (see :mod:`.outbound`). Raises OSError."""
+        """Resolve a host and leave out forbidden addresses (see :mod:`.outbound`). Raises OSError."""
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
         return [
@@ -158,16 +212,50 @@ class UpstreamClient:
 
 
 async def _connected(family: int, address: Any) -> socket.socket | None:
-    """Connect to one address; None where nobody answers there."""
-    made = socket.socket(family, socket.SOCK_STREAM)
+    """Connect to one address; return None if nothing accepts there."""
+    connecting = socket.socket(family, socket.SOCK_STREAM)
     try:
-        made.setblocking(False)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await asyncio.get_running_loop().sock_connect(made, address)
+        connecting.setblocking(False)
+        connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await asyncio.get_running_loop().sock_connect(connecting, address)
     except OSError:
-        made.close()
+        connecting.close()
         return None
     except BaseException:
-        made.close()
+        connecting.close()
         raise
-    return made
+    return connecting
+
+
+def format_request(method: str, url: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    """Format a request. Raises UnicodeError for a URL or a header that is not ASCII."""
+    parts = urlsplit(url)
+    target = quote(parts.path or "/", safe=_URL_SAFE) + (
+        f"?{quote(parts.query, safe=_URL_SAFE)}" if parts.query else ""
+    )
+    lines = [f"{method} {target} HTTP/1.1", f"host: {host_field(url)}"]
+    if body or method == "POST":
+        lines.append(f"content-length: {len(body)}")
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + body
+
+
+def host_field(url: str) -> str:
+    """Return the value of the Host field of a URL, with its port unless that is the default of the scheme."""
+    origin = Origin.of(url)
+    default = 443 if origin.is_tls else 80
+    return origin.authority.rpartition(":")[0] if origin.port == default else origin.authority
+
+
+async def _exchange(
+    connection: UpstreamConnection, request: bytes, max_bytes: int, *, is_head_request: bool
+) -> Response:
+    connection.begin(request, is_head_request=is_head_request)
+    await connection.head()
+    body = bytearray()
+    while part := await connection.read():
+        body += part
+        if len(body) > max_bytes:
+            connection.close()
+            raise TooLong(Response(connection.status, connection.headers, bytes(body[:max_bytes])))
+    return Response(connection.status, connection.headers, bytes(body))

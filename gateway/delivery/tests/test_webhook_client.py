@@ -15,7 +15,6 @@ from gateway.concurrency.stopping import stop_tasks
 from gateway.config import Config
 from gateway.delivery import client as webhook_client
 from gateway.delivery.client import SendFailed, SystemResolver, WebhookClient
-from gateway.durable import webhook
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -59,7 +58,7 @@ async def client(**options):
 
 
 async def send(client_, url, body=b"{}"):
-    return await client_.send(url, webhook.request(url, {"webhook-id": "1"}, body))
+    return await client_.send(url, {"webhook-id": "1"}, body)
 
 
 def certificate(name):
