@@ -11,10 +11,10 @@ from django.db import transaction
 from django.db.models import Max, QuerySet
 
 from audit import recording
-from events.compatibility.avro import unreadable
-from events.compatibility.budget import Budget, Fault
+from events.compatibility.avro import find_avro_mismatch
+from events.compatibility.budget import Budget, Mismatch
 from events.compatibility.json_documents import Document
-from events.compatibility.json_schema import refused
+from events.compatibility.json_schema import find_json_mismatch
 from events.models import Channel, Schema, SchemaVersion, Subject
 from events.registry_schemas import Given, No, resolved
 from gateway.refusals import Reason, Refused
@@ -179,10 +179,12 @@ def _faults(level: Compatibility, new: Parsed, version: SchemaVersion, budget: B
     return [f"{said} {version.version}: {fault}" for said, fault in faults if fault is not None]
 
 
-def _unread(reader: Parsed, writer: Parsed, budget: Budget) -> Fault | None:
+def _unread(reader: Parsed, writer: Parsed, budget: Budget) -> Mismatch | None:
     if reader.node is not None and writer.node is not None:
-        return unreadable(reader.node, writer.node, budget)
-    return refused(Document.of(reader.value, reader.others), Document.of(writer.value, writer.others), budget)
+        return find_avro_mismatch(reader.node, writer.node, budget)
+    return find_json_mismatch(
+        Document.of(reader.value, reader.others), Document.of(writer.value, writer.others), budget
+    )
 
 
 def hide(versions: Iterable[SchemaVersion], subject: Subject, *, by: str) -> None:

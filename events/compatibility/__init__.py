@@ -1,1 +1,1 @@
-"""Whether one version of a schema can stand in for another: pure rules, bounded in steps."""
+"""Whether one version of a schema can replace another: pure rules, bounded in steps."""

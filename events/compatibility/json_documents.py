@@ -1,4 +1,4 @@
-"""JSON Schema documents as a comparison reads them: drafts made alike, references found, never fetched."""
+"""JSON Schema documents for comparison: drafts normalized to 2020-12, references resolved but never fetched."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SINCE = {
     "unevaluatedProperties": 2019, "unevaluatedItems": 2019, "$recursiveRef": 2019,
     "prefixItems": 2020, "$dynamicRef": 2020,
 }  # fmt: skip
-"""Since which draft a keyword is one; before that it is a comment."""
+"""First draft of a keyword; in earlier ones it is a comment."""
 _UNTIL = {"additionalItems": 2019, "$recursiveRef": 2019}
 _IN_PLACE = frozenset(
     {"$ref", "$dynamicRef", "$recursiveRef", "allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas"}
@@ -30,30 +30,30 @@ _ONE = (
 
 @dataclass(slots=True, eq=False)
 class Document:
-    """A schema with those that it refers to by name."""
+    """A schema document with those that it refers to by name."""
 
     root: Any
     others: Mapping[str, Document] = field(default_factory=dict)
     draft: int = 2020
     has_inner_ids: bool = False
-    """A subschema has an ``$id`` of its own: what references in it mean is not followed."""
+    """Whether a subschema has its own ``$id``: references in such a document are not resolved."""
     anchors: dict[str, Schema] | None = None
-    """Its parts by their names, once they are asked for."""
+    """Subschemas by anchor, collected on first use."""
     validators: dict[int, Any] = field(default_factory=dict)
-    """Schemas of this document that were compiled, by the identity of their JSON."""
+    """Compiled schemas of this document, by the identity of their JSON."""
     held: list[Any] = field(default_factory=list)
-    """What was made for a comparison, and must not go while identities of it are remembered."""
+    """Objects created for a comparison, kept alive while their identities are remembered."""
 
     @classmethod
     def of(cls, root: Any, others: Mapping[str, Any] | None = None) -> Document:
-        """Make one of JSON, and of the JSON that its references name."""
+        """Create a document from JSON and from the JSON that its references name."""
         documents: dict[str, Document] = {}
         for name, other in (others or {}).items():
             documents[name] = cls(other, documents, draft_of(other), _has_inner_ids(other))
         return cls(root, documents, draft_of(root), _has_inner_ids(root))
 
     def resolve(self, reference: Any) -> Schema | None:
-        """Find what a reference means; None where that is not known."""
+        """Return the schema that a reference refers to, or None if it cannot be resolved."""
         if not isinstance(reference, str) or self.has_inner_ids:
             return None
         name, _, fragment = reference.partition("#")
@@ -63,7 +63,7 @@ class Document:
         return document.at(unquote(fragment))
 
     def at(self, fragment: str) -> Schema | None:
-        """Find a part of this document by the pointer or the anchor of a fragment."""
+        """Return the subschema at the pointer or anchor of a fragment, if any."""
         if fragment and not fragment.startswith("/"):
             if self.anchors is None:
                 self.anchors = _anchors(self)
@@ -80,65 +80,65 @@ class Document:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Schema:
-    """A schema where it stands."""
+    """A schema and the document that contains it."""
 
     raw: Any
     document: Document
 
     @property
     def key(self) -> tuple[int, int]:
-        """What tells it from others for as long as both are held."""
+        """Identity of the schema, valid while it is kept alive."""
         return id(self.raw), id(self.document)
 
     def inner(self, raw: Any) -> Schema:
-        """Give a schema that stands in this one."""
+        """Return a subschema of this one."""
         return Schema(raw, self.document)
 
     def keywords(self) -> dict[str, Any]:
-        """Give its assertions in the words of draft 2020-12; what its draft does not know is left out."""
+        """Return its keywords normalized to draft 2020-12, without those that its draft does not define."""
         if isinstance(self.raw, bool):
             return {} if self.raw else {"type": []}
         draft = self.document.draft
         if draft <= 7 and "$ref" in self.raw:
             return {"$ref": self.raw["$ref"]}
-        said = {
+        keywords = {
             name: value
             for name, value in self.raw.items()
             if _SINCE.get(name, 0) <= draft and _UNTIL.get(name, draft) >= draft
         }
         if draft == 4:
-            _mend_bounds(said)
+            _normalize_bounds(keywords)
         if draft <= 2019:
-            _mend_items(said)
+            _normalize_items(keywords)
         if draft <= 7:
-            _mend_dependencies(said)
-        _mend_unevaluated(said)
-        return said
+            _normalize_dependencies(keywords)
+        _normalize_unevaluated(keywords)
+        return keywords
 
 
 Pair = tuple[tuple[int, int], tuple[int, int]]
 
 
-def identical(one: Schema, other: Schema, known: dict[Pair, bool]) -> bool:
-    """Say whether two schemas are written alike, and what they refer to too; ``known`` keeps what is found."""
+def identical(one: Schema, other: Schema, cache: dict[Pair, bool]) -> bool:
+    """Return whether two schemas and all that they refer to are literally the same; ``cache`` keeps results."""
     waiting, seen = [(one, other)], set[Pair]()
     while waiting:
         left, right = waiting.pop()
         pair = (left.key, right.key)
-        if pair in seen or known.get(pair):
+        if pair in seen or cache.get(pair):
             continue
         seen.add(pair)
-        targets = None if pair in known else _targets(left, right)
+        targets = None if pair in cache else _targets(left, right)
         if targets is None:
-            known[pair] = known[one.key, other.key] = False
+            cache[pair] = cache[one.key, other.key] = False
             return False
         waiting += targets
-    known.update(dict.fromkeys(seen, True))
+    cache.update(dict.fromkeys(seen, True))
     return True
 
 
 def _targets(left: Schema, right: Schema) -> list[tuple[Schema, Schema]] | None:
-    """Give what two schemas refer to, pair by pair; None where they are not written alike, or it is not known."""
+    """Return the pairs of what two schemas refer to; None if they differ or a reference cannot be resolved."""
     if left.document.draft != right.document.draft or left.document.has_inner_ids or right.document.has_inner_ids:
         return None
     if not same(left.raw, right.raw):
@@ -149,7 +149,7 @@ def _targets(left: Schema, right: Schema) -> list[tuple[Schema, Schema]] | None:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Compare JSON values: 1 is 1.0, but is not true."""
+    """Return whether JSON values are equal: 1 equals 1.0, but not true."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, dict) and isinstance(other, dict):
@@ -160,12 +160,12 @@ def same(one: Any, other: Any) -> bool:
 
 
 def has_references(raw: Any) -> bool:
-    """Say whether a schema refers to another."""
+    """Return whether a schema contains a reference."""
     return any(True for _ in _references(raw))
 
 
 def _references(raw: Any) -> Iterator[Any]:
-    """Give every reference in a schema, and what only looks like one: that makes a comparison stricter."""
+    """Yield every reference in a schema. Look-alikes are included, which only makes a comparison stricter."""
     waiting = [raw]
     while waiting:
         value = waiting.pop()
@@ -179,7 +179,7 @@ def _references(raw: Any) -> Iterator[Any]:
 
 
 def _inside(root: Any, document: Document) -> Iterator[Schema]:
-    """Give every schema of a document."""
+    """Yield every schema of a document."""
     waiting = [root]
     while waiting:
         raw = waiting.pop()
@@ -220,34 +220,34 @@ def _member(value: Any, step: str) -> Any:
     return None
 
 
-def _mend_bounds(said: dict[str, Any]) -> None:
+def _normalize_bounds(keywords: dict[str, Any]) -> None:
     """Draft 4: ``exclusiveMinimum: true`` belongs to ``minimum``."""
     for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
-        if said.pop(exclusive, False) is True and bound in said:
-            said[exclusive] = said.pop(bound)
+        if keywords.pop(exclusive, False) is True and bound in keywords:
+            keywords[exclusive] = keywords.pop(bound)
 
 
-def _mend_items(said: dict[str, Any]) -> None:
-    """Until 2019-09 ``items`` may be a list, and ``additionalItems`` is what follows it."""
-    more = said.pop("additionalItems", None)
-    if isinstance(said.get("items"), list):
-        said["prefixItems"] = said.pop("items")
+def _normalize_items(keywords: dict[str, Any]) -> None:
+    """Until 2019-09, ``items`` may be a list followed by ``additionalItems``."""
+    more = keywords.pop("additionalItems", None)
+    if isinstance(keywords.get("items"), list):
+        keywords["prefixItems"] = keywords.pop("items")
         if more is not None:
-            said["items"] = more
+            keywords["items"] = more
 
 
-def _mend_unevaluated(said: dict[str, Any]) -> None:
-    """Where no other schema is applied to the same instance, what is not evaluated is what is additional."""
-    if _IN_PLACE & said.keys():
+def _normalize_unevaluated(keywords: dict[str, Any]) -> None:
+    """If no other schema applies to the same instance, unevaluated members are additional ones."""
+    if _IN_PLACE & keywords.keys():
         return
-    if "unevaluatedProperties" in said and "additionalProperties" not in said:
-        said["additionalProperties"] = said.pop("unevaluatedProperties")
-    if "unevaluatedItems" in said and not {"items", "contains"} & said.keys():
-        said["items"] = said.pop("unevaluatedItems")
+    if "unevaluatedProperties" in keywords and "additionalProperties" not in keywords:
+        keywords["additionalProperties"] = keywords.pop("unevaluatedProperties")
+    if "unevaluatedItems" in keywords and not {"items", "contains"} & keywords.keys():
+        keywords["items"] = keywords.pop("unevaluatedItems")
 
 
-def _mend_dependencies(said: dict[str, Any]) -> None:
-    """Until draft 7 one keyword said both kinds of dependency."""
-    for name, wanted in said.pop("dependencies", {}).items():
-        word = "dependentRequired" if isinstance(wanted, list) else "dependentSchemas"
-        said.setdefault(word, {})[name] = wanted
+def _normalize_dependencies(keywords: dict[str, Any]) -> None:
+    """Until draft 7, ``dependencies`` was both ``dependentRequired`` and ``dependentSchemas``."""
+    for name, dependents in keywords.pop("dependencies", {}).items():
+        word = "dependentRequired" if isinstance(dependents, list) else "dependentSchemas"
+        keywords.setdefault(word, {})[name] = dependents

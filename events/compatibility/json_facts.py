@@ -1,4 +1,4 @@
-"""What a conjunction of JSON Schemas says of an instance, in one place for each kind of value."""
+"""The facts that a conjunction of JSON Schemas implies about an instance, collected by kind of value."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ NUMBERS = frozenset({"integer", "fraction"})
 TYPES = frozenset({"null", "boolean", "string", "array", "object"}) | NUMBERS
 VALUES_MAX = 200
 MATCH = 16
-"""What it costs to search a name for a pattern, which may have to be compiled."""
-_NOWHERE = Document(True)
+"""Small steps of matching a name against a pattern, which may have to be compiled."""
+_NO_DOCUMENT = Document(True)
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What an instance is known to satisfy, and what it is known not to."""
+    """The schemas that an instance is known to satisfy, and those that it is known not to."""
 
     parts: tuple[Schema, ...]
     excluded: tuple[Schema, ...] = ()
     used: frozenset[tuple[int, int]] = frozenset()
-    """Choices that were split already."""
+    """Choices that were already split into cases."""
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What tells it from others."""
+        """Identity of the same knowledge, in any order."""
         return (
             frozenset(part.key for part in self.parts),
             frozenset(part.key for part in self.excluded),
@@ -44,23 +44,23 @@ class Known:
         )
 
     def also(self, *parts: Schema, excluded: Iterable[Schema] = (), used: tuple[int, int] | None = None) -> Known:
-        """Know more."""
+        """Return this knowledge with more parts and exclusions, and one more choice used."""
         more = self.used if used is None else self.used | {used}
         return Known((*self.parts, *parts), (*self.excluded, *excluded), more)
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of several cases holds."""
+    """A disjunction: one of several cases holds."""
 
     key: tuple[int, int]
     cases: tuple[tuple[tuple[Schema, ...], tuple[Schema, ...]], ...]
-    """Of each case what holds, and what does not."""
+    """For each case, the schemas that hold and those that do not."""
 
 
 @dataclass(slots=True)
 class Facts:
-    """All that is known, written out: references followed, ``allOf`` taken apart."""
+    """All that is known of an instance, with references followed and ``allOf`` flattened."""
 
     budget: Budget
     parts: list[tuple[dict[str, Any], Schema]] = field(default_factory=list)
@@ -68,32 +68,32 @@ class Facts:
     choices: list[Choice] = field(default_factory=list)
     types: frozenset[str] = TYPES
     values: list[Any] | None = None
-    """All that it may be, where that is a list."""
+    """All possible values, if they are listed."""
 
-    def of(self, word: str) -> list[Any]:
-        """Give what the parts say with a keyword."""
-        return [said[word] for said, _ in self.parts if word in said]
+    def values_of(self, word: str) -> list[Any]:
+        """Return the values that the parts have for a keyword."""
+        return [keywords[word] for keywords, _ in self.parts if word in keywords]
 
     def schemas(self, word: str) -> list[Schema]:
-        """Give the schemas that the parts say with a keyword."""
-        return [schema.inner(said[word]) for said, schema in self.parts if word in said]
+        """Return the schemas that the parts have for a keyword."""
+        return [schema.inner(keywords[word]) for keywords, schema in self.parts if word in keywords]
 
     def most(self, word: str, default: float = 0) -> Any:
-        """Give the strictest of lower bounds."""
-        return max(self.of(word), default=default)
+        """Return the strictest of the lower bounds."""
+        return max(self.values_of(word), default=default)
 
     def least(self, word: str) -> Any:
-        """Give the strictest of upper bounds."""
-        return min(self.of(word), default=math.inf)
+        """Return the strictest of the upper bounds."""
+        return min(self.values_of(word), default=math.inf)
 
     def required(self) -> set[str]:
-        """Give the members that it has for certain."""
-        return {name for names in self.of("required") for name in names}
+        """Return the names of the members that every instance has."""
+        return {name for names in self.values_of("required") for name in names}
 
     def lower(self) -> tuple[Any, bool]:
-        """Give the lower bound of numbers, and whether it is excluded itself."""
-        bounds = [(bound, False) for bound in self.of("minimum")] + [
-            (bound, True) for bound in self.of("exclusiveMinimum")
+        """Return the lower bound of numbers and whether it is exclusive."""
+        bounds = [(bound, False) for bound in self.values_of("minimum")] + [
+            (bound, True) for bound in self.values_of("exclusiveMinimum")
         ]
         bound, is_excluded = max(bounds, default=(-math.inf, False))
         if not self.types & {"fraction"} and bound != -math.inf:
@@ -101,53 +101,77 @@ class Facts:
         return bound, is_excluded
 
     def upper(self) -> tuple[Any, bool]:
-        """Give the upper bound of numbers, and whether it is excluded itself."""
-        bounds = [(bound, False) for bound in self.of("maximum")] + [
-            (bound, True) for bound in self.of("exclusiveMaximum")
+        """Return the upper bound of numbers and whether it is exclusive."""
+        bounds = [(bound, False) for bound in self.values_of("maximum")] + [
+            (bound, True) for bound in self.values_of("exclusiveMaximum")
         ]
-        bound, is_excluded = min(bounds, default=(math.inf, False), key=lambda found: (found[0], not found[1]))
+        bound, is_excluded = min(bounds, default=(math.inf, False), key=lambda each: (each[0], not each[1]))
         if not self.types & {"fraction"} and bound != math.inf:
             return (math.ceil(bound) - 1 if is_excluded else math.floor(bound)), False
         return bound, is_excluded
 
     def member(self, name: str) -> tuple[Schema, ...]:
-        """Give every schema that the member of this name satisfies, if it is there. Raises TooComplex."""
-        found: list[Schema] = []
+        """Return every schema that a member of this name satisfies, if present. Raises TooComplex."""
+        schemas: list[Schema] = []
         self.budget.spend(len(self.parts))
-        for said, schema in self.parts:
-            own = [said["properties"][name]] if name in said.get("properties", {}) else []
+        for keywords, schema in self.parts:
+            own = [keywords["properties"][name]] if name in keywords.get("properties", {}) else []
             own += [
-                inner for pattern, inner in said.get("patternProperties", {}).items() if self.is_match(pattern, name)
+                inner
+                for pattern, inner in keywords.get("patternProperties", {}).items()
+                if self.is_match(pattern, name)
             ]
-            if not own and "additionalProperties" in said:
-                own = [said["additionalProperties"]]
-            found += [schema.inner(raw) for raw in own]
-        return tuple(found)
+            if not own and "additionalProperties" in keywords:
+                own = [keywords["additionalProperties"]]
+            schemas += [schema.inner(raw) for raw in own]
+        return tuple(schemas)
 
     def is_match(self, pattern: str, name: str) -> bool:
-        """Search a name for a pattern. Raises TooComplex."""
+        """Return whether a name matches a pattern. Raises TooComplex."""
         self.budget.spend(MATCH)
         return is_match(pattern, name)
 
     def item(self, number: int) -> tuple[Schema, ...]:
-        """Give every schema that the item at this place satisfies, if it is there. Raises TooComplex."""
-        found = []
+        """Return every schema that the item at this index satisfies, if present. Raises TooComplex."""
+        schemas = []
         self.budget.spend(len(self.parts))
-        for said, schema in self.parts:
-            prefix = said.get("prefixItems", ())
+        for keywords, schema in self.parts:
+            prefix = keywords.get("prefixItems", ())
             if number < len(prefix):
-                found.append(schema.inner(prefix[number]))
-            elif "items" in said:
-                found.append(schema.inner(said["items"]))
-        return tuple(found)
+                schemas.append(schema.inner(prefix[number]))
+            elif "items" in keywords:
+                schemas.append(schema.inner(keywords["items"]))
+        return tuple(schemas)
 
     def names(self) -> set[str]:
-        """Give the names of all members that a part speaks of."""
-        return {name for members in self.of("properties") for name in members} | self.required()
+        """Return the names of all members that a part names."""
+        return {name for members in self.values_of("properties") for name in members} | self.required()
+
+    def min_properties(self) -> Any:
+        """Return the least number of members."""
+        return max(self.most("minProperties"), len(self.required()))
+
+    def max_properties(self) -> Any:
+        """Return the greatest number of members."""
+        closed = [
+            len(keywords.get("properties", {}))
+            for keywords, _ in self.parts
+            if keywords.get("additionalProperties") is False and not keywords.get("patternProperties")
+        ]
+        return min([self.least("maxProperties"), *closed])
+
+    def max_items(self) -> Any:
+        """Return the greatest number of items."""
+        closed = [len(keywords.get("prefixItems", ())) for keywords, _ in self.parts if keywords.get("items") is False]
+        return min([self.least("maxItems"), *closed])
+
+    def longest_prefix(self) -> int:
+        """Return the number of items in the longest ``prefixItems``."""
+        return max((len(prefix) for prefix in self.values_of("prefixItems")), default=0)
 
 
 def facts_of(known: Known, budget: Budget) -> Facts:
-    """Write out all that is known. What is not understood is left out: then less is known, and nothing wrong."""
+    """Collect the facts. Keywords that are not understood are left out: that loses facts, but adds no wrong ones."""
     facts = Facts(budget, excluded=list(known.excluded))
     waiting, seen = list(known.parts[::-1]), set()
     while waiting:
@@ -156,69 +180,69 @@ def facts_of(known: Known, budget: Budget) -> Facts:
             continue
         seen.add(schema.key)
         with budget.step():
-            said = schema.keywords()
-            _take(facts, schema, said, waiting, known.used)
+            keywords = schema.keywords()
+            _take(facts, schema, keywords, waiting, known.used)
     if facts.values is None and facts.types <= {"null", "boolean"}:
         facts.values = [None] * ("null" in facts.types) + [False, True] * ("boolean" in facts.types)
     budget.spend(sum(len(choice.cases) for choice in facts.choices))
     if facts.values is not None:
         budget.spend(len(facts.values) * len(facts.parts))
-        _weed(facts)
+        _filter_values(facts)
     return facts
 
 
 def _take(
-    facts: Facts, schema: Schema, said: dict[str, Any], waiting: list[Schema], used: frozenset[tuple[int, int]]
+    facts: Facts, schema: Schema, keywords: dict[str, Any], waiting: list[Schema], used: frozenset[tuple[int, int]]
 ) -> None:
-    facts.parts.append((said, schema))
-    if "$ref" in said:
-        target = schema.document.resolve(said["$ref"])
+    facts.parts.append((keywords, schema))
+    if "$ref" in keywords:
+        target = schema.document.resolve(keywords["$ref"])
         if target is not None:
             waiting.append(target)
-    waiting.extend(schema.inner(raw) for raw in said.get("allOf", ()))
-    if "type" in said:
-        facts.types &= atoms(said["type"])
-    if "not" in said:
-        facts.excluded.append(schema.inner(said["not"]))
-    for values in ([said["const"]] if "const" in said else None, said.get("enum")):
+    waiting.extend(schema.inner(raw) for raw in keywords.get("allOf", ()))
+    if "type" in keywords:
+        facts.types &= atoms(keywords["type"])
+    if "not" in keywords:
+        facts.excluded.append(schema.inner(keywords["not"]))
+    for values in ([keywords["const"]] if "const" in keywords else None, keywords.get("enum")):
         if values is not None and len(values) <= VALUES_MAX:
             facts.values = (
                 list(values)
                 if facts.values is None
                 else [value for value in facts.values if any(same(value, other) for other in values)]
             )
-    facts.choices += [choice for choice in _choices(schema, said) if choice.key not in used]
+    facts.choices += [choice for choice in _choices(schema, keywords) if choice.key not in used]
 
 
-def _choices(schema: Schema, said: Mapping[str, Any]) -> Iterable[Choice]:
-    if "anyOf" in said:
-        branches = [schema.inner(raw) for raw in said["anyOf"]]
-        yield Choice((id(said["anyOf"]), id(schema.document)), tuple(((branch,), ()) for branch in branches))
-    if "oneOf" in said:
-        branches = [schema.inner(raw) for raw in said["oneOf"]]
+def _choices(schema: Schema, keywords: Mapping[str, Any]) -> Iterable[Choice]:
+    if "anyOf" in keywords:
+        branches = [schema.inner(raw) for raw in keywords["anyOf"]]
+        yield Choice((id(keywords["anyOf"]), id(schema.document)), tuple(((branch,), ()) for branch in branches))
+    if "oneOf" in keywords:
+        branches = [schema.inner(raw) for raw in keywords["oneOf"]]
         cases = tuple(((branch,), tuple(other for other in branches if other is not branch)) for branch in branches)
-        yield Choice((id(said["oneOf"]), id(schema.document)), cases)
-    if "if" in said:
-        condition = schema.inner(said["if"])
-        then, otherwise = (schema.inner(said.get(word, True)) for word in ("then", "else"))
-        yield Choice((id(said["if"]), id(schema.document)), (((condition, then), ()), ((otherwise,), (condition,))))
+        yield Choice((id(keywords["oneOf"]), id(schema.document)), cases)
+    if "if" in keywords:
+        condition = schema.inner(keywords["if"])
+        then, otherwise = (schema.inner(keywords.get(word, True)) for word in ("then", "else"))
+        yield Choice((id(keywords["if"]), id(schema.document)), (((condition, then), ()), ((otherwise,), (condition,))))
 
 
-def _weed(facts: Facts) -> None:
-    """Leave out values that cannot be; say of the only one all that its parts are."""
+def _filter_values(facts: Facts) -> None:
+    """Drop impossible values; describe a single remaining one by keywords."""
     values = [value for value in facts.values or () if type_of(value) in facts.types]
-    for said, schema in facts.parts:
-        if not {"enum", "const", "type"}.issuperset(said):
+    for keywords, schema in facts.parts:
+        if not {"enum", "const", "type"}.issuperset(keywords):
             values = [value for value in values if accepts(schema, value) is not False]
     facts.values = values
     facts.types &= frozenset(map(type_of, values))
     if len(values) == 1:
         raw = _described(values[0])
-        facts.parts.append((raw, Schema(raw, _NOWHERE)))
+        facts.parts.append((raw, Schema(raw, _NO_DOCUMENT)))
 
 
 def _described(value: Any) -> dict[str, Any]:
-    """Describe one value by keywords, so that it is compared part by part."""
+    """Return keywords that describe one value, so that it is compared part by part."""
     if isinstance(value, dict):
         return {
             "properties": {name: {"const": inner} for name, inner in value.items()},
@@ -235,14 +259,14 @@ def _described(value: Any) -> dict[str, Any]:
     return {}
 
 
-def atoms(said: str | list[str]) -> frozenset[str]:
-    """Give the types that ``type`` allows: a number is an integer or has a fraction."""
-    named = {said} if isinstance(said, str) else set(said)
+def atoms(types: str | list[str]) -> frozenset[str]:
+    """Return the types that ``type`` allows, ``number`` split into ``integer`` and ``fraction``."""
+    named = {types} if isinstance(types, str) else set(types)
     return frozenset(named - {"number"}) | (NUMBERS if "number" in named else frozenset())
 
 
 def type_of(value: Any) -> str:
-    """Give the type of a value; 1.0 is an integer."""
+    """Return the type of a value; 1.0 is an integer."""
     if value is None:
         return "null"
     for kind, name in ((bool, "boolean"), (str, "string"), (list, "array"), (dict, "object")):
@@ -252,18 +276,18 @@ def type_of(value: Any) -> str:
 
 
 def validator_of(schema: Schema) -> jsonschema_rs.Validator | None:
-    """Compile a schema without references, once; None for one with references."""
-    kept: dict[int, jsonschema_rs.Validator | None] = schema.document.validators
-    if id(schema.raw) not in kept:
-        kept[id(schema.raw)] = None
+    """Return a schema compiled, once for each document; None if it has references."""
+    compiled_by_id: dict[int, jsonschema_rs.Validator | None] = schema.document.validators
+    if id(schema.raw) not in compiled_by_id:
+        compiled_by_id[id(schema.raw)] = None
         if isinstance(schema.raw, dict) and not has_references(schema.raw):
             with contextlib.suppress(InvalidSchema):
-                kept[id(schema.raw)] = compiled({**schema.raw, "$schema": _META[schema.document.draft]}, {})
-    return kept[id(schema.raw)]
+                compiled_by_id[id(schema.raw)] = compiled({**schema.raw, "$schema": _META[schema.document.draft]}, {})
+    return compiled_by_id[id(schema.raw)]
 
 
 def accepts(schema: Schema, value: Any) -> bool | None:
-    """Say whether a schema accepts a value; None where that cannot be told here."""
+    """Return whether a schema accepts a value, or None if it cannot be compiled alone."""
     if isinstance(schema.raw, bool):
         return schema.raw
     validator = validator_of(schema)
@@ -286,10 +310,10 @@ def _pattern(pattern: str) -> jsonschema_rs.Validator:
 
 @lru_cache(maxsize=4096)
 def is_match(pattern: str, text: str) -> bool:
-    """Search a text for a pattern, on a linear-time engine."""
+    """Return whether a text matches a pattern, on a linear-time engine."""
     return _pattern(pattern).is_valid(text)
 
 
 def exact(number: Any) -> Fraction:
-    """Give a number as it is written in JSON."""
+    """Return the number exactly as it is written in JSON."""
     return Fraction(repr(number)) if isinstance(number, float) else Fraction(number)

@@ -1,7 +1,7 @@
-"""Whether all that one JSON Schema accepts is accepted by another.
+"""Whether one JSON Schema accepts everything that another accepts.
 
-The proof is by cases and by structure, and never says yes where it has not proved it; what it cannot prove counts as
-incompatible. Instances are finite, so a pair of schemas that is met again further down in the instance may be assumed.
+The proof is by cases and by structure, and is sound: what cannot be proved counts as incompatible. Instances are
+finite, so a pair of schemas that is met again deeper in the instance may be assumed to be compatible.
 """
 
 from __future__ import annotations
@@ -10,52 +10,54 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from events.compatibility import json_assertions as assertions
-from events.compatibility.budget import Budget, Fault
+from events.compatibility.budget import Budget, Mismatch
+from events.compatibility.json_assertions import RULES
+from events.compatibility.json_contradictions import is_contradiction
 from events.compatibility.json_documents import Document, Schema, identical
 from events.compatibility.json_facts import Choice, Facts, Known, facts_of
+from events.compatibility.json_goal import Goal, Proof
 
-Proof = Fault | None
-"""None where it is proved."""
 _FILLED_BESIDE = frozenset(
     {"allOf", "anyOf", "oneOf", "not", "if", "$ref", "patternProperties", "propertyNames", "maxProperties",
      "dependentRequired", "dependentSchemas", "unevaluatedProperties", "enum", "const",
      "uniqueItems", "contains"}
 )  # fmt: skip
-"""Beside these a member that is filled in with its default may break what it was to mend."""
+"""Next to these keywords, filling in a member with its default may make the instance invalid."""
 IDENTICAL = 10
-"""What it costs to look whether two schemas are written alike."""
+"""Small steps of comparing two schemas literally."""
 _COMMENTS = frozenset({"$defs", "definitions", "$schema", "$id", "$comment", "title", "description"})
 _OPAQUE = (
     "unevaluatedProperties", "unevaluatedItems", "$dynamicRef", "$recursiveRef", "dependencies", "maxContains",
     "contentEncoding", "contentMediaType", "contentSchema",
 )  # fmt: skip
-"""What is compared as it is written alone."""
+"""Keywords that are only compared literally."""
 
 
-def refused(reader: Document, writer: Document, budget: Budget) -> Fault | None:
-    """Say what the writer's schema accepts and the reader's does not; None where there is nothing. Raises TooComplex.
+def find_json_mismatch(reader: Document, writer: Document, budget: Budget) -> Mismatch | None:
+    """Return why the reader's schema may refuse what the writer's accepts, or None. Raises TooComplex.
 
-    A member that the reader requires may be missing where the reader has a valid default for it.
+    A required member may be missing if the reader has a valid default for it.
     """
-    return Prover(budget).contains(Known((Schema(writer.root, writer),)), Schema(reader.root, reader), "", fills=True)
+    return SchemaProver(budget).contains(
+        Known((Schema(writer.root, writer),)), Schema(reader.root, reader), "", fills=True
+    )
 
 
-class Prover:
-    """Proves one schema to lie within another; keeps what it has found."""
+class SchemaProver:
+    """Proves that one schema is contained in another, and remembers its proofs."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._proofs: dict[Any, Proof | int] = {}
-        """What was found, or at which level of the instance it is being looked for."""
+        """The proof, or the level of the instance at which it is being attempted."""
         self._level = 0
         self._facts: dict[Any, tuple[Known, Facts]] = {}
-        """Holds on to what its keys are the identities of."""
+        """Keeps alive the objects whose identities are its keys."""
         self._alike: dict[Any, bool] = {}
 
     @contextmanager
     def inside(self) -> Iterator[None]:
-        """Go down one level of the instance."""
+        """Descend one level of the instance for the block."""
         self._level += 1
         try:
             yield
@@ -63,31 +65,31 @@ class Prover:
             self._level -= 1
 
     def contains(self, known: Known, new: Schema, at: str, *, fills: bool = False) -> Proof:
-        """Prove that whatever is known to be so satisfies a schema."""
+        """Prove that every instance of what is known satisfies a schema."""
         key = (known.key, new.key, fills)
-        found = self._proofs.get(key, -1)
-        if found is None or isinstance(found, Fault):
-            return found
-        if found >= 0:
-            return None if found < self._level else Fault(at, "refers to itself without end", "CIRCULAR_REFERENCE")
+        proof = self._proofs.get(key, -1)
+        if proof is None or isinstance(proof, Mismatch):
+            return proof
+        if proof >= 0:
+            return None if proof < self._level else Mismatch(at, "refers to itself without end", "CIRCULAR_REFERENCE")
         with self._budget.step():
             facts = self.facts(known)
-            return self._kept(key, lambda: self._proved(known, facts, new, at, fills=fills))
+            return self._remember(key, lambda: self._proved(known, facts, new, at, fills=fills))
 
     def impossible(self, known: Known) -> bool:
-        """Prove that there is no instance of which all that holds."""
+        """Return whether it is proved that no instance satisfies what is known."""
         key = (known.key, "impossible")
-        found = self._proofs.get(key, -1)
-        if found is None or isinstance(found, Fault):
-            return found is None
-        if found >= 0:
-            return found < self._level
+        proof = self._proofs.get(key, -1)
+        if proof is None or isinstance(proof, Mismatch):
+            return proof is None
+        if proof >= 0:
+            return proof < self._level
         with self._budget.step():
             facts = self.facts(known)
-            return self._kept(key, lambda: self._refuted(known, facts)) is None
+            return self._remember(key, lambda: self._refuted(known, facts)) is None
 
     def facts(self, known: Known) -> Facts:
-        """Write out what is known."""
+        """Return the facts of what is known, collected once."""
         if known.key not in self._facts:
             self._facts[known.key] = (known, facts_of(known, self._budget))
         return self._facts[known.key][1]
@@ -98,32 +100,32 @@ class Prover:
             self._alike[pair] = identical(part, new, self._alike)
         return self._alike[pair]
 
-    def _kept(self, key: Any, proof: Callable[[], Proof]) -> Proof:
-        """Prove and remember; a proof that failed takes with it what was found on its assumption."""
+    def _remember(self, key: Any, proof: Callable[[], Proof]) -> Proof:
+        """Run a proof and remember it; if it fails, the proofs that assumed it are forgotten."""
         before = len(self._proofs)
         self._proofs[key] = self._level
-        fault = proof()
-        if fault is not None:
+        failure = proof()
+        if failure is not None:
             while len(self._proofs) > before:
                 self._proofs.popitem()
-        self._proofs[key] = fault
-        return fault
+        self._proofs[key] = failure
+        return failure
 
     def _proved(self, known: Known, facts: Facts, new: Schema, at: str, *, fills: bool) -> Proof:
         self._budget.spend(IDENTICAL * len(facts.parts))
         if not facts.types or facts.values == [] or any(self._identical(part, new) for _, part in facts.parts):
             return None
-        fault = self._direct(known, facts, new, at, fills=fills)
-        if fault is None or self.impossible(known):
+        failure = self._direct(known, facts, new, at, fills=fills)
+        if failure is None or self.impossible(known):
             return None
         cases = self._cases(known, facts, new)
         if cases is None:
-            return fault
+            return failure
         proofs = (self.contains(case, new, at, fills=fills) for case in cases)
         return next((proof for proof in proofs if proof is not None), None)
 
     def _cases(self, known: Known, facts: Facts, new: Schema) -> Iterable[Known] | None:
-        """Split what is known into cases that leave nothing out; None where it cannot be split."""
+        """Split what is known into exhaustive cases; None if it cannot be split."""
         if facts.values is not None and len(facts.values) > 1:
             constants = [Schema({"const": value}, Document(True)) for value in facts.values]
             return [known.also(constant) for constant in constants]
@@ -135,20 +137,22 @@ class Prover:
 
     def _direct(self, known: Known, facts: Facts, new: Schema, at: str, *, fills: bool) -> Proof:
         """Prove each keyword of a schema by itself."""
-        said = new.keywords()
-        fills_here = fills and not _FILLED_BESIDE & said.keys()
-        goal = assertions.Goal(self, known, facts, new, said, at, fills_here)
-        for word, rule in assertions.RULES.items():
-            if word in said and (fault := rule(goal)) is not None:
-                return fault
+        keywords = new.keywords()
+        fills_here = fills and not _FILLED_BESIDE & keywords.keys()
+        goal = Goal(self, known, facts, new, keywords, at, fills_here)
+        for word, rule in RULES.items():
+            if word in keywords and (failure := rule(goal)) is not None:
+                return failure
         for word, prove in _COMBINED.items():
-            if word in said and (fault := prove(self, goal, fills=fills)) is not None:
-                return fault
-        return next((_unlike(goal, word) for word in _OPAQUE if word in said and _matters(word, said, facts)), None)
+            if word in keywords and (failure := prove(self, goal, fills=fills)) is not None:
+                return failure
+        return next(
+            (_unlike(goal, word) for word in _OPAQUE if word in keywords and _matters(word, keywords, facts)), None
+        )
 
     def _refuted(self, known: Known, facts: Facts) -> Proof:
-        """Give None where there can be no instance: as for a proof."""
-        if not facts.types or facts.values == [] or assertions.is_contradiction(self, facts):
+        """Prove that no instance exists: None if proved."""
+        if not facts.types or facts.values == [] or is_contradiction(self, facts):
             return None
         for excluded in facts.excluded:
             rest = Known(known.parts, (), known.used)
@@ -157,80 +161,84 @@ class Prover:
         for choice in facts.choices:
             if all(self.impossible(case) for case in _cases_of(known, choice)):
                 return None
-        return Fault("", "there may be instances", "POSSIBLE")
+        return Mismatch("", "there may be instances", "POSSIBLE")
 
 
 def _cases_of(known: Known, choice: Choice) -> Iterator[Known]:
     return (known.also(*holds, excluded=fails, used=choice.key) for holds, fails in choice.cases)
 
 
-def _matters(word: str, said: dict[str, Any], facts: Facts) -> bool:
-    """Say whether a keyword that is only compared as it is written can refuse anything here."""
+def _matters(word: str, keywords: dict[str, Any], facts: Facts) -> bool:
+    """Return whether a keyword that is only compared literally can refuse anything here."""
     kind = _KIND_OF.get(word)
-    return said[word] is not True and (kind is None or kind in facts.types)
+    return keywords[word] is not True and (kind is None or kind in facts.types)
 
 
-def _unlike(goal: assertions.Goal, word: str) -> Fault:
-    return Fault(f"{goal.at}/{word}", f"`{word}` cannot be compared where the schemas differ", "NOT_COMPARABLE")
+def _unlike(goal: Goal, word: str) -> Mismatch:
+    return Mismatch(f"{goal.at}/{word}", f"`{word}` cannot be compared where the schemas differ", "NOT_COMPARABLE")
 
 
-def _prove_reference(prover: Prover, goal: assertions.Goal, *, fills: bool) -> Proof:
-    target = goal.new.document.resolve(goal.said["$ref"])
+def _prove_reference(prover: SchemaProver, goal: Goal, *, fills: bool) -> Proof:
+    target = goal.new.document.resolve(goal.keywords["$ref"])
     if target is None:
         return _unlike(goal, "$ref")
     return prover.contains(goal.known, target, f"{goal.at}/$ref", fills=fills and _is_alone(goal, "$ref"))
 
 
-def _is_alone(goal: assertions.Goal, word: str) -> bool:
-    """Say whether nothing stands beside a keyword that a member filled in behind it might break."""
-    return not goal.said.keys() - _COMMENTS - {word}
+def _is_alone(goal: Goal, word: str) -> bool:
+    """Return whether a keyword has no sibling that filling in a member behind it could violate."""
+    return not goal.keywords.keys() - _COMMENTS - {word}
 
 
-def _prove_all(prover: Prover, goal: assertions.Goal, *, fills: bool) -> Proof:
-    for number, raw in enumerate(goal.said["allOf"]):
-        fault = prover.contains(goal.known, goal.new.inner(raw), f"{goal.at}/allOf/{number}")
-        if fault is not None:
-            return fault
+def _prove_all(prover: SchemaProver, goal: Goal, *, fills: bool) -> Proof:
+    for number, raw in enumerate(goal.keywords["allOf"]):
+        failure = prover.contains(goal.known, goal.new.inner(raw), f"{goal.at}/allOf/{number}")
+        if failure is not None:
+            return failure
     return None
 
 
-def _prove_any(prover: Prover, goal: assertions.Goal, *, fills: bool) -> Proof:
+def _prove_any(prover: SchemaProver, goal: Goal, *, fills: bool) -> Proof:
     fills = fills and _is_alone(goal, "anyOf")
-    for number, raw in enumerate(goal.said["anyOf"]):
+    for number, raw in enumerate(goal.keywords["anyOf"]):
         if prover.contains(goal.known, goal.new.inner(raw), f"{goal.at}/anyOf/{number}", fills=fills) is None:
             return None
-    return Fault(f"{goal.at}/anyOf", "no branch takes all that was taken before", "COMBINED_TYPE_SUBSCHEMAS_CHANGED")
+    return Mismatch(
+        f"{goal.at}/anyOf", "no branch accepts all that was accepted before", "COMBINED_TYPE_SUBSCHEMAS_CHANGED"
+    )
 
 
-def _prove_one(prover: Prover, goal: assertions.Goal, *, fills: bool) -> Proof:
-    branches = [goal.new.inner(raw) for raw in goal.said["oneOf"]]
+def _prove_one(prover: SchemaProver, goal: Goal, *, fills: bool) -> Proof:
+    branches = [goal.new.inner(raw) for raw in goal.keywords["oneOf"]]
     fills = fills and _is_alone(goal, "oneOf")
     for number, branch in enumerate(branches):
         others = [other for other in branches if other is not branch]
-        # What was filled in must not make it one of the others too.
+        # Filling in a member must not make the instance match another branch too.
         is_apart = fills and all(prover.impossible(Known((branch, other))) for other in others)
         if prover.contains(goal.known, branch, f"{goal.at}/oneOf/{number}", fills=is_apart) is None and all(
             prover.impossible(goal.known.also(other)) for other in others
         ):
             return None
-    return Fault(f"{goal.at}/oneOf", "not exactly one branch takes what was taken", "COMBINED_TYPE_SUBSCHEMAS_CHANGED")
+    return Mismatch(
+        f"{goal.at}/oneOf", "not exactly one branch accepts what was accepted", "COMBINED_TYPE_SUBSCHEMAS_CHANGED"
+    )
 
 
-def _prove_not(prover: Prover, goal: assertions.Goal, *, fills: bool) -> Proof:
-    if prover.impossible(goal.known.also(goal.new.inner(goal.said["not"]))):
+def _prove_not(prover: SchemaProver, goal: Goal, *, fills: bool) -> Proof:
+    if prover.impossible(goal.known.also(goal.new.inner(goal.keywords["not"]))):
         return None
-    return Fault(f"{goal.at}/not", "refuses what was taken before", "NOT_TYPE_NARROWED")
+    return Mismatch(f"{goal.at}/not", "refuses what was accepted before", "NOT_TYPE_NARROWED")
 
 
-def _prove_condition(prover: Prover, goal: assertions.Goal, *, fills: bool) -> Proof:
-    condition = goal.new.inner(goal.said["if"])
+def _prove_condition(prover: SchemaProver, goal: Goal, *, fills: bool) -> Proof:
+    condition = goal.new.inner(goal.keywords["if"])
     cases = {"then": goal.known.also(condition), "else": goal.known.also(excluded=[condition])}
     for word, case in cases.items():
-        if word not in goal.said or prover.impossible(case):
+        if word not in goal.keywords or prover.impossible(case):
             continue
-        fault = prover.contains(case, goal.new.inner(goal.said[word]), f"{goal.at}/{word}")
-        if fault is not None:
-            return fault
+        failure = prover.contains(case, goal.new.inner(goal.keywords[word]), f"{goal.at}/{word}")
+        if failure is not None:
+            return failure
     return None
 
 

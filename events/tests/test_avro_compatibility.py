@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from events.compatibility.avro import unreadable
+from events.compatibility.avro import find_avro_mismatch
 from events.compatibility.budget import Budget
 from gateway.schemas.avro import is_scalar, normal, parse
 from gateway.schemas.errors import InvalidSchema, TooComplex
@@ -19,7 +19,7 @@ def field(name, type_, **more):
 
 
 def fault(reader, writer):
-    return unreadable(parse(reader), parse(writer), Budget())
+    return find_avro_mismatch(parse(reader), parse(writer), Budget())
 
 
 A = field("a", "int")
@@ -82,7 +82,7 @@ def test_comparing_has_an_end():
         fault(deep, deep)
     wide = record(*(field(f"f{number}", "int") for number in range(50)))
     with pytest.raises(TooComplex):
-        unreadable(parse(wide), parse(wide), Budget(20))
+        find_avro_mismatch(parse(wide), parse(wide), Budget(20))
 
 
 def test_a_default_is_looked_at_once_whatever_unions_lead_to_it():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from events.compatibility.budget import Budget
 from events.compatibility.json_documents import Document
-from events.compatibility.json_schema import refused
+from events.compatibility.json_schema import find_json_mismatch
 from gateway.schemas.errors import TooComplex
 from gateway.schemas.json_schema import compiled
 
@@ -21,7 +21,7 @@ OPEN = {"type": "object"}
 
 
 def fault(reader, writer, **others):
-    return refused(Document.of(reader, others), Document.of(writer, others), Budget())
+    return find_json_mismatch(Document.of(reader, others), Document.of(writer, others), Budget())
 
 
 def obj(properties, required=(), *, is_open=False, **more):
@@ -178,9 +178,9 @@ def test_schemas_of_other_subjects_are_followed():
     assert fault({"$ref": "nobody.json"}, B) is not None
 
 
-def test_the_fault_is_named_by_its_place():
+def test_a_mismatch_names_its_place():
     said = str(fault(obj({"a/b": A}), obj({"a/b": {"type": "number"}})))
-    assert said == "TYPE_NARROWED at #/properties/a~1b/type: fraction is no longer taken"
+    assert said == "TYPE_NARROWED at #/properties/a~1b/type: fraction is no longer accepted"
 
 
 def test_comparing_has_an_end():
@@ -189,7 +189,7 @@ def test_comparing_has_an_end():
                        for _ in range(30)]}  # fmt: skip
     budget = Budget(1000)
     with pytest.raises(TooComplex):
-        refused(Document.of(other), Document.of(big), budget)
+        find_json_mismatch(Document.of(other), Document.of(big), budget)
     assert budget.depth == 0
     chain = {"$defs": {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(500)}, "$ref": "#/$defs/d0"}
     with pytest.raises(TooComplex):
