@@ -61,13 +61,13 @@ def web(listening: socket.socket, number: int, serves: Callable[[], None]) -> No
     os.environ["WEB_NUMBER"] = str(number)
     _collect_rarely()
     from apimgmt import env
-    from apimgmt.asgi import application, is_djangos_raw
+    from apimgmt.asgi import data_plane, is_djangos_raw, server_application
     from gateway.server.http import Site
     from gateway.server.server import serve
 
-    application.started = serves
-    site = Site(env.gateway_config("web", number), lambda: application.plane, is_djangos_raw, application.count)
-    uvloop.run(serve(application, listening, site, drain=application.stop))
+    data_plane.started = serves
+    site = Site(env.gateway_config("web", number), lambda: data_plane.plane, is_djangos_raw, data_plane.count)
+    uvloop.run(serve(server_application, listening, site, drain=data_plane.stop))
 
 
 def mqtt(listening: socket.socket, number: int, serves: Callable[[], None]) -> None:

@@ -1,6 +1,8 @@
-"""The same application under Daphne, which Django people know."""
+"""The same application on Daphne, as `daphne` and Django's `runserver` run it for development."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,27 +16,23 @@ from tests.product import ROOT, eventually, free_port
 pytestmark = pytest.mark.xdist_group("product")
 
 
-@pytest.fixture(scope="module")
-def daphne(product):
-    """Serve the product's application by Daphne beside it; gives the port."""
+def command(server, port):
+    if server == "daphne":
+        return [sys.executable, "-m", "daphne", "-b", "127.0.0.1", "-p", str(port), "apimgmt.asgi:application"]
+    return [sys.executable, "manage.py", "runserver", f"127.0.0.1:{port}"]
+
+
+@pytest.fixture(scope="module", params=["daphne", "runserver"])
+def daphne(product, request):
+    """Serve the application on Daphne beside the product, with its engines; returns the port."""
     port = free_port()
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-W",
-            "ignore",
-            "-m",
-            "daphne",
-            "-b",
-            "127.0.0.1",
-            "-p",
-            str(port),
-            "apimgmt.asgi:application",
-        ],
+        command(request.param, port),
         cwd=ROOT,
         env=product.environment | {"DATA_DIR": str(product.data_dir), "PORT": str(port)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
 
     def serves():
@@ -44,10 +42,10 @@ def daphne(product):
             return False
 
     try:
-        eventually(serves, within_s=30)
+        eventually(serves, within_s=120)
         yield port
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)  # `runserver` has a child, which reloads
         process.wait(20)
 
 
@@ -92,7 +90,14 @@ def test_events_reach_an_open_event_stream(product, daphne, gold):
         curl.kill()
 
 
-def test_one_socket_carries_many_channels(product, daphne, gold):
+def test_pages_are_served_beside_the_data_plane(product, daphne):
+    for path in ("/", "/docs/", "/admin/login/", "/api/v1/schema"):
+        status, headers, _ = product.call("GET", f"http://127.0.0.1:{daphne}{path}")
+        assert status == 200, path
+        assert "content-security-policy" in headers, path
+
+
+def test_one_socket_publishes_and_subscribes(product, daphne, gold):
     url = f"ws://127.0.0.1:{daphne}/v1/stream"
     with websockets.sync.client.connect(url, additional_headers={"X-API-Key": gold}) as socket:
         assert json.loads(socket.recv(5))["type"] == "welcome"
@@ -102,6 +107,17 @@ def test_one_socket_carries_many_channels(product, daphne, gold):
         assert json.loads(socket.recv(5))["type"] == "subscribed"
         threading.Thread(target=product.call, args=("POST", "/v1/channels/trades/events", {"n": 2}, gold)).start()
         assert json.loads(socket.recv(5))["data"] == {"n": 2}
+        socket.send('{"type":"publish","channel":"trades","data":{"n":3}}')
+        frames = {frame["type"]: frame for frame in (json.loads(socket.recv(5)) for _ in range(2))}
+        assert frames["event"]["data"] == {"n": 3}
+        assert frames["published"]["id"] == frames["event"]["id"]
+
+
+def test_a_key_is_taken_as_a_subprotocol(daphne, gold):
+    url = f"ws://127.0.0.1:{daphne}/v1/stream"
+    with websockets.sync.client.connect(url, subprotocols=["bearer", gold]) as socket:
+        assert socket.subprotocol == "bearer"
+        assert json.loads(socket.recv(5))["type"] == "welcome"
 
 
 def test_a_refused_handshake_is_answered(daphne):
