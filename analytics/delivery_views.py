@@ -74,7 +74,7 @@ def redrive(request: HttpRequest, letter_id: int | None = None) -> HttpResponse:
                 messages.error(request, f"{letter.address}: {why}")
     except ValidationError as error:
         messages.error(request, " ".join(error.messages))
-    except bus.Away:
+    except bus.Unavailable:
         messages.error(request, "The event log does not answer; nothing was put back.")
     return _back(request)
 

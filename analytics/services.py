@@ -83,7 +83,7 @@ def close_lost(now: datetime) -> int:
 
 
 def disconnect(row: ConnectionRecord, *, by: str) -> None:
-    """Ask the process that holds a connection to close it. Raises bus.Away."""
+    """Ask the process that holds a connection to close it. Raises bus.Unavailable."""
     bus.publish(f"{CONTROL_SUBJECT}.close", orjson.dumps({"connection": row.pk}))
     logger.info("connection %s of %s is closed by operator %s", row.pk, row.consumer, by)
 

@@ -32,7 +32,7 @@ from analytics.live import live
 from analytics.models import ConnectionRecord, LimitMinute, UsageMinute
 from analytics.services import disconnect as disconnect_now
 from audit import bus
-from operators.throttle import RETRY_AFTER_S, SIGN_IN_RATE, is_too_often
+from operators.throttle import RETRY_AFTER_S, SIGN_IN_RATE, exceeds_rate
 
 ROWS_A_PAGE = 50
 LEDGER = "analytics.view_connectionrecord"
@@ -116,7 +116,7 @@ def disconnect(request: HttpRequest, connection_id: str) -> HttpResponse:
     if row.closed_at is None:
         try:
             disconnect_now(row, by=request.user.get_username())
-        except bus.Away:
+        except bus.Unavailable:
             messages.error(request, "The gateway does not answer; nothing was closed.")
         else:
             messages.success(request, f"{words.PROTOCOLS[row.protocol]} connection of {row.consumer} is being closed.")
@@ -197,7 +197,7 @@ class Login(LoginView):
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         """Try a password."""
-        if is_too_often(request, "dashboards-sign-in", "ip", SIGN_IN_RATE):
+        if exceeds_rate(request, "dashboards-sign-in", "ip", SIGN_IN_RATE):
             answer = render(request, "429.html", status=429)
             answer["Retry-After"] = str(RETRY_AFTER_S)
             return answer

@@ -16,7 +16,7 @@ from drf_spectacular.views import SpectacularJSONAPIView
 from rest_framework.permissions import SAFE_METHODS, AllowAny
 from rest_framework.routers import SimpleRouter
 
-from audit.telling import told
+from audit.publication import wait_until_published
 from operators.problems import not_found
 
 PARTS = (
@@ -50,7 +50,7 @@ def _told_first(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResp
     def told_first(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         answer = view(request, *args, **kwargs)
         if request.method not in SAFE_METHODS and answer.status_code < 300:
-            told(settings.TOLD_WITHIN_S)
+            wait_until_published(settings.PUBLISHED_WITHIN_S)
         return answer
 
     return told_first

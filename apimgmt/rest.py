@@ -15,7 +15,7 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_FILTER_BACKENDS": ("operators.filters.StrictFilters",),
     "DEFAULT_PAGINATION_CLASS": "operators.paging.Pages",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "operators.problems.answered",
+    "EXCEPTION_HANDLER": "operators.problems.problem_response",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
 

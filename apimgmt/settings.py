@@ -109,7 +109,7 @@ def _database() -> dict[str, Any]:
     }
 
 
-TOLD_WITHIN_S = 1.0
+PUBLISHED_WITHIN_S = 1.0
 """A write over the management API waits so long for the data plane to be told of it."""
 
 DATABASES = {"default": _database()}

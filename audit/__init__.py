@@ -1,1 +1,1 @@
-"""Every change as an immutable event; the relay to the data plane; the configuration as of any instant."""
+"""The audit log of every change, its relay to the data plane, and the configuration as of any instant."""

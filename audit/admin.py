@@ -1,4 +1,4 @@
-"""The audit log in the admin: to be read, never altered."""
+"""The audit log in the admin, read-only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.utils.html import format_html, format_html_join
 
 from audit.models import Change
-from audit.services import shown
+from audit.services import without_hidden
 from operators.admin import ReadOnlyAdmin, display
 
 
@@ -32,18 +32,17 @@ class Changes(ReadOnlyAdmin):
         description="Action", ordering="action", label={"created": "success", "updated": "info", "deleted": "danger"}
     )
     def shown_action(self, change: Change) -> str:
-        """Say what was done."""
         return change.action
 
     @display(description="Fields")
     def difference(self, change: Change) -> Any:
-        """Show each field that differs, before and after."""
-        before, after = shown(change.before) or {}, shown(change.after) or {}
+        """Return a table of the fields that differ, with their values before and after."""
+        before, after = without_hidden(change.before) or {}, without_hidden(change.after) or {}
         names = [name for name in {**after, **before} if before.get(name) != after.get(name)]
         rows = format_html_join(
             "",
             '<tr><th scope="row">{}</th><td><pre class="was">{}</pre></td><td><pre class="is">{}</pre></td></tr>',
-            ((name, _said(before, name), _said(after, name)) for name in names),
+            ((name, _pretty(before, name), _pretty(after, name)) for name in names),
         )
         return format_html(
             '<table class="difference"><thead><tr><th>Field</th><th>Before</th><th>After</th></tr></thead>'
@@ -52,5 +51,5 @@ class Changes(ReadOnlyAdmin):
         )
 
 
-def _said(fields: dict[str, Any], name: str) -> str:
+def _pretty(fields: dict[str, Any], name: str) -> str:
     return json.dumps(fields[name], indent=2, ensure_ascii=False) if name in fields else "—"

@@ -19,7 +19,7 @@ from rest_framework.routers import BaseRouter
 
 from audit.diff import Diff
 from audit.models import Action, Change
-from audit.services import differences, instant_of, shown
+from audit.services import diff_between, instant_of, without_hidden
 from operators.objects import Collection, Fields
 
 
@@ -42,7 +42,7 @@ class ChangeFields(Fields):
     note = serializers.CharField(read_only=True)
 
     def to_representation(self, instance: Change) -> dict[str, Any]:
-        """Say a change, without what must not be read."""
+        """Return a change without the fields that nobody may read."""
         return {
             "id": instance.pk,
             "at": instance.at.isoformat().replace("+00:00", "Z"),
@@ -50,14 +50,14 @@ class ChangeFields(Fields):
             "kind": instance.kind,
             "name": instance.name,
             "action": instance.action,
-            "before": shown(instance.before),
-            "after": shown(instance.after),
+            "before": without_hidden(instance.before),
+            "after": without_hidden(instance.after),
             "note": instance.note,
         }
 
 
 class DifferenceFields(Fields):
-    """What became of one object."""
+    """The change of one object between two instants."""
 
     kind = serializers.CharField(read_only=True)
     name = serializers.CharField(read_only=True)
@@ -67,25 +67,25 @@ class DifferenceFields(Fields):
 
 
 class DifferencesFields(Fields):
-    """What became of each object."""
+    """The changes between two instants, or by a rollback."""
 
     changes = DifferenceFields(many=True, read_only=True)
 
 
 class ChangeFilters(filters.FilterSet):  # type: ignore[misc]
-    """What changes can be filtered by."""
+    """The filters of the list of changes."""
 
     as_of = filters.IsoDateTimeFilter(
-        method="standing_at",
-        label="The configuration as it stood at this instant: the last change of each object that was there.",
+        method="in_force_at",
+        label="The configuration at this instant: the last change of each object that existed then.",
     )
 
     class Meta:
         model = Change
         fields = ("kind", "name", "actor", "action")
 
-    def standing_at(self, changes: QuerySet[Change], name: str, instant: datetime) -> QuerySet[Change]:
-        """Give the last change of each object until the instant, where it left something."""
+    def in_force_at(self, changes: QuerySet[Change], name: str, instant: datetime) -> QuerySet[Change]:
+        """Return the last change of each object until the instant, without deleted objects."""
         last = (
             Change.objects.filter(at__lte=instant)
             .order_by()
@@ -97,7 +97,7 @@ class ChangeFilters(filters.FilterSet):  # type: ignore[misc]
 
 
 class Changes(Collection):
-    """Every change of the configuration, newest first. With `as_of`, the configuration at an instant: see `after`."""
+    """Every change of the configuration, newest first. With `as_of`, the configuration at that instant: see `after`."""
 
     queryset = Change.objects.all()
     serializer_class = ChangeFields
@@ -109,26 +109,26 @@ class Changes(Collection):
     @extend_schema(
         parameters=[
             OpenApiParameter("since", OpenApiTypes.DATETIME, required=True),
-            OpenApiParameter("until", OpenApiTypes.DATETIME, description="Now where it is left out."),
+            OpenApiParameter("until", OpenApiTypes.DATETIME, description="Defaults to now."),
         ],
         responses=DifferencesFields,
     )
     @action(detail=False, methods=["get"], filterset_class=None, pagination_class=None)
     def diff(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Say what became of each object between two instants."""
-        given = {name: request.query_params.getlist(name) for name in request.query_params}
-        if unknown := sorted(set(given) - {"since", "until"}):
-            raise ValidationError({unknown[0]: "Unknown parameter; there are since, until."})
-        since = _instant("since", given.get("since", [""])[-1])
-        until = _instant("until", given["until"][-1]) if "until" in given else timezone.now()
-        return Response({"changes": said(differences(since, until))})
+        """Return how each object differs between two instants."""
+        values = {name: request.query_params.getlist(name) for name in request.query_params}
+        if unknown := sorted(set(values) - {"since", "until"}):
+            raise ValidationError({unknown[0]: "Unknown parameter; known are since and until."})
+        since = _instant("since", values.get("since", [""])[-1])
+        until = _instant("until", values["until"][-1]) if "until" in values else timezone.now()
+        return Response({"changes": render_diff(diff_between(since, until))})
 
 
-def said(diff: Diff) -> list[dict[str, Any]]:
-    """Say differences as the management API does."""
+def render_diff(diff: Diff) -> list[dict[str, Any]]:
+    """Return the differences as JSON data."""
     return [
-        {"kind": one.kind, "name": one.name, "action": one.action, "before": one.before, "after": one.after}
-        for one in diff.entries
+        {"kind": entry.kind, "name": entry.name, "action": entry.action, "before": entry.before, "after": entry.after}
+        for entry in diff.entries
     ]
 
 

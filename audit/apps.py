@@ -1,9 +1,9 @@
-"""Django's handle on the app."""
+"""The app's configuration."""
 
 from django.apps import AppConfig
 
 
 class AuditConfig(AppConfig):
-    """Changes and their relay."""
+    """The audit log and its relay."""
 
     name = "audit"

@@ -1,4 +1,4 @@
-"""Telling the data plane something from synchronous code: rare words of operators, one connection each."""
+"""NATS from synchronous code, for rare requests of operators: each call opens a connection and closes it."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from nats.errors import Error as NatsError
 T = TypeVar("T")
 
 TIMEOUT_S = 2
-"""In all, whatever was tried."""
+"""For a whole call, from connecting to the answer."""
 
 
-class Away(ConnectionError):
-    """NATS did not answer in time; nothing is known to have been said or stored."""
+class Unavailable(ConnectionError):
+    """NATS did not answer in time; whether anything was published or stored is unknown."""
 
 
 def publish(subject: str, data: bytes) -> None:
-    """Say something to every process that listens now. Raises Away."""
-    asked(lambda client: _publish(client, subject, data))
+    """Publish a message to the processes that subscribe now. Raises Unavailable."""
+    query(lambda client: _publish(client, subject, data))
 
 
 def store(subject: str, data: bytes, headers: Mapping[str, str]) -> None:
-    """Store an event in the stream of its subject. Raises Away when it could not be stored."""
-    asked(lambda client: client.jetstream(timeout=TIMEOUT_S).publish(subject, data, headers=dict(headers)))
+    """Store an event in the stream of its subject. Raises Unavailable when it could not be stored."""
+    query(lambda client: client.jetstream(timeout=TIMEOUT_S).publish(subject, data, headers=dict(headers)))
 
 
 def store_all(messages: Sequence[tuple[str, bytes, Mapping[str, str]]]) -> None:
-    """Store events, in their order. Raises Away where one could not be stored: those before it may be."""
+    """Store events in order. Raises Unavailable when one could not be stored; those before it may be stored."""
     if messages:
-        asked(lambda client: _store_all(client, messages))
+        query(lambda client: _store_all(client, messages))
 
 
 async def _store_all(client: Client, messages: Sequence[tuple[str, bytes, Mapping[str, str]]]) -> None:
@@ -43,9 +43,9 @@ async def _store_all(client: Client, messages: Sequence[tuple[str, bytes, Mappin
         await js.publish(subject, data, headers=dict(headers))
 
 
-def asked(question: Callable[[Client], Awaitable[T]]) -> T:
-    """Give what NATS answers to a question, over a connection of its own. Raises Away."""
-    return async_to_sync(_asked)(question)
+def query(use: Callable[[Client], Awaitable[T]]) -> T:
+    """Return what a coroutine reads from NATS with a connected client. Raises Unavailable."""
+    return async_to_sync(_query)(use)
 
 
 async def _publish(client: Client, subject: str, data: bytes) -> None:
@@ -53,16 +53,16 @@ async def _publish(client: Client, subject: str, data: bytes) -> None:
     await client.flush()
 
 
-async def _asked(question: Callable[[Client], Awaitable[T]]) -> T:
+async def _query(use: Callable[[Client], Awaitable[T]]) -> T:
     if not settings.NATS_URL:
-        raise Away("NATS is not known here: set NATS_URL, or DATA_DIR of a running `manage.py up`.")
+        raise Unavailable("The URL of NATS is unknown: set NATS_URL, or DATA_DIR to that of a running `manage.py up`.")
     client = Client()
     try:
         async with asyncio.timeout(TIMEOUT_S):
             await client.connect(settings.NATS_URL, connect_timeout=TIMEOUT_S, allow_reconnect=False)
-            return await question(client)
+            return await use(client)
     except (OSError, TimeoutError, NatsError) as error:
-        raise Away(f"NATS does not answer: {str(error) or type(error).__name__}.") from error
+        raise Unavailable(f"NATS does not answer: {str(error) or type(error).__name__}.") from error
     finally:
-        # Also where connecting was given up half-way, which leaves a socket open.
+        # Also after a failed attempt to connect, which leaves a socket open.
         await client.close()

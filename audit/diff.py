@@ -1,4 +1,4 @@
-"""What changes between two states of the configuration, or would change."""
+"""The differences between two states of the configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIGNS = {"created": ("+", "green"), "updated": ("~", "yellow"), "deleted": ("-"
 
 @dataclass(frozen=True)
 class Entry:
-    """What becomes of one object. ``before`` is None where there was nothing, ``after`` where nothing is left."""
+    """The change of one object. ``before`` is None for a created object, ``after`` for a deleted one."""
 
     kind: str
     name: str
@@ -25,11 +25,11 @@ class Entry:
 
     @property
     def action(self) -> str:
-        """Say what is done: created, updated or deleted."""
+        """``created``, ``updated`` or ``deleted``."""
         return "created" if self.before is None else "deleted" if self.after is None else "updated"
 
     def fields(self) -> Iterator[tuple[str, Any, Any]]:
-        """Give every field that differs, with its values before and after."""
+        """Yield every field that differs, with its values before and after."""
         before, after = self.before or {}, self.after or {}
         for name in {**before, **after}:
             if before.get(name) != after.get(name):
@@ -43,16 +43,15 @@ class Diff:
     entries: list[Entry] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        """Say whether anything changes."""
         return bool(self.entries)
 
     def add(self, kind: str, name: str, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
-        """Note an object, unless it stays as it is."""
+        """Add an object, unless it does not change."""
         if before != after:
             self.entries.append(Entry(kind, name, before, after))
 
     def summary(self, *, is_dry_run: bool = False) -> str:
-        """Say it in one line."""
+        """Return the number of changes by action, in one line."""
         if not self:
             return "Nothing to change."
         counts = [
@@ -63,7 +62,7 @@ class Diff:
         return f"{', '.join(counts)}{' (dry run: nothing was changed)' if is_dry_run else ''}."
 
     def text(self) -> Text:
-        """Say it all, in colours."""
+        """Return every change, coloured."""
         text = Text()
         for entry in self.entries:
             sign, colour = _SIGNS[entry.action]
@@ -72,18 +71,18 @@ class Diff:
                 continue
             for name, before, after in entry.fields():
                 if entry.action == "updated":
-                    text.append(f"    - {name}: {_shown(before)}\n", style="red")
-                text.append(f"    + {name}: {_shown(after)}\n", style="green")
+                    text.append(f"    - {name}: {_shortened(before)}\n", style="red")
+                text.append(f"    + {name}: {_shortened(after)}\n", style="green")
         return text
 
     def show(self, out: Any, *, is_dry_run: bool = False, no_color: bool) -> None:
-        """Print it; in colours where the output is a terminal."""
+        """Print every change and the summary, coloured where the output is a terminal."""
         console = Console(file=out, soft_wrap=True, no_color=no_color or None)
         if self:
             console.print(self.text(), end="")
         console.print(self.summary(is_dry_run=is_dry_run), highlight=False)
 
 
-def _shown(value: Any) -> str:
-    shown = json.dumps(value, ensure_ascii=False)
-    return shown if len(shown) <= SHOWN_MAX_CHARS else shown[: SHOWN_MAX_CHARS - 1] + "…"
+def _shortened(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= SHOWN_MAX_CHARS else text[: SHOWN_MAX_CHARS - 1] + "…"

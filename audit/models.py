@@ -1,4 +1,4 @@
-"""Change: one thing that was done to the configuration, by whom, and what it was before and after. Never altered."""
+"""Change: one entry of the audit log, with its actor and the object before and after. It is immutable."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.db import models
 
 
 class Action(models.TextChoices):
-    """What was done."""
+    """What was done to the object."""
 
     CREATED = "created"
     UPDATED = "updated"
@@ -20,24 +20,24 @@ class ChangeQuerySet(models.QuerySet["Change"]):
     """Reads of changes."""
 
     def unpublished(self) -> Self:
-        """Those that the data plane has not been told of, in order."""
+        """Return the changes that are not yet published to the data plane, in order."""
         return self.filter(published_at=None).order_by("id")
 
     def as_of(self, instant: datetime) -> Self:
-        """Those made until an instant, in order."""
+        """Return the changes made until an instant, in order."""
         return self.filter(at__lte=instant).order_by("id")
 
     def of(self, kind: str, name: str) -> Self:
-        """The history of one object, newest first."""
+        """Return the history of one object, newest first."""
         return self.filter(kind=kind, name=name).order_by("-id")
 
     def delete(self) -> NoReturn:
-        """Refuse: the log is the history."""
+        """Raise TypeError: the audit log is immutable."""
         _immutable()
 
 
 class Change(models.Model):
-    """One change. ``before`` and ``after`` say all of it as ``recorded()`` gives it; None where there was nothing."""
+    """One change. ``before`` and ``after`` are records (:mod:`audit.configured`), None where there is no object."""
 
     at = models.DateTimeField(auto_now_add=True, db_index=True)
     actor = models.CharField(max_length=150)
@@ -59,13 +59,13 @@ class Change(models.Model):
         return f"{self.kind} {self.name} {self.action}"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Append; a change that is there stays as it is."""
+        """Insert a new change. Raises TypeError for one that is saved already."""
         if not self._state.adding:
             _immutable()
         super().save(*args, **kwargs)
 
     def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refuse: the log is the history."""
+        """Raise TypeError: the audit log is immutable."""
         _immutable()
 
 

@@ -1,4 +1,4 @@
-"""One way to create, change and delete what is configured: validated, saved and recorded in one transaction."""
+"""Create, update and delete rows: validated, saved and recorded in the audit log in one transaction."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Row = TypeVar("Row", bound=Represented)
 
 
 def create(kind: str, row: Row, name: str, *, note: str = "", by: str) -> Row:
-    """Save a new row with its record. Raises ValidationError."""
+    """Insert a row and record it. Raises ValidationError."""
     with transaction.atomic():
         _save(row, force_insert=True)
         record(kind, name, before=None, after=row.recorded(), note=note, by=by)
@@ -23,13 +23,13 @@ def create(kind: str, row: Row, name: str, *, note: str = "", by: str) -> Row:
 
 
 def update(kind: str, row: Row, name: str, changes: dict[str, Any], *, note: str = "", by: str) -> Row:
-    """Change fields of a row with its record; what others changed meanwhile stays. Raises ValidationError.
+    """Update fields of a row and record the change; concurrent changes of other fields are kept.
 
-    Raises it for a field that the row lacks, and for a row that is gone, too.
+    Raises ValidationError, also for an unknown field and for a row that was deleted.
     """
-    known = {field.name for field in row._meta.fields}
+    names = {field.name for field in row._meta.fields}
     for field in changes:
-        if field not in known:
+        if field not in names:
             raise ValidationError({field: "Unknown field."})
     with transaction.atomic():
         lock(row, name)
@@ -42,7 +42,7 @@ def update(kind: str, row: Row, name: str, changes: dict[str, Any], *, note: str
 
 
 def delete(kind: str, row: Represented, name: str, *, note: str = "", by: str) -> None:
-    """Delete a row with its record. Raises ValidationError where something still needs it, or it is gone."""
+    """Delete a row and record it. Raises ValidationError when another row refers to it, or it was deleted."""
     with transaction.atomic():
         lock(row, name)
         before = row.recorded()
@@ -55,21 +55,21 @@ def delete(kind: str, row: Represented, name: str, *, note: str = "", by: str) -
 
 
 def lock(row: models.Model, name: str) -> None:
-    """Hold a row until the transaction ends and read it anew: what was read before may be old by now."""
+    """Lock a row until the transaction ends, and reload it. Raises ValidationError if it was deleted."""
     try:
         row.refresh_from_db(from_queryset=type(row)._default_manager.select_for_update())
     except ObjectDoesNotExist:
-        raise ValidationError(f"{name} is gone: somebody else has deleted it.") from None
+        raise ValidationError(f"{name} does not exist any more: it was deleted meanwhile.") from None
 
 
-def _save(row: models.Model, **how: Any) -> None:
+def _save(row: models.Model, **options: Any) -> None:
     row.full_clean()
     require_storable(row)
     try:
         with transaction.atomic():
-            row.save(**how)
+            row.save(**options)
     except IntegrityError:
-        # Another transaction was faster: say now what full_clean could not see then.
+        # Another transaction was faster: report what full_clean could not see.
         row.validate_unique()
         row.validate_constraints()
         raise

@@ -1,4 +1,4 @@
-"""The relay: publishes changes to the snapshot in NATS KV, in order, and heals a bucket that differs from the rows."""
+"""The relay: publishes changes to the snapshot in NATS KV in order, and repairs a bucket that differs from the rows."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from gateway.snapshot.bucket import PREFIX, STREAM, kv_key
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 0.03
-LOOK_AT_BUCKET_S = 3.0
+POLL_S = 0.03
+CHECK_BUCKET_S = 3.0
 BATCH = 500
 WRONG_LAST_SEQUENCE = 10071
 RIVALS_MAX = 10
@@ -36,84 +36,84 @@ RIVALS_MAX = 10
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What lies under one key of the bucket: its revision, and its bytes; None once it was deleted."""
+    """The value of one key of the bucket, with its revision; ``data`` is None once the key was deleted."""
 
     revision: int
     data: bytes | None
 
 
 async def run(nc: Client, js: JetStreamContext, stop: asyncio.Event) -> None:
-    """Relay until told to stop. Raises when NATS or the database fails; starting again is safe."""
+    """Relay until ``stop`` is set. Raises when NATS or the database fails; it can be started again at any time."""
     await sync_to_async(close_old_connections)()
     link: tuple[int, str] = (-1, "")
-    looked_at = float("-inf")
+    checked_at = float("-inf")
     while not stop.is_set():
-        if nc.stats["reconnects"] != link[0] or time.monotonic() - looked_at > LOOK_AT_BUCKET_S:
-            # Behind a new link may be an emptied NATS, and somebody may have deleted the bucket.
-            found = (nc.stats["reconnects"], await _made_at(js))
-            looked_at = time.monotonic()
-            if found != link:
+        if nc.stats["reconnects"] != link[0] or time.monotonic() - checked_at > CHECK_BUCKET_S:
+            # After a reconnect NATS may be empty, and the bucket may have been deleted.
+            current = (nc.stats["reconnects"], await _created_at(js))
+            checked_at = time.monotonic()
+            if current != link:
                 await reconcile(nc, js)
-                link = (found[0], await _made_at(js))
+                link = (current[0], await _created_at(js))
         while changes := await sync_to_async(_unpublished)():
             await _relay_all(js, changes)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), LOOK_S)
+            await asyncio.wait_for(stop.wait(), POLL_S)
 
 
 async def reconcile(nc: Client, js: JetStreamContext) -> int:
-    """Make the bucket equal to the rows: put what is missing or differs, delete what is too much. Says how many.
+    """Make the bucket equal to the rows and return how many keys were put or deleted.
 
-    Safe beside a running relay: what somebody else wrote meanwhile is not overwritten, but compared again.
+    Safe beside a running relay: a key that is written meanwhile is not overwritten, but compared again.
     """
     await ensure_infrastructure(js)
     for _ in range(RIVALS_MAX):
         try:
             return await _reconcile(nc, js)
         except BadRequestError as error:
-            # The client names this fault where it updates, and gives the server's own where it deletes.
+            # The client has an exception class for this error on update, and raises the server's error on delete.
             if not isinstance(error, KeyWrongLastSequenceError) and error.err_code != WRONG_LAST_SEQUENCE:
                 raise
-    raise RuntimeError("The snapshot changes faster than it can be compared with the rows.")
+    raise RuntimeError("the snapshot changes faster than it can be compared with the rows")
 
 
 async def _reconcile(nc: Client, js: JetStreamContext) -> int:
     bucket = await js.key_value(SNAPSHOT_BUCKET)
-    # The bucket is read before the rows: whatever changes after that raises the revision that is expected here.
+    # The bucket is read before the rows: a later change makes the revision differ from the expected one.
     present = await _present(nc)
-    wanted = await sync_to_async(all_documents)()
-    channels = [document for (kind, _), document in wanted.items() if kind == "channel"]
+    documents = await sync_to_async(all_documents)()
+    channels = [document for (kind, _), document in documents.items() if kind == "channel"]
     await retire_streams_except(js, {document["stream"] for document in channels})
     for document in channels:
         await _ensure_stream(js, document)
-    mended = 0
-    for (kind, name), document in wanted.items():
-        key, data = kv_key(kind, name), written(document)
+    corrected = 0
+    for (kind, name), document in documents.items():
+        key, data = kv_key(kind, name), encode(document)
         entry = present.pop(key, Entry(0, None))
         if entry.data != data:
             await bucket.update(key, data, last=entry.revision)
-            mended += 1
+            corrected += 1
     for key, entry in present.items():
         if entry.data is not None:
             await bucket.delete(key, last=entry.revision)
-            mended += 1
-    if mended:
-        logger.info("snapshot: %d documents mended", mended)
-    return mended
+            corrected += 1
+    if corrected:
+        logger.info("snapshot: %d documents corrected", corrected)
+    return corrected
 
 
 async def _relay_all(js: JetStreamContext, changes: list[Change]) -> None:
-    """Publish changes in their order, and mark those that were; the rest is tried again."""
+    """Publish changes in order and mark them as published; after an error the rest is tried again."""
     bucket = await js.key_value(SNAPSHOT_BUCKET)
-    told: list[int] = []
+    published: list[int] = []
     try:
         for change in changes:
             if change.kind in KINDS:
                 await _relay(js, bucket, change)
-            told.append(change.pk)
+            published.append(change.pk)
     finally:
-        if told:
-            await sync_to_async(services.published)(told)
+        if published:
+            await sync_to_async(services.mark_published)(published)
 
 
 async def _relay(js: JetStreamContext, bucket: KeyValue, change: Change) -> None:
@@ -125,9 +125,9 @@ async def _relay(js: JetStreamContext, bucket: KeyValue, change: Change) -> None
         return
     document = snapshot_document(change.kind, change.after)
     if change.kind == "channel":
-        # Before the data plane hears of the channel: what it publishes there must find its stream.
+        # Before the channel is published: once the data plane knows it, its stream must exist.
         await _ensure_stream(js, document)
-    await bucket.put(key, written(document))
+    await bucket.put(key, encode(document))
 
 
 async def _ensure_stream(js: JetStreamContext, document: Mapping[str, Any]) -> None:
@@ -136,11 +136,11 @@ async def _ensure_stream(js: JetStreamContext, document: Mapping[str, Any]) -> N
     except (NotFoundError, ServiceUnavailableError):
         raise
     except APIError:
-        # One stream that JetStream refuses must not hold up the changes behind it.
-        logger.exception("the stream of channel %s could not be made", document["address"])
+        # A stream that JetStream refuses must not block the changes after it.
+        logger.exception("the stream of channel %s could not be created", document["address"])
 
 
-async def _made_at(js: JetStreamContext) -> str:
+async def _created_at(js: JetStreamContext) -> str:
     try:
         return str((await js.stream_info(STREAM)).created)
     except NotFoundError:
@@ -163,8 +163,8 @@ async def _present(nc: Client) -> dict[str, Entry]:
             return present
 
 
-def written(document: Mapping[str, Any]) -> bytes:
-    """Give the bytes of a snapshot document: the same document is always the same bytes."""
+def encode(document: Mapping[str, Any]) -> bytes:
+    """Encode a snapshot document; equal documents have equal bytes."""
     return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
 
 

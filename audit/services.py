@@ -1,4 +1,4 @@
-"""Appending to the audit log, and the configuration that it amounts to."""
+"""Append to the audit log, and compute the configuration as of an instant from it."""
 
 from __future__ import annotations
 
@@ -15,47 +15,51 @@ from django.utils.dateparse import parse_datetime
 from audit.diff import Diff
 from audit.models import Action, Change
 
-Document = Mapping[str, Any]
+Record = Mapping[str, Any]
+"""What ``recorded()`` of a row returns (:mod:`audit.configured`)."""
 
 HIDDEN = frozenset({"digest"})
-"""What a change keeps of a key but nobody is shown."""
-_noted: ContextVar[str] = ContextVar("noted", default="")
+"""Recorded, but never shown: the digest of a key."""
+_default_note: ContextVar[str] = ContextVar("default_note", default="")
 
 
 def record(
-    kind: str, name: str, *, before: Document | None, after: Document | None, note: str = "", by: str
+    kind: str, name: str, *, before: Record | None, after: Record | None, note: str = "", by: str
 ) -> Change | None:
-    """Append one change, in the transaction of what it records. Nothing is appended where nothing has changed.
-
-    ``before`` and ``after`` are what ``recorded()`` gives: the snapshot document and what only the control plane knows.
-    """
-    assert connection.in_atomic_block, "a change is recorded in the transaction of what it records"
+    """Append one change, in the transaction of the change itself. Returns None when nothing has changed."""
+    assert connection.in_atomic_block, "a change is recorded in its own transaction"
     if before == after:
         return None
     action = Action.CREATED if before is None else Action.DELETED if after is None else Action.UPDATED
     return Change.objects.create(
-        actor=by, kind=kind, name=name, action=action, before=before, after=after, note=(note or _noted.get())[:300]
+        actor=by,
+        kind=kind,
+        name=name,
+        action=action,
+        before=before,
+        after=after,
+        note=(note or _default_note.get())[:300],
     )
 
 
 @contextmanager
-def noting(note: str) -> Iterator[None]:
-    """Write this note on every change made within, but where a change has its own."""
-    token = _noted.set(note)
+def default_note(note: str) -> Iterator[None]:
+    """Set the note of every change that is recorded within the block without a note."""
+    token = _default_note.set(note)
     try:
         yield
     finally:
-        _noted.reset(token)
+        _default_note.reset(token)
 
 
-def published(changes: list[int]) -> None:
-    """Mark changes as told to the data plane."""
+def mark_published(changes: list[int]) -> None:
+    """Mark changes as published to the data plane."""
     Change.objects.filter(id__in=changes).update(published_at=timezone.now())
 
 
-def configuration_as_of(instant: datetime) -> dict[tuple[str, str], Document]:
-    """Give every document as it stood at an instant, by (kind, name), from the log alone."""
-    documents: dict[tuple[str, str], Document] = {}
+def configuration_as_of(instant: datetime) -> dict[tuple[str, str], Record]:
+    """Return the record of every object as of an instant, by (kind, name), from the audit log alone."""
+    documents: dict[tuple[str, str], Record] = {}
     for change in Change.objects.as_of(instant).iterator():
         if change.after is None:
             documents.pop((change.kind, change.name), None)
@@ -65,7 +69,7 @@ def configuration_as_of(instant: datetime) -> dict[tuple[str, str], Document]:
 
 
 def instant_of(text: str) -> datetime:
-    """Read an RFC 3339 instant; without an offset it is UTC. Raises ValueError."""
+    """Parse an RFC 3339 instant; without an offset it is in UTC. Raises ValueError."""
     try:
         instant = parse_datetime(text) or datetime.fromisoformat(text)
     except ValueError:
@@ -73,15 +77,15 @@ def instant_of(text: str) -> datetime:
     return instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
 
 
-def differences(since: datetime, until: datetime) -> Diff:
-    """Say what became of each object between two instants, without what nobody is shown."""
+def diff_between(since: datetime, until: datetime) -> Diff:
+    """Return how each object differs between two instants, without hidden fields."""
     before, after = configuration_as_of(since), configuration_as_of(until)
     diff = Diff()
     for which in sorted({*before, *after}):
-        diff.add(*which, shown(before.get(which)), shown(after.get(which)))
+        diff.add(*which, without_hidden(before.get(which)), without_hidden(after.get(which)))
     return diff
 
 
-def shown(recorded: Document | None) -> dict[str, Any] | None:
-    """Give what was recorded without what nobody is shown."""
+def without_hidden(recorded: Record | None) -> dict[str, Any] | None:
+    """Return a record without its hidden fields."""
     return None if recorded is None else {name: value for name, value in recorded.items() if name not in HIDDEN}

@@ -1,4 +1,4 @@
-"""What every database and the snapshot can hold: plain JSON, without NUL, of bounded depth and size."""
+"""The values that every database and the snapshot can store: plain JSON, without NUL, of bounded depth and size."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from django.core.exceptions import ValidationError
 from django.db import models
 
 BYTES_MAX = 256 * 1024
-"""Of one field: an object must fit into one message of NATS, whose bound is 1 MB where nothing else is set."""
+"""The limit of one field: an object must fit into one message of NATS, whose limit is 1 MB by default."""
 DEPTH_MAX = 64
 _INTEGER_MAX = 2**63
 
 
 def require_storable(row: models.Model) -> None:
-    """Raise ValidationError that names the first field which cannot be kept as it is."""
+    """Raise ValidationError for the first field whose value cannot be stored unchanged."""
     for field in row._meta.concrete_fields:
         if not isinstance(field, models.JSONField | models.CharField):
             continue
@@ -38,7 +38,7 @@ def require_plain(value: Any, depth_left: int = DEPTH_MAX) -> None:
     elif isinstance(value, dict):
         for name, member in value.items():
             if not isinstance(name, str):
-                raise TypeError("Names of members must be texts.")
+                raise TypeError("Names of members must be strings.")
             _check_text(name)
             require_plain(member, depth_left - 1)
     elif isinstance(value, list | tuple):
@@ -50,7 +50,7 @@ def require_plain(value: Any, depth_left: int = DEPTH_MAX) -> None:
 
 def _check_text(text: str) -> None:
     if "\x00" in text:
-        raise ValueError("Must not hold the character NUL.")
+        raise ValueError("Must not contain the character NUL.")
     if any("\ud800" <= char <= "\udfff" for char in text):
         raise ValueError("Must be well-formed Unicode.")
 
@@ -60,11 +60,11 @@ def _check_plain(value: Any) -> None:
         return
     if isinstance(value, float):
         if value != value or value in (float("inf"), float("-inf")):
-            raise ValueError("Must not hold NaN or infinity.")
+            raise ValueError("Must not contain NaN or infinity.")
         if abs(value) >= _INTEGER_MAX:
-            # PostgreSQL would give 1e22 back as an integer, which orjson and many readers cannot take.
-            raise ValueError("Must not hold a number of 2^63 or more.")
+            # PostgreSQL would return 1e22 as an integer, which orjson and many clients cannot parse.
+            raise ValueError("Must not contain a number of 2^63 or more.")
     elif not isinstance(value, int):
         raise TypeError(f"{type(value).__name__} is not JSON.")
     elif abs(value) > _INTEGER_MAX:
-        raise ValueError("Must not hold an integer of more than 64 bits.")
+        raise ValueError("Must not contain an integer of more than 64 bits.")

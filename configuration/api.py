@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import BaseRouter
 
-from audit.api import DifferencesFields, said
+from audit.api import DifferencesFields, render_diff
 from audit.models import Change
 from configuration.kinds import KINDS
 from configuration.rollback import roll_back
@@ -59,7 +59,7 @@ class Rollbacks(Collection):
         """Make the configuration what it was at an instant, as a new change; revoked keys stay revoked."""
         wanted = self.read_body(RollbackFields)
         diff = roll_back(wanted["to"], by=self.operator, dry_run=wanted["dry_run"])
-        return Response({"changes": said(diff), "dry_run": wanted["dry_run"]})
+        return Response({"changes": render_diff(diff), "dry_run": wanted["dry_run"]})
 
 
 def register(router: BaseRouter) -> None:

@@ -12,7 +12,7 @@ from audit.diff import Diff
 from audit.locks import lock_configuration
 from configuration.apply import put, refused
 from configuration.importers import asyncapi, openapi, zuplo
-from configuration.importers.wanted import Registers, Wanted
+from configuration.importers.imported import Imported, RegisteredSchema
 from configuration.kinds import CHANNEL, ISSUER, ROUTE
 from configuration.yaml_documents import Document, read
 from events import registry
@@ -22,7 +22,7 @@ from gateway.schemas.registered import subject_named
 from gateway.snapshot.scopes import is_covered
 from keys import services as keys
 from keys.models import Key
-from routes import shapes
+from routes import validation
 from routes.models import Route
 
 _KINDS = {"channels": CHANNEL, "routes": ROUTE, "issuers": ISSUER}
@@ -61,7 +61,7 @@ def import_document(
     return diff
 
 
-def described(document: Document, policies: Document | None = None) -> list[Wanted]:
+def described(document: Document, policies: Document | None = None) -> list[Imported]:
     """Give what a document describes. Raises DocumentError."""
     data = document.data
     if asyncapi.is_asyncapi(data):
@@ -73,22 +73,22 @@ def described(document: Document, policies: Document | None = None) -> list[Want
     raise document.error("is neither OpenAPI 3, AsyncAPI 2.6 or 3.x, nor paths with x-zuplo-route")
 
 
-def _import(document: Document, wanted: Wanted, diff: Diff, by: str) -> None:
+def _import(document: Document, wanted: Imported, diff: Diff, by: str) -> None:
     kind = _KINDS[wanted.section]
     values = dict(wanted.values)
     if kind is ROUTE:
         values["name"] = _name_of_existing(values)
     name = values[kind.identity]
     try:
-        if wanted.registers is not None:
-            _register(values, wanted.registers, diff, by)
+        if wanted.registered is not None:
+            _register(values, wanted.registered, diff, by)
         before, after = put(kind, values, keep=True, by=by)
     except ValidationError as error:
         raise refused(document, error, f"{kind.kind} {name}", *wanted.path) from None
     diff.add(kind.kind, name, before, after if before is not None else kind.without_defaults(after))
 
 
-def _register(values: dict[str, Any], registers: Registers, diff: Diff, by: str) -> None:
+def _register(values: dict[str, Any], registers: RegisteredSchema, diff: Diff, by: str) -> None:
     """Make the schema of a channel's events the latest version of its subject. Raises ValidationError."""
     channel = Channel.objects.filter(address=values["address"]).first()
     named = subject_named(channel.schema) if channel is not None else ""
@@ -139,8 +139,8 @@ def _name_of_existing(values: dict[str, Any]) -> str:
     name: str = values["name"]
     if Route.objects.filter(name=name).exists():
         return name
-    door = shapes.door(values["protocol"])
+    door = validation.door(values["protocol"])
     for route in Route.objects.filter(path=values["path"]).only("name", "protocol", "methods"):
-        if shapes.door(route.protocol) == door and set(route.methods) & set(values["methods"]):
+        if validation.door(route.protocol) == door and set(route.methods) & set(values["methods"]):
             return route.name
     return name

@@ -20,7 +20,7 @@ from keys import issuers
 from keys.models import JwtIssuer
 from routes import services as routes
 from routes.models import Route
-from routes.shapes import methods
+from routes.validation import methods
 
 REQUIRED: Any = object()
 

@@ -19,7 +19,7 @@ from django.utils import timezone
 from audit.diff import Diff
 from audit.locks import lock_configuration
 from audit.models import Action, Change
-from audit.services import configuration_as_of, noting
+from audit.services import configuration_as_of, default_note
 from configuration.apply import put
 from configuration.kinds import CHANNEL, CONSUMER, ISSUER, KINDS, REQUIRED, ROUTE, TIER, Kind
 from consumers.models import Consumer
@@ -39,7 +39,7 @@ def roll_back(instant: datetime, *, by: str, dry_run: bool = False) -> Diff:
     A dry run makes the same changes and takes them back, so what it says is what will be.
     """
     _check(instant)
-    with transaction.atomic(), noting(f"rolled back to {instant.isoformat()}"):
+    with transaction.atomic(), default_note(f"rolled back to {instant.isoformat()}"):
         lock_configuration()
         before = _present()
         recorded = configuration_as_of(instant)

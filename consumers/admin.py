@@ -36,7 +36,7 @@ def limits_field(label: str, help_text: str) -> RowsField:
     return RowsField(LIMIT_COLUMNS, noun="limit", label=label, help_text=help_text)
 
 
-def limits_said(limits: list[dict[str, Any]]) -> Any:
+def limit_chips(limits: list[dict[str, Any]]) -> Any:
     """Say limits in short: ``requests 100/10s``."""
     return chips([f"{limit['metric']} {limit['amount']:,}{_per(limit['per'])}" for limit in limits])
 
@@ -110,7 +110,7 @@ class Tiers(ServiceAdmin):
     @display(description="Limits")
     def shown_limits(self, tier: Tier) -> Any:
         """Say the limits in short."""
-        return limits_said(tier.limits)
+        return limit_chips(tier.limits)
 
     @display(description="Consumers", ordering="consumer_count")
     def shown_consumers(self, tier: Any) -> Any:

@@ -24,7 +24,7 @@ FIELDS = ("metric", "amount", "per", "burst", "scope", "exceed", "mode", "close_
 LIMITS_MAX = 50
 
 
-def cleaned(limits: Any, field: str = "limits") -> list[dict[str, Any]]:
+def clean_limits(limits: Any, field: str = "limits") -> list[dict[str, Any]]:
     """Give the limits whole. Raises ValidationError that names the field of the first fault."""
     if not isinstance(limits, Sequence) or isinstance(limits, str | bytes):
         raise ValidationError({field: "Limits are a list."})

@@ -9,7 +9,7 @@ from django.core.exceptions import ValidationError
 MEMBERS_MAX = 50
 
 
-def cleaned_metadata(metadata: Any) -> dict[str, Any]:
+def clean_metadata(metadata: Any) -> dict[str, Any]:
     """Give the metadata. Raises ValidationError."""
     if not isinstance(metadata, dict) or len(metadata) > MEMBERS_MAX:
         raise ValidationError({"metadata": f"An object with at most {MEMBERS_MAX} members."})

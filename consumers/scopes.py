@@ -31,7 +31,7 @@ def _check_interval(scope: str) -> None:
         raise ValidationError({"scopes": f"`{scope[:100]}`: {refused.detail}"}) from None
 
 
-def cleaned_scopes(values: Any) -> list[str]:
+def clean_scopes(values: Any) -> list[str]:
     """Give the scopes, each once. Raises ValidationError."""
     is_list = isinstance(values, list | tuple) and all(isinstance(value, str) for value in values)
     if not is_list or len(values) > SCOPES_MAX:

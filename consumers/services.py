@@ -9,15 +9,15 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from audit import recording
-from consumers.limits import cleaned
-from consumers.metadata import cleaned_metadata
+from consumers.limits import clean_limits
+from consumers.metadata import clean_metadata
 from consumers.models import Consumer, Tier
-from consumers.scopes import cleaned_scopes, every_scope
+from consumers.scopes import clean_scopes, every_scope
 
 _READERS: Mapping[str, Callable[[Any], Any]] = {
-    "limits": cleaned,
-    "metadata": cleaned_metadata,
-    "scopes": cleaned_scopes,
+    "limits": clean_limits,
+    "metadata": clean_metadata,
+    "scopes": clean_scopes,
 }
 
 
@@ -33,8 +33,8 @@ def create_tier(
     tier = Tier(
         name=name,
         description=description,
-        limits=cleaned([] if limits is None else limits),
-        scopes=cleaned_scopes(every_scope() if scopes is None else scopes),
+        limits=clean_limits([] if limits is None else limits),
+        scopes=clean_scopes(every_scope() if scopes is None else scopes),
     )
     return recording.create("tier", tier, name, by=by)
 
@@ -69,8 +69,8 @@ def create_consumer(
         tier=tier,
         display_name=display_name,
         email=email,
-        limits=cleaned([] if limits is None else limits),
-        metadata=cleaned_metadata({} if metadata is None else metadata),
+        limits=clean_limits([] if limits is None else limits),
+        metadata=clean_metadata({} if metadata is None else metadata),
         is_active=is_active,
     )
     return recording.create("consumer", consumer, name, by=by)

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 
-from audit.answering import Answer
+from audit.data_plane_requests import Handler
 from consumers.models import Consumer
 from events import registry_rest, subscriptions
 from events.models import Subscription
@@ -69,7 +69,7 @@ def _said(row: Subscription, secret: str | None = None) -> dict[str, Any]:
     return {"document": row.document(), **shown}
 
 
-ANSWERS: Mapping[str, Answer] = {
+ANSWERS: Mapping[str, Handler] = {
     "subscriptions.create": _create,
     "subscriptions.change": _change,
     "subscriptions.rotate": _rotate,

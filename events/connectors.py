@@ -68,8 +68,8 @@ def delete_connector(connector: Connector, *, by: str) -> None:
 def healths() -> dict[str, dict[str, Any]]:
     """Say how the connectors do that run now, by id; nothing where NATS does not answer."""
     try:
-        return bus.asked(_healths)
-    except bus.Away:
+        return bus.query(_healths)
+    except bus.Unavailable:
         return {}
 
 

@@ -83,7 +83,7 @@ def redrive(letter: DeadLetter, *, as_is: bool = False, by: str) -> None:
     """Put a dead letter's event back and forget the letter: to the subscription that gave it up, else on its channel.
 
     What the channel's schema refused is looked at again, unless it is to be put back ``as_is``. Raises ValidationError
-    where it cannot be put back, and bus.Away when NATS does not answer; the letter is then kept.
+    where it cannot be put back, and bus.Unavailable when NATS does not answer; the letter is then kept.
     """
     # Stored before the letter is forgotten: a fault between the two keeps the letter, and the next try stores nothing
     # twice.

@@ -37,14 +37,14 @@ def position(channel: Channel, begins: str | None) -> int:
         finally:
             await log.stop()
 
-    return bus.asked(ask)
+    return bus.query(ask)
 
 
 def healths() -> dict[str, dict[str, Any]]:
     """Give what deliverers last said of all subscriptions; nothing where NATS does not answer."""
     try:
-        return bus.asked(read_healths)
-    except bus.Away:
+        return bus.query(read_healths)
+    except bus.Unavailable:
         return {}
 
 
@@ -68,14 +68,14 @@ def health_now(row: Subscription) -> dict[str, Any]:
             await log.stop()
 
     try:
-        return bus.asked(ask)
-    except bus.Away:
+        return bus.query(ask)
+    except bus.Unavailable:
         return {}
 
 
 def attempts(subscription_id: str) -> list[dict[str, Any]]:
     """Give the tries of a webhook that are kept, the newest first. Raises Away."""
-    return bus.asked(lambda client: read_attempts(client, subscription_id))
+    return bus.query(lambda client: read_attempts(client, subscription_id))
 
 
 def shown(row: Subscription, health: dict[str, Any]) -> dict[str, Any]:

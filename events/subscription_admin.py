@@ -78,7 +78,7 @@ class Subscriptions(ReadOnlyAdmin):
         """Show the latest tries as text."""
         try:
             found = standing.attempts(row.id)[:ATTEMPTS_SHOWN]
-        except bus.Away:
+        except bus.Unavailable:
             return "The event log does not answer."
         return format_html_join(
             "",

@@ -23,7 +23,7 @@ from keys import issuers, services
 from keys.models import JwtIssuer, Key
 from operators.admin import ServiceAdmin, ServiceForm, action, chips, display
 from operators.form_fields import JsonField, LinesField
-from operators.throttle import KEYS_RATE, is_too_often
+from operators.throttle import KEYS_RATE, exceeds_rate
 
 HISTORY = ("id", "created_at", "last_used_at", "revoked_at", "revoked_reason", "rotated_from")
 OVERLAPS = (
@@ -115,7 +115,7 @@ class Keys(ServiceAdmin):
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
         """Issue a key, so many a minute."""
-        if is_too_often(request, "admin-issue-key", "user", KEYS_RATE):
+        if exceeds_rate(request, "admin-issue-key", "user", KEYS_RATE):
             self.message_user(request, "Too many keys at once. Wait a minute.", messages.ERROR)
             return HttpResponseRedirect(reverse("admin:keys_key_changelist"))
         response: HttpResponse = super().add_view(request, form_url, extra_context)

@@ -13,12 +13,12 @@ from django.db import transaction
 from django.utils import timezone
 
 from audit import recording
-from consumers.limits import cleaned
-from consumers.metadata import cleaned_metadata
+from consumers.limits import clean_limits
+from consumers.metadata import clean_metadata
 from consumers.models import Consumer
-from consumers.scopes import cleaned_scopes
+from consumers.scopes import clean_scopes
 from gateway.credentials.api_keys import Malformed, digest, new_key, parse
-from keys import shapes
+from keys import validation
 from keys.models import Key
 
 OVERLAP_MAX_S = 30 * 24 * 3600
@@ -26,12 +26,12 @@ REASON_MAX_CHARS = 300
 RESTORED = ("scopes", "allowed_ips", "allowed_origins", "limits", "metadata")
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "name": lambda name: name,
-    "scopes": cleaned_scopes,
-    "expires_at": shapes.expiry,
-    "allowed_ips": shapes.networks,
-    "allowed_origins": shapes.origins,
-    "limits": cleaned,
-    "metadata": cleaned_metadata,
+    "scopes": clean_scopes,
+    "expires_at": validation.expiry,
+    "allowed_ips": validation.networks,
+    "allowed_origins": validation.origins,
+    "limits": clean_limits,
+    "metadata": clean_metadata,
 }
 
 
@@ -58,12 +58,12 @@ def issue_key(
         name=name,
         consumer=consumer,
         digest=made.digest,
-        scopes=cleaned_scopes([] if scopes is None else scopes),
-        expires_at=shapes.future(expires_at),
-        allowed_ips=shapes.networks([] if allowed_ips is None else allowed_ips),
-        allowed_origins=shapes.origins([] if allowed_origins is None else allowed_origins),
-        limits=cleaned([] if limits is None else limits),
-        metadata=cleaned_metadata({} if metadata is None else metadata),
+        scopes=clean_scopes([] if scopes is None else scopes),
+        expires_at=validation.future(expires_at),
+        allowed_ips=validation.networks([] if allowed_ips is None else allowed_ips),
+        allowed_origins=validation.origins([] if allowed_origins is None else allowed_origins),
+        limits=clean_limits([] if limits is None else limits),
+        metadata=clean_metadata({} if metadata is None else metadata),
         rotated_from=rotated_from,
     )
     return recording.create("key", key, key.id, by=by), made.text

@@ -20,10 +20,10 @@ class OperatorMay(BasePermission):
             return False
         if view.action is None:
             return True
-        return user.has_perm(right_of(view))
+        return user.has_perm(permission_for(view))
 
 
-def right_of(view: Any) -> str:
+def permission_for(view: Any) -> str:
     """Give the permission that a view's action needs."""
     own: dict[str, str] = getattr(view, "rights", {})
     if view.action in own:

@@ -30,9 +30,9 @@ _REASONS = {
 _OURS = "Send a token as `Authorization: Token TOKEN`, or sign in; a consumer's key does not open the management API."
 
 
-def answered(error: Exception, context: dict[str, Any]) -> Response:
+def problem_response(error: Exception, context: dict[str, Any]) -> Response:
     """Answer an error of a view: what the caller can mend is told; a fault of ours is logged."""
-    refused = refused_by(error)
+    refused = refusal_of(error)
     if refused is None:
         logger.error("management API failed: %s", context["request"].path, exc_info=error)
         refused = Refused(Reason.INTERNAL)
@@ -46,7 +46,7 @@ def answered(error: Exception, context: dict[str, Any]) -> Response:
     return Response(refused.problem(), refused.status, headers=headers, content_type=CONTENT_TYPE)
 
 
-def refused_by(error: Exception) -> Refused | None:
+def refusal_of(error: Exception) -> Refused | None:
     """Give the refusal that an error amounts to; None where it is a fault of ours."""
     if isinstance(error, Refused):
         return error
@@ -60,10 +60,10 @@ def refused_by(error: Exception) -> Refused | None:
         return Refused(Reason.FORBIDDEN, "Your account lacks the permission that this needs.")
     if not isinstance(error, exceptions.APIException):
         return None
-    return _refused_by_framework(error)
+    return _refusal_of_framework(error)
 
 
-def _refused_by_framework(error: exceptions.APIException) -> Refused:
+def _refusal_of_framework(error: exceptions.APIException) -> Refused:
     status = error.status_code
     detail = _OURS if status == 401 else "There is no such object." if status == 404 else str(error.detail)
     return Refused(_REASONS.get(status, Reason.INVALID_REQUEST), detail, status=status)

@@ -19,7 +19,7 @@ KEYS_RATE = "60/m"
 RETRY_AFTER_S = 60
 
 
-def is_too_often(request: HttpRequest, group: str, key: str, rate: str) -> bool:
+def exceeds_rate(request: HttpRequest, group: str, key: str, rate: str) -> bool:
     """Count one try and say whether it is one too many; where the counters are away, it is not."""
     try:
         return bool(is_ratelimited(request=request, group=group, key=key, rate=rate, method="POST", increment=True))
@@ -33,7 +33,7 @@ def throttled_sign_in(sign_in: Callable[..., HttpResponse]) -> Callable[..., Htt
 
     @wraps(sign_in)
     def view(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        if not is_too_often(request, "admin-sign-in", "ip", SIGN_IN_RATE):
+        if not exceeds_rate(request, "admin-sign-in", "ip", SIGN_IN_RATE):
             return sign_in(request, *args, **kwargs)
         messages.error(request, "Too many tries from your address. Wait a minute.")
         request.method = "GET"

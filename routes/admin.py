@@ -15,7 +15,7 @@ from operators.admin import ServiceAdmin, ServiceForm, chips, display
 from operators.form_fields import Column, RowsField
 from routes import services
 from routes.models import Route
-from routes.shapes import HANDLER_FIELDS, METHODS
+from routes.validation import HANDLER_FIELDS, METHODS
 
 POLICY_COLUMNS = (
     Column("type", "Policy", tuple(sorted(KNOWN))),

@@ -14,7 +14,7 @@ from gateway.policies import KNOWN
 from operators.objects import Fields, Objects
 from routes import services
 from routes.models import Route, RouteProtocol
-from routes.shapes import HANDLER_FIELDS, METHODS
+from routes.validation import HANDLER_FIELDS, METHODS
 
 
 class HandlerFields(serializers.Serializer[Any]):

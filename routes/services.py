@@ -9,7 +9,7 @@ from django.db import transaction
 
 from audit import recording
 from audit.locks import lock_configuration
-from routes import shapes
+from routes import validation
 from routes.models import Route
 
 FIELDS = ("path", "methods", "protocol", "handler", "policies", "reserved_override")
@@ -36,10 +36,10 @@ def create_route(
         policies=[] if policies is None else policies,
         reserved_override=reserved_override,
     )
-    shapes.clean(route)
+    validation.clean(route)
     with transaction.atomic():
         lock_configuration()
-        shapes.check_free(route)
+        validation.check_free(route)
         return recording.create("route", route, name, by=by)
 
 
@@ -55,15 +55,15 @@ def update_route(route: Route, *, by: str, **changes: Any) -> Route:
             raise ValidationError({field: f"Unknown field; what can be changed: {', '.join(FIELDS)}."})
     if "policies" in changes:
         # The module of a function may take long to import: not while others wait for the lock.
-        changes["policies"] = shapes.policies(changes["policies"])
+        changes["policies"] = validation.policies(changes["policies"])
     with transaction.atomic():
         lock_configuration()
         recording.lock(route, route.name)
         if changes.get("protocol", route.protocol) != route.protocol:
             changes.setdefault("methods", [])
         changed = Route(pk=route.pk, **(route.document() | changes))
-        shapes.clean(changed)
-        shapes.check_free(changed)
+        validation.clean(changed)
+        validation.check_free(changed)
         cleaned = {field: getattr(changed, field) for field in changes}
         return recording.update("route", route, route.name, cleaned, by=by)
 

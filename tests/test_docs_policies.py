@@ -12,7 +12,7 @@ from gateway.hooks import functions
 from gateway.policies import KNOWN, custom, rate_limit, transform, validate
 from gateway.refusals import Reason
 from gateway.wire import header_fields
-from routes.shapes import policies
+from routes.validation import policies
 
 PAGE = (Path(__file__).parents[1] / "docs" / "policies.md").read_text()
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)

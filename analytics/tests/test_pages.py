@@ -154,7 +154,7 @@ def test_the_way_back_leads_nowhere_else(staff, connection, said):
 
 def test_what_could_not_be_closed_is_told(staff, connection, monkeypatch):
     def away(subject, data):
-        raise bus.Away("no answer")
+        raise bus.Unavailable("no answer")
 
     monkeypatch.setattr(bus, "publish", away)
     answer = staff.post("/dashboards/connections/aa/disconnect", follow=True)

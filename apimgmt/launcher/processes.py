@@ -174,7 +174,7 @@ async def _project(serves: Callable[[], None]) -> None:
     from analytics import projector as usage
     from apimgmt import env
     from audit import relay
-    from audit.answering import answering
+    from audit.data_plane_requests import serve_requests
     from events import answers, dead_letters
     from gateway.link.metrics import Reporter
     from gateway.link.nats import connect
@@ -188,7 +188,7 @@ async def _project(serves: Callable[[], None]) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     serves()
-    parts = (relay.run, usage.run, dead_letters.run, intake.run, answering(answers.ANSWERS))
+    parts = (relay.run, usage.run, dead_letters.run, intake.run, serve_requests(answers.ANSWERS))
     await asyncio.gather(*(kept_running(part, client, js, stop) for part in parts))
     await reporter.stop()
     await client.close()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from audit import relay
 from audit.models import Change
-from audit.services import configuration_as_of, differences, shown
+from audit.services import configuration_as_of, diff_between, without_hidden
 from audit.snapshot_documents import all_documents, snapshot_document
 from audit.tests.histories import BEGAN_AT, HISTORIES
 from consumers.services import create_consumer, create_tier, delete_tier, update_consumer, update_tier
@@ -39,10 +39,10 @@ def test_the_snapshot_that_is_rebuilt_is_the_one_that_was_relayed_byte_for_byte(
             pass
         relayed = {}
         for change in Change.objects.unpublished():
-            relayed[kv_key(change.kind, change.name)] = change.after and relay.written(
+            relayed[kv_key(change.kind, change.name)] = change.after and relay.encode(
                 snapshot_document(change.kind, change.after)
             )
-        rebuilt = {kv_key(*which): relay.written(document) for which, document in all_documents().items()}
+        rebuilt = {kv_key(*which): relay.encode(document) for which, document in all_documents().items()}
         assert {key: data for key, data in relayed.items() if data is not None} == rebuilt
 
 
@@ -52,12 +52,12 @@ def test_a_diff_leads_from_one_instant_to_the_other(history, data):
     with history.lived() as lived:
         instants = list(lived)
         since, until = (data.draw(st.sampled_from(instants)) for _ in range(2))
-        told = {which: shown(document) for which, document in configuration_as_of(since).items()}
-        for one in differences(since, until).entries:
+        told = {which: without_hidden(document) for which, document in configuration_as_of(since).items()}
+        for one in diff_between(since, until).entries:
             assert told.get((one.kind, one.name)) == one.before
             told[one.kind, one.name] = one.after
         assert {which: document for which, document in told.items() if document is not None} == {
-            which: shown(document) for which, document in configuration_as_of(until).items()
+            which: without_hidden(document) for which, document in configuration_as_of(until).items()
         }
 
 

@@ -35,7 +35,7 @@ def some_rows():
 
 
 def written():
-    return {kv_key(kind, name): relay.written(document) for (kind, name), document in all_documents().items()}
+    return {kv_key(kind, name): relay.encode(document) for (kind, name), document in all_documents().items()}
 
 
 async def bucket_holds(client):
@@ -137,7 +137,7 @@ async def test_an_emptied_nats_is_filled_again(nats_server, link):
 
 
 async def test_a_bucket_deleted_under_a_standing_link_comes_back(link, monkeypatch):
-    monkeypatch.setattr(relay, "LOOK_AT_BUCKET_S", 0.1)
+    monkeypatch.setattr(relay, "CHECK_BUCKET_S", 0.1)
     client, js = link
     await sync_to_async(some_rows)()
     async with running(relay.run, client, js):
@@ -218,7 +218,7 @@ async def test_a_stream_that_jetstream_refuses_holds_up_nobody(link, caplog):
         await sync_to_async(create_channel)(address="taken/x", by="ann")
         await sync_to_async(create_tier)(name="after", by="ann")
         await until(lambda: all_is_told(client))
-    assert "the stream of channel taken/x could not be made" in caplog.text
+    assert "the stream of channel taken/x could not be created" in caplog.text
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -245,9 +245,9 @@ async def test_the_command_rebuilds_the_snapshot(link):
         call_command("rebuild", "snapshot", stdout=out)
         return out.getvalue()
 
-    assert await in_thread(rebuild) == "4 documents mended.\n"
+    assert await in_thread(rebuild) == "4 documents corrected.\n"
     assert await is_in_step(client)
-    assert await in_thread(rebuild) == "0 documents mended.\n"
+    assert await in_thread(rebuild) == "0 documents corrected.\n"
 
 
 def test_the_command_says_that_it_knows_no_nats(settings):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from configuration.importers.imported import Imported
 from configuration.importers.messages import registered, schema_of
-from configuration.importers.wanted import Path, Wanted, follow, mapping
+from configuration.importers.references import Path, follow, mapping
 from configuration.yaml_documents import Document
 from gateway.protocol import Protocol
 from gateway.snapshot.right import Right, Verb
@@ -36,7 +37,7 @@ def is_asyncapi(data: Any) -> bool:
     return isinstance(data, dict) and "asyncapi" in data
 
 
-def channels(document: Document) -> list[Wanted]:
+def channels(document: Document) -> list[Imported]:
     """Give the channels. Raises DocumentError.
 
     A channel is open to the doors that its own servers and bindings name; where they name none, it has no say in that.
@@ -94,7 +95,7 @@ def _described(document: Document) -> Iterator[_Channel]:
         yield _Channel(document, name, node, (*path, name), version)
 
 
-def _wanted(document: Document, channel: _Channel, operations: list[Placed], *, is_2: bool) -> Wanted:
+def _wanted(document: Document, channel: _Channel, operations: list[Placed], *, is_2: bool) -> Imported:
     messages = list((_messages_2 if is_2 else _messages_3)(document, channel.node, channel.path))
     registers = registered(document, messages)
     is_named = registers is None or registers.is_named
@@ -109,7 +110,9 @@ def _wanted(document: Document, channel: _Channel, operations: list[Placed], *, 
         "protocols": _protocols(document, channel, bindings),
         "retention": _retention(document, channel, bindings),
     }
-    return Wanted("channels", values | {name: value for name, value in found.items() if value}, channel.path, registers)
+    return Imported(
+        "channels", values | {name: value for name, value in found.items() if value}, channel.path, registers
+    )
 
 
 def _title(node: dict[str, Any]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from configuration.importers.wanted import Path, Registers, any_of, follow, self_contained
+from configuration.importers.imported import RegisteredSchema
+from configuration.importers.references import Path, any_of, follow, self_contained
 from configuration.yaml_documents import Document, DocumentError, parse
 from gateway.contracts.schemas import needs_draft_7
 
@@ -31,7 +32,7 @@ def schema_of(document: Document, messages: list[tuple[dict[str, Any], Path]]) -
     return {"$schema": DRAFT_7, **schema} if needs_draft_7(schema) else schema
 
 
-def registered(document: Document, messages: list[tuple[dict[str, Any], Path]]) -> Registers | None:
+def registered(document: Document, messages: list[tuple[dict[str, Any], Path]]) -> RegisteredSchema | None:
     """Give what is to be registered: Avro, and what stands beside a subject's name. Raises DocumentError."""
     is_named = len(messages) == 1 and "x-schema" in messages[0][0]
     found = [_avro(document, message, path) for message, path in messages]
@@ -39,10 +40,14 @@ def registered(document: Document, messages: list[tuple[dict[str, Any], Path]]) 
         schemas = [schema for number, schema in enumerate(found) if schema not in found[:number]]
         if None in schemas:
             raise document.error("some messages are in Avro, others are not; a channel has one", *messages[0][1])
-        return Registers("AVRO", json.dumps(schemas[0] if len(schemas) == 1 else schemas), is_named)
+        return RegisteredSchema("AVRO", json.dumps(schemas[0] if len(schemas) == 1 else schemas), is_named)
     if is_named and "payload" in messages[0][0]:
         payload = _payload(document, *messages[0])
-        return None if payload is None else Registers("JSON", json.dumps(self_contained(document, *payload)), is_named)
+        return (
+            None
+            if payload is None
+            else RegisteredSchema("JSON", json.dumps(self_contained(document, *payload)), is_named)
+        )
     return None
 
 

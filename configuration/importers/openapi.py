@@ -6,7 +6,8 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-from configuration.importers.wanted import Path, Wanted, mapping
+from configuration.importers.imported import Imported
+from configuration.importers.references import Path, mapping
 from configuration.yaml_documents import Document
 
 METHODS = ("get", "post", "put", "patch", "delete", "options")
@@ -24,7 +25,7 @@ def is_export(data: Any) -> bool:
     return isinstance(data, dict) and data.get("x-written-by") == "gateway"
 
 
-def routes(document: Document) -> list[Wanted]:
+def routes(document: Document) -> list[Imported]:
     """Give the routes. Each needs a key and keeps to its limits, whatever the document says. Raises DocumentError."""
     version = str(document.data["openapi"])
     if not version.startswith("3."):
@@ -68,7 +69,7 @@ def our_path(path: str) -> str:
     return _PARAMETER.sub(lambda found: "{" + re.sub(r"\W", "_", found[1], flags=re.ASCII) + "}", path)
 
 
-def _route(document: Document, path: str, node: Any, at: Path, names: set[str]) -> list[Wanted]:
+def _route(document: Document, path: str, node: Any, at: Path, names: set[str]) -> list[Imported]:
     if path.startswith("x-"):
         return []
     item, at = mapping(document, node, at)
@@ -86,7 +87,7 @@ def _route(document: Document, path: str, node: Any, at: Path, names: set[str]) 
         "handler": {"type": "upstream", "url": _server(document, item, at) + ours},
         "policies": [{"type": "api-key"}, {"type": "rate-limit"}],
     }
-    return [Wanted("routes", values, at)]
+    return [Imported("routes", values, at)]
 
 
 def _server(document: Document, item: dict[str, Any], at: Path) -> str:

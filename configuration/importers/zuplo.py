@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from configuration.importers.imported import Imported
 from configuration.importers.openapi import METHODS, name_of, our_path
-from configuration.importers.wanted import Path, Wanted, mapping
+from configuration.importers.references import Path, mapping
 from configuration.importers.zuplo_policies import Definitions, Operation
 from configuration.yaml_documents import Document
 
@@ -32,7 +33,7 @@ def is_zuplo(data: Any) -> bool:
     )
 
 
-def routes(document: Document, policies: Document | None = None) -> list[Wanted]:
+def routes(document: Document, policies: Document | None = None) -> list[Imported]:
     """Give the routes, each named by its operation, and the issuers of tokens that their policies trust.
 
     ``policies`` is the project's ``policies.json``; it may be a part of the document too. Raises DocumentError.
@@ -67,7 +68,7 @@ def _route(
     at: Path,
     names: set[str],
     definitions: Definitions,
-) -> Wanted:
+) -> Imported:
     described = Operation(document, operation, at)
     route, at = mapping(document, operation.get("x-zuplo-route"), (*at, "x-zuplo-route"))
     handler, where = mapping(document, route.get("handler"), (*at, "handler"))
@@ -83,7 +84,7 @@ def _route(
         "handler": {"type": "upstream", "url": _url(document, handler, ours, where)},
         "policies": _policies(document, route, at, definitions, described),
     }
-    return Wanted("routes", values, at)
+    return Imported("routes", values, at)
 
 
 def _our_path(document: Document, path: str, item: dict[str, Any], at: Path) -> str:

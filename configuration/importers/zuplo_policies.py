@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from configuration.importers.wanted import Path, Wanted, mapping, self_contained
+from configuration.importers.imported import Imported
+from configuration.importers.references import Path, mapping, self_contained
 from configuration.yaml_documents import Document, DocumentError
 
 IGNORED = frozenset(
@@ -69,7 +70,7 @@ class Definitions:
         data = document.data if document is not None and isinstance(document.data, Mapping) else {}
         self._policies = _by_name(data, "policies")
         self._cors = _by_name(data, "corsPolicies")
-        self.issuers: dict[str, Wanted] = {}
+        self.issuers: dict[str, Imported] = {}
         """The issuers whose tokens the policies trust that were read so far."""
 
     def policy(self, name: str, side: str, at: Path, operation: Operation) -> list[Ours]:
@@ -92,7 +93,7 @@ class Definitions:
         instance = Instance(name, dict(options) if isinstance(options, Mapping) else {}, document, path, operation)
         found = reader.read(instance)
         if reader.ours == "jwt" and instance.options:
-            self.issuers.setdefault(name, Wanted("issuers", _issuer(instance), at))
+            self.issuers.setdefault(name, Imported("issuers", _issuer(instance), at))
         return found
 
     def origins(self, name: str) -> list[str] | None:

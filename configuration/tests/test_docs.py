@@ -9,7 +9,7 @@ from configuration.apply import apply_text
 from configuration.importers.zuplo_policies import READERS
 from configuration.kinds import KINDS
 from gateway.policies import KNOWN
-from routes.shapes import HANDLER_FIELDS
+from routes.validation import HANDLER_FIELDS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 

@@ -1,11 +1,11 @@
 import pytest
 from django.core.exceptions import ValidationError
 
-from consumers.limits import cleaned
+from consumers.limits import clean_limits
 
 
 def test_what_is_left_out_has_its_documented_default():
-    assert cleaned([{"metric": "requests", "amount": 10, "per": 60}]) == [
+    assert clean_limits([{"metric": "requests", "amount": 10, "per": 60}]) == [
         {
             "metric": "requests",
             "amount": 10,
@@ -21,12 +21,12 @@ def test_what_is_left_out_has_its_documented_default():
 
 
 def test_cleaning_twice_changes_nothing():
-    once = cleaned([{"metric": "bytes_in", "amount": 1.5, "per": "month"}, {"metric": "open_jobs", "amount": 3}])
-    assert cleaned(once) == once
+    once = clean_limits([{"metric": "bytes_in", "amount": 1.5, "per": "month"}, {"metric": "open_jobs", "amount": 3}])
+    assert clean_limits(once) == once
 
 
 def test_a_monthly_quota_and_what_counts_while_open_have_no_seconds():
-    quota, slots = cleaned(
+    quota, slots = clean_limits(
         [{"metric": "requests", "amount": 5, "per": "month"}, {"metric": "open_connections", "amount": 2}]
     )
     assert (quota["per"], slots["per"]) == ("month", None)
@@ -34,7 +34,7 @@ def test_a_monthly_quota_and_what_counts_while_open_have_no_seconds():
 
 def test_one_metric_may_be_limited_over_two_spans_and_by_two_scopes():
     base = {"metric": "requests", "amount": 5, "per": 1}
-    assert len(cleaned([base, base | {"per": 60}, base | {"scope": "ip"}])) == 3
+    assert len(clean_limits([base, base | {"per": 60}, base | {"scope": "ip"}])) == 3
 
 
 @pytest.mark.parametrize(
@@ -77,23 +77,23 @@ def test_one_metric_may_be_limited_over_two_spans_and_by_two_scopes():
 )
 def test_a_fault_names_its_field(limit, field):
     with pytest.raises(ValidationError) as fault:
-        cleaned([limit])
+        clean_limits([limit])
     assert list(fault.value.message_dict) == [field]
 
 
 @pytest.mark.parametrize("limits", [None, "requests", {"metric": "requests"}, [{}] * 51])
 def test_limits_are_a_list_of_bounded_length(limits):
     with pytest.raises(ValidationError) as fault:
-        cleaned(limits)
+        clean_limits(limits)
     assert list(fault.value.message_dict) == ["limits"]
 
 
 def test_the_same_limit_twice_is_refused():
     limit = {"metric": "requests", "amount": 1, "per": 1}
     with pytest.raises(ValidationError) as fault:
-        cleaned([limit, limit | {"amount": 2}])
+        clean_limits([limit, limit | {"amount": 2}])
     assert list(fault.value.message_dict) == ["limits[1]"]
 
 
 def test_a_limit_may_never_close():
-    assert cleaned([{"metric": "requests", "amount": 1, "per": 1, "close_at": 0}])[0]["close_at"] == 0
+    assert clean_limits([{"metric": "requests", "amount": 1, "per": 1, "close_at": 0}])[0]["close_at"] == 0

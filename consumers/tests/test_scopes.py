@@ -3,7 +3,7 @@
 import pytest
 from django.core.exceptions import ValidationError
 
-from consumers.scopes import cleaned_scopes
+from consumers.scopes import clean_scopes
 
 
 @pytest.mark.parametrize(
@@ -11,9 +11,9 @@ from consumers.scopes import cleaned_scopes
 )
 def test_an_interval_that_cannot_be_is_refused(scope):
     with pytest.raises(ValidationError) as refused:
-        cleaned_scopes([scope])
+        clean_scopes([scope])
     assert "scopes" in refused.value.message_dict
 
 
 def test_a_right_to_subscribe_may_name_an_interval():
-    assert cleaned_scopes(["subscribe:prices/*?conflate=1s"]) == ["subscribe:prices/*?conflate=1s"]
+    assert clean_scopes(["subscribe:prices/*?conflate=1s"]) == ["subscribe:prices/*?conflate=1s"]

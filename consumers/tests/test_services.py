@@ -92,9 +92,9 @@ def test_what_others_changed_meanwhile_is_kept_and_recorded(consumer):
 def test_changing_what_somebody_else_deleted_says_so(consumer):
     stale = Consumer.objects.get()
     delete_consumer(consumer, by="bob")
-    with pytest.raises(ValidationError, match="gone"):
+    with pytest.raises(ValidationError, match="was deleted meanwhile"):
         update_consumer(stale, is_active=False, by="ann")
-    with pytest.raises(ValidationError, match="gone"):
+    with pytest.raises(ValidationError, match="was deleted meanwhile"):
         delete_consumer(stale, by="ann")
 
 

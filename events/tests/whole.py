@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 
 from audit import relay
-from audit.answering import answering
+from audit.data_plane_requests import serve_requests
 from audit.tests.conftest import running, until
 from consumers.services import create_consumer, create_tier
 from events import dead_letters
@@ -96,7 +96,7 @@ async def running_whole(link, nats_url, redis_url, folder, **options):
         key_pepper=settings.KEY_PEPPER.encode(), secret_key=settings.SECRET_KEY.encode(),
         public_url="http://gateway.test", **options,
     )  # fmt: skip
-    parts = (relay.run, dead_letters.run, answering(ANSWERS))
+    parts = (relay.run, dead_letters.run, serve_requests(ANSWERS))
     async with contextlib.AsyncExitStack() as stack:
         for part in parts:
             await stack.enter_async_context(running(part, *link))

@@ -1,6 +1,6 @@
 """Requests to the control plane, for decisions that need the database: NATS request and reply, with a deadline.
 
-:mod:`audit.answering` is the other side. Nothing that is proxied, published or delivered waits for such a request.
+:mod:`audit.data_plane_requests` is the other side. No proxied call, publication or delivery waits for such a request.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def changed(call, request, options):
         request.json = request.json | {"by": call.principal.consumer} | options
 
 
-async def answering(call, request, options):
+async def serve_requests(call, request, options):
     await asyncio.sleep(0)
     return Answer(402, {"pay": call.principal.tier}, {"x-why": "because"})
 

@@ -278,7 +278,7 @@ def test_dead_letters_are_shown_as_text_and_put_back(page, monkeypatch):
 
 def test_an_engine_that_is_away_is_said_and_loses_nothing(page, monkeypatch):
     def away(*args, **kwargs):
-        raise bus.Away("no answer")
+        raise bus.Unavailable("no answer")
 
     monkeypatch.setattr(bus, "store", away)
     create_channel(address="trades", by="test")

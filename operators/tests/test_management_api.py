@@ -273,7 +273,7 @@ def test_dead_letters_are_redriven_and_discarded_by_their_filters(api, monkeypat
 
 def test_an_engine_that_is_away_is_a_503_with_retry_after(api, monkeypatch):
     def away(*args, **kwargs):
-        raise bus.Away("no answer")
+        raise bus.Unavailable("no answer")
 
     monkeypatch.setattr(bus, "store", away)
     create_channel(address="trades", by="test")

@@ -7,7 +7,7 @@ import pytest
 from django.core.exceptions import ValidationError
 
 from gateway.policies import KNOWN
-from routes.shapes import policies
+from routes.validation import policies
 
 FUNCTION = "demo.hooks:limit_of"
 BY_USER = {"rateLimitBy": "user", "requestsAllowed": 1, "timeWindowMinutes": 1}

@@ -1,4 +1,4 @@
-"""`manage.py rebuild snapshot|analytics`: make a read model anew from what it is read from."""
+"""`manage.py rebuild snapshot|analytics`: recreate a read model from its source."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the command."""
         if not settings.NATS_URL:
-            raise CommandError("NATS is not known here: set NATS_URL, or DATA_DIR of a running `manage.py up`.")
+            raise CommandError(
+                "The URL of NATS is unknown: set NATS_URL, or DATA_DIR to that of a running `manage.py up`."
+            )
         if options["what"] == "snapshot":
-            self.stdout.write(f"{async_to_sync(_rebuild_snapshot)()} documents mended.")
+            self.stdout.write(f"{async_to_sync(_rebuild_snapshot)()} documents corrected.")
         else:
             rebuild: Any = apps.get_app_config("analytics").rebuild  # type: ignore[attr-defined]
             self.stdout.write(f"{rebuild()} batches of usage replayed.")

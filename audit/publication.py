@@ -1,4 +1,4 @@
-"""Waits until the data plane has been told of what was just written, so that who wrote it finds it in force."""
+"""Wait until what was just written is published, so that its author finds it in force in the data plane."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import time
 
 from audit.models import Change
 
-LOOK_S = 0.01
+POLL_S = 0.01
 APPLIED_S = 0.02
-"""Processes have read what was published within so long, unless they are very busy."""
+"""The time within which processes of the data plane apply what is published, unless they are very busy."""
 
 
-def told(within_s: float) -> bool:
-    """Wait until every change so far has been published. False where the time is over: NATS may be away."""
+def wait_until_published(within_s: float) -> bool:
+    """Wait until every change so far is published; return False after ``within_s``, as NATS may be unavailable."""
     last = Change.objects.unpublished().values_list("pk", flat=True).last()
     if last is None:
         return True
@@ -20,6 +20,6 @@ def told(within_s: float) -> bool:
     while Change.objects.unpublished().filter(pk__lte=last).exists():
         if time.monotonic() >= ends_at:
             return False
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)
     time.sleep(APPLIED_S)
     return True

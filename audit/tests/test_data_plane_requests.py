@@ -5,8 +5,8 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.db import OperationalError
 
-from audit import answering as module
-from audit.answering import answering
+from audit import data_plane_requests as module
+from audit.data_plane_requests import serve_requests
 from audit.tests.conftest import running, until
 from gateway.link.control_plane import request_control_plane
 from gateway.refusals import Reason, Refused
@@ -20,7 +20,7 @@ async def serving(nc):
 
 
 def part(**answers):
-    return answering({"echo": lambda question: question, **answers})
+    return serve_requests({"echo": lambda question: question, **answers})
 
 
 async def refusal(nc, verb, question=None, **how):
@@ -82,7 +82,7 @@ async def test_nobody_there_and_nobody_quick_enough_are_told_within_the_deadline
 
 
 async def test_questions_beyond_the_bound_are_refused_at_once(link, monkeypatch):
-    monkeypatch.setattr(module, "UNDER_WAY_MAX", 2)
+    monkeypatch.setattr(module, "REQUESTS_MAX", 2)
     nc, _ = link
     held, begun = threading.Event(), threading.Semaphore(0)
 

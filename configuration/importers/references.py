@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
@@ -12,26 +11,6 @@ from configuration.yaml_documents import Document, pointer
 Path = tuple[str | int, ...]
 HOPS_MAX = 20
 DEFINITIONS_MAX = 500
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """One object: its section, the fields that the document has a say in, and where in the document it stands."""
-
-    section: str
-    values: dict[str, Any]
-    path: Path
-    registers: Registers | None = None
-
-
-@dataclass(frozen=True)
-class Registers:
-    """The schema of a channel's events, which lies in the registry under the subject that the channel names."""
-
-    type: str
-    text: str
-    is_named: bool
-    """The document names the subject: a schema that lies there already is not the document's to say."""
 
 
 def follow(document: Document, node: Any, path: Path) -> tuple[Any, Path]:
