@@ -312,7 +312,7 @@ async def test_a_list_does_not_wait_for_a_log_that_hangs(whole, nats_server, mon
         await whole.subscribe(type="pull")
     # However long one question may take: the list has an end of its own.
     monkeypatch.setattr(readers, "DEADLINE_S", 3600)
-    monkeypatch.setattr(subscription, "LISTED_WITHIN_S", 0.2)
+    monkeypatch.setattr(subscription, "LIST_TIMEOUT_S", 0.2)
     nats_server.freeze()
     try:
         async with asyncio.timeout(60):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from typing import Any, TypeVar
 
-import nats.errors
 import orjson
+from nats.errors import Error as NatsError
+from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import APIError, KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError
 from nats.js.kv import KeyValue
 
@@ -23,6 +26,16 @@ TYPE_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 JOB_ID = re.compile(r"job_[0-9a-f]{24}")
 """Other ids are unknown; NATS is not queried for keys that it may not accept."""
 TIMEOUT_S = 2.0
+WATCH_PENDING_MAX = 64
+"""Changes of a job that may wait for a slow reader; further ones are dropped until the next idle time."""
+WATCH_UNUSED_S = 5.0
+"""JetStream deletes the consumer of a watch this long after its end, or after its connection was lost."""
+_WATCH = ConsumerConfig(
+    deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
+    ack_policy=AckPolicy.NONE,
+    inactive_threshold=WATCH_UNUSED_S,
+    mem_storage=True,
+)
 
 
 class JobStates:
@@ -50,6 +63,36 @@ class JobStates:
         except KeyWrongLastSequenceError:
             return await self.get(document["id"]) or document
         return document
+
+    async def watch(self, job_id: str, *, idle_s: float) -> AsyncGenerator[dict[str, Any] | None, None]:
+        """Yield a job's document now and after each change, and None after each ``idle_s`` without one.
+
+        Ends when the document is deleted. Close the iterator (``aclosing``) to end the watch.
+        """
+        while True:
+            subscription = await _in_time(
+                # KeyValue.watch would run two tasks for each watch, one of which polls.
+                self._js.subscribe(
+                    f"$KV.{JOBS_BUCKET}.{job_id}",
+                    stream=f"KV_{JOBS_BUCKET}",
+                    config=_WATCH,
+                    manual_ack=True,
+                    pending_msgs_limit=WATCH_PENDING_MAX,
+                )
+            )
+            try:
+                while True:
+                    message = await subscription.next_msg(idle_s)
+                    if not message.data:
+                        return
+                    yield orjson.loads(message.data)
+            except (TimeoutError, NatsTimeoutError):
+                yield None  # and watch anew, as the consumer is lost when NATS restarts
+            except NatsError as error:
+                raise _unavailable() from error
+            finally:
+                with contextlib.suppress(NatsError):
+                    await subscription.unsubscribe()
 
     async def request_cancel(self, job_id: str, *, by: str) -> None:
         """Ask the worker to cancel a job."""
@@ -87,5 +130,9 @@ async def _in_time(request: Awaitable[T]) -> T:
             return await request
     except (KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError):
         raise
-    except (TimeoutError, OSError, APIError, nats.errors.Error) as error:
-        raise Refused(Reason.OVERLOADED, "Jobs cannot be reached right now.", retry_after_s=1) from error
+    except (TimeoutError, OSError, APIError, NatsError) as error:
+        raise _unavailable() from error
+
+
+def _unavailable() -> Refused:
+    return Refused(Reason.OVERLOADED, "Jobs cannot be reached right now.", retry_after_s=1)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
 
 import orjson
 
@@ -16,6 +16,8 @@ from gateway.channels.publication import Publication
 from gateway.channels.reading import Selection, select
 from gateway.handlers.events import HEADERS as STREAM_HEADERS
 from gateway.handlers.events import EventStream, Position
+from gateway.handlers.requests import idempotency_key, query_lists, read_body
+from gateway.handlers.responses import send_body, send_json
 from gateway.handlers.stream.connection import StreamConnection
 from gateway.log.catch_up import EARLIEST
 from gateway.log.cloudevents import binary_attributes, structured
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 STRUCTURED, BATCHED = "application/cloudevents+json", "application/cloudevents-batch+json"
 FORM = "application/x-www-form-urlencoded"
 BATCH_MAX = 1000
-IDEMPOTENCY_KEY_MAX_CHARS = 255
 HISTORY_DEFAULT, HISTORY_MAX = 100, 1000
 HISTORY_MAX_BYTES = 4 * 1024 * 1024
 LET_OUT_MAX_S = 3.0
@@ -48,7 +49,7 @@ async def stream(plane: Plane, call: Call) -> Reply:
 
 async def events(plane: Plane, call: Call) -> Reply:
     """Serve ``GET /v1/events?channel=A&channel=B``, and SSE routes to a channel."""
-    query = _query(call, repeatable=frozenset({"channel"}), known={"channel", "from", "last_event_id", "conflate"})
+    query = query_lists(call, {"channel", "from", "last_event_id", "conflate"}, repeatable={"channel"})
     addresses = sorted({call.parameters["address"]} if "address" in call.parameters else set(query["channel"]))
     if not addresses or len(addresses) > CHANNELS_MAX:
         raise Refused(Reason.INVALID_REQUEST, f"Name 1 to {CHANNELS_MAX} channels as `?channel=`.")
@@ -67,18 +68,22 @@ async def events(plane: Plane, call: Call) -> Reply:
 async def publish_events(plane: Plane, call: Call) -> Reply:
     """Serve ``POST /v1/channels/{address}/events``: one event, or a JSON array of them."""
     require_plain(call)
-    body = await _body(call)
+    body = await read_body(call)
     publications, is_batch = _publications(plane, call, body)
     if is_batch:
         ids = [str(stored.sequence) for stored in await plane.publisher.publish_all(call, publications)]
-        return await _answer(plane, call, 201, {"ids": ids}, messages_in=len(ids), bytes_in=len(body))
+        reply = await send_json(plane.limiter, call, 201, {"ids": ids}, bytes_in=len(body))
+        reply.messages_in = len(ids)
+        return reply
     stored = await plane.publisher.publish(call, publications[0])
-    return await _answer(plane, call, 201, {"id": str(stored.sequence)}, messages_in=1, bytes_in=len(body))
+    reply = await send_json(plane.limiter, call, 201, {"id": str(stored.sequence)}, bytes_in=len(body))
+    reply.messages_in = 1
+    return reply
 
 
 async def history(plane: Plane, call: Call) -> Reply:
     """Serve ``GET /v1/channels/{address}/events?after=ID&limit=100``; 410 where ``after`` is no longer kept."""
-    query = _query(call, known={"after", "limit"})
+    query = query_lists(call, {"after", "limit"})
     address = call.parameters["address"]
     selection = select(plane.snapshot, call, address)
     limit = _limit(query["limit"][0] if query["limit"] else "")
@@ -99,10 +104,11 @@ async def history(plane: Plane, call: Call) -> Reply:
         # A batch is an array and nothing else: where to go on is said beside it (RFC 8288).
         texts = ",".join(event.cloudevent() for event in events)
         link: Headers = [(b"link", f'<{next_}>; rel="next"'.encode())] if next_ else []
-        return await _send(plane, call, 200, f"[{texts}]".encode(), BATCHED, link)
+        batch_body = f"[{texts}]".encode()
+        return await send_body(plane.limiter, call, 200, batch_body, content_type=BATCHED.encode(), headers=link)
     results = ",".join(event.frame() for event in events)
     body = f'{{"results":[{results}],"next":{orjson.dumps(next_).decode()}}}'.encode()
-    return await _send(plane, call, 200, body)
+    return await send_body(plane.limiter, call, 200, body)
 
 
 async def _require_kept(plane: Plane, selection: Selection, after: int) -> None:
@@ -207,19 +213,6 @@ def _past_space(text: str, at: int) -> int:
     return at
 
 
-def idempotency_key(call: Call) -> str | None:
-    """Read the header as a structured-field string or bare: both are the same key."""
-    given = call.header(b"idempotency-key")
-    if given is None:
-        return None
-    key = given.strip()
-    if len(key) >= 2 and key[0] == key[-1] == '"':
-        key = key[1:-1]
-    if not 0 < len(key) <= IDEMPOTENCY_KEY_MAX_CHARS:
-        raise Refused(Reason.INVALID_REQUEST, f"An idempotency key has 1 to {IDEMPOTENCY_KEY_MAX_CHARS} characters.")
-    return key
-
-
 def _start(call: Call, query: Mapping[str, list[str]], count: int) -> list[Position]:
     """Say where each channel begins: the last id seen, else ``from``, else with what comes next."""
     last = call.header(b"last-event-id") or next(iter(query["last_event_id"]), "")
@@ -249,49 +242,3 @@ def _limit(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) > 0):
         raise Refused(Reason.INVALID_REQUEST, f"`limit` is a number from 1 to {HISTORY_MAX}.")
     return min(int(text), HISTORY_MAX)
-
-
-def _query(call: Call, *, known: set[str], repeatable: frozenset[str] = frozenset()) -> dict[str, list[str]]:
-    """Read the query string strictly: what is not known is refused, as it would be ignored."""
-    found: dict[str, list[str]] = {name: [] for name in known}
-    try:
-        pairs = parse_qsl(call.query.decode("ascii"), keep_blank_values=True, max_num_fields=100, errors="strict")
-    except ValueError:
-        raise Refused(Reason.INVALID_REQUEST, "The query string cannot be read.") from None
-    for name, value in pairs:
-        if name not in known:
-            raise Refused(Reason.INVALID_REQUEST, f"Unknown query parameter {name[:40]!r}.")
-        if found[name] and name not in repeatable:
-            raise Refused(Reason.INVALID_REQUEST, f"`{name}` is given twice.")
-        found[name].append(value)
-    return found
-
-
-async def _body(call: Call) -> bytes:
-    parts = []
-    while part := await call.peer.read():
-        parts.append(part)
-    return b"".join(parts)
-
-
-async def _answer(
-    plane: Plane, call: Call, status: int, said: Mapping[str, Any], *, messages_in: int, bytes_in: int
-) -> Reply:
-    reply = await _send(plane, call, status, orjson.dumps(said))
-    reply.messages_in, reply.bytes_in = messages_in, bytes_in
-    return reply
-
-
-async def _send(
-    plane: Plane, call: Call, status: int, body: bytes, content_type: str = JSON_TYPE, more: Headers | None = None
-) -> Reply:
-    headers: Headers = [
-        (b"content-type", content_type.encode()),
-        (b"content-length", str(len(body)).encode()),
-        (b"cache-control", b"no-store"),
-        *(more or ()),
-        *plane.limiter.headers(call),
-    ]
-    await call.peer.start(status, headers)
-    await call.peer.send(body, more=False)
-    return Reply(status=status, bytes_out=len(body))

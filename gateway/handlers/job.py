@@ -1,4 +1,7 @@
-"""Accepts work with 202 and tells how it stands. The NATS KV bucket ``jobs`` is the truth that clients poll."""
+"""Jobs over HTTP: accepted with 202, then polled or followed as server-sent events, cancelled, and downloaded.
+
+The document in the NATS KV bucket ``jobs`` is the state that clients see; the control plane updates it.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,22 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, quote
+from urllib.parse import quote
 
 import orjson
 
 from gateway.call import Call, Reply
 from gateway.concurrency.stopping import stop_tasks
+from gateway.connections.open import Connection
 from gateway.durable.job_states import FINAL_STATES
 from gateway.handlers.events import HEADERS as SSE_HEADERS
+from gateway.handlers.events import HEARTBEAT
+from gateway.handlers.requests import idempotency_key, query_pairs, read_body
+from gateway.handlers.responses import Header, send_json
 from gateway.policies.json_body import require_plain
 from gateway.refusals import Reason, Refused
 from gateway.wire.event_stream import last_words
@@ -27,30 +35,31 @@ from gateway.wire.strict_json import parse
 if TYPE_CHECKING:
     from gateway.plane import Plane
 
+JobDocument = dict[str, Any]
+
 POLL_AFTER_S = 1
-"""What ``Retry-After`` tells a client that polls."""
+"""The ``Retry-After`` of a job that has not ended."""
 LINK_GOOD_FOR_S = 3600
-"""How long a download link is good for; each poll gives a fresh one."""
+"""How long a download link is valid; each poll returns a new one."""
 CANCEL_WAIT_S = 1.5
-LOOK_S = 0.2
 CHUNK_BYTES = 256 * 1024
-IDEMPOTENCY_KEY_MAX_CHARS = 255
 TRACEPARENT_MAX_CHARS = 64
+PRIVATE = b"private, no-store"
 
 
 async def submit(plane: Plane, call: Call) -> Reply:
-    """Keep the work durably, then answer 202.
+    """Store the job, then answer 202.
 
-    Raises Refused for an unknown type, for input that does not fit it, and where too many jobs are open.
+    Raises Refused for an unknown type, for input that does not match its schema, and where too many jobs are open.
     """
     type_ = call.parameters["type"]
     require_plain(call)
-    body = await _read_body(call)
+    body = await read_body(call)
     value = parse(body) if body else {}
-    schema = await plane.jobs.input_schema(type_)
-    plane.validators.check(schema, value)
-    document: dict[str, Any] = {
-        "id": _job_id(call, type_),
+    plane.validators.check(await plane.jobs.input_schema(type_), value)
+    key = idempotency_key(call)
+    document: JobDocument = {
+        "id": _job_id(call, type_, key),
         "type": type_,
         "consumer": call.caller.consumer,
         "key": call.caller.key,
@@ -62,52 +71,49 @@ async def submit(plane: Plane, call: Call) -> Reply:
         "submitted_at": time.time(),
         "traceparent": (call.traceparent or "")[:TRACEPARENT_MAX_CHARS],
     }
-    first = await _first(plane, document) if call.header(b"idempotency-key") else None
-    if first is None:
-        document["places"] = await plane.limiter.take_place(call, document["id"])
-        first = _same_body(await plane.jobs.create(document), document)
-    document = first
-    headers = [(b"location", _status_url(plane, document).encode()), (b"retry-after", str(POLL_AFTER_S).encode())]
-    return await _answer(plane, call, 202, _public(plane, document), headers, bytes_in=len(body))
+    existing = await plane.jobs.get(document["id"]) if key is not None else None
+    job = existing if existing is not None else await _create(plane, call, document)
+    if job["body_hash"] != document["body_hash"]:
+        raise Refused(
+            Reason.INVALID_PAYLOAD, "This Idempotency-Key was used with another body.", cause="idempotency-conflict"
+        )
+    headers = [(b"location", _status_url(plane, job).encode()), *_poll_again(job, even_if_final=True)]
+    return await _send(plane, call, 202, job, headers, bytes_in=len(body))
 
 
 async def status(plane: Plane, call: Call) -> Reply:
-    """Say how one of the caller's own jobs stands."""
-    document = await _own(plane, call)
-    headers = [] if document["state"] in FINAL_STATES else [(b"retry-after", str(POLL_AFTER_S).encode())]
-    return await _answer(plane, call, 200, _public(plane, document), headers)
+    """Serve ``GET /v1/jobs/{id}``: the state of one of the caller's own jobs."""
+    job = await _own(plane, call)
+    return await _send(plane, call, 200, job, _poll_again(job))
 
 
 async def cancel(plane: Plane, call: Call) -> Reply:
-    """Ask for a job's end, wait a moment for it, and say how the job stands then."""
-    document = await _own(plane, call)
-    if document["state"] not in FINAL_STATES:
-        await plane.jobs.request_cancel(document["id"], by=call.caller.key)
-        ends_at = time.monotonic() + CANCEL_WAIT_S
-        while document["state"] not in FINAL_STATES and time.monotonic() < ends_at:
-            await asyncio.sleep(LOOK_S / 2)
-            document = await _own(plane, call)
-    return await _answer(plane, call, 200 if document["state"] in FINAL_STATES else 202, _public(plane, document))
+    """Request cancellation and wait up to ``CANCEL_WAIT_S`` for it: 200 once the job has ended, otherwise 202."""
+    job = await _own(plane, call)
+    if job["state"] not in FINAL_STATES:
+        await plane.jobs.request_cancel(job["id"], by=call.caller.key)
+        job = await _wait_for_end(plane, job)
+    return await _send(plane, call, 200 if job["state"] in FINAL_STATES else 202, job)
 
 
 async def result(plane: Plane, call: Call) -> Reply:
-    """Send the file that a signed link names. The link is the proof: no key is needed, and it expires."""
+    """Send the file of a signed link. The link is the credential: it needs no key, and it expires."""
     job_id = call.parameters["id"]
-    wanted = parse_qs(call.query.decode("latin-1"))
-    expires, signature = wanted.get("expires", [""])[0], wanted.get("signature", [""])[0]
+    query = dict(query_pairs(call))
+    expires, signature = query.get("expires", ""), query.get("signature", "")
     if not hmac.compare_digest(signature.encode(), _signature(plane, job_id, expires).encode()):
-        raise Refused(Reason.FORBIDDEN, "The download link is not valid; ask the job's status for a fresh one.")
+        raise Refused(Reason.FORBIDDEN, "The download link is not valid; the job's status has a new one.")
     if int(expires) < time.time():
-        raise Refused(Reason.GONE, "The download link has expired; ask the job's status for a fresh one.")
-    document = await plane.jobs.get(job_id)
-    if document is None or not document.get("file"):
+        raise Refused(Reason.GONE, "The download link has expired; the job's status has a new one.")
+    job = await plane.jobs.get(job_id)
+    if job is None or not job.get("file"):
         raise Refused(Reason.NOT_FOUND, "This result is no longer kept.")
-    path = plane.config.data_dir / "results" / job_id / document["file"]["name"]
+    path = plane.config.data_dir / "results" / job_id / job["file"]["name"]
     try:
         size = (await asyncio.to_thread(path.stat)).st_size
     except OSError:
         raise Refused(Reason.NOT_FOUND, "This result is no longer kept.") from None
-    await call.peer.start(200, _file_headers(document["file"], size))
+    await call.peer.start(200, _file_headers(job["file"], size))
     async for chunk in _chunks(path):
         await call.peer.send(chunk)
     await call.peer.send(b"", more=False)
@@ -115,109 +121,128 @@ async def result(plane: Plane, call: Call) -> Reply:
 
 
 async def events(plane: Plane, call: Call) -> Reply:
-    """Send a job's status as server-sent events, each time that it changes, until it has ended."""
-    document = await _own(plane, call)
-    ending: list[Refused] = []
-    connection = plane.connections.open(call, ending.append)
+    """Send the state of a job as server-sent events, now and at each change, until it has ended."""
+    job = await _own(plane, call)
+    ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
+
+    def end(refused: Refused) -> None:
+        if not ending.done():
+            ending.set_result(refused)
+
+    connection = plane.connections.open(call, end)
     await call.peer.start(200, [*SSE_HEADERS, *plane.limiter.headers(call)])
-    gone = asyncio.ensure_future(call.peer.gone())
-    quiet_since = time.monotonic()
-    said = b""
+    gone = asyncio.create_task(call.peer.gone(), name="job events gone")
+    writer = asyncio.create_task(_send_changes(plane, call, connection, job), name="job events writer")
     try:
-        while True:
-            now_said = orjson.dumps(_public(plane, document))
-            if now_said != said:
-                said, quiet_since = now_said, time.monotonic()
-                await call.peer.send(b"data: " + now_said + b"\n\n")
-                connection.sent(len(now_said))
-            elif time.monotonic() - quiet_since > plane.config.sse_heartbeat_s:
-                quiet_since = time.monotonic()
-                await call.peer.send(b":\n\n")
-            if document["state"] in FINAL_STATES or ending or gone.done():
-                break
-            await asyncio.sleep(LOOK_S)
-            document = await _own(plane, call)
-        await call.peer.send(last_words(ending[0]) if ending else b"", more=False)
+        await asyncio.wait({gone, writer, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if writer.done():
+            writer.result()
     finally:
-        await stop_tasks(gone)
-    if not ending:
+        await stop_tasks(gone, writer)
+    refused = ending.result() if ending.done() else None
+    await call.peer.send(last_words(refused) if refused is not None else b"", more=False)
+    if refused is None:
         return Reply(status=200)
-    return Reply(status=200, refused=ending[0], error_class=ending[0].row.live.value, closed_by="gateway")
+    return Reply(status=200, refused=refused, error_class=refused.row.live.value, closed_by="gateway")
 
 
-async def _read_body(call: Call) -> bytes:
-    parts = []
-    while part := await call.peer.read():
-        parts.append(part)
-    return b"".join(parts)
+async def _create(plane: Plane, call: Call, document: JobDocument) -> JobDocument:
+    """Take a place among the open jobs and store the job. Returns the one that has the id, if it is taken."""
+    places = document["places"] = await plane.limiter.take_place(call, document["id"])
+    try:
+        return await plane.jobs.create(document)
+    except BaseException:
+        # Where only the confirmation was lost, the job exists and runs without a place; its end releases nothing.
+        plane.limiter.give_back_place(places, document["id"])
+        raise
 
 
-def _job_id(call: Call, type_: str) -> str:
-    """Give a random id, or with an ``Idempotency-Key`` always the same one for this consumer, type and key."""
-    key = (call.header(b"idempotency-key") or "").strip().strip('"')
-    if not key:
+async def _wait_for_end(plane: Plane, job: JobDocument) -> JobDocument:
+    """Return the job once it has ended, or as it is after ``CANCEL_WAIT_S``."""
+    try:
+        async with (
+            asyncio.timeout(CANCEL_WAIT_S),
+            aclosing(plane.jobs.watch(job["id"], idle_s=CANCEL_WAIT_S)) as documents,
+        ):
+            async for document in documents:
+                job = document or job
+                if document is None or job["state"] in FINAL_STATES:
+                    break
+    except TimeoutError:
+        pass
+    return job
+
+
+async def _send_changes(plane: Plane, call: Call, connection: Connection, job: JobDocument) -> None:
+    sent = b""
+    async with aclosing(plane.jobs.watch(job["id"], idle_s=plane.config.sse_heartbeat_s)) as documents:
+        async for document in documents:
+            if document is None:
+                await call.peer.send(HEARTBEAT)
+                continue
+            data = orjson.dumps(_public(plane, document))
+            if data != sent:
+                sent = data
+                await call.peer.send(b"data: " + data + b"\n\n")
+                connection.sent(len(data))
+            if document["state"] in FINAL_STATES:
+                return
+
+
+def _job_id(call: Call, type_: str, key: str | None) -> str:
+    """Return a random id, or the one that belongs to this consumer, type and idempotency key."""
+    if key is None:
         return f"job_{secrets.token_hex(12)}"
-    if len(key) > IDEMPOTENCY_KEY_MAX_CHARS:
-        raise Refused(Reason.INVALID_REQUEST, f"Idempotency-Key has more than {IDEMPOTENCY_KEY_MAX_CHARS} characters.")
-    named = "\0".join((call.caller.consumer, type_, key))
-    return f"job_{hashlib.sha256(named.encode()).hexdigest()[:24]}"
+    scope = "\0".join((call.caller.consumer, type_, key))
+    return f"job_{hashlib.sha256(scope.encode()).hexdigest()[:24]}"
 
 
-async def _first(plane: Plane, document: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the job that already has this id, or None. Raises Refused if it was made from another body."""
-    first = await plane.jobs.get(document["id"])
-    return None if first is None else _same_body(first, document)
-
-
-def _same_body(first: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
-    """Return the first job of an idempotency key. Raises Refused if it was made from another body."""
-    if first["body_hash"] != document["body_hash"]:
-        raise Refused(
-            Reason.INVALID_PAYLOAD, "This Idempotency-Key was used with another body.", cause="idempotency-conflict"
-        )
-    return first
-
-
-async def _own(plane: Plane, call: Call) -> dict[str, Any]:
-    """Give the caller's own job; another consumer's is as unknown as one that never was."""
-    document = await plane.jobs.get(call.parameters["id"])
-    if document is None or document["consumer"] != call.caller.consumer:
+async def _own(plane: Plane, call: Call) -> JobDocument:
+    """Return the caller's own job. Raises Refused ``not-found`` for a job of another consumer, too."""
+    job = await plane.jobs.get(call.parameters["id"])
+    if job is None or job["consumer"] != call.caller.consumer:
         raise Refused(Reason.NOT_FOUND, "There is no such job.")
-    return document
+    return job
 
 
-def _public(plane: Plane, document: dict[str, Any]) -> dict[str, Any]:
-    said = {
-        "id": document["id"],
-        "type": document["type"],
-        "state": document["state"],
-        "statusUrl": _status_url(plane, document),
-        "progress": document["progress"],
-        "message": document["message"],
+def _public(plane: Plane, job: JobDocument) -> dict[str, Any]:
+    members = {
+        "id": job["id"],
+        "type": job["type"],
+        "state": job["state"],
+        "statusUrl": _status_url(plane, job),
+        "progress": job["progress"],
+        "message": job["message"],
     }
-    if document["state"] == "completed":
-        if document.get("file"):
-            said["downloadUrl"] = _download_url(plane, document)
+    if job["state"] == "completed":
+        if job.get("file"):
+            members["downloadUrl"] = _download_url(plane, job)
         else:
-            said["result"] = document.get("result")
-    if document["state"] == "failed":
-        said["error"] = document.get("error")
-    return said
+            members["result"] = job.get("result")
+    if job["state"] == "failed":
+        members["error"] = job.get("error")
+    return members
 
 
-def _status_url(plane: Plane, document: dict[str, Any]) -> str:
-    return f"{plane.config.public_url}/v1/jobs/{document['id']}"
+def _status_url(plane: Plane, job: Mapping[str, Any]) -> str:
+    return f"{plane.config.public_url}/v1/jobs/{job['id']}"
 
 
-def _download_url(plane: Plane, document: dict[str, Any]) -> str:
-    # Rounded up, so that the links of a minute are one link that a cache or a person can share.
+def _download_url(plane: Plane, job: Mapping[str, Any]) -> str:
+    # Rounded up, so that all links of one minute are the same and can be cached.
     expires = str(int(time.time() // 60 * 60) + 60 + LINK_GOOD_FOR_S)
-    signature = _signature(plane, document["id"], expires)
-    return f"{_status_url(plane, document)}/result?expires={expires}&signature={signature}"
+    signature = _signature(plane, job["id"], expires)
+    return f"{_status_url(plane, job)}/result?expires={expires}&signature={signature}"
 
 
 def _signature(plane: Plane, job_id: str, expires: str) -> str:
     return hmac.digest(plane.config.secret_key, f"job-result:{job_id}:{expires}".encode(), "sha256").hex()
+
+
+def _poll_again(job: Mapping[str, Any], *, even_if_final: bool = False) -> list[Header]:
+    if job["state"] in FINAL_STATES and not even_if_final:
+        return []
+    return [(b"retry-after", str(POLL_AFTER_S).encode())]
 
 
 def _file_headers(file: dict[str, str], size: int) -> Headers:
@@ -225,7 +250,7 @@ def _file_headers(file: dict[str, str], size: int) -> Headers:
         (b"content-type", file["type"].encode()),
         (b"content-length", str(size).encode()),
         (b"content-disposition", f"attachment; filename*=UTF-8''{quote(file['name'])}".encode()),
-        (b"cache-control", b"private, no-store"),
+        (b"cache-control", PRIVATE),
         (b"x-content-type-options", b"nosniff"),
     ]
 
@@ -236,15 +261,15 @@ async def _chunks(path: Path) -> AsyncIterator[bytes]:
             yield chunk
 
 
-async def _answer(
-    plane: Plane, call: Call, status_: int, said: dict[str, Any], headers: Headers | None = None, bytes_in: int = 0
+async def _send(
+    plane: Plane, call: Call, code: int, job: JobDocument, headers: list[Header] | None = None, *, bytes_in: int = 0
 ) -> Reply:
-    body = orjson.dumps(said)
-    fixed = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"cache-control", b"private, no-store"),
-    ]
-    await call.peer.start(status_, [*fixed, *(headers or []), *plane.limiter.headers(call)])
-    await call.peer.send(body, more=False)
-    return Reply(status=status_, bytes_in=bytes_in, bytes_out=len(body))
+    return await send_json(
+        plane.limiter,
+        call,
+        code,
+        _public(plane, job),
+        headers=headers or (),
+        cache_control=PRIVATE,
+        bytes_in=bytes_in,
+    )

@@ -1,17 +1,19 @@
-"""The schema registry at ``/registry``: Confluent's REST API, answered by the control plane, on the key's authority.
+"""The schema registry at ``/registry``: Confluent's REST API, answered by the control plane.
 
-Reading takes any valid key. What changes a subject takes the right to publish under the subject's name; what changes
-the default of all subjects takes ``publish:*``.
+Reading needs any valid key. Changing a subject needs the right to publish under the subject's name, and changing the
+defaults of all subjects needs ``publish:*``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import orjson
 
 from gateway.call import Call, Reply
+from gateway.handlers.requests import query_pairs, read_body
+from gateway.handlers.responses import send_body
 from gateway.identity.rights import require
 from gateway.link.control_plane import request_control_plane
 from gateway.refusals import Reason, Refused
@@ -24,47 +26,41 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = b"application/vnd.schemaregistry.v1+json"
 REGISTRY = "registry"
-ASK_TIMEOUT_S = 5.0
-"""A comparison of pathological schemas takes a second before it is given up."""
-_OF_SUBJECTS = ("subjects", "config", "mode")
+REQUEST_TIMEOUT_S = 5.0
+"""The control plane compares pathological schemas for up to a second."""
+_SUBJECT_RESOURCES = ("subjects", "config", "mode")
 
 
 async def serve(plane: Plane, call: Call) -> Reply:
     """Serve any method of any path under ``/registry``."""
     parts = _parts(call)
     _require_right(call, parts)
-    body = b"".join([part async for part in _body(call)])
-    said = await request_control_plane(
+    body = await read_body(call)
+    answer = await request_control_plane(
         plane.nats,
         REGISTRY,
         {
             "method": "GET" if call.method == "HEAD" else call.method,
             "path": parts,
-            "query": _query(call),
+            "query": query_pairs(call),
             "body": parse(body) if body else None,
             "by": f"{call.caller.consumer} ({call.caller.key})",
         },
-        ASK_TIMEOUT_S,
+        REQUEST_TIMEOUT_S,
     )
-    answer = said["text"].encode() if "text" in said else orjson.dumps(said["body"])
-    headers = [
-        (b"content-type", CONTENT_TYPE),
-        (b"content-length", str(len(answer)).encode()),
-        (b"cache-control", b"no-store"),
-        *plane.limiter.headers(call),
-    ]
-    await call.peer.start(said["status"], headers)
-    await call.peer.send(b"" if call.method == "HEAD" else answer, more=False)
-    return Reply(status=said["status"], bytes_in=len(body), bytes_out=len(answer))
+    text = answer["text"].encode() if "text" in answer else orjson.dumps(answer["body"])
+    reply = await send_body(plane.limiter, call, answer["status"], text, content_type=CONTENT_TYPE)
+    reply.bytes_in = len(body)
+    return reply
 
 
-def tell_clients_of_registries(refused: Refused) -> None:
-    """Add the members in which clients of Confluent's registry look for what went wrong."""
+def add_registry_error(refused: Refused) -> None:
+    """Add the error members that clients of Confluent's registry read."""
     refused.members = {**refused.members, "error_code": refused.status * 100 + 1, "message": refused.detail}
 
 
 def _parts(call: Call) -> list[str]:
-    """Cut the path as it came, so that a subject may hold an encoded slash."""
+    """Split the raw path, so that a subject may contain an encoded slash."""
     raw = call.raw_path.decode("latin-1") or call.address
     try:
         parts = [unquote(part, errors="strict") for part in raw.removeprefix(REGISTRY_PREFIX).split("/")]
@@ -77,17 +73,5 @@ def _require_right(call: Call, parts: list[str]) -> None:
     is_lookup = call.method == "POST" and (parts[:1] == ["compatibility"] or len(parts) == 2)
     if call.method in ("GET", "HEAD") or is_lookup:
         return
-    subject = parts[1] if len(parts) > 1 and parts[0] in _OF_SUBJECTS else "*"
+    subject = parts[1] if len(parts) > 1 and parts[0] in _SUBJECT_RESOURCES else "*"
     require(call.caller, Right(Verb.PUBLISH, subject))
-
-
-def _query(call: Call) -> list[tuple[str, str]]:
-    try:
-        return parse_qsl(call.query.decode("ascii"), keep_blank_values=True, max_num_fields=20, errors="strict")
-    except ValueError:
-        raise Refused(Reason.INVALID_REQUEST, "The query string cannot be read.") from None
-
-
-async def _body(call: Call) -> Any:
-    while part := await call.peer.read():
-        yield part

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from gateway.handlers import (
     channel,
-    documents,
+    contracts,
     job,
     me,
     pull,
@@ -45,7 +45,7 @@ HANDLERS: Mapping[str, Handler] = {
     "registry": registry.serve,
     "ticket": ticket.issue,
     "me": me.show,
-    "asyncapi": documents.asyncapi,
-    "openapi": documents.openapi,
+    "asyncapi": contracts.asyncapi,
+    "openapi": contracts.openapi,
     "mqtt": mqtt.handle_mqtt,
 }

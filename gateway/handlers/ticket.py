@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import orjson
-
 from gateway.call import Call, Reply
+from gateway.handlers.responses import send_json
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -15,9 +14,4 @@ if TYPE_CHECKING:
 async def issue(plane: Plane, call: Call) -> Reply:
     """Answer 201 with a ticket that proves, once and within ``ticket_s`` seconds, what the caller's credential does."""
     ticket = await plane.tickets.issue(call.caller)
-    body = orjson.dumps({"ticket": ticket, "expires_in_s": plane.config.ticket_s})
-    await call.peer.start(
-        201, [(b"content-type", b"application/json"), (b"cache-control", b"no-store"), *plane.limiter.headers(call)]
-    )
-    await call.peer.send(body, more=False)
-    return Reply(status=201, bytes_out=len(body))
+    return await send_json(plane.limiter, call, 201, {"ticket": ticket, "expires_in_s": plane.config.ticket_s})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gateway import tracing
 from gateway.call import Call, Reply
 from gateway.credentials.api_keys import from_request, without_ticket
-from gateway.handlers.registry import REGISTRY, tell_clients_of_registries
+from gateway.handlers.registry import REGISTRY, add_registry_error
 from gateway.identity.places import address, plain
 from gateway.peer import ClientGone
 from gateway.protocol import Protocol
@@ -154,7 +154,7 @@ def _read_head(call: Call) -> str:
 
 async def _refuse(plane: Plane, call: Call, exchange: Exchange, refused: Refused) -> None:
     if call.handler == REGISTRY:
-        tell_clients_of_registries(refused)
+        add_registry_error(refused)
     headers, body = render(refused)
     if call.principal is not None:
         headers += plane.limiter.headers(call)

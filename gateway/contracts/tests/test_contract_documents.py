@@ -9,7 +9,7 @@ from gateway.call import Call
 from gateway.config import Config
 from gateway.contracts import shelf as shelves
 from gateway.contracts.shelf import Shelf
-from gateway.handlers import documents
+from gateway.handlers import contracts
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Snapshot
@@ -48,7 +48,7 @@ class Plane:
         call = Call(protocol=Protocol.HTTP, address="/v1/asyncapi.json", ip="127.0.0.1", query=query, peer=peer)
         call.principal = self.snapshot.principal("k")
         call.headers = [] if etag is None else [(b"if-none-match", etag.encode())]
-        await documents.asyncapi(self, call)
+        await contracts.asyncapi(self, call)
         return peer
 
     async def document(self, *scopes, **more):

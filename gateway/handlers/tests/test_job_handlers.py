@@ -2,12 +2,14 @@ import asyncio
 import json
 import re
 import time
+from dataclasses import replace
 
 import orjson
 import pytest
 
 from gateway.handlers import job as handlers
 from gateway.link.nats import JOBS_BUCKET
+from gateway.peer import ClientGone
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.right import Right, Verb
@@ -142,6 +144,15 @@ async def test_an_idempotency_key_has_a_bound(plane):
     assert await refused(plane, handlers.submit, type="work", headers=named) is Reason.INVALID_REQUEST
 
 
+@pytest.mark.parametrize("key", ["", '""', " "])
+async def test_an_empty_idempotency_key_is_refused(plane, key):
+    assert (
+        await refused(plane, handlers.submit, type="work", headers={"idempotency-key": key}) is Reason.INVALID_REQUEST
+    )
+    bucket = await plane.js.key_value(JOBS_BUCKET)
+    assert await bucket.keys() == ["type.work"]
+
+
 @pytest.mark.parametrize("handler", [handlers.status, handlers.cancel, handlers.events])
 async def test_another_consumers_job_is_as_unknown_as_none(plane, handler):
     job_id = (await submitted(plane))["id"]
@@ -252,6 +263,84 @@ async def test_progress_is_followed_as_server_sent_events_until_the_end(plane):
     told = [json.loads(line[6:])["state"] for line in exchange.body.decode().split("\n\n") if line]
     assert told == ["queued", "running", "completed"]
     plane.connections.closed(call.connection)
+
+
+def follow(plane, job_id):
+    exchange = HttpExchange()
+    call = plane.call(Protocol.SSE, peer=exchange, parameters={"id": job_id})
+    return exchange, asyncio.create_task(handlers.events(plane, call))
+
+
+async def test_a_poll_is_one_request_to_nats(plane, monkeypatch):
+    job_id = (await submitted(plane))["id"]
+    requests = []
+    request = plane.nats.request
+
+    async def counted(subject, *arguments, **more):
+        requests.append(subject)
+        return await request(subject, *arguments, **more)
+
+    monkeypatch.setattr(plane.nats, "request", counted)
+    await ask(plane, handlers.status, id=job_id)
+    assert len(requests) == 1, requests
+
+
+async def test_progress_is_pushed_and_not_polled(plane, monkeypatch):
+    job_id = (await submitted(plane))["id"]
+    exchange = HttpExchange()
+    serving = asyncio.create_task(
+        handlers.events(plane, plane.call(Protocol.SSE, peer=exchange, parameters={"id": job_id}))
+    )
+    await exchange.until(b'"state":"queued"')
+    requests = []
+    request = plane.nats.request
+
+    async def counted(subject, *arguments, **more):
+        requests.append(subject)
+        return await request(subject, *arguments, **more)
+
+    monkeypatch.setattr(plane.nats, "request", counted)
+    await asyncio.sleep(0.5)
+    assert requests == []
+    monkeypatch.undo()
+    await change(plane, job_id, state="completed", result=1)
+    await asyncio.wait_for(serving, 20)
+
+
+async def until_unwatched(plane):
+    """Wait until no consumer is left of what was followed."""
+    async with asyncio.timeout(20):
+        while await plane.js.consumers_info(f"KV_{JOBS_BUCKET}"):
+            await asyncio.sleep(0.05)
+
+
+async def test_a_client_that_disconnects_ends_the_watch(plane):
+    job_id = (await submitted(plane))["id"]
+    exchange = HttpExchange()
+    serving = asyncio.create_task(
+        handlers.events(plane, plane.call(Protocol.SSE, peer=exchange, parameters={"id": job_id}))
+    )
+    await exchange.until(b'"state":"queued"')
+    exchange.leave()
+    await asyncio.wait([serving], timeout=20)
+    assert isinstance(serving.exception(), ClientGone)
+    await until_unwatched(plane)
+
+
+async def test_an_idle_stream_of_progress_beats_and_notices_a_change_that_it_missed(plane, monkeypatch):
+    monkeypatch.setattr(plane, "config", replace(plane.config, sse_heartbeat_s=0.2))
+    job_id = (await submitted(plane))["id"]
+    exchange = HttpExchange()
+    serving = asyncio.create_task(
+        handlers.events(plane, plane.call(Protocol.SSE, peer=exchange, parameters={"id": job_id}))
+    )
+    await exchange.until(b'"state":"queued"')
+    for consumer in await plane.js.consumers_info(f"KV_{JOBS_BUCKET}"):  # as a restart of NATS loses it
+        await plane.js.delete_consumer(f"KV_{JOBS_BUCKET}", consumer.name)
+    await change(plane, job_id, state="completed", result=1)
+    await asyncio.wait_for(serving, 20)
+    assert b":\n\n" in exchange.body
+    assert b'"state":"completed"' in exchange.body
 
 
 @pytest.mark.parametrize(

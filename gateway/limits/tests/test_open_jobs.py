@@ -267,3 +267,19 @@ async def test_a_dry_run_knows_of_the_jobs_of_other_processes(plane, redis, scop
     await me.show(plane, plane.call(peer=exchange, query=b"would=jobs:work"))
     said = exchange.said
     assert (said["allowed"], said["reason"], said["policy"]) == (False, "rate-limited", name)
+
+
+async def test_a_job_that_cannot_be_stored_gives_its_place_back(plane, redis, monkeypatch):
+    async def fail(*_):
+        raise TimeoutError
+
+    bucket = await plane.jobs._open()
+    monkeypatch.setattr(bucket, "create", fail)
+    with pytest.raises(Refused, match="overloaded"):
+        await submit(plane)
+    monkeypatch.undo()
+    async with asyncio.timeout(5):
+        while await redis.zcard(KEYS):
+            await asyncio.sleep(0.02)
+    for _ in range(2):
+        await submit(plane)

@@ -1,4 +1,4 @@
-"""The dry run of ``GET /v1/me?would=publish:ADDRESS&n=100``: what rights, policies and limits would say."""
+"""The dry run of ``GET /v1/me?would=publish:ADDRESS&n=100``: the decision of rights, policies and limits."""
 
 from __future__ import annotations
 
@@ -27,30 +27,33 @@ if TYPE_CHECKING:
 
 N_MAX = 10**9
 NAME_MAX_CHARS = 1024
-OF_CONNECTIONS = {Metric.CONNECTIONS, Metric.OPEN_CONNECTIONS}
-JUDGED = (IpRestriction, Jwt, UnusablePolicy)
-"""Policies that judge the caller alone; others need the call itself."""
+CONNECTION_METRICS = {Metric.CONNECTIONS, Metric.OPEN_CONNECTIONS}
+CALLER_POLICIES = (IpRestriction, Jwt, UnusablePolicy)
+"""Policies that look at the caller only; others need the call itself."""
 
 
-async def say(plane: Plane, call: Call, would: str, n: str) -> dict[str, Any]:
-    """Say whether it would be allowed now, or what would refuse it and until when. Raises Refused for nonsense."""
+async def dry_run(plane: Plane, call: Call, would: str, n: str) -> dict[str, Any]:
+    """Return whether a call would be allowed now, or else what would refuse it and until when.
+
+    Raises Refused for a ``would`` or ``n`` that cannot be read.
+    """
     right, count = _right(would), _count(n)
-    said: dict[str, Any] = {"would": right.text, "n": count}
+    request: dict[str, Any] = {"would": right.text, "n": count}
     try:
-        if not _is_own_door(plane, right):
+        if not _is_builtin(plane, right):
             require(call.caller, right)
-        metrics, own = await _leads_to(plane, call, right)
+        metrics, route_limits = await _charges(plane, call, right)
     except Refused as refused:
-        return said | _no(refused, "scopes" if refused.reason is Reason.FORBIDDEN else "")
-    except _Policy as policy:
-        return said | _no(policy.refused, policy.name)
-    of_caller = [fact for fact in plane.limiter.left(call.caller, call) if Metric(fact["metric"]) in metrics]
+        return request | _refused(refused, "scopes" if refused.reason is Reason.FORBIDDEN else "")
+    except _PolicyRefused as policy:
+        return request | _refused(policy.refused, policy.name)
+    caller_limits = [fact for fact in plane.limiter.left(call.caller, call) if Metric(fact["metric"]) in metrics]
     delay_max_s = DELAY_MAX_S if right.verb is Verb.PUBLISH else DELAY_REQUEST_MAX_S
-    return said | _limited([*of_caller, *own], count, delay_max_s)
+    return request | _limited([*caller_limits, *route_limits], count, delay_max_s)
 
 
-class _Policy(Exception):
-    """A policy of the route says no."""
+class _PolicyRefused(Exception):
+    """A policy of the route would refuse the call."""
 
     def __init__(self, name: str, refused: Refused) -> None:
         super().__init__(name)
@@ -66,8 +69,8 @@ def _right(would: str) -> Right:
     return Right(Verb(verb), name)
 
 
-def _is_own_door(plane: Plane, right: Right) -> bool:
-    """Say whether it is a call by the gateway's own door, where no right to call is asked for."""
+def _is_builtin(plane: Plane, right: Right) -> bool:
+    """Return whether it is a call of an endpoint of the gateway itself, which needs no right to call."""
     route = plane.snapshot.route(right.name) if right.verb is Verb.CALL else None
     return route is not None and route.handler["type"] == BUILTIN
 
@@ -80,10 +83,10 @@ def _count(n: str) -> int:
     return int(n)
 
 
-async def _leads_to(plane: Plane, call: Call, right: Right) -> tuple[set[Metric], list[dict[str, Any]]]:
-    """Say what it would be charged by: metrics of the caller's limits, and limits of the route's own.
+async def _charges(plane: Plane, call: Call, right: Right) -> tuple[set[Metric], list[dict[str, Any]]]:
+    """Return what it would be charged to: metrics of the caller's limits, and the route's own limits.
 
-    Raises Refused where it leads nowhere, and _Policy where a policy says no.
+    Raises Refused where the target does not exist, and _PolicyRefused where a policy would refuse the call.
     """
     if right.verb is Verb.JOBS:
         await plane.jobs.input_schema(right.name)
@@ -94,16 +97,16 @@ async def _leads_to(plane: Plane, call: Call, right: Right) -> tuple[set[Metric]
             raise Refused(Reason.NOT_FOUND, f"There is no route {right.name}.")
         protocol, target = Protocol(route.protocol), target_of(route)
         trial = replace(call, protocol=protocol, address=route.path, target=target, route=route)
-        return await _metrics(plane, route), await _judge(plane, trial, route)
+        return await _metrics(plane, route), await _route_limits(plane, trial, route)
     if plane.snapshot.channel(right.name) is None:
         raise Refused(Reason.NOT_FOUND, f"There is no channel at {right.name}.")
-    return {Metric.MESSAGES_IN} if right.verb is Verb.PUBLISH else OF_CONNECTIONS, []
+    return {Metric.MESSAGES_IN} if right.verb is Verb.PUBLISH else CONNECTION_METRICS, []
 
 
 async def _metrics(plane: Plane, route: Route) -> set[Metric]:
-    """Say what a call of this route is charged by. Raises Refused where its job type is gone."""
+    """Return the metrics that a call of this route is charged to. Raises Refused where its job type is gone."""
     if route.protocol != Protocol.HTTP:
-        return OF_CONNECTIONS
+        return CONNECTION_METRICS
     kind = route.handler["type"]
     if kind == "job":
         await plane.jobs.input_schema(route.handler["job_type"])
@@ -112,24 +115,24 @@ async def _metrics(plane: Plane, route: Route) -> set[Metric]:
     return {Metric.REQUESTS, Metric.MESSAGES_IN} if publishes else {Metric.REQUESTS}
 
 
-async def _judge(plane: Plane, trial: Call, route: Route) -> list[dict[str, Any]]:
-    """Ask the policies that judge the caller alone; gives the route's own limits. Raises _Policy."""
+async def _route_limits(plane: Plane, trial: Call, route: Route) -> list[dict[str, Any]]:
+    """Check the policies that look at the caller only, and return the route's own limits. Raises _PolicyRefused."""
     limits = []
     for policy, _ in plane.policies.of(route).inward:
         if policy.is_shadow:
             continue
         try:
-            if isinstance(policy, JUDGED):
+            if isinstance(policy, CALLER_POLICIES):
                 policy.inbound(trial)
-            elif isinstance(policy, RouteLimit) and (found := await policy.limit_of(trial)) is not None:
-                limits.append(await plane.limiter.look_by(trial, *found))
+            elif isinstance(policy, RouteLimit) and (own := await policy.limit_of(trial)) is not None:
+                limits.append(await plane.limiter.look_by(trial, *own))
         except Refused as refused:
-            raise _Policy(policy.type, refused) from None
+            raise _PolicyRefused(policy.type, refused) from None
     return limits
 
 
 def _limited(facts: Iterable[Mapping[str, Any]], count: int, delay_max_s: float) -> dict[str, Any]:
-    """Say how limits stand in the way: the first that refuses, else the one that holds back the longest."""
+    """Return the decision of the limits: the first that refuses, or else the one that delays the longest."""
     delays = []
     for fact in facts:
         if fact["mode"] == "shadow" or fact["remaining"] is None or fact["remaining"] >= count:
@@ -137,7 +140,7 @@ def _limited(facts: Iterable[Mapping[str, Any]], count: int, delay_max_s: float)
         size = fact["burst"] if fact["per"] is not None else fact["amount"]
         wait_s = _wait_s(fact, count, size)
         if fact["exceed"] != "delay" or wait_s is None or wait_s > delay_max_s:
-            return _stopped(fact, count, size, wait_s)
+            return _limit_refusal(fact, count, size, wait_s)
         delays.append((wait_s, fact["name"]))
     if not delays:
         return {"allowed": True}
@@ -145,18 +148,18 @@ def _limited(facts: Iterable[Mapping[str, Any]], count: int, delay_max_s: float)
     return {"allowed": True, "policy": name, "delayed_s": delayed_s}
 
 
-def _stopped(fact: Mapping[str, Any], count: int, size: float, wait_s: float | None) -> dict[str, Any]:
+def _limit_refusal(fact: Mapping[str, Any], count: int, size: float, wait_s: float | None) -> dict[str, Any]:
     reason = Reason.QUOTA_EXCEEDED if fact["per"] == "month" else Reason.RATE_LIMITED
     if fact["metric"] == Metric.OPEN_CONNECTIONS:
         reason = Reason.TOO_MANY_CONNECTIONS
     detail = f"{fact['remaining']:g} of {fact['name']} are left."
     if count > size:
-        detail += f" It never holds more than {size:g}: ask for less at once."
+        detail += f" It never allows more than {size:g} at once."
     return _refusal(reason, detail, fact["name"], wait_s)
 
 
 def _wait_s(fact: Mapping[str, Any], count: int, size: float) -> float | None:
-    """Say in how long so many are left; None where that is never, or nobody knows."""
+    """Return the seconds until ``count`` are left; None for never, or unknown."""
     reset_s, remaining = fact["reset_s"], fact["remaining"]
     if reset_s is None or count > size or fact["per"] is None:
         return None
@@ -166,7 +169,7 @@ def _wait_s(fact: Mapping[str, Any], count: int, size: float) -> float | None:
     return round(float(reset_s) * share, 3)
 
 
-def _no(refused: Refused, policy: str) -> dict[str, Any]:
+def _refused(refused: Refused, policy: str) -> dict[str, Any]:
     return _refusal(refused.reason, refused.detail, policy, refused.retry_after_s)
 
 

@@ -1,0 +1,79 @@
+"""Reads requests: the body, the query string and the idempotency key, by one rule for all handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+from urllib.parse import parse_qsl
+
+from gateway.call import Call
+from gateway.policies.json_body import require_plain
+from gateway.refusals import Reason, Refused
+from gateway.wire.strict_json import parse
+
+QUERY_FIELDS_MAX = 100
+IDEMPOTENCY_KEY_MAX_CHARS = 255
+
+
+async def read_body(call: Call) -> bytes:
+    """Read the whole body. Raises Refused ``too-large`` past the limit."""
+    parts = []
+    while part := await call.peer.read():
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def read_object(call: Call) -> tuple[dict[str, Any], int]:
+    """Read a JSON object, or an empty one from an empty body, and its length in bytes. Raises Refused."""
+    require_plain(call)
+    body = await read_body(call)
+    value = parse(body) if body else {}
+    if not isinstance(value, dict):
+        raise Refused(Reason.INVALID_REQUEST, "The body must be a JSON object.")
+    return value, len(body)
+
+
+def query_pairs(call: Call) -> list[tuple[str, str]]:
+    """Parse the query string. Raises Refused where it is not URL-encoded UTF-8, or has too many fields."""
+    try:
+        return parse_qsl(
+            call.query.decode("ascii"), keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX, errors="strict"
+        )
+    except ValueError:
+        raise Refused(Reason.INVALID_REQUEST, "The query string is not valid.") from None
+
+
+def query_lists(call: Call, names: Collection[str], repeatable: Collection[str] = ()) -> dict[str, list[str]]:
+    """Return the values of each of these query parameters.
+
+    Raises Refused for a parameter of another name, which would be ignored, and for a repeated one.
+    """
+    values: dict[str, list[str]] = {name: [] for name in names}
+    for name, value in query_pairs(call):
+        if name not in values:
+            raise Refused(Reason.INVALID_REQUEST, f"Unknown query parameter {name[:40]!r}.")
+        if values[name] and name not in repeatable:
+            raise Refused(Reason.INVALID_REQUEST, f"The query parameter `{name}` is repeated.")
+        values[name].append(value)
+    return values
+
+
+def query_values(call: Call, names: Collection[str]) -> dict[str, str]:
+    """Return the value of each of these query parameters that is present. Raises Refused as :func:`query_lists`."""
+    return {name: values[0] for name, values in query_lists(call, names).items() if values}
+
+
+def idempotency_key(call: Call) -> str | None:
+    """Return the ``Idempotency-Key``, None without the header. Raises Refused for an empty or too long key.
+
+    The key may be a string of RFC 8941 or bare: ``"k"`` and ``k`` are the same key.
+    """
+    header = call.header(b"idempotency-key")
+    if header is None:
+        return None
+    key = header.strip()
+    if len(key) >= 2 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    if not 0 < len(key) <= IDEMPOTENCY_KEY_MAX_CHARS:
+        raise Refused(Reason.INVALID_REQUEST, f"An idempotency key has 1 to {IDEMPOTENCY_KEY_MAX_CHARS} characters.")
+    return key
