@@ -1,4 +1,4 @@
-"""What a data-plane process is told at its start; every number is a documented setting."""
+"""The settings of a data-plane process; every number is a documented setting."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Config:
     """Settings of one data-plane process; built by ``apimgmt.env.gateway_config``."""
 
     process: str
-    """Unique name of this run of this process: the label in usage and the owner of leases."""
+    """Unique name of this run of the process: its label in usage records and the owner of its leases."""
     kind: str
     """``web``, ``mqtt`` or ``amqp``."""
     data_dir: Path
@@ -22,11 +22,11 @@ class Config:
     redis_url: str
     key_pepper: bytes
     secret_key: bytes
-    """Signs download links."""
+    """Key that signs download links."""
     public_url: str
-    """``http://127.0.0.1:8000``: the base of absolute links."""
+    """Base of absolute links, such as ``http://127.0.0.1:8000``."""
     mqtt_url: str = ""
-    """``mqtt://127.0.0.1:1883`` or ``secure-mqtt://…``: where callers find the MQTT listener; empty: nowhere."""
+    """Public URL of the MQTT listener, such as ``mqtt://127.0.0.1:1883`` or ``secure-mqtt://…``; empty if none."""
     host: str = "127.0.0.1"
     port: int = 8000
     trusted_proxies: tuple[Network, ...] = ()
@@ -37,7 +37,7 @@ class Config:
     body_rate_floor_bytes_per_s: int = 500
     body_rate_grace_s: float = 5
     send_timeout_s: float = 60
-    """How long an answer may wait for a caller that takes nothing of it."""
+    """How long sending may be blocked by a caller that does not read."""
     head_max_bytes: int = 32 * 1024
     head_max_count: int = 100
     path_max_bytes: int = 8 * 1024
@@ -56,34 +56,34 @@ class Config:
     upstream_idle_timeout_s: float = 300
     sse_heartbeat_s: float = 15
     webhook_timeout_s: float = 15
-    """One try in all: name, connection, request, answer."""
+    """Limit of one delivery attempt: name resolution, connection, request and response together."""
     drain_s: float = 30
     failed_keys_per_minute: int = 20
     json_depth_max: int = 64
     number_digits_max: int = 400
     ticket_s: int = 30
     trace_start: bool = False
-    """Begin a trace for requests that come without one."""
+    """Start a trace for requests without a ``traceparent``."""
     hook_timeout_s: float = 0.5
     hook_threads: int = 4
     jwks_refresh_s: float = 600
-    """How often an issuer's key set is read."""
+    """Interval at which an issuer's key set is fetched."""
     jwks_max_age_s: float = 86_400
-    """How long its last key set serves while its URL is away."""
+    """How long the last key set remains valid while its URL is unavailable."""
     jwks_timeout_s: float = 5
-    """How long reading a key set may take in all."""
+    """Total time limit of fetching a key set."""
     jwks_wait_s: float = 3
-    """How long a call waits for a key set that is being read."""
+    """How long a call waits for a key set that is being fetched."""
     jwks_max_bytes: int = 256 * 1024
     legacy_ratelimit_headers: bool = False
-    """Tell limits in ``X-RateLimit-*`` too."""
+    """Send limits in ``X-RateLimit-*`` headers too."""
     outbound_allowed_networks: tuple[Network, ...] = field(default=())
     events_dir: Path | None = None
-    """Where the event store keeps its files, if it does on this machine."""
+    """Directory of the event store's files, if they are on this machine."""
     disk_free_min_bytes: int = 1024**3
-    """Publishes are refused where less is free there, or less than a tenth."""
+    """Publishes are refused if less than this, or less than a tenth, is free on the disk of ``events_dir``."""
 
     @property
     def public_scheme(self) -> str:
-        """``http`` or ``https``: how callers reach us, which a proxy in front may have chosen."""
+        """Scheme of the public URL, ``http`` or ``https``; a proxy in front may terminate TLS."""
         return self.public_url.partition(":")[0]

@@ -1,4 +1,4 @@
-"""Every reason to say no, and how each protocol says it. One table; nobody else writes a status or a close code.
+"""Every reason for a refusal and its code in each protocol. No other module sets a status or a close code.
 
 Sources: RFC 9110 and RFC 9457 (HTTP), RFC 6455 7.4 and the IANA close code registry (WebSocket), MQTT 3.1.1
 3.2.2.3 and MQTT 5.0 table 2-6, AMQP 0-9-1's extended XML.
@@ -17,7 +17,7 @@ CLOSE_REASON_MAX_BYTES = 123
 
 
 class Reason(StrEnum):
-    """Why the gateway says no. The value is the slug that callers see."""
+    """Why the gateway refuses a call. The value is the slug that callers see."""
 
     UNAUTHENTICATED = "unauthenticated"
     KEY_REVOKED = "key-revoked"
@@ -49,7 +49,7 @@ class Reason(StrEnum):
 
 
 class ErrorClass(StrEnum):
-    """How a connection or call went wrong, for the ledger and the dashboards: a closed list."""
+    """How a connection or call failed, for the usage ledger and the dashboards: a closed list."""
 
     HANDSHAKE_AUTH = "handshake_auth"
     HANDSHAKE_LIMIT = "handshake_limit"
@@ -67,11 +67,11 @@ class ErrorClass(StrEnum):
 
 
 class Packet(StrEnum):
-    """MQTT 5 packets that carry a reason code from a server."""
+    """MQTT 5 packets in which a server sends a reason code."""
 
     CONNACK = "C"
     PUBACK = "A"
-    """PUBACK and PUBREC: one set of codes."""
+    """PUBACK and PUBREC, which share one set of codes."""
     SUBACK = "S"
     DISCONNECT = "D"
 
@@ -86,19 +86,19 @@ MQTT5_ALLOWED: dict[int, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One reason, as each protocol says it. A zero or empty mapping: that protocol never says it so."""
+    """One reason with its code in each protocol; 0 or an empty mapping if a protocol has none for it."""
 
     title: str
     http: int
     websocket: int
     mqtt5: dict[Packet, int]
     connack: int
-    """MQTT 3.1.1 CONNACK return code; a live connection is closed without a word, as 3.1.1 has none."""
+    """MQTT 3.1.1 CONNACK return code; an open connection is just closed, as 3.1.1 has no packet for it."""
     amqp: int
     live: ErrorClass
-    """Error class of a connection that it ends."""
-    comes_back: str
-    """May the caller try again? ``no``, ``yes`` or ``after retry_after_s``."""
+    """Error class of an open connection that is closed for this reason."""
+    retry: str
+    """Whether retrying can succeed: ``no``, ``yes`` or ``after retry_after_s``."""
     advice: str
     """What the caller can do, in one sentence."""
 
@@ -109,7 +109,7 @@ class Row:
 
     @property
     def handshake(self) -> ErrorClass:
-        """Error class of a call that it keeps out."""
+        """Error class of a call that is refused for this reason before it is accepted."""
         return _AT_HANDSHAKE.get(self.live, self.live)
 
 
@@ -132,65 +132,65 @@ TABLE: dict[Reason, Row] = {
     Reason.UNAUTHENTICATED: Row("No valid credential", 401, 3000, _AUTH, 5, 403, ErrorClass.REVOKED, NO,
         "Send a valid key as `Authorization: Bearer KEY` or `X-API-Key: KEY`."),
     Reason.KEY_REVOKED: Row("Key revoked", 401, 3000, _AUTH, 5, 320, ErrorClass.REVOKED, NO,
-        "Ask for a new key; this one was revoked."),
+        "This key was revoked. Request a new one."),
     Reason.TOKEN_EXPIRED: Row("Credential expired", 401, 3000, {**_AUTH, D: 0xA0}, 5, 320, ErrorClass.EXPIRED, NO,
-        "Get a new token or key and connect again."),
+        "Get a new token or key, then connect again."),
     Reason.FORBIDDEN: Row("Not allowed", 403, 3003, _FORBIDDEN, 5, 403, ErrorClass.REVOKED, NO,
-        "This key lacks the right that the call needs; ask for a key whose scopes include it."),
+        "This key does not have the right that the call needs. Use a key whose scopes include it."),
     Reason.ORIGIN_NOT_ALLOWED: Row("Origin not allowed", 403, 3003, _FORBIDDEN, 5, 530, ErrorClass.REVOKED, NO,
-        "Add this origin to the key's allowed origins."),
-    Reason.IP_NOT_ALLOWED: Row("Address not allowed", 403, 3003, {**_FORBIDDEN, C: 0x8A}, 5, 530, ErrorClass.REVOKED, NO,
-        "Call from an address that the key or route allows."),
+        "Ask the owner of the key to add this origin to its allowed origins."),
+    Reason.IP_NOT_ALLOWED: Row("IP address not allowed", 403, 3003, {**_FORBIDDEN, C: 0x8A}, 5, 530, ErrorClass.REVOKED, NO,
+        "Call from an IP address that the key and the route allow."),
     Reason.NOT_FOUND: Row("Not found", 404, 3003, {C: 0x90, A: 0x90, S: 0x8F, D: 0x90}, 5, 404, ErrorClass.PROTOCOL_ERROR, NO,
-        "Check the path, the channel or the id."),
+        "Check the path, the channel address or the id."),
     Reason.METHOD_NOT_ALLOWED: Row("Method not allowed", 405, 3003, {}, 5, 540, ErrorClass.PROTOCOL_ERROR, NO,
         "Use one of the methods in the `Allow` header."),
     Reason.UPGRADE_REQUIRED: Row("WebSocket upgrade required", 426, 3003, {}, 5, 540, ErrorClass.PROTOCOL_ERROR, NO,
-        "Open this address as a WebSocket."),
+        "Open this URL with a WebSocket client."),
     Reason.RATE_LIMITED: Row("Rate limited", 429, 4429, {**_LIMITED, C: 0x9F, D: 0x96}, 3, 506, ErrorClass.POLICY_LIMIT, LATER,
-        "Wait for `retry_after_s` seconds, or ask for a higher tier."),
+        "Wait for `retry_after_s` seconds, or request a higher tier."),
     Reason.QUOTA_EXCEEDED: Row("Quota exceeded", 429, 4429, _LIMITED, 3, 506, ErrorClass.POLICY_LIMIT, LATER,
-        "The quota of this period is used up; wait for the next one or ask for a higher tier."),
+        "The quota of this period is used up. Wait for the next period, or request a higher tier."),
     Reason.TOO_MANY_CONNECTIONS: Row("Too many connections", 429, 4429, _LIMITED, 3, 530, ErrorClass.POLICY_LIMIT, LATER,
-        "Close a connection that is not needed, or ask for a higher tier."),
+        "Close a connection that you do not need, or request a higher tier."),
     Reason.TOO_LARGE: Row("Too large", 413, 1009, {C: 0x95, A: 0x97, S: 0x97, D: 0x95}, 5, 311, ErrorClass.PROTOCOL_ERROR, NO,
-        "Send less at once."),
+        "Send a smaller message or body."),
     Reason.PATH_TOO_LONG: Row("Path too long", 414, 1009, {}, 5, 311, ErrorClass.PROTOCOL_ERROR, NO,
         "Send a path of at most 8 KiB."),
     Reason.HEAD_TOO_LARGE: Row("Request head too large", 431, 1009, {}, 5, 311, ErrorClass.PROTOCOL_ERROR, NO,
-        "Send at most 100 headers and 32 KiB of them."),
+        "Send at most 100 headers of at most 32 KiB in total."),
     Reason.INVALID_REQUEST: Row("Malformed request", 400, 1008, {C: 0x81, A: 0x83, S: 0x83, D: 0x81}, 5, 502,
-        ErrorClass.PROTOCOL_ERROR, NO, "Mend the request as `detail` says."),
+        ErrorClass.PROTOCOL_ERROR, NO, "Correct the request as `detail` describes."),
     Reason.INVALID_PAYLOAD: Row("Invalid payload", 422, 1008, {C: 0x99, A: 0x83, S: 0x83, D: 0x99}, 5, 406,
-        ErrorClass.PROTOCOL_ERROR, NO, "Mend the payload as `detail` and `pointer` say."),
-    Reason.IN_FLIGHT: Row("The same request is under way", 409, 1013, {}, 3, 320, ErrorClass.PROTOCOL_ERROR, LATER,
-        "Wait for the first request with this idempotency key to end."),
-    Reason.GONE: Row("No longer kept", 410, 3003, {}, 5, 404, ErrorClass.PROTOCOL_ERROR, NO,
-        "Start again from the oldest id that `detail` names."),
+        ErrorClass.PROTOCOL_ERROR, NO, "Correct the payload at `pointer` as `detail` describes."),
+    Reason.IN_FLIGHT: Row("The same request is in progress", 409, 1013, {}, 3, 320, ErrorClass.PROTOCOL_ERROR, LATER,
+        "Wait until the first request with this idempotency key has finished, then send it again."),
+    Reason.GONE: Row("No longer available", 410, 3003, {}, 5, 404, ErrorClass.PROTOCOL_ERROR, NO,
+        "Resume from the oldest id that `detail` names."),
     Reason.TOO_SLOW: Row("Reader too slow", 503, 4408, {D: 0x97}, 3, 320, ErrorClass.TOO_SLOW, YES,
-        "Read faster, subscribe to less, or resume from the last id seen."),
-    Reason.IDLE: Row("Nothing arrived in time", 408, 3008, {D: 0x8D}, 3, 320, ErrorClass.IDLE, YES,
-        "Send within the deadline; answer pings."),
+        "Read faster or subscribe to fewer channels, and resume from the last id received."),
+    Reason.IDLE: Row("Timed out waiting for the client", 408, 3008, {D: 0x8D}, 3, 320, ErrorClass.IDLE, YES,
+        "Send the request within the deadline, and answer pings."),
     Reason.OVERLOADED: Row("Temporarily unavailable", 503, 1013, _BUSY, 3, 320, ErrorClass.INTERNAL, YES,
         "Try again after `retry_after_s` seconds."),
     Reason.STORAGE_FULL: Row("Storage full", 507, 1013, _BUSY, 3, 320, ErrorClass.INTERNAL, YES,
-        "The operator must free disk space; reading still works."),
+        "The operator must free disk space. Reading still works."),
     Reason.DRAINING: Row("Restarting", 503, 1012, {C: 0x88, A: 0x80, S: 0x80, D: 0x8B}, 3, 320, ErrorClass.DRAINED, YES,
-        "Connect again; another process takes the connection."),
+        "Connect again: another process accepts the connection."),
     Reason.UPSTREAM_UNAVAILABLE: Row("Upstream unavailable", 502, 1014, {**_BUSY, C: 0x88}, 3, 541, ErrorClass.UPSTREAM_LOST, YES,
-        "The service behind this address does not answer; try again later."),
+        "The service behind this route does not answer. Try again later."),
     Reason.UPSTREAM_TIMEOUT: Row("Upstream too slow", 504, 1014, {**_BUSY, C: 0x88}, 3, 541, ErrorClass.UPSTREAM_LOST, YES,
-        "The service behind this address did not answer in time; try again later."),
+        "The service behind this route did not answer in time. Try again later."),
     Reason.INTERNAL: Row("Internal error", 500, 1011, _FAULT, 3, 541, ErrorClass.INTERNAL, YES,
-        "This is a fault of the gateway; it was logged."),
+        "The gateway failed and logged the error. Try again; if it fails again, inform the operator."),
 }  # fmt: skip
 
-SAID_BEFORE_CLOSE = frozenset({Reason.RATE_LIMITED, Reason.QUOTA_EXCEEDED, Reason.TOO_MANY_CONNECTIONS})
-"""What a WebSocket is told in an error frame before the close frame, which has no room for it."""
+SENT_BEFORE_CLOSE = frozenset({Reason.RATE_LIMITED, Reason.QUOTA_EXCEEDED, Reason.TOO_MANY_CONNECTIONS})
+"""Reasons sent to a WebSocket in an error frame first, as their details do not fit into the close frame."""
 
 
 class Refused(Exception):
-    """The gateway says no. Raised anywhere on the path, rendered by the protocol that accepted the call."""
+    """The gateway refuses a call. Raised anywhere on its path, rendered by the protocol that accepted it."""
 
     def __init__(
         self,
@@ -210,7 +210,7 @@ class Refused(Exception):
         self.detail = detail or TABLE[reason].advice
         self.retry_after_s = retry_after_s
         self.cause = cause or reason.value
-        """A closed label for the log and the analytics; may say more than the stranger is told."""
+        """A label from a closed list for the log and the analytics; may reveal more than the caller sees."""
         self.status = status or TABLE[reason].http
         self.policies = policies
         """Names of the limits violated, for ``violated-policies``."""
@@ -218,21 +218,21 @@ class Refused(Exception):
         self.members = members or {}
         """Further members of the problem details and error frames, such as ``pointer``."""
         self.fatal = fatal
-        """Raised inside a connection: end it, not only this message."""
+        """Whether a connection that raises it ends, instead of refusing only the message."""
 
     def bare(self) -> Refused:
-        """Forget where it was raised: what is kept of a refusal must not keep the frames of its call alive."""
+        """Drop the traceback and return self: a stored refusal must not keep the frames of its call alive."""
         self.__traceback__ = self.__context__ = self.__cause__ = None
         return self
 
     @property
     def row(self) -> Row:
-        """Its row of the table."""
+        """The row of its reason in :data:`TABLE`."""
         return TABLE[self.reason]
 
     def problem(self) -> dict[str, Any]:
-        """Say it as problem details (RFC 9457 section 3)."""
-        said: dict[str, Any] = {
+        """Return it as problem details (RFC 9457 section 3)."""
+        problem: dict[str, Any] = {
             "type": f"/docs/refusals#{self.reason.value}",
             "title": self.row.title,
             "status": self.status,
@@ -240,31 +240,31 @@ class Refused(Exception):
             "reason": self.reason.value,
         }
         if self.retry_after_s is not None:
-            said["retry_after_s"] = _rounded(self.retry_after_s)
+            problem["retry_after_s"] = _rounded(self.retry_after_s)
         if self.policies:
-            said["violated-policies"] = list(self.policies)
-        return said | self.members
+            problem["violated-policies"] = list(self.policies)
+        return problem | self.members
 
     def frame(self, ref: str | None = None) -> dict[str, Any]:
-        """Say it in band, as the ``error`` frame of ``/v1/stream``."""
-        said: dict[str, Any] = {"type": "error", "reason": self.reason.value, "detail": self.detail}
+        """Return it as an ``error`` frame of ``/v1/stream``; ``ref`` is that of the refused message."""
+        frame: dict[str, Any] = {"type": "error", "reason": self.reason.value, "detail": self.detail}
         if self.retry_after_s is not None:
-            said["retry_after_s"] = _rounded(self.retry_after_s)
+            frame["retry_after_s"] = _rounded(self.retry_after_s)
         if self.policies:
-            said["violated-policies"] = list(self.policies)
+            frame["violated-policies"] = list(self.policies)
         if ref is not None:
-            said["ref"] = ref
-        return said | self.members
+            frame["ref"] = ref
+        return frame | self.members
 
     def close_reason(self) -> str:
-        """Say it in a close frame: compact JSON that always fits."""
-        said: dict[str, Any] = {"reason": self.reason.value}
+        """Return it as the reason of a close frame: compact JSON that always fits."""
+        reason: dict[str, Any] = {"reason": self.reason.value}
         if self.retry_after_s is not None:
-            said["retry_after_s"] = _rounded(self.retry_after_s)
-        return cut(orjson.dumps(said).decode())
+            reason["retry_after_s"] = _rounded(self.retry_after_s)
+        return cut(orjson.dumps(reason).decode())
 
     def http_headers(self) -> list[tuple[bytes, bytes]]:
-        """Give the headers that its status asks for."""
+        """Return the headers of an HTTP response that carries it, required by its status included."""
         headers = [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store"), *self.headers]
         if self.status == 401:
             headers.append((b"www-authenticate", b'Bearer realm="apimgmt"'))
@@ -274,7 +274,7 @@ class Refused(Exception):
 
 
 def cut(text: str, most_bytes: int = CLOSE_REASON_MAX_BYTES) -> str:
-    """Shorten to so many bytes of UTF-8, never inside a character."""
+    """Cut a text to ``most_bytes`` of UTF-8, never inside a character."""
     return text.encode()[:most_bytes].decode(errors="ignore")
 
 

@@ -1,4 +1,4 @@
-"""docs/refusals.md says of every reason what the code does."""
+"""docs/refusals.md matches gateway/refusals.py."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ HEAD = """\
 
 <!-- Printed from gateway/refusals.py. To print it again: .venv/bin/python -m tests.test_docs_refusals -->
 
-Every reason for which the gateway says no, and how each protocol says it. The reason is the same word everywhere: the
-member `reason` of problem details (RFC 9457), of `error` frames and of close reasons. The problem `type` is
+Every reason for which the gateway refuses a call, with its code in each protocol. The reason is the same everywhere: it
+is the member `reason` of problem details (RFC 9457), of `error` frames and of close reasons. The problem `type` is
 `/docs/refusals#<reason>`.
 
-- **HTTP**: the status. 401 comes with `WWW-Authenticate`; what may come back later, with `Retry-After` and
-  `retry_after_s`; what a limit refused, with `violated-policies`, the names that `RateLimit-Policy` gives.
-- **WebSocket**: the close code. Before the connection is accepted a refusal is the HTTP answer; a refused message is
-  answered with an `error` frame and the connection stays open, unless it must end.
-- **MQTT 5**: the reason code in each packet that can carry it. **MQTT 3.1.1**: the CONNACK code; a live connection is
-  closed without a word, as 3.1.1 has none.
+- **HTTP**: the status. A 401 has `WWW-Authenticate`; a refusal with a known waiting time has `Retry-After` and
+  `retry_after_s`; one by a limit has `violated-policies`, the names of the limits as in `RateLimit-Policy`.
+- **WebSocket**: the close code. A refused handshake gets the HTTP response; a refused message gets an `error` frame,
+  and the connection stays open unless the reason requires that it is closed.
+- **MQTT 5**: the reason code in each packet that can carry it. **MQTT 3.1.1**: the CONNACK code; an open connection
+  is closed without a reason, as 3.1.1 has no packet for it.
 - **AMQP**: the reply code.
-- **Come back?** Whether trying again can help: `no`, not before something is changed; `yes`, soon, with growing pauses;
-  `after retry_after_s`, at the time told.
+- **Retry?** Whether the same call can succeed later: `no`, not unless something is changed; `yes`, soon, with
+  increasing delays; `after retry_after_s`, once that time has passed.
 
 """
 
@@ -52,7 +52,7 @@ def line(reason: Reason, row: Row) -> str:
     """Print one reason as a row of the table."""
     cells = (
         f"[{reason.value}](#{reason.value})", str(row.http), str(row.websocket or "–"), mqtt5(row),
-        str(row.connack or "–"), str(row.amqp or "–"), row.comes_back,
+        str(row.connack or "–"), str(row.amqp or "–"), row.retry,
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
@@ -60,14 +60,14 @@ def line(reason: Reason, row: Row) -> str:
 def page() -> str:
     """Print the page."""
     lines = [
-        "| reason | HTTP | WebSocket | MQTT 5 | MQTT 3.1.1 | AMQP | come back? |",
+        "| reason | HTTP | WebSocket | MQTT 5 | MQTT 3.1.1 | AMQP | retry? |",
         "|---|---|---|---|---|---|---|",
         *(line(reason, row) for reason, row in TABLE.items()),
         "",
         "## What to do",
     ]
     for reason, row in TABLE.items():
-        lines += ["", f"### {reason.value}", "", f"**{row.title}.** {row.advice} Come back: {row.comes_back}."]
+        lines += ["", f"### {reason.value}", "", f"**{row.title}.** {row.advice} Retry: {row.retry}."]
     return HEAD + "\n".join(lines) + "\n"
 
 
@@ -81,7 +81,7 @@ def rows_of_the_page() -> dict[str, list[str]]:
 def test_the_page_says_how_each_protocol_refuses(reason):
     row, cells = TABLE[reason], rows_of_the_page()[reason.value]
     assert [cells[1], cells[2], cells[4], cells[6]] == [
-        str(row.http), str(row.websocket), str(row.connack), row.comes_back,
+        str(row.http), str(row.websocket), str(row.connack), row.retry,
     ]  # fmt: skip
     for code in row.mqtt5.values():
         assert f"0x{code:02X}" in cells[3]

@@ -15,7 +15,7 @@ import orjson
 from gateway.call import Call
 from gateway.channels.frames import CLOUDEVENTS, offered
 from gateway.policies.messages import Message, MessagePolicies
-from gateway.refusals import SAID_BEFORE_CLOSE, Refused
+from gateway.refusals import SENT_BEFORE_CLOSE, Refused
 from gateway.wire.strict_json import DEPTH_MAX, dump, parse
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class SocketGate:
         try:
             return await self._messages.inward(self._call, message)
         except Refused as refused:
-            if refused.fatal or refused.reason not in SAID_BEFORE_CLOSE:
+            if refused.fatal or refused.reason not in SENT_BEFORE_CLOSE:
                 raise
             # The client may send it again later: as with the limits of tiers, the connection stays open.
             await self._refuse(refused, None)

@@ -65,13 +65,13 @@ def test_a_tracestate_is_passed_on_or_dropped(given, passed):
     assert parse_tracestate(given) == passed
 
 
-def test_what_is_started_is_a_trace_that_others_take():
+def test_a_new_traceparent_is_valid_and_unique():
     one, other = new_traceparent(), new_traceparent()
     assert parse_traceparent(one) == one != other
 
 
-async def asked(tmp_path, *lines, **settings):
-    """Give the trace headers that the upstream sees."""
+async def forwarded(tmp_path, *lines, **settings):
+    """Return the trace headers that the upstream receives."""
     async with upstream_that(OK) as upstream:
         routes = [route("any", "/{rest...}", f"{upstream.url}/{{rest}}")]
         async with http_plane.running(tmp_path, routes, **settings) as plane:
@@ -81,17 +81,17 @@ async def asked(tmp_path, *lines, **settings):
 
 
 @pytest.mark.parametrize("is_direct", [True, False])
-async def test_a_proxied_request_takes_its_context_along(tmp_path, is_direct):
+async def test_a_proxied_request_carries_its_context(tmp_path, is_direct):
     lines = (f"traceparent: {TRACE}", "tracestate: rojo=00f067aa0ba902b7", "tracestate: congo=t61rcWkgMzE")
-    assert await asked(tmp_path, *lines, is_direct=is_direct) == ([TRACE], [STATE])
+    assert await forwarded(tmp_path, *lines, is_direct=is_direct) == ([TRACE], [STATE])
 
 
-async def test_who_does_not_trace_is_not_made_to(tmp_path):
-    assert await asked(tmp_path) == ([], [])
+async def test_no_trace_is_started_unless_configured(tmp_path):
+    assert await forwarded(tmp_path) == ([], [])
 
 
-async def test_where_it_is_asked_for_a_trace_begins_here(tmp_path):
-    (trace,), states = await asked(tmp_path, trace_start=True)
+async def test_a_trace_is_started_if_configured(tmp_path):
+    (trace,), states = await forwarded(tmp_path, trace_start=True)
     assert parse_traceparent(trace) == trace
     assert states == []
 
@@ -103,14 +103,14 @@ async def test_where_it_is_asked_for_a_trace_begins_here(tmp_path):
         (f"traceparent: {TRACE}", f"traceparent: {TRACE}", f"tracestate: {STATE}"),
     ],
 )
-async def test_a_context_that_cannot_be_read_is_replaced_and_its_state_dropped(tmp_path, lines):
-    (trace,), states = await asked(tmp_path, *lines)
+async def test_an_invalid_traceparent_is_replaced_and_its_state_dropped(tmp_path, lines):
+    (trace,), states = await forwarded(tmp_path, *lines)
     assert parse_traceparent(trace) == trace != TRACE
     assert states == []
 
 
-async def test_a_state_that_cannot_be_read_is_dropped_alone(tmp_path):
-    assert await asked(tmp_path, f"traceparent: {TRACE}", "tracestate: =") == ([TRACE], [])
+async def test_an_invalid_tracestate_is_dropped_alone(tmp_path):
+    assert await forwarded(tmp_path, f"traceparent: {TRACE}", "tracestate: =") == ([TRACE], [])
 
 
 def call(**more):
@@ -136,7 +136,7 @@ def test_an_event_is_part_of_its_own_trace_or_else_of_that_of_its_call():
     assert stored(call())[0] is None
 
 
-async def test_what_is_published_over_rest_takes_the_context_of_its_request_along(nats_server, tmp_path):
+async def test_events_published_over_rest_carry_the_context_of_their_request(nats_server, tmp_path):
     async with event_plane.running(nats_server.url, tmp_path, [event_plane.channel("a")]) as plane:
         for body in (b"1", b"[2]"):
             made = plane.call(peer=event_plane.HttpExchange(body), method="POST", parameters={"address": "a"})
@@ -148,7 +148,7 @@ async def test_what_is_published_over_rest_takes_the_context_of_its_request_alon
             assert (event["traceparent"], event["tracestate"]) == (TRACE, STATE)
 
 
-def test_an_event_whose_context_cannot_be_read_gets_another():
+def test_an_event_with_an_invalid_traceparent_gets_another():
     trace, event = stored(call(traceparent=TRACE), traceparent="00-x", attributes={"tracestate": STATE})
     assert (trace, event.extensions) == (TRACE, {})
     trace, event = stored(call(), traceparent="00-x", attributes={"tracestate": STATE})
@@ -156,7 +156,7 @@ def test_an_event_whose_context_cannot_be_read_gets_another():
     assert event.extensions == {}
 
 
-def test_frames_and_cloudevents_say_the_context():
+def test_frames_and_cloudevents_carry_the_context():
     _, event = stored(call(traceparent=TRACE, tracestate=STATE))
     for said in (json.loads(event.frame()), json.loads(event.cloudevent())):
         assert (said["traceparent"], said["tracestate"]) == (TRACE, STATE)

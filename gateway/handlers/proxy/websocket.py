@@ -16,7 +16,7 @@ from gateway.connections.open import Connection
 from gateway.handlers.proxy.answer import HELD_BACK_S
 from gateway.handlers.proxy.http import IDENTITY_PREFIXES, NOT_PASSED_ON, aim, cookies_of, named_in_connection
 from gateway.peer import ClientGone
-from gateway.refusals import SAID_BEFORE_CLOSE, ErrorClass, Reason, Refused
+from gateway.refusals import SENT_BEFORE_CLOSE, ErrorClass, Reason, Refused
 from gateway.upstream.websocket import UpstreamSocket, may_be_sent
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ async def proxy(plane: Plane, call: Call) -> Reply:
         connection = plane.connections.open(call, close)
         return await _pump(plane, call, connection, upstream, ending)
     except Refused as refused:
-        if refused.reason in SAID_BEFORE_CLOSE and call.connection is not None:
+        if refused.reason in SENT_BEFORE_CLOSE and call.connection is not None:
             with contextlib.suppress(ClientGone, Refused):
                 await _say(call, refused)
         raise

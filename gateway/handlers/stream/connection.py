@@ -25,7 +25,7 @@ from gateway.handlers.stream.filters import StreamFilters
 from gateway.log.cloudevents import structured
 from gateway.log.event import rfc3339
 from gateway.peer import ClientGone, Socket
-from gateway.refusals import SAID_BEFORE_CLOSE, ErrorClass, Reason, Refused
+from gateway.refusals import SENT_BEFORE_CLOSE, ErrorClass, Reason, Refused
 from gateway.wire.strict_json import dump
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ class StreamConnection:
                 if refused.reason is Reason.DRAINING:
                     by = datetime.now(UTC) + timedelta(seconds=refused.retry_after_s or 0)
                     await self._socket.send(orjson.dumps({"type": "reconnect", "by": rfc3339(by)}).decode())
-                elif refused.reason in SAID_BEFORE_CLOSE:
+                elif refused.reason in SENT_BEFORE_CLOSE:
                     await self._socket.send(_error(refused))
                 await self._socket.close(refused.row.websocket, refused.close_reason())
         except (TimeoutError, ClientGone):
