@@ -1,9 +1,13 @@
-"""Limit: admit a call as its caller's limits allow, and release what it held."""
+"""Limit: admit a call as its caller's limits allow, charge its body as it is read, and release what it held."""
 
 from __future__ import annotations
 
 from gateway.call import Call
+from gateway.connections.in_flight import recheck
 from gateway.limiter import Limiter
+from gateway.limits.bandwidth import is_charged_whole, pieces
+from gateway.limits.budget import Counters
+from gateway.snapshot.picture import Snapshot
 
 
 async def limit(limiter: Limiter, call: Call) -> None:
@@ -14,3 +18,49 @@ async def limit(limiter: Limiter, call: Call) -> None:
 def release(limiter: Limiter, call: Call) -> None:
     """Give back what the call held while it was open. Never waits, never raises."""
     limiter.released(call)
+
+
+class BodyLimit:
+    """Charges the body of one request to ``bytes_in``: whole if its length is known and fits, or else part by part."""
+
+    __slots__ = ("_call", "_limiter", "_prepaid", "_prepaid_from", "_snapshot")
+
+    def __init__(self, limiter: Limiter, snapshot: Snapshot, call: Call) -> None:
+        self._limiter = limiter
+        self._snapshot = snapshot
+        self._call = call
+        self._prepaid = 0
+        """Bytes that are charged and not received yet."""
+        self._prepaid_from: Counters = ()
+        """The counters that were charged: the caller's limits may have changed since."""
+
+    async def begin(self, length: int) -> None:
+        """Charge a body of this length ahead, if all of it fits its limits. Raises Refused."""
+        budget = self._call.budget
+        if not length or budget is None or not is_charged_whole(budget.bytes_in):
+            return
+        if not self._limiter.charge_now(self._call, bytes_in=length):
+            await self._limiter.charge(self._call, bytes_in=length)
+        # While it waited, the call may have been bound to other limits.
+        self._prepaid, self._prepaid_from = length, (self._call.budget or budget).bytes_in
+
+    async def received(self, part: bytes) -> None:
+        """Charge a part of the body, waiting as limits delay it. Raises Refused."""
+        if self._prepaid:
+            self._prepaid -= len(part)
+            return
+        budget, limiter = self._call.budget, self._limiter
+        if budget is None or not budget.bytes_in or limiter.charge_now(self._call, bytes_in=len(part)):
+            return
+        for piece in pieces(part, budget.bytes_in):
+            await limiter.charge(self._call, bytes_in=len(piece))
+
+    def completed(self) -> None:
+        """Check the caller again once the body has arrived. Raises Refused if it lost its right to the call."""
+        recheck(self._snapshot, self._call)
+
+    def settle(self) -> None:
+        """Give back what was charged ahead and not received."""
+        if self._prepaid:
+            self._limiter.put_back(self._prepaid_from, self._prepaid)
+            self._prepaid = 0

@@ -35,8 +35,8 @@ class DirectExchange(Exchange):
     """One request and its response on a connection of the server."""
 
     __slots__ = (
-        "_ends_with_connection", "_failure", "_is_chunked", "_is_head", "_lines", "_protocol", "_waiter", "body",
-        "disconnected", "keep_alive", "more_body", "on_gone", "on_response", "response_complete", "takes_chunks",
+        "_ends_with_connection", "_failure", "_is_chunked", "_is_head", "_lines", "_plane", "_protocol", "_waiter",
+        "body", "disconnected", "keep_alive", "more_body", "on_gone", "on_response", "response_complete", "takes_chunks",
         "task", "waiting_for_100_continue",
     )  # fmt: skip
 
@@ -51,6 +51,7 @@ class DirectExchange(Exchange):
         expects_100: bool,
     ) -> None:
         super().__init__(plane, call)
+        self._plane = plane
         self._protocol = protocol
         self._failure: Refused | None = None
         self._lines: list[bytes] = []
