@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.durable.webhook import WebhookResponse
 from gateway.refusals import Reason, Refused
 from gateway.upstream.client import Response, TooLong, UpstreamClient
-from gateway.upstream.connection import Broken, Origin
+from gateway.upstream.connection import Origin, UpstreamBroken
 from gateway.upstream.outbound import is_inner
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class WebhookClient(UpstreamClient):
             raise SendFailed(f"No complete response within {self._timeout_s:g} s.") from None
         except Refused as refused:
             raise SendFailed(_explain(refused)) from None
-        except (Broken, OSError) as error:
+        except (UpstreamBroken, OSError) as error:
             raise SendFailed(f"The connection failed: {str(error) or type(error).__name__}.") from None
 
     async def addresses(self, origin: Origin) -> Addresses:

@@ -20,7 +20,7 @@ from gateway.credentials.public_keys import PublicKey, Unusable, read
 from gateway.peer import ClientGone
 from gateway.refusals import Reason, Refused
 from gateway.upstream.client import TooLong, UpstreamClient
-from gateway.upstream.connection import Broken
+from gateway.upstream.connection import UpstreamBroken
 
 if TYPE_CHECKING:
     from gateway.config import Config
@@ -199,7 +199,7 @@ class KeySets:
                 keys = read(await self._fetch(set_.issuer.jwks_url))
         except TooLong:
             self._failed(set_, f"it is larger than {self._config.jwks_max_bytes} bytes")
-        except (Unusable, Refused, Broken, ClientGone, OSError, ValueError) as error:
+        except (Unusable, Refused, UpstreamBroken, ClientGone, OSError, ValueError) as error:
             self._failed(set_, _why(error))
         except Exception:
             set_.failures += 1

@@ -36,8 +36,8 @@ class DirectExchange(Exchange):
 
     __slots__ = (
         "_ends_with_connection", "_failure", "_is_chunked", "_is_head", "_lines", "_plane", "_protocol", "_waiter",
-        "body", "disconnected", "keep_alive", "more_body", "on_gone", "on_response", "response_complete", "takes_chunks",
-        "task", "waiting_for_100_continue",
+        "body", "disconnected", "keep_alive", "more_body", "on_gone", "on_response", "response_complete",
+        "takes_chunks", "task", "waiting_for_100_continue",
     )  # fmt: skip
 
     def __init__(

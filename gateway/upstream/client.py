@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 
 from gateway.concurrency.stopping import stop_tasks
 from gateway.refusals import Reason, Refused
-from gateway.upstream.connection import Broken, Origin, UpstreamConnection
+from gateway.upstream.connection import Origin, UpstreamBroken, UpstreamConnection
 from gateway.upstream.outbound import is_forbidden
 from gateway.wire.header_fields import Headers
 
@@ -100,7 +100,7 @@ class UpstreamClient:
         """Send one request and return its response, read whole; redirects are not followed.
 
         A request is repeated once if the upstream had closed a pooled connection before it answered. Raises Refused
-        and Broken, and TooLong for a body of more than ``max_bytes``.
+        and UpstreamBroken, and TooLong for a body of more than ``max_bytes``.
         """
         origin = Origin.of(url)
         request = format_request(method, url, headers if keep_alive else {**headers, "connection": "close"}, body)
@@ -108,7 +108,7 @@ class UpstreamClient:
         connection = await self.lend(origin, is_new=not keep_alive)
         try:
             return await _exchange(connection, request, max_bytes, is_head_request=is_head_request)
-        except Broken:
+        except UpstreamBroken:
             if not connection.is_reused or connection.has_begun_to_answer:
                 raise
         finally:

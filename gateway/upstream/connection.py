@@ -1,4 +1,4 @@
-"""One connection to an upstream: HTTP/1.1 as its client, streamed both ways, every wait with an end."""
+"""One HTTP/1.1 client connection to an upstream, streamed both ways, every wait with a deadline."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from gateway.refusals import Reason, Refused
 from gateway.wire.header_fields import Headers
 
 READ_AHEAD_BYTES = 256 * 1024
-"""What may wait to be read by us before the upstream's socket is no longer read."""
+"""Reading from the upstream pauses while this many bytes are buffered."""
 HEAD_MAX_BYTES = 64 * 1024
 
 
-class Broken(Exception):
+class UpstreamBroken(Exception):
     """The connection to the upstream failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where an upstream listens."""
+    """The host, port and scheme of an upstream."""
 
     host: str
     port: int
@@ -32,19 +32,19 @@ class Origin:
 
     @property
     def authority(self) -> str:
-        """Host and port as a URL has them."""
+        """The host and port as written in a URL."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @classmethod
     def of(cls, url: str) -> Origin:
-        """Read the origin of an http, https, ws or wss URL."""
+        """Return the origin of an http, https, ws or wss URL."""
         parts = urlsplit(url)
         is_tls = parts.scheme in ("https", "wss")
         return cls(parts.hostname or "", parts.port or (443 if is_tls else 80), is_tls)
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """One connection to an upstream, used by one caller at a time."""
+    """One connection to an upstream, used by one call at a time."""
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
@@ -52,7 +52,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.pooled_at = 0.0
         self.is_reused = False
         self.is_sent = True
-        """Nothing of the request is left to send."""
+        """Whether the request has been sent whole."""
         self.has_begun_to_answer = False
         self.has_answered = False
         self.status = 0
@@ -72,26 +72,26 @@ class UpstreamConnection(asyncio.Protocol):
 
     @property
     def is_usable(self) -> bool:
-        """May serve another request."""
+        """Whether it may carry another request."""
         return self._failure is None and self._transport is not None and not self._transport.is_closing()
 
     @property
     def has_more(self) -> bool:
-        """There is something to read at once, or the end."""
+        """Whether a read returns at once."""
         return bool(self._chunks) or self.is_whole
 
     @property
     def is_read_whole(self) -> bool:
-        """The answer has ended and nothing of it is left to read."""
+        """Whether the response has been read to its end."""
         return self.is_whole and not self._chunks
 
     @property
     def can_be_kept(self) -> bool:
-        """The request was sent whole, its answer was read whole, and the upstream keeps the line."""
+        """Whether request and response are complete and the upstream keeps the connection alive."""
         return self._keeps_alive and self.is_sent and self.is_read_whole and self.is_usable
 
     def begin(self, head: bytes, *, is_head_request: bool, is_whole: bool = True) -> None:
-        """Send the head of a request, perhaps with all of its body (``is_whole``)."""
+        """Send the head of a request, with all of its body if ``is_whole``."""
         assert self._transport is not None, "not connected"
         self._parser = httptools.HttpResponseParser(self)
         self.has_answered = self.is_whole = self._keeps_alive = self.has_begun_to_answer = False
@@ -110,12 +110,12 @@ class UpstreamConnection(asyncio.Protocol):
             self._check()
 
     async def head(self) -> None:
-        """Wait until status and headers are there. Raises Broken, Refused ``upstream-timeout`` and ClientGone."""
+        """Wait for status and headers. Raises UpstreamBroken, Refused ``upstream-timeout`` and ClientGone."""
         while not self.has_answered:
             await self._wait()
 
     async def read(self) -> bytes:
-        """Give what has arrived of the body, ``b""`` at its end. Raises as ``head`` does."""
+        """Return what has arrived of the body, ``b""`` at its end. Raises as ``head`` does."""
         while not self._chunks and not self.is_whole:
             await self._wait()
         if not self._chunks:
@@ -129,23 +129,23 @@ class UpstreamConnection(asyncio.Protocol):
         return data
 
     def close(self) -> None:
-        """Hang up."""
+        """Abort the connection."""
         if self._transport is not None:
             self._transport.abort()
 
     def abandon(self) -> None:
-        """The caller has hung up: the upstream need not go on."""
+        """Abort because the client has disconnected."""
         self.fail(ClientGone())
         self.close()
 
     def fail(self, failure: Exception) -> None:
-        """Raise this where the answer is waited for."""
+        """Raise this where the response is awaited."""
         if self._failure is None:
             self._failure = failure
         self._wake()
 
     def expire(self) -> None:
-        """The deadline has passed."""
+        """Abort because the deadline has passed."""
         self.fail(Refused(Reason.UPSTREAM_TIMEOUT))
         self.close()
 
@@ -156,7 +156,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._parser is None or self.is_whole:
-            # An answer to nothing: whoever sent it cannot be trusted with the next request.
+            # An unsolicited response: the connection cannot be trusted with another request.
             self.close()
             return
         self.has_begun_to_answer = True
@@ -167,17 +167,17 @@ class UpstreamConnection(asyncio.Protocol):
             if self._head_bytes > HEAD_MAX_BYTES and not self.has_answered:
                 raise httptools.HttpParserError("its head is too large")
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self.fail(Broken(f"not HTTP: {error}"))
+            self.fail(UpstreamBroken(f"not HTTP: {error}"))
             self.close()
             return
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        # An answer without a length ends with its connection.
+        # A response without a length ends with its connection.
         if self.has_answered and not self.is_whole and exc is None and not self._has_length():
             self.is_whole = True
-        self.fail(exc or Broken("the connection was closed"))
-        # It knows this connection: together they would stay until the collector of cycles stops all traffic.
+        self.fail(exc or UpstreamBroken("the connection was closed"))
+        # The parser refers to this connection; as a cycle both would stay until a collection stops all traffic.
         self._parser = None
         if self._can_write is not None and not self._can_write.done():
             self._can_write.set_result(None)
@@ -207,7 +207,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         self.has_answered = True
         if self._is_head_request:
-            # The parser would wait for the body that a HEAD's Content-Length speaks of.
+            # The parser would wait for the body that the Content-Length announces.
             self.is_whole = True
             self._keeps_alive = bool(self._parser.should_keep_alive())
 
@@ -240,10 +240,10 @@ class UpstreamConnection(asyncio.Protocol):
         failure = self._failure
         if failure is None:
             return
-        # What is raised holds the frames that hold this connection: it is not kept here too.
-        self._failure = Broken(str(failure))
+        # The exception refers to frames that refer to this connection: it must not be kept here too.
+        self._failure = UpstreamBroken(str(failure))
         try:
-            raise failure if isinstance(failure, Refused | ClientGone) else Broken(str(failure))
+            raise failure if isinstance(failure, Refused | ClientGone) else UpstreamBroken(str(failure))
         finally:
             del failure
 

@@ -1,4 +1,4 @@
-"""The upstream's side of a proxied WebSocket: its frames made messages, as strictly as those of callers."""
+"""The upstream's side of a proxied WebSocket: reads its frames into messages, as strictly as those of callers."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ logger = logging.getLogger(__name__)
 
 WAITING_MAX = 256
 WAITING_MAX_BYTES = 1024 * 1024
-"""Messages of the upstream that may wait for the caller; then the upstream is not read."""
+"""Beyond this many bytes of queued messages the upstream is not read."""
 PASSED_ON = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
 CLIENT_CODES = range(3000, 5000)
 NO_CODE = 1005
-"""Stands for a close frame without a code."""
-OF_MESSAGES = (picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION)
+"""Represents a close frame without a code (RFC 6455 7.4.1)."""
+DATA_FRAMES = (picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION)
 
 
 class UpstreamSocket(picows.WSListener):
-    """The upstream's side: its messages wait in a bounded queue, its close is kept, its silence is its end."""
+    """The upstream's side: queues its messages within bounds, keeps its close code, and pings it."""
 
     def __init__(self, message_max_bytes: int, ping_interval_s: float) -> None:
         self._max_bytes = message_max_bytes
@@ -36,38 +36,38 @@ class UpstreamSocket(picows.WSListener):
         self._is_paused = False
         self._waiting_bytes = 0
         self._is_heard = False
-        self._is_asked = False
+        self._awaits_pong = False
         self._has_begun = False
         self._is_over = False
         self._pinging: asyncio.TimerHandle | None = None
         self.messages: asyncio.Queue[str | bytes | None] = asyncio.Queue()
-        """What the upstream said, None at its end."""
+        """The messages of the upstream, None at the end."""
         self.close_code = 0
         self.close_reason = ""
         self.writable = asyncio.Event()
         self.writable.set()
         self.deadline: float | None = None
-        """Until when the caller may take to read what it is being sent."""
+        """Until when the client may take to read the message being sent."""
         self.on_expiry: Callable[[], None] = _nothing
 
     def on_ws_connected(self, transport: Any) -> None:
-        """Keep the line."""
+        """Keep the transport, and start to ping."""
         self._transport = transport
         self._pinging = asyncio.get_running_loop().call_later(self._ping_interval_s, self._ping)
 
     @property
     def has_connected(self) -> bool:
-        """The upstream has answered ``101``."""
+        """Whether the upstream has answered ``101``."""
         return self._transport is not None
 
     @property
     def subprotocol(self) -> str | None:
-        """What the upstream has chosen of what was offered."""
+        """The subprotocol that the upstream chose, if any."""
         chosen: str | None = self._transport.response.headers.get("Sec-WebSocket-Protocol")
         return chosen
 
     def on_ws_frame(self, transport: Any, frame: Any) -> None:
-        """Gather the frames of a message (RFC 6455 5.4). What comes after its end, ours or its own, counts no more."""
+        """Collect the frames of a message (RFC 6455 5.4). Frames after a close, of either side, are ignored."""
         if self._is_over:
             return
         self._is_heard = True
@@ -81,7 +81,7 @@ class UpstreamSocket(picows.WSListener):
                 self._closed(code, frame.get_close_reason() or "")
             else:
                 self._malformed("close code")
-        elif kind in OF_MESSAGES:
+        elif kind in DATA_FRAMES:
             self._take(frame, kind)
 
     def _take(self, frame: Any, kind: picows.WSMsgType) -> None:
@@ -109,22 +109,22 @@ class UpstreamSocket(picows.WSListener):
             self._hand_on(self._fragments.take())
 
     def on_ws_disconnected(self, transport: Any) -> None:
-        """Say that nothing more will come."""
+        """End the queue of messages."""
         if self._pinging is not None:
             self._pinging.cancel()
         self.messages.put_nowait(None)
         self.writable.set()
 
     def pause_writing(self) -> None:
-        """The upstream does not read: neither do we, from the caller."""
+        """Stop reading from the client while the upstream does not read."""
         self.writable.clear()
 
     def resume_writing(self) -> None:
-        """It reads again."""
+        """Resume reading from the client."""
         self.writable.set()
 
     async def send(self, message: str | bytes) -> None:
-        """Pass a message on; waits while the upstream does not read."""
+        """Send a message; waits while the upstream does not read."""
         if not self.writable.is_set():
             await self.writable.wait()
         if isinstance(message, str):
@@ -133,7 +133,7 @@ class UpstreamSocket(picows.WSListener):
             self._transport.send(picows.WSMsgType.BINARY, message)
 
     def taken(self, bytes_: int) -> None:
-        """A message of so many bytes was taken out; there may be room to read again."""
+        """Note that a message of this size was taken from the queue, and resume reading if there is room."""
         self._waiting_bytes -= bytes_
         if (
             self._is_paused
@@ -141,31 +141,31 @@ class UpstreamSocket(picows.WSListener):
             and self._waiting_bytes < WAITING_MAX_BYTES // 2
         ):
             self._is_paused = False
-            self._is_asked = False  # its answer may lie unread
+            self._awaits_pong = False  # the pong may be unread
             self._transport.underlying_transport.resume_reading()
 
-    def hang_up(self, code: int, reason: str = "") -> None:
-        """Close the line with a code that may be sent."""
+    def disconnect(self, code: int, reason: str = "") -> None:
+        """Close the connection; a code that must not be sent becomes 1000."""
         if self._transport is None or self._transport.is_close_frame_sent:
             return
         self._transport.send_close(code if may_be_sent(code) else 1000, cut(reason).encode() or None)
         self._transport.disconnect(graceful=self.writable.is_set())
 
     def expire(self) -> None:
-        """The caller takes too long to read a message."""
+        """The client takes too long to read a message."""
         self.deadline = None
         self.on_expiry()
 
     def _closed(self, code: int, reason: str) -> None:
         self._is_over = True
         self.close_code, self.close_reason = code, reason
-        self.hang_up(code)
+        self.disconnect(code)
 
     def _malformed(self, what: str) -> None:
-        """Fail the connection (RFC 6455 7.1.7). The caller did nothing wrong: for it the upstream is lost."""
+        """Fail the connection (RFC 6455 7.1.7); for the client, the upstream is lost."""
         self._is_over = True
         logger.warning("the upstream broke the WebSocket protocol: %s", what)
-        self.hang_up(1002)
+        self.disconnect(1002)
 
     def _hand_on(self, payload: bytes) -> None:
         try:
@@ -179,20 +179,20 @@ class UpstreamSocket(picows.WSListener):
             self._transport.underlying_transport.pause_reading()
 
     def _ping(self) -> None:
-        """Ask for a sign of life; an upstream that has not given one since the last time is lost."""
-        if self._is_asked and not self._is_heard and not self._is_paused:
+        """Ping the upstream, and disconnect it if it sent nothing since the last ping."""
+        if self._awaits_pong and not self._is_heard and not self._is_paused:
             self._transport.disconnect(graceful=False)
             return
         self._is_heard = False
-        self._is_asked = True
+        self._awaits_pong = True
         self._transport.send_ping()
         self._pinging = asyncio.get_running_loop().call_later(self._ping_interval_s, self._ping)
 
 
 def _nothing() -> None:
-    """Stand where nobody has asked to be told."""
+    """The default callback."""
 
 
 def may_be_sent(code: int) -> bool:
-    """RFC 6455 7.4: 1004 to 1006 and 1015 never travel."""
+    """Return whether a close code may be sent: 1004 to 1006 and 1015 may not (RFC 6455 7.4)."""
     return code in PASSED_ON or code in CLIENT_CODES

@@ -1,7 +1,7 @@
-"""Passes an upstream's answer back as limits allow: events whole or not at all, other bodies as they come.
+"""Passes an upstream's response back as limits allow: events whole or not at all, other bodies as they arrive.
 
-At a limit that refuses, a stream of events ends with ``event: error``, as one that ended well, and the upstream is hung
-up on. Any other answer that has begun is broken off, so that nobody takes it for whole.
+When a limit refuses, a stream of events ends normally with ``event: error``, and the upstream is disconnected.
+Any other response that has begun is aborted, so that it does not look complete.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call, Reply
 from gateway.concurrency.stopping import stop_tasks
-from gateway.handlers.proxy.tokens import Metering, tell_clients_of_models
+from gateway.handlers.proxy.tokens import Metering, add_error_for_ai_clients
 from gateway.limits.bandwidth import is_charged_whole, pieces
 from gateway.peer import ClientGone
 from gateway.protocol import Protocol
@@ -24,23 +24,23 @@ from gateway.wire.header_fields import Headers
 if TYPE_CHECKING:
     from gateway.plane import Plane
 
-HELD_BACK_S = 0.01
-"""A shorter wait is that for the store of leases, and no throttling."""
+THROTTLED_S = 0.01
+"""Shorter waits are round trips to the limit store and do not count as throttling."""
 OF_UPSTREAMS = frozenset({Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_UNAVAILABLE})
 
 
 def is_governed(call: Call, headers: Headers, metering: Metering | None) -> bool:
-    """Say whether the answer is counted by a limit, or is of events; any other is passed back as it comes.
+    """Return whether a limit counts the response, or it is a stream of events; any other is passed back unchanged.
 
-    A stream of events may have to end before its end, and then says why, wherever it may be.
+    A stream of events may have to end early, and then ends with the reason.
     """
     if metering is not None or call.protocol is Protocol.SSE:
         return True
     return (call.budget is not None and bool(call.budget.bytes_out)) or is_event_stream(headers)
 
 
-class Answer:
-    """The way back of one answer whose head has come."""
+class GovernedResponse:
+    """One response on its way back, once its head has arrived."""
 
     def __init__(
         self, plane: Plane, call: Call, connection: UpstreamConnection, reply: Reply, metering: Metering | None
@@ -57,16 +57,16 @@ class Answer:
         is_connection = call.protocol is Protocol.SSE
         self._is_stream = call.method != "HEAD" and is_event_stream(connection.headers)
         self._is_connection = is_connection and self._is_stream and 200 <= connection.status < 300
-        """It is one connection with a row in the ledger, whose events are messages."""
+        """Whether it is a connection with a row in the ledger, whose events count as messages."""
         self._ending: asyncio.Future[Refused] | None = None
 
     async def begin(self) -> Headers:
-        """Charge a body of known length; gives the headers to pass back. Raises Refused."""
+        """Charge a body of known length, and return the headers to pass back. Raises Refused."""
         headers, call = self._upstream.headers, self._call
         if self._metering is not None:
             self._metering.answered(self._upstream.status, headers)
         if self._is_stream:
-            # It may end before its length.
+            # It may end early.
             return [header for header in headers if header[0] != b"content-length"]
         if self._bytes_out and call.method != "HEAD" and is_charged_whole(self._bytes_out):
             length = next((int(value) for name, value in headers if name == b"content-length"), 0)
@@ -78,8 +78,8 @@ class Answer:
         return headers
 
     async def pass_back(self) -> None:
-        """Pass the body on; the caller's pace is the upstream's. Raises Broken, Refused and ClientGone."""
-        assert self._call.request is not None, "it is under way"
+        """Pass the body on at the client's pace. Raises UpstreamBroken, Refused and ClientGone."""
+        assert self._call.request is not None, "it is in flight"
         if self._is_connection:
             await self._as_connection()
         elif self._is_stream:
@@ -100,7 +100,7 @@ class Answer:
             is_last = self._upstream.is_read_whole
             self._reply.bytes_out += len(part)
             if self._metering is not None:
-                self._metering.part(part)
+                self._metering.count_part(part)
             if part and not self._is_prepaid and not limiter.charge_now(call, bytes_out=len(part)):
                 for piece in pieces(part, self._bytes_out):
                     await limiter.charge(call, bytes_out=len(piece))
@@ -113,14 +113,14 @@ class Answer:
         if not upstream.has_more:
             upstreams.expect(upstream, upstreams.idle_timeout_s)
         part = await upstream.read()
-        # While the caller does not read, or a limit holds back, that is not the upstream's fault.
+        # The upstream's deadline does not run while the client does not read or a limit delays.
         upstream.deadline = None
         return part
 
     # Events
 
     async def _as_connection(self) -> None:
-        """Pass events on until either side ends it, or the gateway does: a key was revoked, a limit met, a drain."""
+        """Pass events on until either side ends the stream, or the gateway does: revocation, a limit, a drain."""
         self._ending = asyncio.get_running_loop().create_future()
         self._plane.connections.open(self._call, self._close)
         passing = asyncio.create_task(self._events(), name="proxied events")
@@ -135,7 +135,7 @@ class Answer:
         if isinstance(failure, Refused):
             await self._cut(failure)
         elif isinstance(failure, ClientGone):
-            # It closed its stream, which is how a stream of events ends well.
+            # Closing the stream is how a client normally ends it.
             self._reply.closed_by = "client"
         elif failure is not None:
             raise failure
@@ -155,13 +155,13 @@ class Answer:
             await self._pass_on(events, is_last)
 
     async def _pass_on(self, events: list[bytes], is_last: bool) -> None:
-        """Send what limits allow in one go; an event that has to wait for a limit does not hold up those before it."""
+        """Send what limits allow at once; an event that a limit delays does not delay those before it."""
         send = self._call.peer.send
         ready: list[bytes] = []
         for event in events:
             data = data_of(event)
             if self._metering is not None:
-                self._metering.saw(data)
+                self._metering.count_event(data)
             if not self._is_allowed_now(event, data):
                 if ready:
                     await send(b"".join(ready))
@@ -176,7 +176,7 @@ class Answer:
         limiter, metering = self._plane.limiter, self._metering
         if metering is not None and not limiter.reserve_more_now(metering.reservation, metering.due):
             return False
-        # A heartbeat has no data, and never counts.
+        # A heartbeat has no data and is never charged.
         return not data or limiter.charge_now(self._call, messages_out=self._is_connection, bytes_out=len(event))
 
     async def _allow(self, event: bytes, data: bytes) -> None:
@@ -188,24 +188,24 @@ class Answer:
         if data:
             await limiter.charge(call, messages_out=self._is_connection, bytes_out=len(event))
         if call.connection is not None:
-            call.connection.throttled += time.monotonic() - began_at > HELD_BACK_S
+            call.connection.throttled += time.monotonic() - began_at > THROTTLED_S
 
     def _count(self, event: bytes, data: bytes) -> None:
         self._reply.bytes_out += len(event)
         if self._metering is not None:
-            self._metering.passed()
+            self._metering.event_passed()
         if data and self._call.connection is not None:
             self._call.connection.sent(len(event))
 
     async def _cut(self, refused: Refused) -> None:
-        """End the stream and say why; the upstream need not go on. What the upstream failed to do is broken off."""
+        """End the stream with the reason and disconnect the upstream. A failure of the upstream aborts the response."""
         self._upstream.close()
         if refused.reason in OF_UPSTREAMS or not self._cutter.is_between:
             raise refused
         reply = self._reply
         reply.refused, reply.error_class, reply.closed_by = refused, refused.row.live.value, "gateway"
         if self._metering is not None:
-            tell_clients_of_models(refused)
+            add_error_for_ai_clients(refused)
         try:
             async with asyncio.timeout(self._plane.config.close_timeout_s):
                 await self._call.peer.send(last_words(refused), more=False)

@@ -1,6 +1,6 @@
-"""Meters the tokens of one AI call: reserved before it goes out, counted as the answer comes, corrected at its end.
+"""Meters the tokens of one AI call: reserved before it is sent, counted as the answer arrives, corrected at its end.
 
-Only calls of principals that have limits of tokens are looked at, and of those only ``POST`` (docs/limits.md, Tokens).
+Only ``POST`` calls of principals with token limits are metered (docs/limits.md, Tokens).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from gateway.plane import Plane
 
 ANSWER_MAX_BYTES = 4 * 1024 * 1024
-"""A JSON answer up to this size is read for its usage; a larger one is estimated."""
-AS_IT_IS = (b"accept-encoding", b"identity")
+"""A JSON answer up to this size is parsed for its usage; a larger one is estimated."""
+IDENTITY_ENCODING = (b"accept-encoding", b"identity")
 
 
 class Kind(Enum):
-    """What came in answer."""
+    """The kind of the answer."""
 
     NOTHING = 0
-    """Not yet, or nothing that a model wrote."""
+    """None yet, or nothing that a model wrote."""
     FAILURE = 1
     EVENTS = 2
     JSON = 3
@@ -45,16 +45,16 @@ class Metering:
         self._counting = Counting(asked.tokens_out if asked is not None else None)
         self._brings = False
         self._passed = 0
-        """Tokens of the events that were passed on."""
+        """Tokens of the events passed on so far."""
         self._answer = bytearray()
         self._answer_bytes = 0
 
     @classmethod
     async def begin(cls, plane: Plane, call: Call) -> Metering:
-        """Read the request and reserve what it asks. Raises Refused and ClientGone."""
+        """Read the request and reserve the tokens that it may use. Raises Refused and ClientGone."""
         body = await call.peer.read_all() if _is_readable_json(call.headers) else b""
-        # An answer that is compressed could not be read.
-        call.headers = [*(header for header in call.headers if header[0] != AS_IT_IS[0]), AS_IT_IS]
+        # A compressed answer could not be parsed.
+        call.headers = [*(header for header in call.headers if header[0] != IDENTITY_ENCODING[0]), IDENTITY_ENCODING]
         asked = asked_of(body)
         metering = cls(plane, call, asked)
         if asked is not None:
@@ -63,12 +63,12 @@ class Metering:
                     call, tokens_in=asked.tokens_in, tokens_out=asked.tokens_out
                 )
             except Refused as refused:
-                tell_clients_of_models(refused)
+                add_error_for_ai_clients(refused)
                 raise
         return metering
 
     def answered(self, status: int, headers: Headers) -> None:
-        """Take note of the head of the answer."""
+        """Note the head of the answer."""
         if not 200 <= status < 300:
             self._kind = Kind.FAILURE
         elif is_event_stream(headers):
@@ -79,28 +79,28 @@ class Metering:
             self._kind = Kind.TEXT
 
     def failed(self) -> None:
-        """The upstream gave no answer."""
+        """Note that the upstream did not answer."""
         if self._kind is Kind.NOTHING:
             self._kind = Kind.FAILURE
 
-    def saw(self, data: bytes) -> None:
-        """Take note of the data of one event."""
+    def count_event(self, data: bytes) -> None:
+        """Count the tokens in the data of one event."""
         self._brings = self._counting.saw(data)
 
     @property
     def due(self) -> int:
-        """Say how many tokens are to be charged before the event last seen may be passed on.
+        """The tokens to charge before the event counted last may be passed on.
 
-        One that brings nothing, but tells what was used, is held back by no limit.
+        An event without content, which only reports the usage, is never delayed.
         """
         return max(0, self._counting.tokens_out - self.reservation.tokens_out) if self._brings else 0
 
-    def passed(self) -> None:
-        """The event last seen may be passed on: it counts."""
+    def event_passed(self) -> None:
+        """Note that the event counted last was passed on."""
         self._passed = self._counting.tokens_out
 
-    def part(self, part: bytes) -> None:
-        """Take note of a part of an answer that is no event stream."""
+    def count_part(self, part: bytes) -> None:
+        """Count a part of an answer that is not an event stream."""
         self._answer_bytes += len(part)
         if self._kind is Kind.JSON:
             self._answer += part
@@ -109,7 +109,7 @@ class Metering:
                 self._kind = Kind.TEXT
 
     def settle(self) -> None:
-        """Charge what was used in the place of what was reserved; whatever became of the call."""
+        """Replace the reservation by what was used, whatever became of the call."""
         tokens_in, tokens_out = self._used()
         self._plane.limiter.correct(self.reservation, tokens_in=tokens_in, tokens_out=tokens_out)
 
@@ -118,8 +118,8 @@ class Metering:
         if self._kind is Kind.FAILURE:
             return 0, 0
         if self._kind is Kind.EVENTS:
-            said = self._counting.tokens_in
-            return prompt if said is None else said, self._passed
+            reported = self._counting.tokens_in
+            return prompt if reported is None else reported, self._passed
         if self._kind is Kind.JSON and (usage := used_by(bytes(self._answer))) is not None:
             return prompt if usage.tokens_in is None else usage.tokens_in, usage.tokens_out or 0
         if self._asked is None or self._kind is Kind.NOTHING:
@@ -127,14 +127,14 @@ class Metering:
         return prompt, estimated(self._answer_bytes)
 
 
-def tell_clients_of_models(refused: Refused) -> None:
-    """Add the member in which clients of OpenAI and Anthropic look for what went wrong, to raise what it says."""
-    said = {"type": refused.reason.value, "message": refused.detail, "code": refused.reason.value}
-    refused.members = {**refused.members, "error": said}
+def add_error_for_ai_clients(refused: Refused) -> None:
+    """Add the member in which the SDKs of OpenAI and Anthropic look for an error."""
+    error = {"type": refused.reason.value, "message": refused.detail, "code": refused.reason.value}
+    refused.members = {**refused.members, "error": error}
 
 
 def is_metered(call: Call) -> bool:
-    """Say whether the call's principal has limits of tokens that this call may touch."""
+    """Return whether the caller has token limits that this call may use."""
     budget = call.budget
     return budget is not None and bool(budget.tokens_in or budget.tokens_out) and call.method == "POST"
 

@@ -1,4 +1,4 @@
-"""Proxies a WebSocket to the service behind its route, message by message."""
+"""Proxies a WebSocket to the upstream of its route, message by message."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import picows
 from gateway.call import Call, Reply
 from gateway.concurrency.stopping import stop_tasks
 from gateway.connections.open import Connection
-from gateway.handlers.proxy.answer import HELD_BACK_S
-from gateway.handlers.proxy.http import IDENTITY_PREFIXES, NOT_PASSED_ON, aim, cookies_of, named_in_connection
+from gateway.handlers.proxy.answer import THROTTLED_S
+from gateway.handlers.proxy.heads import IDENTITY_PREFIXES, NOT_PASSED_ON, cookies_of, named_in_connection
+from gateway.handlers.proxy.target import target_of
 from gateway.peer import ClientGone
 from gateway.refusals import SENT_BEFORE_CLOSE, ErrorClass, Reason, Refused
 from gateway.upstream.websocket import UpstreamSocket, may_be_sent
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
     from gateway.plane import Plane
 
 BEARER = "bearer"
-"""The subprotocol behind which a browser names its credential."""
+"""The subprotocol after which a browser sends its credential."""
 SEND_TIMEOUT_S = 10.0
 PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 5.0
 OF_THE_GATEWAY = (*IDENTITY_PREFIXES, b"sec-websocket-")
 
 
 async def proxy(plane: Plane, call: Call) -> Reply:
-    """Proxy one WebSocket. The upstream is reached before the caller's ``101``: its absence is a plain 502 or 504."""
+    """Proxy one WebSocket. The upstream is connected before the ``101``, so its absence is a plain 502 or 504."""
     upstream = await _connect(plane, call)
     ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
 
@@ -47,17 +48,17 @@ async def proxy(plane: Plane, call: Call) -> Reply:
     except Refused as refused:
         if refused.reason in SENT_BEFORE_CLOSE and call.connection is not None:
             with contextlib.suppress(ClientGone, Refused):
-                await _say(call, refused)
+                await _send_notice(call, refused)
         raise
     finally:
         plane.upstreams.time_no_more(upstream)
-        upstream.hang_up(1001)
+        upstream.disconnect(1001)
 
 
 async def _pump(
     plane: Plane, call: Call, connection: Connection, upstream: UpstreamSocket, ending: asyncio.Future[Refused]
 ) -> Reply:
-    """Carry messages both ways until one side, or the gateway, ends it."""
+    """Pass messages both ways until one side, or the gateway, closes the connection."""
     up = asyncio.create_task(_up(plane, call, connection, upstream), name="websocket up")
     down = asyncio.create_task(_down(plane, call, connection, upstream), name="websocket down")
     try:
@@ -68,7 +69,7 @@ async def _pump(
         if up.done():
             failure = up.exception()
             if isinstance(failure, ClientGone):
-                upstream.hang_up(failure.code, failure.reason)
+                upstream.disconnect(failure.code, failure.reason)
                 is_normal = failure.code in (1000, 1001, 1005)
                 error_class = "" if is_normal else ErrorClass.CLIENT_GONE.value
                 return Reply(status=101, close_code=failure.code, closed_by="client", error_class=error_class)
@@ -90,7 +91,7 @@ async def _up(plane: Plane, call: Call, connection: Connection, upstream: Upstre
         if size > most:
             raise Refused(Reason.TOO_LARGE, f"A message holds at most {most} bytes.")
         connection.received(size)
-        if not limiter.charge_now(call, messages_in=1, bytes_in=size) and not await _is_let_in(
+        if not limiter.charge_now(call, messages_in=1, bytes_in=size) and not await _charge_incoming(
             plane, call, connection, size
         ):
             continue
@@ -103,17 +104,17 @@ async def _down(plane: Plane, call: Call, connection: Connection, upstream: Upst
         size = len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
         upstream.taken(size)
         if not limiter.charge_now(call, messages_out=1, bytes_out=size):
-            await _let_out(plane, call, connection, size)
+            await _charge_outgoing(plane, call, connection, size)
         connection.sent(size)
         upstream.deadline = time.monotonic() + SEND_TIMEOUT_S
         await send(message)
         upstream.deadline = None
 
 
-async def _is_let_in(plane: Plane, call: Call, connection: Connection, size: int) -> bool:
-    """Charge a message that could not be charged at once; False: it was refused, and its sender told so.
+async def _charge_incoming(plane: Plane, call: Call, connection: Connection, size: int) -> bool:
+    """Charge a message that could not be charged at once; return False if it was refused and its sender notified.
 
-    Raises Refused where the limit ends the connection. Nothing else is read meanwhile: the caller's window closes.
+    Raises Refused if the limit ends the connection. Nothing else is read meanwhile, so TCP delays the client.
     """
     began_at = time.monotonic()
     try:
@@ -122,17 +123,17 @@ async def _is_let_in(plane: Plane, call: Call, connection: Connection, size: int
         if refused.fatal:
             raise
         connection.refused(refused)
-        await _say(call, refused)
+        await _send_notice(call, refused)
         return False
-    connection.throttled += time.monotonic() - began_at > HELD_BACK_S
+    connection.throttled += time.monotonic() - began_at > THROTTLED_S
     return True
 
 
-async def _let_out(plane: Plane, call: Call, connection: Connection, size: int) -> None:
-    """Hold a message of the upstream back until limits let it out; none is lost, the upstream is not read meanwhile.
+async def _charge_outgoing(plane: Plane, call: Call, connection: Connection, size: int) -> None:
+    """Delay a message of the upstream until limits allow it; none is dropped, and the upstream is not read meanwhile.
 
-    The caller is told, once a second at most. Raises Refused where the limit ends the connection, and where only a new
-    month would help.
+    The client is notified once a second at most. Raises Refused if the limit ends the connection, or for a used-up
+    quota.
     """
     began_at = time.monotonic()
     while True:
@@ -143,13 +144,13 @@ async def _let_out(plane: Plane, call: Call, connection: Connection, size: int) 
             if refused.fatal or refused.reason is Reason.QUOTA_EXCEEDED:
                 raise
             if connection.may_tell_held(time.monotonic()):
-                await _say(call, refused)
+                await _send_notice(call, refused)
             await asyncio.sleep(min(refused.retry_after_s or PAUSE_MIN_S, PAUSE_MAX_S))
-    connection.throttled += time.monotonic() - began_at > HELD_BACK_S
+    connection.throttled += time.monotonic() - began_at > THROTTLED_S
 
 
-async def _say(call: Call, refused: Refused) -> None:
-    """Tell the caller in band, as ``/v1/stream`` does. Raises Refused ``too-slow``, and ClientGone."""
+async def _send_notice(call: Call, refused: Refused) -> None:
+    """Send an error frame in band, as ``/v1/stream`` does. Raises Refused ``too-slow``, and ClientGone."""
     try:
         async with asyncio.timeout(SEND_TIMEOUT_S):
             await call.peer.send_control(orjson.dumps(refused.frame()).decode())
@@ -158,7 +159,7 @@ async def _say(call: Call, refused: Refused) -> None:
 
 
 async def _upstream_left(call: Call, upstream: UpstreamSocket) -> Reply:
-    """Pass the upstream's own close code and reason through; a line that broke is 1014."""
+    """Pass the upstream's close code and reason through; a broken connection is 1014."""
     code = upstream.close_code
     if not code or code == 1006:
         raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-lost")
@@ -167,19 +168,19 @@ async def _upstream_left(call: Call, upstream: UpstreamSocket) -> Reply:
 
 
 async def _connect(plane: Plane, call: Call) -> UpstreamSocket:
-    """Open the upstream's socket. Raises Refused ``upstream-unavailable`` and ``upstream-timeout``."""
-    config, aimed = plane.config, aim(call)
-    origin = aimed.origin
+    """Connect to the upstream. Raises Refused ``upstream-unavailable`` and ``upstream-timeout``."""
+    config, target = plane.config, target_of(call)
+    origin = target.origin
     upstream = UpstreamSocket(config.proxied_message_max_bytes, config.ping_interval_s)
     connected = await plane.upstreams.connect_socket(origin)
     try:
         async with asyncio.timeout(config.upstream_connect_timeout_s + config.upstream_first_byte_timeout_s):
             await picows.ws_connect(
                 lambda: upstream,
-                f"{'wss' if origin.is_tls else 'ws'}://{origin.authority}{aimed.at(call)}",
+                f"{'wss' if origin.is_tls else 'ws'}://{origin.authority}{target.path_for(call)}",
                 socket_factory=lambda _: connected,
                 ssl_context=plane.upstreams.tls if origin.is_tls else None,
-                extra_headers=_headers(call, aimed.host, config.public_scheme),
+                extra_headers=_headers(call, target.host, config.public_scheme),
                 websocket_handshake_timeout=config.upstream_first_byte_timeout_s,
                 max_frame_size=config.proxied_message_max_bytes,
                 max_redirects=0,
@@ -189,13 +190,13 @@ async def _connect(plane: Plane, call: Call) -> UpstreamSocket:
     except (OSError, picows.WSError) as error:
         raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-unreachable") from error
     if not upstream.has_connected:
-        # It hung up instead of an answer.
+        # It closed the connection without an answer.
         raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-lost")
     return upstream
 
 
 def _named(call: Call) -> list[str]:
-    """Give all that the caller names as subprotocols."""
+    """Return all subprotocols that the client lists."""
     return [
         part.strip()
         for name, value in call.headers
@@ -206,16 +207,16 @@ def _named(call: Call) -> list[str]:
 
 
 def _offered(call: Call) -> list[str]:
-    """Give the subprotocols that the caller offers, without a credential: that is for us alone."""
+    """Return the subprotocols that the client offers, without the credential, which the upstream must not receive."""
     named = _named(call)
     at = named.index(BEARER) if BEARER in named else len(named)
     return named[:at] + named[at + 2 :]
 
 
 def _subprotocol(call: Call, upstream: UpstreamSocket) -> str | None:
-    """Choose what the upstream has chosen; else ``bearer``, where a credential was offered beside it.
+    """Return the subprotocol that the upstream chose, or else ``bearer`` if a credential was offered.
 
-    A browser that named subprotocols and is answered none hangs up.
+    A browser that offered subprotocols and gets none closes the connection.
     """
     if upstream.subprotocol in _offered(call):
         return upstream.subprotocol
@@ -223,7 +224,7 @@ def _subprotocol(call: Call, upstream: UpstreamSocket) -> str | None:
 
 
 def _headers(call: Call, host: str, scheme: str) -> list[tuple[str, str]]:
-    who = call.caller
+    caller = call.caller
     named = named_in_connection(call.headers)
     passed = [
         (name, value)
@@ -235,14 +236,14 @@ def _headers(call: Call, host: str, scheme: str) -> list[tuple[str, str]]:
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in (*passed, *call.added_headers)]
     if offered := _offered(call):
         headers.append(("Sec-WebSocket-Protocol", ", ".join(offered)))
-    if asked_host := call.header(b"host"):
-        headers.append(("X-Forwarded-Host", asked_host))
+    if requested_host := call.header(b"host"):
+        headers.append(("X-Forwarded-Host", requested_host))
     return [
         *headers,
         ("Host", host),
-        ("X-Consumer-Name", who.consumer),
-        ("X-Consumer-Key", who.key),
-        ("X-Consumer-Tier", who.tier),
+        ("X-Consumer-Name", caller.consumer),
+        ("X-Consumer-Key", caller.key),
+        ("X-Consumer-Tier", caller.tier),
         ("X-Forwarded-For", call.ip),
         ("X-Forwarded-Proto", scheme),
     ]

@@ -1,0 +1,115 @@
+"""The heads of proxied messages: which headers pass to the upstream, and which come back."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from gateway.call import Call
+from gateway.snapshot.principal import Principal
+from gateway.wire.header_fields import Headers, has_body
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
+        b"trailer", b"transfer-encoding", b"upgrade", b"expect", b"http2-settings",
+    }
+)  # fmt: skip
+NOT_PASSED_BACK = HOP_BY_HOP | {b"date"}
+"""The gateway's server adds its own date to each response."""
+ONLY_KEPT_OR_CLOSED = frozenset({frozenset({b"keep-alive"}), frozenset({b"close"})})
+PRIVATE = (b"cache-control", b"private")
+BY_KEY = (b"vary", b"Authorization, X-API-Key")
+SET_BY_GATEWAY = frozenset(
+    {
+        b"host", b"authorization", b"x-api-key", b"content-length", b"forwarded", b"x-real-ip", b"x-client-ip",
+        b"x-cluster-client-ip", b"true-client-ip", b"cf-connecting-ip",
+    }
+)  # fmt: skip
+NOT_PASSED_ON = HOP_BY_HOP | SET_BY_GATEWAY | {b"cookie"}
+OPERATORS_COOKIES = frozenset({b"sessionid", b"csrftoken"})
+"""Cookies of the operators' pages, which no upstream receives."""
+IDENTITY_PREFIXES = (b"x-consumer-", b"x-forwarded-", b"x-apimgmt-")
+
+
+def request_head(call: Call, target: str, host: str, scheme: str) -> bytes:
+    lines = [f"{call.method} {target} HTTP/1.1\r\nhost: {host}\r\n".encode("latin-1")]
+    named = named_in_connection(call.headers)
+    requested_host = b""
+    for name, value in call.headers:
+        if name == b"host":
+            requested_host = value
+        elif not (name in NOT_PASSED_ON or name in named or name.startswith(IDENTITY_PREFIXES) or b"_" in name):
+            lines.append(b"%b: %b\r\n" % (name, value))
+        elif name == b"cookie" and name not in named and (cookies := cookies_of(value)):
+            lines.append(b"cookie: %b\r\n" % cookies)
+    if has_body(call.headers):
+        length = call.header(b"content-length")
+        lines.append(
+            f"content-length: {length}\r\n".encode() if length is not None else b"transfer-encoding: chunked\r\n"
+        )
+    lines += [b"%b: %b\r\n" % header for header in call.added_headers]
+    lines.append(_identity(call.caller))
+    lines.append(_forwarded(call.ip, requested_host, scheme))
+    return b"".join(lines)
+
+
+def cookies_of(value: bytes) -> bytes:
+    """Return the cookies without those of the operators' pages."""
+    if not any(name in value for name in OPERATORS_COOKIES):
+        return value
+    cookies = [cookie.strip() for cookie in value.split(b";")]
+    return b"; ".join(cookie for cookie in cookies if cookie.partition(b"=")[0].strip() not in OPERATORS_COOKIES)
+
+
+@lru_cache(maxsize=4096)
+def _forwarded(ip: str, host: bytes, scheme: str) -> bytes:
+    """Return the ``X-Forwarded-*`` headers and the end of the head."""
+    fields = f"x-forwarded-for: {ip}\r\nx-forwarded-proto: {scheme}\r\n".encode()
+    return fields + (b"x-forwarded-host: %b\r\n\r\n" % host if host else b"\r\n")
+
+
+@lru_cache(maxsize=4096)
+def _identity_of(consumer: str, key: str, tier: str) -> bytes:
+    return f"x-consumer-name: {consumer}\r\nx-consumer-key: {key}\r\nx-consumer-tier: {tier}\r\n".encode(
+        "latin-1", "replace"
+    )
+
+
+def _identity(caller: Principal) -> bytes:
+    """Return the headers that name the caller to the upstream; callers themselves cannot send them."""
+    return _identity_of(caller.consumer, caller.key, caller.tier)
+
+
+def response_headers(headers: Headers, limits: Headers) -> Headers:
+    """Return the upstream's response headers without those of its connection, with the caller's limits added."""
+    named: frozenset[bytes] = frozenset()
+    kept: Headers = []
+    is_cached_by_rule = False
+    for header in headers:
+        name = header[0]
+        if name not in NOT_PASSED_BACK:
+            kept.append(header)
+            if name == b"cache-control":
+                is_cached_by_rule = True
+        elif name == b"connection":
+            named = named | _tokens(header[1]) if named else _tokens(header[1])
+    if named and named not in ONLY_KEPT_OR_CLOSED:
+        kept = [header for header in kept if header[0] not in named]
+    # A shared cache must not serve one key's response to another.
+    kept.append(BY_KEY if is_cached_by_rule else PRIVATE)
+    kept += limits
+    return kept
+
+
+def named_in_connection(headers: Headers) -> frozenset[bytes]:
+    """Return the names of the headers that concern this connection only (RFC 9110 7.6.1)."""
+    named: frozenset[bytes] = frozenset()
+    for name, value in headers:
+        if name == b"connection":
+            named = named | _tokens(value) if named else _tokens(value)
+    return named
+
+
+@lru_cache(maxsize=256)
+def _tokens(value: bytes) -> frozenset[bytes]:
+    return frozenset(token.strip().lower() for token in value.split(b","))
