@@ -18,7 +18,7 @@ def test_numbers_are_those_of_the_code():
         f"at most {session.RECEIVE_MAX:,} may wait for PUBREL",
         f"{mqtt_publishing.DELAY_MAX_S:.0f} s at most",
         f"Topic aliases: {session.TOPIC_ALIAS_MAX} a connection",
-        f"at most {session.SUBSCRIPTIONS_MAX} subscriptions",
+        f"at most {session.SUBSCRIPTIONS_MAX} filters",
         f"At most {session.IN_FLIGHT_MAX} events of QoS 1",
         f"At most {session.CLIENT_ID_MAX_CHARS} characters",
         f"within {DEFAULTS['mqtt_connect_timeout_s']} s",
