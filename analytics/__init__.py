@@ -1,1 +1,1 @@
-"""Usage in, dashboards out."""
+"""Analytics: projects usage into tables and renders dashboards and reports from them."""

@@ -27,7 +27,7 @@ USAGE = ("minute", "protocol", "consumer", "tier", "target", "outcome", "error_c
 
 
 class ConnectionFields(serializers.ModelSerializer[ConnectionRecord]):
-    """One row of the ledger."""
+    """The fields of a connection in the ledger."""
 
     class Meta:
         model = ConnectionRecord
@@ -36,7 +36,7 @@ class ConnectionFields(serializers.ModelSerializer[ConnectionRecord]):
 
 
 class Connections(Collection):
-    """One row a connection, open and closed."""
+    """Connections, open and closed."""
 
     queryset = ConnectionRecord.objects.all()
     serializer_class = ConnectionFields
@@ -53,7 +53,7 @@ class Connections(Collection):
 
 
 class UsageFields(Fields):
-    """What one label came to in one minute or hour."""
+    """The fields of usage: sums for one combination of labels in one minute or hour."""
 
     minute = serializers.DateTimeField(read_only=True)
     protocol = serializers.CharField(read_only=True)
@@ -80,13 +80,13 @@ class Usage(Collection):
     http_method_names = ("get", "head", "options")
 
     def filter_queryset(self, queryset: Any) -> Any:
-        """Filter, then sum over keys, and over the minutes of an hour where that was asked."""
+        """Filter, then sum over keys, and over the minutes of each hour if grouped by hour."""
         rows = super().filter_queryset(queryset)
         labels = list(USAGE)
         if self.request.query_params.get("group") == "hour":
             rows = rows.annotate(hour=TruncHour("minute"))
             labels[0] = "hour"
-            # Pages are cut in this order; an order by minute would group by it.
+            # Pagination uses this ordering; ordering by minute would add the minute to the GROUP BY.
             self.ordering = ("-hour", *self.ordering[1:])
         return (
             rows.values(*labels)
@@ -98,20 +98,20 @@ class Usage(Collection):
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """List usage, a page at a time."""
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset())) or []
-        said = [
+        records = [
             {"minute": row.get("minute") or row.get("hour"), **{name: row[name] for name in USAGE[1:]}}
             | {name: row[f"sum_{name}"] for name in COUNTED}
             for row in page
         ]
-        return self.get_paginated_response(said)
+        return self.get_paginated_response(records)
 
     @extend_schema(exclude=True)
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """There is no single row: usage is sums."""
+        """Return 404: usage consists of sums, which have no address."""
         return Response(status=404)
 
 
 def register(router: BaseRouter) -> None:
-    """Add this app's collections."""
+    """Register this app's collections."""
     router.register("connections", Connections, basename="connection")
     router.register("usage", Usage, basename="usage")

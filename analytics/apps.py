@@ -1,15 +1,15 @@
-"""Django's handle on the app."""
+"""Configuration of the analytics app."""
 
 from django.apps import AppConfig
 
 
 class AnalyticsConfig(AppConfig):
-    """Roll-ups, ledger and dashboards."""
+    """Usage roll-ups, the connection ledger and dashboards."""
 
     name = "analytics"
 
     def rebuild(self) -> int:
-        """Replay the usage stream into empty tables; says how many batches."""
-        from analytics.services import rebuild
+        """Replay the usage stream into empty tables and return the number of batches."""
+        from analytics.rebuild import rebuild
 
         return rebuild()

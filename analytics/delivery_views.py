@@ -1,4 +1,4 @@
-"""The pages of what is delivered: how subscriptions stand, and what could not be delivered or accepted."""
+"""Dashboard pages of durable subscriptions and dead letters."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHOWN_CHARS = 160
 @require_GET
 @operators_only(SUBSCRIPTIONS)  # type: ignore[untyped-decorator]
 def subscriptions(request: HttpRequest) -> HttpResponse:
-    """Show how each subscription stands, those that are furthest behind first on each page."""
+    """Render the durable subscriptions, on each page those with the greatest lag first."""
     _, context = _filtered(request, SubscriptionFilters, Subscription.objects.documented(), "subscriptions")
     known = standing.healths() if context["page"] else {}
     rows = [standing.shown(row, known.get(row.id, {})) for row in context["page"]]
@@ -45,7 +45,7 @@ def subscriptions(request: HttpRequest) -> HttpResponse:
 @require_GET
 @operators_only(LETTERS)  # type: ignore[untyped-decorator]
 def dead_letters(request: HttpRequest) -> HttpResponse:
-    """Show what could not be accepted or delivered, the newest first."""
+    """Render the dead letters, newest first."""
     filters, context = _filtered(request, DeadLetterFilters, DeadLetter.objects.all(), "dead-letters")
     context |= {
         "reasons": filters.qs.order_by().values("channel", "reason").annotate(count=Count("id")).order_by("-count")[:20]
@@ -61,30 +61,30 @@ def dead_letters(request: HttpRequest) -> HttpResponse:
 @require_POST
 @operators_only(REDRIVE)  # type: ignore[untyped-decorator]
 def redrive(request: HttpRequest, letter_id: int | None = None) -> HttpResponse:
-    """Put one back, or the oldest 500 of those that are shown."""
+    """Redrive one dead letter, or the oldest 500 that match the filters."""
     by = request.user.get_username()
     try:
         if letter_id is not None:
             letters.redrive(get_object_or_404(DeadLetter, pk=letter_id), by=by)
-            messages.success(request, "1 event was put back.")
+            messages.success(request, "1 event was redriven.")
         else:
             outcome = letters.redrive_all(_shown(request), by=by)
-            messages.success(request, f"{outcome.done} events were put back.")
+            messages.success(request, f"{outcome.done} events were redriven.")
             for letter, why in outcome.refused[:REFUSED_SHOWN]:
                 messages.error(request, f"{letter.address}: {why}")
     except ValidationError as error:
         messages.error(request, " ".join(error.messages))
     except bus.Unavailable:
-        messages.error(request, "The event log does not answer; nothing was put back.")
+        messages.error(request, "The event log does not answer; nothing was redriven.")
     return _back(request)
 
 
 @require_POST
 @operators_only(DISCARD)  # type: ignore[untyped-decorator]
 def discard(request: HttpRequest, letter_id: int) -> HttpResponse:
-    """Forget one."""
+    """Discard one dead letter."""
     letters.discard(get_object_or_404(DeadLetter, pk=letter_id), by=request.user.get_username())
-    messages.success(request, "1 event was forgotten.")
+    messages.success(request, "1 event was discarded.")
     return _back(request)
 
 
@@ -101,7 +101,7 @@ def _filtered(request: HttpRequest, kind: type[FilterSet], rows: Any, section: s
 
 
 def _shown(request: HttpRequest) -> Any:
-    """Give the letters that the page was filtered for: none where its filters cannot be read."""
+    """Return the dead letters that match the page's filters; none if the filters are invalid."""
     query = QueryDict(request.POST.get("filters", "")).dict()
     filters = DeadLetterFilters(query, DeadLetter.objects.all())
     return DeadLetter.objects.none() if faults(filters, query, ()) else filters.qs

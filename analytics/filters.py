@@ -1,4 +1,4 @@
-"""What the ledger and usage can be filtered by, in the management API and on the dashboards."""
+"""Filters of the ledger and of usage, for the management API and the dashboards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from analytics.models import ConnectionRecord, LimitMinute, UsageMinute
 
 
 class ConnectionFilters(filters.FilterSet):  # type: ignore[misc]
-    """What connections can be filtered by."""
+    """Filters of connections."""
 
     state = filters.ChoiceFilter(choices=(("open", "open"), ("closed", "closed")), method="with_state")
 
@@ -20,12 +20,12 @@ class ConnectionFilters(filters.FilterSet):  # type: ignore[misc]
         fields = ("consumer", "key", "tier", "protocol", "route", "channel", "error_class")
 
     def with_state(self, rows: Any, name: str, value: str) -> Any:
-        """Give those that are open, or those that have closed."""
+        """Return the open or the closed connections."""
         return rows.filter(closed_at__isnull=value == "open")
 
 
 class UsageFilters(filters.FilterSet):  # type: ignore[misc]
-    """What usage can be filtered by."""
+    """Filters of usage."""
 
     group = filters.ChoiceFilter(choices=(("minute", "minute"), ("hour", "hour")), method="grouped")
 
@@ -34,12 +34,12 @@ class UsageFilters(filters.FilterSet):  # type: ignore[misc]
         fields = ("consumer", "protocol", "target", "tier", "outcome", "error_class")
 
     def grouped(self, rows: Any, name: str, value: str) -> Any:
-        """Leave grouping to the list: it comes after all filters."""
+        """Return the rows unchanged: the list groups them after all filters."""
         return rows
 
 
 class LimitFilters(filters.FilterSet):  # type: ignore[misc]
-    """What the page of limits can be filtered by."""
+    """Filters of the limits page."""
 
     class Meta:
         model = LimitMinute
@@ -51,9 +51,9 @@ UsageFilters.base_filters["to"] = filters.IsoDateTimeFilter(field_name="minute",
 
 
 def faults(filterset: filters.FilterSet, query: Mapping[str, str], also: Collection[str]) -> list[str]:
-    """Say what is wrong with the filters that an address names; parameters in ``also`` are none."""
+    """Return the errors in the filters of a query string; parameters in ``also`` are not filters."""
     known = set(filterset.base_filters) | set(also)
     unknown = [f"Unknown filter: {name}." for name in query if name not in known]
     if filterset.is_valid():
         return unknown
-    return unknown + [f"{name}: {' '.join(said)}" for name, said in filterset.errors.items()]
+    return unknown + [f"{name}: {' '.join(texts)}" for name, texts in filterset.errors.items()]

@@ -1,4 +1,4 @@
-"""What the limits page shows: who is near a limit, who was refused, what shadows would have refused."""
+"""Reports of the limits page: consumers near a limit, refusals, and refusals in shadow mode."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Rows = QuerySet[LimitMinute]
 
 
 def limits(rows: Rows, since: datetime, now: datetime) -> dict[str, Any]:
-    """Say what limits did since an instant, and who is near one now."""
+    """Return what limits have refused since an instant, and which consumers are near a limit now."""
     rows = rows.order_by()
     period = rows.filter(minute__gte=since - timedelta(minutes=1))
     return {
@@ -27,7 +27,7 @@ def limits(rows: Rows, since: datetime, now: datetime) -> dict[str, Any]:
 
 
 def _near(rows: Rows, now: datetime) -> list[dict[str, Any]]:
-    """Give the last word on each limit that somebody is near, the fullest first; not those that are full again."""
+    """Return the latest level of each limit that is half used up, the fullest first; without limits that have reset."""
     newest: dict[tuple[str, str, str, str], LimitMinute] = {}
     for row in rows.order_by("minute"):
         newest[row.consumer, row.name, row.scope, row.mode] = row

@@ -1,4 +1,4 @@
-"""What usage batches say of limits, gathered and written by minute."""
+"""Per-minute rows of limits, from the usage batches."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ LimitTallies = dict[tuple[Any, ...], dict[str, Any]]
 
 
 def gather_limits(limits: LimitTallies, batch: Mapping[str, Any]) -> None:
-    """Add what a batch says of limits: counts add up, of levels the highest stands."""
-    for said in batch.get("limits", ()):
-        label = (said["minute"], *(str(said[name])[: TEXT_MAX[name]] for name in LABEL))
+    """Add a batch's limit records to the tallies: counts are summed, of levels the highest is kept."""
+    for record in batch.get("limits", ()):
+        label = (record["minute"], *(str(record[name])[: TEXT_MAX[name]] for name in LABEL))
         sums = limits.setdefault(label, {**dict.fromkeys(SUMS, 0), **dict.fromkeys(LEVEL)})
-        _add(sums, {name: said[name] for name in SUMS} | {name: said.get(name) for name in LEVEL})
+        _add(sums, {name: record[name] for name in SUMS} | {name: record.get(name) for name in LEVEL})
 
 
 def write_limits(limits: LimitTallies) -> None:
-    """Add what was gathered to its rows. What is read here nobody changes meanwhile: the position is held."""
+    """Add tallies to their rows. The caller holds the lock on the position, so the rows cannot change meanwhile."""
     if not limits:
         return
     minutes = {minute: datetime.fromtimestamp(minute, tz=UTC) for minute, *_ in limits}
-    known = LimitMinute.objects.filter(minute__in=minutes.values()).values("minute", *LABEL, *SUMS, *LEVEL)
-    before = {(row["minute"], *(row[name] for name in LABEL)): row for row in known.iterator()}
+    stored = LimitMinute.objects.filter(minute__in=minutes.values()).values("minute", *LABEL, *SUMS, *LEVEL)
+    before = {(row["minute"], *(row[name] for name in LABEL)): row for row in stored.iterator()}
     rows = []
     for (minute, *label), sums in limits.items():
         had = before.get((minutes[minute], *label))
@@ -45,14 +45,14 @@ def write_limits(limits: LimitTallies) -> None:
     )
 
 
-def _add(sums: dict[str, Any], said: Mapping[str, Any]) -> None:
+def _add(sums: dict[str, Any], record: Mapping[str, Any]) -> None:
     for name in SUMS:
-        # Rounded to 1/1024, numbers add up to the same sum in whatever order they are added.
-        sums[name] += round(said[name] * 1024) / 1024
-    if said["level"] is None:
+        # Multiples of 1/1024 sum to the same value in any order.
+        sums[name] += round(record[name] * 1024) / 1024
+    if record["level"] is None:
         return
-    resets = [at for at in (sums["resets_at"], said["resets_at"]) if at is not None]
-    if sums["level"] is None or said["level"] > sums["level"]:
-        sums |= {name: said[name] for name in LEVEL}
-    # The last to be full again: until then somebody was near.
+    resets = [at for at in (sums["resets_at"], record["resets_at"]) if at is not None]
+    if sums["level"] is None or record["level"] > sums["level"]:
+        sums |= {name: record[name] for name in LEVEL}
+    # The latest reset: until then the limit counts as near.
     sums["resets_at"] = max(resets, default=None)

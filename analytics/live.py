@@ -1,4 +1,4 @@
-"""What happens now, over all processes: usage batches as they pass by, told once a second to every open page."""
+"""Live figures of all processes: usage batches are summed as they arrive and sent to open pages every second."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ logger = logging.getLogger(__name__)
 TICK_S = 1.0
 SECONDS_KEPT = 300
 SILENT_AFTER_S = 12.0
-"""A process that is not heard of for so long holds no open connections any more."""
+"""The open connections of a process that has sent no usage for so long are no longer counted."""
 PAGES_MAX = 100
 WAITING_MAX = 10
 PAGE_LASTS_S = 600.0
-"""Then the browser asks again, and its session is looked at anew."""
+"""Then the browser reconnects, and its session is checked again."""
 CONNECT_TIMEOUT_S = 5.0
 TOP = 30
 CLOSED_KEPT = 12
@@ -38,7 +38,7 @@ PAGE_OF_REPLAY = 250
 
 
 class Tick:
-    """What has happened since the last word to the pages, counted whole."""
+    """Counts since the last event that was sent to the pages."""
 
     def __init__(self) -> None:
         self.refused: Counter[str] = Counter()
@@ -47,7 +47,7 @@ class Tick:
         self.closed: deque[dict[str, Any]] = deque(maxlen=CLOSED_KEPT)
 
     def add(self, batch: dict[str, Any]) -> None:
-        """Count a batch."""
+        """Add a batch of usage."""
         self.closed.extendleft(batch["closed"])
         for tally in batch["tallies"]:
             weight = tally["calls"] + tally["messages_in"] + tally["messages_out"]
@@ -56,8 +56,8 @@ class Tick:
             if tally["outcome"] not in ("ok", "abandoned"):
                 self.refused[tally["outcome"]] += tally["calls"]
 
-    def said(self) -> dict[str, Any]:
-        """Say it to a page."""
+    def figures(self) -> dict[str, Any]:
+        """Return the counts as the pages expect them."""
         return {
             "refused": self.refused,
             "consumers": dict(self.consumers.most_common(TOP)),
@@ -67,28 +67,28 @@ class Tick:
 
 
 class Live:
-    """One subscription a web process, shared by all pages that look; made when the first one does."""
+    """The usage subscription of a web process, shared by all open pages; created for the first of them."""
 
     def __init__(self) -> None:
         self._pages: set[asyncio.Queue[bytes]] = set()
-        self._begun: asyncio.Task[None] | None = None
+        self._subscribing: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._client: Client | None = None
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._seconds = Seconds(time.time() - SECONDS_KEPT)
         self._kept: deque[dict[str, Any]] = deque(maxlen=SECONDS_KEPT)
         self._tick = Tick()
         self._open: dict[str, tuple[float, dict[str, int]]] = {}
-        self._heard: dict[str, int] = {}
+        self._last_sequences: dict[str, int] = {}
 
     async def watch(self) -> AsyncIterator[bytes]:
-        """Give server-sent events: first the last minutes, then what has happened, every second."""
+        """Yield server-sent events: first the last minutes, then an update every second."""
         try:
-            await self._begin()
+            await self._ensure_subscribed()
         except (OSError, TimeoutError, NatsError) as error:
-            logger.warning("dashboards: usage cannot be followed: %s", str(error) or type(error).__name__)
+            logger.warning("dashboards: cannot subscribe to usage: %s", str(error) or type(error).__name__)
             yield b"retry: 5000\nevent: away\ndata: {}\n\n"
             return
         if len(self._pages) >= PAGES_MAX:
@@ -108,7 +108,7 @@ class Live:
             self._pages.discard(queue)
 
     async def stop(self) -> None:
-        """Let go of all pages, whose browsers ask again elsewhere, and disconnect."""
+        """End the streams of all pages, whose browsers reconnect to another process, and disconnect."""
         for queue in self._pages:
             if queue.full():
                 queue.get_nowait()
@@ -116,17 +116,18 @@ class Live:
         await stop_tasks(*self._tasks)
         if self._client is not None:
             await self._client.close()
-        self._begun, self._client, self._tasks = None, None, []
+        self._subscribing, self._client, self._tasks = None, None, []
 
-    async def _begin(self) -> None:
-        """Subscribe, once a process; a failed try is tried again by the next page."""
-        begun = self._begun
-        if begun is None or begun.get_loop() is not asyncio.get_running_loop() or (begun.done() and begun.exception()):
-            begun = self._begun = asyncio.create_task(self._subscribe(), name="dashboards: subscribe")
-        await asyncio.shield(begun)
+    async def _ensure_subscribed(self) -> None:
+        """Subscribe once; after a failure the next page tries again."""
+        subscribing = self._subscribing
+        is_usable = subscribing is not None and subscribing.get_loop() is asyncio.get_running_loop()
+        if subscribing is None or not is_usable or (subscribing.done() and subscribing.exception()):
+            subscribing = self._subscribing = asyncio.create_task(self._subscribe(), name="dashboards: subscribe")
+        await asyncio.shield(subscribing)
 
     async def _subscribe(self) -> None:
-        self._forget()
+        self._reset()
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             client, _ = await connect(settings.NATS_URL, "dashboards")
         self._client = client
@@ -142,14 +143,14 @@ class Live:
         except BaseException:
             await client.close()
             raise
-        self._tell()  # what was replayed is history
+        self._take_figures()  # discards the counts of the replay
         self._tasks = [
             asyncio.create_task(self._follow(batches), name="dashboards: follow"),
             asyncio.create_task(self._tick_on(), name="dashboards: tick"),
         ]
 
     async def _replay(self, client: Client) -> None:
-        """Read what was said in the last minutes, so that the first page need not start empty."""
+        """Read the usage of the last minutes, so that the first page has history to show."""
         first: int | datetime = datetime.now(UTC) - timedelta(seconds=SECONDS_KEPT)
         for _ in range(BATCHES_REPLAYED_MAX // PAGE_OF_REPLAY):
             messages = await read_batch(client, USAGE_STREAM, f"{USAGE_SUBJECT}.*", first, PAGE_OF_REPLAY)
@@ -167,9 +168,9 @@ class Live:
         try:
             batch = orjson.loads(data)
             process, sequence = batch["process"], batch["sequence"]
-            if sequence <= self._heard.get(process, 0):
-                return  # heard in the replay, or sent twice
-            self._heard[process] = sequence
+            if sequence <= self._last_sequences.get(process, 0):
+                return  # part of the replay, or a duplicate
+            self._last_sequences[process] = sequence
             self._seconds.add(batch, batch["at"] if is_replay else time.time())
             self._tick.add(batch)
             counts = {entry["protocol"]: entry["count"] for entry in batch["open"]}
@@ -183,23 +184,23 @@ class Live:
     async def _tick_on(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            event = b"data: %b\n\n" % orjson.dumps(self._tell())
+            event = b"data: %b\n\n" % orjson.dumps(self._take_figures())
             for queue in self._pages:
-                if not queue.full():  # a page that does not read misses seconds, and costs no memory
+                if not queue.full():  # a page that does not read skips seconds and costs no memory
                     queue.put_nowait(event)
 
-    def _tell(self) -> dict[str, Any]:
-        """Give what has happened since it was last told."""
+    def _take_figures(self) -> dict[str, Any]:
+        """Return the figures since the previous call, and reset the counts."""
         now = time.time()
-        seconds = [second.said(at) for at, second in self._seconds.complete(now)]
+        seconds = [second.figures(at) for at, second in self._seconds.complete(now)]
         self._kept.extend(seconds)
-        self._open = {name: held for name, held in self._open.items() if now - held[0] < SILENT_AFTER_S}
-        self._heard = {name: last for name, last in self._heard.items() if name in self._open}
+        self._open = {name: counted for name, counted in self._open.items() if now - counted[0] < SILENT_AFTER_S}
+        self._last_sequences = {name: last for name, last in self._last_sequences.items() if name in self._open}
         opened: Counter[str] = Counter()
         for _, counts in self._open.values():
             opened.update(counts)
         tick, self._tick = self._tick, Tick()
-        return {"at": now, "seconds": seconds, "open": opened, **tick.said()}
+        return {"at": now, "seconds": seconds, "open": opened, **tick.figures()}
 
 
 live = Live()

@@ -1,4 +1,4 @@
-"""What usage is projected into: minute roll-ups, the connection ledger, and how far the projector has read."""
+"""Tables that usage is projected into: roll-ups by minute, the connection ledger, and the projector's position."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from django.db import models
 
 
 class UsageMinute(models.Model):
-    """What one label came to in one minute."""
+    """Usage of one combination of labels in one minute."""
 
     minute = models.DateTimeField(db_index=True)
     protocol = models.CharField(max_length=10)
@@ -42,7 +42,7 @@ class UsageMinute(models.Model):
 
 
 class LimitMinute(models.Model):
-    """What one limit, or one policy in shadow mode, did to one consumer in one minute, and how full it came to be."""
+    """Refusals of one limit, or one policy in shadow mode, for one consumer in one minute, and the limit's level."""
 
     minute = models.DateTimeField(db_index=True)
     consumer = models.CharField(max_length=100, blank=True)
@@ -55,7 +55,7 @@ class LimitMinute(models.Model):
     shadowed = models.BigIntegerField(default=0)
     unshared = models.FloatField(default=0)
     level = models.FloatField(null=True)
-    """The highest share that was used up, of 1; none where it was never near."""
+    """The highest share used, between 0 and 1; None if it stayed below a half."""
     left = models.BigIntegerField(null=True)
     resets_at = models.DateTimeField(null=True)
 
@@ -72,15 +72,15 @@ class LimitMinute(models.Model):
 
 
 class ConnectionQuerySet(models.QuerySet["ConnectionRecord"]):
-    """Reads of the ledger."""
+    """Queries of the ledger."""
 
     def still_open(self) -> Self:
-        """Those that have not ended."""
+        """Return the connections that are open."""
         return self.filter(closed_at=None)
 
 
 class ConnectionRecord(models.Model):
-    """One row a connection, kept after it has closed."""
+    """A connection; the row is kept after it has closed."""
 
     id = models.CharField(max_length=32, primary_key=True)
     process = models.CharField(max_length=60, db_index=True)
@@ -102,7 +102,7 @@ class ConnectionRecord(models.Model):
     bytes_out = models.BigIntegerField(default=0)
     throttled = models.BigIntegerField(default=0)
     subscriptions = models.JSONField(default=list)
-    """How far each was when it was last told: ``channel``, ``last_id``, ``lag`` in ``events`` and ``seconds``."""
+    """The last reported position of each filter: ``channel``, ``last_id``, ``lag`` in ``events`` and ``seconds``."""
 
     objects = ConnectionQuerySet.as_manager()
 
@@ -114,12 +114,12 @@ class ConnectionRecord(models.Model):
 
     @property
     def furthest_behind(self) -> dict[str, Any] | None:
-        """The subscription with the greatest lag; None where it has none."""
+        """The filter with the greatest lag; None if there is none."""
         return self.subscriptions[0] if self.subscriptions else None
 
 
 class GatewayProcess(models.Model):
-    """One run of a data-plane process, as long as it is heard of."""
+    """A run of a data-plane process, as long as it sends usage."""
 
     name = models.CharField(max_length=60, primary_key=True)
     kind = models.CharField(max_length=10)
@@ -130,11 +130,11 @@ class GatewayProcess(models.Model):
 
 
 class ProjectorPosition(models.Model):
-    """How far the usage stream is in the tables; changed in the transaction of what was read."""
+    """How far the usage stream has been projected; changed in the transaction that writes the projected rows."""
 
     stream = models.CharField(max_length=60, primary_key=True)
     made_at = models.CharField(max_length=40, blank=True)
-    """When the stream was made: another instant means another stream, to be read from its start."""
+    """When the stream was created: another instant means another stream, to be read from its start."""
     sequence = models.BigIntegerField(default=0)
 
     def __str__(self) -> str:

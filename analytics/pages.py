@@ -1,4 +1,4 @@
-"""The documents of ``docs/``, rendered inside the product's own pages."""
+"""Renders the Markdown documents of ``docs/`` as pages of the product."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ ORDER = (
     "mqtt", "refusals", "management-api", "audit", "dashboards", "operations", "tracing", "promises", "benchmarks",
     "architecture", "glossary",
 )  # fmt: skip
-"""How a newcomer reads them; what is not named here comes after, decisions last."""
+"""The order of the list; documents that are not named here follow, decisions last."""
 SUMMARY_MAX_CHARS = 170
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One document."""
+    """A rendered document."""
 
     name: str
     title: str
@@ -39,7 +39,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A document in the list of them."""
+    """A document in the list of documents."""
 
     name: str
     title: str
@@ -47,23 +47,23 @@ class Entry:
 
     @property
     def is_decision(self) -> bool:
-        """Say whether it records a decision."""
+        """Whether it records a decision."""
         return self.name.startswith("decisions/")
 
 
 def names() -> list[str]:
-    """Give the names of all documents, in the order of reading."""
-    found = [str(path.relative_to(_folder()).with_suffix("")) for path in _folder().rglob("*.md")]
-    return sorted((name for name in found if NAME.fullmatch(name)), key=_rank)
+    """Return the names of all documents, in the order of the list."""
+    paths = [str(path.relative_to(_folder()).with_suffix("")) for path in _folder().rglob("*.md")]
+    return sorted((name for name in paths if NAME.fullmatch(name)), key=_rank)
 
 
 def entries() -> list[Entry]:
-    """Give all documents, in the order of reading."""
+    """Return an entry for each document, in the order of the list."""
     return [_entry(name, (_folder() / f"{name}.md").read_text()) for name in names()]
 
 
 def page(name: str) -> Page | None:
-    """Render a document; None where there is none of that name."""
+    """Render a document; return None if there is none of that name."""
     if not NAME.fullmatch(name):
         return None
     path = _folder() / f"{name}.md"
@@ -74,7 +74,7 @@ def page(name: str) -> Page | None:
 
 
 def picture(name: str) -> bytes | None:
-    """Give a picture that documents show; None where there is none of that name."""
+    """Return a picture as PNG; None if there is none of that name."""
     if not PICTURE.fullmatch(name):
         return None
     try:
@@ -91,8 +91,8 @@ def _rendered(name: str, text: str, changed_at: int) -> Page:
 @lru_cache(maxsize=64)
 def _entry(name: str, text: str) -> Entry:
     paragraphs = (paragraph.strip() for paragraph in text.split("\n\n"))
-    prose = next((found for found in paragraphs if found[:1].isalpha() or found.startswith("**")), "")
-    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)|[`*]", lambda found: found[1] or "", prose.replace("\n", " "))
+    prose = next((text for text in paragraphs if text[:1].isalpha() or text.startswith("**")), "")
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)|[`*]", lambda match: match[1] or "", prose.replace("\n", " "))
     return Entry(name, _title(text), textwrap.shorten(plain, SUMMARY_MAX_CHARS, placeholder=" …"))
 
 
@@ -101,13 +101,13 @@ def _rank(name: str) -> tuple[bool, int, str]:
 
 
 def _title(text: str) -> str:
-    found = re.search(r"^# (.+)$", text, re.MULTILINE)
-    return found[1] if found else "Untitled"
+    match = re.search(r"^# (.+)$", text, re.MULTILINE)
+    return match[1] if match else "Untitled"
 
 
 @lru_cache(maxsize=1)
 def _markdown() -> MarkdownIt:
-    # HTML is let through: these are our own documents, and nobody else's text is ever rendered here.
+    # Raw HTML is allowed: only the repository's own documents are rendered here.
     parser = MarkdownIt("commonmark", {"html": True, "highlight": _highlight}).enable("table")
     parser.add_render_rule("heading_open", _heading)
     parser.add_render_rule("link_open", _link)
@@ -122,14 +122,14 @@ def _highlight(code: str, language: str, attributes: str) -> str:
 
 
 def _heading(renderer: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
-    """Give every heading an anchor: the slug of its text."""
+    """Render a heading with an anchor: the slug of its text."""
     text = tokens[index + 1].content.strip("`")
     tokens[index].attrSet("id", re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-"))
     return str(renderer.renderToken(tokens, index, options, env))
 
 
 def _link(renderer: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
-    """Turn links between documents into links between pages."""
+    """Render a link to another document as a link to its page."""
     address, _, anchor = str(tokens[index].attrGet("href") or "").partition("#")
     if address.endswith(".md") and "://" not in address:
         name = posixpath.normpath(posixpath.join(env["folder"], address.removesuffix(".md")))

@@ -1,4 +1,4 @@
-"""The usage projector: reads the stream in order and writes it into tables, exactly once."""
+"""The usage projector: reads the usage stream in order and writes it into tables, exactly once."""
 
 from __future__ import annotations
 
@@ -21,83 +21,87 @@ from gateway.link.nats import USAGE_STREAM, USAGE_SUBJECT, connect, ensure_infra
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 0.25
-LOOK_FOR_LOST_S = 5.0
+POLL_S = 0.25
+CHECK_LOST_S = 5.0
 BATCH = 50
-BROKEN = (KeyError, TypeError, ValueError, AttributeError, OverflowError, DataError)
-"""What a batch that is not as the contract says comes to; once mended, a rebuild counts it."""
-LEFT_OUT = {"process": "", "at": 0, "stopping": True}
+INVALID = (KeyError, TypeError, ValueError, AttributeError, OverflowError, DataError)
+"""What projecting a malformed batch raises. The batch is skipped; a rebuild after a fix counts it."""
+SKIPPED = {"process": "", "at": 0, "stopping": True}
+"""Projected instead of a batch that is skipped."""
 
 Numbered = tuple[int, Any]
-"""A batch, and its sequence in the stream."""
+"""A sequence in the stream, and its batch."""
 
 
 async def run(nc: Client, js: JetStreamContext, stop: asyncio.Event) -> None:
-    """Project until told to stop. Raises when NATS or the database fails; starting again loses and doubles nothing."""
+    """Project until ``stop`` is set. Raises if NATS or the database fails; it can be run again at any time."""
     await ensure_infrastructure(js)
-    looked_at = 0.0
+    checked_at = 0.0
     jumps = ClockJumps()
     while not stop.is_set():
-        read = await _step(nc, js)
-        if time.monotonic() - looked_at > LOOK_FOR_LOST_S:
-            looked_at = time.monotonic()
+        count = await _project_next(nc, js)
+        if time.monotonic() - checked_at > CHECK_LOST_S:
+            checked_at = time.monotonic()
             if jumps.jumped_s():
-                await sync_to_async(services.clock_was_set)(datetime.now(UTC))
+                await sync_to_async(services.restart_silence)(datetime.now(UTC))
             await sync_to_async(services.close_lost)(datetime.now(UTC))
-        if read is not None and read < BATCH:
+        if count is not None and count < BATCH:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), LOOK_S)
+                await asyncio.wait_for(stop.wait(), POLL_S)
 
 
 async def replay(nats_url: str) -> int:
-    """Project all that there is. Says how many batches this took."""
+    """Project everything in the stream and return the number of batches."""
     nc, js = await connect(nats_url, "rebuild analytics")
     try:
         total = 0
         while True:
-            read = await _step(nc, js)
-            total += read or 0
-            if read is not None and read < BATCH:
+            count = await _project_next(nc, js)
+            total += count or 0
+            if count is not None and count < BATCH:
                 return total
     finally:
         await nc.close()
 
 
-async def _step(nc: Client, js: JetStreamContext) -> int | None:
-    """Project the next few batches. Says how many; None where another was faster, or the stream was made anew."""
-    made_at = await _made_at(js)
-    position = await sync_to_async(services.position)(made_at)
+async def _project_next(nc: Client, js: JetStreamContext) -> int | None:
+    """Project the next batches and return how many.
+
+    Returns None if another projector was faster or the stream was recreated: try again.
+    """
+    created_at = await _stream_created_at(js)
+    position = await sync_to_async(services.position)(created_at)
     messages = await read_batch(nc, USAGE_STREAM, f"{USAGE_SUBJECT}.>", position + 1, BATCH)
     if not messages:
         return 0
-    if await _made_at(js) != made_at:
-        return None  # these are of another stream than the position
+    if await _stream_created_at(js) != created_at:
+        return None  # these messages belong to another stream than the position
     numbered = [(int((message.headers or {})["Nats-Sequence"]), message.data) for message in messages]
-    batches = [(sequence, _read(data, sequence)) for sequence, data in numbered]
-    return len(messages) if await sync_to_async(_project)(batches, made_at, position) else None
+    batches = [(sequence, _parse(data, sequence)) for sequence, data in numbered]
+    return len(messages) if await sync_to_async(_project)(batches, created_at, position) else None
 
 
-def _project(batches: list[Numbered], made_at: str, after: int) -> bool:
-    """Project batches; those that cannot be are found by halving, and left out: one must not hold up all others."""
+def _project(batches: list[Numbered], created_at: str, after: int) -> bool:
+    """Project batches; malformed ones are found by bisection and skipped, so that they do not block the others."""
     try:
-        return services.project(batches, made_at, after=after)
-    except BROKEN:
+        return services.project(batches, created_at, after=after)
+    except INVALID:
         if len(batches) == 1:
             sequence = batches[0][0]
-            logger.exception("usage: batch %d could not be projected and is left out", sequence)
-            return services.project([(sequence, LEFT_OUT)], made_at, after=after)
+            logger.exception("usage: batch %d could not be projected and is skipped", sequence)
+            return services.project([(sequence, SKIPPED)], created_at, after=after)
     half = len(batches) // 2
     first, second = batches[:half], batches[half:]
-    return _project(first, made_at, after) and _project(second, made_at, first[-1][0])
+    return _project(first, created_at, after) and _project(second, created_at, first[-1][0])
 
 
-def _read(data: bytes, sequence: int) -> Any:
+def _parse(data: bytes, sequence: int) -> Any:
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
-        logger.error("usage: batch %d could not be read and is left out", sequence)
-        return LEFT_OUT
+        logger.error("usage: batch %d is not JSON and is skipped", sequence)
+        return SKIPPED
 
 
-async def _made_at(js: JetStreamContext) -> str:
+async def _stream_created_at(js: JetStreamContext) -> str:
     return str((await js.stream_info(USAGE_STREAM)).created)

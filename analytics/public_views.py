@@ -1,4 +1,4 @@
-"""The pages for everybody: the landing page and the documents."""
+"""Public pages: the landing page and the documents."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from analytics import pages
 
 @require_GET
 def landing(request: HttpRequest) -> HttpResponse:
-    """Show what this is and where to go."""
+    """Render the landing page."""
     return render(request, "landing.html", {"base_url": request.build_absolute_uri("/").rstrip("/")})
 
 
 @require_GET
 def documents(request: HttpRequest) -> HttpResponse:
-    """Show the list of documents."""
+    """Render the list of documents."""
     return render(request, "docs/index.html", {"entries": pages.entries(), "section": "docs"})
 
 
 @require_GET
 def document(request: HttpRequest, name: str) -> HttpResponse:
-    """Show one document."""
+    """Render one document."""
     page = pages.page(name)
     if page is None:
         raise Http404
@@ -34,8 +34,8 @@ def document(request: HttpRequest, name: str) -> HttpResponse:
 @require_GET
 @cache_control(max_age=3600)
 def picture(request: HttpRequest, name: str) -> HttpResponse:
-    """Give a picture that documents show."""
-    found = pages.picture(name)
-    if found is None:
+    """Return a picture of the documents."""
+    content = pages.picture(name)
+    if content is None:
         raise Http404
-    return HttpResponse(found, content_type="image/png")
+    return HttpResponse(content, content_type="image/png")

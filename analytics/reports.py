@@ -1,4 +1,4 @@
-"""What the dashboards show of the past, read from roll-ups and the ledger."""
+"""Reports of the dashboards on past usage, from the roll-ups and the ledger."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Rows = QuerySet[UsageMinute]
 
 
 def last_hour(now: datetime) -> dict[str, Any]:
-    """Say the last sixty minutes, for the overview."""
+    """Return the usage of the last sixty minutes, for the overview."""
     rows = UsageMinute.objects.filter(minute__gt=now - HOUR)
     weight = Sum("calls") + Sum("messages_in") + Sum("messages_out")
     return {
@@ -61,7 +61,7 @@ def open_connections() -> dict[str, int]:
 
 
 def just_closed() -> list[dict[str, Any]]:
-    """Give the connections that closed last, as usage batches say them."""
+    """Return the connections that closed last, in the format of usage batches."""
     rows = ConnectionRecord.objects.exclude(closed_at=None).order_by("-closed_at")[:CLOSED_SHOWN]
     return [
         {
@@ -81,7 +81,7 @@ def just_closed() -> list[dict[str, Any]]:
 
 
 def usage(rows: Rows, period: str, now: datetime) -> dict[str, Any]:
-    """Say what usage came to in a period: in all, over time, by consumer, by target and by outcome."""
+    """Return the usage of a period: in total, over time, by consumer, by target and by outcome."""
     rows = rows.filter(minute__gt=now - PERIODS[period][1]).order_by()
     is_by_minute = period == "hour"
     over_time = rows.annotate(slot=F("minute") if is_by_minute else TruncHour("minute"))
@@ -101,7 +101,7 @@ def usage(rows: Rows, period: str, now: datetime) -> dict[str, Any]:
         "targets": _summed(rows, "target", "protocol"),
         "outcomes": [
             {
-                "words": words.of_outcome(row["outcome"]),
+                "words": words.outcome_text(row["outcome"]),
                 "slug": words.OUTCOMES[row["outcome"]][1] if row["outcome"] in words.OUTCOMES else "",
                 **row,
             }
@@ -114,7 +114,7 @@ def usage(rows: Rows, period: str, now: datetime) -> dict[str, Any]:
 
 
 def _summed(rows: Rows, *labels: str) -> list[dict[str, Any]]:
-    """Sum by labels, the busiest first."""
+    """Return sums by labels, the busiest first."""
     summed = list(
         rows.values(*labels)
         .annotate(**{f"all_{name}": Sum(name) for name in COUNTED})

@@ -1,4 +1,4 @@
-"""What each second came to over all processes, evenly, though their batches of usage arrive when they arrive."""
+"""Usage per second over all processes: batches cover different intervals, and are spread evenly over seconds."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 INTERVAL_MAX_S = 10.0
-"""A batch that says it covers more is taken to cover this much."""
+"""Upper bound for the interval that a batch covers."""
 LATE_S = 5.0
-"""A batch that is later was kept while its way up was broken: it is in the roll-ups, and no news."""
+"""A batch that arrives later was held back while NATS was unavailable: it is in the roll-ups only."""
 COMPLETE_AFTER_S = 2.25
-"""A second is told so long after its beginning: each process has flushed once after its end by then."""
+"""Delay between the start of a second and its report: by then every process has flushed once after its end."""
 
 
 class Second:
@@ -28,7 +28,7 @@ class Second:
         self.timed_calls = 0.0
 
     def add(self, tally: Mapping[str, Any]) -> None:
-        """Add one tally of a batch."""
+        """Add a tally of a batch."""
         self.calls[tally["protocol"]] += tally["calls"]
         self.messages[tally["protocol"]] += tally["messages_in"] + tally["messages_out"]
         self.bytes_in += tally["bytes_in"]
@@ -38,7 +38,7 @@ class Second:
             self.timed_calls += tally["calls"]
 
     def take(self, other: Second, share: float) -> None:
-        """Add a share of another."""
+        """Add a share of another second."""
         for mine, theirs in ((self.calls, other.calls), (self.messages, other.messages)):
             for protocol, count in theirs.items():
                 mine[protocol] += count * share  # type: ignore[assignment]
@@ -47,8 +47,8 @@ class Second:
         self.latency_ms += other.latency_ms * share
         self.timed_calls += other.timed_calls * share
 
-    def said(self, at: int) -> dict[str, Any]:
-        """Say it to a page."""
+    def figures(self, at: int) -> dict[str, Any]:
+        """Return the sums as the pages expect them; ``at`` is the second, in Unix time."""
         return {
             "at": at,
             "calls": {protocol: round(count, 2) for protocol, count in self.calls.items()},
@@ -60,14 +60,14 @@ class Second:
 
 
 class Seconds:
-    """Seconds that are being summed; each is told once."""
+    """The seconds that are being summed; each is yielded once, when it is complete."""
 
     def __init__(self, began_at: float) -> None:
-        self._told = int(began_at) - 1
+        self._last_complete = int(began_at) - 1
         self._summing: dict[int, Second] = {}
 
     def add(self, batch: Mapping[str, Any], now: float) -> None:
-        """Spread a batch over the seconds that it covers; what comes a little late goes to the oldest second left."""
+        """Spread a batch over the seconds that it covers; what is slightly late is added to the oldest open second."""
         ends_at = min(batch["at"], now)
         if ends_at < now - LATE_S:
             return
@@ -79,10 +79,10 @@ class Seconds:
         for second in range(int(began_at), int(ends_at) + 1):
             share = (min(ends_at, second + 1) - max(began_at, second)) / lasted_s
             if share > 0:
-                self._summing.setdefault(max(second, self._told + 1), Second()).take(whole, share)
+                self._summing.setdefault(max(second, self._last_complete + 1), Second()).take(whole, share)
 
     def complete(self, now: float) -> Iterator[tuple[int, Second]]:
-        """Give the seconds that are complete, each once, those in which nothing was heard too."""
-        for second in range(self._told + 1, int(now - COMPLETE_AFTER_S) + 1):
-            self._told = second
+        """Yield the seconds that have become complete, including those without usage."""
+        for second in range(self._last_complete + 1, int(now - COMPLETE_AFTER_S) + 1):
+            self._last_complete = second
             yield second, self._summing.pop(second, Second())

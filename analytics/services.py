@@ -1,4 +1,4 @@
-"""Projecting usage into tables, exactly once."""
+"""Projects usage into tables, exactly once."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
-from asgiref.sync import async_to_sync
-from django.conf import settings
 from django.db import transaction
 
 from analytics.limit_rows import LimitTallies, gather_limits, write_limits
-from analytics.models import ConnectionRecord, GatewayProcess, LimitMinute, ProjectorPosition, UsageMinute
+from analytics.models import ConnectionRecord, GatewayProcess, ProjectorPosition, UsageMinute
 from audit import bus
 from gateway.link.nats import CONTROL_SUBJECT, USAGE_STREAM
 from keys.services import touch
@@ -32,49 +30,49 @@ Batch = Mapping[str, Any]
 
 
 def position(made_at: str) -> int:
-    """Say the sequence up to which the stream made at that instant has been projected."""
-    known = ProjectorPosition.objects.filter(stream=USAGE_STREAM).first()
-    return _reached(known, made_at) if known is not None else 0
+    """Return the sequence up to which the stream created at ``made_at`` has been projected."""
+    row = ProjectorPosition.objects.filter(stream=USAGE_STREAM).first()
+    return _sequence_of(row, made_at) if row is not None else 0
 
 
 def project(batches: Iterable[tuple[int, Batch]], made_at: str, *, after: int) -> bool:
-    """Write batches and how far they reach, in one transaction: all of it, or none and it is read again.
+    """Write batches and the new position in one transaction.
 
-    Nothing is written, and False is given, when what was projected is not what these batches follow: another projector
-    was faster, or the tables are being rebuilt.
+    Return False and write nothing if the stored position is not ``after``: another projector was faster, or the tables
+    are being rebuilt.
     """
-    read = list(batches)
+    numbered = list(batches)
     tallies: dict[tuple[Any, ...], dict[str, float]] = {}
     used: dict[str, datetime] = {}
     limits: LimitTallies = {}
     with transaction.atomic():
-        # Held to the end: of rivals one goes on, the others find that they follow nothing.
-        known, _ = ProjectorPosition.objects.select_for_update().get_or_create(stream=USAGE_STREAM)
-        if _reached(known, made_at) != after:
+        # The lock is held to the end: of concurrent projectors one continues, the others see a changed position.
+        stored, _ = ProjectorPosition.objects.select_for_update().get_or_create(stream=USAGE_STREAM)
+        if _sequence_of(stored, made_at) != after:
             return False
-        for _, batch in read:
+        for _, batch in numbered:
             _gather(tallies, used, batch)
             gather_limits(limits, batch)
-            _miss(batch)
+            _close_missed(batch)
             _open(batch)
             _flow(batch)
             _close(batch)
-            _hear(batch)
+            _note_process(batch)
         _write(tallies)
         write_limits(limits)
         touch(used)
-        known.made_at, known.sequence = made_at, read[-1][0]
-        known.save()
+        stored.made_at, stored.sequence = made_at, numbered[-1][0]
+        stored.save()
     return True
 
 
-def clock_was_set(now: datetime) -> None:
-    """Give every process time anew to be heard of: by a clock that was set, all might seem lost, or none for long."""
+def restart_silence(now: datetime) -> None:
+    """Count every process as heard of now: after the clock was set, all could seem lost, or none for a long time."""
     GatewayProcess.objects.update(heard_at=now)
 
 
 def close_lost(now: datetime) -> int:
-    """Close the ledger rows of processes that are not heard of any more, as of their last word. Says how many."""
+    """Close the ledger rows of processes that no longer send usage, as of their last batch; return how many."""
     with transaction.atomic():
         lost = list(GatewayProcess.objects.filter(heard_at__lt=now - LOST_AFTER))
         closed = sum(_close_rows_of(process.name, process.heard_at) for process in lost)
@@ -83,24 +81,13 @@ def close_lost(now: datetime) -> int:
 
 
 def disconnect(row: ConnectionRecord, *, by: str) -> None:
-    """Ask the process that holds a connection to close it. Raises bus.Unavailable."""
+    """Ask the process that holds a connection to close it. Raises bus.Unavailable if NATS is unavailable."""
     bus.publish(f"{CONTROL_SUBJECT}.close", orjson.dumps({"connection": row.pk}))
-    logger.info("connection %s of %s is closed by operator %s", row.pk, row.consumer, by)
+    logger.info("connection %s of %s: close requested by operator %s", row.pk, row.consumer, by)
 
 
-def rebuild() -> int:
-    """Replay the usage stream into empty tables. Says how many batches this took; a running projector may take some."""
-    from analytics.projector import replay
-
-    with transaction.atomic():
-        # The position first: whoever projects meanwhile holds it.
-        for model in (ProjectorPosition, UsageMinute, LimitMinute, ConnectionRecord, GatewayProcess):
-            model._default_manager.all().delete()
-    return async_to_sync(replay)(settings.NATS_URL)
-
-
-def _reached(known: ProjectorPosition, made_at: str) -> int:
-    return known.sequence if known.made_at == made_at else 0
+def _sequence_of(row: ProjectorPosition, made_at: str) -> int:
+    return row.sequence if row.made_at == made_at else 0
 
 
 def _gather(tallies: dict[tuple[Any, ...], dict[str, float]], used: dict[str, datetime], batch: Batch) -> None:
@@ -115,26 +102,26 @@ def _gather(tallies: dict[tuple[Any, ...], dict[str, float]], used: dict[str, da
 
 
 def _exact(amount: float) -> float:
-    """Round to 1/1024: such numbers add up to the same sum in whatever order and groups they are added."""
+    """Round to a multiple of 1/1024: such numbers have the same sum in any order and grouping."""
     return round(amount * 1024) / 1024
 
 
 def _write(tallies: dict[tuple[Any, ...], dict[str, float]]) -> None:
-    """Add tallies to their rows, in two statements: other writers wait as long as this takes.
+    """Add tallies to their rows, in two statements, as other writers wait meanwhile.
 
-    What is read here nobody changes meanwhile: the position is held.
+    The lock on the position is held, so the rows cannot change between the two.
     """
     if not tallies:
         return
     minutes = {minute: _instant(minute) for minute, *_ in tallies}
-    known = UsageMinute.objects.filter(minute__in=minutes.values()).values_list(
+    stored = UsageMinute.objects.filter(minute__in=minutes.values()).values_list(
         "minute", *LABEL, *SUMS, "latency_ms_max"
     )
-    before = {row[: len(LABEL) + 1]: row[len(LABEL) + 1 :] for row in known.iterator()}
+    before = {row[: len(LABEL) + 1]: row[len(LABEL) + 1 :] for row in stored.iterator()}
     rows = []
     for (minute, *label), sums in tallies.items():
-        *had, longest = before.get((minutes[minute], *label), (*(0,) * len(SUMS), 0))
-        for name, value in zip(SUMS, had, strict=True):
+        *sums_before, longest = before.get((minutes[minute], *label), (*(0,) * len(SUMS), 0))
+        for name, value in zip(SUMS, sums_before, strict=True):
             sums[name] += value
         sums["latency_ms_max"] = max(sums["latency_ms_max"], longest)
         rows.append(UsageMinute(minute=minutes[minute], **dict(zip(LABEL, label, strict=True)), **sums))
@@ -159,14 +146,14 @@ def _open(batch: Batch) -> None:
 
 
 def _flow(batch: Batch) -> None:
-    """Bring the rows of open connections up to date; one that has closed meanwhile has its totals already."""
+    """Update the rows of open connections; one that has closed meanwhile has its final totals already."""
     for row in batch.get("flowing", ()):
         changed = {name: row[name] for name in FLOWED} | {"subscriptions": row.get("subscriptions", [])}
         ConnectionRecord.objects.still_open().filter(id=row["id"]).update(**changed)
 
 
 def _close(batch: Batch) -> None:
-    """Write how connections ended; one that lasted less than a flush is opened and closed by the same batch."""
+    """Write how connections ended; a short one is opened and closed by the same batch."""
     ConnectionRecord.objects.bulk_create(
         [
             ConnectionRecord(
@@ -184,14 +171,14 @@ def _close(batch: Batch) -> None:
     )
 
 
-def _miss(batch: Batch) -> None:
-    """Close what a process had open that was silent for so long that it was given up, or would have been."""
+def _close_missed(batch: Batch) -> None:
+    """Close the connections of a process that was silent for longer than ``LOST_AFTER`` before this batch."""
     at = _instant(batch["at"])
     for process in GatewayProcess.objects.filter(name=batch["process"], heard_at__lt=at - LOST_AFTER):
         _close_rows_of(process.name, process.heard_at)
 
 
-def _hear(batch: Batch) -> None:
+def _note_process(batch: Batch) -> None:
     at = _instant(batch["at"])
     if batch.get("stopping"):
         _close_rows_of(batch["process"], at)

@@ -1,4 +1,4 @@
-"""Addresses of the landing page, the dashboards and the documents."""
+"""URLs of the landing page, the dashboards and the documents."""
 
 from django.contrib.auth.views import LogoutView
 from django.urls import path

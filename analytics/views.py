@@ -1,4 +1,4 @@
-"""The pages for those on call, and signing in to them."""
+"""Dashboard pages of operators, and their sign-in."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ STATES = {"open": "open", "closed": "closed", "all": "open and closed"}
 
 
 def operators_only(permission: str) -> Any:
-    """Let in staff with a permission; strangers are asked to sign in, others are told no."""
+    """Require staff with a permission: redirect anonymous users to the sign-in, refuse others with 403."""
 
     def decorate(view: Any) -> Any:
         allowed = permission_required(permission, raise_exception=True)(view)
@@ -54,7 +54,7 @@ def operators_only(permission: str) -> Any:
 @require_GET
 @operators_only(USAGE)  # type: ignore[untyped-decorator]
 def overview(request: HttpRequest) -> HttpResponse:
-    """Show what happens now: first the last hour from the roll-ups, then live."""
+    """Render the overview: the last hour from the roll-ups, which the page then updates live."""
     closed = reports.just_closed() if request.user.has_perm(LEDGER) else []
     seed = reports.last_hour(timezone.now()) | {
         "closed": closed,
@@ -77,25 +77,25 @@ def overview(request: HttpRequest) -> HttpResponse:
 @require_GET
 @operators_only(USAGE)  # type: ignore[untyped-decorator]
 def last_hour(request: HttpRequest) -> HttpResponse:
-    """Give the overview's last hour anew: a page that stays open asks each minute, so that its hour moves on."""
+    """Return the overview's last hour as JSON; an open page requests it every minute."""
     return JsonResponse(reports.last_hour(timezone.now()))
 
 
 @require_GET
 @operators_only(LEDGER)  # type: ignore[untyped-decorator]
 def connections(request: HttpRequest) -> HttpResponse:
-    """Show the ledger, filtered by what the address says."""
+    """Render the connection ledger, filtered by the query string."""
     query = request.GET.dict()
     state = query.pop("state", "open")
     filters = ConnectionFilters(query if state == "all" else query | {"state": state}, ConnectionRecord.objects.all())
-    wrong = faults(filters, query, ("state", "page"))
-    page = Paginator(filters.qs.none() if wrong else filters.qs, ROWS_A_PAGE).get_page(query.pop("page", 1))
+    errors = faults(filters, query, ("state", "page"))
+    page = Paginator(filters.qs.none() if errors else filters.qs, ROWS_A_PAGE).get_page(query.pop("page", 1))
     chosen = {name: value for name, value in query.items() if value}
     context = {
         "section": "connections",
         "page": page,
-        "rows": [(row, words.of_end(row.error_class)) for row in page],
-        "faults": wrong,
+        "rows": [(row, words.end_text(row.error_class)) for row in page],
+        "faults": errors,
         "state": state,
         "states": STATES,
         "chosen": chosen,
@@ -105,7 +105,7 @@ def connections(request: HttpRequest) -> HttpResponse:
         "may_disconnect": request.user.has_perm(DISCONNECT),
         "base_url": request.build_absolute_uri("/").rstrip("/"),
     }
-    return render(request, "dashboards/connections.html", context, status=400 if wrong else 200)
+    return render(request, "dashboards/connections.html", context, status=400 if errors else 200)
 
 
 @require_POST
@@ -117,7 +117,7 @@ def disconnect(request: HttpRequest, connection_id: str) -> HttpResponse:
         try:
             disconnect_now(row, by=request.user.get_username())
         except bus.Unavailable:
-            messages.error(request, "The gateway does not answer; nothing was closed.")
+            messages.error(request, "NATS is unavailable; the connection was not closed.")
         else:
             messages.success(request, f"{words.PROTOCOLS[row.protocol]} connection of {row.consumer} is being closed.")
     filters = QueryDict(request.POST.get("filters", "")).urlencode()
@@ -127,57 +127,57 @@ def disconnect(request: HttpRequest, connection_id: str) -> HttpResponse:
 @require_GET
 @operators_only(USAGE)  # type: ignore[untyped-decorator]
 def usage(request: HttpRequest) -> HttpResponse:
-    """Show what was used in a period, filtered by what the address says."""
+    """Render the usage of a period, filtered by the query string."""
     query = request.GET.dict()
     period = query.pop("period", "day")
     filters = UsageFilters(query, UsageMinute.objects.all())
-    wrong = faults(filters, query, ("period",))
+    errors = faults(filters, query, ("period",))
     if period not in reports.PERIODS:
-        wrong, period = [*wrong, f"Unknown period: {period}."], "day"
-    report = reports.usage(filters.qs.none() if wrong else filters.qs, period, timezone.now())
+        errors, period = [*errors, f"Unknown period: {period}."], "day"
+    report = reports.usage(filters.qs.none() if errors else filters.qs, period, timezone.now())
     context = {
         "section": "usage",
         "report": report,
         "seed": {"slots": report["slots"], "slotSeconds": report["slot_s"], "protocols": words.PROTOCOLS}
         | {"periodSeconds": reports.PERIODS[period][1].total_seconds()},
-        "faults": wrong,
+        "faults": errors,
         "period": period,
         "periods": {name: title for name, (title, _) in reports.PERIODS.items()},
         "chosen": {name: value for name, value in query.items() if value},
         "protocols": words.PROTOCOLS,
         "base_url": request.build_absolute_uri("/").rstrip("/"),
     }
-    return render(request, "dashboards/usage.html", context, status=400 if wrong else 200)
+    return render(request, "dashboards/usage.html", context, status=400 if errors else 200)
 
 
 @require_GET
 @operators_only(USAGE)  # type: ignore[untyped-decorator]
 def limits(request: HttpRequest) -> HttpResponse:
-    """Show who is near a limit, who was refused, and what shadows would have refused."""
+    """Render consumers near a limit, refusals, and refusals in shadow mode."""
     query = request.GET.dict()
     period = query.pop("period", "hour")
     filters = LimitFilters(query, LimitMinute.objects.all())
-    wrong = faults(filters, query, ("period",))
+    errors = faults(filters, query, ("period",))
     if period not in reports.PERIODS:
-        wrong, period = [*wrong, f"Unknown period: {period}."], "hour"
+        errors, period = [*errors, f"Unknown period: {period}."], "hour"
     words_of_period, length = reports.PERIODS[period]
     now = timezone.now()
-    rows = filters.qs.none() if wrong else filters.qs
+    rows = filters.qs.none() if errors else filters.qs
     context = {
         "section": "limits",
         "report": limit_reports.limits(rows, now - length, now),
-        "faults": wrong,
+        "faults": errors,
         "period": period,
         "period_words": words_of_period.lower(),
         "periods": {name: title for name, (title, _) in reports.PERIODS.items()},
         "chosen": {name: value for name, value in query.items() if value},
         "base_url": request.build_absolute_uri("/").rstrip("/"),
     }
-    return render(request, "dashboards/limits.html", context, status=400 if wrong else 200)
+    return render(request, "dashboards/limits.html", context, status=400 if errors else 200)
 
 
 async def live_events(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
-    """Stream what happens now. The session is looked at before; the stream itself asks no database."""
+    """Stream live figures. The session is checked first; the stream itself uses no database connection."""
     user = await request.auser()
     if not (user.is_active and user.is_staff and await user.ahas_perm(USAGE)):
         return HttpResponseForbidden("Sign in first.")
@@ -190,13 +190,13 @@ async def live_events(request: HttpRequest) -> HttpResponse | StreamingHttpRespo
 
 
 class Login(LoginView):
-    """Sign-in of operators; a few tries a minute from one address."""
+    """Sign-in of operators, rate-limited by IP."""
 
     template_name = "dashboards/login.html"
     redirect_authenticated_user = True
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Try a password."""
+        """Check a password, or answer 429 after too many attempts."""
         if exceeds_rate(request, "dashboards-sign-in", "ip", SIGN_IN_RATE):
             answer = render(request, "429.html", status=429)
             answer["Retry-After"] = str(RETRY_AFTER_S)
@@ -205,5 +205,5 @@ class Login(LoginView):
 
 
 def _leave_database() -> None:
-    """Give back the connection that the look at the session took, in the thread that took it."""
+    """Close the database connection that the session check opened, in the thread that opened it."""
     connection.close()

@@ -1,4 +1,4 @@
-"""Filters that say numbers and labels as people read them."""
+"""Template filters that format numbers and labels."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from analytics import words
 
 register = template.Library()
 CODE = MarkdownIt("zero").enable("backticks")
-"""Knows code alone; all else is text."""
+"""Renders code spans only; everything else is text."""
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 @register.filter
 def thousands(count: int) -> str:
-    """Say 12345 as 12,345."""
+    """Format 12345 as 12,345."""
     return f"{count:,}"
 
 
 @register.filter
 def data(count: float) -> str:
-    """Say an amount of bytes in the unit that suits it."""
+    """Format an amount of bytes with a binary unit."""
     unit = 0
     while count >= 1024 and unit < len(UNITS) - 1:
         count, unit = count / 1024, unit + 1
@@ -30,13 +30,13 @@ def data(count: float) -> str:
 
 @register.filter
 def protocol(name: str) -> str:
-    """Say a protocol's name."""
+    """Return the display name of a protocol."""
     return words.PROTOCOLS.get(name, name)
 
 
 @register.filter
 def span(seconds: float) -> str:
-    """Say a span of time in the unit that suits it."""
+    """Format a duration in its largest suitable unit."""
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
@@ -45,5 +45,5 @@ def span(seconds: float) -> str:
 
 @register.filter
 def with_code(text: str) -> str:
-    """Say as HTML, all of it escaped, what stands in backticks as code and the rest as the text that it is."""
+    """Format text as HTML: backticks become code, everything is escaped."""
     return str(CODE.renderInline(text))

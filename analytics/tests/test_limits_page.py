@@ -72,7 +72,7 @@ def test_the_page_shows_who_is_near_who_was_refused_and_what_shadows_would_have_
         said(consumer="echo", unshared=41.0),
     )
     html = page().content.decode()
-    for text in ('value="95"', "1,234", "validate", "orders", "41 let through"):
+    for text in ('value="95"', "1,234", "validate", "orders", "41 calls or messages"):
         assert text in html
 
 
@@ -90,7 +90,7 @@ def test_a_limit_stays_near_until_the_last_word_on_it_is_over(page):
 
 def test_an_empty_page_says_what_would_fill_it(page):
     html = page().content.decode()
-    assert "Nobody has used up half of a limit" in html
+    assert "No consumer has used half of a limit" in html
     assert "No limit has refused anything" in html
 
 

@@ -105,8 +105,8 @@ def test_the_first_paint_has_the_last_hour(staff, connection):
 
 def test_the_ledger_is_filtered_by_its_address(staff, connection):
     assert b"acme" in staff.get("/dashboards/connections?protocol=websocket&consumer=acme").content
-    assert b"No connection fits" in staff.get("/dashboards/connections?state=closed").content
-    assert b"No connection fits" in staff.get("/dashboards/connections?route=other").content
+    assert b"No connection matches" in staff.get("/dashboards/connections?state=closed").content
+    assert b"No connection matches" in staff.get("/dashboards/connections?route=other").content
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_what_could_not_be_closed_is_told(staff, connection, monkeypatch):
 
     monkeypatch.setattr(bus, "publish", away)
     answer = staff.post("/dashboards/connections/aa/disconnect", follow=True)
-    assert b"nothing was closed" in answer.content
+    assert b"was not closed" in answer.content
 
 
 def test_passwords_cannot_be_tried_without_end(client):

@@ -72,7 +72,7 @@ def test_latency_is_that_of_timed_calls_alone():
     seconds.add(batch(START + 1, calls=4, latency_ms_sum=10.0), START + 1)
     seconds.add(batch(START + 1, protocol="mqtt", calls=96), START + 1)
     (_, first), *_ = seconds.complete(START + 5)
-    assert first.said(START)["latency_ms"] == 2.5
+    assert first.figures(START)["latency_ms"] == 2.5
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.floats(0, 4), st.floats(0, INTERVAL_MAX_S), st.integers(0, 10_000))))

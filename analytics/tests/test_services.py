@@ -10,6 +10,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.db import transaction
 
 from analytics import projector, services
+from analytics.rebuild import rebuild
 from analytics.models import ConnectionRecord, GatewayProcess, ProjectorPosition, UsageMinute
 from gateway.link.nats import connect, ensure_infrastructure
 
@@ -142,10 +143,10 @@ def test_rebuilding_comes_to_the_same_rows(nats_url, settings):
     batches = [batch(opened=[OPENED], tallies=[tally(calls=number)]) for number in range(1, 70)]
     batches += [batch(closed=[CLOSED]), batch(tallies=[tally(outcome="rate-limited")])]
     async_to_sync(said)(nats_url, batches)
-    assert services.rebuild() == 71
+    assert rebuild() == 71
     once = rows()
     assert once[0][0][3] == sum(range(1, 70))
-    assert services.rebuild() == 71
+    assert rebuild() == 71
     assert rows() == once
 
 
@@ -192,6 +193,6 @@ async def project_for_a_moment(nats_url):
 def test_a_clock_that_was_set_loses_no_connection_and_hides_no_loss():
     project([(1, batch(opened=[OPENED]))])
     later = NOW + timedelta(hours=1)
-    services.clock_was_set(later)
+    services.restart_silence(later)
     assert services.close_lost(later) == 0
     assert services.close_lost(later + services.LOST_AFTER + timedelta(seconds=1)) == 1

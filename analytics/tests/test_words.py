@@ -45,5 +45,5 @@ def test_every_protocol_has_a_name():
 
 
 def test_what_is_not_known_is_said_as_it_is():
-    assert words.of_outcome("brand-new") == "brand-new"
-    assert words.of_end("brand_new") == "brand_new"
+    assert words.outcome_text("brand-new") == "brand-new"
+    assert words.end_text("brand_new") == "brand_new"

@@ -1,4 +1,4 @@
-// Line charts with one line a protocol, in the colours of the page; uPlot draws, the legend below says the numbers.
+// Line charts with one line per protocol in the colours of the page: uPlot draws, the legend below shows the numbers.
 import uPlot from "../vendor/uplot/uPlot.esm.js";
 
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
@@ -8,7 +8,7 @@ const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" })
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const MINUTE = 60, HOUR = 3600, DAY = 86400;
 
-/** Sum rows [instant, protocol, calls, messages, …] into columns; what was silent in a slot is zero there. */
+/** Sum rows [instant, protocol, calls, messages, …] into columns; a protocol without usage in a slot is zero there. */
 export function columns(rows, protocols, from, to, slot) {
   const start = Math.floor(from / slot) * slot + slot;
   const instants = [];
@@ -21,11 +21,11 @@ export function columns(rows, protocols, from, to, slot) {
   return [instants, ...sums];
 }
 
-/** What one protocol's lines count: a call of REST as one, and every message. */
+/** The value of a protocol's line: messages and, for REST, calls. */
 export const weight = (protocol, calls, messages) => messages + (protocol === "http" ? calls : 0);
 
 export class Chart {
-  /** Draw into the element `id`; `range` gives the span of time to show, in Unix seconds. */
+  /** Draw into the element `id`; `range` returns the span of time to show, in Unix seconds. */
   constructor(id, protocols, range, { legend = null, fill = false } = {}) {
     this.box = document.getElementById(id);
     this.protocols = protocols;
@@ -47,7 +47,7 @@ export class Chart {
         stroke: () => colour(`--${name}`), width: 2, points: { show: false },
         fill: fill ? () => `color-mix(in srgb, ${colour(`--${name}`)} 7%, transparent)` : undefined,
       }))],
-      hooks: { setCursor: [() => this.say()] },
+      hooks: { setCursor: [() => this.showLegend()] },
     }, this.data, this.box);
     new ResizeObserver(() => this.plot.setSize(size())).observe(this.box);
     const redraw = () => this.plot.redraw(true);
@@ -59,17 +59,17 @@ export class Chart {
     return { stroke: () => colour("--soft"), grid: { stroke: () => colour("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
   }
 
-  /** Show other columns; a protocol that has nothing in all of them has no line. */
+  /** Show new columns; a protocol without usage in any of them has no line. */
   show(data) {
     const isSeen = data.slice(1).map((column) => column.some((count) => count > 0));
     this.data = [data[0], ...data.slice(1).map((column, index) => (isSeen[index] ? column : column.map(() => null)))];
     this.plot.setData(this.data);
     for (const entry of this.legend?.children ?? []) entry.hidden = !isSeen[this.protocols.indexOf(entry.dataset.protocol)];
-    this.say();
+    this.showLegend();
   }
 
-  /** Say below the chart what is under the pointer, or the newest. */
-  say() {
+  /** Show in the legend the values under the pointer, or the newest. */
+  showLegend() {
     const index = this.plot?.cursor.idx ?? this.data[0].length - 1;
     for (const entry of this.legend?.children ?? []) {
       const count = this.data[this.protocols.indexOf(entry.dataset.protocol) + 1]?.[index];

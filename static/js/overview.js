@@ -1,4 +1,4 @@
-// The overview: the last hour from the page itself, then what happens every second from /dashboards/live.
+// The overview: the last hour is part of the page; /dashboards/live sends an update every second.
 import { Chart, columns, weight } from "./charts.js";
 import { show as showTimes } from "./times.js";
 
@@ -33,7 +33,7 @@ function addSeconds(more) {
   ]);
 }
 
-// Lists: a row of bars stays the same element while its number grows, so that a pointer on it is not disturbed
+// Lists: a row remains the same element while its number grows, so that hovering and clicking it are not disturbed
 
 function bars(id, counts, { words = (name) => name, link = null } = {}) {
   const list = at(id);
@@ -98,8 +98,8 @@ const add = (counts, more) => {
 let closed = [];
 
 function showClosed(more) {
-  const known = new Set(closed.map((row) => row.id));
-  const fresh = more.filter((row) => !known.has(row.id));
+  const shown = new Set(closed.map((row) => row.id));
+  const fresh = more.filter((row) => !shown.has(row.id));
   closed = [...fresh, ...closed].sort((a, b) => b.closed_at - a.closed_at).slice(0, CLOSED);
   const body = at("closed");
   if (!body) return;
@@ -124,7 +124,7 @@ function closedRow(row) {
   return line;
 }
 
-// What happens now
+// Live updates
 
 function showFigures(second) {
   at("messages").textContent = rate(sum(second.messages));
@@ -138,7 +138,7 @@ function showOpen(counts) {
   at("open").textContent = number.format(sum(counts));
   const chips = protocols.filter((name) => counts[name]).map((name) =>
     element("span", { className: `chip is-${name}`, textContent: `${number.format(counts[name])} ${seed.protocols[name]}` }));
-  at("open-by-protocol").replaceChildren(...(chips.length ? chips : [element("span", { className: "note", textContent: "nobody is connected" })]));
+  at("open-by-protocol").replaceChildren(...(chips.length ? chips : [element("span", { className: "note", textContent: "no connections" })]));
 }
 
 function showTick(tick) {
@@ -154,20 +154,20 @@ function showTick(tick) {
 
 function listen() {
   const source = new EventSource("/dashboards/live");
-  const say = (isOn, words) => {
+  const setStatus = (isOn, words) => {
     at("pulse").classList.toggle("on", isOn);
     if (at("pulse-words").textContent !== words) at("pulse-words").textContent = words;
   };
   source.addEventListener("history", (event) => { seconds = []; addSeconds(JSON.parse(event.data)); });
-  source.addEventListener("message", (event) => { say(true, "live"); showTick(JSON.parse(event.data)); });
-  source.addEventListener("away", () => say(false, "no news: NATS does not answer"));
-  source.addEventListener("full", () => say(false, "too many pages look already"));
+  source.addEventListener("message", (event) => { setStatus(true, "live"); showTick(JSON.parse(event.data)); });
+  source.addEventListener("away", () => setStatus(false, "NATS is unavailable"));
+  source.addEventListener("full", () => setStatus(false, "too many open dashboards"));
   source.addEventListener("error", () => {
     if (source.readyState === EventSource.CLOSED) {
-      say(false, "signed out, or the gateway is away");
+      setStatus(false, "signed out, or the gateway is unavailable");
       setTimeout(listen, 5000);
     } else {
-      say(false, "reconnecting");
+      setStatus(false, "reconnecting");
     }
   });
   addEventListener("pagehide", () => source.close(), { once: true });

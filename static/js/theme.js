@@ -1,4 +1,4 @@
-// Light, dark or as the system says; remembered on this machine.
+// Light, dark or the system's theme; remembered by the browser.
 const stored = localStorage.getItem("theme");
 if (stored) document.documentElement.dataset.theme = stored;
 

@@ -1,4 +1,4 @@
-// Relative times that stay true while the page is open; the absolute one is the title.
+// Relative times that are updated while the page is open; the absolute time is the title.
 const STEPS = [[60, "second", 1], [3600, "minute", 60], [86400, "hour", 3600], [Infinity, "day", 86400]];
 const words = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
 

@@ -1,4 +1,4 @@
-// Usage over time: one line a protocol, from the numbers in the page.
+// Usage over time: one line per protocol, from the numbers in the page.
 import { Chart, columns } from "./charts.js";
 
 const seed = JSON.parse(document.getElementById("seed").textContent);
