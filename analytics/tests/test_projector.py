@@ -10,9 +10,9 @@ from django.db import connections
 from django.db.models import Sum
 from nats.js.errors import NotFoundError
 
-from analytics import projector, services
-from analytics.rebuild import rebuild
+from analytics import projector
 from analytics.models import ConnectionRecord, UsageMinute
+from analytics.rebuild import rebuild
 from analytics.tests.test_services import OPENED, batch, tally
 from audit.tests.conftest import in_thread
 from gateway.link.nats import connect, ensure_infrastructure

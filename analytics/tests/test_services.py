@@ -10,8 +10,8 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.db import transaction
 
 from analytics import projector, services
-from analytics.rebuild import rebuild
 from analytics.models import ConnectionRecord, GatewayProcess, ProjectorPosition, UsageMinute
+from analytics.rebuild import rebuild
 from gateway.link.nats import connect, ensure_infrastructure
 
 pytestmark = pytest.mark.django_db
