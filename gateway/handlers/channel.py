@@ -37,8 +37,8 @@ FORM = "application/x-www-form-urlencoded"
 BATCH_MAX = 1000
 HISTORY_DEFAULT, HISTORY_MAX = 100, 1000
 HISTORY_MAX_BYTES = 4 * 1024 * 1024
-LET_OUT_MAX_S = 3.0
-"""How long history waits for a limit that says ``delay``."""
+CHARGE_MAX_S = 3.0
+"""Longest delay of a history request by a limit whose action is ``delay``."""
 CHANNELS_MAX = 50
 
 
@@ -82,26 +82,26 @@ async def publish_events(plane: Plane, call: Call) -> Reply:
 
 
 async def history(plane: Plane, call: Call) -> Reply:
-    """Serve ``GET /v1/channels/{address}/events?after=ID&limit=100``; 410 where ``after`` is no longer kept."""
+    """Serve ``GET /v1/channels/{address}/events?after=ID&limit=100``; 410 if the event after ``after`` has expired."""
     query = query_lists(call, {"after", "limit"})
     address = call.parameters["address"]
     selection = select(plane.snapshot, call, address)
     limit = _limit(query["limit"][0] if query["limit"] else "")
     after = parse_position(query["after"][0]) if query["after"] else EARLIEST
     if not isinstance(after, int):
-        raise Refused(Reason.INVALID_REQUEST, "`after` is an id.")
+        raise Refused(Reason.INVALID_REQUEST, "`after` must be an id.")
     batch = await plane.log.batch(
         selection.channel, selection.subject, after, limit, HISTORY_MAX_BYTES, reader=call.caller.consumer
     )
     if after != EARLIEST and not (batch.events and batch.events[0].id == after + 1):
-        # Looked at after what was read: what retention took meanwhile is no silent hole.
-        await _require_kept(plane, selection, after)
-    events = await let_out(plane, call, batch.events)
+        # Checked after the read, so that events that expired meanwhile do not leave an unreported gap.
+        await _require_retained(plane, selection, after)
+    events = await charge_read(plane, call, batch.events)
     next_ = None
     if batch.pending or len(events) < len(batch.events):
         next_ = f"{plane.config.public_url}{quote(call.address)}?after={events[-1].id}&limit={limit}"
     if BATCHED in (call.header(b"accept") or ""):
-        # A batch is an array and nothing else: where to go on is said beside it (RFC 8288).
+        # A CloudEvents batch is a bare array, so the next page is in a Link header (RFC 8288).
         texts = ",".join(event.cloudevent() for event in events)
         link: Headers = [(b"link", f'<{next_}>; rel="next"'.encode())] if next_ else []
         batch_body = f"[{texts}]".encode()
@@ -111,24 +111,24 @@ async def history(plane: Plane, call: Call) -> Reply:
     return await send_body(plane.limiter, call, 200, body)
 
 
-async def _require_kept(plane: Plane, selection: Selection, after: int) -> None:
-    """Raise Refused ``gone`` with the oldest id left, where the next id is no longer kept."""
+async def _require_retained(plane: Plane, selection: Selection, after: int) -> None:
+    """Raise Refused ``gone`` with the oldest retained id if the id after ``after`` has expired."""
     extent = await plane.log.extent(selection.channel)
     if after + 1 < extent.first:
         raise Refused(
             Reason.GONE,
-            f"Events up to {extent.first - 1} are no longer kept; the oldest left is {extent.first}.",
+            f"Events up to {extent.first - 1} have expired; the oldest retained event is {extent.first}.",
             members={"oldest": str(extent.first)},
         )
 
 
-async def let_out(plane: Plane, call: Call, events: list[Event]) -> list[Event]:
-    """Charge what is read as what is delivered; give as much as the limits let out now. Raises Refused for none."""
+async def charge_read(plane: Plane, call: Call, events: list[Event]) -> list[Event]:
+    """Charge events to the limits as deliveries and return as many as they allow now. Raises Refused if none."""
     if plane.limiter.charge_now(call, messages_out=len(events), bytes_out=sum(len(event.data) for event in events)):
         return events
     count = 0
     try:
-        async with asyncio.timeout(LET_OUT_MAX_S):
+        async with asyncio.timeout(CHARGE_MAX_S):
             for event in events:
                 await plane.limiter.charge(call, messages_out=1, bytes_out=len(event.data))
                 count += 1
@@ -139,10 +139,10 @@ async def let_out(plane: Plane, call: Call, events: list[Event]) -> list[Event]:
 
 
 def _publications(plane: Plane, call: Call, body: bytes) -> tuple[list[Publication], bool]:
-    """Read the body as its content type says; the flag tells whether the answer is a list."""
+    """Parse the body by its content type; the flag is whether it is a batch, whose answer is a list of ids."""
 
     def read(levels: int) -> Any:
-        """Read a body that holds events below so many levels of its own."""
+        """Parse a body whose events are nested ``levels`` deep, which their own depth limit does not count."""
         config = plane.config
         return parse(body, depth_max=config.json_depth_max + levels, digits_max=config.number_digits_max)
 
@@ -153,10 +153,10 @@ def _publications(plane: Plane, call: Call, body: bytes) -> tuple[list[Publicati
     if essence == BATCHED:
         batch = read(2)
         if not isinstance(batch, list):
-            fail("A CloudEvents batch is a JSON array.")
+            fail("A CloudEvents batch must be a JSON array.")
         return _numbered([_structured(call, event, f"/{number}") for number, event in enumerate(batch)]), True
     attributes = binary_attributes(call.headers)
-    if essence == FORM:  # what `curl -d` says of JSON
+    if essence == FORM:  # the default of `curl -d`
         content_type = JSON_TYPE
     if essence in (JSON_TYPE, FORM) and not attributes and body.lstrip()[:1] == b"[":
         parts = read(1)
@@ -176,9 +176,9 @@ def _publication(call: Call, data: bytes, **more: Any) -> Publication:
 
 
 def _numbered(publications: list[Publication]) -> list[Publication]:
-    """Give each event of a batch a key of its own, the first one that of the batch."""
+    """Derive an idempotency key for each event of a batch; the first event keeps that of the batch."""
     if not 0 < len(publications) <= BATCH_MAX:
-        fail(f"An array holds 1 to {BATCH_MAX} events.")
+        fail(f"An array must have 1 to {BATCH_MAX} events.")
     return [
         replace(publication, idempotency_key=f"{publication.idempotency_key}\n{number}")
         if number and publication.idempotency_key
@@ -193,7 +193,7 @@ def _structured(call: Call, event: Any, at: str = "") -> Publication:
 
 
 def _split(body: bytes) -> list[bytes]:
-    """Cut a JSON array, known to be well-formed, into its elements' own text."""
+    """Split a well-formed JSON array into the unchanged text of its elements."""
     text = body.decode()
     decoder = json.JSONDecoder()
     elements = []
@@ -214,24 +214,26 @@ def _past_space(text: str, at: int) -> int:
 
 
 def _start(call: Call, query: Mapping[str, list[str]], count: int) -> list[Position]:
-    """Say where each channel begins: the last id seen, else ``from``, else with what comes next."""
+    """Return the start of each channel: the last id that the client received, else ``from``, else the next event."""
     last = call.header(b"last-event-id") or next(iter(query["last_event_id"]), "")
-    given = last or next(iter(query["from"]), "latest")
+    start = last or next(iter(query["from"]), "latest")
     if count == 1:
-        return [parse_position(given)]
-    if "-" in given and given.replace("-", "").isdigit():
-        parts = given.split("-")
+        return [parse_position(start)]
+    if "-" in start and start.replace("-", "").isdigit():
+        parts = start.split("-")
         if len(parts) != count:
             raise Refused(
                 Reason.INVALID_REQUEST,
-                "The id is of another set of channels.",
+                "The id belongs to another set of channels.",
                 cause="invalid-position",
             )
         return [parse_position(part) for part in parts]
-    position = parse_position(given)
+    position = parse_position(start)
     if isinstance(position, int) and position != EARLIEST:
         raise Refused(
-            Reason.INVALID_REQUEST, f"An id over {count} channels has {count} parts.", cause="invalid-position"
+            Reason.INVALID_REQUEST,
+            f"An id of a stream over {count} channels must have {count} parts.",
+            cause="invalid-position",
         )
     return [position] * count
 
@@ -240,5 +242,5 @@ def _limit(text: str) -> int:
     if not text:
         return HISTORY_DEFAULT
     if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) > 0):
-        raise Refused(Reason.INVALID_REQUEST, f"`limit` is a number from 1 to {HISTORY_MAX}.")
+        raise Refused(Reason.INVALID_REQUEST, f"`limit` must be a number from 1 to {HISTORY_MAX}.")
     return min(int(text), HISTORY_MAX)

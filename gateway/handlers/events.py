@@ -1,4 +1,4 @@
-"""Server-sent events: channels rendered for ``EventSource``, resumable by ``Last-Event-ID`` over one or many."""
+"""Server-sent events: one or several channels as an ``EventSource`` reads them, resumable by ``Last-Event-ID``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ Position = int | datetime | None
 
 
 class EventStream:
-    """One open stream of events of one or several channels. Its ids are positions, in the order of the selections."""
+    """One open event stream over one or several channels.
+
+    An event's id is the position in each channel, in the order of the selections, joined by ``-``.
+    """
 
     def __init__(
         self,
@@ -52,13 +55,13 @@ class EventStream:
         self._plane = plane
         self._call = call
         self._selections = selections
-        self._asked = positions
+        self._requested = positions
         self._positions = [0] * len(selections)
         self._principal = call.principal
         self._conflate_s = conflate_s
-        """At most one event an address in so many seconds was asked for; 0 asks for every event."""
+        """Requested interval of conflation: at most one event per address and interval; 0 delivers every event."""
         self._conflations: dict[int, Conflation] = {}
-        """By the number of the selection; the rights of the caller may give it less than it asks for."""
+        """By the number of the selection; the caller's rights may impose a longer interval than requested."""
         self._listenings: list[Listening] = []
         self._readings = [Reading(selection.address) for selection in selections]
         self._ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
@@ -67,7 +70,10 @@ class EventStream:
         )
 
     async def serve(self) -> Reply:
-        """Answer 200 and stream until the caller leaves, is refused or the process drains."""
+        """Answer 200 and stream until the client disconnects, the caller is refused or the process drains.
+
+        Raises Refused before the 200 if a right is lost while positions and history are looked up.
+        """
         positions = [await self._position(number) for number in range(len(self._selections))]
         self._positions = [position or 0 for position in positions]
         exchange = self._call.peer
@@ -79,10 +85,10 @@ class EventStream:
             connection = self._plane.connections.open(self._call, self.close)
             connection.keeps_rights = self._is_still_allowed
             connection.readings = partial(told, self._readings, self._outbox)
-            if not self._is_still_allowed():  # no longer: while its history was found
+            if not self._is_still_allowed():
                 raise Refused(Reason.FORBIDDEN)
             await exchange.start(200, [*HEADERS, *self._plane.limiter.headers(self._call)])
-            writer = asyncio.create_task(self._write(self._first_words(positions)), name="sse writer")
+            writer = asyncio.create_task(self._write(self._preamble(positions)), name="sse writer")
             ends: set[asyncio.Future[Any]] = {gone, writer, self._ending}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             return await self._end(writer)
@@ -94,24 +100,23 @@ class EventStream:
             await stop_tasks(gone, writer)
 
     async def _position(self, number: int) -> int | None:
-        """Say where a channel begins; None only where it is the one that is listened to, and begins with what comes.
+        """Return the position to start a channel from, or None for the next event of the only channel.
 
-        Among several each has its place before the first event: it is in that one's id.
+        With several channels each needs a position from the start, as the id of the first event contains all.
         """
         channel = self._selections[number].channel
-        position = await resolve(self._plane.log, channel, self._asked[number])
+        position = await resolve(self._plane.log, channel, self._requested[number])
         if position is None and len(self._selections) > 1:
             return await self._plane.log.last(channel)
         return position
 
     def close(self, refused: Refused) -> None:
-        """End the stream for this reason."""
+        """End the stream with this refusal. Returns immediately; the first call wins."""
         if not self._ending.done():
             self._ending.set_result(refused)
 
     async def _follow(self, number: int, position: int | None) -> None:
         selection = self._selections[number]
-
         reading = self._readings[number]
 
         def began(begins_at: int) -> None:
@@ -157,7 +162,7 @@ class EventStream:
         self._outbox.put_event(rendered, len(event.data))
 
     def _is_still_allowed(self) -> bool:
-        """Look at the rights again: the consumer, key or tier has changed."""
+        """Check the rights again after a change of consumer, key or tier, and apply the interval of conflation."""
         self._principal = self._call.principal
         for number, listening in enumerate(self._listenings):
             listening.deliver = self._conflated(number, listening.deliver)
@@ -166,19 +171,28 @@ class EventStream:
             for selection in self._selections
         )
 
-    def _first_words(self, positions: Sequence[int | None]) -> bytes:
-        """Say when to come back, and where a stream of what is new begins: who loses it early resumes there."""
-        words = b"retry: %d\n\n" % RETRY_MS
-        if None not in self._asked:
-            return words
-        begun = [
+    def _preamble(self, positions: Sequence[int | None]) -> bytes:
+        """Return the reconnection time and, for a stream of new events, an id without an event.
+
+        The id is the position before the first event::
+
+            retry: 2000
+
+            id:41
+
+        A client that is disconnected before it receives an event reconnects with it and misses nothing.
+        """
+        retry = b"retry: %d\n\n" % RETRY_MS
+        if None not in self._requested:
+            return retry
+        starts = [
             reading.begins_at if position is None else position
             for reading, position in zip(self._readings, positions, strict=True)
         ]
-        return words + b"id:%b\n\n" % _id(begun)
+        return retry + b"id:%b\n\n" % _id(starts)
 
-    async def _write(self, first_words: bytes) -> None:
-        await self._call.peer.send(first_words)
+    async def _write(self, preamble: bytes) -> None:
+        await self._call.peer.send(preamble)
         while True:
             try:
                 async with asyncio.timeout(self._plane.config.sse_heartbeat_s):
@@ -192,7 +206,7 @@ class EventStream:
                 continue
             try:
                 async with asyncio.timeout(SEND_TIMEOUT_S):
-                    # Policies may stand before it that were not there when it began.
+                    # Not bound outside the loop: a changed route may have wrapped the peer in policies since.
                     await self._call.peer.send(b"".join(items))
             except TimeoutError:
                 self.close(Refused(Reason.TOO_SLOW))
@@ -208,11 +222,10 @@ class EventStream:
         refused = self._ending.result()
         await stop_tasks(writer)
         if refused.reason is not Reason.TOO_SLOW:
-            # A stream that ends normally is opened again by EventSource; then it is told 401 or 403 where due.
-            last = last_words(refused)
+            # EventSource reconnects after a normal end, and receives 401 or 403 as the new response.
             try:
                 async with asyncio.timeout(self._plane.config.close_timeout_s):
-                    await self._call.peer.send(last, more=False)
+                    await self._call.peer.send(last_words(refused), more=False)
             except (TimeoutError, ClientGone):
                 pass
         return Reply(status=200, refused=refused, error_class=refused.row.live.value, closed_by="gateway")

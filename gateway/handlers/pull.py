@@ -16,7 +16,7 @@ from gateway.durable.dead_letter import UNWRITABLE, is_writable, store_dead_lett
 from gateway.durable.readers import BATCH_MAX, Delivery
 from gateway.durable.standing import channel_of, standing
 from gateway.durable.withheld import COUNTS_MAX
-from gateway.handlers.channel import let_out
+from gateway.handlers.channel import charge_read
 from gateway.handlers.requests import query_values, read_object
 from gateway.handlers.responses import send_body, send_json
 from gateway.handlers.subscription import own
@@ -163,7 +163,7 @@ async def _charge(
     count = 0
     try:
         _readable(plane, call)  # the caller may have lost its rights while it waited
-        count = len(await let_out(plane, call, [one.event for one in deliveries]))
+        count = len(await charge_read(plane, call, [one.event for one in deliveries]))
     finally:
         if withheld := deliveries[count:]:
             await _withhold(plane, subscription, channel, withheld)
