@@ -1,4 +1,4 @@
-"""How far the subscribers of open connections are: the last event each was sent, and what it has not been sent yet."""
+"""The read positions of open connections: the last event that each filter was sent, and how far it lags behind."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from gateway.log.event import Event
     from gateway.log.hub import Listening
 
-TOLD_MAX = 20
-"""Subscriptions of one connection that are told of: those that are the furthest behind."""
+REPORTED_MAX = 20
+"""Filters of one connection that are reported: those that lag the furthest behind."""
 
 
 class Reading:
-    """One subscription of an open connection. Noting an event is setting an attribute."""
+    """The read position of one filter of an open connection. Recording an event only sets an attribute."""
 
     __slots__ = ("address", "begins_at", "last", "listening")
 
@@ -26,8 +26,11 @@ class Reading:
         """The event that was queued last."""
         self.listening: Listening | None = None
 
-    def told(self, outbox: Outbox[Any], now: float) -> dict[str, Any]:
-        """Say the last id, and the lag in events and seconds. Ids are counted: events of others may be among them."""
+    def report(self, outbox: Outbox[Any], now: float) -> dict[str, Any]:
+        """Return the last id and the lag in events and seconds.
+
+        Events are counted by id, so the lag includes events of the channel that the filter does not match.
+        """
         last_id = self.last.id if self.last is not None else self.begins_at
         head = self.listening.head if self.listening is not None else 0
         unread = max(0, head - last_id) if last_id else 0
@@ -42,9 +45,9 @@ class Reading:
         }
 
 
-def told(readings: list[Reading], outbox: Outbox[Any]) -> list[dict[str, Any]]:
-    """Say it of all subscriptions of one connection, the furthest behind first."""
+def report(readings: list[Reading], outbox: Outbox[Any]) -> list[dict[str, Any]]:
+    """Return the reports of one connection's filters, those that lag the most first."""
     now = time.time()
-    found = [reading.told(outbox, now) for reading in readings]
-    found.sort(key=lambda each: -each["lag"]["events"])
-    return found[:TOLD_MAX]
+    reports = [reading.report(outbox, now) for reading in readings]
+    reports.sort(key=lambda each: -each["lag"]["events"])
+    return reports[:REPORTED_MAX]

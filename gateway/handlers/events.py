@@ -12,7 +12,7 @@ from gateway.call import Call, Reply
 from gateway.channels.access import is_routed_to
 from gateway.channels.outbox import SEND_TIMEOUT_S, Outbox
 from gateway.channels.reading import Selection, gap_members, resolve
-from gateway.channels.subscriber_lag import Reading, told
+from gateway.channels.subscriber_lag import Reading, report
 from gateway.concurrency.stopping import stop_tasks
 from gateway.identity.rights import allowed, conflated_s
 from gateway.log.catch_up import Gap
@@ -84,7 +84,7 @@ class EventStream:
                 await self._follow(number, position)
             connection = self._plane.connections.open(self._call, self.close)
             connection.keeps_rights = self._is_still_allowed
-            connection.readings = partial(told, self._readings, self._outbox)
+            connection.readings = partial(report, self._readings, self._outbox)
             if not self._is_still_allowed():
                 raise Refused(Reason.FORBIDDEN)
             await exchange.start(200, [*HEADERS, *self._plane.limiter.headers(self._call)])

@@ -89,8 +89,8 @@ def test_lag_in_seconds_counts_from_when_the_log_stored_the_event():
     reading.last = from_headers("trades", "trades", headers, b"1")
     reading.listening = SimpleNamespace(head=9)
     now = datetime(2026, 1, 1, 0, 0, 3, tzinfo=UTC).timestamp()
-    told = reading.told(SimpleNamespace(waits_s=0.0, waiting=0), now)
-    assert told["lag"] == {"events": 2, "seconds": 2.5}
+    reported = reading.report(SimpleNamespace(waits_s=0.0, waiting=0), now)
+    assert reported["lag"] == {"events": 2, "seconds": 2.5}
 
 
 @pytest.mark.parametrize("is_live", [True, False])

@@ -9,7 +9,7 @@ from gateway.channels.access import is_routed_to
 from gateway.channels.frames import Frame, channel_of, conflation_of, start_of
 from gateway.channels.outbox import Outbox
 from gateway.channels.reading import Selection, gap_members, resolve, select
-from gateway.channels.subscriber_lag import Reading, told
+from gateway.channels.subscriber_lag import Reading, report
 from gateway.identity.rights import allowed, conflated_s
 from gateway.log.catch_up import Gap
 from gateway.log.conflation import Conflation
@@ -141,7 +141,7 @@ class StreamFilters:
 
     def readings(self) -> list[dict[str, Any]]:
         """Return the read position of each filter, for the connection ledger."""
-        return told([stream_filter.reading for stream_filter in self._filters.values()], self._outbox)
+        return report([stream_filter.reading for stream_filter in self._filters.values()], self._outbox)
 
     def keep_rights(self) -> bool:
         """Return whether the caller may still read every filter."""
