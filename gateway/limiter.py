@@ -19,12 +19,12 @@ from gateway.concurrency.stopping import stop_tasks
 from gateway.limits.budget import Budget, Counters, Plan, Spending, bucket_key
 from gateway.limits.counters import PROBE_S, Counter, put_back, spend
 from gateway.limits.fields import fact, facts, fields, legacy_fields, with_own
-from gateway.limits.leasing import Leasing
-from gateway.limits.open_jobs import IsOpen, OpenJobs, nobody_knows
+from gateway.limits.leasing import TokenLeasing
+from gateway.limits.open_jobs import IsOpen, OpenJobs, cannot_look_up
 from gateway.limits.open_slots import BEAT_S, OpenSlots
 from gateway.limits.reservation import Reservation, never_held
 from gateway.limits.settling import Rebound, Settling
-from gateway.limits.store import Store
+from gateway.limits.store import LimitStore
 from gateway.limits.tallies import Level, LimitUsage, near
 from gateway.protocol import Protocol
 from gateway.refusals import Refused
@@ -60,13 +60,13 @@ class Limiter:
         timeout_s: float = 0.5,
         clock: Callable[[], float] = time.monotonic,
         has_legacy_fields: bool = False,
-        is_open: IsOpen = nobody_knows,
+        is_open: IsOpen = cannot_look_up,
     ) -> None:
         self._has_legacy_fields = has_legacy_fields
         self._clock = clock
-        self.store = Store(redis, timeout_s=timeout_s, clock=clock, on_return=self._back)
+        self.store = LimitStore(redis, timeout_s=timeout_s, clock=clock, on_available=self._back)
         self.usage = LimitUsage()
-        self._leasing = Leasing(self.store, clock, self.usage.let_through)
+        self._leasing = TokenLeasing(self.store, clock, self.usage.let_through)
         self._settling = Settling(self._leasing, self.usage, clock)
         self._slots = OpenSlots(self.store, owner)
         self._jobs = OpenJobs(self.store, is_open)
@@ -177,7 +177,7 @@ class Limiter:
     async def look_by(self, call: Call, limit: Limit, key: str) -> dict[str, Any]:
         """Say what is left of a limit that no tier names, as ``left`` does. Nothing is charged."""
         counter = self._counter_by(call, limit, key)
-        await self._leasing.look([counter])
+        await self._leasing.refresh([counter])
         return fact(limit, counter, self._clock())
 
     def _counter_by(self, call: Call, limit: Limit, key: str) -> Counter:
@@ -191,7 +191,7 @@ class Limiter:
         budget = self._bound(call)
         wanted = TOKENS_OUT_DEFAULT if tokens_out is None else tokens_out
         # What was last known may be that others had reserved much; they have returned what they did not use.
-        await self._leasing.look([*budget.tokens_in, *budget.tokens_out])
+        await self._leasing.refresh([*budget.tokens_in, *budget.tokens_out])
         while True:
             if tokens_out is None:
                 wanted = max(1, min(wanted, self._tokens_left(budget)))
@@ -278,8 +278,8 @@ class Limiter:
     async def look(self, principal: Principal, call: Call | None = None) -> None:
         """Ask the store what is left of the principal's shared limits, so that ``left`` tells it."""
         plan = self._plan(principal, call.ip if call is not None else "")
-        await self._leasing.look([*plan.shared()])
-        for opened, look in ((plan.open, self._slots.look), (plan.jobs, self._jobs.look)):
+        await self._leasing.refresh([*plan.shared()])
+        for opened, look in ((plan.open, self._slots.refresh), (plan.jobs, self._jobs.refresh)):
             for limit, key in opened:
                 if plan.ip or limit.scope != "ip":
                     await look(key)
@@ -351,7 +351,7 @@ class Limiter:
             now = self._clock()
             try:
                 self._leasing.tick(now)
-                if self.store.is_away and self.store.pause_left_s <= 0:
+                if self.store.is_unavailable and self.store.pause_left_s <= 0:
                     await self.store.ping()
                 if now - beat_at >= BEAT_S or jumps.jumped_s():
                     # A store whose clock was set with ours may take all slots for lapsed.

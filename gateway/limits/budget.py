@@ -1,4 +1,4 @@
-"""What one call may spend from: the counters of its consumer, key, address and connection, by metric."""
+"""What one call may spend from: the counters of its consumer, key, IP and connection, by metric."""
 
 from __future__ import annotations
 
@@ -20,31 +20,41 @@ SPENT = (
 """Metrics that are spent; the others are counted while open."""
 
 DRY_RUNS = Limit(Metric.REQUESTS, 10, 1.0, burst=50)
-"""Whoever asks ahead (``/v1/me?would=``) spends nothing; beyond this, in one process, it counts as a request."""
+"""A dry run (``/v1/me?would=``) is free up to this rate per process; beyond it, it counts as a request."""
 
 OUTWARD = frozenset({Metric.MESSAGES_OUT, Metric.BYTES_OUT})
 
 
 def scope_id(principal: Principal, ip: str, limit: Limit) -> str:
-    """Say whose budget a limit is."""
+    """Return the id of the consumer, key or IP that spends from a limit together."""
     if limit.scope == "key" and principal.token is not None:
-        # An issuer speaks for many consumers: what all of one consumer's tokens spend is one budget.
+        # The key of a token names its issuer, which many consumers share: each consumer has a budget of its own.
         return f"{principal.key}:{principal.consumer}"
     return {"key": principal.key, "ip": ip}.get(limit.scope, principal.consumer)
 
 
 def bucket_key(scope: str, name: str, limit: Limit) -> str:
-    """Name the shared bucket. A changed amount is another bucket; a quota goes on with what was used."""
+    """Return the name of the shared bucket. A changed amount makes another bucket; a quota keeps what was used."""
     shape = "" if limit.per == MONTH else f":{limit.amount!r}:{limit.burst!r}"
     return f"lim:{{{scope}:{name}}}:{limit.name}{shape}"
 
 
 class Plan:
-    """The counters of one principal at one address that outlive a call."""
+    """The counters of one principal at one IP, which outlive a call."""
 
     __slots__ = (
-        "_for_requests", "by_metric", "connection", "consumer", "dry_runs", "ip", "jobs", "limits", "open", "spent",
-        "told", "used_at",
+        "_for_requests",
+        "by_metric",
+        "connection",
+        "consumer",
+        "dry_runs",
+        "ip",
+        "jobs",
+        "limits",
+        "open",
+        "rendered",
+        "spent",
+        "used_at",
     )  # fmt: skip
 
     def __init__(self, principal: Principal, ip: str, counter: Callable[[Limit, str, str], Counter]) -> None:
@@ -53,15 +63,15 @@ class Plan:
         self.ip = ip
         self.used_at = 0.0
         self.dry_runs = Counter(DRY_RUNS, "", principal.consumer)
-        self.told: dict[bool, Any] = {}
-        """How its limits are told in headers, made once (see ``gateway/limits/fields.py``)."""
+        self.rendered: dict[bool, Any] = {}
+        """Its limits as header fields, rendered once (see ``gateway/limits/fields.py``)."""
         self.by_metric: dict[Metric, list[Counter]] = {}
         self.open: list[tuple[Limit, str]] = []
         """Limits of open connections, and the store's key of each."""
         self.jobs: list[tuple[Limit, str]] = []
         """Limits of open jobs, and the store's key of each."""
         self.connection: list[Limit] = []
-        """Limits that each connection has for itself."""
+        """Limits that count each connection apart."""
         for limit in sorted(principal.limits, key=_longest_first):
             name = scope_id(principal, ip, limit)
             if limit.metric not in SPENT:
@@ -78,7 +88,7 @@ class Plan:
         """The counters by metric, in the order of ``SPENT``."""
 
     def request_budget(self, principal: Principal) -> Budget:
-        """Give what a request spends from: one budget for all, where no limit is each connection's own."""
+        """Return what a request spends from: one budget for all, unless a limit counts each connection apart."""
         budget = self._for_requests
         if budget is None:
             budget = Budget()
@@ -88,14 +98,14 @@ class Plan:
         return budget
 
     def with_own(self, own: dict[Limit, Counter]) -> tuple[Counters, ...]:
-        """Give the counters by metric, with those of one connection."""
+        """Return the counters by metric, with those of one connection."""
         return tuple(
             (*self.by_metric.get(metric, ()), *(counter for limit, counter in own.items() if limit.metric is metric))
             for metric in SPENT
         )
 
     def shared(self) -> Iterator[Counter]:
-        """Give all counters that other processes share."""
+        """Yield all counters that processes share."""
         for counters in self.by_metric.values():
             yield from counters
 
@@ -125,7 +135,7 @@ class Budget:
         self.tokens_out: Counters = ()
 
     def bind(self, limits: tuple[Limit, ...], plan: Plan, consumer: str) -> None:
-        """Spend from these counters from now on: at the start, and when the caller's limits changed."""
+        """Spend from these counters from now on: at the start, and whenever the caller's limits change."""
         self.limits = limits
         self.label = consumer
         self.open = plan.open
@@ -137,14 +147,13 @@ class Budget:
         ) = plan.spent if not own else plan.with_own(own)  # fmt: skip
 
     def of(self, metric: Metric) -> Counters:
-        """Give the counters of a metric."""
         counters: Counters = getattr(self, metric.value)
         return counters
 
     def must_close(self, blocked: list[Spending], now: float) -> bool:
-        """Say whether a refusal ends the connection: the limit says so, or what it asks is far beyond it for long.
+        """Return whether a refusal closes the connection: by ``exceed: close``, or beyond ``close_at`` times a limit.
 
-        What is sent to a caller is not asked by it, and held back instead.
+        Outward metrics never close it: what is sent to a caller is delayed instead.
         """
         closes = False
         for counter, cost in blocked:

@@ -1,50 +1,44 @@
 """Token buckets, calendar months and the sizing of leases: pure arithmetic, with the instant as an argument.
 
 A limit of ``amount`` per ``per`` seconds is a bucket of ``burst`` tokens that refills at ``amount / per``. A bucket is
-kept as one number, the instant at which it will be full again: that instant moves on with each token spent, and the
-bucket is empty when it lies a whole refill ahead (this is GCRA, the leaky bucket as a meter).
+stored as one number, the instant at which it will be full again. Each token spent moves that instant ahead, and the
+bucket is empty when it lies a whole refill ahead (GCRA, the leaky bucket as a meter).
 
-Each process keeps such a bucket of its own for each limit, so that one process alone is exact, and spends besides from
-tokens that it *leased* from the bucket that all processes share (see :mod:`.store`). Both must allow a cost.
+Each process keeps such a bucket for each limit, so that a single process is exact. It also spends from tokens that it
+*leased* from the bucket that all processes share (see :mod:`.store`). A cost passes where both allow it.
 """
 
 from __future__ import annotations
 
-from asyncio import Lock
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from gateway.snapshot.picture import Limit
-
-if TYPE_CHECKING:
-    from asyncio import Task
 
 MONTH = "month"
 TOLERANCE_S = 1e-6
 """Rounding of instants must not cost the last token of a bucket."""
 LEASE_S = 0.2
-"""A lease lasts about so long at the rate lately seen."""
+"""A lease is sized to last this long: ``lease = rate * LEASE_S``, with the rate of the last such interval."""
 LEASE_SHARE = 0.1
-"""No lease takes more than this part of a bucket, unless a single cost is larger."""
+"""The largest share of a bucket that one lease takes, unless a single cost is larger."""
 LEFT_SHARE = 0.25
-"""Nor is more than this part of what is left leased ahead of need …"""
+"""The largest share of the tokens left that is leased ahead of need …"""
 TAIL_S = 0.05
-"""… but what refills in so long: where demand keeps a bucket dry, tokens still come in handfuls."""
+"""… but never less than what refills in this time: under demand that keeps a bucket dry, tokens arrive in handfuls."""
 RATE_WINDOW_S = 0.05
-"""The shortest time over which a rate is judged."""
+"""The shortest time over which a rate is measured."""
 PROBE_S = 0.025
-"""A bucket found nearly dry is asked again no sooner, so that tokens come in handfuls under overload."""
+"""The shortest time between two requests to a bucket that is nearly dry, so that tokens arrive in handfuls."""
 BELIEVED_S = 1.0
-"""So long is the store's word believed that a bucket is dry: others may have returned meanwhile what they leased."""
+"""How long a bucket is believed to be dry: other processes may return leased tokens meanwhile."""
 ALONE = 2.0**50
-"""The lease of a counter that no store limits: what was spent of it can still be told."""
+"""The lease of a counter without a store: practically unlimited, and still exact to the token."""
 NEVER = float("-inf")
 
 
 def month_ends_at(unix_s: float) -> float:
-    """Give the unix instant at which the calendar month (UTC) of this instant ends."""
+    """Return the Unix instant at which the calendar month (UTC) of this instant ends."""
     now = datetime.fromtimestamp(unix_s, UTC)
     ends = datetime(now.year + now.month // 12, now.month % 12 + 1, 1, tzinfo=UTC)
     return ends.timestamp()
@@ -52,10 +46,10 @@ def month_ends_at(unix_s: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a process asks of the shared bucket: at least ``short``, up to ``want``, if ``enough`` is there.
+    """What a process requests of the shared bucket: at least ``short``, up to ``want``, if ``enough`` is left.
 
-    ``ahead`` comes on top where the bucket holds plenty: near its end little of it may lie with one process while
-    others refuse for want of it.
+    ``ahead`` is granted on top while the bucket holds plenty: near its end, little of it may lie with one process while
+    others refuse for lack of it.
     """
 
     short: float
@@ -65,9 +59,11 @@ class Terms:
 
 
 def terms(*, cost: float, unit: float, waiting: float, held: float, size: float, rate: float) -> Terms:
-    """Size a lease from the cost, the usual cost, what others here wait for, what is held, and the rate lately spent.
+    """Size a lease, in tokens.
 
-    A cost of 0 asks ahead of need. A cost larger than the bucket asks for a full bucket and leaves it in debt.
+    ``hold = min(max(rate * LEASE_S, 2 * unit), size * LEASE_SHARE)`` tokens are kept ahead of need, besides ``cost``
+    and the costs ``waiting`` here, less what is ``held`` already. A ``cost`` of 0 leases ahead of need alone. A cost
+    larger than the bucket requires a full bucket and leaves it in debt.
     """
     hold = min(max(rate * LEASE_S, 2 * unit), size * LEASE_SHARE)
     short = max(0.0, cost - held)
@@ -76,12 +72,14 @@ def terms(*, cost: float, unit: float, waiting: float, held: float, size: float,
 
 
 class Counter:
-    """One limit of one consumer, key, address or connection, as one process counts it."""
+    """One limit of one consumer, key, IP or connection, as one process counts it.
+
+    It is alone (:attr:`is_alone`) where no store is behind it: it belongs to one connection, or the store is
+    unavailable.
+    """
 
     __slots__ = (
         "__weakref__",
-        "ask",
-        "ask_at",
         "full_at",
         "held",
         "interval_s",
@@ -98,66 +96,66 @@ class Counter:
         "marked_at",
         "moved_at",
         "pace",
-        "pending",
         "rate",
         "reset_at",
+        "retry_at",
         "seen",
         "size",
         "span_s",
-        "turn",
         "unit",
         "waiting",
     )
 
-    def __init__(self, limit: Limit, key: str, label: str, ask: Callable[[Counter], None] | None = None) -> None:
+    def __init__(self, limit: Limit, key: str, label: str, *, is_shared: bool = False) -> None:
         self.limit = limit
         self.key = key
-        """The name of the shared bucket; empty where there is none."""
+        """The name of the shared bucket; empty for a counter of one connection."""
         self.label = label
-        """Whose it is, for tallies."""
+        """The consumer, for tallies."""
         self.size = max(0.0, float(limit.amount if limit.per == MONTH else limit.burst or limit.amount))
         self.rate = 0.0 if limit.per == MONTH else limit.amount / _seconds(limit)
         self.interval_s = 1 / self.rate if self.rate > 0 else 0.0
         self.span_s = self.size * self.interval_s + TOLERANCE_S
         self.full_at = 0.0
-        """When the bucket of this process alone will be full again."""
-        self.is_alone = ask is None
-        """No store stands behind it: a connection's own limit, or the store is away."""
-        self.lease = ALONE if ask is None else 0.0
+        """When this process's own bucket will be full again."""
+        self.is_alone = not is_shared
+        self.lease = 0.0 if is_shared else ALONE
         self.low = 0.0
-        """Below this, more is leased in the background."""
-        self.ask = ask or _nobody
+        """Below this, :meth:`runs_low` is called."""
         self.left = self.size
         """What the shared bucket had left at ``left_at``."""
         self.left_at = NEVER
         self.reset_at: float | None = None
-        """When the calendar month ends, as far as known."""
-        self.ask_at = 0.0
+        """When the calendar month ends; None while unknown."""
+        self.retry_at = 0.0
+        """The shared bucket is not asked for more before this instant."""
         self.held = 0.0
-        """What was held of the store when it went away."""
+        """The lease at the moment when the store became unavailable."""
         self.unit = 0.0
-        """The cost last asked for."""
+        """The latest single cost."""
         self.leased = 0.0
-        """All that was leased and not returned; less ``lease``, it is what was spent."""
+        """All that was leased and not returned; ``leased - lease`` is what was spent."""
         self.marked = 0.0
         self.marked_at = 0.0
+        """``marked`` tokens had been spent at ``marked_at``, …"""
         self.pace = 0.0
-        """What had been spent at an instant, and how much a second before it."""
+        """… at so many tokens per second before it."""
         self.waiting = 0.0
-        """Costs that wait here for the store's answer."""
-        self.pending: Task[bool] | None = None
+        """The sum of the costs that wait here for the store's answer."""
         self.seen = 0.0
+        """The lease when it last changed, at ``moved_at``: an idle lease is returned."""
         self.moved_at = 0.0
-        self.turn = Lock()
-        """Those who wait for tokens (``exceed: delay``) wait in line."""
 
     @property
     def is_month(self) -> bool:
-        """A calendar quota, not a bucket that refills."""
+        """Whether this is a calendar quota: it does not refill, it is reset."""
         return self.limit.per == MONTH
 
+    def runs_low(self) -> None:
+        """Lease more; does nothing here. Called when the lease falls below :attr:`low`."""
+
     def wait_s(self, cost: float, now: float) -> float:
-        """Say how long this cost has to wait, as far as is known here; 0: take it, or ask the store."""
+        """Return how long this cost has to wait, as far as this process knows; 0: take it, or request a lease."""
         if self.size <= 0:
             return _seconds(self.limit)
         enough = min(cost, self.size)
@@ -169,36 +167,36 @@ class Counter:
     def _store_wait_s(self, enough: float, now: float) -> float:
         short = enough - self.lease - self.left_now(now)
         if short <= TOLERANCE_S * max(1.0, self.rate) or self.is_stale(now):
-            return self.ask_at - now
+            return self.retry_at - now
         if self.is_month:
             return max(1.0, self.reset_at - now if self.reset_at is not None else 3600.0)
-        return max(short * self.interval_s, self.ask_at - now)
+        return max(short * self.interval_s, self.retry_at - now)
 
     def is_stale(self, now: float) -> bool:
-        """Say whether what the store last said is too old to refuse anybody by."""
+        """Return whether the store's last answer is too old to refuse a caller by."""
         return not self.is_alone and now - self.left_at >= BELIEVED_S
 
     def left_now(self, now: float) -> float:
-        """Say what the shared bucket has left now, had nobody else taken of it since it was asked."""
+        """Return what the shared bucket has left, assuming that nobody has spent from it since the last answer."""
         if self.left_at == NEVER:
             return self.left
         return min(self.size, self.left + self.rate * (now - self.left_at))
 
     def lacks(self, cost: float, now: float) -> bool:
-        """Say whether this cost cannot be taken at this instant."""
+        """Return whether this cost cannot be taken at this instant."""
         return self.lease < cost or self.wait_s(cost, now) > 0
 
     def take(self, cost: float, now: float) -> None:
-        """Spend; only after ``lacks`` said no. A cost larger than the bucket leaves it in debt."""
+        """Spend; only where :meth:`lacks` returned False. A cost larger than the bucket leaves it in debt."""
         self.full_at = max(self.full_at, now) + cost * self.interval_s
         self.lease -= cost
         if self.lease < self.low:
-            self.ask(self)
+            self.runs_low()
 
     def can_spend(self, lease: float) -> bool:
-        """Say whether the lease may go down to this; it runs low, so more is asked for."""
+        """Return whether the lease may fall to this amount, which is below :attr:`low`; if so, lease more."""
         if lease >= 0:
-            self.ask(self)
+            self.runs_low()
         return lease >= 0
 
     def put_back(self, cost: float) -> None:
@@ -207,7 +205,7 @@ class Counter:
         self.lease += cost
 
     def owe(self, cost: float, now: float) -> float:
-        """Spend what nobody can refuse any more, as it is used already; gives what the lease did not hold of it."""
+        """Spend what was used already and cannot be refused; return the part that the lease did not cover."""
         self.full_at = max(self.full_at, now) + cost * self.interval_s
         lacking = 0.0 if self.is_alone else cost - min(cost, max(0.0, self.lease))
         self.lease -= cost - lacking
@@ -215,13 +213,13 @@ class Counter:
         return lacking
 
     def terms(self, cost: float, now: float) -> Terms:
-        """Say what to ask of the shared bucket for this cost."""
+        """Return what to request of the shared bucket for this cost."""
         rate = self._pace(now)
         self.unit = cost or self.unit
         return terms(cost=cost, unit=self.unit, waiting=self.waiting, held=self.lease, size=self.size, rate=rate)
 
     def _pace(self, now: float) -> float:
-        """Say how much was lately spent a second."""
+        """Return the recent spending, in tokens per second."""
         spent = self.leased - self.lease
         elapsed = now - self.marked_at
         rate = max(0.0, spent - self.marked) / max(elapsed, RATE_WINDOW_S)
@@ -230,17 +228,17 @@ class Counter:
         self.pace, self.marked, self.marked_at = rate, spent, now
         return rate
 
-    def granted(self, asked: Terms, tokens: float, left: float, reset_s: float, now: float) -> None:
-        """Take note of the store's answer."""
+    def granted(self, requested: Terms, tokens: float, left: float, reset_s: float, now: float) -> None:
+        """Record the store's answer."""
         self.lease += tokens
         self.leased += tokens
         self.left, self.left_at = left, now
         self.reset_at = now + reset_s if reset_s else None
         self.low = max(self.lease / 2, 1.5 * self.unit) if self.size * LEASE_SHARE >= 2 * self.unit else 0.0
-        self.ask_at = now + min(PROBE_S, self.span_s / 4) if tokens < asked.want / 2 else 0.0
+        self.retry_at = now + min(PROBE_S, self.span_s / 4) if tokens < requested.want / 2 else 0.0
 
     def go_local(self) -> None:
-        """Count alone from now on: the store is away. A quota goes on with what was known to be left of it."""
+        """Count alone: the store is unavailable. A quota continues with what was last known to be left of it."""
         if self.is_alone:
             return
         self.is_alone = True
@@ -253,21 +251,24 @@ class Counter:
             self.leased = self.lease = ALONE
 
     def go_shared(self) -> float:
-        """Share again; gives what was spent alone. A quota owes that (less ``held``); a bucket refilled meanwhile."""
+        """Share again and return what was spent alone.
+
+        A quota owes that to the store, less ``held``; a bucket owes nothing, as it has refilled meanwhile.
+        """
         spent = self.leased - self.lease
         self.is_alone = False
         self.lease = self.leased = self.marked = 0.0
-        self.low, self.left, self.left_at, self.ask_at = 0.0, self.size, NEVER, 0.0
+        self.low, self.left, self.left_at, self.retry_at = 0.0, self.size, NEVER, 0.0
         return spent
 
     def returned(self) -> float:
-        """Give up what is held of a lease; gives how much that was."""
+        """Give up the lease; return how many tokens it held."""
         held, self.lease = self.lease, 0.0
         self.leased -= held
         return held
 
     def state(self, now: float) -> tuple[float, float]:
-        """Say how much may be spent at once, as far as is known here, and in how many seconds all of it may."""
+        """Return how much may be spent now, and in how many seconds the whole size may be, as far as is known here."""
         remaining = self.lease + self.left
         if not self.rate:
             reset_s = self.reset_at - now if self.reset_at is not None else 0.0
@@ -280,7 +281,7 @@ class Counter:
 
 
 class Flood:
-    """What one connection asked beyond a limit: a bucket of ``close_at`` times the amount, filled by refusals."""
+    """What one connection sent beyond a limit: a bucket of ``close_at`` times the amount, filled by refusals."""
 
     __slots__ = ("_interval_s", "_level_at", "_span_s")
 
@@ -291,13 +292,13 @@ class Flood:
         self._level_at = 0.0
 
     def rises(self, cost: float, now: float) -> bool:
-        """Count a refused cost; True once it is over the top."""
+        """Add a refused cost; return whether the bucket overflows."""
         self._level_at = max(self._level_at, now) + cost * self._interval_s
         return self._level_at > now + self._span_s
 
 
 def spend(counters: tuple[Counter, ...], cost: float, now: float) -> bool:
-    """Spend of all or of none. The fast path: what it cannot decide at once (debt, dry leases) it leaves alone."""
+    """Spend from all counters or from none. The fast path: False also for what it cannot decide (debt, dry leases)."""
     for counter in counters:
         lease = counter.lease - cost
         if (full_at := counter.full_at) < now:
@@ -312,7 +313,7 @@ def spend(counters: tuple[Counter, ...], cost: float, now: float) -> bool:
 
 
 def put_back(counters: tuple[Counter, ...], cost: float, until: Counter | None = None) -> None:
-    """Undo a spending of all counters, or of those before one of them."""
+    """Undo a spending of all counters, or of those before ``until``."""
     for counter in counters:
         if counter is until:
             return
@@ -320,9 +321,5 @@ def put_back(counters: tuple[Counter, ...], cost: float, until: Counter | None =
 
 
 def _seconds(limit: Limit) -> float:
-    """Give the window in seconds; a limit that names none counts a second (saving one is refused anyway)."""
+    """Return the window in seconds; 1 for a limit that has none, which the control plane does not save."""
     return float(limit.per) if isinstance(limit.per, int | float) and limit.per > 0 else 1.0
-
-
-def _nobody(counter: Counter) -> None:
-    """Ask no store."""

@@ -1,4 +1,4 @@
-"""How limits are told: the IETF ``RateLimit-Policy`` and ``RateLimit`` fields, and as JSON.
+"""Limits as reported to callers: the IETF ``RateLimit-Policy`` and ``RateLimit`` fields, and JSON.
 
 Structured fields (RFC 9651) of draft-ietf-httpapi-ratelimit-headers: a list of strings with parameters ``q`` (quota),
 ``w`` (window, whole seconds), ``qu`` (unit where it is not requests), ``r`` (remaining), ``t`` (seconds to all of it).
@@ -32,24 +32,24 @@ UNITS = {
     Metric.TOKENS_OUT: "tokens",
 }
 MONTH_S = 31 * 86_400
-"""The longest month stands for a month where a window must be a number of seconds."""
+"""The window of a calendar month where a number of seconds is required: that of the longest."""
 INTEGER_MAX = 999_999_999_999_999
 """The largest integer that a structured field can carry."""
 
 LEGACY = (b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset")
 
-SAID_FOR_S = 0.002
-"""Calls that come closer upon another are told the same: what is left cannot be put to use any finer."""
+RENDERED_FOR_S = 0.002
+"""How long a rendered ``RateLimit`` value is used again."""
 NEARLY = 1e-6
 """Rounding of instants must not hide a token."""
 
 Count = Callable[[str], int]
 
 
-class Told:
-    """The limits of one plan that one kind of call is told of: what never changes, and where to look up what does."""
+class LimitFields:
+    """The limits of one plan as fields for one kind of call: the constant part, and the sources of the rest."""
 
-    __slots__ = ("_said", "_said_at", "counters", "open", "policy")
+    __slots__ = ("_value", "_value_at", "counters", "open", "policy")
 
     def __init__(self, plan: Plan, is_http: bool) -> None:
         counters = [*_counters(plan, is_http)]
@@ -58,84 +58,84 @@ class Told:
         self.policy = ", ".join(map(_policy, limits)).encode()
         self.counters = [(f'"{counter.limit.name}";r=', counter) for counter in counters]
         self.open = [(f'"{limit.name}";r=', _integer(limit.amount), key) for limit, key in opened]
-        self._said = b""
-        self._said_at = float("-inf")
+        self._value = b""
+        self._value_at = float("-inf")
 
     def state(self, open_now: Count, now: float) -> bytes:
-        """Give the value of ``RateLimit``, as it was at most ``SAID_FOR_S`` ago."""
-        if now - self._said_at > SAID_FOR_S:
-            self._said, self._said_at = self._state(open_now, now), now
-        return self._said
+        """Return the value of ``RateLimit``, at most ``RENDERED_FOR_S`` old."""
+        if now - self._value_at > RENDERED_FOR_S:
+            self._value, self._value_at = self._state(open_now, now), now
+        return self._value
 
     def _state(self, open_now: Count, now: float) -> bytes:
-        state = [_left(head, counter, now) for head, counter in self.counters]
+        state = [_state(head, counter, now) for head, counter in self.counters]
         state += [f"{head}{max(0, amount - open_now(key))}" for head, amount, key in self.open]
         return ", ".join(state).encode()
 
 
 def fields(plan: Plan, protocol: Protocol, open_now: Count, now: float) -> Headers:
-    """Give both fields for a call of this protocol; none where no limit applies. Shadow limits are not told."""
-    told = _told(plan, protocol)
-    if not told.policy:
+    """Return both fields for a call of this protocol; none where no limit applies. Shadow limits are left out."""
+    rendered = _rendered(plan, protocol)
+    if not rendered.policy:
         return []
-    return [(b"ratelimit-policy", told.policy), (b"ratelimit", told.state(open_now, now))]
+    return [(b"ratelimit-policy", rendered.policy), (b"ratelimit", rendered.state(open_now, now))]
 
 
-def _told(plan: Plan, protocol: Protocol) -> Told:
+def _rendered(plan: Plan, protocol: Protocol) -> LimitFields:
     is_http = protocol is Protocol.HTTP
-    told = plan.told.get(is_http)
-    if told is None:
-        told = plan.told[is_http] = Told(plan, is_http)
-    return told
+    rendered = plan.rendered.get(is_http)
+    if rendered is None:
+        rendered = plan.rendered[is_http] = LimitFields(plan, is_http)
+    return rendered
 
 
-def with_own(told: Headers, counters: Iterable[Counter], places: Mapping[Limit, int], now: float) -> Headers:
-    """Add to the fields what this call alone has: limits of its route, and what is left of open jobs."""
-    values = dict(told)
-    states = {counter.limit: _left(f'"{counter.limit.name}";r=', counter, now) for counter in counters}
+def with_own(headers: Headers, counters: Iterable[Counter], places: Mapping[Limit, int], now: float) -> Headers:
+    """Return the fields with what this call alone has: limits of its route, and places left for open jobs."""
+    values = dict(headers)
+    states = {counter.limit: _state(f'"{counter.limit.name}";r=', counter, now) for counter in counters}
     states |= {limit: f'"{limit.name}";r={left}' for limit, left in places.items()}
     own = {b"ratelimit-policy": map(_policy, states), b"ratelimit": states.values()}
     for name, texts in own.items():
-        known = [values[name]] if name in values else []
-        values[name] = b", ".join([*known, *(text.encode() for text in texts)])
+        before = [values[name]] if name in values else []
+        values[name] = b", ".join([*before, *(text.encode() for text in texts)])
     return list(values.items())
 
 
 def legacy_fields(plan: Plan | None, protocol: Protocol, own: Iterable[Counter], now: float) -> Headers:
-    """Give ``X-RateLimit-*``, for clients that know no other, of the limit of which the smallest part is left.
+    """Return ``X-RateLimit-*``, for clients that read no other, of the limit with the smallest share left.
 
-    It may be one of the call's ``own``, those of its route.
+    ``own`` are the limits of the call's route.
     """
     counters = [*own]
     if plan is not None:
-        counters += [counter for _, counter in _told(plan, protocol).counters]
+        counters += [counter for _, counter in _rendered(plan, protocol).counters]
     if not counters:
         return []
     nearest = min(counters, key=lambda each: each.state(now)[0] / each.size)
-    remaining, reset_s = _standing(nearest, now)
+    remaining, reset_s = _remaining(nearest, now)
     values = _integer(nearest.limit.amount), _integer(remaining + NEARLY), ceil(reset_s)
     return [(name, b"%d" % value) for name, value in zip(LEGACY, values, strict=True)]
 
 
 def facts(plan: Plan, open_now: Count, now: float) -> list[dict[str, Any]]:
-    """Give every limit with what is left of it; None where that depends on the connection."""
+    """Return every limit with what is left of it; None where that depends on the connection."""
     counted = {counter.limit: counter for counter in plan.shared()}
     opened = dict([*plan.open, *plan.jobs])
-    found = []
+    described = []
     for limit in plan.limits:
         is_known = bool(plan.ip) or limit.scope != "ip"
-        found.append(fact(limit, counted.get(limit) if is_known else None, now))
+        described.append(fact(limit, counted.get(limit) if is_known else None, now))
         if is_known and limit in opened:
-            found[-1]["remaining"] = max(0, floor(limit.amount) - open_now(opened[limit]))
-    return found
+            described[-1]["remaining"] = max(0, floor(limit.amount) - open_now(opened[limit]))
+    return described
 
 
 def fact(limit: Limit, counter: Counter | None, now: float) -> dict[str, Any]:
-    """Give a limit with what is left of it; None where nobody counts it here."""
+    """Return a limit with what is left of it; None where this process does not count it."""
     remaining: float | None = None
     reset_s: float | None = None
     if counter is not None:
-        left, reset_s = _standing(counter, now)
+        left, reset_s = _remaining(counter, now)
         remaining, reset_s = int(left + NEARLY), round(reset_s, 3)
     return {
         "name": limit.name,
@@ -151,7 +151,7 @@ def fact(limit: Limit, counter: Counter | None, now: float) -> dict[str, Any]:
     }
 
 
-def _standing(counter: Counter, now: float) -> tuple[float, float]:
+def _remaining(counter: Counter, now: float) -> tuple[float, float]:
     remaining, reset_s = counter.state(now)
     return remaining, _month_left_s() if counter.is_month and not reset_s else reset_s
 
@@ -163,12 +163,12 @@ def _counters(plan: Plan, is_http: bool) -> Iterator[Counter]:
                 yield counter
 
 
-def _left(head: str, counter: Counter, now: float) -> str:
-    """Say what is left of one limit."""
-    remaining, reset_s = _standing(counter, now)
+def _state(head: str, counter: Counter, now: float) -> str:
+    """Return one item of ``RateLimit``."""
+    remaining, reset_s = _remaining(counter, now)
     left = min(INTEGER_MAX, int(remaining + NEARLY))
     if not left:
-        # Retry-After must not be earlier than this, and it names the next that is let through.
+        # ``t`` must not be later than Retry-After, which names the next token.
         reset_s = min(reset_s, counter.wait_s(1, now)) or reset_s
     return f"{head}{left};t={ceil(reset_s)}"
 
@@ -183,7 +183,7 @@ def _policy(limit: Limit) -> str:
 
 
 def _month_left_s() -> float:
-    """Say how long the month still lasts, by our clock: nobody asked the store yet. It is told, nothing rests on it."""
+    """Return the seconds left of the month by this machine's clock, until the store has stated them. Informative."""
     now = time.time()
     return month_ends_at(now) - now
 

@@ -1,4 +1,4 @@
-"""Leases of this process: asks the store ahead of need, counts alone while it is away, returns what lies idle."""
+"""Token leasing: leases from the limit store ahead of need, returns what is idle, counts alone without the store."""
 
 from __future__ import annotations
 
@@ -9,22 +9,36 @@ from weakref import WeakValueDictionary
 
 from gateway.limits.budget import Spending
 from gateway.limits.counters import Counter, Terms
-from gateway.limits.store import Store
+from gateway.limits.store import LimitStore
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Limit
 
 T = TypeVar("T")
 IDLE_S = 1.0
-"""A lease untouched for so long is returned."""
+"""A lease that has not changed for this long is returned."""
 NOTHING = Terms(0.0, 0.0, 0.0)
-"""What is asked of a bucket that is only looked at, or given back to."""
+"""The request that only reads a bucket, or returns tokens to it."""
 
 
-class Leasing:
-    """The counters that this process shares with others, and what it leased for them."""
+class LeasedCounter(Counter):
+    """A counter whose lease is renewed by :class:`TokenLeasing` when it runs low."""
+
+    __slots__ = ("_lease_more",)
+
+    def __init__(self, limit: Limit, key: str, label: str, lease_more: Callable[[Counter], None]) -> None:
+        super().__init__(limit, key, label, is_shared=True)
+        self._lease_more = lease_more
+
+    def runs_low(self) -> None:
+        """Lease more in the background."""
+        self._lease_more(self)
+
+
+class TokenLeasing:
+    """The counters that this process shares with others, and the tokens leased for them."""
 
     def __init__(
-        self, store: Store, clock: Callable[[], float], on_unshared: Callable[[Limit, str, float], None]
+        self, store: LimitStore, clock: Callable[[], float], on_unshared: Callable[[Limit, str, float], None]
     ) -> None:
         self._store = store
         self._clock = clock
@@ -32,28 +46,33 @@ class Leasing:
         self._counters: WeakValueDictionary[tuple[str, Limit], Counter] = WeakValueDictionary()
         self._leased: set[Counter] = set()
         self._alone: set[Counter] = set()
+        self._requests: dict[Counter, asyncio.Task[bool]] = {}
+        """The request to the store that is under way for a counter: there is one at a time."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._owed: dict[Counter, float] = {}
 
     def counter(self, limit: Limit, key: str, consumer: str) -> Counter:
-        """Give the counter of a shared bucket: one for all its callers in this process."""
+        """Return the counter of a shared bucket: one for all its callers in this process."""
         counter = self._counters.get((key, limit))
         if counter is None:
-            counter = self._counters[key, limit] = Counter(limit, key, consumer, self._ask_ahead)
+            counter = self._counters[key, limit] = LeasedCounter(limit, key, consumer, self._lease_ahead)
         return counter
 
     async def lease(self, lacking: list[Spending]) -> None:
-        """Ask the store for these, or join who asked. Raises Refused where it is away and the limit closed."""
+        """Lease tokens for these costs, or join the requests under way.
+
+        Raises Refused where the store is unavailable and a limit fails closed.
+        """
         for counter, cost in lacking:
             counter.waiting += cost
         try:
             now = self._clock()
-            asked = {counter: self.ask(counter, counter.terms(cost, now)) for counter, cost in lacking}
-            await asyncio.wait(asked.values())
+            requests = {counter: self._request(counter, counter.terms(cost, now)) for counter, cost in lacking}
+            await asyncio.wait(requests.values())
         finally:
             for counter, cost in lacking:
                 counter.waiting -= cost
-        names = tuple(counter.limit.name for counter, task in asked.items() if not task.result())
+        names = tuple(counter.limit.name for counter, task in requests.items() if not task.result())
         if names:
             raise Refused(
                 Reason.OVERLOADED,
@@ -62,28 +81,29 @@ class Leasing:
                 policies=names,
             )
 
-    async def look(self, counters: list[Counter]) -> None:
-        """Ask the store what is left of these."""
-        asked = [self.ask(counter, NOTHING) for counter in counters if not counter.is_alone]
-        if asked:
-            await asyncio.wait(asked)
+    async def refresh(self, counters: list[Counter]) -> None:
+        """Read from the store what is left of these."""
+        requests = [self._request(counter, NOTHING) for counter in counters if not counter.is_alone]
+        if requests:
+            await asyncio.wait(requests)
 
-    def ask(self, counter: Counter, asked: Terms) -> asyncio.Task[bool]:
-        """Ask the store, or join who asked already."""
-        if counter.pending is None:
-            counter.pending = self.spawn(self._ask_store(counter, asked))
-        return counter.pending
+    def _request(self, counter: Counter, terms: Terms) -> asyncio.Task[bool]:
+        """Start a request to the store, or return the one under way."""
+        task = self._requests.get(counter)
+        if task is None:
+            task = self._requests[counter] = self.spawn(self._request_lease(counter, terms))
+        return task
 
-    async def _ask_store(self, counter: Counter, asked: Terms) -> bool:
-        """Lease from the store; False where it is away and the limit says ``fail: closed``."""
+    async def _request_lease(self, counter: Counter, terms: Terms) -> bool:
+        """Return False where the store is unavailable and the limit fails closed."""
         try:
-            granted = await self._store.lease(counter.key, counter.rate, counter.size, asked)
+            granted = await self._store.lease(counter.key, counter.rate, counter.size, terms)
         finally:
-            counter.pending = None
+            del self._requests[counter]
         now = self._clock()
         if granted is not None:
             if not counter.is_alone:
-                counter.granted(asked, granted.tokens, granted.left, granted.reset_s, now)
+                counter.granted(terms, granted.tokens, granted.left, granted.reset_s, now)
                 counter.moved_at = now
                 self._leased.add(counter)
         elif counter.limit.fail != "closed" or counter.limit.mode == "shadow":
@@ -93,21 +113,20 @@ class Leasing:
             return False
         return True
 
-    def _ask_ahead(self, counter: Counter) -> None:
-        """Lease more in the background: the lease runs low."""
-        counter.low = 0.0  # the answer sets it again
+    def _lease_ahead(self, counter: Counter) -> None:
+        counter.low = 0.0  # set again by the answer
         now = self._clock()
-        if counter.pending is not None or counter.is_alone or now < counter.ask_at:
+        if counter in self._requests or counter.is_alone or now < counter.retry_at:
             return
-        asked = counter.terms(0, now)
-        if asked.want + asked.ahead >= 1:
-            self.ask(counter, asked)
+        terms = counter.terms(0, now)
+        if terms.want + terms.ahead >= 1:
+            self._request(counter, terms)
 
     def tick(self, now: float) -> None:
-        """Return what lay idle; share again what was counted alone, now that the store is back."""
+        """Return idle leases; share again what was counted alone, once the store is available."""
         for counter in [*self._leased]:
             self._keep(counter, now)
-        if self._store.is_away:
+        if self._store.is_unavailable:
             return
         if self._alone:
             self.go_shared()
@@ -116,7 +135,7 @@ class Leasing:
 
     def _keep(self, counter: Counter, now: float) -> None:
         if counter.is_month and counter.reset_at is not None and now >= counter.reset_at:
-            counter.returned()  # tokens of a month that ended: nobody wants them back
+            counter.returned()  # tokens of a month that has ended are worth nothing to the store
             counter.left, counter.reset_at = counter.size, None
             self._leased.discard(counter)
         elif counter.lease != counter.seen:
@@ -125,28 +144,28 @@ class Leasing:
             self._return(counter)
 
     def _return(self, counter: Counter) -> None:
-        """Give back what is not used, so that other processes can have it."""
-        if self._store.is_away:
+        """Return the lease to the store, for other processes."""
+        if self._store.is_unavailable:
             return
         self._leased.discard(counter)
         if counter.is_alone or counter.lease <= 0:
             return
         held = counter.returned()
         counter.left += held
-        self._give(counter, held)
+        self._send_back(counter, held)
 
-    def _give(self, counter: Counter, tokens: float) -> None:
+    def _send_back(self, counter: Counter, tokens: float) -> None:
         self.spawn(self._store.lease(counter.key, counter.rate, counter.size, NOTHING, back=tokens))
 
     def give_back(self, counter: Counter, tokens: float) -> None:
-        """Return at once what was charged and not used, and what is held besides: the next to ask may be another."""
+        """Return tokens that were charged and not used, with the rest of the lease: the next call may be elsewhere."""
         counter.put_back(tokens)
         self._return(counter)
 
     def owe(self, counter: Counter, tokens: float, now: float) -> None:
-        """Spend what was used beyond what was charged; the shared bucket is told, and goes into debt for it.
+        """Spend what was used beyond what was charged. The shared bucket goes into debt for what no lease covers.
 
-        What is held besides is returned, as by ``give_back``.
+        The rest of the lease is returned, as by :meth:`give_back`.
         """
         lacking = counter.owe(tokens, now)
         if lacking > 0:
@@ -155,23 +174,23 @@ class Leasing:
         self._return(counter)
 
     async def _pay(self, counter: Counter) -> None:
-        """Tell the store what is owed to it; where it is away, that is tried again."""
+        """Charge the debt in the store; kept for a later try where the store is unavailable."""
         owed = self._owed.pop(counter, 0.0)
         if owed and await self._store.lease(counter.key, counter.rate, counter.size, NOTHING, back=-owed) is None:
             self._owed[counter] = self._owed.get(counter, 0.0) + owed
 
     def go_shared(self) -> None:
-        """Share again: the store is back. What was let through meanwhile is told; quotas pay for it."""
+        """Share again: the store is available. What passed meanwhile is tallied, and charged to quotas."""
         for counter in self._alone:
             held = counter.held
             spent = counter.go_shared()
             self._on_unshared(counter.limit, counter.label, spent)
             if counter.is_month and spent != held:
-                self._give(counter, held - spent)
+                self._send_back(counter, held - spent)
         self._alone.clear()
 
     async def stop(self) -> None:
-        """Give back all leases."""
+        """Return all leases."""
         await self._finish()
         for counter in [*self._leased]:
             self._return(counter)
@@ -182,7 +201,7 @@ class Leasing:
             await asyncio.wait([*self._tasks], timeout=1)
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Do it on a task of its own: a caller that goes away must not cut it short."""
+        """Run it as a task, which the cancellation of a caller does not end."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

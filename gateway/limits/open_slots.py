@@ -1,4 +1,4 @@
-"""Open connections counted over all processes: each slot is a lease in the store, kept alive by a heartbeat."""
+"""Open connections counted over all processes: each holds a slot in the limit store, kept alive by a heartbeat."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
 
-from gateway.limits.store import Store
+from gateway.limits.store import LimitStore
 from gateway.limits.tallies import LimitUsage
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Limit
@@ -16,7 +16,7 @@ BEAT_S = 8.0
 BEAT_MAX_SLOTS = 500
 BEAT_MAX_KEYS = 1000
 RETRY_S = 5.0
-"""Nobody knows when a connection will close: a caller refused for want of a slot is told to come back then."""
+"""Retry-After of a refusal: when a connection will close cannot be known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Slot:
 class OpenSlots:
     """The open slots of this process."""
 
-    def __init__(self, store: Store, owner: str) -> None:
+    def __init__(self, store: LimitStore, owner: str) -> None:
         self._store = store
         self._owner = owner
         self._numbers = count(1)
@@ -38,15 +38,15 @@ class OpenSlots:
         self._open: dict[str, int] = {}
 
     def new(self, key: str) -> Slot:
-        """Name a slot; it is counted as held here from now on, until it is dropped."""
+        """Return a slot with a name of its own, held by this process until it is dropped."""
         slot = Slot(key, f"{self._owner}:{next(self._numbers)}")
         self._held.setdefault(key, set()).add(slot.name)
         return slot
 
     async def take_all(self, limits: Iterable[tuple[Limit, str]], label: str, usage: LimitUsage) -> list[Slot]:
-        """Take a slot under each limit of open connections, given with its key in the store, and return them.
+        """Take and return a slot under each limit of open connections, paired with its key in the store.
 
-        All or none: if one limit refuses or the wait is cancelled, those already taken are given back. Raises Refused.
+        All or none: if one limit refuses or the call is cancelled, the slots taken before are dropped. Raises Refused.
         """
         slots: list[Slot] = []
         try:
@@ -68,11 +68,11 @@ class OpenSlots:
             raise
 
     async def take(self, slot: Slot, limit: Limit) -> bool:
-        """Take the slot; False where a shadow limit would have refused. Raises Refused; drop it then too."""
+        """Take the slot; return False where a shadow limit would have refused. After Refused, the caller drops it."""
         is_shadow = limit.mode == "shadow"
         taken = await self._store.take_slot(slot.key, slot.name, limit.amount, forced=is_shadow)
         if taken is None:
-            return self._alone(slot, limit)
+            return self._take_alone(slot, limit)
         is_taken, others = taken
         self._open[slot.key] = others + is_taken
         if others < limit.amount:
@@ -81,8 +81,8 @@ class OpenSlots:
             return False
         raise _full(limit)
 
-    def _alone(self, slot: Slot, limit: Limit) -> bool:
-        """Count here alone: the store is away. The next heartbeat tells it."""
+    def _take_alone(self, slot: Slot, limit: Limit) -> bool:
+        """Count this process alone: the store is unavailable. The next heartbeat adds the slot to it."""
         is_shadow = limit.mode == "shadow"
         if limit.fail == "closed" and not is_shadow:
             raise Refused(
@@ -97,7 +97,7 @@ class OpenSlots:
         raise _full(limit)
 
     def drop(self, slot: Slot) -> None:
-        """Give the slot back. Never waits: the store hears it after what was asked before, or the slot lapses."""
+        """Free the slot, without waiting. Where the store misses the command, the slot lapses after its lifetime."""
         held = self._held.get(slot.key)
         if held is None or slot.name not in held:
             return
@@ -110,31 +110,31 @@ class OpenSlots:
         self._store.drop_slot(slot.key, slot.name)
 
     def drop_all(self) -> None:
-        """Give all slots back: this process ends."""
+        """Free all slots: this process ends."""
         for key, names in [*self._held.items()]:
             for name in [*names]:
                 self.drop(Slot(key, name))
 
     async def beat(self) -> None:
-        """Say that they are all still open, also to a store that forgot them; count those that were looked at."""
+        """Renew every held slot, also in a store that lost them, and refresh the counts of all known keys."""
         held = [(key, sorted(self._held.get(key, ()))) for key in {**self._held, **self._open}]
         for start in range(0, len(held), BEAT_MAX_KEYS):
             await asyncio.gather(*(self._renew(key, names) for key, names in held[start : start + BEAT_MAX_KEYS]))
 
-    async def look(self, key: str) -> None:
-        """Ask how many are open on all processes, also where none is here."""
+    async def refresh(self, key: str) -> None:
+        """Read how many slots are open on all processes, also for a key without one here."""
         open_now = await self._store.renew_slots(key, ())
         if open_now is not None:
             self._open[key] = open_now
 
     def forget(self, key: str) -> None:
-        """Let go of what is known of a key that has no slot here."""
+        """Forget the count of a key that has no slot here."""
         if key not in self._held:
             self._open.pop(key, None)
 
     async def _renew(self, key: str, names: list[str]) -> None:
         if not names:
-            await self.look(key)
+            await self.refresh(key)
         for start in range(0, len(names), BEAT_MAX_SLOTS):
             held = self._held.get(key, set())
             still = [name for name in names[start : start + BEAT_MAX_SLOTS] if name in held]
@@ -145,7 +145,7 @@ class OpenSlots:
                 self._open[key] = open_now
 
     def count(self, key: str) -> int:
-        """Say how many are open on all processes, as far as is known here."""
+        """Return how many are open on all processes, as of the last answer of the store."""
         return max(self._open.get(key, 0), len(self._held.get(key, ())))
 
 

@@ -1,22 +1,23 @@
-"""Settles a charge that touches several limits: all of them let it through, or none is spent from.
+"""Settles a charge that touches several limits: all of them let it pass, or none is spent from.
 
-Here it is decided who waits, who is refused and by which limit, and when the store is asked. What can be decided at
-once is (see ``counters.spend``); this is for what cannot.
+The slow path beside :func:`.counters.spend`: it decides whether a caller is delayed or refused, by which limit, and
+when the store is read.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 from gateway.limits.budget import Budget, Spending
-from gateway.limits.counters import MONTH
-from gateway.limits.leasing import Leasing
+from gateway.limits.counters import MONTH, Counter
+from gateway.limits.leasing import TokenLeasing
 from gateway.limits.tallies import LimitUsage
 from gateway.refusals import Reason, Refused
 
-LOOK_AGAIN_S = 0.5
-"""Who is held back looks so often whether its limits are others by now."""
+RECHECK_S = 0.5
+"""How often a delayed caller checks whether its limits have changed."""
 
 
 def _never() -> bool:
@@ -30,38 +31,40 @@ class Rebound(Exception):
 class Settling:
     """Charges limits that this process shares with others."""
 
-    def __init__(self, leasing: Leasing, usage: LimitUsage, clock: Callable[[], float]) -> None:
+    def __init__(self, leasing: TokenLeasing, usage: LimitUsage, clock: Callable[[], float]) -> None:
         self._leasing = leasing
         self._usage = usage
         self._clock = clock
+        self._turns: WeakKeyDictionary[Counter, asyncio.Lock] = WeakKeyDictionary()
+        """Callers delayed by one counter (``exceed: delay``) pass in the order of their arrival."""
 
     async def settle(
-        self, budget: Budget, asked: list[Spending], delay_s: float, has_changed: Callable[[], bool] = _never
+        self, budget: Budget, costs: list[Spending], delay_s: float, has_changed: Callable[[], bool] = _never
     ) -> list[Spending]:
-        """Charge all or nothing, longest window first; ask the store and wait where that may help.
+        """Charge all or nothing, longest window first; lease tokens and wait where that may help.
 
-        Gives what was charged: a limit in shadow mode that would have refused is left out. Raises Rebound where the
-        call's limits changed while it waited; nothing was charged then.
+        Returns what was charged: a limit in shadow mode that would have refused is left out. Raises Refused, and
+        Rebound where ``has_changed`` returned True during the wait; nothing is charged then.
         """
         ends_at = self._clock() + delay_s
-        has_looked = False
-        asked = sorted(asked, key=_longest_first)
+        is_refreshed = False
+        costs = sorted(costs, key=_longest_first)
         while True:
             now = self._clock()
-            lacking = [(counter, cost) for counter, cost in asked if counter.lacks(cost, now)]
+            lacking = [(counter, cost) for counter, cost in costs if counter.lacks(cost, now)]
             if not lacking:
-                for counter, cost in asked:
+                for counter, cost in costs:
                     counter.take(cost, now)
-                return asked
+                return costs
             blocked = [spending for spending in lacking if spending[0].wait_s(spending[1], now) > 0]
             shadows = [spending for spending in blocked if spending[0].limit.mode == "shadow"]
-            if not has_looked and (stale := [counter for counter, _ in blocked if counter.is_stale(now)]):
-                # When to come back depends on what others spent: who is refused is told the truth.
-                has_looked = True
-                await self._leasing.look(stale)
+            if not is_refreshed and (stale := [counter for counter, _ in blocked if counter.is_stale(now)]):
+                # Retry-After depends on what other processes have spent: read that before a refusal states it.
+                is_refreshed = True
+                await self._leasing.refresh(stale)
             elif shadows:
                 self.tally_shadows(shadows)
-                asked = [spending for spending in asked if spending not in shadows]
+                costs = [spending for spending in costs if spending not in shadows]
             elif blocked:
                 await self._wait_or_refuse(budget, blocked, ends_at, has_changed)
             else:
@@ -76,11 +79,11 @@ class Settling:
             raise self._refused(budget, blocked, wait_s, now)
         first, cost = blocked[0]
         try:
-            async with asyncio.timeout(ends_at - now), first.turn:
+            async with asyncio.timeout(ends_at - now), self._turns.setdefault(first, asyncio.Lock()):
                 while (wait_s := first.wait_s(cost, self._clock())) > 0:
                     if has_changed():
                         raise Rebound
-                    await asyncio.sleep(min(wait_s, LOOK_AGAIN_S))
+                    await asyncio.sleep(min(wait_s, RECHECK_S))
         except TimeoutError:
             raise self._refused(budget, blocked, wait_s, now) from None
 
@@ -90,7 +93,7 @@ class Settling:
         return _refusal(budget, blocked, wait_s, now)
 
     def tally_shadows(self, shadows: list[Spending]) -> None:
-        """Count what limits in shadow mode would have refused."""
+        """Tally what limits in shadow mode would have refused."""
         for counter, _ in shadows:
             self._usage.shadowed(counter.limit, counter.label)
 

@@ -1,8 +1,8 @@
-"""The store of shared counters: leases of tokens from shared buckets and slots of open connections, in Redis.
+"""The limit store: token buckets and slots of open connections that all processes share, in Redis.
 
-Each command is one atomic script that reads the store's own clock. Commands queue up and go out in order, a batch a
-round trip; each has its answer, or None for "away", within the deadline. Whoever waits for an answer may be cancelled:
-the command is not, so that no reply is ever read by the wrong caller.
+Each command is one atomic script that reads the store's clock. Commands queue up and are sent in order, one batch per
+round trip; each is answered within the deadline, with None where the store is unavailable. Cancelling a caller does
+not cancel its command, so that no caller ever reads the reply of another.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ logger = logging.getLogger(__name__)
 BATCH_MAX = 256
 QUEUE_MAX = 10_000
 PAUSE_S = 1.0
-"""After a failure the store is left alone for so long."""
+"""After a failure, no command is sent for this long."""
 SLOT_S = 24.0
-"""A slot of an open connection lives so long without a heartbeat."""
+"""The lifetime of a slot of an open connection without a heartbeat."""
 
 LEASE = """
--- One bucket: KEYS[1] {used, at}. ARGV: rate a second (0: a calendar month), size, returned, short, enough, want,
+-- One bucket: KEYS[1] {used, at}. ARGV: rate per second (0: a calendar month), size, returned, short, enough, want,
 -- ahead (see Terms).
--- Answers: tokens granted, tokens left, seconds until the month ends (0 for a bucket).
+-- Returns: tokens granted, tokens left, seconds until the month ends (0 for a bucket).
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local rate, size, back = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -64,7 +64,7 @@ end
 if rate == 0 then
   local year, month = month_of(now / 1000000)
   local this = year * 12 + month
-  -- A clock that is set back over the end of a month and reaches it once more begins no month twice.
+  -- A clock that is set back over the end of a month, and passes it again, must not start that month twice.
   if this > at then used = 0 end
   if this > at or at > this + 1 then at = this end
   reset = month_starts(year + math.floor(month / 12), month % 12 + 1) - now / 1000000
@@ -87,15 +87,15 @@ return {string.format('%.17g', granted), string.format('%.17g', size - used), st
 """.replace("LEFT_SHARE", str(LEFT_SHARE)).replace("TAIL_S", str(TAIL_S))
 
 NO_FUTURE = """
--- Nothing lapses later than a life from now, but where the clock was set back: who crashed would be counted so long.
+-- A slot that lapses later than one lifetime from now was taken before the clock was set back: shorten it.
 for _, slot in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now + life, '+inf')) do
   redis.call('ZADD', KEYS[1], now + life, slot)
 end
 """
 
 TAKE = """
--- One open slot: KEYS[1] sorted set of slots by when they lapse. ARGV: amount, milliseconds it lives, slot, forced.
--- Answers: 1 if taken, how many others were open.
+-- One open slot: KEYS[1] sorted set of slots by when they lapse. ARGV: amount, lifetime in ms, slot, forced.
+-- Returns: 1 if taken, how many others were open.
 local time = redis.call('TIME')
 local now, life = time[1] * 1000 + math.floor(time[2] / 1000), tonumber(ARGV[2])
 NO_FUTURE
@@ -109,7 +109,7 @@ return {1, open}
 """.replace("NO_FUTURE", NO_FUTURE)
 
 RENEW = """
--- Heartbeat: KEYS[1] sorted set of slots. ARGV: milliseconds they live, slots. Answers: how many are open.
+-- Heartbeat: KEYS[1] sorted set of slots. ARGV: lifetime in ms, slots. Returns: how many are open.
 local time = redis.call('TIME')
 local now, life = time[1] * 1000 + math.floor(time[2] / 1000), tonumber(ARGV[1])
 for i = 2, #ARGV do redis.call('ZADD', KEYS[1], now + life, ARGV[i]) end
@@ -120,8 +120,8 @@ return redis.call('ZCARD', KEYS[1])
 """.replace("NO_FUTURE", NO_FUTURE)
 
 SOME = """
--- Some slots, by chance: KEYS[1] sorted set. ARGV: milliseconds they live, how many.
--- Answers: how many are open; then each of some, and for how many milliseconds it has been there.
+-- A random sample of slots: KEYS[1] sorted set. ARGV: lifetime in ms, size of the sample.
+-- Returns: how many are open; then each slot of the sample, and its age in ms.
 local time = redis.call('TIME')
 local now, life = time[1] * 1000 + math.floor(time[2] / 1000), tonumber(ARGV[1])
 NO_FUTURE
@@ -143,7 +143,7 @@ Arguments = tuple[str | int | float, ...]
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """What the shared bucket gave."""
+    """The shared bucket's answer: the tokens leased, those left, and the seconds until its month ends (or 0)."""
 
     tokens: float
     left: float
@@ -152,14 +152,14 @@ class Granted:
 
 @dataclass(slots=True)
 class Command:
-    """One command on its way to the store."""
+    """One command to the store, and where its reply goes."""
 
     words: Arguments
-    answer: asyncio.Future[Any]
+    reply: asyncio.Future[Any]
 
 
-class Store:
-    """The counters that all processes share. No call raises; None means that the store is away."""
+class LimitStore:
+    """The buckets and slots that all processes share. No call raises; None means that the store is unavailable."""
 
     def __init__(
         self,
@@ -168,37 +168,37 @@ class Store:
         timeout_s: float = 0.5,
         pause_s: float = PAUSE_S,
         clock: Callable[[], float] = time.monotonic,
-        on_return: Callable[[], None] = lambda: None,
+        on_available: Callable[[], None] = lambda: None,
     ) -> None:
         self._redis = redis
         self._timeout_s = timeout_s
         self._pause_s = pause_s
         self._clock = clock
-        self._on_return = on_return
+        self._on_available = on_available
         self._queue: deque[Command] = deque()
         self._sender: asyncio.Task[None] | None = None
-        self._away_until = 0.0
-        self.is_away = False
+        self._paused_until = 0.0
+        self.is_unavailable = False
         self.calls = 0
-        """Round trips made, for tests and metrics."""
+        """Round trips so far."""
 
     @property
     def pause_left_s(self) -> float:
-        """Say in how many seconds it will be asked again."""
-        return max(0.0, self._away_until - self._clock())
+        """How many seconds remain until commands are sent again after a failure."""
+        return max(0.0, self._paused_until - self._clock())
 
-    async def lease(self, key: str, rate: float, size: float, asked: Terms, *, back: float = 0) -> Granted | None:
-        """Lease tokens from a shared bucket, or return some with ``back``."""
-        numbers = (rate, size, back, asked.short, asked.enough, asked.want, asked.ahead)
+    async def lease(self, key: str, rate: float, size: float, terms: Terms, *, back: float = 0) -> Granted | None:
+        """Lease tokens from a shared bucket; first, return ``back`` tokens to it."""
+        numbers = (rate, size, back, terms.short, terms.enough, terms.want, terms.ahead)
         reply = await self._submit("EVALSHA", LEASE_SHA, 1, key, *map(repr, numbers))
         return None if reply is None else Granted(*(float(number) for number in reply))
 
     async def take_slot(
         self, key: str, slot: str, amount: float, *, life_s: float | None = None, forced: bool = False
     ) -> tuple[bool, int] | None:
-        """Take a slot that lives so long, else ``SLOT_S``.
+        """Take a slot for ``life_s``, by default ``SLOT_S``, where fewer than ``amount`` are open, or ``forced``.
 
-        Gives whether it was there (or ``forced``), and how many others were taken.
+        Returns whether it was taken, and how many others are open.
         """
         reply = await self._submit(
             "EVALSHA", TAKE_SHA, 1, key, repr(amount), int((life_s or SLOT_S) * 1000), slot, int(forced)
@@ -206,12 +206,12 @@ class Store:
         return None if reply is None else (bool(reply[0]), int(reply[1]))
 
     async def renew_slots(self, key: str, slots: Sequence[str], *, life_s: float | None = None) -> int | None:
-        """Say that these slots are still taken; gives how many are, on all processes."""
+        """Extend the lifetime of these slots; return how many slots are open, on all processes."""
         reply = await self._submit("EVALSHA", RENEW_SHA, 1, key, int((life_s or SLOT_S) * 1000), *slots)
         return None if reply is None else int(reply)
 
-    async def some_slots(self, key: str, life_s: float, most: int) -> tuple[int, dict[str, float]] | None:
-        """Say how many slots are taken, and since how many seconds some of them are."""
+    async def sample_slots(self, key: str, life_s: float, most: int) -> tuple[int, dict[str, float]] | None:
+        """Return how many slots are open, and the age in seconds of at most ``most`` of them, chosen at random."""
         reply = await self._submit("EVALSHA", SOME_SHA, 1, key, int(life_s * 1000), most)
         if reply is None:
             return None
@@ -220,27 +220,27 @@ class Store:
         }
 
     def drop_slot(self, key: str, *slots: str) -> asyncio.Future[Any]:
-        """Give open slots back; they lapse by themselves if the store is away."""
+        """Free slots; where the store is unavailable they lapse after their lifetime."""
         return self._submit("ZREM", key, *slots)
 
     async def ping(self) -> bool:
-        """Ask whether the store is there; it says so to ``on_return`` if it was away."""
+        """Return whether the store answers; calls ``on_available`` where it did not before."""
         return await self._submit("PING") is not None
 
     async def stop(self) -> None:
-        """Let what is queued go out, within the deadline."""
+        """Wait until queued commands are sent, within the deadline."""
         if self._sender is not None:
             await asyncio.wait([self._sender], timeout=2 * self._timeout_s)
 
     def _submit(self, *words: str | int | float) -> asyncio.Future[Any]:
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.pause_left_s > 0 or len(self._queue) >= QUEUE_MAX:
-            answer.set_result(None)
-            return answer
-        self._queue.append(Command(words, answer))
+            reply.set_result(None)
+            return reply
+        self._queue.append(Command(words, reply))
         if self._sender is None or self._sender.done():
-            self._sender = asyncio.create_task(self._send_queued(), name="leases")
-        return answer
+            self._sender = asyncio.create_task(self._send_queued(), name="limit store")
+        return reply
 
     async def _send_queued(self) -> None:
         while self._queue:
@@ -259,13 +259,13 @@ class Store:
                 self._succeed(batch, replies)
 
     async def _exchange(self, commands: list[Arguments]) -> list[Any]:
-        """Send in one round trip; if the store does not know a script, load it and send again what lacked it."""
+        """Send commands in one round trip. Where a script is missing, load all scripts and repeat what failed."""
         replies = await self._pipelined(commands)
-        lacking = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if lacking:
+        failed = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if failed:
             await self._pipelined([("SCRIPT LOAD", text) for text in SCRIPTS.values()])
-            again = await self._pipelined([commands[at] for at in lacking])
-            for at, reply in zip(lacking, again, strict=True):
+            again = await self._pipelined([commands[at] for at in failed])
+            for at, reply in zip(failed, again, strict=True):
                 replies[at] = reply
         return replies
 
@@ -280,22 +280,22 @@ class Store:
         fault = next((reply for reply in replies if isinstance(reply, Exception)), None)
         if fault is not None:
             self._fail(fault, [])
-        elif self.is_away:
-            self.is_away = False
-            logger.warning("the store of shared limits is back")
-            self._on_return()
+        elif self.is_unavailable:
+            self.is_unavailable = False
+            logger.warning("the limit store is available again")
+            self._on_available()
         for command, reply in zip(batch, replies, strict=True):
             _settle([command], None if isinstance(reply, Exception) else reply)
 
     def _fail(self, fault: Exception, commands: list[Command]) -> None:
-        self._away_until = self._clock() + self._pause_s
-        if not self.is_away:
-            self.is_away = True
-            logger.warning("the store of shared limits is away: %s: %s", type(fault).__name__, fault)
+        self._paused_until = self._clock() + self._pause_s
+        if not self.is_unavailable:
+            self.is_unavailable = True
+            logger.warning("the limit store is unavailable: %s: %s", type(fault).__name__, fault)
         _settle(commands, None)
 
 
 def _settle(commands: list[Command], reply: Any) -> None:
     for command in commands:
-        if not command.answer.done():
-            command.answer.set_result(reply)
+        if not command.reply.done():
+            command.reply.set_result(reply)

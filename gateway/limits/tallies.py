@@ -1,4 +1,4 @@
-"""What limits and policies did to callers since usage last asked: refusals, what shadows would have refused, levels."""
+"""What limits did since the last usage batch: refusals, what shadow modes would have refused, levels."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KINDS_MAX = 5_000
-"""Different labels a flush; what comes past it is dropped and said in the log, so that a flood costs no memory."""
+"""The most labels per flush. Tallies beyond it are dropped and logged, so that a flood takes no memory."""
 NEAR = 0.5
-"""From this share on a limit's level is told."""
+"""The share of a budget from which on its level is reported."""
 LEVELS_MAX = 200
 
 Label = tuple[str, str, str, str, str, str]
@@ -44,49 +44,48 @@ class Level:
     left: float
     size: float
     reset_s: float | None
-    """In how long all of it will be left; None where nobody knows."""
+    """Seconds until all of it is left again; None if unknown."""
 
     @classmethod
     def of(cls, counter: Counter, now: float) -> Level:
-        """Read a counter as it stands."""
+        """Return the level of a counter."""
         left, reset_s = counter.state(now)
         return cls(counter.limit, counter.key, counter.label, left, counter.size, reset_s)
 
     @property
     def used(self) -> float:
-        """Say which share is used up, of 1."""
+        """The share that is used up, of 1."""
         return min(1.0, max(0.0, 1 - self.left / self.size)) if self.size > 0 else 1.0
 
 
 class LimitUsage:
-    """Counts by label; adding is arithmetic."""
+    """Counts by label, until the next usage batch takes them."""
 
     def __init__(self) -> None:
         self._dropped = 0
         self._tallies: dict[Label, Tally] = {}
 
     def refused(self, limit: Limit, consumer: str) -> None:
-        """Count that a limit refused something."""
         self._tally(_label(limit, consumer)).refused += 1
 
     def shadowed(self, limit: Limit, consumer: str) -> None:
-        """Count that a limit in shadow mode would have."""
+        """Count what a limit in shadow mode would have refused."""
         self._tally(_label(limit, consumer)).shadowed += 1
 
     def let_through(self, limit: Limit, consumer: str, amount: float) -> None:
-        """Count what a limit let through while the store was away."""
+        """Count what a limit let pass while the store was unavailable."""
         if amount > 0:
             self._tally(_label(limit, consumer)).unshared += amount
 
     def policy_shadowed(self, consumer: str, route: str, policy: str, reason: str) -> None:
-        """Count a call or message that a policy in shadow mode would have refused or answered by itself."""
+        """Count a call or message that a policy in shadow mode would have refused or answered itself."""
         self._tally((consumer, policy, "policy", "shadow", route, reason)).shadowed += 1
 
     def take(self, levels: Iterable[Level]) -> list[dict[str, Any]]:
-        """Give what there is to say, as usage batches carry it, and begin anew."""
+        """Return the counts and levels as records of a usage batch, and start from zero."""
         tallies, self._tallies = self._tallies, {}
         if self._dropped:
-            logger.warning("what limits did %d times is not told: too many consumers and limits at once", self._dropped)
+            logger.warning("limits: %d counts are not reported: too many consumers and limits at once", self._dropped)
             self._dropped = 0
         near: dict[Label, Level] = {}
         for level in levels:
@@ -109,9 +108,9 @@ class LimitUsage:
 
 
 def near(levels: Iterable[Level]) -> list[Level]:
-    """Give the budgets of which half or more is used up, each once, the fullest first."""
-    known = {level.key: level for level in levels if level.used >= NEAR}
-    return sorted(known.values(), key=lambda level: -level.used)[:LEVELS_MAX]
+    """Return the budgets of which ``NEAR`` or more is used up, each once, the fullest first."""
+    by_key = {level.key: level for level in levels if level.used >= NEAR}
+    return sorted(by_key.values(), key=lambda level: -level.used)[:LEVELS_MAX]
 
 
 def _record(minute: int, label: Label, tally: Tally, level: Level | None) -> dict[str, Any]:

@@ -330,7 +330,7 @@ async def test_who_has_no_limits_pays_nothing(limiter):
     assert limiter.charge_now(one, messages_in=10**9, bytes_in=10**12)
     await limiter.charge(one, messages_in=10**9)
     assert limiter.headers(one) == []
-    assert limiter.left(one.who) == []
+    assert limiter.left(one.caller) == []
     limiter.released(one)
     assert limiter.store.calls == 0
 
@@ -614,7 +614,7 @@ async def shaken(own_valkey):
 
 async def until_back(limiter: Limiter) -> None:
     async with asyncio.timeout(5):
-        while limiter.store.is_away:
+        while limiter.store.is_unavailable:
             await asyncio.sleep(0.05)
 
 

@@ -14,7 +14,7 @@ from gateway.handlers.tests.test_events import listening
 from gateway.identity.failed_keys import FailedKeys
 from gateway.limiter import Limiter
 from gateway.limits.counters import Terms
-from gateway.limits.store import SLOT_S, Store
+from gateway.limits.store import SLOT_S, LimitStore
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Limit, Metric, Snapshot
@@ -88,7 +88,7 @@ async def test_who_is_held_back_waits_no_longer(limiter, clock, jump_s):
 @EACH_WAY
 async def test_a_bucket_of_a_store_whose_clock_was_set_is_never_more_than_full(redis, jump_s):
     """What the store kept an hour off its clock is what it finds after that was set."""
-    store = Store(redis)
+    store = LimitStore(redis)
     assert (await store.lease("b", 0.01, 5, Terms(5, 5, 5))).tokens == 5
     await redis.hset("b", "at", float(await redis.hget("b", "at")) - jump_s * 1e6)
     found = await store.lease("b", 0.01, 5, Terms(5, 1, 5))
@@ -103,7 +103,7 @@ async def test_a_bucket_of_a_store_whose_clock_was_set_is_never_more_than_full(r
 
 
 async def test_a_month_that_is_reached_twice_is_one_month(redis):
-    store = Store(redis)
+    store = LimitStore(redis)
     assert (await store.lease("q", 0, 10, Terms(4, 4, 4))).left == 6
     this = int(await redis.hget("q", "at"))
     await redis.hset("q", "at", this + 1)  # the clock was set back over the end of the month
@@ -118,7 +118,7 @@ async def test_a_month_that_is_reached_twice_is_one_month(redis):
 
 
 async def test_a_crashed_process_locks_nobody_out_when_the_clock_is_set_back(redis):
-    store = Store(redis)
+    store = LimitStore(redis)
     assert await store.take_slot("open", "dead:1", 1) == (True, 0)
     lapses_at = await redis.zscore("open", "dead:1")
     await redis.zadd("open", {"dead:1": lapses_at + HOUR_S * 1000})

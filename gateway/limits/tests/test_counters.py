@@ -126,7 +126,7 @@ class Shared:
     def __init__(self, limit: Limit, processes: int) -> None:
         self.rate, self.size, self.now = limit.amount / float(limit.per), limit.amount, 1000.0
         self.bucket = Bucket(self.size, self.now)
-        self.counters = [Counter(limit, f"process {n}", "acme", ask=lambda counter: None) for n in range(processes)]
+        self.counters = [Counter(limit, f"process {n}", "acme", is_shared=True) for n in range(processes)]
         self.spent: list[tuple[float, int]] = []
         self.most_held = 0.0
 
@@ -215,7 +215,7 @@ def test_a_limit_of_nothing_lets_nothing_through_and_tells_a_wait(amount):
 
 
 def test_alone_a_quota_goes_on_with_what_was_left_and_owes_it_later():
-    counter = Counter(Limit(Metric.MESSAGES_IN, 100, "month"), "key", "acme", ask=lambda counter: None)
+    counter = Counter(Limit(Metric.MESSAGES_IN, 100, "month"), "key", "acme", is_shared=True)
     counter.granted(Terms(1, 1, 5), 5, 20, 1000, 10.0)
     counter.go_local()
     for _ in range(25):

@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.limits.counters import Terms, month_ends_at
-from gateway.limits.store import Store
+from gateway.limits.store import LimitStore
 from gateway.tests.valkey_server import ValkeyServer
 
 ONE = Terms(1, 1, 1)
@@ -36,7 +36,7 @@ async def redis(valkey):
 
 @pytest.fixture
 async def store(redis):
-    store = Store(redis)
+    store = LimitStore(redis)
     yield store
     await store.stop()
 
@@ -151,7 +151,7 @@ async def test_many_questions_at_once_share_round_trips(store):
 
 
 async def test_callers_that_go_away_at_any_point_never_get_anothers_answer(redis):
-    store = Store(redis, timeout_s=20)
+    store = LimitStore(redis, timeout_s=20)
 
     async def ask(n: int) -> float:
         granted = await store.lease(f"own:{n}", 0.001, n + 1, Terms(1, 1, 1))
@@ -172,12 +172,12 @@ async def test_callers_that_go_away_at_any_point_never_get_anothers_answer(redis
 async def test_a_reply_of_error_counts_as_away(store, redis):
     await redis.set("wrong", "text")
     assert await store.lease("wrong", 1, 5, ONE) is None
-    assert store.is_away
+    assert store.is_unavailable
 
 
 async def test_a_store_that_cannot_be_reached_is_told_at_once_and_then_left_alone(unused_tcp_port):
     client = Redis(port=unused_tcp_port)
-    store = Store(client)
+    store = LimitStore(client)
     began_at = time.monotonic()
     assert await store.lease("b", 1, 5, ONE) is None
     assert time.monotonic() - began_at < 2
@@ -200,6 +200,6 @@ async def test_a_store_that_hangs_counts_as_away_and_is_found_again(valkey, stor
     async with asyncio.timeout(5):
         while not await store.ping():
             await asyncio.sleep(0.05)
-    assert not store.is_away
+    assert not store.is_unavailable
     answers = await asyncio.gather(*(store.lease(f"own{n}", 0.001, n + 1, ONE) for n in range(20)))
     assert [answer.left for answer in answers] == [pytest.approx(n, abs=0.1) for n in range(20)]

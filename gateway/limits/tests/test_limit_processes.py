@@ -22,8 +22,6 @@ from gateway.snapshot.picture import Limit, Metric
 from gateway.snapshot.principal import Principal
 from gateway.tests.valkey_server import ValkeyServer
 
-START_S = 3.0
-
 
 @pytest.fixture
 def valkey(tmp_path):
@@ -39,7 +37,7 @@ def start(valkey):
 
     def start_one(**orders: Any) -> subprocess.Popen[str]:
         words = [sys.executable, "-m", "gateway.limits.tests.drive_limit", valkey.url, json.dumps(orders)]
-        started.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
+        started.append(subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         return started[-1]
 
     yield start_one
@@ -47,6 +45,17 @@ def start(valkey):
         process.kill()
         process.wait()
         process.stdout.close()
+        process.stdin.close()
+
+
+def driven(drivers: list[subprocess.Popen[str]]) -> list[dict[str, Any]]:
+    """Let all drivers begin at one instant, once the last is ready, and return what each of them asked and got."""
+    assert [driver.stdout.readline().strip() for driver in drivers] == ["ready"] * len(drivers)
+    begins_at = time.monotonic() + 0.2
+    for driver in drivers:
+        driver.stdin.write(f"{begins_at}\n")
+        driver.stdin.flush()
+    return [json.loads(driver.communicate(timeout=60)[0]) for driver in drivers]
 
 
 def exceeded_most(admitted: list[tuple[float, int]], amount: float, rate: float) -> float:
@@ -66,10 +75,8 @@ def exceeded_most(admitted: list[tuple[float, int]], amount: float, rate: float)
 )
 def test_shared_limit_is_exceeded_by_one_lease_a_process_at_most_and_used_in_full(start, ways):
     amount, per, lasts_s = 150, 1.0, 4.0
-    begins_at = time.monotonic() + START_S
-    orders = {"metric": "messages_in", "amount": amount, "per": per, "from": begins_at, "until": begins_at + lasts_s}
-    drivers = [start(name=f"p{n}", how=how, **orders) for n, how in enumerate(ways)]
-    results = [json.loads(driver.communicate(timeout=60)[0]) for driver in drivers]
+    orders = {"metric": "messages_in", "amount": amount, "per": per, "lasts_s": lasts_s}
+    results = driven([start(name=f"p{n}", how=how, **orders) for n, how in enumerate(ways)])
     admitted = sorted((instant, count) for result in results for instant, count in result["admitted"])
     total, rate = sum(count for _, count in admitted), amount / per
     allowed = amount + rate * (admitted[-1][0] - admitted[0][0])
@@ -81,10 +88,8 @@ def test_shared_limit_is_exceeded_by_one_lease_a_process_at_most_and_used_in_ful
 
 def test_tokens_reserved_and_returned_on_several_processes_are_used_in_full_and_no_more(start):
     amount, per, lasts_s, processes = 400, 1.0, 4.0, 2
-    begins_at = time.monotonic() + START_S
-    orders = {"metric": "tokens_out", "amount": amount, "per": per, "from": begins_at, "until": begins_at + lasts_s}
-    drivers = [start(name=f"p{n}", how="reserve", **orders) for n in range(processes)]
-    results = [json.loads(driver.communicate(timeout=60)[0]) for driver in drivers]
+    orders = {"metric": "tokens_out", "amount": amount, "per": per, "lasts_s": lasts_s}
+    results = driven([start(name=f"p{n}", how="reserve", **orders) for n in range(processes)])
     admitted = sorted((instant, count) for result in results for instant, count in result["admitted"])
     total = sum(count for _, count in admitted)
     allowed = amount + amount / per * (admitted[-1][0] - admitted[0][0])
@@ -98,7 +103,7 @@ async def test_a_killed_process_frees_its_slots_when_their_lease_ends_and_not_be
     monkeypatch.setattr("gateway.limits.store.SLOT_S", slot_s)
     holder = start(
         name="holder", how="hold", metric="open_connections", amount=amount, per=None, slot_s=slot_s, beat_s=1.0,
-        **{"from": 0, "until": time.monotonic() + 60},
+        until=time.monotonic() + 60,
     )  # fmt: skip
     assert holder.stdout.readline().strip() == str(amount)
     redis = Redis.from_url(valkey.url)

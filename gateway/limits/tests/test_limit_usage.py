@@ -37,7 +37,7 @@ def test_a_flood_of_names_costs_no_memory_and_is_said(monkeypatch, caplog):
     for number in range(5):
         usage.refused(LIMIT, f"c{number}")
     assert len(usage.take([])) == 2
-    assert "3 times" in caplog.text
+    assert "3 counts" in caplog.text
     caplog.clear()
     usage.take([])
     assert not caplog.records

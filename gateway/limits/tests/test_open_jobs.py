@@ -126,8 +126,8 @@ async def test_a_place_whose_job_never_came_is_found_only_once_it_is_old(plane, 
     await redis.zadd(KEYS, {"job_lost": 9e15})
     await submit(plane)
     await refusal(plane)
-    monkeypatch.setattr(open_jobs, "BEING_KEPT_S", -1)
-    monkeypatch.setattr(open_jobs, "LOOK_EVERY_S", 0)
+    monkeypatch.setattr(open_jobs, "BEING_STORED_S", -1)
+    monkeypatch.setattr(open_jobs, "SAMPLE_EVERY_S", 0)
     assert (await submit(plane)).status == 202
 
 
@@ -221,7 +221,7 @@ async def test_while_the_store_is_away_each_process_holds_the_limit_alone(plane,
         refused = await refusal(plane)
         assert (refused.reason, refused.told[b"ratelimit"]) == (Reason.RATE_LIMITED, b'"open_jobs";r=0')
         await change(plane, first, state="completed")
-        await asyncio.sleep(open_jobs.LOOK_EVERY_S)
+        await asyncio.sleep(open_jobs.SAMPLE_EVERY_S)
         assert (await submit(plane)).status == 202
         await refusal(plane)
     finally:

@@ -19,12 +19,12 @@ class ScriptedStore:
     def __init__(self):
         self.open = {}
         self.elsewhere = 0
-        self.is_away = False
+        self.is_unavailable = False
         self.pause_left_s = 0.25
         self.renewed = []
 
     async def take_slot(self, key, slot, amount, *, forced=False):
-        if self.is_away:
+        if self.is_unavailable:
             return None
         others = len(self.open.setdefault(key, set())) + self.elsewhere
         is_taken = forced or others < amount
@@ -33,7 +33,7 @@ class ScriptedStore:
         return is_taken, others
 
     async def renew_slots(self, key, slots):
-        if self.is_away:
+        if self.is_unavailable:
             return None
         self.renewed.append((key, tuple(slots)))
         self.open.setdefault(key, set()).update(slots)
@@ -97,7 +97,7 @@ async def test_a_shadow_limit_takes_a_slot_beyond_its_amount_and_reports_it(slot
 
 @pytest.mark.parametrize("limit", [TWO, SHADOW])
 async def test_without_the_store_this_process_counts_alone(slots, store, limit):
-    store.is_away = True
+    store.is_unavailable = True
     assert (await take(slots, limit))[1]
     assert (await take(slots, limit))[1]
     if limit is SHADOW:
@@ -110,7 +110,7 @@ async def test_without_the_store_this_process_counts_alone(slots, store, limit):
 
 @pytest.mark.parametrize(("pause_s", "retry_after_s"), [(0.25, 1.0), (3.0, 3.0)])
 async def test_without_the_store_a_limit_that_fails_closed_refuses(slots, store, pause_s, retry_after_s):
-    store.is_away, store.pause_left_s = True, pause_s
+    store.is_unavailable, store.pause_left_s = True, pause_s
     with pytest.raises(Refused) as caught:
         await take(slots, CLOSED)
     assert (caught.value.reason, caught.value.retry_after_s) == (Reason.OVERLOADED, retry_after_s)
@@ -153,7 +153,7 @@ async def test_a_heartbeat_renews_what_a_store_forgot_and_recounts(slots, store)
     await slots.beat()
     assert store.open[KEY] == {held.name}
     assert slots.count(KEY) == 4
-    store.is_away = True
+    store.is_unavailable = True
     await slots.beat()
     assert slots.count(KEY) == 4, "an unavailable store changes nothing"
 
@@ -189,13 +189,13 @@ async def test_a_slot_dropped_during_a_heartbeat_is_not_renewed_again(slots, sto
 
 async def test_a_key_without_slots_here_is_counted_until_it_is_forgotten(slots, store):
     store.elsewhere = 3
-    await slots.look(KEY)
+    await slots.refresh(KEY)
     assert slots.count(KEY) == 3
     store.elsewhere = 2
     await slots.beat()
     assert slots.count(KEY) == 2
-    store.is_away = True
-    await slots.look(KEY)
+    store.is_unavailable = True
+    await slots.refresh(KEY)
     assert slots.count(KEY) == 2
     slots.forget(KEY)
     assert slots.count(KEY) == 0

@@ -94,7 +94,7 @@ def test_a_quota_has_left_what_was_not_used_of_it_to_the_token(steps):
 
 @given(st.integers(0, 100), st.integers(1, 300))
 def test_what_a_lease_does_not_hold_is_owed_to_the_store(lease, tokens):
-    counter = Counter(Limit(Metric.TOKENS_OUT, 100, 10.0), "shared", "acme", ask=lambda counter: None)
+    counter = Counter(Limit(Metric.TOKENS_OUT, 100, 10.0), "shared", "acme", is_shared=True)
     counter.leased = counter.lease = float(lease)
     lacking = counter.owe(tokens, 1000.0)
     assert lacking == max(0, tokens - lease)
