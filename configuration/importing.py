@@ -139,8 +139,8 @@ def _name_of_existing(values: dict[str, Any]) -> str:
     name: str = values["name"]
     if Route.objects.filter(name=name).exists():
         return name
-    door = validation.door(values["protocol"])
+    transport = validation.transport_of(values["protocol"])
     for route in Route.objects.filter(path=values["path"]).only("name", "protocol", "methods"):
-        if validation.door(route.protocol) == door and set(route.methods) & set(values["methods"]):
+        if validation.transport_of(route.protocol) == transport and set(route.methods) & set(values["methods"]):
             return route.name
     return name

@@ -1,1 +1,1 @@
-"""Who calls: consumers, and the tiers that say how much they may."""
+"""Consumers of the API, and the tiers that bound what they may do."""

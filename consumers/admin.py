@@ -27,17 +27,17 @@ LIMIT_COLUMNS = (
     Column("exceed", "When exceeded", EXCEEDS),
     Column("mode", "Mode", MODES),
     Column("close_at", "Close at ×", is_number=True, placeholder="20"),
-    Column("fail", "Store away", FAILS),
+    Column("fail", "Store unavailable", FAILS),
 )
 
 
 def limits_field(label: str, help_text: str) -> RowsField:
-    """Make the field of a list of limits."""
+    """Return a form field for a list of limits."""
     return RowsField(LIMIT_COLUMNS, noun="limit", label=label, help_text=help_text)
 
 
 def limit_chips(limits: list[dict[str, Any]]) -> Any:
-    """Say limits in short: ``requests 100/10s``."""
+    """Render limits as chips such as ``requests 100/10s``."""
     return chips([f"{limit['metric']} {limit['amount']:,}{_per(limit['per'])}" for limit in limits])
 
 
@@ -49,12 +49,12 @@ class TierForm(ServiceForm):
     """A tier's form."""
 
     limits = limits_field(
-        "Limits", "Heartbeats never count. Left out: burst is the amount, counted by consumer, reject."
+        "Limits", "Heartbeats never count. Defaults: burst is the amount, counted by consumer, reject."
     )
     scopes = LinesField(
-        label="Rights",
+        label="Scopes",
         placeholder="publish:sensors/*",
-        help_text="The most that keys of its consumers may do, one a line.",
+        help_text="Bound the scopes of its consumers' keys; one per line.",
     )
 
     class Meta:
@@ -62,18 +62,18 @@ class TierForm(ServiceForm):
         fields = ("name", "description", "limits", "scopes")
 
     def create(self, fields: dict[str, Any]) -> Tier:
-        """Make the tier."""
+        """Create the tier."""
         return services.create_tier(**fields, by=self.by)
 
     def update(self, row: Tier, fields: dict[str, Any]) -> Tier:
-        """Change the tier."""
+        """Update the tier."""
         return services.update_tier(row, **fields, by=self.by)
 
 
 class ConsumerForm(ServiceForm):
     """A consumer's form."""
 
-    limits = limits_field("Own limits", "Each replaces the tier's limit of the same metric and per.")
+    limits = limits_field("Own limits", "Each replaces the tier's limit with the same metric and per.")
     metadata = JsonField(empty=dict, help_text="A JSON object that policies and functions may read.")
 
     class Meta:
@@ -81,17 +81,17 @@ class ConsumerForm(ServiceForm):
         fields = ("name", "display_name", "email", "tier", "is_active", "limits", "metadata")
 
     def create(self, fields: dict[str, Any]) -> Consumer:
-        """Make the consumer."""
+        """Create the consumer."""
         return services.create_consumer(**fields, by=self.by)
 
     def update(self, row: Consumer, fields: dict[str, Any]) -> Consumer:
-        """Change the consumer."""
+        """Update the consumer."""
         return services.update_consumer(row, **fields, by=self.by)
 
 
 @admin.register(Tier)
 class Tiers(ServiceAdmin):
-    """Named sets of limits and rights."""
+    """Named sets of limits and scopes."""
 
     form: type[forms.ModelForm[Any]] = TierForm
     list_display = ("name", "description", "shown_limits", "shown_consumers")
@@ -100,21 +100,21 @@ class Tiers(ServiceAdmin):
     delete_row = staticmethod(services.delete_tier)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tier]:
-        """Count consumers along."""
+        """Return the tiers with their numbers of consumers."""
         return Tier.objects.with_counts().order_by("name")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Tier | None = None) -> tuple[str, ...]:
-        """Keep the name."""
+        """Return the name for an existing row, which cannot be renamed."""
         return ("name",) if obj else ()
 
     @display(description="Limits")
     def shown_limits(self, tier: Tier) -> Any:
-        """Say the limits in short."""
+        """Return the limits as chips."""
         return limit_chips(tier.limits)
 
     @display(description="Consumers", ordering="consumer_count")
     def shown_consumers(self, tier: Any) -> Any:
-        """Link to who has it."""
+        """Return a link to the consumers of the tier."""
         url = reverse("admin:consumers_consumer_changelist") + f"?tier__id__exact={tier.pk}"
         return format_html(
             '<a class="text-primary-600 dark:text-primary-400" href="{}">{}</a>', url, tier.consumer_count
@@ -123,7 +123,7 @@ class Tiers(ServiceAdmin):
 
 @admin.register(Consumer)
 class Consumers(ServiceAdmin):
-    """Who calls."""
+    """API consumers."""
 
     form: type[forms.ModelForm[Any]] = ConsumerForm
     list_display = ("name", "display_name", "tier", "shown_keys", "shown_state", "created_at")
@@ -137,7 +137,7 @@ class Consumers(ServiceAdmin):
     delete_row = staticmethod(services.delete_consumer)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Consumer]:
-        """Count valid keys along."""
+        """Return the consumers with their numbers of keys that are not revoked."""
         return (
             Consumer.objects.with_tier()
             .annotate(key_count=Count("keys", filter=Q(keys__revoked_at=None)))
@@ -145,17 +145,17 @@ class Consumers(ServiceAdmin):
         )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Consumer | None = None) -> tuple[str, ...]:
-        """Keep the name."""
+        """Return the name for an existing row, which cannot be renamed."""
         return ("name",) if obj else ()
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """Say what goes with it; its keys do, though keys are never deleted by themselves."""
+        """Return what is deleted along: its keys too, although keys alone cannot be deleted here."""
         deleted, counts, lacking, protected = super().get_deleted_objects(objs, request)
         return deleted, counts, {name for name in lacking if name != "key"}, protected
 
     @display(description="Keys", ordering="key_count")
     def shown_keys(self, consumer: Any) -> Any:
-        """Link to its keys."""
+        """Return a link to its keys."""
         url = reverse("admin:keys_key_changelist") + f"?consumer__id__exact={consumer.pk}"
         return format_html(
             '<a class="text-primary-600 dark:text-primary-400" href="{}">{}</a>', url, consumer.key_count
@@ -163,5 +163,4 @@ class Consumers(ServiceAdmin):
 
     @display(description="State", label={"active": "success", "disabled": "danger"})
     def shown_state(self, consumer: Consumer) -> str:
-        """Say whether it may call."""
         return "active" if consumer.is_active else "disabled"

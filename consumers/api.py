@@ -17,11 +17,11 @@ from operators.objects import Fields, Objects
 
 
 class LimitFields(serializers.Serializer[Any]):
-    """One limit, for the schema; docs/limits.md says what the fields mean."""
+    """One limit, for the schema; docs/limits.md describes the fields."""
 
     metric = serializers.ChoiceField([metric.value for metric in Metric])
     amount = serializers.FloatField()
-    per = serializers.JSONField(required=False, help_text="Seconds, `month`, or null for what is counted while open.")
+    per = serializers.JSONField(required=False, help_text="Seconds, `month`, or null for what counts while it is open.")
     burst = serializers.FloatField(required=False)
     scope = serializers.ChoiceField(SCOPES, required=False)
     exceed = serializers.ChoiceField(EXCEEDS, required=False)
@@ -32,17 +32,17 @@ class LimitFields(serializers.Serializer[Any]):
 
 @extend_schema_field(LimitFields(many=True))
 class Limits(serializers.JSONField):
-    """A list of limits; the service reads them."""
+    """A list of limits; the service validates it."""
 
 
 @extend_schema_field({"type": "array", "items": {"type": "string"}})
-class Texts(serializers.JSONField):
-    """A list of texts; the service reads it."""
+class Strings(serializers.JSONField):
+    """A list of strings; the service validates it."""
 
 
 @extend_schema_field({"type": "object", "additionalProperties": {}})
 class Metadata(serializers.JSONField):
-    """An object with free members; the service reads it."""
+    """An object with free members; the service validates it."""
 
 
 class TierFields(Fields):
@@ -51,11 +51,11 @@ class TierFields(Fields):
     name = serializers.CharField(trim_whitespace=False)
     description = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
     limits = Limits(required=False)
-    scopes = Texts(required=False, help_text="The most that keys of its consumers may do.")
+    scopes = Strings(required=False, help_text="Bound the scopes of its consumers' keys.")
 
 
 class ConsumerFields(Fields):
-    """A consumer. `limits` override those of its tier with the same metric and per."""
+    """A consumer. Its `limits` replace those of its tier with the same metric and per."""
 
     name = serializers.CharField(trim_whitespace=False)
     display_name = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
@@ -67,7 +67,7 @@ class ConsumerFields(Fields):
 
 
 class ConsumerFilters(filters.FilterSet):  # type: ignore[misc]
-    """What consumers can be filtered by."""
+    """The filters of the list of consumers."""
 
     tier = filters.CharFilter(field_name="tier__name")
     is_active = filters.BooleanFilter()
@@ -78,7 +78,7 @@ class ConsumerFilters(filters.FilterSet):  # type: ignore[misc]
 
 
 class TierObjects(Objects):
-    """Named sets of limits and rights."""
+    """Named sets of limits and scopes."""
 
     queryset = Tier.objects.documented()
     serializer_class = TierFields
@@ -90,7 +90,7 @@ class TierObjects(Objects):
 
 
 class ConsumerObjects(Objects):
-    """Who calls."""
+    """API consumers."""
 
     queryset = Consumer.objects.documented()
     serializer_class = ConsumerFields

@@ -1,4 +1,4 @@
-"""Django's handle on the app."""
+"""The app's configuration."""
 
 from django.apps import AppConfig
 

@@ -1,4 +1,4 @@
-"""Limits as people write them: checked, with what was left out filled in."""
+"""Validate limits as people write them, and fill in their defaults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.core.exceptions import ValidationError
 from gateway.snapshot.documents import Metric
 
 LEAST = 1e-6
-"""Below this a rate is no number any more that can be reckoned with."""
+"""Below this, the arithmetic of rates loses its precision."""
 AMOUNT_MAX = 10**15
 PER_MAX_S = 366 * 24 * 3600
 CLOSE_AT_MAX = 10**6
@@ -25,27 +25,27 @@ LIMITS_MAX = 50
 
 
 def clean_limits(limits: Any, field: str = "limits") -> list[dict[str, Any]]:
-    """Give the limits whole. Raises ValidationError that names the field of the first fault."""
+    """Return the limits with their defaults. Raises ValidationError for the first invalid field."""
     if not isinstance(limits, Sequence) or isinstance(limits, str | bytes):
-        raise ValidationError({field: "Limits are a list."})
+        raise ValidationError({field: "Must be a list of limits."})
     if len(limits) > LIMITS_MAX:
-        raise ValidationError({field: f"At most {LIMITS_MAX} limits."})
-    found = [_limit(limit, f"{field}[{number}]") for number, limit in enumerate(limits)]
+        raise ValidationError({field: f"Must have at most {LIMITS_MAX} limits."})
+    cleaned = [_limit(limit, f"{field}[{number}]") for number, limit in enumerate(limits)]
     seen = set()
-    for number, limit in enumerate(found):
-        which = (limit["metric"], limit["per"], limit["scope"])
-        if which in seen:
-            raise ValidationError({f"{field}[{number}]": "There is a limit of this metric, per and scope already."})
-        seen.add(which)
-    return found
+    for number, limit in enumerate(cleaned):
+        identity = (limit["metric"], limit["per"], limit["scope"])
+        if identity in seen:
+            raise ValidationError({f"{field}[{number}]": "Another limit has the same metric, per and scope."})
+        seen.add(identity)
+    return cleaned
 
 
 def _limit(limit: Any, at: str) -> dict[str, Any]:
     if not isinstance(limit, Mapping):
-        raise ValidationError({at: "A limit is an object."})
+        raise ValidationError({at: "Must be an object."})
     for name in limit:
         if name not in FIELDS:
-            raise ValidationError({f"{at}.{name}": f"Unknown field; a limit has {', '.join(FIELDS)}."})
+            raise ValidationError({f"{at}.{name}": f"Unknown field; the fields of a limit are {', '.join(FIELDS)}."})
     metric = _one_of(limit, "metric", tuple(Metric), at)
     amount = _amount(limit, metric, at)
     per = _per(limit.get("per"), metric, f"{at}.per")
@@ -57,7 +57,7 @@ def _limit(limit: Any, at: str) -> dict[str, Any]:
         "scope": _scope(limit, metric, at),
         "exceed": _one_of(limit, "exceed", EXCEEDS, at, "reject"),
         "mode": _one_of(limit, "mode", MODES, at, "enforce"),
-        "close_at": _close_at(_given(limit, "close_at", 20), f"{at}.close_at"),
+        "close_at": _close_at(_value(limit, "close_at", 20), f"{at}.close_at"),
         "fail": _one_of(limit, "fail", FAILS, at, "open"),
     }
 
@@ -65,14 +65,14 @@ def _limit(limit: Any, at: str) -> dict[str, Any]:
 def _amount(limit: Mapping[str, Any], metric: str, at: str) -> float | int:
     amount = _positive(limit.get("amount"), f"{at}.amount", AMOUNT_MAX)
     if metric in WHILE_OPEN and amount != int(amount):
-        raise ValidationError({f"{at}.amount": f"{metric} counts what is open: a whole number."})
+        raise ValidationError({f"{at}.amount": f"{metric} counts what is open: must be a whole number."})
     return amount
 
 
 def _burst(limit: Mapping[str, Any], amount: float, per: float | str | None, at: str) -> float | int:
-    burst = _positive(_given(limit, "burst", amount), at, AMOUNT_MAX)
+    burst = _positive(_value(limit, "burst", amount), at, AMOUNT_MAX)
     if per == "month" and burst != amount:
-        raise ValidationError({at: "A month is a quota, all of which may be used at once: leave `burst` out."})
+        raise ValidationError({at: "A monthly limit is a quota that may be used at once: leave `burst` out."})
     return burst
 
 
@@ -98,7 +98,7 @@ def _scope(limit: Mapping[str, Any], metric: str, at: str) -> str:
 
 
 def _close_at(value: Any, at: str) -> float | int:
-    """Read the multiple of the amount at which a connection is closed; 0: never."""
+    """Return the multiple of the amount at which a connection is closed; 0 is never."""
     return 0 if value == 0 and not isinstance(value, bool) else _positive(value, at, CLOSE_AT_MAX)
 
 
@@ -113,12 +113,12 @@ def _positive(value: Any, at: str, most: int) -> float | int:
 
 
 def _one_of(limit: Mapping[str, Any], name: str, allowed: Sequence[str], at: str, default: str | None = None) -> str:
-    value = _given(limit, name, default)
+    value = _value(limit, name, default)
     if not isinstance(value, str) or value not in allowed:
         raise ValidationError({f"{at}.{name}": f"Must be one of {', '.join(allowed)}."})
     return str(value)
 
 
-def _given(limit: Mapping[str, Any], name: str, default: Any) -> Any:
+def _value(limit: Mapping[str, Any], name: str, default: Any) -> Any:
     value = limit.get(name)
     return default if value is None else value

@@ -1,4 +1,4 @@
-"""Metadata of consumers and keys: free members that policies and functions may read."""
+"""Validate the metadata of consumers and keys: free members that policies and functions may read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MEMBERS_MAX = 50
 
 
 def clean_metadata(metadata: Any) -> dict[str, Any]:
-    """Give the metadata. Raises ValidationError."""
+    """Return a copy of the metadata. Raises ValidationError."""
     if not isinstance(metadata, dict) or len(metadata) > MEMBERS_MAX:
-        raise ValidationError({"metadata": f"An object with at most {MEMBERS_MAX} members."})
+        raise ValidationError({"metadata": f"Must be an object with at most {MEMBERS_MAX} members."})
     return dict(metadata)

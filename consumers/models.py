@@ -17,19 +17,19 @@ name_validator = RegexValidator(
 
 
 class TierQuerySet(models.QuerySet["Tier"]):
-    """Reads of tiers."""
+    """Queries of tiers."""
 
     def documented(self) -> Self:
-        """Read all that a document needs."""
+        """Select all that documents need."""
         return self
 
     def with_counts(self) -> Self:
-        """Count the consumers of each along."""
+        """Annotate each tier with ``consumer_count``."""
         return self.annotate(consumer_count=models.Count("consumers"))
 
 
 class Tier(Configured):
-    """A named set of limits (docs/limits.md), and the most that its consumers' keys may do."""
+    """A named set of limits (docs/limits.md), and of scopes that bound those of its consumers' keys."""
 
     name = models.CharField(max_length=100, unique=True, validators=[name_validator])
     description = models.CharField(max_length=300, blank=True)
@@ -50,19 +50,19 @@ class Tier(Configured):
 
 
 class ConsumerQuerySet(models.QuerySet["Consumer"]):
-    """Reads of consumers."""
+    """Queries of consumers."""
 
     def with_tier(self) -> Self:
-        """Read the tier along."""
+        """Select the tier with each consumer."""
         return self.select_related("tier")
 
     def documented(self) -> Self:
-        """Read all that a document needs."""
+        """Select all that documents need."""
         return self.with_tier()
 
 
 class Consumer(Configured):
-    """Who uses the API."""
+    """An API consumer: the owner of keys, which are counted together."""
 
     name = models.CharField(max_length=100, unique=True, validators=[name_validator])
     display_name = models.CharField(max_length=200, blank=True)

@@ -1,4 +1,4 @@
-"""Scopes as people write them: what a key may do, and what a tier lets its keys do at most."""
+"""Validate scopes as people write them, on keys and on tiers."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ SCOPES_MAX = 100
 
 
 def every_scope() -> list[str]:
-    """Give the scopes that bound nothing: what a tier has where nothing else is said."""
+    """Return the scopes that allow everything, the default of a tier."""
     return [f"{verb.value}:*" for verb in Verb]
 
 
 def _check_interval(scope: str) -> None:
-    """Look at ``subscribe:ADDRESS?conflate=1s``. Raises ValidationError."""
+    """Raise ValidationError for an interval that is invalid or not on a scope to subscribe."""
     plain, mark, interval = scope.partition(CONFLATE)
     if not mark:
         return
     if not plain.startswith(f"{Verb.SUBSCRIBE.value}:") or plain.endswith(":"):
-        raise ValidationError({"scopes": f"`{scope[:100]}`: only what is subscribed to can be conflated."})
+        raise ValidationError({"scopes": f"`{scope[:100]}`: only a subscribe scope can be conflated."})
     try:
         interval_of(interval)
     except Refused as refused:
@@ -32,15 +32,15 @@ def _check_interval(scope: str) -> None:
 
 
 def clean_scopes(values: Any) -> list[str]:
-    """Give the scopes, each once. Raises ValidationError."""
+    """Return the scopes without duplicates. Raises ValidationError."""
     is_list = isinstance(values, list | tuple) and all(isinstance(value, str) for value in values)
     if not is_list or len(values) > SCOPES_MAX:
-        raise ValidationError({"scopes": f"A list of at most {SCOPES_MAX} texts."})
+        raise ValidationError({"scopes": f"Must be a list of at most {SCOPES_MAX} strings."})
     for scope in values:
         if not SCOPE.fullmatch(scope):
             raise ValidationError(
                 {
-                    "scopes": f"`{scope[:100]}` is no scope: write call:ROUTE, publish:ADDRESS, subscribe:ADDRESS, "
+                    "scopes": f"`{scope[:100]}` is not a scope: write call:ROUTE, publish:ADDRESS, subscribe:ADDRESS, "
                     "jobs:TYPE, with * for any text, or * alone."
                 }
             )

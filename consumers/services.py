@@ -1,4 +1,4 @@
-"""Every change of tiers and consumers."""
+"""Create, update and delete tiers and consumers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from consumers.metadata import clean_metadata
 from consumers.models import Consumer, Tier
 from consumers.scopes import clean_scopes, every_scope
 
-_READERS: Mapping[str, Callable[[Any], Any]] = {
+_CLEANERS: Mapping[str, Callable[[Any], Any]] = {
     "limits": clean_limits,
     "metadata": clean_metadata,
     "scopes": clean_scopes,
@@ -29,7 +29,7 @@ def create_tier(
     scopes: list[str] | None = None,
     by: str,
 ) -> Tier:
-    """Make a tier. Left out, ``scopes`` bound nothing. Raises ValidationError."""
+    """Create a tier; ``scopes`` default to all. Raises ValidationError."""
     tier = Tier(
         name=name,
         description=description,
@@ -40,15 +40,15 @@ def create_tier(
 
 
 def update_tier(tier: Tier, *, by: str, **changes: Any) -> Tier:
-    """Change a tier; live connections of its consumers take over new limits. Raises ValidationError.
+    """Update a tier; open connections of its consumers follow its new limits. Raises ValidationError.
 
-    Connections that need a right which the tier no longer gives are closed.
+    Connections that need a right which the tier no longer allows are closed.
     """
-    return recording.update("tier", tier, tier.name, _read(changes, ("description", "limits", "scopes")), by=by)
+    return recording.update("tier", tier, tier.name, _clean(changes, ("description", "limits", "scopes")), by=by)
 
 
 def delete_tier(tier: Tier, *, by: str) -> None:
-    """Delete a tier that no consumer has. Raises ValidationError."""
+    """Delete a tier. Raises ValidationError if a consumer has it."""
     recording.delete("tier", tier, tier.name, by=by)
 
 
@@ -63,7 +63,7 @@ def create_consumer(
     is_active: bool = True,
     by: str,
 ) -> Consumer:
-    """Make a consumer. Raises ValidationError."""
+    """Create a consumer. Raises ValidationError."""
     consumer = Consumer(
         name=name,
         tier=tier,
@@ -77,16 +77,13 @@ def create_consumer(
 
 
 def update_consumer(consumer: Consumer, *, by: str, **changes: Any) -> Consumer:
-    """Change a consumer; disabling it closes its live connections. Raises ValidationError."""
+    """Update a consumer; disabling it closes its open connections. Raises ValidationError."""
     fields = ("display_name", "email", "tier", "limits", "metadata", "is_active")
-    return recording.update("consumer", consumer, consumer.name, _read(changes, fields), by=by)
+    return recording.update("consumer", consumer, consumer.name, _clean(changes, fields), by=by)
 
 
 def delete_consumer(consumer: Consumer, *, by: str) -> None:
-    """Delete a consumer, its keys and its subscriptions; its live connections are closed.
-
-    Raises ValidationError where it is gone.
-    """
+    """Delete a consumer with its keys and subscriptions, and close its open connections. Raises ValidationError."""
     with transaction.atomic():
         recording.lock(consumer, consumer.name)
         for key in consumer.keys.all():
@@ -98,11 +95,11 @@ def delete_consumer(consumer: Consumer, *, by: str) -> None:
         recording.delete("consumer", consumer, consumer.name, by=by)
 
 
-def _read(changes: dict[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
-    """Give the changes, cleaned. Raises ValidationError for a field that cannot be changed."""
+def _clean(changes: dict[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
+    """Return the validated changes. Raises ValidationError, also for a field that cannot be changed."""
     for field in changes:
         if field == "name":
-            raise ValidationError({field: "Cannot be changed; make a new one."})
+            raise ValidationError({field: "Cannot be changed; create another one."})
         if field not in fields:
-            raise ValidationError({field: f"Unknown field; what can be changed: {', '.join(fields)}."})
-    return {field: _READERS[field](value) if field in _READERS else value for field, value in changes.items()}
+            raise ValidationError({field: f"Unknown field; these can be changed: {', '.join(fields)}."})
+    return {field: _CLEANERS[field](value) if field in _CLEANERS else value for field, value in changes.items()}

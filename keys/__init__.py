@@ -1,1 +1,1 @@
-"""How consumers prove themselves: API keys, issued, rotated and revoked."""
+"""Credentials of consumers: API keys and issuers of JWTs."""

@@ -1,4 +1,4 @@
-"""Keys and JWT issuers in the admin: a key is issued and rotated on pages that show it once, and revoked."""
+"""Keys and JWT issuers in the admin; a new key is shown once, when it is issued or rotated."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OVERLAPS = (
     (0, "At once", "The old key is revoked and its connections close within a second."),
     (3600, "One hour", "Enough to change one service by hand."),
     (86400, "24 hours", "Enough for a deployment a day."),
-    (604800, "7 days", "For keys that many places hold."),
+    (604800, "7 days", "For keys that are stored in many places."),
 )
 
 
@@ -39,13 +39,13 @@ class KeyForm(ServiceForm):
 
     scopes = LinesField(
         placeholder="publish:sensors/*",
-        help_text="One a line: call:ROUTE, publish:ADDRESS, subscribe:ADDRESS, jobs:TYPE; * for all.",
+        help_text="One per line: call:ROUTE, publish:ADDRESS, subscribe:ADDRESS, jobs:TYPE; * for all.",
     )
-    allowed_ips = LinesField(rows=2, placeholder="203.0.113.0/24", help_text="Networks, one a line; none is all.")
+    allowed_ips = LinesField(rows=2, placeholder="203.0.113.0/24", help_text="Networks, one per line; empty for all.")
     allowed_origins = LinesField(
-        rows=2, placeholder="https://app.example", help_text="Origins of browsers, one a line; none is every."
+        rows=2, placeholder="https://app.example", help_text="Origins of browsers, one per line; empty for all."
     )
-    limits = limits_field("Own limits", "Each replaces the consumer's limit of the same metric and per.")
+    limits = limits_field("Own limits", "Each replaces the consumer's limit with the same metric and per.")
     metadata = JsonField(empty=dict, rows=4, help_text="A JSON object that policies and functions may read.")
 
     class Meta:
@@ -59,19 +59,19 @@ class KeyForm(ServiceForm):
             self.initial.pop("scopes", None)
 
     def create(self, fields: dict[str, Any]) -> Key:
-        """Issue the key; its text is on the row for as long as this request lasts."""
+        """Issue the key; the row holds its text until the request ends."""
         key, text = services.issue_key(**fields, by=self.by)
         key.text = text  # type: ignore[attr-defined]
         return key
 
     def update(self, row: Key, fields: dict[str, Any]) -> Key:
-        """Change the key."""
+        """Update the key."""
         return services.update_key(row, **fields, by=self.by)
 
 
 @admin.register(Key)
 class Keys(ServiceAdmin):
-    """How consumers prove themselves."""
+    """API keys of consumers."""
 
     form: type[forms.ModelForm[Any]] = KeyForm
     list_display = (
@@ -97,45 +97,45 @@ class Keys(ServiceAdmin):
     )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Key | None = None) -> tuple[str, ...]:
-        """Keep whose it is, and what has become of it."""
+        """Return the consumer and the history of an existing key."""
         return ("consumer", *HISTORY) if obj else ()
 
     def get_fieldsets(self, request: HttpRequest, obj: Key | None = None) -> Any:
-        """Show a key's history where it has one."""
+        """Return the fields, with the history of an existing key."""
         return (*self.fieldsets, ("History", {"fields": HISTORY})) if obj else self.fieldsets
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never: a key is revoked, and stays known."""
+        """Return False: keys are revoked here, not deleted."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Key | None = None) -> bool:
-        """Say whether it may be changed: a revoked one is history."""
+        """Return whether the operator may change keys, and the key is not revoked."""
         is_revoked = isinstance(obj, Key) and obj.revoked_at is not None
         return not is_revoked and bool(super().has_change_permission(request, obj))
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
-        """Issue a key, so many a minute."""
+        """Issue a key, unless the operator exceeds the rate."""
         if exceeds_rate(request, "admin-issue-key", "user", KEYS_RATE):
-            self.message_user(request, "Too many keys at once. Wait a minute.", messages.ERROR)
+            self.message_user(request, "Too many keys were issued. Try again in a minute.", messages.ERROR)
             return HttpResponseRedirect(reverse("admin:keys_key_changelist"))
         response: HttpResponse = super().add_view(request, form_url, extra_context)
         return response
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
-        """Show the new key, once."""
-        return self._shown_once(request, obj, obj.text)
+        """Show the new key once."""
+        return self._show_once(request, obj, obj.text)
 
     @action(description="Rotate", url_path="rotate", icon="autorenew", permissions=["write"])
     def rotate(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Ask for the overlap, then rotate and show the new key once."""
+        """Ask for the overlap, then rotate the key and show the new one once."""
         key = self._key(request, object_id)
         if request.method == "POST":
             chosen = {str(seconds): seconds for seconds, _, _ in OVERLAPS}.get(request.POST.get("overlap_s", ""))
             if chosen is not None:
-                return self._tried(
+                return self._try(
                     request,
                     key,
-                    lambda by: self._shown_once(
+                    lambda by: self._show_once(
                         request, *services.rotate_key(key, overlap_s=chosen, by=by), rotated=key
                     ),
                 )
@@ -144,29 +144,27 @@ class Keys(ServiceAdmin):
 
     @action(description="Revoke", url_path="revoke", icon="block", variant=ActionVariant.DANGER, permissions=["write"])
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Ask for the reason, then revoke."""
+        """Ask for the reason, then revoke the key."""
         key = self._key(request, object_id)
         if request.method == "POST":
-            return self._tried(request, key, lambda by: self._revoked(request, key, by))
+            return self._try(request, key, lambda by: self._revoke_and_redirect(request, key, by))
         return self._page(request, key, "revoke", f"Revoke {key}", reason_max=services.REASON_MAX_CHARS)
 
     def has_write_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
-        """Whoever may change keys may rotate and revoke them."""
+        """Return whether the operator may rotate and revoke keys: whoever may change them."""
         return request.user.has_perm("keys.change_key")
 
     @display(description="Name", ordering="name")
     def shown_name(self, key: Key) -> str:
-        """Give a name to click on."""
+        """Return a name to click on."""
         return key.name or "unnamed"
 
     @display(description="State", label={"active": "success", "expired": "warning", "revoked": "danger"})
     def shown_state(self, key: Key) -> str:
-        """Say whether it opens anything."""
         return state_of(key)
 
     @display(description="Scopes")
     def shown_scopes(self, key: Key) -> Any:
-        """Say its rights."""
         return chips(key.scopes)
 
     def _key(self, request: HttpRequest, object_id: str) -> Key:
@@ -177,19 +175,19 @@ class Keys(ServiceAdmin):
             raise PermissionDenied
         return key
 
-    def _revoked(self, request: HttpRequest, key: Key, by: str) -> HttpResponse:
+    def _revoke_and_redirect(self, request: HttpRequest, key: Key, by: str) -> HttpResponse:
         services.revoke_key(key, reason=request.POST.get("reason", ""), by=by)
         self.message_user(request, f"{key} is revoked; its connections close within a second.", messages.SUCCESS)
         return HttpResponseRedirect(reverse("admin:keys_key_change", args=[key.pk]))
 
-    def _tried(self, request: HttpRequest, key: Key, write: Callable[[str], HttpResponse]) -> HttpResponse:
+    def _try(self, request: HttpRequest, key: Key, write: Callable[[str], HttpResponse]) -> HttpResponse:
         try:
             return write(request.user.get_username())
         except ValidationError as error:
             self.message_user(request, " ".join(error.messages), messages.ERROR)
             return HttpResponseRedirect(reverse("admin:keys_key_change", args=[key.pk]))
 
-    def _shown_once(self, request: HttpRequest, key: Key, text: str, rotated: Key | None = None) -> HttpResponse:
+    def _show_once(self, request: HttpRequest, key: Key, text: str, rotated: Key | None = None) -> HttpResponse:
         return self._page(
             request, key, "shown_once", "Copy the key now", text=text, rotated=rotated, base_url=settings.PUBLIC_URL
         )
@@ -213,17 +211,17 @@ class IssuerForm(ServiceForm):
         fields = ("name", "issuer", "jwks_url", "audience", "algorithms", "consumer_claim")
 
     def create(self, fields: dict[str, Any]) -> JwtIssuer:
-        """Trust the issuer."""
+        """Create the issuer."""
         return issuers.create_issuer(**fields, by=self.by)
 
     def update(self, row: JwtIssuer, fields: dict[str, Any]) -> JwtIssuer:
-        """Change the issuer."""
+        """Update the issuer."""
         return issuers.update_issuer(row, **fields, by=self.by)
 
 
 @admin.register(JwtIssuer)
 class Issuers(ServiceAdmin):
-    """Who may sign tokens for consumers."""
+    """Trusted issuers of tokens."""
 
     form: type[forms.ModelForm[Any]] = IssuerForm
     list_display = ("name", "issuer", "audience", "shown_algorithms", "consumer_claim")
@@ -233,17 +231,16 @@ class Issuers(ServiceAdmin):
     delete_row = staticmethod(issuers.delete_issuer)
 
     def get_readonly_fields(self, request: HttpRequest, obj: JwtIssuer | None = None) -> tuple[str, ...]:
-        """Keep the name."""
+        """Return the name for an existing row, which cannot be renamed."""
         return ("name",) if obj else ()
 
     @display(description="Algorithms")
     def shown_algorithms(self, issuer: JwtIssuer) -> Any:
-        """Say how it signs."""
         return chips(issuer.algorithms)
 
 
 def state_of(key: Key) -> str:
-    """Say whether a key is active, expired or revoked."""
+    """Return ``active``, ``expired`` or ``revoked``."""
     if key.revoked_at is not None:
         return "revoked"
     return "expired" if key.expires_at is not None and key.expires_at <= timezone.now() else "active"

@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import BaseRouter
 
-from consumers.api import Limits, Metadata, Texts
+from consumers.api import Limits, Metadata, Strings
 from consumers.models import Consumer
 from gateway.snapshot.documents import ALGORITHMS
 from keys import issuers, services
@@ -29,10 +29,10 @@ class KeyFields(Fields):
     id = serializers.CharField(read_only=True)
     name = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
     consumer = serializers.CharField(read_only=True)
-    scopes = Texts(required=False)
+    scopes = Strings(required=False)
     expires_at = serializers.DateTimeField(required=False, allow_null=True)
-    allowed_ips = Texts(required=False)
-    allowed_origins = Texts(required=False)
+    allowed_ips = Strings(required=False)
+    allowed_origins = Strings(required=False)
     limits = Limits(required=False)
     metadata = Metadata(required=False)
     created_at = serializers.DateTimeField(read_only=True)
@@ -43,7 +43,7 @@ class KeyFields(Fields):
 
 
 class NewKeyFields(KeyFields):
-    """A key as it is shown once: with its text."""
+    """A new key with its text, which is shown only once."""
 
     key = serializers.CharField(read_only=True, help_text="The key itself. It cannot be read again.")
 
@@ -55,7 +55,7 @@ class RotationFields(Fields):
         required=False,
         min_value=0,
         max_value=services.OVERLAP_MAX_S,
-        help_text="How long the old key stays valid; 3600.",
+        help_text="How long the old key stays valid; 3600 by default.",
     )
 
 
@@ -69,23 +69,23 @@ class LeakFields(Fields):
     """A key that was found in public."""
 
     key = serializers.CharField(write_only=True, max_length=200)
-    revoked = serializers.BooleanField(read_only=True, help_text="False where the text is no key of ours.")
+    revoked = serializers.BooleanField(read_only=True, help_text="False if the text is not a key of this gateway.")
     id = serializers.CharField(read_only=True, allow_null=True)
 
 
 class IssuerFields(Fields):
-    """Who may sign tokens."""
+    """A trusted issuer of tokens."""
 
     name = serializers.CharField(trim_whitespace=False)
     issuer = serializers.CharField(trim_whitespace=False)
     jwks_url = serializers.CharField(trim_whitespace=False)
     audience = serializers.CharField(trim_whitespace=False)
-    algorithms = Texts(required=False, help_text=f"Of {', '.join(ALGORITHMS)}.")
+    algorithms = Strings(required=False, help_text=f"Some of {', '.join(ALGORITHMS)}.")
     consumer_claim = serializers.CharField(required=False, trim_whitespace=False)
 
 
 class KeyFilters(filters.FilterSet):  # type: ignore[misc]
-    """What keys can be filtered by."""
+    """The filters of the list of keys."""
 
     consumer = filters.CharFilter(field_name="consumer__name")
     state = filters.ChoiceFilter(
@@ -97,7 +97,7 @@ class KeyFilters(filters.FilterSet):  # type: ignore[misc]
         fields = ("consumer",)
 
     def in_state(self, keys: QuerySet[Key], name: str, state: str) -> QuerySet[Key]:
-        """Give those that are active, expired or revoked now."""
+        """Return the keys that are active, expired or revoked now."""
         is_expired = Q(expires_at__lte=timezone.now())
         return {
             "active": keys.filter(revoked_at=None).exclude(is_expired),
@@ -107,7 +107,7 @@ class KeyFilters(filters.FilterSet):  # type: ignore[misc]
 
 
 class KeyObjects(Collection):
-    """How consumers prove themselves. A key is made at its consumer; a revoked one is seen until it is deleted."""
+    """API keys of consumers. A key is issued at its consumer; a revoked key is listed until it is deleted."""
 
     queryset = Key.objects.with_consumer()
     serializer_class = KeyFields
@@ -116,26 +116,26 @@ class KeyObjects(Collection):
     lookup_value_regex = "[A-Za-z0-9]+"
 
     def partial_update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Change the fields that the body names; open connections take over new rights and limits."""
+        """Update the fields in the body; open connections follow new scopes and limits."""
         changes = self.read_body(KeyFields, partial=True)
         return Response(KeyFields(services.update_key(self.get_object(), **changes, by=self.operator)).data)
 
     def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Revoke a key and forget it; its connections are closed within a second."""
+        """Revoke and delete a key; its connections are closed within a second."""
         services.delete_key(self.get_object(), by=self.operator)
         return Response(status=204)
 
     @extend_schema(request=RotationFields, responses={201: NewKeyFields})
     @action(detail=True, methods=["post"])
     def rotate(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Make a key like this one; this one stays valid for the overlap. The answer alone has `key`."""
-        made = services.rotate_key(self.get_object(), **self.read_body(RotationFields), by=self.operator)
-        return _shown_once(*made)
+        """Issue a copy of this key, which stays valid for the overlap. Only this response contains `key`."""
+        issued = services.rotate_key(self.get_object(), **self.read_body(RotationFields), by=self.operator)
+        return _show_once(*issued)
 
     @extend_schema(request=RevocationFields, responses=KeyFields)
     @action(detail=True, methods=["post"])
     def revoke(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Make a key useless at once; its connections are closed within a second."""
+        """Revoke a key; its connections are closed within a second."""
         key = services.revoke_key(self.get_object(), **self.read_body(RevocationFields), by=self.operator)
         return Response(KeyFields(key).data)
 
@@ -155,14 +155,14 @@ class KeysOfConsumer(Collection):
     ordering = ("-created_at", "id")
 
     def get_queryset(self) -> QuerySet[Key]:
-        """Give the keys of the consumer that the address names."""
+        """Return the keys of the consumer in the URL. Raises Http404."""
         return super().get_queryset().filter(consumer=self._consumer())
 
     @extend_schema(request=KeyFields, responses={201: NewKeyFields})
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Issue a key. The answer alone has `key`."""
-        made = services.issue_key(consumer=self._consumer(), **self.read_body(KeyFields), by=self.operator)
-        return _shown_once(*made)
+        """Issue a key. Only this response contains `key`."""
+        issued = services.issue_key(consumer=self._consumer(), **self.read_body(KeyFields), by=self.operator)
+        return _show_once(*issued)
 
     def _consumer(self) -> Consumer:
         name = self.kwargs["name"]
@@ -173,7 +173,7 @@ class KeysOfConsumer(Collection):
 
 
 class IssuerObjects(Objects):
-    """Who may sign tokens for consumers."""
+    """Trusted issuers of tokens."""
 
     queryset = JwtIssuer.objects.documented()
     serializer_class = IssuerFields
@@ -184,9 +184,9 @@ class IssuerObjects(Objects):
     delete_row = staticmethod(issuers.delete_issuer)
 
 
-def _shown_once(key: Key, text: str) -> Response:
-    said = NewKeyFields({**key.representation(), "key": text}).data
-    return Response(said, 201, headers={"Cache-Control": "no-store"})
+def _show_once(key: Key, text: str) -> Response:
+    body = NewKeyFields({**key.representation(), "key": text}).data
+    return Response(body, 201, headers={"Cache-Control": "no-store"})
 
 
 def register(router: BaseRouter) -> None:

@@ -1,4 +1,4 @@
-"""Every change of JWT issuers."""
+"""Create, update and delete JWT issuers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.upstream.outbound import is_forbidden
 from keys.models import JwtIssuer
 
 NAME_MAX_CHARS = 36
-"""``jwt:NAME`` is the key of its tokens' holders in usage, in the ledger and in jobs."""
+"""``jwt:NAME`` stands for the key in usage, in the ledger of limits and in jobs."""
 FIELDS = ("issuer", "jwks_url", "audience", "algorithms", "consumer_claim")
 
 
@@ -28,9 +28,9 @@ def create_issuer(
     consumer_claim: str = "sub",
     by: str,
 ) -> JwtIssuer:
-    """Trust an issuer. Raises ValidationError."""
+    """Create a trusted issuer. Raises ValidationError."""
     if len(name) > NAME_MAX_CHARS:
-        raise ValidationError({"name": f"At most {NAME_MAX_CHARS} characters."})
+        raise ValidationError({"name": f"Must have at most {NAME_MAX_CHARS} characters."})
     row = JwtIssuer(
         name=name,
         issuer=issuer,
@@ -43,24 +43,24 @@ def create_issuer(
 
 
 def update_issuer(issuer: JwtIssuer, /, *, by: str, **changes: Any) -> JwtIssuer:
-    """Change an issuer. Raises ValidationError."""
-    readers = {"jwks_url": _jwks_url, "algorithms": _algorithms}
+    """Update an issuer. Raises ValidationError."""
+    cleaners = {"jwks_url": _jwks_url, "algorithms": _algorithms}
     for field in changes:
         if field not in FIELDS:
-            raise ValidationError({field: f"Cannot be changed; what can: {', '.join(FIELDS)}."})
-    read = {field: readers[field](value) if field in readers else value for field, value in changes.items()}
-    return recording.update("issuer", issuer, issuer.name, read, by=by)
+            raise ValidationError({field: f"Cannot be changed; these can: {', '.join(FIELDS)}."})
+    cleaned = {field: cleaners[field](value) if field in cleaners else value for field, value in changes.items()}
+    return recording.update("issuer", issuer, issuer.name, cleaned, by=by)
 
 
 def delete_issuer(issuer: JwtIssuer, *, by: str) -> None:
-    """Trust an issuer no more. Raises ValidationError where it is gone."""
+    """Delete an issuer; its tokens are refused from then on. Raises ValidationError."""
     recording.delete("issuer", issuer, issuer.name, by=by)
 
 
-def _algorithms(named: Any) -> list[str]:
-    if not isinstance(named, list | tuple) or not named or any(name not in ALGORITHMS for name in named):
-        raise ValidationError({"algorithms": f"A list of at least one of {', '.join(ALGORITHMS)}."})
-    return list(dict.fromkeys(named))
+def _algorithms(names: Any) -> list[str]:
+    if not isinstance(names, list | tuple) or not names or any(name not in ALGORITHMS for name in names):
+        raise ValidationError({"algorithms": f"Must be a list of at least one of {', '.join(ALGORITHMS)}."})
+    return list(dict.fromkeys(names))
 
 
 def _jwks_url(url: Any) -> str:
@@ -70,7 +70,9 @@ def _jwks_url(url: Any) -> str:
     except ValueError:
         is_url = False
     if not is_url or "@" in parts.netloc or parts.fragment or not str(url).isprintable():
-        raise ValidationError({"jwks_url": "An absolute URL that begins with https:// or http://."})
+        raise ValidationError({"jwks_url": "Must be an absolute URL that begins with https:// or http://."})
     if is_forbidden(str(parts.hostname), settings.OUTBOUND_ALLOWED_NETWORKS):
-        raise ValidationError({"jwks_url": "Is a link-local address; OUTBOUND_ALLOWED_NETWORKS may allow it."})
+        raise ValidationError(
+            {"jwks_url": "Must not be a link-local address, unless OUTBOUND_ALLOWED_NETWORKS allows it."}
+        )
     return str(url)

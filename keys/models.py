@@ -1,4 +1,4 @@
-"""Key and JwtIssuer: how a consumer proves itself. Of a key only a digest is kept."""
+"""Key and JwtIssuer: the credentials of consumers. Of a key only a digest is stored."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from consumers.models import Consumer, name_validator
 
 
 class KeyQuerySet(models.QuerySet["Key"]):
-    """Reads of keys."""
+    """Queries of keys."""
 
     def with_consumer(self) -> Self:
-        """Read consumer and tier along."""
+        """Select the consumer and its tier with each key."""
         return self.select_related("consumer__tier")
 
     def documented(self) -> Self:
-        """Read all that a document needs."""
+        """Select all that documents need."""
         return self.select_related("consumer")
 
     def usable(self, now: datetime) -> Self:
-        """Those that are neither revoked nor expired."""
+        """Return the keys that are neither revoked nor expired."""
         return self.filter(revoked_at=None).exclude(expires_at__lte=now)
 
 
 class Key(Configured):
-    """An API key. ``id`` is public; the secret was shown once."""
+    """An API key. Its ``id`` is public; its secret was shown once, when it was issued."""
 
     id = models.CharField(max_length=12, primary_key=True)
     name = models.CharField(max_length=100, blank=True)
@@ -51,7 +51,7 @@ class Key(Configured):
         "id", "consumer", "digest", "scopes", "expires_at", "revoked_at", "allowed_ips", "allowed_origins", "limits",
         "metadata",
     )  # fmt: skip
-    """A revoked key stays in the snapshot, so that its use is refused as that of a revoked key."""
+    """A revoked key stays in the snapshot, so that it is refused as revoked and not as unknown."""
     recorded_only = ("name", "revoked_reason", "rotated_from")
     represented = (
         "id", "name", "consumer", "scopes", "expires_at", "allowed_ips", "allowed_origins", "limits", "metadata",
@@ -69,15 +69,15 @@ class Key(Configured):
 
 
 class JwtIssuerQuerySet(models.QuerySet["JwtIssuer"]):
-    """Reads of issuers."""
+    """Queries of issuers."""
 
     def documented(self) -> Self:
-        """Read all that a document needs."""
+        """Select all that documents need."""
         return self
 
 
 class JwtIssuer(Configured):
-    """Who may sign tokens for us: where its keys are, and which claim names the consumer."""
+    """A trusted issuer of JWTs: where its public keys are, and which claim names the consumer."""
 
     name = models.CharField(max_length=100, unique=True, validators=[name_validator])
     issuer = models.CharField(max_length=500, unique=True)

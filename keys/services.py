@@ -1,4 +1,4 @@
-"""Every change of keys: issued, changed, rotated, revoked, reported as leaked, deleted."""
+"""Issue, update, rotate, revoke and delete keys."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from keys.models import Key
 OVERLAP_MAX_S = 30 * 24 * 3600
 REASON_MAX_CHARS = 300
 RESTORED = ("scopes", "allowed_ips", "allowed_origins", "limits", "metadata")
-_READERS: Mapping[str, Callable[[Any], Any]] = {
+_CLEANERS: Mapping[str, Callable[[Any], Any]] = {
     "name": lambda name: name,
     "scopes": clean_scopes,
     "expires_at": validation.expiry,
@@ -48,16 +48,16 @@ def issue_key(
     rotated_from: Key | None = None,
     by: str,
 ) -> tuple[Key, str]:
-    """Make a key. Gives its row and its text, which nobody can read again. Raises ValidationError.
+    """Issue a key and return its row and its text, which cannot be read again. Raises ValidationError.
 
     A key without scopes has no rights.
     """
-    made = new_key(settings.KEY_PEPPER.encode())
+    new = new_key(settings.KEY_PEPPER.encode())
     key = Key(
-        id=made.id,
+        id=new.id,
         name=name,
         consumer=consumer,
-        digest=made.digest,
+        digest=new.digest,
         scopes=clean_scopes([] if scopes is None else scopes),
         expires_at=validation.future(expires_at),
         allowed_ips=validation.networks([] if allowed_ips is None else allowed_ips),
@@ -66,24 +66,24 @@ def issue_key(
         metadata=clean_metadata({} if metadata is None else metadata),
         rotated_from=rotated_from,
     )
-    return recording.create("key", key, key.id, by=by), made.text
+    return recording.create("key", key, key.id, by=by), new.text
 
 
 def update_key(key: Key, *, by: str, **changes: Any) -> Key:
-    """Change a key's name, rights, places, limits, metadata or expiry. Raises ValidationError."""
+    """Update the name, scopes, networks, origins, limits, metadata or expiry of a key. Raises ValidationError."""
     for field in changes:
-        if field not in _READERS:
-            raise ValidationError({field: f"Cannot be changed; what can: {', '.join(_READERS)}."})
-    read = {field: _READERS[field](value) for field, value in changes.items()}
-    return recording.update("key", key, key.id, read, by=by)
+        if field not in _CLEANERS:
+            raise ValidationError({field: f"Cannot be changed; these can: {', '.join(_CLEANERS)}."})
+    cleaned = {field: _CLEANERS[field](value) for field, value in changes.items()}
+    return recording.update("key", key, key.id, cleaned, by=by)
 
 
 def restore_key(recorded: Mapping[str, Any], *, consumer: Consumer, by: str) -> Key:
-    """Make a deleted key again of what the audit log recorded: the same id and secret, revoked and expired as it was.
+    """Recreate a deleted key from its record: with its id and secret, and revoked or expired if it was.
 
     Raises ValidationError.
     """
-    at = {
+    instants = {
         name: datetime.fromtimestamp(recorded[name], UTC) if recorded[name] is not None else None
         for name in ("expires_at", "revoked_at")
     }
@@ -91,16 +91,17 @@ def restore_key(recorded: Mapping[str, Any], *, consumer: Consumer, by: str) -> 
         consumer=consumer,
         rotated_from=Key.objects.filter(id=recorded.get("rotated_from")).first(),
         revoked_reason=recorded.get("revoked_reason", ""),
-        **at,
+        **instants,
         **{name: recorded[name] for name in ("id", "name", "digest", *RESTORED)},
     )
     return recording.create("key", key, key.id, by=by)
 
 
 def rotate_key(key: Key, *, overlap_s: int = 3600, by: str) -> tuple[Key, str]:
-    """Make a key like this one; this one stays valid for the overlap, and never longer than it was.
+    """Issue a copy of a key and return it as :func:`issue_key` does.
 
-    Raises ValidationError for a revoked or expired key.
+    The old key stays valid for the overlap, or until its own expiry if that is earlier. Raises ValidationError, also
+    for a revoked or expired key.
     """
     if isinstance(overlap_s, bool) or not isinstance(overlap_s, int) or not 0 <= overlap_s <= OVERLAP_MAX_S:
         raise ValidationError({"overlap_s": f"Must be a whole number of seconds from 0 to {OVERLAP_MAX_S}."})
@@ -109,7 +110,7 @@ def rotate_key(key: Key, *, overlap_s: int = 3600, by: str) -> tuple[Key, str]:
         now = timezone.now()
         if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
             raise ValidationError("A revoked or expired key cannot be rotated; issue a new one.")
-        made = issue_key(
+        issued = issue_key(
             consumer=key.consumer,
             name=key.name,
             scopes=key.scopes,
@@ -126,28 +127,28 @@ def rotate_key(key: Key, *, overlap_s: int = 3600, by: str) -> tuple[Key, str]:
         else:
             ends_at = now + timedelta(seconds=overlap_s)
             ends_at = min(ends_at, key.expires_at) if key.expires_at else ends_at
-            recording.update("key", key, key.id, {"expires_at": ends_at}, note=f"rotated to {made[0].id}", by=by)
-    return made
+            recording.update("key", key, key.id, {"expires_at": ends_at}, note=f"rotated to {issued[0].id}", by=by)
+    return issued
 
 
 def revoke_key(key: Key, *, reason: str = "", note: str = "", by: str) -> Key:
-    """Make a key useless at once; its live connections are closed. Revoking twice changes nothing.
+    """Revoke a key and close its open connections. A revoked key is returned unchanged.
 
-    ``note`` stands in the audit log; the reason does where there is none.
+    ``note`` is for the audit log, and defaults to the reason.
     """
     with transaction.atomic():
         recording.lock(key, key.id)
         if key.revoked_at is not None:
             return key
-        why = str(reason)[:REASON_MAX_CHARS]
-        changes = {"revoked_at": timezone.now(), "revoked_reason": why}
-        return recording.update("key", key, key.id, changes, note=note or why, by=by)
+        reason = str(reason)[:REASON_MAX_CHARS]
+        changes = {"revoked_at": timezone.now(), "revoked_reason": reason}
+        return recording.update("key", key, key.id, changes, note=note or reason, by=by)
 
 
 def delete_key(key: Key, *, by: str) -> None:
-    """Revoke a key and forget it: to whoever shows it, it is one that never was. Raises ValidationError.
+    """Revoke a key and delete it; it is then refused as an unknown key. Raises ValidationError.
 
-    As it was revoked first, going back to an earlier configuration does not make it work again.
+    As its record is that of a revoked key, a rollback does not make it valid again.
     """
     with transaction.atomic():
         revoke_key(key, reason="deleted", by=by)
@@ -157,7 +158,7 @@ def delete_key(key: Key, *, by: str) -> None:
 def leaked_key(text: str, *, by: str) -> Key | None:
     """Revoke a key that was found in public; the audit log names its owner, who needs another.
 
-    None where the text is no key of ours, told in no other way.
+    Returns None for any text that is not an issued key, whatever is wrong with it.
     """
     try:
         key_id = parse(text.strip())
@@ -167,12 +168,12 @@ def leaked_key(text: str, *, by: str) -> Key | None:
     if key is None or not hmac.compare_digest(key.digest, digest(text.strip(), settings.KEY_PEPPER.encode())):
         return None
     reason, owner = "leaked: reported in public", key.consumer
-    told = f" <{owner.email}>" if owner.email else ""
-    return revoke_key(key, reason=reason, note=f"{reason}; its owner is {owner.name}{told}", by=by)
+    email = f" <{owner.email}>" if owner.email else ""
+    return revoke_key(key, reason=reason, note=f"{reason}; its owner is {owner.name}{email}", by=by)
 
 
 def touch(used: Mapping[str, datetime]) -> None:
-    """Note when keys were last used, never earlier than is known; no change of the configuration, so not recorded."""
+    """Update when keys were last used, never to an earlier instant. It is not configuration, so not recorded."""
     with transaction.atomic():
         for key_id, at in used.items():
             Key.objects.filter(id=key_id).exclude(last_used_at__gte=at).update(last_used_at=at)

@@ -1,4 +1,4 @@
-"""What a key's networks, origins and instants may look like."""
+"""Validate the networks, origins and instants of keys."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from django.utils.dateparse import parse_datetime
 
 LIST_MAX = 100
 NETWORK_MAX_CHARS = 50
-_OWN_PORT = {"http": ":80", "https": ":443"}
-"""What browsers leave out of an origin."""
+_DEFAULT_PORT = {"http": ":80", "https": ":443"}
+"""Default ports, which browsers omit from an origin."""
 
 
 def networks(values: Any) -> list[str]:
-    """Give the networks in CIDR notation, each once. Raises ValidationError."""
+    """Return the networks in CIDR notation, without duplicates. Raises ValidationError."""
     found = []
-    for network in _list(values, "allowed_ips"):
+    for network in _strings(values, "allowed_ips"):
         try:
             found.append(str(ip_network(network[:NETWORK_MAX_CHARS], strict=False)))
         except ValueError:
-            raise ValidationError({"allowed_ips": f"`{network[:100]}` is no address or network."}) from None
+            raise ValidationError({"allowed_ips": f"`{network[:100]}` is not an IP address or network."}) from None
     return list(dict.fromkeys(found))
 
 
 def origins(values: Any) -> list[str]:
-    """Give the origins as browsers send them, each once. Raises ValidationError."""
-    return list(dict.fromkeys(_origin(origin) for origin in _list(values, "allowed_origins")))
+    """Return the origins as browsers send them, without duplicates. Raises ValidationError."""
+    return list(dict.fromkeys(_origin(origin) for origin in _strings(values, "allowed_origins")))
 
 
 def expiry(at: Any) -> datetime | None:
-    """Give the instant, aware. Raises ValidationError for what is none."""
+    """Return an aware datetime of an instant or its text; without an offset it is in UTC. Raises ValidationError."""
     if at is None:
         return None
     try:
@@ -47,10 +47,10 @@ def expiry(at: Any) -> datetime | None:
 
 
 def future(at: Any) -> datetime | None:
-    """Give the instant, aware and still to come. Raises ValidationError."""
+    """Return an instant as :func:`expiry` does. Raises ValidationError for one in the past, too."""
     found = expiry(at)
     if found is not None and found <= timezone.now():
-        raise ValidationError({"expires_at": "Must lie in the future."})
+        raise ValidationError({"expires_at": "Must be in the future."})
     return found
 
 
@@ -61,12 +61,14 @@ def _origin(origin: str) -> str:
     except ValueError:
         is_origin = False
     if not is_origin or parts.path or parts.query or parts.fragment or "@" in origin or not origin.isascii():
-        raise ValidationError({"allowed_origins": f"`{origin[:100]}` is no origin: write https://app.example."})
-    return f"{parts.scheme}://{parts.netloc.removesuffix(_OWN_PORT[parts.scheme])}".lower()
+        raise ValidationError(
+            {"allowed_origins": f"`{origin[:100]}` is not an origin: write it as https://app.example."}
+        )
+    return f"{parts.scheme}://{parts.netloc.removesuffix(_DEFAULT_PORT[parts.scheme])}".lower()
 
 
-def _list(values: Any, field: str) -> list[str]:
+def _strings(values: Any, field: str) -> list[str]:
     is_list = isinstance(values, list | tuple) and all(isinstance(value, str) for value in values)
     if not is_list or len(values) > LIST_MAX:
-        raise ValidationError({field: f"A list of at most {LIST_MAX} texts."})
+        raise ValidationError({field: f"Must be a list of at most {LIST_MAX} strings."})
     return list(values)

@@ -1,4 +1,4 @@
-"""Django's handle on the app: it has templates and static files, and no tables."""
+"""The app's configuration. The app has templates and static files, and no tables."""
 
 from django.apps import AppConfig
 

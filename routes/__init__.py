@@ -1,1 +1,1 @@
-"""What may be called: routes and their policies."""
+"""Routes: what can be called, what handles it, and its policies."""

@@ -36,18 +36,16 @@ class RouteForm(ServiceForm):
         choices=[(method, method) for method in METHODS],
         required=False,
         widget=UnfoldAdminCheckboxSelectMultipleWidget,
-        help_text="None is all of them for HTTP, and GET for the others.",
+        help_text="Empty for all methods of HTTP, and for GET of the other protocols.",
     )
     handler_type = forms.ChoiceField(
         choices=[(kind, kind) for kind in HANDLER_FIELDS], label="Handled by", widget=UnfoldAdminSelectWidget
     )
-    handler_url = _text(
-        "Upstream URL", "Parameters of the path may stand in it: https://service.internal/items/{rest}."
-    )
-    handler_rewrite = _text("Rewrite", "The path that the upstream is asked for instead.")
-    handler_channel = _text("Channel", "The address whose events a channel route gives.")
-    handler_job_type = _text("Job type", "What a job route submits.")
-    policies = RowsField(POLICY_COLUMNS, noun="policy", help_text="They apply in this order.")
+    handler_url = _text("Upstream URL", "May contain parameters of the path: https://service.internal/items/{rest}.")
+    handler_rewrite = _text("Rewrite", "The path that is requested from the upstream instead.")
+    handler_channel = _text("Channel", "The address of the channel that the route publishes to and reads.")
+    handler_job_type = _text("Job type", "The type of the jobs that the route submits.")
+    policies = RowsField(POLICY_COLUMNS, noun="policy", help_text="Applied in this order.")
 
     class Meta:
         model = Route
@@ -61,7 +59,7 @@ class RouteForm(ServiceForm):
                 self.fields[field].initial = handler.get(name)
 
     def fields_for_service(self) -> dict[str, Any]:
-        """Put the handler together."""
+        """Return the fields of the service, with the handler assembled from its own fields."""
         handler = {
             name: self.cleaned_data.get(field) for field, name in _HANDLER.items() if self.cleaned_data.get(field)
         }
@@ -71,17 +69,17 @@ class RouteForm(ServiceForm):
         return fields
 
     def create(self, fields: dict[str, Any]) -> Route:
-        """Make the route."""
+        """Create the route."""
         return services.create_route(**fields, by=self.by)
 
     def update(self, row: Route, fields: dict[str, Any]) -> Route:
-        """Change the route."""
+        """Update the route."""
         return services.update_route(row, **fields, by=self.by)
 
 
 @admin.register(Route)
 class Routes(ServiceAdmin):
-    """What may be called."""
+    """Routes."""
 
     form: type[forms.ModelForm[Any]] = RouteForm
     list_display = ("name", "shown_protocol", "path", "shown_methods", "shown_handler", "shown_policies")
@@ -96,31 +94,29 @@ class Routes(ServiceAdmin):
     )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Route | None = None) -> tuple[str, ...]:
-        """Keep the name."""
+        """Return the name for an existing row, which cannot be renamed."""
         return ("name",) if obj else ()
 
     @display(
         description="Protocol", ordering="protocol", label={"HTTP": "info", "SSE": "success", "WebSocket": "warning"}
     )
     def shown_protocol(self, route: Any) -> str:
-        """Say how it is called."""
         return str(route.get_protocol_display())
 
     @display(description="Methods")
     def shown_methods(self, route: Route) -> Any:
-        """Say its methods."""
         return chips(["all"] if set(route.methods) == set(METHODS) else route.methods)
 
     @display(description="Handled by")
     def shown_handler(self, route: Route) -> str:
-        """Say what handles it."""
+        """Return the handler's type and target."""
         handler = route.handler
-        to = handler.get("url") or handler.get("channel") or handler.get("job_type")
-        return f"{handler['type']} → {to}" if to else handler["type"]
+        target = handler.get("url") or handler.get("channel") or handler.get("job_type")
+        return f"{handler['type']} → {target}" if target else handler["type"]
 
     @display(description="Policies")
     def shown_policies(self, route: Route) -> Any:
-        """Say its policies in order."""
+        """Return the policies as chips, in order."""
         return chips(
             [policy["type"] + (" (shadow)" if policy["mode"] == "shadow" else "") for policy in route.policies]
         )

@@ -18,15 +18,17 @@ from routes.validation import HANDLER_FIELDS, METHODS
 
 
 class HandlerFields(serializers.Serializer[Any]):
-    """What handles a route, for the schema."""
+    """The handler of a route, for the schema."""
 
     type = serializers.ChoiceField(list(HANDLER_FIELDS))
     url = serializers.CharField(
-        required=False, help_text="Of `upstream`: its URL; parameters of the path may stand in it."
+        required=False, help_text="For `upstream`: its URL, which may contain parameters of the path."
     )
-    rewrite = serializers.CharField(required=False, help_text="Of `upstream`: the path that it is asked for instead.")
-    channel = serializers.CharField(required=False, help_text="Of `channel`: its address.")
-    job_type = serializers.CharField(required=False, help_text="Of `job`: what is submitted.")
+    rewrite = serializers.CharField(
+        required=False, help_text="For `upstream`: the path that is requested from it instead."
+    )
+    channel = serializers.CharField(required=False, help_text="For `channel`: its address.")
+    job_type = serializers.CharField(required=False, help_text="For `job`: the type of the submitted job.")
 
 
 class PolicyFields(serializers.Serializer[Any]):
@@ -39,17 +41,17 @@ class PolicyFields(serializers.Serializer[Any]):
 
 @extend_schema_field(HandlerFields)
 class Handler(serializers.JSONField):
-    """A handler; the service reads it."""
+    """A handler; the service validates it."""
 
 
 @extend_schema_field(PolicyFields(many=True))
 class Policies(serializers.JSONField):
-    """Policies, in the order in which they apply; the service reads them."""
+    """Policies, in the order in which they apply; the service validates them."""
 
 
 @extend_schema_field({"type": "array", "items": {"type": "string", "enum": list(METHODS)}})
 class Methods(serializers.JSONField):
-    """Methods; the service reads them."""
+    """Methods; the service validates them."""
 
 
 class RouteFields(Fields):
@@ -65,7 +67,7 @@ class RouteFields(Fields):
 
 
 class RouteFilters(filters.FilterSet):  # type: ignore[misc]
-    """What routes can be filtered by."""
+    """The filters of the list of routes."""
 
     class Meta:
         model = Route
@@ -73,7 +75,7 @@ class RouteFilters(filters.FilterSet):  # type: ignore[misc]
 
 
 class RouteObjects(Objects):
-    """What may be called."""
+    """Routes."""
 
     queryset = Route.objects.documented()
     serializer_class = RouteFields

@@ -1,4 +1,4 @@
-"""Route: a path that may be called, what handles it, and its policies in order."""
+"""Route: a path that can be called, its handler, and its policies in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from consumers.models import name_validator
 
 
 class RouteProtocol(models.TextChoices):
-    """How a route is called."""
+    """The protocol by which a route is called."""
 
     HTTP = "http", "HTTP"
     SSE = "sse", "SSE"
@@ -20,15 +20,15 @@ class RouteProtocol(models.TextChoices):
 
 
 class RouteQuerySet(models.QuerySet["Route"]):
-    """Reads of routes."""
+    """Queries of routes."""
 
     def documented(self) -> Self:
-        """Read all that a document needs."""
+        """Select all that documents need."""
         return self
 
 
 class Route(Configured):
-    """What may be called. ``handler`` and ``policies`` have the shapes of docs/configuration.md."""
+    """A path that can be called. docs/configuration.md describes ``handler`` and ``policies``."""
 
     name = models.CharField(max_length=100, unique=True, validators=[name_validator])
     path = models.CharField(max_length=1000)

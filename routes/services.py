@@ -1,4 +1,4 @@
-"""Every change of routes."""
+"""Create, update and delete routes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def create_route(
     reserved_override: bool = False,
     by: str,
 ) -> Route:
-    """Make a route. Raises ValidationError."""
+    """Create a route. Raises ValidationError."""
     route = Route(
         name=name,
         path=path,
@@ -44,17 +44,17 @@ def create_route(
 
 
 def update_route(route: Route, *, by: str, **changes: Any) -> Route:
-    """Change a route; live connections stay. Raises ValidationError.
+    """Update a route; its open connections are kept. Raises ValidationError.
 
-    A new protocol without new methods brings the methods that it has where none are named.
+    A change of the protocol alone resets the methods to the defaults of the new protocol.
     """
     for field in changes:
         if field == "name":
-            raise ValidationError({field: "Cannot be changed; make a new one."})
+            raise ValidationError({field: "Cannot be changed; create another one."})
         if field not in FIELDS:
-            raise ValidationError({field: f"Unknown field; what can be changed: {', '.join(FIELDS)}."})
+            raise ValidationError({field: f"Unknown field; these can be changed: {', '.join(FIELDS)}."})
     if "policies" in changes:
-        # The module of a function may take long to import: not while others wait for the lock.
+        # Importing the module of a function may take long: do it before others wait for the lock.
         changes["policies"] = validation.policies(changes["policies"])
     with transaction.atomic():
         lock_configuration()
@@ -69,7 +69,7 @@ def update_route(route: Route, *, by: str, **changes: Any) -> Route:
 
 
 def delete_route(route: Route, *, by: str) -> None:
-    """Delete a route. Raises ValidationError where it is gone."""
+    """Delete a route. Raises ValidationError if it was deleted already."""
     with transaction.atomic():
         lock_configuration()
         recording.delete("route", route, route.name, by=by)

@@ -1,4 +1,4 @@
-"""What an upstream's URL may be: absolute, without credentials, and never an address where clouds keep theirs."""
+"""Validate URLs of upstreams: absolute, without credentials, and not link-local, where clouds serve credentials."""
 
 from __future__ import annotations
 
@@ -17,37 +17,47 @@ _PARAMETER = re.compile(r"\{([^{}]*)\}")
 
 
 def check_url(url: str, protocol: str, parameters: list[str]) -> None:
-    """Raise ValidationError for a URL that cannot be called, or must not be."""
+    """Raise ValidationError for a URL that cannot be called or must not be."""
     if len(url) > URL_MAX_CHARS or not _PLAIN.fullmatch(url):
-        raise ValidationError({"handler.url": "Printable ASCII without spaces; percent-encode the rest."})
+        raise ValidationError(
+            {"handler.url": "Must be printable ASCII without spaces; percent-encode other characters."}
+        )
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ValidationError({"handler.url": "Is no URL."}) from None
+        raise ValidationError({"handler.url": "Must be a valid URL."}) from None
     if parts.scheme not in SCHEMES[protocol] or not parts.hostname or port == 0 or "{" in parts.netloc:
-        raise ValidationError({"handler.url": f"An absolute URL that begins with {' or '.join(SCHEMES[protocol])}://."})
+        raise ValidationError(
+            {"handler.url": f"Must be an absolute URL that begins with {' or '.join(SCHEMES[protocol])}://."}
+        )
     if "@" in parts.netloc:
-        raise ValidationError({"handler.url": "Must hold no credentials; use the policy set-headers."})
+        raise ValidationError({"handler.url": "Must not contain credentials; use the policy set-headers."})
     if parts.fragment or "{" in parts.query:
-        raise ValidationError({"handler.url": "Has no fragment, and parameters in its path alone."})
+        raise ValidationError({"handler.url": "Must have no fragment, and parameters only in its path."})
     if is_forbidden(parts.hostname, settings.OUTBOUND_ALLOWED_NETWORKS):
-        raise ValidationError({"handler.url": "Is a link-local address; OUTBOUND_ALLOWED_NETWORKS may allow it."})
+        raise ValidationError(
+            {"handler.url": "Must not be a link-local address, unless OUTBOUND_ALLOWED_NETWORKS allows it."}
+        )
     _check_parameters("handler.url", parts.path, parameters)
 
 
 def check_rewrite(rewrite: str | None, parameters: list[str]) -> None:
-    """Raise ValidationError for a path that cannot take the place of the URL's."""
+    """Raise ValidationError for a path that cannot replace the path of the URL."""
     if rewrite is None:
         return
     if len(rewrite) > URL_MAX_CHARS or not _PLAIN.fullmatch(rewrite) or not rewrite.startswith("/"):
-        raise ValidationError({"handler.rewrite": "A path: begins with a slash, printable ASCII without spaces."})
+        raise ValidationError(
+            {"handler.rewrite": "Must be a path that begins with a slash, in printable ASCII without spaces."}
+        )
     if "?" in rewrite or "#" in rewrite:
-        raise ValidationError({"handler.rewrite": "A path alone; queries of caller and URL are kept."})
+        raise ValidationError(
+            {"handler.rewrite": "Must be a path without a query; the queries of the caller and of the URL are kept."}
+        )
     _check_parameters("handler.rewrite", rewrite, parameters)
 
 
 def _check_parameters(field: str, path: str, parameters: list[str]) -> None:
     for name in _PARAMETER.findall(path):
         if name.removesuffix("...") not in parameters:
-            raise ValidationError({field: f"{{{name}}} is not in the route's path."})
+            raise ValidationError({field: f"{{{name}}} is not a parameter of the route's path."})

@@ -1,4 +1,4 @@
-"""What a route's path, methods, handler and policies may look like."""
+"""Validate the path, methods, handler and policies of routes, and fill in defaults."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ PROTOCOLS = ("http", "sse", "websocket", "mqtt")
 HANDLER_FIELDS: Mapping[str, tuple[str, ...]] = {
     "upstream": ("url", "rewrite"), "channel": ("channel",), "job": ("job_type",), BUILTIN: (),
 }  # fmt: skip
-OF_MQTT = ("api-key", "ip-restriction", "jwt", "rate-limit")
-"""Policies that look at who connects, and at how often something comes: MQTT has no headers and no answers."""
+MQTT_POLICIES = ("api-key", "ip-restriction", "jwt", "rate-limit")
+"""The policies that need neither headers nor responses, which MQTT lacks."""
 PATH_MAX_CHARS = 1000
 POLICIES_MAX = 50
 JOB_TYPE_MAX_CHARS = 100
@@ -30,7 +30,7 @@ _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?:\.\.\.)?\}")
 
 
 def clean(route: Route) -> None:
-    """Fill in what was left out. Raises ValidationError that names the field of the first fault."""
+    """Validate a route and fill in its defaults. Raises ValidationError for the first invalid field."""
     if route.protocol not in PROTOCOLS:
         raise ValidationError({"protocol": f"Must be one of {', '.join(PROTOCOLS)}."})
     if not isinstance(route.reserved_override, bool):
@@ -38,82 +38,86 @@ def clean(route: Route) -> None:
     _check_path(route)
     route.methods = methods(route.methods, route.protocol)
     route.handler = handler(route.handler, route.protocol, parameters_of(route.path))
-    _check_door(route)
+    _check_builtin(route)
     route.policies = policies(route.policies)
     _check_policies(route)
 
 
 def check_free(route: Route) -> None:
-    """Raise ValidationError where another route takes the same path, protocol and method.
+    """Raise ValidationError if another route of the same transport has the same path and method.
 
-    Two paths that differ in the names of their parameters alone are the same.
+    Paths that differ only in the names of their parameters are the same.
     """
     shape = _shape(route.path)
     for rival in Route.objects.exclude(pk=route.pk).only("name", "path", "protocol", "methods"):
-        is_same_door = door(rival.protocol) == door(route.protocol)
-        if is_same_door and set(rival.methods) & set(route.methods) and _shape(rival.path) == shape:
-            raise ValidationError({"path": f"The route {rival.name} has this path and method already."})
+        is_same_transport = transport_of(rival.protocol) == transport_of(route.protocol)
+        if is_same_transport and set(rival.methods) & set(route.methods) and _shape(rival.path) == shape:
+            raise ValidationError({"path": f"The route {rival.name} already has this path and method."})
 
 
-def door(protocol: str) -> str:
-    """Say where a protocol comes in: two that come in alike share their paths and methods."""
+def transport_of(protocol: str) -> str:
+    """Return the transport of a protocol; routes of one transport share its paths and methods."""
     return protocol if protocol in ("websocket", "mqtt") else "http"
 
 
-def _check_door(route: Route) -> None:
-    """Let a route be the gateway's own only where that has a door."""
-    own = BUILTINS.get(Protocol(route.protocol))
-    if route.handler["type"] == BUILTIN and route.path != own:
-        doors = ", ".join(f"{path} ({protocol.value})" for protocol, path in BUILTINS.items())
-        raise ValidationError({"path": f"The gateway's own doors are {doors}."})
+def _check_builtin(route: Route) -> None:
+    """Raise ValidationError for a built-in handler on another path than the one of its protocol."""
+    builtin_path = BUILTINS.get(Protocol(route.protocol))
+    if route.handler["type"] == BUILTIN and route.path != builtin_path:
+        paths = ", ".join(f"{path} ({protocol.value})" for protocol, path in BUILTINS.items())
+        raise ValidationError({"path": f"The paths of built-in handlers are {paths}."})
 
 
 def _check_policies(route: Route) -> None:
     for number, policy in enumerate(route.policies if route.protocol == "mqtt" else ()):
-        if policy["type"] not in OF_MQTT:
-            raise ValidationError({f"policies[{number}].type": f"Over MQTT there are {', '.join(OF_MQTT)}."})
+        if policy["type"] not in MQTT_POLICIES:
+            raise ValidationError(
+                {f"policies[{number}].type": f"An MQTT route can only have the policies {', '.join(MQTT_POLICIES)}."}
+            )
 
 
 def parameters_of(path: str) -> list[str]:
-    """Give the names of a path's parameters, in their order."""
+    """Return the names of the parameters of a path, in order."""
     return _PARAMETER.findall(path)
 
 
 def _check_path(route: Route) -> None:
     path = route.path
     if not isinstance(path, str) or not path.startswith("/") or len(path) > PATH_MAX_CHARS:
-        raise ValidationError({"path": f"Must begin with a slash, and have at most {PATH_MAX_CHARS} characters."})
+        raise ValidationError({"path": f"Must begin with a slash and have at most {PATH_MAX_CHARS} characters."})
     segments = path.split("/")[1:]
     inner = segments[:-1] if segments[-1] == "" else segments
     if any(not _SEGMENT.fullmatch(segment) or segment in (".", "..") for segment in inner):
-        raise ValidationError({"path": "Segments are plain text, {parameter} or, last, {rest...}."})
+        raise ValidationError({"path": "Each segment must be plain text, a {parameter} or, at the end, {rest...}."})
     if any(segment.endswith("...}") for segment in segments[:-1]):
         raise ValidationError({"path": "{rest...} must be the last segment."})
     names = parameters_of(path)
     if len(names) != len(set(names)):
-        raise ValidationError({"path": "A parameter is named twice."})
+        raise ValidationError({"path": "Two parameters have the same name."})
     if is_reserved(path) and not (route.reserved_override and not names):
-        raise ValidationError({"path": "Lies under a reserved prefix; only an exact path with reserved_override may."})
+        raise ValidationError(
+            {"path": "Is under a reserved prefix; this needs reserved_override and a path without parameters."}
+        )
 
 
-def methods(named: Any, protocol: str) -> list[str]:
-    """Give the methods in capitals; every protocol but HTTP is opened with GET where none is named."""
-    if not isinstance(named, list | tuple) or not all(isinstance(method, str) for method in named):
-        raise ValidationError({"methods": "A list of methods."})
-    found = [method.upper() for method in named] or (["GET"] if protocol != "http" else list(METHODS))
+def methods(names: Any, protocol: str) -> list[str]:
+    """Return the methods in upper case; the default is all of them for HTTP, and GET for the other protocols."""
+    if not isinstance(names, list | tuple) or not all(isinstance(method, str) for method in names):
+        raise ValidationError({"methods": "Must be a list of methods."})
+    found = [method.upper() for method in names] or (["GET"] if protocol != "http" else list(METHODS))
     if unknown := [method for method in found if method not in METHODS]:
         raise ValidationError({"methods": f"{unknown[0]} is not one of {', '.join(METHODS)}."})
     if protocol in ("websocket", "mqtt") and set(found) != {"GET"}:
-        raise ValidationError({"methods": "A WebSocket is opened with GET, and MQTT has no methods: leave them out."})
+        raise ValidationError({"methods": "Leave the methods out: a WebSocket is opened with GET, and MQTT has none."})
     return list(dict.fromkeys(found))
 
 
 def handler(named: Any, protocol: str, parameters: list[str]) -> dict[str, Any]:
-    """Give the handler. Raises ValidationError that names the field at fault."""
+    """Return a copy of the handler without empty fields. Raises ValidationError for the first invalid field."""
     if not isinstance(named, Mapping) or not isinstance(kind := named.get("type"), str) or kind not in HANDLER_FIELDS:
         raise ValidationError({"handler.type": f"Must be one of {', '.join(HANDLER_FIELDS)}."})
     if protocol == "mqtt" and kind != BUILTIN:
-        raise ValidationError({"handler.type": f"What comes over MQTT is handled by {BUILTIN} alone."})
+        raise ValidationError({"handler.type": f"The handler of an MQTT route must be {BUILTIN}."})
     found = {str(field): value for field, value in named.items() if value is not None}
     _check_fields(found, HANDLER_FIELDS[kind])
     if kind == "upstream":
@@ -122,25 +126,31 @@ def handler(named: Any, protocol: str, parameters: list[str]) -> dict[str, Any]:
     elif kind == "channel":
         _check_channel(found["channel"])
     elif kind == "job" and (protocol != "http" or len(found["job_type"]) > JOB_TYPE_MAX_CHARS):
-        raise ValidationError({"handler.job_type": "A job is submitted over HTTP, and its type has a short name."})
+        raise ValidationError(
+            {
+                "handler.job_type": f"A job route must have the protocol http, and a job type of at most {JOB_TYPE_MAX_CHARS} characters."
+            }
+        )
     return found
 
 
 def _check_fields(named: Mapping[str, Any], fields: tuple[str, ...]) -> None:
     for field, value in named.items():
         if field not in ("type", *fields):
-            raise ValidationError({f"handler.{field}": f"Unknown field; this handler has {', '.join(fields)}."})
+            raise ValidationError(
+                {f"handler.{field}": f"Unknown field; the fields of this handler are {', '.join(('type', *fields))}."}
+            )
         if not isinstance(value, str) or not value:
-            raise ValidationError({f"handler.{field}": "Must be a text."})
+            raise ValidationError({f"handler.{field}": "Must be a string that is not empty."})
     for field in fields:
         if field != "rewrite" and field not in named:
             raise ValidationError({f"handler.{field}": "Is required."})
 
 
 def policies(named: Any) -> list[dict[str, Any]]:
-    """Give the policies whole. Raises ValidationError that names the field at fault."""
+    """Return the policies with their defaults. Raises ValidationError for the first invalid field."""
     if not isinstance(named, list | tuple) or len(named) > POLICIES_MAX:
-        raise ValidationError({"policies": f"A list of at most {POLICIES_MAX} policies."})
+        raise ValidationError({"policies": f"Must be a list of at most {POLICIES_MAX} policies."})
     return [_policy(policy, f"policies[{number}]") for number, policy in enumerate(named)]
 
 
@@ -148,13 +158,15 @@ def _policy(policy: Any, at: str) -> dict[str, Any]:
     if not isinstance(policy, Mapping) or not isinstance(policy.get("type"), str) or policy["type"] not in KNOWN:
         raise ValidationError({f"{at}.type": f"Must be one of {', '.join(sorted(KNOWN))}."})
     if unknown := [str(field) for field in policy if field not in ("type", "options", "mode")]:
-        raise ValidationError({f"{at}.{unknown[0]}": "Unknown field; a policy has type, options and mode."})
+        raise ValidationError(
+            {f"{at}.{unknown[0]}": "Unknown field; the fields of a policy are type, options and mode."}
+        )
     options = {} if policy.get("options") is None else policy["options"]
     mode = "enforce" if policy.get("mode") is None else policy["mode"]
     if mode not in ("enforce", "shadow"):
         raise ValidationError({f"{at}.mode": "Must be enforce or shadow."})
     if not isinstance(options, Mapping):
-        raise ValidationError({f"{at}.options": "An object."})
+        raise ValidationError({f"{at}.options": "Must be an object."})
     try:
         KNOWN[policy["type"]](options)
     except BadOption as error:

@@ -153,7 +153,7 @@ def test_what_a_service_refuses_leaves_all_as_it_was(consumer, monkeypatch):
     update_tier(consumer.tier, description="x", by="ann")
     delete_route(route, by="ann")
     monkeypatch.setattr("routes.validation.is_reserved", lambda path: True)
-    with pytest.raises(ValidationError, match="route one: Lies under a reserved prefix"):
+    with pytest.raises(ValidationError, match="route one: Is under a reserved prefix"):
         back(instant)
     assert Tier.objects.get().description == "x"
 

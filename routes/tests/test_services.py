@@ -170,7 +170,7 @@ def test_a_path_is_taken_once_for_each_method_and_door():
     make(name="socket", protocol="websocket", path="/a/{id}")
     with pytest.raises(ValidationError) as fault:
         make(name="again", methods=["PUT", "GET"], path="/a/{name}")
-    assert fault.value.message_dict == {"path": ["The route quotes has this path and method already."]}
+    assert fault.value.message_dict == {"path": ["The route quotes already has this path and method."]}
     with pytest.raises(ValidationError):
         make(name="again", protocol="sse", path="/a/{id}")
 

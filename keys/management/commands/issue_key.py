@@ -1,4 +1,4 @@
-"""`manage.py issue_key CONSUMER`: make a key and print it, once."""
+"""`manage.py issue_key CONSUMER`: issue a key and print it once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`manage.py revoke_key ID`: make a key useless at once."""
+"""`manage.py revoke_key ID`: revoke a key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
         parser.add_argument("key", help="the key's id, or the key itself")
-        parser.add_argument("--reason", default="", help="kept with the key and in the audit log")
+        parser.add_argument("--reason", default="", help="stored with the key and in the audit log")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the command."""
