@@ -127,9 +127,7 @@ def handler(named: Any, protocol: str, parameters: list[str]) -> dict[str, Any]:
         _check_channel(found["channel"])
     elif kind == "job" and (protocol != "http" or len(found["job_type"]) > JOB_TYPE_MAX_CHARS):
         raise ValidationError(
-            {
-                "handler.job_type": f"A job route must have the protocol http, and a job type of at most {JOB_TYPE_MAX_CHARS} characters."
-            }
+            {"handler.job_type": f"Needs the protocol http, and has at most {JOB_TYPE_MAX_CHARS} characters."}
         )
     return found
 
