@@ -221,7 +221,7 @@ class Wire:
         self._to_gateway.put_nowait(ClientGone(code))
 
     async def heard(self, type_: str | None = None) -> dict[str, Any]:
-        """Give the next frame, which must be of that type."""
+        """Return the next frame, which must be of that type."""
         text = await asyncio.wait_for(self._to_caller.get(), WAIT_S)
         frame: dict[str, Any] = json.loads(text)
         assert type_ is None or frame["type"] == type_, frame

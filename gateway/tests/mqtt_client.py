@@ -97,7 +97,7 @@ class MqttClient:
         self.write(codec.ack(self.version, Ack(type_, packet_id)))
 
     async def answer(self, type_: Type | None = None) -> Answer:
-        """Give the next packet, which must be of that type."""
+        """Return the next packet, which must be of that type."""
         async with asyncio.timeout(WAIT_S):
             first = (await self.reader.readexactly(1))[0]
             length = shift = 0
@@ -127,7 +127,7 @@ class MqttClient:
         return False
 
     async def is_served(self) -> bool:
-        """Say whether the connection is alive."""
+        """Return whether the connection is alive."""
         self.write(b"\xc0\x00")
         return (await self.answer()).type is Type.PINGRESP
 

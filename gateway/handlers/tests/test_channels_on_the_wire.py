@@ -28,7 +28,7 @@ async def plane(nats_server, tmp_path):
 
 @pytest.fixture
 async def impatient(nats_server, tmp_path):
-    """Give a plane whose server expects a pong at once."""
+    """Return a plane whose server expects a pong at once."""
     settings = {"ws_ping_interval": 0.05, "ws_ping_timeout": 0.05}
     async with running(nats_server.url, tmp_path, CHANNELS) as plane, served(plane, **settings) as plane.port:
         yield plane
@@ -92,7 +92,7 @@ async def answered(plane, method, path, body=b"", **headers):
     return status, json.loads(said)
 
 
-async def test_the_same_event_reaches_every_door(plane):
+async def test_the_same_event_reaches_every_protocol(plane):
     _, head, stream, writer = await http(plane, "GET", "/v1/events?channel=trades")
     assert "content-type: text/event-stream" in head
     await stream.readuntil(b"retry: 2000")

@@ -108,7 +108,7 @@ async def test_several_channels_share_one_id_of_their_positions_in_order(plane):
         assert b'{"t": 1}' not in body
 
 
-async def test_who_loses_a_stream_before_its_first_event_resumes_where_it_began(plane):
+async def test_a_client_that_loses_a_stream_before_its_first_event_resumes_where_it_began(plane):
     await post(plane, {"t": 0})
     await post(plane, {"n": 0}, "news")
     for channels in ((("channel", "trades"),), (("channel", "news"), ("channel", "trades"))):
@@ -295,7 +295,7 @@ async def test_an_interval_that_is_none_is_refused(plane):
 
 
 @pytest.mark.parametrize("has_route", [True, False])
-async def test_the_ledger_names_what_was_asked_for_whether_a_route_stands_before_the_door_or_not(plane, has_route):
+async def test_the_ledger_names_the_requested_channels_with_and_without_a_route(plane, has_route):
     route = {"name": "door", "protocol": "sse", "path": "/v1/events", "methods": ["GET"], "reserved_override": True}
     plane.snapshot.apply([("route", "door", {**route, "handler": {"type": "builtin"}, "policies": []})])
     before = plane.snapshot.route("door") if has_route else None
@@ -306,7 +306,9 @@ async def test_the_ledger_names_what_was_asked_for_whether_a_route_stands_before
 
 
 @pytest.mark.parametrize("lookup", ["its position", "its history"])
-async def test_a_right_that_is_lost_before_the_stream_has_begun_is_refused_in_place_of_200(plane, monkeypatch, lookup):
+async def test_a_right_that_is_lost_before_the_stream_begins_is_refused_instead_of_answering_200(
+    plane, monkeypatch, lookup
+):
     async def losing(*arguments, **options):
         plane.change_key(scopes=["publish:*", "subscribe:news"])
         return await looked_up(*arguments, **options)

@@ -24,7 +24,7 @@ async def plane(nats_server, tmp_path):
 
 @pytest.fixture
 async def hasty(nats_server, tmp_path):
-    """Give a plane whose listener waits for nothing."""
+    """Return a plane whose listener has short timeouts."""
     settings = {"mqtt_connect_timeout_s": 0.1, "close_timeout_s": 0.1}
     async with mqtt_plane(nats_server.url, tmp_path, CHANNELS, **settings) as plane:
         yield plane
@@ -79,7 +79,7 @@ async def test_a_revoked_key_looks_like_an_unknown_one(plane):
     assert {outcome for outcome, _ in outcomes(plane)} == {"key-revoked", "key-unknown"}
 
 
-async def test_words_are_left_out_where_the_client_wants_none_or_takes_too_little(plane):
+async def test_properties_that_exceed_what_the_client_accepts_are_left_out(plane):
     for properties in ({"request_problem": 0}, {"maximum_packet_size": 20}):
         async with client(plane, V5) as mqtt:
             answer = (await mqtt.connect(UNKNOWN_KEY, properties=properties)).v5
@@ -92,7 +92,7 @@ async def test_another_way_to_authenticate_is_refused(plane):
         assert answer.v5.reason_code == 0x8C
 
 
-async def test_mqtt_5_is_told_what_is_taken(plane):
+async def test_connack_announces_the_limits_to_mqtt_5(plane):
     async with client(plane, V5) as mqtt:
         told = (await mqtt.connect(plane.key.text)).v5
         assert told.max_packet_size == plane.config.mqtt_packet_max_bytes
@@ -138,7 +138,7 @@ async def test_a_draining_listener_sends_clients_elsewhere(plane):
 
 
 @VERSIONS
-async def test_draining_ends_connections_with_a_word_where_there_is_one(plane, version):
+async def test_draining_ends_connections_with_a_disconnect_packet_in_mqtt_5(plane, version):
     async with client(plane, version) as mqtt:
         await mqtt.connect(plane.key.text)
         await plane.connections.drain(5)
@@ -195,7 +195,7 @@ async def test_a_client_id_without_end_is_refused(plane, version, code):
 # Deadlines
 
 
-async def test_a_connect_that_does_not_come_in_time_is_hung_up_on(hasty):
+async def test_a_client_whose_connect_is_late_is_disconnected(hasty):
     async with client(hasty, V311) as silent, client(hasty, V311) as slow:
         whole = codec.connect(Connect(V311, "c", True, 0, "any", hasty.key.text.encode()))
         slow.write(whole[:10])
@@ -235,7 +235,7 @@ async def test_a_client_that_pings_is_not_idle(plane):
         b"\x11\x00",
     ],
 )
-async def test_what_is_no_connect_is_hung_up_on_and_counted(plane, noise):
+async def test_a_client_that_does_not_begin_with_connect_is_disconnected_and_counted(plane, noise):
     async with client(plane, V311) as mqtt, client(plane, V311) as other:
         await other.connect(plane.key.text)
         mqtt.write(noise)
@@ -292,7 +292,7 @@ async def test_bytes_one_at_a_time_are_served(plane):
         await mqtt.answer(Type.PINGRESP)
 
 
-async def test_a_ping_flood_from_who_does_not_read_costs_the_others_nothing(plane):
+async def test_a_ping_flood_of_a_client_that_does_not_read_costs_the_others_nothing(plane):
     async with client(plane, V311) as flooding, client(plane, V311) as other:
         await flooding.connect(plane.key.text)
         await other.connect(plane.key.text)
@@ -312,14 +312,14 @@ async def test_a_client_that_hangs_up_is_noticed(plane):
     assert outcomes(plane) == {("ok", "client_gone"): 1}
 
 
-async def test_who_is_still_sending_hears_why_the_connection_ends(plane):
+async def test_a_client_that_is_still_sending_receives_the_reason_of_its_disconnect(plane):
     async with client(plane, V5) as mqtt:
         await mqtt.connect(plane.key.text)
         mqtt.write(b"\x36\x05\x00\x01a\x00\x01" + b"\x30\x05\x00\x01a{}" * 50_000)
         assert (await mqtt.ends())[:3:2] == b"\xe0\x81"
 
 
-async def test_who_does_not_hang_up_is_hung_up_on(hasty):
+async def test_a_client_that_does_not_close_is_closed(hasty):
     async with client(hasty, V5) as mqtt:
         await mqtt.connect(hasty.key.text)
         mqtt.write(b"\x00\x00")

@@ -50,7 +50,7 @@ async def test_a_wildcard_may_begin_at_a_position_of_the_one_channel_that_it_mee
         assert await mqtt.subscribe(("market/A", 0), user=[("from", "yesterday")]) == [0x83]
 
 
-async def test_ids_that_are_no_longer_kept_are_told_with_the_next_event(plane):
+async def test_expired_ids_are_reported_with_the_next_event(plane):
     first = await published(plane, "trades", b"1")
     await plane.js.purge_stream(CHANNELS[0]["stream"])
     last = await published(plane, "trades", b"2")

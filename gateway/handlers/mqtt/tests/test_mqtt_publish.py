@@ -39,7 +39,7 @@ async def data_of(plane, address):
 
 
 async def dead(plane, address):
-    """Give the dead letters of a channel, of whichever test."""
+    """Return the dead letters of a channel, including those of other tests."""
     found, _ = plane.snapshot.channel(address)
     messages = await read_batch(plane.nats, DEAD_STREAM, f"{DEAD_SUBJECT}.{found.stream}", 1)
     return [orjson.loads(message.data) for message in messages]
@@ -110,7 +110,7 @@ async def test_a_duplicate_on_the_heels_of_the_first_is_stored_once(plane):
     assert await data_of(plane, "trades") == [b"1"]
 
 
-async def test_a_release_of_nothing_is_told(plane):
+async def test_a_release_of_an_unknown_packet_id_is_answered_with_its_code(plane):
     async with client(plane, V5) as mqtt:
         await mqtt.connect(plane.key.text)
         mqtt.ack(Type.PUBREL, 77)
@@ -228,7 +228,7 @@ async def test_the_largest_packet_is_stored(plane):
 # Limits
 
 
-async def test_a_limit_is_told_to_mqtt_5_with_when_to_come_back(plane):
+async def test_a_rate_limited_publish_of_mqtt_5_is_answered_with_retry_after(plane):
     plane.change_tier([{"metric": "messages_in", "amount": 1, "per": 600, "scope": "connection"}])
     async with client(plane, V5) as mqtt:
         await mqtt.connect(plane.key.text)
@@ -255,7 +255,7 @@ async def test_a_client_of_3_1_1_is_made_to_wait_and_loses_nothing(plane):
     assert await data_of(plane, "trades") == [b"1", b"2", b"3", b"4", b"5"]
 
 
-async def test_a_client_of_3_1_1_that_would_wait_too_long_is_hung_up_on(plane):
+async def test_a_client_of_3_1_1_that_would_wait_too_long_is_disconnected(plane):
     plane.change_tier([{"metric": "messages_in", "amount": 1, "per": 3600, "scope": "connection"}])
     async with client(plane, V311) as mqtt:
         await mqtt.connect(plane.key.text)

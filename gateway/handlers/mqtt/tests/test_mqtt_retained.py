@@ -32,7 +32,7 @@ async def retain(mqtt, address, payload=b"1", qos=1):
 
 
 async def heard(mqtt):
-    """Give topic, payload and retain flag of the next event."""
+    """Return topic, payload and retain flag of the next event."""
     answer = await mqtt.answer(Type.PUBLISH)
     topic, payload = answer.topic_and_payload if mqtt.version == V311 else (answer.v5.topic, answer.v5.payload)
     return topic, payload, bool(answer.flags & 1)
@@ -148,7 +148,7 @@ async def test_more_than_the_client_takes_at_once_is_given_as_it_acknowledges(pl
         assert len(given) == most
 
 
-async def test_a_retained_will_is_given_to_who_comes_later(plane):
+async def test_a_retained_will_is_sent_to_later_subscribers(plane):
     async with client(plane, V311) as leaving, client(plane, V311) as mqtt:
         await leaving.connect(plane.key.text, will=Will("lamps/1", b'"gone"', 1, True))
         leaving.writer.transport.abort()
@@ -160,7 +160,7 @@ async def test_a_retained_will_is_given_to_who_comes_later(plane):
         assert await heard(mqtt) == ("lamps/1", b'"gone"', True)
 
 
-async def test_another_door_reads_a_retained_event_as_any_other(plane):
+async def test_another_protocol_reads_a_retained_event_as_any_other(plane):
     async with client(plane, V311) as mqtt:
         await mqtt.connect(plane.key.text)
         await retain(mqtt, "lamps/1")
@@ -196,7 +196,7 @@ async def test_what_clears_a_retained_event_and_a_will_are_publishes_to_the_poli
     assert [event.data for event in await plane.log.history(found, "lamps.1", 0, 10)] == [b"1"]
 
 
-async def test_a_client_that_cannot_be_told_is_held_back_as_it_clears_what_is_retained(plane, limited):
+async def test_a_rate_limited_client_of_3_1_1_is_delayed_as_it_clears_a_retained_event(plane, limited):
     limited(60)
     async with client(plane, V311) as mqtt:
         await mqtt.connect(plane.key.text)

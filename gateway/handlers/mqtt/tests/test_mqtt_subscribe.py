@@ -43,7 +43,7 @@ async def heard(mqtt):
 
 
 @VERSIONS
-async def test_an_event_of_another_door_reaches_the_subscriber(plane, version):
+async def test_an_event_published_over_another_protocol_reaches_the_subscriber(plane, version):
     async with client(plane, version) as mqtt:
         await mqtt.connect(plane.key.text)
         assert await mqtt.subscribe(("trades", 0)) == [0]
@@ -57,7 +57,7 @@ async def test_an_event_of_another_door_reaches_the_subscriber(plane, version):
         assert (connection.messages_out, connection.bytes_out > 0) == (1, True)
 
 
-async def test_mqtt_5_is_told_id_time_trace_and_attributes(plane):
+async def test_mqtt_5_receives_id_time_trace_and_attributes(plane):
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     async with client(plane, V5) as mqtt:
         await mqtt.connect(plane.key.text)
@@ -134,7 +134,7 @@ async def test_a_filter_that_may_not_be_read_is_refused_and_the_others_are_grant
         assert sum(connection.refusals.values()) == 1
 
 
-async def test_an_unknown_channel_is_told_to_who_may_read_everything(plane):
+async def test_a_caller_that_may_read_everything_learns_that_a_channel_is_unknown(plane):
     async with client(plane, V5) as mqtt:
         await mqtt.connect(plane.key.text)
         assert await mqtt.subscribe(("nowhere", 0), ("nowhere/+", 0), ("web/only", 0)) == [0x8F, 0x8F, 0x87]
@@ -233,7 +233,7 @@ async def test_no_more_events_are_under_way_than_the_client_takes(plane):
         assert [answer.v5.payload for answer in (first, second, *rest)] == [b"0", b"1", b"2", b"3", b"4"]
 
 
-async def test_who_never_acknowledges_is_too_slow(nats_server, tmp_path):
+async def test_a_client_that_never_acknowledges_is_too_slow(nats_server, tmp_path):
     few = {"send_buffer_max_events": 10}
     async with mqtt_plane(nats_server.url, tmp_path, CHANNELS, **few) as plane, client(plane, V5) as mqtt:
         await mqtt.connect(plane.key.text)

@@ -32,7 +32,7 @@ async def published_wills(plane):
 
 
 async def heard_on(plane, address, begin):
-    """Give what comes on an address while `begin` is done."""
+    """Return the first event on an address after `begin` was called."""
     heard = asyncio.Queue()
     listening = await plane.hub.subscribe_confirmed(address.replace("/", "."), heard.put_nowait)
     await begin()

@@ -8,7 +8,7 @@ CLOUDEVENTS = ("cloudevents.json",)
 EVENT = {"specversion": "1.0", "id": "e1", "source": "/till/1", "type": "sold", "channel": "trades", "data": {"n": 1}}
 
 
-async def test_cloudevents_are_given_to_who_offers_their_subprotocol(plane):
+async def test_a_client_that_offers_their_subprotocol_receives_cloudevents(plane):
     async with connected(plane, subprotocols=("cloudevents.json", "bearer", "secret")) as wire:
         assert wire.subprotocol == "cloudevents.json"
         wire.say({"type": "subscribe", "channel": "trades"})

@@ -164,7 +164,7 @@ async def test_a_revoked_key_closes_the_socket(plane):
     assert (reply.refused.reason, reply.error_class) == (Reason.KEY_REVOKED, "revoked")
 
 
-async def test_a_revoked_key_closes_a_socket_whose_reader_did_not_hear_the_first_word(plane, monkeypatch):
+async def test_a_revoked_key_closes_a_socket_whose_reader_loses_the_first_cancellation(plane, monkeypatch):
     asked = asyncio.Event()
 
     async def deaf(plane, channel, asked_position):
@@ -249,7 +249,7 @@ async def test_messages_over_the_limit_are_refused_each_and_the_socket_stays(pla
         (3008, "gateway", "idle"),
     ],
 )
-async def test_how_a_socket_ended_is_said(plane, code, by, error_class):
+async def test_the_reply_records_how_a_socket_was_closed(plane, code, by, error_class):
     async with connected(plane) as wire:
         wire.leave(code)
         reply = await wire.serving

@@ -187,7 +187,7 @@ async def test_an_interval_that_is_none_is_refused(plane, conflate):
         assert (await wire.heard("error"))["reason"] == "invalid-request"
 
 
-async def test_a_tier_that_conflates_does_so_for_who_is_connected_too_until_it_does_no_more(plane):
+async def test_a_tier_starts_and_stops_to_conflate_on_open_connections_too(plane):
     async with connected(plane) as wire:
         wire.say({"type": "subscribe", "channel": "trades"})
         await wire.heard("subscribed")

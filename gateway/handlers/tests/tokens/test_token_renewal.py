@@ -49,7 +49,7 @@ async def test_a_newer_token_that_ends_sooner_ends_the_connection_sooner(plane, 
     ],
     ids=["another consumer's token", "another consumer's key", "forged", "expired", "nonsense", "too long", "no text"],
 )
-async def test_a_credential_that_does_not_hold_is_told_and_changes_nothing(plane, shown, reason, cause, an_hour_later):
+async def test_an_invalid_credential_is_refused_and_changes_nothing(plane, shown, reason, cause, an_hour_later):
     async with by_socket(plane, token(exp=time.time() + 1800)) as socket:
         (connection,) = plane.connections
         await say(socket, type="auth", token=shown(plane), ref="1")
