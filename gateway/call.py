@@ -51,61 +51,61 @@ class InFlight(AbstractContextManager[None], Interface):
 
 @dataclass(slots=True)
 class Call:
-    """One request, or one connection for all its life, on its way down the path."""
+    """One request, or one connection for all its life, on its way along the path."""
 
     protocol: Protocol
     address: str
-    """The path (HTTP, SSE, WebSocket) or the topic or channel address, normalised once."""
+    """The path (HTTP, SSE, WebSocket), or the topic or channel address, normalised once."""
     ip: str
     handler: str = ""
-    """Which handler takes it: a key of ``gateway.handle.HANDLERS``."""
+    """The name of its handler in :mod:`gateway.handlers.table`."""
     target: str = ""
     """The route's name or the channel's address: the label in usage and in the ledger."""
     method: str = "GET"
     raw_path: bytes = b""
-    """The path as it came, before its one normalisation."""
+    """The path as received, before normalisation."""
     query: bytes = b""
     headers: Headers = field(default_factory=list)
-    """Names in lower case, as ASGI gives them."""
+    """With lower-case names, as in ASGI."""
     credential: Credential | None = None
     is_anonymous: bool = False
-    """Needs no credential: a signed link is its own proof."""
+    """Needs no credential: a signed link proves itself."""
     origin: str | None = None
     rights: tuple[Right, ...] = ()
-    """All that it needs before it is handled; messages inside a connection need their own."""
+    """The rights that it needs before it is handled; messages inside a connection need their own."""
     route: Route | None = None
     added_headers: tuple[tuple[bytes, bytes], ...] = ()
-    """What the route's policies tell the upstream: sent as it is, credentials too."""
+    """Headers that the route's policies add for the upstream, sent unchanged, credentials included."""
     parameters: Mapping[str, str] = field(default_factory=dict)
-    """What the route's or endpoint's path parameters matched."""
+    """The values of the path parameters of the route or endpoint."""
     peer: Any = None
     """The :class:`Exchange` (HTTP, SSE) or :class:`Socket` (WebSocket) of this call."""
     principal: Principal | None = None
     connection: OpenConnection | None = None
     """Set for SSE, WebSocket, MQTT and AMQP once the connection is counted as open."""
     request: InFlight | None = None
-    """Set while an upstream answers: it ends where the caller loses its right to the answer."""
+    """Set while an upstream answers: it ends when the caller loses its right to the answer."""
     budget: Budget | None = None
-    """What the limiter knows of this call: its counters and open slots."""
+    """The counters and open slots of this call."""
     limited_by: tuple[Counter, ...] = ()
-    """The limits that the route has of its own for this call, to be told beside its caller's."""
+    """The route's own limits that this call was charged to, reported beside its caller's."""
     at_end: Callable[[], Awaitable[None]] | None = None
-    """What a policy has to do once the call was handled, whatever became of it."""
+    """Runs once the call was handled, whatever became of it: set by a policy."""
     takes_place: bool = False
-    """It leaves something open, a job: what is left of such places is told, too."""
+    """It opens a job, so the places left for jobs are reported too."""
     traceparent: str | None = None
-    """The trace that it is part of, as it is passed on (:mod:`gateway.tracing`)."""
+    """The trace context as passed on (:mod:`gateway.tracing`)."""
     tracestate: str | None = None
     started_at: float = field(default_factory=time.monotonic)
 
     @property
     def caller(self) -> Principal:
-        """The proved principal; only after ``authenticate``."""
+        """The principal, available only after ``authenticate``."""
         assert self.principal is not None, "the call was not authenticated"
         return self.principal
 
     def header(self, name: bytes) -> str | None:
-        """Give the first header of that lower-case name, as latin-1 text."""
+        """Return the first header of this lower-case name, decoded as latin-1."""
         for key, value in self.headers:
             if key == name:
                 return value.decode("latin-1")
@@ -120,18 +120,18 @@ class Reply:
     """The HTTP status sent, 101 for an accepted WebSocket; 0 where the protocol has none."""
     refused: Refused | None = None
     error_class: str = ""
-    """A label of the connection ledger (see :class:`gateway.refusals.ErrorClass`), empty where all was well."""
+    """A label of the connection ledger (see :class:`gateway.refusals.ErrorClass`), empty if nothing failed."""
     close_code: int = 0
     closed_by: str = ""
-    """``client``, ``gateway`` or ``upstream``; empty where nothing stayed open."""
+    """``client``, ``gateway`` or ``upstream``; empty if nothing stayed open."""
     messages_in: int = 0
-    """Events published by a call that has no connection of its own."""
+    """Events published by a call without a connection."""
     messages_out: int = 0
-    """Events given by such a call."""
+    """Events returned by such a call."""
     bytes_in: int = 0
     bytes_out: int = 0
 
 
 def abandoned() -> Reply:
-    """Say that the caller went away before there was an answer (status 499 in usage)."""
+    """Return the reply of a call whose client left before there was an answer (status 499 in usage)."""
     return Reply(status=499, error_class="client_gone", closed_by="client")

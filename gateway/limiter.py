@@ -1,8 +1,8 @@
 """The limiter: decides whether calls, messages and bytes pass, as the caller's limits allow (see docs/limits.md).
 
-A charge is decided here, from tokens that this process leased ahead of need: arithmetic, no round trip. The store is
-awaited only by who comes first after a pause, or finds the lease dry while the shared bucket may have more. All limits
-that a charge touches allow it, or none is spent from.
+A charge is arithmetic on tokens that this process leased ahead of need, without a round trip. The limit store is
+awaited only by the first charge after a pause, or when the lease is empty and the shared bucket may hold more. A charge
+that touches several limits is allowed by all of them, or spends from none.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ logger = logging.getLogger(__name__)
 TICK_S = 0.25
 PLAN_IDLE_S = 60.0
 DELAY_MAX_S = 60.0
-"""``exceed: delay`` holds a message back at most so long, then it is refused."""
+"""The longest that ``exceed: delay`` delays a message before it is refused."""
 DELAY_REQUEST_MAX_S = 3.0
-"""A request is held back only so long: its client waits for an answer."""
+"""The longest that a request is delayed: its client waits for an answer."""
 
 TOKENS_OUT_DEFAULT = 1024
-"""What is reserved for an answer whose request names no maximum, where so much is left."""
+"""The tokens reserved for an answer whose request sets no maximum, if that many are left."""
 
 
 class Limiter:
-    """The limits of all callers, as one process enforces them."""
+    """Enforces the limits of all callers in one process."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Limiter:
         self._keeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to return idle leases, to keep slots alive and to look for a store that is away."""
+        """Start to return idle leases, to renew slots, and to probe an unavailable store."""
         self._keeper = asyncio.create_task(self._keep(), name="limiter")
 
     async def stop(self) -> None:
@@ -85,7 +85,7 @@ class Limiter:
         await self.store.stop()
 
     async def admit(self, call: Call) -> None:
-        """Let a request, or a connection with its open slot, in. Raises Refused."""
+        """Admit a request, or a connection with its open slot. Raises Refused."""
         if not call.caller.limits:
             return
         if call.protocol is Protocol.HTTP:
@@ -106,7 +106,7 @@ class Limiter:
     def charge_now(
         self, call: Call, *, messages_in: int = 0, messages_out: int = 0, bytes_in: int = 0, bytes_out: int = 0
     ) -> bool:
-        """Charge from what is held here. False: nothing was charged, await ``charge``."""
+        """Charge without waiting. If False, nothing was charged: await ``charge``."""
         budget = call.budget
         limits = call.principal.limits  # type: ignore[union-attr]  # only after authenticate; asserting costs too much here
         if not limits:
@@ -140,9 +140,9 @@ class Limiter:
         tokens_in: int = 0,
         tokens_out: int = 0,
     ) -> None:
-        """Charge all or nothing: waits where limits say ``delay``, raises Refused where they say no.
+        """Charge all or nothing: wait for limits with ``exceed: delay``, raise Refused for the others.
 
-        Who waits hears within half a second that its limits are others now.
+        A waiting call follows a change of its limits within half a second.
         """
         if not call.caller.limits:
             return
@@ -163,19 +163,19 @@ class Limiter:
             )  # fmt: skip
 
     def put_back(self, counters: Counters, cost: float) -> None:
-        """Give back what was charged to these ahead and did not come."""
+        """Give back what was charged ahead and not received."""
         for counter in counters:
             self._leasing.give_back(counter, cost)
 
     async def charge_by(self, call: Call, limit: Limit, key: str, cost: float = 1) -> None:
-        """Charge a limit that no tier names, under a key that a route chose. Raises Refused. ``headers`` tells it."""
+        """Charge a limit that a route sets, under a key that it chose; ``headers`` then include it. Raises Refused."""
         counter = self._counter_by(call, limit, key)
         if limit.mode != "shadow" and counter not in call.limited_by:
             call.limited_by = (*call.limited_by, counter)
         await self._settling.settle(call.budget or Budget(), [(counter, cost)], DELAY_REQUEST_MAX_S)
 
     async def look_by(self, call: Call, limit: Limit, key: str) -> dict[str, Any]:
-        """Say what is left of a limit that no tier names, as ``left`` does. Nothing is charged."""
+        """Return what is left of a limit that a route sets, as ``left`` does. Nothing is charged."""
         counter = self._counter_by(call, limit, key)
         await self._leasing.refresh([counter])
         return fact(limit, counter, self._clock())
@@ -186,11 +186,11 @@ class Limiter:
     async def reserve(self, call: Call, *, tokens_in: int, tokens_out: int | None) -> Reservation:
         """Charge tokens before they are used; without a maximum, ``TOKENS_OUT_DEFAULT`` or what is left.
 
-        Raises Refused: where they are more than a bucket holds, no waiting helps and none is told.
+        Raises Refused; without ``retry_after_s`` if the tokens exceed the bucket, so that waiting would not help.
         """
         budget = self._bound(call)
         wanted = TOKENS_OUT_DEFAULT if tokens_out is None else tokens_out
-        # What was last known may be that others had reserved much; they have returned what they did not use.
+        # The level known here may be stale: others may have returned tokens that they reserved and did not use.
         await self._leasing.refresh([*budget.tokens_in, *budget.tokens_out])
         while True:
             if tokens_out is None:
@@ -198,7 +198,7 @@ class Limiter:
             try:
                 return await self._reserve(budget, tokens_in, wanted)
             except Refused:
-                # The store was asked meanwhile: it may have less left than was thought, but some.
+                # The store was queried meanwhile: it may hold less than assumed, but some.
                 if tokens_out is not None or self._tokens_left(budget) >= wanted or wanted == 1:
                     raise
                 await asyncio.sleep(PROBE_S)
@@ -222,24 +222,24 @@ class Limiter:
         return int(min(left, default=TOKENS_OUT_DEFAULT))
 
     def unreserved(self, call: Call) -> Reservation:
-        """Begin with nothing charged."""
+        """Return a reservation with nothing charged."""
         return Reservation.of([], self._bound(call), 0, 0)
 
     def reserve_more_now(self, reservation: Reservation, tokens_out: int) -> bool:
-        """Charge tokens that come beyond what was reserved. False: nothing was charged, await ``reserve_more``."""
+        """Charge tokens beyond the reservation. If False, nothing was charged: await ``reserve_more``."""
         if tokens_out and not spend(tuple(held.counter for held in reservation.out), tokens_out, self._clock()):
             return False
         reservation.tokens_out += tokens_out
         return True
 
     async def reserve_more(self, call: Call, reservation: Reservation, tokens_out: int) -> None:
-        """Charge tokens that come beyond what was reserved. Raises Refused."""
+        """Charge tokens beyond the reservation, waiting as limits delay it. Raises Refused."""
         asked: list[Spending] = [(held.counter, tokens_out) for held in reservation.out]
         reservation.keep(await self._settling.settle(self._bound(call), asked, DELAY_MAX_S))
         reservation.tokens_out += tokens_out
 
     def correct(self, reservation: Reservation, *, tokens_in: int, tokens_out: int) -> None:
-        """Charge what was used in the place of what was reserved: the rest is given back, what lacks is owed."""
+        """Replace the reservation by what was used: the rest is given back, a shortfall is owed."""
         now = self._clock()
         for held, difference in reservation.corrected(tokens_in, tokens_out):
             if difference > 0:
@@ -248,35 +248,35 @@ class Limiter:
                 self._leasing.give_back(held.counter, -difference)
 
     def released(self, call: Call) -> None:
-        """Give the call's open slots back. Never waits."""
+        """Give back the call's open slots. Never waits."""
         if call.budget is not None:
             for slot in call.budget.slots:
                 self._slots.drop(slot)
             call.budget.slots.clear()
 
     async def take_place(self, call: Call, job_id: str) -> list[str]:
-        """Take a place for a job that will be open: all limits of open jobs let it in, or none counts it.
+        """Take a place for a new job under each limit of open jobs, or under none. Raises Refused.
 
-        Gives the store's keys of these places, for who gives them back at its end. Raises Refused.
+        Returns the store's keys of the places, which are given back when the job ends.
         """
         call.takes_place = True
         places = self._plan(call.caller, call.ip).jobs if call.caller.limits else ()
         return await self._jobs.take_all(places, job_id, call.caller.consumer, self.usage)
 
     def give_back_place(self, keys: Iterable[str], job_id: str) -> None:
-        """Give back the places of a job that did not come to be. Never waits."""
+        """Give back the places of a job that was not created. Never waits."""
         for key in keys:
             self._jobs.drop(key, job_id)
 
     def left(self, principal: Principal, call: Call | None = None) -> list[dict[str, Any]]:
-        """Say each limit and what is left of it, as far as is known here (``look`` asks the store first)."""
+        """Return each limit and what is left of it, as known here; ``look`` queries the store first."""
         if not principal.limits:
             return []
         plan = self._plan(principal, call.ip if call is not None else "")
         return facts(plan, self._count_open, self._clock())
 
     async def look(self, principal: Principal, call: Call | None = None) -> None:
-        """Ask the store what is left of the principal's shared limits, so that ``left`` tells it."""
+        """Query the store for what is left of the principal's shared limits, for ``left`` to return."""
         plan = self._plan(principal, call.ip if call is not None else "")
         await self._leasing.refresh([*plan.shared()])
         for opened, look in ((plan.open, self._slots.refresh), (plan.jobs, self._jobs.refresh)):
@@ -285,7 +285,7 @@ class Limiter:
                     await look(key)
 
     def usage_records(self, *, with_levels: bool) -> list[dict[str, Any]]:
-        """Say what limits did since this was last asked, and who is near them, as usage batches carry it."""
+        """Return what limits did since the last call, and the levels near their limit, as usage batches hold them."""
         now = self._clock()
         recent = [plan for plan in self._plans.values() if now - plan.used_at < PLAN_IDLE_S] if with_levels else []
         return self.usage.take(near(level for plan in recent for level in self._levels(plan, now)))
@@ -297,16 +297,16 @@ class Limiter:
             yield Level(limit, key, plan.consumer, limit.amount - self._count_open(key), limit.amount, None)
 
     def headers(self, call: Call) -> Headers:
-        """Give ``RateLimit-Policy`` and ``RateLimit`` for the limits that apply to this call."""
-        now, told, plan = self._clock(), [], None
+        """Return the ``RateLimit-Policy`` and ``RateLimit`` fields of the limits that apply to this call."""
+        now, lines, plan = self._clock(), [], None
         if call.principal is not None and call.principal.limits:
             plan = self._plan(call.principal, call.ip)
-            told = fields(plan, call.protocol, self._slots.count, now)
+            lines = fields(plan, call.protocol, self._slots.count, now)
         if call.limited_by or call.takes_place:
-            told = with_own(told, call.limited_by, self._places_left(call), now)
+            lines = with_own(lines, call.limited_by, self._places_left(call), now)
         if self._has_legacy_fields:
-            told += legacy_fields(plan, call.protocol, call.limited_by, now)
-        return told
+            lines += legacy_fields(plan, call.protocol, call.limited_by, now)
+        return lines
 
     def _places_left(self, call: Call) -> dict[Limit, int]:
         if not (call.takes_place and call.caller.limits):
@@ -317,7 +317,7 @@ class Limiter:
     def _count_open(self, key: str) -> int:
         return self._slots.count(key) or self._jobs.count(key)
 
-    # What a call spends from
+    # The budget of a call
 
     def _bound(self, call: Call) -> Budget:
         principal = call.caller
@@ -325,7 +325,7 @@ class Limiter:
         if budget is not None and budget.limits is principal.limits:
             return budget
         if call.protocol is Protocol.HTTP:
-            # It may be that of many requests: one whose limits have changed takes another.
+            # Requests of one principal share a budget; when its limits change, later ones get another.
             call.budget = self._plan(principal, call.ip).request_budget(principal)
             return call.budget
         if budget is None:
@@ -341,7 +341,7 @@ class Limiter:
         plan.used_at = self._clock()
         return plan
 
-    # Keep
+    # Upkeep
 
     async def _keep(self) -> None:
         beat_at = forget_at = self._clock()
@@ -354,24 +354,24 @@ class Limiter:
                 if self.store.is_unavailable and self.store.pause_left_s <= 0:
                     await self.store.ping()
                 if now - beat_at >= BEAT_S or jumps.jumped_s():
-                    # A store whose clock was set with ours may take all slots for lapsed.
+                    # After a clock jump the store may consider all slots expired.
                     beat_at = now
                     await self._slots.beat()
                     await self._jobs.recount()
             except Exception:
-                logger.exception("keeping leases failed; going on")
+                logger.exception("keeping leases failed; continuing")
             if now - forget_at >= PLAN_IDLE_S:
                 forget_at = now
                 self._forget(now)
 
     def _back(self) -> None:
-        """Share again: the store is back, and may have forgotten who is connected."""
+        """Return to shared limits: the store is available again, and may have lost the open slots."""
         self._leasing.go_shared()
         self._leasing.spawn(self._slots.beat())
         self._leasing.spawn(self._jobs.share())
 
     def _forget(self, now: float) -> None:
-        """Let go of callers that have been away, unless their buckets still fill."""
+        """Drop the plans of callers that have been idle, unless their buckets are still filling."""
         for name, plan in [*self._plans.items()]:
             if now - plan.used_at > PLAN_IDLE_S and all(counter.full_at <= now for counter in plan.shared()):
                 del self._plans[name]

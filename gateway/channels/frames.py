@@ -1,4 +1,4 @@
-"""The frames that come on ``/v1/stream``: JSON text, read strictly; a fault is of one frame and not of its socket."""
+"""The frames that clients send on ``/v1/stream``: JSON text, parsed strictly. A bad frame does not end its socket."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 Frame = Mapping[str, Any]
 CLOUDEVENTS = "cloudevents.json"
-"""The subprotocol in which events come and go as CloudEvents."""
+"""The subprotocol with which events travel as CloudEvents."""
 
 
 def offered(call: Call) -> list[str]:
-    """Give the subprotocols that a caller offers."""
+    """Return the subprotocols that the client offers."""
     headers = [value for name, value in call.headers if name == b"sec-websocket-protocol"]
     return [part.strip() for part in b",".join(headers).decode("latin-1").split(",")]
 
 
 def read_frame(message: str | bytes, config: Config) -> tuple[Frame, Refused | None]:
-    """Read one message; a fault is given back, not raised, as nothing of the frame is known then."""
+    """Parse one message; a fault is returned instead of raised, since nothing of the frame is known then."""
     if isinstance(message, bytes):
         return {}, malformed("Frames are JSON text, not binary.")
     try:
-        # The frame is a level of its own around the data.
+        # The frame adds one level of nesting around the data.
         frame = parse(message, depth_max=config.json_depth_max + 1, digits_max=config.number_digits_max)
     except Refused as refused:
         return {}, refused
@@ -39,13 +39,13 @@ def read_frame(message: str | bytes, config: Config) -> tuple[Frame, Refused | N
 
 
 def type_of(frame: Frame) -> str:
-    """Give what a frame says that it is; nothing where it says no such thing."""
+    """Return the type of a frame, or an empty string if it has none."""
     type_ = frame.get("type")
     return type_ if isinstance(type_, str) else ""
 
 
 def channel_of(frame: Frame) -> str:
-    """Give the address that a frame is about. Raises Refused."""
+    """Return the channel address in a frame. Raises Refused."""
     channel = frame.get("channel")
     if not isinstance(channel, str):
         raise malformed("`channel` is the address of a channel.")
@@ -53,7 +53,7 @@ def channel_of(frame: Frame) -> str:
 
 
 def text_of(frame: Frame, name: str) -> str | None:
-    """Give a member that is a text, or None where it is left out. Raises Refused."""
+    """Return a string member, or None if it is absent. Raises Refused."""
     text = frame.get(name)
     if text is not None and not isinstance(text, str):
         raise malformed(f"`{name}` is a string.")
@@ -61,17 +61,17 @@ def text_of(frame: Frame, name: str) -> str | None:
 
 
 def conflation_of(frame: Frame) -> float:
-    """Read how often a subscriber wants the latest event of each address; 0 for every event. Raises Refused."""
-    asked = frame.get("conflate")
-    if asked is None:
+    """Return the requested conflation interval in seconds; 0 for every event. Raises Refused."""
+    interval = frame.get("conflate")
+    if interval is None:
         return 0.0
-    if not isinstance(asked, str):
+    if not isinstance(interval, str):
         raise malformed("`conflate` is an interval, as `1s`.")
-    return interval_of(asked)
+    return interval_of(interval)
 
 
 def start_of(frame: Frame) -> str:
-    """Give where a subscriber begins, as text. Raises Refused."""
+    """Return the position at which a subscriber starts, as text. Raises Refused."""
     start = frame.get("from", "latest")
     if not isinstance(start, str | int) or isinstance(start, bool):
         raise malformed("`from` is `earliest`, `latest`, an id or an RFC 3339 instant.")
@@ -79,5 +79,5 @@ def start_of(frame: Frame) -> str:
 
 
 def malformed(detail: str) -> Refused:
-    """Refuse a frame that is not as it should be."""
+    """Return the refusal of a malformed frame."""
     return Refused(Reason.INVALID_REQUEST, detail, cause="invalid-frame")

@@ -36,7 +36,7 @@ TICKET_PREFIX = "tick_"
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What a caller showed of itself, before anything was believed."""
+    """A credential as received, before it is proved."""
 
     kind: str
     """``key`` (an API key), ``token`` (a JWT) or ``ticket`` (a single-use connect ticket)."""

@@ -1,8 +1,8 @@
-"""The key sets of JWT issuers, as this process knows them: fetched within bounds, kept while their URL is away.
+"""The key sets (JWKS, RFC 7517) of JWT issuers: fetched within bounds, and kept while their URL is unavailable.
 
-A keeper reads each set when its issuer becomes known, and every ``jwks_refresh_s`` after that. A token that names a key
-that is not known has its issuer's set read again at once, at most once in ``FLOOR_S``; all calls that wait share that
-one look. Where a URL is away the keys that it last gave serve on for ``jwks_max_age_s``.
+Each set is fetched when its issuer becomes known, and every ``jwks_refresh_s`` after that. A token with an unknown key
+id has its issuer's set fetched at once, at most once in ``FLOOR_S``; all waiting calls share that fetch. While the URL
+is unavailable, the last keys stay in use for ``jwks_max_age_s``.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FLOOR_S = 30.0
-"""Tokens with unknown keys make us ask an issuer's URL at most so often."""
+"""The shortest interval at which tokens with unknown key ids cause a fetch from an issuer's URL."""
 TICK_S = 1.0
 
 
 class KeySet:
-    """The keys of one issuer, as its URL last gave them."""
+    """The keys of one issuer, as last fetched."""
 
     __slots__ = ("failures", "is_wanted", "issuer", "keys", "read_at", "sought_at", "task", "tried_at")
 
@@ -45,34 +45,34 @@ class KeySet:
         self.read_at: float | None = None
         self.tried_at: float | None = None
         self.sought_at: float | None = None
-        """When it was last read because a token named a key that we did not know."""
+        """When it was last fetched because of an unknown key id."""
         self.failures = 0
-        """How often in a row it could not be read."""
+        """The number of failed fetches in a row."""
         self.is_wanted = False
-        """A token named a key that we do not know, and it is too early to look for it."""
+        """A token has an unknown key id, and it is too early to fetch the set again."""
         self.task: asyncio.Task[None] | None = None
 
     def fitting(self, kid: str | None, algorithm: str) -> list[PublicKey]:
-        """Give the keys that a token with this header may be signed with.
+        """Return the keys that may have signed a token with this header.
 
-        A token that names no key can only mean a key that is alone.
+        A token without ``kid`` matches only if the issuer has a single fitting key.
         """
         found = [key for key in self.keys if key.fits(algorithm) and kid in (key.kid, None)]
         return found if kid is not None or len(found) == 1 else []
 
     def next_try_at(self, refresh_s: float) -> float:
-        """Say when it is to be read again, of itself."""
+        """Return when the set is due to be fetched again."""
         if self.tried_at is None:
             return 0.0
         if self.failures:
-            # Who has no keys at all is in a hurry.
+            # Without any key, retry sooner.
             return self.tried_at + (FLOOR_S if self.keys else min(FLOOR_S, 2.0 ** min(self.failures - 1, 5)))
         due_at = self.tried_at + refresh_s
         return min(due_at, self.may_be_sought_at) if self.is_wanted else due_at
 
     @property
     def may_be_sought_at(self) -> float:
-        """Say when it may be read next for the sake of a token that names a key that we do not know."""
+        """When an unknown key id may next cause a fetch."""
         if self.failures and self.tried_at is not None:
             return self.tried_at + FLOOR_S
         return 0.0 if self.sought_at is None else self.sought_at + FLOOR_S
@@ -100,18 +100,18 @@ class KeySets:
         snapshot.on_change(self._refresh)
 
     def start(self) -> None:
-        """Begin to read the key sets of all issuers there are and will be; does not wait for any."""
+        """Start to fetch the key sets of all issuers, present and future; waits for none."""
         self._keeper = asyncio.create_task(self._keep(), name="jwks")
 
     async def stop(self) -> None:
-        """Stop reading."""
+        """Stop fetching."""
         await stop_tasks(self._keeper, *(set_.task for set_ in self._sets.values()))
 
     async def keys(self, issuer: Issuer, kid: str | None, algorithm: str) -> list[PublicKey]:
-        """Give the keys that a token of this issuer may be signed with, one at least.
+        """Return the keys, at least one, that may have signed a token of this issuer.
 
-        Waits for a look at the issuer's URL where one is due or under way. Raises Refused: ``unauthenticated`` where
-        the issuer has no such key, ``overloaded`` where that cannot be known now.
+        Waits for a fetch that is due or running. Raises Refused: ``unauthenticated`` if the issuer has no such key,
+        ``overloaded`` if that cannot be determined now.
         """
         set_ = self._of(issuer)
         found = set_.fitting(kid, algorithm)
@@ -146,7 +146,7 @@ class KeySets:
                 self._drop(set_)
             new = self._sets[issuer.name] = KeySet(issuer)
             if set_ is not None and set_.read_at is not None and set_.issuer.jwks_url == issuer.jwks_url:
-                # The URL still says the same; only how tokens are read has changed.
+                # The URL is unchanged; only how tokens are checked has changed.
                 for name in ("keys", "read_at", "tried_at", "sought_at", "failures"):
                     setattr(new, name, getattr(set_, name))
             set_ = new
@@ -164,21 +164,21 @@ class KeySets:
             try:
                 self._look()
             except Exception:
-                logger.exception("looking after key sets failed; going on")
+                logger.exception("keeping the key sets failed; continuing")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S):
                     await self._nudge.wait()
             self._nudge.clear()
 
     def _look(self) -> None:
-        """Read what is due, let go of what is too old or of nobody."""
+        """Fetch the sets that are due; drop keys that are too old, and sets of deleted issuers."""
         now = self._clock()
         for name in [name for name in self._sets if self._snapshot.issuer(name) is None]:
             self._drop(self._sets.pop(name))
         for issuer in list(self._snapshot.issuers()):
             set_ = self._of(issuer)
             if set_.keys and set_.read_at is not None and now - set_.read_at > self._config.jwks_max_age_s:
-                logger.warning("issuer %s: its keys are too old to be used any more", issuer.name)
+                logger.warning("issuer %s: its keys are too old and are no longer used", issuer.name)
                 set_.read_at = None
                 self._replace(set_, [])
             if set_.task is None and set_.next_try_at(self._refresh_s) <= now:
@@ -194,7 +194,7 @@ class KeySets:
         name = set_.issuer.name
         try:
             async with asyncio.timeout(self._config.jwks_timeout_s):
-                # What the first token will need, loaded where nobody waits for it.
+                # Load PyJWT here, so that the first token does not wait for it.
                 await asyncio.to_thread(import_module, "jwt")
                 keys = read(await self._fetch(set_.issuer.jwks_url))
         except TooLong:
@@ -203,10 +203,10 @@ class KeySets:
             self._failed(set_, _why(error))
         except Exception:
             set_.failures += 1
-            logger.exception("issuer %s: its key set could not be read, the last one stays in use", name)
+            logger.exception("issuer %s: its key set could not be fetched, the last one stays in use", name)
         else:
             if set_.failures:
-                logger.info("issuer %s: its key set can be read again", name)
+                logger.info("issuer %s: its key set can be fetched again", name)
             set_.failures = 0
             set_.read_at = self._clock()
             self._replace(set_, keys)
@@ -217,7 +217,7 @@ class KeySets:
         set_.failures += 1
         if set_.failures == 1:
             logger.warning(
-                "issuer %s: its key set could not be read, the last one stays in use: %s", set_.issuer.name, reason
+                "issuer %s: its key set could not be fetched, the last one stays in use: %s", set_.issuer.name, reason
             )
 
     async def _fetch(self, url: str) -> bytes:
@@ -233,7 +233,7 @@ class KeySets:
         return response.body
 
     def _replace(self, set_: KeySet, keys: list[PublicKey]) -> None:
-        """Take over what the issuer publishes; a key that stays is the same object as before."""
+        """Replace the keys by those published now; a key that stays is the same object as before."""
         before = {key.thumbprint: key for key in set_.keys}
         now = {key.thumbprint: before.get(key.thumbprint, key) for key in keys}
         set_.keys = tuple(now.values())

@@ -1,4 +1,4 @@
-"""Where a caller is: its network address, the page that it calls from, and whether its key may be used there."""
+"""Where a caller is: its IP address, the origin of its page, and whether its key may be used there."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from gateway.snapshot.documents import Key
 
 @lru_cache(maxsize=4096)
 def address(text: str) -> IPv4Address | IPv6Address:
-    """Read an address; one of IPv4 that came as IPv6 is one of IPv4. Raises ValueError."""
+    """Parse an IP address; an IPv4-mapped IPv6 address becomes IPv4. Raises ValueError."""
     ip = ip_address(text)
     return ip.ipv4_mapped or ip if isinstance(ip, IPv6Address) else ip
 
 
 def plain(text: str) -> str:
-    """Give an address as text: one of IPv4 that came as IPv6, as it does where we listen on ``::``, as one of IPv4."""
+    """Return an IP address as text, with an IPv4-mapped one, as seen by a listener on ``::``, as IPv4."""
     return str(address(text)) if text.startswith("::ffff:") else text
 
 

@@ -1,4 +1,4 @@
-"""What a caller may do: scopes, and the rights that they cover. Scopes alone give rights (docs/identity.md)."""
+"""What a caller may do: scopes and the rights that they cover. Only scopes grant rights (docs/identity.md)."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from gateway.snapshot.scopes import CONFLATE, covers, is_covered
 from gateway.wire.header_fields import Headers
 
 _OPERATION = (b"mcp-method", b"mcp-name")
-"""In which headers a call names its operation, for rights such as ``call:ROUTE#tools/call:get_weather``."""
+"""The headers that name an operation, for rights such as ``call:ROUTE#tools/call:get_weather``."""
 
 
 def require(principal: Principal, right: Right) -> None:
-    """Raise Refused ``forbidden`` where the principal lacks the right."""
+    """Raise Refused ``forbidden`` if the principal lacks the right."""
     if not allowed(principal, right):
         raise forbidden(principal, right)
 
 
 def forbidden(principal: Principal, right: Right) -> Refused:
-    """Say which scope is missing, and from what."""
-    lacks = "This key lacks" if not is_covered(principal.scopes, right.text) else "This key's tier does not give"
+    """Return the refusal that names the missing scope, and whether the key or its tier lacks it."""
+    lacks = "This key lacks" if not is_covered(principal.scopes, right.text) else "This key's tier does not allow"
     return Refused(Reason.FORBIDDEN, f"{lacks} the scope `{right}`.")
 
 
 def allowed(principal: Principal, right: Right) -> bool:
-    """Say whether one of the principal's scopes covers the right, and one of its tier's too."""
+    """Return whether a scope of the principal covers the right, and one of its tier too."""
     ceiling = principal.ceiling
     return is_covered(principal.scopes, right.text) and (ceiling is None or is_covered(ceiling, right.text))
 
 
 def lacking(principal: Principal, rights: Iterable[Right], headers: Headers) -> Right | None:
-    """Give the first right that the call needs and the principal lacks.
+    """Return the first right that is needed and missing, or None.
 
-    Who may not call all of a route may still call the one operation that the call's headers name.
+    A caller without the right to a whole route may have it to the operation that the headers name.
     """
     for right in rights:
         if not allowed(principal, right):
@@ -50,14 +50,14 @@ def lacking(principal: Principal, rights: Iterable[Right], headers: Headers) -> 
 
 
 def _operation(right: Right, headers: Headers) -> Right | None:
-    """Give the right to the operation that the headers name; None where they name none, or more than one."""
+    """Return the right to the operation that the headers name; None if they name none, or several."""
     if right.verb is not Verb.CALL:
         return None
     found: dict[bytes, str] = {}
     for name, value in headers:
         if name in _OPERATION:
             if name in found:
-                # The upstream may read another of them than we do.
+                # The upstream might read another one of them.
                 return None
             found[name] = value.decode("latin-1").strip()
     method, name_ = (found.get(name, "") for name in _OPERATION)
@@ -65,9 +65,9 @@ def _operation(right: Right, headers: Headers) -> Right | None:
 
 
 def conflated_s(principal: Principal, right: Right) -> float:
-    """Say in which interval the latest event of each address is all that the right gives; 0 where it gives every one.
+    """Return the interval in seconds in which the right yields only the latest event of an address; 0 for every event.
 
-    ``subscribe:trades?conflate=1s`` among a key's scopes, or its tier's; the shortest of those that cover it counts.
+    A scope of the key or its tier sets it, as ``subscribe:trades?conflate=1s``; the shortest that covers it counts.
     """
     held = (principal.scopes, principal.ceiling)
     return max(_conflated_s(scopes, right.text) for scopes in held if scopes is not None)
@@ -83,7 +83,7 @@ def _conflated_s(scopes: tuple[str, ...], wanted: str) -> float:
 
 
 def _interval_s(mark: str, interval: str) -> float:
-    """Read an interval; one that cannot be read, as a token may bring it, gives the least."""
+    """Parse an interval. An invalid one, which a token may carry, becomes the longest."""
     try:
         return interval_of(interval) if mark else 0.0
     except Refused:
