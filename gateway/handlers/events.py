@@ -21,7 +21,7 @@ from gateway.log.event import Event
 from gateway.log.hub import Listening
 from gateway.peer import ClientGone
 from gateway.refusals import Reason, Refused
-from gateway.wire.event_stream import error_event, last_words, named_event
+from gateway.wire.event_stream import error_event, final_event, named_event
 from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ class EventStream:
             # EventSource reconnects after a normal end, and receives 401 or 403 as the new response.
             try:
                 async with asyncio.timeout(self._plane.config.close_timeout_s):
-                    await self._call.peer.send(last_words(refused), more=False)
+                    await self._call.peer.send(final_event(refused), more=False)
             except (TimeoutError, ClientGone):
                 pass
         return Reply(status=200, refused=refused, error_class=refused.row.live.value, closed_by="gateway")

@@ -28,7 +28,7 @@ from gateway.handlers.requests import idempotency_key, query_pairs, read_body
 from gateway.handlers.responses import Header, send_json
 from gateway.policies.json_body import require_plain
 from gateway.refusals import Reason, Refused
-from gateway.wire.event_stream import last_words
+from gateway.wire.event_stream import final_event
 from gateway.wire.header_fields import Headers
 from gateway.wire.strict_json import parse
 
@@ -140,7 +140,7 @@ async def events(plane: Plane, call: Call) -> Reply:
     finally:
         await stop_tasks(gone, writer)
     refused = ending.result() if ending.done() else None
-    await call.peer.send(last_words(refused) if refused is not None else b"", more=False)
+    await call.peer.send(final_event(refused) if refused is not None else b"", more=False)
     if refused is None:
         return Reply(status=200)
     return Reply(status=200, refused=refused, error_class=refused.row.live.value, closed_by="gateway")

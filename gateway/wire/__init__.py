@@ -1,1 +1,1 @@
-"""Bytes and values: no I/O, no clock."""
+"""Wire formats as bytes and values: no I/O, no clock."""

@@ -1,7 +1,8 @@
-"""What AI calls say of tokens, in the shapes of OpenAI and Anthropic: asked at most, said so far, used in the end.
+"""Tokens of calls to AI models, in the formats of OpenAI and Anthropic: requested, generated so far, and used.
 
-Requests: chat completions, completions, responses and embeddings of OpenAI, messages of Anthropic. Answers: their JSON,
-and their server-sent events. Where nothing is said, tokens are estimated: one for ``BYTES_A_TOKEN`` bytes of UTF-8.
+Requests are chat completions, completions, responses and embeddings of OpenAI, and messages of Anthropic. Responses are
+their JSON and their server-sent events. Tokens that are not reported are estimated as one for each ``BYTES_A_TOKEN``
+bytes of UTF-8.
 """
 
 from __future__ import annotations
@@ -14,146 +15,146 @@ import orjson
 
 BYTES_A_TOKEN = 4
 MEDIUM_TOKENS = 1024
-"""What an image, a sound or a file inside a prompt is taken for."""
+"""Estimate for an image, a sound or a file in a prompt."""
 TOKENS_MAX = 2**40
-"""No model is asked for more; whoever says so means that there is no maximum."""
+"""A request for more than this counts as one without a maximum."""
 
 _MAXIMA = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _CHOICES = ("n", "best_of")
 _PROMPTS = ("messages", "prompt", "input")
-_BESIDES = ("system", "instructions", "tools", "functions", "response_format", "text")
-"""Members that models read beside the prompt."""
+_CONTEXT = ("system", "instructions", "tools", "functions", "response_format", "text")
+"""Members that models read in addition to the prompt."""
 _MEDIA = frozenset({"data", "file_data", "image_url", "b64_json"})
-_SAID = frozenset(
+_GENERATED = frozenset(
     {
         "content", "text", "refusal", "reasoning", "reasoning_content", "thinking", "partial_json", "arguments", "name",
         "tool_calls", "function_call", "function", "delta", "input", "output", "summary", "message",
     }
 )  # fmt: skip
-"""Members of an answer that models wrote, or that hold some that they wrote."""
+"""Members of a response that contain generated text, at any depth."""
 _IN = ("prompt_tokens", "input_tokens")
 _CACHED_IN = ("cache_creation_input_tokens", "cache_read_input_tokens")
-"""Anthropic counts these beside ``input_tokens``, OpenAI counts them within."""
+"""Anthropic reports these in addition to ``input_tokens``, OpenAI includes them."""
 _OUT = ("completion_tokens", "output_tokens")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What one request asks of a model."""
+class ModelRequest:
+    """The tokens that one request to a model needs."""
 
     tokens_in: int
-    """The prompt, estimated."""
+    """Estimate of the prompt."""
     tokens_out: int | None
-    """The most that the answer may hold, of all choices together; None where the request does not say."""
+    """Maximum of the response, all choices together; None if the request sets none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as an answer says them; None where it does not."""
+    """Tokens as a response reports them; None where it does not."""
 
     tokens_in: int | None
     tokens_out: int | None
 
 
-def asked_of(body: bytes) -> Asked | None:
-    """Read a request; None where it is no call of a model."""
-    said = _object(body)
-    if said is None:
+def parse_model_request(body: bytes) -> ModelRequest | None:
+    """Return the tokens that a request needs, or None if it is not a request to a model."""
+    document = _object(body)
+    if document is None:
         return None
-    if not (_is_conversation(said) or ("model" in said and any(name in said for name in _PROMPTS))):
+    if not (_is_conversation(document) or ("model" in document and any(name in document for name in _PROMPTS))):
         return None
-    prompt = [said[name] for name in (*_PROMPTS, *_BESIDES) if name in said]
-    return Asked(_prompt_tokens(prompt), _most(said))
+    prompt = [document[name] for name in (*_PROMPTS, *_CONTEXT) if name in document]
+    return ModelRequest(_prompt_tokens(prompt), _maximum(document))
 
 
-def used_by(body: bytes) -> Usage | None:
-    """Read a whole JSON answer: what it says, else what its text is estimated at; None where no model wrote it."""
-    said = _object(body)
-    if said is None:
+def parse_usage(body: bytes) -> Usage | None:
+    """Return the usage that a JSON response reports, or an estimate of its text; None if no model generated it."""
+    document = _object(body)
+    if document is None:
         return None
-    usage = _usage(said)
+    usage = _usage(document)
     if usage is not None:
         return usage
-    written = [said[name] for name in ("choices", "content", "output") if isinstance(said.get(name), list)]
-    if not written:
+    generated = [document[name] for name in ("choices", "content", "output") if isinstance(document.get(name), list)]
+    if not generated:
         return None
-    return Usage(None, estimated(sum(_written_bytes(each) for each in written)))
+    return Usage(None, estimate_tokens(sum(_generated_bytes(each) for each in generated)))
 
 
-def estimated(bytes_: int) -> int:
-    """Estimate the tokens of so many bytes of text."""
-    return -(-bytes_ // BYTES_A_TOKEN)
+def estimate_tokens(text_bytes: int) -> int:
+    """Return an estimate of the tokens of a text of this size."""
+    return -(-text_bytes // BYTES_A_TOKEN)
 
 
-class Counting:
-    """Counts the tokens of one streamed answer, event by event."""
+class TokenCounter:
+    """Counts the tokens of one streamed response, event by event."""
 
-    __slots__ = ("_bytes", "_deltas", "_known", "_most", "tokens_in")
+    __slots__ = ("_bytes", "_deltas", "_most", "_reported", "tokens_in")
 
     def __init__(self, most: int | None) -> None:
         self._most = most
-        self._known = 0
-        """What the answer itself last said."""
+        self._reported = 0
+        """The last count that the response itself reported."""
         self._deltas = 0
         self._bytes = 0
         self.tokens_in: int | None = None
 
     @property
     def tokens_out(self) -> int:
-        """Say how many tokens came so far: as the answer says, and since then a token a delta or as its bytes are.
+        """The tokens generated so far: the last reported count, plus an estimate of what followed it.
 
-        Where a maximum was asked, the bytes alone never count beyond it: the upstream keeps to it, and an estimate that
-        is too high must not cut an answer that was paid for.
+        The estimate is the larger of one token for each delta and the bytes of text. The bytes alone never exceed a
+        requested maximum: the upstream enforces it, and a high estimate must not cut a response that was paid for.
         """
-        by_bytes = estimated(self._bytes)
+        by_bytes = estimate_tokens(self._bytes)
         if self._most is not None:
-            by_bytes = min(by_bytes, max(0, self._most - self._known))
-        return self._known + max(self._deltas, by_bytes)
+            by_bytes = min(by_bytes, max(0, self._most - self._reported))
+        return self._reported + max(self._deltas, by_bytes)
 
-    def saw(self, data: bytes) -> bool:
-        """Take note of the data of one event; True where it brings something that a model wrote.
+    def add_event(self, data: bytes) -> bool:
+        """Count the data of one event and return whether it contains generated text.
 
-        What is no JSON, such as ``[DONE]``, says nothing.
+        Data that is not JSON, such as ``[DONE]``, counts nothing.
         """
-        said = _object(data)
-        if said is None:
+        document = _object(data)
+        if document is None:
             return False
-        deltas = [bytes_ for bytes_ in _delta_bytes(said) if bytes_]
+        deltas = [bytes_ for bytes_ in _delta_bytes(document) if bytes_]
         self._deltas += len(deltas)
         self._bytes += sum(deltas)
-        for holder in (said, said.get("message"), said.get("response")):
+        for holder in (document, document.get("message"), document.get("response")):
             usage = _usage(holder) if isinstance(holder, dict) else None
             if usage is not None:
-                self._said(usage)
+                self._report(usage)
         return bool(deltas)
 
-    def _said(self, usage: Usage) -> None:
+    def _report(self, usage: Usage) -> None:
         if usage.tokens_in is not None:
             self.tokens_in = usage.tokens_in
         if usage.tokens_out is not None:
-            self._known, self._deltas, self._bytes = usage.tokens_out, 0, 0
+            self._reported, self._deltas, self._bytes = usage.tokens_out, 0, 0
 
 
 def _object(body: bytes) -> dict[str, Any] | None:
     if body[:1] != b"{" and body.lstrip()[:1] != b"{":
         return None
     try:
-        said = orjson.loads(body)
+        document = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    return said if isinstance(said, dict) else None
+    return document if isinstance(document, dict) else None
 
 
-def _is_conversation(said: Mapping[str, Any]) -> bool:
-    messages = said.get("messages")
+def _is_conversation(document: Mapping[str, Any]) -> bool:
+    messages = document.get("messages")
     return isinstance(messages, list) and any(isinstance(message, dict) and "role" in message for message in messages)
 
 
-def _most(said: Mapping[str, Any]) -> int | None:
-    maxima = [most for name in _MAXIMA if (most := _count(said.get(name)))]
+def _maximum(document: Mapping[str, Any]) -> int | None:
+    maxima = [most for name in _MAXIMA if (most := _count(document.get(name)))]
     if not maxima:
         return None
-    choices = max([1, *(count for name in _CHOICES if (count := _count(said.get(name))))])
+    choices = max([1, *(count for name in _CHOICES if (count := _count(document.get(name))))])
     most = max(maxima) * choices
     return most if most < TOKENS_MAX else None
 
@@ -162,8 +163,8 @@ def _count(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
-def _usage(said: Mapping[str, Any]) -> Usage | None:
-    usage = said.get("usage")
+def _usage(document: Mapping[str, Any]) -> Usage | None:
+    usage = document.get("usage")
     if not isinstance(usage, dict):
         return None
     tokens_in, tokens_out = _first(usage, _IN), _first(usage, _OUT)
@@ -183,7 +184,7 @@ def _first(usage: Mapping[str, Any], names: tuple[str, str]) -> int | None:
 
 
 def _prompt_tokens(prompt: list[Any]) -> int:
-    """Estimate a prompt: its text by its bytes, ids of tokens one each, media as ``MEDIUM_TOKENS``."""
+    """Estimate a prompt: its text by bytes, token ids as one each, media as ``MEDIUM_TOKENS``."""
     text_bytes, tokens = 0, 0
     waiting: list[Any] = [prompt]
     while waiting:
@@ -201,24 +202,26 @@ def _prompt_tokens(prompt: list[Any]) -> int:
             waiting += value
         else:
             tokens += isinstance(value, int) and not isinstance(value, bool)
-    return max(1, estimated(text_bytes) + tokens)
+    return max(1, estimate_tokens(text_bytes) + tokens)
 
 
-def _delta_bytes(said: Mapping[str, Any]) -> list[int]:
-    """Give the size of each delta of an event: one a choice (OpenAI), or one (responses, Anthropic)."""
-    choices = said.get("choices")
+def _delta_bytes(document: Mapping[str, Any]) -> list[int]:
+    """Return the size of each delta of an event: one for each choice (OpenAI), or one (responses, Anthropic)."""
+    choices = document.get("choices")
     if isinstance(choices, list):
         return [
-            _written_bytes(choice.get("delta") or choice.get("text")) for choice in choices if isinstance(choice, dict)
+            _generated_bytes(choice.get("delta") or choice.get("text"))
+            for choice in choices
+            if isinstance(choice, dict)
         ]
-    type_ = said.get("type")
+    type_ = document.get("type")
     if isinstance(type_, str) and type_.endswith(("_delta", ".delta")) and type_ != "message_delta":
-        return [_written_bytes(said.get("delta"))]
+        return [_generated_bytes(document.get("delta"))]
     return []
 
 
-def _written_bytes(value: Any) -> int:
-    """Give the size of what a model wrote in it."""
+def _generated_bytes(value: Any) -> int:
+    """Return the size of the generated text in a value."""
     bytes_ = 0
     waiting = [value]
     while waiting:
@@ -228,7 +231,7 @@ def _written_bytes(value: Any) -> int:
         elif isinstance(value, list):
             waiting += value
         elif isinstance(value, dict):
-            waiting += [member for name, member in value.items() if name in _SAID]
+            waiting += [member for name, member in value.items() if name in _GENERATED]
     return bytes_
 
 

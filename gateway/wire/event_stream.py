@@ -1,4 +1,4 @@
-"""Server-sent events as bytes (WHATWG HTML 9.2.6): whole ones cut from a stream, our own written. No I/O."""
+"""Server-sent events as bytes (WHATWG HTML 9.2.6): splits a stream into events and formats the gateway's own."""
 
 from __future__ import annotations
 
@@ -12,87 +12,87 @@ from gateway.wire.header_fields import Headers
 
 MEDIA_TYPE = "text/event-stream"
 EVENT_MAX_BYTES = 1024 * 1024
-"""An event larger than this is passed on in pieces, and nothing is read of it."""
+"""A larger event is forwarded in parts and not parsed."""
 _END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
-"""The end of a line and a blank line; a CRLF is one line end, never two."""
+"""A line end and a blank line; a CRLF is one line end, never two."""
 BOM = b"\xef\xbb\xbf"
 _LONGEST_END = 4
 RETRY_MAX_S = 3600.0
-"""No stream is told to come back later than this."""
+"""Longest reconnection time that is sent to an ``EventSource``."""
 
 
 class EventCutter:
-    """Cuts a stream into whole events. Holds at most one that is not whole, of ``EVENT_MAX_BYTES`` at most."""
+    """Splits a stream into complete events. Buffers one incomplete event, of at most ``EVENT_MAX_BYTES``."""
 
-    __slots__ = ("_held", "_looked_at", "is_between")
+    __slots__ = ("_held", "_searched", "is_between")
 
     def __init__(self) -> None:
         self._held = b""
-        self._looked_at = 0
-        """How much of what is held holds no end."""
+        self._searched = 0
+        """Length of the prefix of the buffer that contains no end of an event."""
         self.is_between = True
-        """All that was given so far are whole events: something else may be said here."""
+        """Whether everything returned so far are complete events, so that another event may be inserted."""
 
     def cut(self, part: bytes) -> list[bytes]:
-        """Give the events that are whole now, each with its blank line; their bytes are those that came."""
+        """Return the events that are complete now, byte for byte, each with its blank line."""
         held = self._held + part if self._held else part
         events = []
         begins = 0
-        for end in _END.finditer(held, max(0, self._looked_at - _LONGEST_END)):
+        for end in _END.finditer(held, max(0, self._searched - _LONGEST_END)):
             events.append(held[begins : end.end()])
             begins = end.end()
             self.is_between = True
         self._held = held[begins:] if begins else held
-        self._looked_at = len(self._held)
-        if self._looked_at > EVENT_MAX_BYTES:
+        self._searched = len(self._held)
+        if self._searched > EVENT_MAX_BYTES:
             events.append(self.rest())
         return events
 
     def rest(self) -> bytes:
-        """Give what is held of an event that is not whole."""
-        rest, self._held, self._looked_at = self._held, b"", 0
+        """Return and clear the buffered part of an incomplete event."""
+        rest, self._held, self._searched = self._held, b"", 0
         self.is_between = self.is_between and not rest
         return rest
 
 
 def data_of(event: bytes) -> bytes:
-    """Give the data of one whole event; ``b""`` for a comment, such as a heartbeat."""
-    found = []
+    """Return the data of one complete event; ``b""`` for a comment, such as a heartbeat."""
+    lines = []
     for line in event.removeprefix(BOM).splitlines():
         if line.startswith(b"data:"):
-            found.append(line[6:] if line[5:6] == b" " else line[5:])
+            lines.append(line[6:] if line[5:6] == b" " else line[5:])
         elif line == b"data":
-            found.append(b"")
-    return found[0] if len(found) == 1 else b"\n".join(found)
+            lines.append(b"")
+    return lines[0] if len(lines) == 1 else b"\n".join(lines)
 
 
 def is_event_stream(headers: Headers) -> bool:
-    """Say whether an answer with these headers is a stream of events that can be read as it comes."""
+    """Return whether a response with these headers is an event stream that is not compressed."""
     return media_type(headers) == MEDIA_TYPE and all(
         name != b"content-encoding" or value.lower() == b"identity" for name, value in headers
     )
 
 
 def media_type(headers: Headers) -> str:
-    """Give the media type of a body in lower case, without its parameters; "" where there is none."""
+    """Return the media type in lower case without parameters; "" if there is none."""
     for name, value in headers:
         if name == b"content-type":
             return value.partition(b";")[0].strip().lower().decode("latin-1")
     return ""
 
 
-def named_event(name: str, said: dict[str, Any]) -> bytes:
-    """Write an event that is no message."""
-    return b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(said))
+def named_event(name: str, data: dict[str, Any]) -> bytes:
+    """Return an event with a type of its own, which ``onmessage`` does not receive."""
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(data))
 
 
 def error_event(refused: Refused) -> bytes:
-    """Say a refusal inside a stream."""
+    """Return a refusal as an ``error`` event."""
     return named_event("error", refused.problem())
 
 
-def last_words(refused: Refused) -> bytes:
-    """Say why a stream ends, and when an ``EventSource`` may come back; a drain is no error."""
+def final_event(refused: Refused) -> bytes:
+    """Return the last event of a stream that ends with a refusal, and when to reconnect; empty for a drain."""
     if refused.reason is Reason.DRAINING:
         return b""
     event = error_event(refused)

@@ -1,17 +1,17 @@
-"""The fragments of one message while they come (RFC 6455 5.4), in memory that the size of the message bounds."""
+"""Reassembly of a fragmented message (RFC 6455 5.4), in memory bounded by the size of the message."""
 
 from __future__ import annotations
 
 from gateway.refusals import Reason, Refused
 
 EMPTY_MAX = 10_000
-"""Empty ones add nothing to the size of their message, so that bounds neither their number nor their cost."""
+"""Limit of empty fragments, whose number and cost the size of the message does not bound."""
 APART_MAX = 1024
-"""Kept apart; more are joined: many small ones would take several times their size."""
+"""Fragments kept separately before they are joined, as many small ones take several times their size."""
 
 
 class Fragments:
-    """What has come of a message that is not whole."""
+    """The fragments received of an incomplete message."""
 
     __slots__ = ("_empty", "_parts", "size")
 
@@ -19,10 +19,10 @@ class Fragments:
         self._parts: list[bytes] = []
         self._empty = 0
         self.size = 0
-        """Bytes so far; whoever reads frames bounds them before they are added."""
+        """Bytes so far. The reader of frames limits them before it adds a fragment."""
 
     def add(self, part: bytes) -> None:
-        """Keep one more. Raises Refused ``too-large`` for empty ones without end."""
+        """Append a fragment. Raises Refused ``too-large`` for more than ``EMPTY_MAX`` empty ones."""
         if not part:
             self._empty += 1
             if self._empty > EMPTY_MAX:
@@ -34,7 +34,7 @@ class Fragments:
         self.size += len(part)
 
     def take(self) -> bytes:
-        """Give all that was kept and keep nothing."""
+        """Return the whole message and clear the fragments."""
         whole = b"".join(self._parts)
         self._parts, self._empty, self.size = [], 0, 0
         return whole

@@ -1,4 +1,4 @@
-"""What a header field may be named and hold (RFC 9110 5), and which of them are the gateway's own."""
+"""Names and values of header fields (RFC 9110 5), and the fields that only the gateway sets."""
 
 import re
 
@@ -10,15 +10,15 @@ OF_THE_CONNECTION = frozenset(
         "transfer-encoding", "upgrade", "x-consumer-key", "x-consumer-name", "x-consumer-tier",
     }
 )  # fmt: skip
-"""Headers by which messages are framed and callers named: no policy sets or removes them."""
+"""Headers that frame messages or identify the caller: no policy may set or remove them."""
 
 
 Headers = list[tuple[bytes, bytes]]
 
 
 def has_body(headers: Headers) -> bool:
-    """Say whether a request with these headers has a body (RFC 9112 6)."""
-    for name, value in headers:  # noqa: SIM110 - each request passes here, and a generator costs three times as much
+    """Return whether a request with these headers has a body (RFC 9112 6)."""
+    for name, value in headers:  # noqa: SIM110 - on the path of every request; a generator costs three times as much
         if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
             return True
     return False

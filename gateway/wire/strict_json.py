@@ -19,20 +19,20 @@ _LONG_NUMBER = re.compile(rb"[0-9.eE+-]+")
 _BEYOND_64_BITS = re.compile(rb"[0-9]{18}")
 
 
-class Duplicate(ValueError):
-    """An object names a member twice."""
+class DuplicateMember(ValueError):
+    """An object has two members of the same name."""
 
 
 def parse(data: bytes | str, *, depth_max: int = DEPTH_MAX, digits_max: int = DIGITS_MAX) -> Any:
-    """Read JSON text. Raises Refused ``invalid-payload`` for what is not strict JSON or exceeds a bound.
+    """Parse JSON text. Raises Refused ``invalid-payload`` if it is not strict JSON or exceeds a bound.
 
-    Refused too: NaN and Infinity, members named twice, lone surrogates, bad UTF-8. Numbers keep all their digits.
+    NaN and Infinity, duplicate members, lone surrogates and invalid UTF-8 are refused. Integers keep all their digits.
     """
     raw = data.encode(errors="surrogatepass") if isinstance(data, str) else data
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        fail(f"The payload is not JSON: {error}.")
+        fail(f"The payload is not valid JSON: {error}.")
     bare = _STRING.sub(b"", raw)
     if bare.count(b"[") + bare.count(b"{") > depth_max and _depth(bare) > depth_max:
         fail(f"The payload is nested more than {depth_max} levels deep.")
@@ -41,12 +41,12 @@ def parse(data: bytes | str, *, depth_max: int = DEPTH_MAX, digits_max: int = DI
     members = bare.count(b":")
     is_flat = isinstance(value, dict) and len(value) == members
     if (members > 1 and not is_flat) or _BEYOND_64_BITS.search(bare):
-        return _read_exactly(raw)
+        return _parse_exactly(raw)
     return value
 
 
 def dump(value: Any) -> bytes:
-    """Write a value that :func:`parse` gave as compact JSON, with every digit of its integers."""
+    """Return a value of :func:`parse` as compact JSON, with every digit of its integers."""
     try:
         return orjson.dumps(value)
     except TypeError:
@@ -54,28 +54,28 @@ def dump(value: Any) -> bytes:
 
 
 def pointer(path: list[str | int]) -> str:
-    """Write a path as a JSON Pointer (RFC 6901)."""
+    """Return a path as a JSON Pointer (RFC 6901)."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
 def fail(detail: str, at: str = "") -> NoReturn:
-    """Refuse the payload for a fault at a JSON Pointer."""
+    """Raise Refused ``invalid-payload`` for an error at a JSON Pointer."""
     raise Refused(Reason.INVALID_PAYLOAD, detail, members={"pointer": at})
 
 
-def _read_exactly(raw: bytes) -> Any:
-    """Read JSON already known to be well-formed, with members named twice refused and integers whole."""
+def _parse_exactly(raw: bytes) -> Any:
+    """Parse well-formed JSON, refusing duplicate members and keeping every digit of integers."""
     try:
         return _EXACT.decode(raw.decode())
-    except Duplicate as error:
-        fail(f"The payload names the member {shortened(str(error))!r} twice in one object.")
+    except DuplicateMember as error:
+        fail(f"The payload has the member {shortened(str(error))!r} twice in one object.")
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise Duplicate(next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1))
-    return found
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise DuplicateMember(next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1))
+    return members
 
 
 _EXACT = json.JSONDecoder(object_pairs_hook=_members)
@@ -93,5 +93,5 @@ def _depth(bare: bytes) -> int:
 
 
 def shortened(text: str) -> str:
-    """Cut a text to ``DETAIL_MAX_CHARS`` characters, the last of them an ellipsis if some were lost."""
+    """Return a text cut to ``DETAIL_MAX_CHARS`` characters, ending in an ellipsis if it was longer."""
     return text if len(text) <= DETAIL_MAX_CHARS else text[: DETAIL_MAX_CHARS - 1] + "…"

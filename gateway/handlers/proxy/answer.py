@@ -18,7 +18,7 @@ from gateway.peer import ClientGone
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.upstream.connection import UpstreamConnection
-from gateway.wire.event_stream import EventCutter, data_of, is_event_stream, last_words
+from gateway.wire.event_stream import EventCutter, data_of, final_event, is_event_stream
 from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
@@ -208,6 +208,6 @@ class GovernedResponse:
             add_error_for_ai_clients(refused)
         try:
             async with asyncio.timeout(self._plane.config.close_timeout_s):
-                await self._call.peer.send(last_words(refused), more=False)
+                await self._call.peer.send(final_event(refused), more=False)
         except (TimeoutError, ClientGone):
             return

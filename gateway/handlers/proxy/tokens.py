@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gateway.call import Call
 from gateway.refusals import Refused
-from gateway.wire.ai_usage import Asked, Counting, asked_of, estimated, used_by
+from gateway.wire.ai_usage import ModelRequest, TokenCounter, parse_model_request, estimate_tokens, parse_usage
 from gateway.wire.event_stream import is_event_stream, media_type
 from gateway.wire.header_fields import Headers
 
@@ -36,13 +36,13 @@ class Kind(Enum):
 class Metering:
     """The tokens of one call."""
 
-    def __init__(self, plane: Plane, call: Call, asked: Asked | None) -> None:
+    def __init__(self, plane: Plane, call: Call, asked: ModelRequest | None) -> None:
         self._plane = plane
         self._call = call
         self._asked = asked
         self.reservation = plane.limiter.unreserved(call)
         self._kind = Kind.NOTHING
-        self._counting = Counting(asked.tokens_out if asked is not None else None)
+        self._counting = TokenCounter(asked.tokens_out if asked is not None else None)
         self._brings = False
         self._passed = 0
         """Tokens of the events passed on so far."""
@@ -55,7 +55,7 @@ class Metering:
         body = await call.peer.read_all() if _is_readable_json(call.headers) else b""
         # A compressed answer could not be parsed.
         call.headers = [*(header for header in call.headers if header[0] != IDENTITY_ENCODING[0]), IDENTITY_ENCODING]
-        asked = asked_of(body)
+        asked = parse_model_request(body)
         metering = cls(plane, call, asked)
         if asked is not None:
             try:
@@ -85,7 +85,7 @@ class Metering:
 
     def count_event(self, data: bytes) -> None:
         """Count the tokens in the data of one event."""
-        self._brings = self._counting.saw(data)
+        self._brings = self._counting.add_event(data)
 
     @property
     def due(self) -> int:
@@ -120,11 +120,11 @@ class Metering:
         if self._kind is Kind.EVENTS:
             reported = self._counting.tokens_in
             return prompt if reported is None else reported, self._passed
-        if self._kind is Kind.JSON and (usage := used_by(bytes(self._answer))) is not None:
+        if self._kind is Kind.JSON and (usage := parse_usage(bytes(self._answer))) is not None:
             return prompt if usage.tokens_in is None else usage.tokens_in, usage.tokens_out or 0
         if self._asked is None or self._kind is Kind.NOTHING:
             return prompt, 0
-        return prompt, estimated(self._answer_bytes)
+        return prompt, estimate_tokens(self._answer_bytes)
 
 
 def add_error_for_ai_clients(refused: Refused) -> None:

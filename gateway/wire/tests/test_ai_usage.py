@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wire.ai_usage import MEDIUM_TOKENS, Asked, Counting, Usage, asked_of, used_by
+from gateway.wire.ai_usage import MEDIUM_TOKENS, ModelRequest, TokenCounter, Usage, parse_model_request, parse_usage
 
 HELLO = [{"role": "user", "content": "x" * 400}]
 
@@ -19,24 +19,24 @@ def dumped(**said) -> bytes:
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        ({"model": "m", "messages": HELLO, "max_tokens": 50}, Asked(101, 50)),
-        ({"model": "m", "messages": HELLO, "max_completion_tokens": 60}, Asked(101, 60)),
-        ({"model": "m", "messages": HELLO, "max_tokens": 50, "n": 3}, Asked(101, 150)),
-        ({"model": "m", "messages": HELLO}, Asked(101, None)),
-        ({"messages": HELLO, "max_tokens": 50}, Asked(101, 50)),
-        ({"model": "m", "prompt": "x" * 400, "max_tokens": 7, "stream": True}, Asked(100, 7)),
-        ({"model": "m", "prompt": [1, 2, 3], "max_tokens": 7}, Asked(3, 7)),
-        ({"model": "m", "input": "x" * 399, "max_output_tokens": 9}, Asked(100, 9)),
-        ({"model": "m", "input": "x", "instructions": "y" * 39}, Asked(10, None)),
-        ({"model": "m", "system": "s" * 40, "messages": HELLO, "max_tokens": 5}, Asked(111, 5)),
-        ({"model": "m", "messages": HELLO, "max_tokens": -1}, Asked(101, None)),
-        ({"model": "m", "messages": HELLO, "max_tokens": "many"}, Asked(101, None)),
-        ({"model": "m", "messages": HELLO, "max_tokens": True}, Asked(101, None)),
-        ({"model": "m", "messages": HELLO, "max_tokens": 2**60}, Asked(101, None)),
+        ({"model": "m", "messages": HELLO, "max_tokens": 50}, ModelRequest(101, 50)),
+        ({"model": "m", "messages": HELLO, "max_completion_tokens": 60}, ModelRequest(101, 60)),
+        ({"model": "m", "messages": HELLO, "max_tokens": 50, "n": 3}, ModelRequest(101, 150)),
+        ({"model": "m", "messages": HELLO}, ModelRequest(101, None)),
+        ({"messages": HELLO, "max_tokens": 50}, ModelRequest(101, 50)),
+        ({"model": "m", "prompt": "x" * 400, "max_tokens": 7, "stream": True}, ModelRequest(100, 7)),
+        ({"model": "m", "prompt": [1, 2, 3], "max_tokens": 7}, ModelRequest(3, 7)),
+        ({"model": "m", "input": "x" * 399, "max_output_tokens": 9}, ModelRequest(100, 9)),
+        ({"model": "m", "input": "x", "instructions": "y" * 39}, ModelRequest(10, None)),
+        ({"model": "m", "system": "s" * 40, "messages": HELLO, "max_tokens": 5}, ModelRequest(111, 5)),
+        ({"model": "m", "messages": HELLO, "max_tokens": -1}, ModelRequest(101, None)),
+        ({"model": "m", "messages": HELLO, "max_tokens": "many"}, ModelRequest(101, None)),
+        ({"model": "m", "messages": HELLO, "max_tokens": True}, ModelRequest(101, None)),
+        ({"model": "m", "messages": HELLO, "max_tokens": 2**60}, ModelRequest(101, None)),
     ],
 )
 def test_requests_of_models_are_known_by_their_shape(said, expected):
-    assert asked_of(orjson.dumps(said)) == expected
+    assert parse_model_request(orjson.dumps(said)) == expected
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_requests_of_models_are_known_by_their_shape(said, expected):
     ],
 )
 def test_what_is_no_request_of_a_model_is_none(body):
-    assert asked_of(body) is None
+    assert parse_model_request(body) is None
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_what_is_no_request_of_a_model_is_none(body):
     ],
 )
 def test_an_image_is_not_taken_for_text(part):
-    asked = asked_of(dumped(model="m", messages=[{"role": "user", "content": [part]}]))
+    asked = parse_model_request(dumped(model="m", messages=[{"role": "user", "content": [part]}]))
     assert MEDIUM_TOKENS <= asked.tokens_in <= MEDIUM_TOKENS + 20
 
 
@@ -94,20 +94,20 @@ def test_an_image_is_not_taken_for_text(part):
     ],
 )
 def test_a_whole_answer_says_what_it_used_or_is_estimated(said, expected):
-    assert used_by(orjson.dumps(said)) == Usage(*expected)
+    assert parse_usage(orjson.dumps(said)) == Usage(*expected)
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"[1]", b'{"symbol":"ACME"}', b'{"usage": 5}', b'{"usage": {"prompt_tokens": "x"}}']
 )
 def test_other_answers_used_nothing(body):
-    assert used_by(body) is None
+    assert parse_usage(body) is None
 
 
-def counted(*events: dict, most: int | None = None) -> Counting:
-    counting = Counting(most)
+def counted(*events: dict, most: int | None = None) -> TokenCounter:
+    counting = TokenCounter(most)
     for event in events:
-        counting.saw(orjson.dumps(event))
+        counting.add_event(orjson.dumps(event))
     return counting
 
 
@@ -141,7 +141,7 @@ def test_events_of_anthropic_count():
     counting = counted(start, {"type": "ping"}, text, json)
     assert (counting.tokens_in, counting.tokens_out) == (25, 21)
     end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 15}}
-    assert not counting.saw(orjson.dumps(end))
+    assert not counting.add_event(orjson.dumps(end))
     assert counting.tokens_out == 15
 
 
@@ -150,7 +150,7 @@ def test_events_of_responses_count():
     done = {"type": "response.output_text.done", "text": "x" * 40}
     counting = counted({"type": "response.created", "response": {"usage": None}}, text, done)
     assert counting.tokens_out == 10
-    counting.saw(dumped(type="response.completed", response={"usage": {"input_tokens": 3, "output_tokens": 8}}))
+    counting.add_event(dumped(type="response.completed", response={"usage": {"input_tokens": 3, "output_tokens": 8}}))
     assert (counting.tokens_in, counting.tokens_out) == (3, 8)
 
 
@@ -160,9 +160,9 @@ def test_bytes_alone_never_count_beyond_the_maximum_that_was_asked():
 
 
 def test_what_is_no_event_of_a_model_counts_nothing():
-    counting = Counting(None)
+    counting = TokenCounter(None)
     for data in (b"[DONE]", b"", b"{", b"[]", b'{"choices": [5]}', b'{"choices": 5}', b'{"type": 5}', b"\xff"):
-        assert not counting.saw(data)
+        assert not counting.add_event(data)
     assert counting.tokens_out == 0
 
 
@@ -183,12 +183,12 @@ JSON = st.recursive(
 
 @given(st.lists(JSON, max_size=5), st.none() | st.integers(1, 100))
 def test_nothing_that_an_answer_may_say_is_a_fault(said, most):
-    counting = Counting(most)
+    counting = TokenCounter(most)
     for value in said:
         body = orjson.dumps(value)
-        counting.saw(body)
+        counting.add_event(body)
         assert counting.tokens_out >= 0
-        usage = used_by(body)
+        usage = parse_usage(body)
         assert usage is None or (usage.tokens_out or 0) >= 0
-        asked = asked_of(body)
+        asked = parse_model_request(body)
         assert asked is None or (asked.tokens_in >= 1 and (asked.tokens_out is None or asked.tokens_out >= 1))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.refusals import Reason, Refused
-from gateway.wire.event_stream import EVENT_MAX_BYTES, EventCutter, data_of, is_event_stream, last_words
+from gateway.wire.event_stream import EVENT_MAX_BYTES, EventCutter, data_of, final_event, is_event_stream
 
 LINES = st.sampled_from(
     [
@@ -116,11 +116,11 @@ def test_what_is_a_stream_of_events(headers, expected):
     assert is_event_stream(headers) is expected
 
 
-def test_the_last_words_say_why_and_when_to_come_back():
+def test_the_final_event_carries_the_reason_and_when_to_reconnect():
     refused = Refused(Reason.RATE_LIMITED, "Enough.", retry_after_s=1.5)
-    said = last_words(refused)
+    said = final_event(refused)
     assert said.startswith(b"retry: 1500\nevent: error\ndata: {")
     assert b'"reason":"rate-limited"' in said
     assert said.endswith(b"\n\n")
-    assert last_words(Refused(Reason.QUOTA_EXCEEDED, retry_after_s=1e9)).startswith(b"retry: 3600000\n")
-    assert last_words(Refused(Reason.DRAINING)) == b""
+    assert final_event(Refused(Reason.QUOTA_EXCEEDED, retry_after_s=1e9)).startswith(b"retry: 3600000\n")
+    assert final_event(Refused(Reason.DRAINING)) == b""

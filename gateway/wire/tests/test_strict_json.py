@@ -69,6 +69,6 @@ def test_a_name_that_comes_twice_is_found_without_comparing_all_with_all():
             return str.__eq__(self, other)
 
     pairs = [(Name(number), number) for number in [*range(1000), 999]]
-    with pytest.raises(strict_json.Duplicate, match=r"^999$"):
+    with pytest.raises(strict_json.DuplicateMember, match=r"^999$"):
         strict_json._members(pairs)
     assert len(compared) < 10_000

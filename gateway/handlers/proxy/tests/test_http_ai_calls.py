@@ -260,7 +260,7 @@ async def test_the_upstream_is_asked_for_an_answer_that_can_be_read(tmp_path):
 
 
 async def test_who_has_no_limits_of_tokens_is_not_looked_at(tmp_path, monkeypatch):
-    monkeypatch.setattr("gateway.handlers.proxy.tokens.asked_of", None)
+    monkeypatch.setattr("gateway.handlers.proxy.tokens.parse_model_request", None)
     model = Model()
     async with serving(tmp_path, model, {"metric": "requests", "amount": 100, "per": 10}) as plane:
         answer = await ask(plane, prompt(10), "accept-encoding: gzip")
