@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gateway.call import Call
 from gateway.refusals import Refused
-from gateway.wire.ai_usage import ModelRequest, TokenCounter, parse_model_request, estimate_tokens, parse_usage
+from gateway.wire.ai_usage import ModelRequest, TokenCounter, estimate_tokens, parse_model_request, parse_usage
 from gateway.wire.event_stream import is_event_stream, media_type
 from gateway.wire.header_fields import Headers
 
