@@ -14,7 +14,7 @@ from nats.js.errors import APIError, NoKeysError
 
 from audit import bus, recording
 from events.models import Channel, Connector
-from gateway.connectors.broker import faults
+from gateway.connectors.broker import option_faults
 from gateway.connectors.kinds import NoSuchKind, NotInstalled, find
 from gateway.link.nats import CONNECTORS_BUCKET
 
@@ -87,7 +87,10 @@ def _check(row: Connector) -> None:
         made = find(row.type, row.direction)
     except (NoSuchKind, NotInstalled) as error:
         raise ValidationError({"type": f"{error}"}) from None
-    found = {f"options.{name}" if name else "options": text for name, text in faults(row.options, made.options).items()}
+    found = {
+        f"options.{name}" if name else "options": text
+        for name, text in option_faults(row.options, made.options).items()
+    }
     if not isinstance(row.channel, str) or not Channel.objects.filter(address=row.channel).exists():
         found["channel"] = "There is no such channel."
     elif "{" in row.channel and row.direction == "source" and not row.address:

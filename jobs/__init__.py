@@ -1,1 +1,1 @@
-"""Work accepted with 202: the Job row, the types of job there are, and their way between the planes."""
+"""Jobs, which are accepted with 202: the Job row, the job types, and the exchange with the data plane."""

@@ -1,4 +1,4 @@
-"""The jobs' crossing: documents that the data plane accepted become rows, and rows' changes become documents."""
+"""The exchange of jobs with the data plane: accepted documents become rows, and changed rows become documents."""
 
 from __future__ import annotations
 
@@ -28,36 +28,38 @@ STREAM = f"KV_{JOBS_BUCKET}"
 PREFIX = f"$KV.{JOBS_BUCKET}."
 TYPE_PREFIX = "type."
 CANCEL_PREFIX = "cancel."
-LOOK_S = 0.2
-STORE_S = 0.5
-"""So long the store of shared limits may take to answer."""
+POLL_S = 0.2
+STORE_TIMEOUT_S = 0.5
+"""Timeout of the store of shared limits."""
 BATCH = 200
 
 
 async def run(nc: Client, js: JetStreamContext, stop: asyncio.Event) -> None:
-    """Carry jobs both ways until told to stop. Raises when NATS or the database fails; starting again is safe."""
+    """Exchange jobs in both directions until ``stop`` is set. Raises when an engine fails; it is safe to restart."""
     await sync_to_async(close_old_connections)()
     reconnects, position = -1, 1
-    async with Redis.from_url(settings.REDIS_URL, socket_timeout=STORE_S, socket_connect_timeout=STORE_S) as store:
+    async with Redis.from_url(
+        settings.REDIS_URL, socket_timeout=STORE_TIMEOUT_S, socket_connect_timeout=STORE_TIMEOUT_S
+    ) as store:
         while not stop.is_set():
             if nc.stats["reconnects"] != reconnects:
-                # Behind a new link may be an emptied NATS, with sequences of its own.
+                # A new connection may lead to an emptied NATS, whose sequences start again.
                 reconnects, position = nc.stats["reconnects"], 1
                 bucket = await _bucket_with_types(js)
-            position = await _take_in(nc, position)
-            is_there = True
+            position = await _accept_new(nc, position)
+            is_store_available = True
             for job in await sync_to_async(_changed)():
-                if job.is_final and is_there:
-                    # First, so that who sees the end finds the place free.
-                    is_there = await _give_back(store, job)
+                if job.is_final and is_store_available:
+                    # Before the document, so that a client that sees the end can submit the next job.
+                    is_store_available = await _release_places(store, job)
                 await bucket.put(job.id, orjson.dumps(job.document()))
                 await sync_to_async(_published)(job.id, job.version)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), LOOK_S)
+                await asyncio.wait_for(stop.wait(), POLL_S)
 
 
 async def _bucket_with_types(js: JetStreamContext) -> KeyValue:
-    """Make the bucket where it is missing, and lay down which types of job there are."""
+    """Create the bucket if it is missing, and store the job types in it."""
     await ensure_infrastructure(js)
     bucket = await js.key_value(JOBS_BUCKET)
     for type_ in registry.all_types():
@@ -66,8 +68,8 @@ async def _bucket_with_types(js: JetStreamContext) -> KeyValue:
     return bucket
 
 
-async def _take_in(nc: Client, position: int) -> int:
-    """Take in what lies in the bucket from a position on. Gives the next position."""
+async def _accept_new(nc: Client, position: int) -> int:
+    """Accept jobs and cancellations from a position of the bucket on. Returns the next position."""
     while True:
         messages = await read_batch(nc, STREAM, f"{PREFIX}>", position, BATCH)
         for message in messages:
@@ -91,21 +93,21 @@ async def _accept(document: dict[str, Any]) -> None:
     try:
         await sync_to_async(tasks.run.delay)(job.id)
     except OperationalError:
-        # The row is kept; the sweeper queues it once Redis is back.
-        logger.warning("job %s waits: the queue cannot be reached", job.id)
+        # The sweeper queues the job once Redis is available again.
+        logger.warning("job %s waits: the task queue is unavailable", job.id)
 
 
-async def _give_back(store: Redis, job: Job) -> bool:
-    """Give back the places that a job took among those open; what fails is made good when places are short.
+async def _release_places(store: Redis, job: Job) -> bool:
+    """Release the places of a job among the open jobs; a place that is not released here is found when needed.
 
-    Says whether the store is there: one that hangs must not hold the ends of many jobs up.
+    Returns whether the store is available, so that a store that hangs delays one job only.
     """
     try:
-        async with asyncio.timeout(STORE_S):
+        async with asyncio.timeout(STORE_TIMEOUT_S):
             for key in job.places:
                 await store.zrem(key, job.id)
     except (RedisError, OSError, TimeoutError):
-        logger.warning("the places of job %s are not given back yet: the store is away", job.id)
+        logger.warning("the places of job %s are not released yet: the store is unavailable", job.id)
         return False
     return True
 

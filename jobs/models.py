@@ -1,4 +1,4 @@
-"""Job: one piece of work that was accepted with 202 and that a client polls."""
+"""Job: a unit of work that was accepted with 202, and whose state clients poll."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Self
 from django.db import models
 
 STALE_AFTER = timedelta(seconds=20)
-"""A running job whose worker has not been heard of for so long may be claimed by another."""
+"""After this time without a heartbeat, another worker may claim a running job."""
 ATTEMPTS_MAX = 3
 
 
 class State(models.TextChoices):
-    """Where a job stands. The last three are final."""
+    """The state of a job. The last three are final."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -26,27 +26,27 @@ FINAL = (State.COMPLETED, State.FAILED, State.CANCELLED)
 
 
 class JobQuerySet(models.QuerySet["Job"]):
-    """Reads of jobs."""
+    """Queries of jobs."""
 
     def unpublished(self) -> Self:
-        """Those whose document in NATS is older than the row."""
+        """Return jobs whose document in NATS is older than the row."""
         return self.filter(version__gt=models.F("published_version")).order_by("submitted_at")
 
     def claimable(self, now: datetime) -> Self:
-        """Those that a worker may take: queued, or running under a worker that has gone silent.
+        """Return jobs that a worker may claim: queued, or running without a heartbeat from their worker.
 
-        One that was last heard of in the future was so before the clock was set back.
+        A heartbeat in the future was written before the clock was set back, and counts as none.
         """
         is_silent = models.Q(heartbeat_at__lt=now - STALE_AFTER) | models.Q(heartbeat_at__gt=now + STALE_AFTER)
         return self.filter(models.Q(state=State.QUEUED) | models.Q(is_silent, state=State.RUNNING))
 
     def expired(self, now: datetime) -> Self:
-        """Those that have ended and need not be kept any longer."""
+        """Return jobs whose retention is over."""
         return self.filter(expires_at__lt=now, state__in=FINAL)
 
 
 class Job(models.Model):
-    """One piece of work. Clients poll its document; ``version`` grows with every change of it."""
+    """A unit of work. Clients poll its document; ``version`` increases with each change of it."""
 
     id = models.CharField(max_length=40, primary_key=True)
     type = models.CharField(max_length=100, db_index=True)
@@ -70,7 +70,7 @@ class Job(models.Model):
     expires_at = models.DateTimeField(null=True)
     traceparent = models.CharField(max_length=64, blank=True)
     places = models.JSONField(default=list)
-    """Where the data plane counts it as open: keys of its store."""
+    """Keys of the limit store under which the data plane counts the job as open."""
     version = models.PositiveIntegerField(default=1)
     published_version = models.PositiveIntegerField(default=0)
 
@@ -84,11 +84,11 @@ class Job(models.Model):
 
     @property
     def is_final(self) -> bool:
-        """Nothing more will happen to it."""
+        """Return whether the state is final."""
         return self.state in FINAL
 
     def document(self) -> dict[str, Any]:
-        """Say how it stands, as the document that the data plane serves from (docs/architecture.md)."""
+        """Return the document that the data plane serves to clients (docs/architecture.md)."""
         return {
             "id": self.id,
             "type": self.type,

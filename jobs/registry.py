@@ -1,4 +1,4 @@
-"""The types of job there are: Python functions, registered by a decorator."""
+"""The registry of job types: Python functions, registered with a decorator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.core.files.base import File
 
 @dataclass(frozen=True, slots=True)
 class Produced:
-    """What a job came to: a JSON value for ``result``, or a file for ``downloadUrl``."""
+    """The result of a job: a JSON value for ``result``, or a file for ``downloadUrl``."""
 
     result: Any = None
     file: File[bytes] | None = None
@@ -21,21 +21,21 @@ class Produced:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a job's function is given."""
+    """The argument of a job's function."""
 
     id: str
     consumer: str
     input: Mapping[str, Any]
     progress: Callable[[float, str], None] = field(default=lambda share, message: None)
-    """Report progress (0 to 1) and what is being done. Raises :class:`Cancelled` once the job was cancelled."""
+    """Report progress (0 to 1) with a message. Raises :class:`Cancelled` once the job was cancelled."""
 
 
 class Cancelled(Exception):
-    """The client cancelled the job, or another worker has taken it over: stop at once."""
+    """The client cancelled the job, or another worker claimed it; the function must stop."""
 
 
 class InvalidInput(ValueError):
-    """The job's input does not fit its type; the text tells the client what to mend."""
+    """The input is not valid for the job type; the text tells the client what to change."""
 
 
 Run = Callable[[Task], Produced]
@@ -43,20 +43,20 @@ Run = Callable[[Task], Produced]
 
 @dataclass(frozen=True, slots=True)
 class JobType:
-    """A kind of work that clients may ask for."""
+    """A type of job that clients can submit."""
 
     name: str
     title: str
     run: Run
     schema: Mapping[str, Any]
-    """JSON Schema of its input; refused at submission with 422 where it does not fit."""
+    """JSON Schema of the input; input that does not match is refused with 422 at submission."""
 
 
 _types: dict[str, JobType] = {}
 
 
 def job_type(name: str, *, title: str, schema: Mapping[str, Any]) -> Callable[[Run], Run]:
-    """Register a function as a type of job."""
+    """Register a function as a job type."""
 
     def register(run: Run) -> Run:
         _types[name] = JobType(name, title, run, schema)
@@ -66,10 +66,10 @@ def job_type(name: str, *, title: str, schema: Mapping[str, Any]) -> Callable[[R
 
 
 def find(name: str) -> JobType | None:
-    """Give a type of job by its name."""
+    """Return the job type of that name, or None."""
     return _types.get(name)
 
 
 def all_types() -> list[JobType]:
-    """Give all types of job."""
+    """Return all job types, by name."""
     return sorted(_types.values(), key=lambda type_: type_.name)

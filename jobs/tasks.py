@@ -1,4 +1,4 @@
-"""Celery's way in: each task calls a service."""
+"""Celery tasks; each calls a service."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from celery import shared_task
 from django.utils import timezone
 
 from jobs import services
+from jobs.lost import LostJobs
+
+_lost_jobs = LostJobs()
 
 
 @shared_task(name="jobs.run")
@@ -16,11 +19,11 @@ def run(job_id: str) -> None:
 
 @shared_task(name="jobs.sweep")
 def sweep() -> None:
-    """Queue again what no worker has."""
-    services.requeue(timezone.now(), run.delay)
+    """Queue lost jobs again."""
+    _lost_jobs.requeue(timezone.now(), run.delay)
 
 
 @shared_task(name="jobs.clean")
 def clean() -> None:
-    """Delete what need not be kept any longer."""
+    """Delete jobs whose retention is over."""
     services.clean(timezone.now())

@@ -1,4 +1,4 @@
-"""AWS SQS and SNS, by aiobotocore. Attributes as message attributes, of which AWS allows ten."""
+"""AWS SQS and SNS, by aiobotocore. CloudEvents attributes are message attributes, of which AWS allows ten."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from gateway.connectors import headers
 from gateway.connectors.broker import (
     CONNECT_TIMEOUT_S,
     READ_WAIT_S,
-    Broken,
+    BrokerUnavailable,
     Options,
     Record,
     Unwritable,
-    event_places,
+    event_placeholders,
+    fill_placeholders,
     flag,
-    placed,
     text,
 )
 from gateway.log.event import Event
 
 PREFIX = "ce-"
 REQUEST_MAX = 10
-"""Messages of one request, and attributes of one message."""
+"""Limits of AWS: messages of one request, and attributes of one message."""
 KEPT = ("ce-specversion", "ce-id", "ce-source", "ce-type", "ce-time", "ce-channel", "ce-sequence", "ce-subject",
         "content-type", "traceparent")  # fmt: skip
 _FAULTS = (BotoCoreError, ClientError, HTTPClientError, OSError, TimeoutError)
-_LINK = (
+_CONNECTION_OPTIONS = (
     text("region", is_required=True),
     text("endpoint_url"),
     text("access_key_id", is_secret=True),
     text("secret_access_key", is_secret=True),
 )
-SOURCE_OPTIONS = (*_LINK, text("queue_url", is_required=True), flag("unwrap_sns", default=False))
-SQS_SINK_OPTIONS = (*_LINK, text("queue_url", is_required=True), text("group"))
-SNS_SINK_OPTIONS = (*_LINK, text("topic_arn", is_required=True), text("group"))
+SOURCE_OPTIONS = (*_CONNECTION_OPTIONS, text("queue_url", is_required=True), flag("unwrap_sns", default=False))
+SQS_SINK_OPTIONS = (*_CONNECTION_OPTIONS, text("queue_url", is_required=True), text("group"))
+SNS_SINK_OPTIONS = (*_CONNECTION_OPTIONS, text("topic_arn", is_required=True), text("group"))
 
 
-class _Linked:
+class _Connection:
     service = "sqs"
 
     def __init__(self, options: Options, name: str) -> None:
@@ -72,13 +72,13 @@ class _Linked:
                 )
             )
         except _FAULTS as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
 
     async def close(self) -> None:
         await self._stack.aclose()
 
 
-class SqsSource(_Linked):
+class SqsSource(_Connection):
     """Receives from a queue; a message is deleted once its event is stored."""
 
     async def read(self) -> Sequence[Record]:
@@ -90,39 +90,39 @@ class SqsSource(_Linked):
                 MessageAttributeNames=["All"],
             )
         except _FAULTS as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
         return [_record(message, is_wrapped=self._options["unwrap_sns"]) for message in answer.get("Messages", ())]
 
     async def commit(self, records: Sequence[Record]) -> None:
         entries = [{"Id": str(number), "ReceiptHandle": record.handle} for number, record in enumerate(records)]
         try:
-            for lot in _lots(entries):
+            for lot in _batches(entries):
                 await self._client.delete_message_batch(QueueUrl=self._options["queue_url"], Entries=lot)
         except _FAULTS as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
 
 
-class _BatchSink(_Linked):
+class _BatchSink(_Connection):
     async def write(self, events: Sequence[Event]) -> None:
-        for lot in _lots(list(events)):
+        for lot in _batches(list(events)):
             try:
                 answer = await self._send([self._entry(number, event) for number, event in enumerate(lot)])
             except _FAULTS as error:
-                raise Broken(_said(error)) from error
+                raise BrokerUnavailable(_describe(error)) from error
             for failed in answer.get("Failed", ()):
                 if failed["SenderFault"]:
                     raise Unwritable(
                         lot[int(failed["Id"])], f"AWS: {failed['Code']}: {failed.get('Message', '')}"[:300]
                     )
-                raise Broken(f"AWS: {failed['Code']}")
+                raise BrokerUnavailable(f"AWS: {failed['Code']}")
 
     def _entry(self, number: int, event: Event) -> dict[str, Any]:
-        given = headers.written(event, PREFIX)
-        attributes = {name: {"DataType": "String", "StringValue": given[name]} for name in KEPT if name in given}
+        fields = headers.written(event, PREFIX)
+        attributes = {name: {"DataType": "String", "StringValue": fields[name]} for name in KEPT if name in fields}
         entry: dict[str, Any] = {"Id": str(number), "MessageAttributes": attributes}
         if self._options["group"]:
-            # FIFO: order within a group, and no event twice (AWS forgets after five minutes).
-            entry["MessageGroupId"] = placed(self._options["group"], event_places(event))
+            # FIFO: in order within a group, deduplicated for five minutes.
+            entry["MessageGroupId"] = fill_placeholders(self._options["group"], event_placeholders(event))
             entry["MessageDeduplicationId"] = f"{event.channel}/{event.id}"[-128:]
         return entry
 
@@ -156,43 +156,47 @@ def _text(event: Event) -> str:
     try:
         return event.data.decode()
     except UnicodeDecodeError as error:
-        raise Unwritable(event, "AWS takes text alone, and this event is bytes") from error
+        raise Unwritable(event, "AWS accepts only text, and this event is binary") from error
 
 
 def _record(message: dict[str, Any], *, is_wrapped: bool) -> Record:
     body = message["Body"]
-    given = {name: said.get("StringValue", "") for name, said in message.get("MessageAttributes", {}).items()}
+    fields = {
+        name: attribute.get("StringValue", "") for name, attribute in message.get("MessageAttributes", {}).items()
+    }
     if is_wrapped:
-        body, given = _unwrapped(body, given)
-    attributes, _, traceparent = headers.read(given, (PREFIX,))
+        body, fields = _unwrapped(body, fields)
+    attributes, _, traceparent = headers.read(fields, (PREFIX,))
     data = body.encode()
     return Record(
         id=message["MessageId"],
         data=data,
         handle=message["ReceiptHandle"],
-        content_type=headers.content_type_of(data, given.get("content-type")),
+        content_type=headers.content_type_of(data, fields.get("content-type")),
         attributes=attributes,
         traceparent=traceparent,
     )
 
 
-def _unwrapped(body: str, given: dict[str, str]) -> tuple[str, dict[str, str]]:
-    """Take an SNS notification out of its envelope; what is none stays as it is."""
+def _unwrapped(body: str, fields: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """Unwrap the envelope of an SNS notification; returns other bodies unchanged."""
     try:
         envelope = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return body, given
+        return body, fields
     if not isinstance(envelope, dict) or envelope.get("Type") != "Notification":
-        return body, given
+        return body, fields
     attributes = envelope.get("MessageAttributes") or {}
-    return str(envelope.get("Message", "")), {name: str(said.get("Value", "")) for name, said in attributes.items()}
+    return str(envelope.get("Message", "")), {
+        name: str(attribute.get("Value", "")) for name, attribute in attributes.items()
+    }
 
 
-def _lots(items: list[Any]) -> Iterator[list[Any]]:
+def _batches(items: list[Any]) -> Iterator[list[Any]]:
     left = iter(items)
     while lot := list(islice(left, REQUEST_MAX)):
         yield lot
 
 
-def _said(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     return f"AWS: {type(error).__name__}: {error}"[:300]

@@ -1,4 +1,4 @@
-"""What every connector is: a source that gives records and learns which are safe, or a sink that takes events."""
+"""The interfaces of connectors: a source of records, a sink of events, and the options that each declares."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from gateway.log.event import JSON_TYPE, Event
 Options = Mapping[str, Any]
 
 READ_WAIT_S = 1.0
-"""How long a source waits for something to read."""
+"""How long a source waits for records."""
 BATCH_MAX = 500
 CONNECT_TIMEOUT_S = 10.0
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 VARIABLE_PREFIX = "CONNECTOR_"
-"""Options may name only such variables of the environment: the gateway's own secrets are not for other brokers."""
-_PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+"""Options may name only these environment variables, so that no broker gets the gateway's own secrets."""
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
-class Broken(Exception):
-    """The broker cannot be used as it is: not reached, not let in, or no such topic. It is tried again."""
+class BrokerUnavailable(Exception):
+    """The broker cannot be used now: it is not reachable, denies access, or lacks the topic. It is tried again."""
 
 
 class Unwritable(Exception):
-    """The broker will never take this event. The others are not touched by it."""
+    """The broker will never accept this event; others are not affected."""
 
-    def __init__(self, event: Event, why: str) -> None:
-        super().__init__(why)
+    def __init__(self, event: Event, detail: str) -> None:
+        super().__init__(detail)
         self.event = event
 
 
@@ -39,12 +39,12 @@ class Record:
     """One message of another broker."""
 
     id: str
-    """The same whenever the broker gives this message again, and no other's: topic, partition and offset, say."""
+    """An id that is the same at each redelivery and unique in the broker, such as topic, partition and offset."""
     data: bytes
     handle: Any = None
     """What the source needs to commit it."""
-    places: Mapping[str, str] = field(default_factory=dict)
-    """What may stand in an address: ``topic``, ``key``, ``subject``, …"""
+    placeholders: Mapping[str, str] = field(default_factory=dict)
+    """Values that an address may refer to: ``topic``, ``key``, ``subject``, …"""
     content_type: str = JSON_TYPE
     attributes: Mapping[str, str] = field(default_factory=dict)
     """CloudEvents attributes, without prefix."""
@@ -52,29 +52,29 @@ class Record:
 
 
 class Source(Protocol):
-    """Gives what a broker holds for us, and forgets nothing until it is told."""
+    """Reads the messages of a broker, which keeps them until they are committed."""
 
     async def open(self) -> None:
-        """Connect. Raises Broken."""
+        """Connect. Raises BrokerUnavailable."""
 
     async def read(self) -> Sequence[Record]:
-        """Give what there is, in order, or nothing after a while. Raises Broken."""
+        """Return the available records in order, or none after ``READ_WAIT_S``. Raises BrokerUnavailable."""
 
     async def commit(self, records: Sequence[Record]) -> None:
-        """Take it that all that was read up to the last of these is safe. Raises Broken."""
+        """Commit everything up to the last of these records. Raises BrokerUnavailable."""
 
     async def close(self) -> None:
-        """Disconnect; what was not committed comes again."""
+        """Disconnect; records that were not committed are redelivered."""
 
 
 class Sink(Protocol):
-    """Puts events into a broker."""
+    """Writes events to a broker."""
 
     async def open(self) -> None:
-        """Connect. Raises Broken."""
+        """Connect. Raises BrokerUnavailable."""
 
     async def write(self, events: Sequence[Event]) -> None:
-        """Return once the broker has all of them, in this order. Raises Broken, or Unwritable for one of them."""
+        """Write events in order; returns once all are confirmed. Raises BrokerUnavailable, and Unwritable."""
 
     async def close(self) -> None:
         """Disconnect."""
@@ -86,17 +86,17 @@ class Option:
 
     name: str
     check: Callable[[Any], bool]
-    says: str
-    """What it must be, for who gave something else."""
+    expected: str
+    """A description of valid values, for error messages."""
     default: Any = None
     is_required: bool = False
     is_secret: bool = False
-    """Only as ``${CONNECTOR_…}``: secrets are in the environment, and in no table, log or export."""
+    """It must be ``${CONNECTOR_…}``: secrets stay in the environment, and out of tables, logs and exports."""
 
 
 def text(name: str, **more: Any) -> Option:
-    """Declare an option that is a text."""
-    return Option(name, lambda value: isinstance(value, str) and 0 < len(value) <= 1000, "a text", **more)
+    """Declare an option that is a string."""
+    return Option(name, lambda value: isinstance(value, str) and 0 < len(value) <= 1000, "a string", **more)
 
 
 def whole(name: str, least: int, most: int, **more: Any) -> Option:
@@ -115,61 +115,61 @@ def flag(name: str, **more: Any) -> Option:
 
 
 def one_of(name: str, *values: str, **more: Any) -> Option:
-    """Declare an option that is one of a few words."""
+    """Declare an option that is one of these strings."""
     return Option(name, lambda value: value in values, f"one of {', '.join(values)}", **more)
 
 
-def faults(options: Any, known: Sequence[Option]) -> dict[str, str]:
-    """Say what is wrong with options as they were given, by the name of each."""
+def option_faults(options: Any, declared: Sequence[Option]) -> dict[str, str]:
+    """Return an error message by the name of each invalid option."""
     if not isinstance(options, Mapping):
-        return {"": "An object."}
-    by_name = {option.name: option for option in known}
-    found = {name: f"Unknown option; there are {', '.join(by_name)}." for name in options if name not in by_name}
-    for option in known:
+        return {"": "Must be an object."}
+    by_name = {option.name: option for option in declared}
+    faults = {name: f"Unknown option; the options are {', '.join(by_name)}." for name in options if name not in by_name}
+    for option in declared:
         value = options.get(option.name)
         if value is None:
             if option.is_required:
-                found[option.name] = "Is needed."
+                faults[option.name] = "Is required."
             continue
         fault = _fault(option, value)
         if fault:
-            found[option.name] = fault
-    return found
+            faults[option.name] = fault
+    return faults
 
 
 def _fault(option: Option, value: Any) -> str:
     variables = VARIABLE.findall(value) if isinstance(value, str) else []
     strangers = [name for name in variables if not name.startswith(VARIABLE_PREFIX)]
     if strangers:
-        return f"May name only variables that begin with {VARIABLE_PREFIX}, not {strangers[0]}."
+        return f"May refer only to variables that begin with {VARIABLE_PREFIX}, not to {strangers[0]}."
     if option.is_secret and not (isinstance(value, str) and VARIABLE.fullmatch(value)):
-        return f"Is a secret: name a variable of the environment, as ${{{VARIABLE_PREFIX}{option.name.upper()}}}."
-    return "" if option.check(value) else f"Must be {option.says}."
+        return f"Is a secret: refer to an environment variable, as in ${{{VARIABLE_PREFIX}{option.name.upper()}}}."
+    return "" if option.check(value) else f"Must be {option.expected}."
 
 
-def filled(options: Options, known: Sequence[Option]) -> dict[str, Any]:
-    """Give all options, with defaults and with what the environment says. Raises Broken for a missing variable."""
-    return {option.name: _from_environment(options.get(option.name, option.default)) for option in known}
+def resolve_options(options: Options, declared: Sequence[Option]) -> dict[str, Any]:
+    """Return all options with defaults and environment variables. Raises BrokerUnavailable for a missing variable."""
+    return {option.name: _from_environment(options.get(option.name, option.default)) for option in declared}
 
 
 def _from_environment(value: Any) -> Any:
     if not isinstance(value, str):
         return value
 
-    def look_up(found: re.Match[str]) -> str:
+    def look_up(match: re.Match[str]) -> str:
         try:
-            return os.environ[found[1]]
+            return os.environ[match[1]]
         except KeyError:
-            raise Broken(f"the variable {found[1]} is not set") from None
+            raise BrokerUnavailable(f"the environment variable {match[1]} is not set") from None
 
     return VARIABLE.sub(look_up, value)
 
 
-def placed(template: str, places: Mapping[str, str]) -> str:
-    """Fill ``{name}`` places of a text. Raises KeyError for one that is not there."""
-    return _PLACE.sub(lambda found: places[found[1]], template)
+def fill_placeholders(template: str, values: Mapping[str, str]) -> str:
+    """Replace each ``{name}`` of a template. Raises KeyError for an unknown name."""
+    return _PLACEHOLDER.sub(lambda match: values[match[1]], template)
 
 
-def event_places(event: Event) -> dict[str, str]:
-    """Give what may stand in the name that an event is written under."""
+def event_placeholders(event: Event) -> dict[str, str]:
+    """Return the values that the name of an event's target may refer to."""
     return {"address": event.address, "channel": event.channel, "type": event.type}

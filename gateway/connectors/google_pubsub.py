@@ -14,23 +14,23 @@ from gateway.connectors.broker import (
     BATCH_MAX,
     CONNECT_TIMEOUT_S,
     READ_WAIT_S,
-    Broken,
+    BrokerUnavailable,
     Options,
     Record,
-    event_places,
-    placed,
+    event_placeholders,
+    fill_placeholders,
     text,
 )
 from gateway.log.event import Event
 
 PREFIX = "ce-"
 _FAULTS = (ClientError, OSError, TimeoutError)
-_LINK = (text("project", is_required=True), text("service_file"), text("endpoint"))
-SOURCE_OPTIONS = (*_LINK, text("subscription", is_required=True))
-SINK_OPTIONS = (*_LINK, text("topic", is_required=True), text("ordering_key"))
+_CONNECTION_OPTIONS = (text("project", is_required=True), text("service_file"), text("endpoint"))
+SOURCE_OPTIONS = (*_CONNECTION_OPTIONS, text("subscription", is_required=True))
+SINK_OPTIONS = (*_CONNECTION_OPTIONS, text("topic", is_required=True), text("ordering_key"))
 
 
-class _Linked:
+class _Connection:
     def __init__(self, options: Options, name: str) -> None:
         self._options = options
         self._http = ClientSession(
@@ -49,7 +49,7 @@ class _Linked:
         await self._http.close()
 
 
-class PubsubSource(_Linked):
+class PubsubSource(_Connection):
     """Pulls a subscription; a message is acknowledged once its event is stored."""
 
     async def open(self) -> None:
@@ -58,7 +58,7 @@ class PubsubSource(_Linked):
         try:
             await self._client.get_subscription(self._path, timeout=int(CONNECT_TIMEOUT_S))
         except _FAULTS as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
 
     async def read(self) -> Sequence[Record]:
         try:
@@ -66,7 +66,7 @@ class PubsubSource(_Linked):
         except TimeoutError:
             return []
         except _FAULTS as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
         if not messages:
             await asyncio.sleep(READ_WAIT_S)
         return [_record(self._options["subscription"], message) for message in messages]
@@ -75,10 +75,10 @@ class PubsubSource(_Linked):
         try:
             await self._client.acknowledge(self._path, [record.handle for record in records])
         except _FAULTS as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
 
 
-class PubsubSink(_Linked):
+class PubsubSink(_Connection):
     """Publishes to a topic."""
 
     async def open(self) -> None:
@@ -91,27 +91,27 @@ class PubsubSink(_Linked):
                 self._path, [self._message(event) for event in events], timeout=int(CONNECT_TIMEOUT_S)
             )
         except _FAULTS as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
 
     def _message(self, event: Event) -> PubsubMessage:
-        ordering_key = placed(self._options["ordering_key"] or "", event_places(event))
+        ordering_key = fill_placeholders(self._options["ordering_key"] or "", event_placeholders(event))
         return PubsubMessage(event.data, ordering_key, **headers.written(event, PREFIX))
 
 
 def _record(subscription: str, message: Any) -> Record:
-    given = {str(name): str(value) for name, value in (message.attributes or {}).items()}
+    fields = {str(name): str(value) for name, value in (message.attributes or {}).items()}
     data = message.data or b""
-    attributes, _, traceparent = headers.read(given, (PREFIX,))
+    attributes, _, traceparent = headers.read(fields, (PREFIX,))
     return Record(
         id=f"{subscription}/{message.message_id}",
         data=data,
         handle=message.ack_id,
-        places={"subscription": subscription},
-        content_type=headers.content_type_of(data, given.get("content-type")),
+        placeholders={"subscription": subscription},
+        content_type=headers.content_type_of(data, fields.get("content-type")),
         attributes=attributes,
         traceparent=traceparent,
     )
 
 
-def _said(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     return f"Pub/Sub: {type(error).__name__}: {error}"[:300]

@@ -1,4 +1,4 @@
-"""CloudEvents in the headers of other brokers, binary mode, each protocol binding with its prefix."""
+"""CloudEvents attributes in headers of other brokers: binary mode, with the prefix of each protocol binding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NAME_MAX = 20
 
 
 def written(event: Event, prefix: str) -> dict[str, str]:
-    """Write an event's attributes as headers: ``{prefix}id``, …, ``content-type`` and ``traceparent``."""
+    """Return an event's attributes as headers: ``{prefix}id``, …, ``content-type`` and ``traceparent``."""
     attributes = {
         **event.extensions,
         "specversion": "1.0",
@@ -32,14 +32,14 @@ def written(event: Event, prefix: str) -> dict[str, str]:
 
 
 def read(headers: Mapping[str, str], prefixes: Iterable[str]) -> tuple[dict[str, str], str, str | None]:
-    """Read headers: the CloudEvents attributes, the content type and the trace context. What is none is left out."""
+    """Return the CloudEvents attributes, the content type and the trace context of headers; others are ignored."""
     attributes: dict[str, str] = {}
     plain = {name.lower(): value for name, value in headers.items()}
     for name, value in plain.items():
         for prefix in prefixes:
             if value and name.startswith(prefix) and _is_attribute(name[len(prefix) :]):
                 attributes[name[len(prefix) :]] = decoded(value)
-    # Where it lay in our own log before says nothing here.
+    # The position in a gateway's own log has no meaning here.
     attributes.pop("sequence", None)
     attributes.pop("channel", None)
     return attributes, plain.get("content-type") or JSON_TYPE, plain.get("traceparent")
@@ -49,6 +49,6 @@ def _is_attribute(name: str) -> bool:
     return name.isalnum() and name.isascii() and len(name) <= _NAME_MAX and name not in _NO_ATTRIBUTES
 
 
-def content_type_of(data: bytes, said: str | None) -> str:
-    """Give what a broker without headers may hold: JSON where it looks so, else bytes."""
-    return said or (JSON_TYPE if data[:1] in b'{["-0123456789tfn' and data else "application/octet-stream")
+def content_type_of(data: bytes, declared: str | None) -> str:
+    """Return the declared content type, or else JSON for data that looks like it, or else octet-stream."""
+    return declared or (JSON_TYPE if data[:1] in b'{["-0123456789tfn' and data else "application/octet-stream")

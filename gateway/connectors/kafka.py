@@ -16,27 +16,27 @@ from gateway.connectors.broker import (
     BATCH_MAX,
     CONNECT_TIMEOUT_S,
     READ_WAIT_S,
-    Broken,
+    BrokerUnavailable,
     Options,
     Record,
     Unwritable,
-    event_places,
+    event_placeholders,
+    fill_placeholders,
     flag,
     one_of,
-    placed,
     text,
 )
 from gateway.log.event import Event
 
-# What it says of each of its own tries is said once, by who runs the connector.
+# The runner logs a failure once; the client would log each of its retries.
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 PREFIX = "ce_"
-LOOK_S, LOOK_WITHIN_S = 10.0, 5.0
-"""After so long a silence Kafka is asked whether it is there."""
+CHECK_S, CHECK_WITHIN_S = 10.0, 5.0
+"""After this time without records, the connection to Kafka is checked."""
 EXPIRES_S = 5.0
-"""What Kafka has not acknowledged by then is given up by the client: it could not be closed before."""
-_LINK = (
+"""The client gives up unacknowledged writes after this time; it cannot be closed before."""
+_CONNECTION_OPTIONS = (
     text("bootstrap_servers", is_required=True),
     text("topic", is_required=True),
     one_of("sasl_mechanism", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"),
@@ -44,8 +44,12 @@ _LINK = (
     text("password", is_secret=True),
     flag("tls", default=False),
 )
-SOURCE_OPTIONS = (*_LINK, text("group", is_required=True), one_of("start", "earliest", "latest", default="earliest"))
-SINK_OPTIONS = (*_LINK, text("key", default="{address}"))
+SOURCE_OPTIONS = (
+    *_CONNECTION_OPTIONS,
+    text("group", is_required=True),
+    one_of("start", "earliest", "latest", default="earliest"),
+)
+SINK_OPTIONS = (*_CONNECTION_OPTIONS, text("key", default="{address}"))
 
 
 def _link(options: Options) -> dict[str, Any]:
@@ -80,35 +84,37 @@ class KafkaSource:
             auto_offset_reset=options["start"],
             isolation_level="read_committed",
         )
-        self._looked_at = time.monotonic()
+        self._checked_at = time.monotonic()
 
     async def open(self) -> None:
         try:
             await self._consumer.start()
         except KafkaError as error:
-            raise Broken(_said(error)) from error
-        self._looked_at = time.monotonic()
+            raise BrokerUnavailable(_describe(error)) from error
+        self._checked_at = time.monotonic()
 
     async def read(self) -> Sequence[Record]:
         try:
-            found = await self._consumer.getmany(timeout_ms=int(READ_WAIT_S * 1000), max_records=BATCH_MAX)
+            batches = await self._consumer.getmany(timeout_ms=int(READ_WAIT_S * 1000), max_records=BATCH_MAX)
         except KafkaError as error:
-            raise Broken(_said(error)) from error
-        if not found and time.monotonic() - self._looked_at > LOOK_S:
-            await self._look()
-        return [_record(partition, message) for partition, messages in found.items() for message in messages]
+            raise BrokerUnavailable(_describe(error)) from error
+        if not batches and time.monotonic() - self._checked_at > CHECK_S:
+            await self._check_connection()
+        return [_record(partition, message) for partition, messages in batches.items() for message in messages]
 
-    async def _look(self) -> None:
-        """Look whether silence means that there is nothing: the client itself is silent without Kafka, too."""
+    async def _check_connection(self) -> None:
+        """Check that Kafka answers: the client reports no records when Kafka is gone, too."""
         partitions = self._consumer.assignment()
         if not partitions:
-            raise Broken("Kafka: no partition of the topic is this connector's: it is not there, or others read it")
+            raise BrokerUnavailable(
+                "Kafka: no partition is assigned: the topic does not exist, or other group members read all of it"
+            )
         try:
-            async with asyncio.timeout(LOOK_WITHIN_S):
+            async with asyncio.timeout(CHECK_WITHIN_S):
                 await self._consumer.end_offsets(partitions)
         except (KafkaError, TimeoutError) as error:
-            raise Broken("Kafka: it does not answer") from error
-        self._looked_at = time.monotonic()
+            raise BrokerUnavailable("Kafka: no answer") from error
+        self._checked_at = time.monotonic()
 
     async def commit(self, records: Sequence[Record]) -> None:
         ends: dict[TopicPartition, int] = {}
@@ -118,14 +124,14 @@ class KafkaSource:
         try:
             await self._consumer.commit(ends)
         except KafkaError as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
 
     async def close(self) -> None:
         await self._consumer.stop()
 
 
 class KafkaSink:
-    """Writes to a topic; the record's key keeps the events of one address in one partition, and so in order."""
+    """Writes to a topic; the record key keeps the events of one address in one partition, and so in order."""
 
     def __init__(self, options: Options, name: str) -> None:
         self._topic = options["topic"]
@@ -143,7 +149,7 @@ class KafkaSink:
         try:
             await self._producer.start()
         except KafkaError as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
 
     async def write(self, events: Sequence[Event]) -> None:
         try:
@@ -152,9 +158,9 @@ class KafkaSink:
             except MessageSizeTooLargeError:
                 await self._find_too_large(events)
         except TimeoutError as error:
-            raise Broken("Kafka: what was written is not acknowledged") from error
+            raise BrokerUnavailable("Kafka: a write was not acknowledged") from error
         except KafkaError as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
 
     async def close(self) -> None:
         await self._producer.stop()
@@ -168,17 +174,17 @@ class KafkaSink:
                 raise outcome
 
     async def _find_too_large(self, events: Sequence[Event]) -> None:
-        """Write one at a time: a topic that takes less than Kafka refuses what was sent together. Raises Unwritable."""
-        await self._begin_anew()
+        """Write one event at a time, to find the one that exceeds the size limit of the topic. Raises Unwritable."""
+        await self._restart_producer()
         for event in events:
             try:
                 await self._write([event])
             except MessageSizeTooLargeError as error:
-                await self._begin_anew()
-                raise Unwritable(event, "the event is larger than the topic takes") from error
+                await self._restart_producer()
+                raise Unwritable(event, "the event exceeds the size limit of the topic") from error
 
-    async def _begin_anew(self) -> None:
-        """Take another producer: after a refusal the numbers of this one's writes have a hole, which Kafka refuses."""
+    async def _restart_producer(self) -> None:
+        """Replace the producer: a rejected write leaves a gap in its sequence numbers, which Kafka rejects."""
         await self._producer.stop()
         self._producer = AIOKafkaProducer(**self._options)
         await self._producer.start()
@@ -187,31 +193,31 @@ class KafkaSink:
         sent: asyncio.Future[Any] = await self._producer.send(
             self._topic,
             event.data,
-            key=placed(self._key, event_places(event)).encode(),
+            key=fill_placeholders(self._key, event_placeholders(event)).encode(),
             headers=[(name, value.encode()) for name, value in headers.written(event, PREFIX).items()],
         )
         return sent
 
 
 def _record(partition: TopicPartition, message: Any) -> Record:
-    given = {name: (value or b"").decode("utf-8", "replace") for name, value in message.headers}
-    attributes, content_type, traceparent = headers.read(given, (PREFIX,))
+    header_fields = {name: (value or b"").decode("utf-8", "replace") for name, value in message.headers}
+    attributes, content_type, traceparent = headers.read(header_fields, (PREFIX,))
     places = {"topic": message.topic}
     if message.key is not None:
         places["key"] = message.key.decode("utf-8", "replace")
     return Record(
-        # A topic that is made anew begins at the same offset, with other records.
+        # A recreated topic starts at the same offset with other records.
         id=f"{message.topic}/{message.partition}/{message.offset}/{message.timestamp}",
         data=message.value or b"",
         handle=(partition, message.offset),
-        places=places,
+        placeholders=places,
         content_type=content_type,
         attributes=attributes,
         traceparent=traceparent,
     )
 
 
-def _said(error: KafkaError) -> str:
+def _describe(error: KafkaError) -> str:
     if isinstance(error, KafkaConnectionError):
         return "Kafka: none of the `bootstrap_servers` can be reached"
     return f"Kafka: {type(error).__name__.removesuffix('Error')}: {error}"[:300]

@@ -1,4 +1,4 @@
-"""The kinds of connectors, and the client library that each needs; imported only where a connector names its broker."""
+"""The kinds of connectors and the client library of each, which is imported only when a connector uses it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class NoSuchKind(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Where the code of a kind of connector is."""
+    """Where the code of a kind of connector is, and what it requires."""
 
     module: str
     requires: str
-    """The client library, as it is imported."""
+    """The import name of the client library."""
     source: tuple[str, str] | None
     """The names of its class and of its options."""
     sink: tuple[str, str] | None
@@ -50,30 +50,30 @@ KINDS: Mapping[str, Kind] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """What makes connectors of one kind and direction, and the options that it takes."""
+class ConnectorFactory:
+    """Makes connectors of one kind and direction, from the options that it declares."""
 
     make: Callable[[Mapping[str, Any], str], Any]
-    """Takes all options, filled, and the connector's name; gives a Source or a Sink. Called inside the event loop."""
+    """Takes the resolved options and the connector's name; returns a Source or a Sink. Needs a running event loop."""
     options: tuple[Option, ...]
 
 
-def find(type_: str, direction: str) -> Made:
-    """Give what makes a kind of connector. Raises NoSuchKind, or NotInstalled where its library is missing."""
+def find(type_: str, direction: str) -> ConnectorFactory:
+    """Return the factory of a kind. Raises NoSuchKind, and NotInstalled where its client library is missing."""
     kind = KINDS.get(type_)
     if kind is None:
-        raise NoSuchKind(f"There is no connector `{type_}`; there are {', '.join(KINDS)}.")
+        raise NoSuchKind(f"There is no connector `{type_}`; the kinds are {', '.join(KINDS)}.")
     names = {SOURCE: kind.source, SINK: kind.sink}.get(direction)
     if names is None:
         raise NoSuchKind(f"A connector `{type_}` cannot be a {direction}.")
     if not is_installed(kind):
         raise NotInstalled(f"The client library of `{type_}` is not installed. Install it: {INSTALL}")
     module = import_module(f"gateway.connectors.{kind.module}")
-    return Made(getattr(module, names[0]), getattr(module, names[1]))
+    return ConnectorFactory(getattr(module, names[0]), getattr(module, names[1]))
 
 
 def is_installed(kind: Kind) -> bool:
-    """Say whether a kind's library is here."""
+    """Return whether the client library of a kind is installed."""
     try:
         return find_spec(kind.requires) is not None
     except ModuleNotFoundError:

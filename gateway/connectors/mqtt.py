@@ -1,4 +1,4 @@
-"""Another MQTT broker, by paho-mqtt: MQTT 5, a session of its own, acknowledged by us and not on arrival."""
+"""Another MQTT broker, by paho-mqtt: MQTT 5, a persistent session, and manual acknowledgement."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from gateway.connectors.broker import (
     BATCH_MAX,
     CONNECT_TIMEOUT_S,
     READ_WAIT_S,
-    Broken,
+    BrokerUnavailable,
     Options,
     Record,
-    event_places,
+    event_placeholders,
+    fill_placeholders,
     flag,
-    placed,
     text,
     whole,
 )
@@ -29,7 +29,7 @@ from gateway.log.event import Event
 
 SESSION_S = 7 * 24 * 3600
 KEEPALIVE_S = 20
-_LINK = (
+_CONNECTION_OPTIONS = (
     text("host", is_required=True),
     whole("port", 1, 65535, default=1883),
     flag("tls", default=False),
@@ -37,12 +37,12 @@ _LINK = (
     text("password", is_secret=True),
     text("client_id"),
 )
-SOURCE_OPTIONS = (*_LINK, text("topic", is_required=True), whole("qos", 0, 1, default=1))
-SINK_OPTIONS = (*_LINK, text("topic", default="{address}"), flag("retain", default=False))
+SOURCE_OPTIONS = (*_CONNECTION_OPTIONS, text("topic", is_required=True), whole("qos", 0, 1, default=1))
+SINK_OPTIONS = (*_CONNECTION_OPTIONS, text("topic", default="{address}"), flag("retain", default=False))
 
 
-class _Linked:
-    """A connection of paho's, whose thread hands over to our loop."""
+class _Connection:
+    """A connection of paho-mqtt, whose thread passes its callbacks to the event loop."""
 
     def __init__(self, options: Options, name: str) -> None:
         self._options = options
@@ -81,7 +81,7 @@ class _Linked:
                 self._client.loop_start()
                 await self._connected
         except (OSError, TimeoutError) as error:
-            raise Broken(f"MQTT: {type(error).__name__}: {error}") from error
+            raise BrokerUnavailable(f"MQTT: {type(error).__name__}: {error}") from error
 
     async def close(self) -> None:
         self._client.disconnect()
@@ -91,27 +91,27 @@ class _Linked:
 
     def _require_link(self) -> None:
         if self._lost.done():
-            raise Broken(f"MQTT: the connection was lost: {self._lost.result()}")
+            raise BrokerUnavailable(f"MQTT: the connection was lost: {self._lost.result()}")
 
     def _call(self, function: Any, *arguments: Any) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    # In paho's thread
+    # Called in the thread of paho-mqtt
 
     def _on_connect(self, client: paho.Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
-            self._call(_fail, self._connected, Broken(f"MQTT: refused: {reason}"))
+            self._call(_fail, self._connected, BrokerUnavailable(f"MQTT: refused: {reason}"))
         else:
             self._call(_settle, self._connected, None)
 
     def _on_disconnect(self, client: paho.Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
-        self._call(_fail, self._connected, Broken(f"MQTT: disconnected: {reason}"))
+        self._call(_fail, self._connected, BrokerUnavailable(f"MQTT: disconnected: {reason}"))
         self._call(_settle, self._lost, str(reason))
 
 
-class MqttSource(_Linked):
-    """Subscribes with a session that the broker keeps; a message is acknowledged once its event is stored."""
+class MqttSource(_Connection):
+    """Subscribes with a persistent session; a message is acknowledged once its event is stored."""
 
     async def open(self) -> None:
         self._came: asyncio.Queue[paho.MQTTMessage] = asyncio.Queue()
@@ -124,7 +124,7 @@ class MqttSource(_Linked):
                 self._client.subscribe(self._options["topic"], self._options["qos"])
                 await self._subscribed
         except TimeoutError as error:
-            raise Broken("MQTT: the subscription was not answered") from error
+            raise BrokerUnavailable("MQTT: the subscription was not answered") from error
 
     async def read(self) -> Sequence[Record]:
         try:
@@ -142,19 +142,19 @@ class MqttSource(_Linked):
         for record in records:
             message = record.handle
             if message.qos and self._client.ack(message.mid, message.qos) != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                raise Broken("MQTT: the connection was lost")
+                raise BrokerUnavailable("MQTT: the connection was lost")
 
     def _on_message(self, client: paho.Client, data: Any, message: paho.MQTTMessage) -> None:
         self._call(self._came.put_nowait, message)
 
     def _on_subscribe(self, client: paho.Client, data: Any, mid: int, reasons: Any, properties: Any) -> None:
         if any(reason.is_failure for reason in reasons):
-            self._call(_fail, self._subscribed, Broken(f"MQTT: the subscription was refused: {reasons[0]}"))
+            self._call(_fail, self._subscribed, BrokerUnavailable(f"MQTT: the subscription was refused: {reasons[0]}"))
         else:
             self._call(_settle, self._subscribed, None)
 
 
-class MqttSink(_Linked):
+class MqttSink(_Connection):
     """Publishes with QoS 1."""
 
     async def open(self) -> None:
@@ -169,19 +169,19 @@ class MqttSink(_Linked):
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await asyncio.gather(*waiting)
         except TimeoutError as error:
-            raise Broken("MQTT: publishes were not acknowledged") from error
+            raise BrokerUnavailable("MQTT: publishes were not acknowledged") from error
         finally:
             self._sent.clear()
 
     def _publish(self, event: Event) -> asyncio.Future[None]:
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        given = headers.written(event, "")
-        properties.ContentType = given.pop("content-type")
-        properties.UserProperty = list(given.items())
-        topic = placed(self._options["topic"], event_places(event))
+        header_fields = headers.written(event, "")
+        properties.ContentType = header_fields.pop("content-type")
+        properties.UserProperty = list(header_fields.items())
+        topic = fill_placeholders(self._options["topic"], event_placeholders(event))
         info = self._client.publish(topic, event.data, 1, self._options["retain"], properties)
         if info.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_QUEUE_SIZE):
-            raise Broken("MQTT: the connection was lost")
+            raise BrokerUnavailable("MQTT: the connection was lost")
         return self._sent.setdefault(info.mid, self._loop.create_future())
 
     def _on_publish(self, client: paho.Client, data: Any, mid: int, reason: Any, properties: Any) -> None:
@@ -190,22 +190,22 @@ class MqttSink(_Linked):
     def _acknowledged(self, mid: int, reason: Any) -> None:
         future = self._sent.setdefault(mid, self._loop.create_future())
         if reason.is_failure:
-            _fail(future, Broken(f"MQTT: the broker refused a publish: {reason}"))
+            _fail(future, BrokerUnavailable(f"MQTT: the broker refused a publish: {reason}"))
         else:
             _settle(future, None)
 
 
 def _record(message: paho.MQTTMessage) -> Record:
-    given = dict(getattr(message.properties, "UserProperty", ()))
-    # CloudEvents' MQTT binding has no prefix: an event is one where it says its version.
-    attributes, _, traceparent = headers.read(given, ("",) if "specversion" in given else ("ce-",))
-    said, data = getattr(message.properties, "ContentType", None), bytes(message.payload)
+    header_fields = dict(getattr(message.properties, "UserProperty", ()))
+    # CloudEvents' MQTT binding has no prefix: `specversion` tells an event from other messages.
+    attributes, _, traceparent = headers.read(header_fields, ("",) if "specversion" in header_fields else ("ce-",))
+    content_type, data = getattr(message.properties, "ContentType", None), bytes(message.payload)
     return Record(
         id="",
         data=data,
         handle=message,
-        places={"topic": message.topic},
-        content_type=headers.content_type_of(data, said),
+        placeholders={"topic": message.topic},
+        content_type=headers.content_type_of(data, content_type),
         attributes=attributes,
         traceparent=traceparent,
     )
@@ -216,7 +216,7 @@ def _settle(future: asyncio.Future[Any], value: Any) -> None:
         future.set_result(value)
 
 
-def _fail(future: asyncio.Future[Any], error: Broken) -> None:
+def _fail(future: asyncio.Future[Any], error: BrokerUnavailable) -> None:
     if not future.done():
         future.set_exception(error)
-        future.exception()  # whoever waits gets it; a link that nobody waits for is no fault of the loop's
+        future.exception()  # marked as retrieved, as nothing may be waiting for it

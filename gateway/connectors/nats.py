@@ -19,12 +19,12 @@ from gateway.connectors.broker import (
     BATCH_MAX,
     CONNECT_TIMEOUT_S,
     READ_WAIT_S,
-    Broken,
+    BrokerUnavailable,
     Options,
     Record,
     Unwritable,
-    event_places,
-    placed,
+    event_placeholders,
+    fill_placeholders,
     text,
 )
 from gateway.log.event import Event
@@ -33,17 +33,17 @@ from gateway.wire.subjects import AddressError, subject_of
 PREFIX = "ce-"
 _TOO_LARGE = 10054
 _FAULTS = (NatsError, OSError, TimeoutError)
-_LINK = (text("url", is_required=True), text("username"), text("password", is_secret=True))
+_CONNECTION_OPTIONS = (text("url", is_required=True), text("username"), text("password", is_secret=True))
 SOURCE_OPTIONS = (
-    *_LINK,
+    *_CONNECTION_OPTIONS,
     text("stream", is_required=True),
     text("subject", default=">"),
     text("durable", is_required=True),
 )
-SINK_OPTIONS = (*_LINK, text("subject", is_required=True))
+SINK_OPTIONS = (*_CONNECTION_OPTIONS, text("subject", is_required=True))
 
 
-class _Linked:
+class _Connection:
     def __init__(self, options: Options, name: str) -> None:
         self._options = options
         self._name = name
@@ -61,7 +61,7 @@ class _Linked:
                     allow_reconnect=False,
                 )
         except _FAULTS as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
         return self._client.jetstream(timeout=CONNECT_TIMEOUT_S)
 
     async def close(self) -> None:
@@ -69,7 +69,7 @@ class _Linked:
             await self._client.close()
 
 
-class NatsSource(_Linked):
+class NatsSource(_Connection):
     """Reads a stream by a durable consumer."""
 
     async def open(self) -> None:
@@ -80,17 +80,17 @@ class NatsSource(_Linked):
                 self._options["subject"], self._options["durable"], self._options["stream"], config
             )
         except _FAULTS as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
 
     async def read(self) -> Sequence[Record]:
         try:
             messages = await self._subscription.fetch(BATCH_MAX, READ_WAIT_S)
         except (NatsTimeoutError, TimeoutError):
             if self._client is None or not self._client.is_connected:
-                raise Broken("NATS: the connection was lost") from None
+                raise BrokerUnavailable("NATS: the connection was lost") from None
             return []
         except _FAULTS as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
         records = []
         for message in messages:
             attributes, content_type, traceparent = headers.read(message.headers or {}, (PREFIX,))
@@ -99,7 +99,7 @@ class NatsSource(_Linked):
                     id=f"{self._options['stream']}/{message.metadata.sequence.stream}/{message.metadata.timestamp}",
                     data=message.data,
                     handle=message,
-                    places={"subject": message.subject, "topic": message.subject.replace(".", "/")},
+                    placeholders={"subject": message.subject, "topic": message.subject.replace(".", "/")},
                     content_type=content_type,
                     attributes=attributes,
                     traceparent=traceparent,
@@ -112,11 +112,11 @@ class NatsSource(_Linked):
             for record in records:
                 await record.handle.ack()
         except _FAULTS as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
 
 
-class NatsSink(_Linked):
-    """Publishes to a stream; its duplicate window takes what is written twice."""
+class NatsSink(_Connection):
+    """Publishes to a stream, whose duplicate window drops repeated writes."""
 
     async def open(self) -> None:
         self._js = await self._open()
@@ -126,14 +126,14 @@ class NatsSink(_Linked):
             for event in events:
                 await self._publish(event)
         except _FAULTS as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
 
     async def _publish(self, event: Event) -> None:
         try:
-            places = event_places(event) | {"subject": subject_of(event.address)}
-            subject = placed(self._options["subject"], places)
-            given = headers.written(event, PREFIX) | {"Nats-Msg-Id": f"{event.channel}/{event.id}"}
-            await self._js.publish(subject, event.data, headers=given)
+            places = event_placeholders(event) | {"subject": subject_of(event.address)}
+            subject = fill_placeholders(self._options["subject"], places)
+            header_fields = headers.written(event, PREFIX) | {"Nats-Msg-Id": f"{event.channel}/{event.id}"}
+            await self._js.publish(subject, event.data, headers=header_fields)
         except (MaxPayloadError, AddressError) as error:
             raise Unwritable(event, f"NATS: {error}") from error
         except APIError as error:
@@ -142,5 +142,5 @@ class NatsSink(_Linked):
             raise Unwritable(event, f"NATS: {error.description}") from error
 
 
-def _said(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     return f"NATS: {type(error).__name__}: {error}"[:300]

@@ -1,4 +1,4 @@
-"""RabbitMQ (AMQP 0-9-1), by aio-pika. Attributes as message headers, by the names of CloudEvents' AMQP binding."""
+"""RabbitMQ (AMQP 0-9-1), by aio-pika. Attributes are message headers, named as in CloudEvents' AMQP binding."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from gateway.connectors.broker import (
     BATCH_MAX,
     CONNECT_TIMEOUT_S,
     READ_WAIT_S,
-    Broken,
+    BrokerUnavailable,
     Options,
     Record,
-    event_places,
-    placed,
+    event_placeholders,
+    fill_placeholders,
     text,
 )
 from gateway.log.event import Event
@@ -34,8 +34,8 @@ SINK_OPTIONS = (
 )
 
 
-class _Linked:
-    """A connection and a channel of ours; the runner makes it anew after a fault."""
+class _Connection:
+    """A connection and its channel; the runner replaces it after a failure."""
 
     def __init__(self, options: Options, name: str) -> None:
         self._url = options["url"]
@@ -49,15 +49,15 @@ class _Linked:
             )
             return await self._connection.channel(publisher_confirms=True, on_return_raises=True)
         except _FAULTS as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
 
     async def close(self) -> None:
         if self._connection is not None:
             await self._connection.close()
 
 
-class RabbitSource(_Linked):
-    """Consumes a queue that is there; a message is acknowledged once its event is stored."""
+class RabbitSource(_Connection):
+    """Consumes an existing queue; a message is acknowledged once its event is stored."""
 
     def __init__(self, options: Options, name: str) -> None:
         super().__init__(options, name)
@@ -79,11 +79,11 @@ class RabbitSource(_Linked):
             queue = await channel.get_queue(self._queue)
             await queue.consume(self._came.put)
         except _FAULTS as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
 
     async def read(self) -> Sequence[Record]:
         if self._lost is None or self._lost.done():
-            raise Broken("RabbitMQ: the connection was lost")
+            raise BrokerUnavailable("RabbitMQ: the connection was lost")
         try:
             async with asyncio.timeout(READ_WAIT_S):
                 messages = [await self._came.get()]
@@ -97,11 +97,11 @@ class RabbitSource(_Linked):
         try:
             await records[-1].handle.ack(multiple=True)
         except _FAULTS as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
 
 
-class RabbitSink(_Linked):
-    """Publishes to an exchange with confirms; what no queue takes is not lost but tried again."""
+class RabbitSink(_Connection):
+    """Publishes to an exchange with confirms; an unroutable event is not lost but tried again."""
 
     def __init__(self, options: Options, name: str) -> None:
         super().__init__(options, name)
@@ -116,7 +116,7 @@ class RabbitSink(_Linked):
                 await channel.get_exchange(self._exchange_name) if self._exchange_name else channel.default_exchange
             )
         except _FAULTS as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
 
     async def write(self, events: Sequence[Event]) -> None:
         assert self._exchange is not None, "open comes first"
@@ -124,37 +124,37 @@ class RabbitSink(_Linked):
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await asyncio.gather(*(self._publish(self._exchange, event) for event in events))
         except DeliveryError as error:
-            raise Broken("RabbitMQ: no queue is bound for what was published") from error
+            raise BrokerUnavailable("RabbitMQ: no queue is bound for the routing key") from error
         except _FAULTS as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
 
     async def _publish(self, exchange: aio_pika.abc.AbstractExchange, event: Event) -> None:
-        given = headers.written(event, PREFIX)
+        header_fields = headers.written(event, PREFIX)
         message = aio_pika.Message(
             event.data,
-            headers={name: value for name, value in given.items() if name != "content-type"},
+            headers={name: value for name, value in header_fields.items() if name != "content-type"},
             content_type=event.content_type,
             message_id=f"{event.channel}/{event.id}",
             delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
         )
-        await exchange.publish(message, placed(self._routing_key, event_places(event)), mandatory=True)
+        await exchange.publish(message, fill_placeholders(self._routing_key, event_placeholders(event)), mandatory=True)
 
 
 def _record(message: AbstractIncomingMessage) -> Record:
-    given = {name: str(value) for name, value in message.headers.items()}
-    attributes, _, traceparent = headers.read(given, PREFIXES)
+    header_fields = {name: str(value) for name, value in message.headers.items()}
+    attributes, _, traceparent = headers.read(header_fields, PREFIXES)
     return Record(
-        # RabbitMQ numbers no message: only a publisher's own id says that this one came before. A CloudEvent's own is
-        # looked at where events are stored; that of the message is another one each time that some clients send it.
+        # RabbitMQ assigns no ids: only an id of the publisher identifies a repeated message. The id of a CloudEvent is
+        # checked when its event is stored. Some clients set a new message id each time that they send a message.
         id="" if "id" in attributes else message.message_id or "",
         data=message.body,
         handle=message,
-        places={"key": message.routing_key or "", "exchange": message.exchange or ""},
+        placeholders={"key": message.routing_key or "", "exchange": message.exchange or ""},
         content_type=headers.content_type_of(message.body, message.content_type),
         attributes=attributes,
         traceparent=traceparent,
     )
 
 
-def _said(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     return f"RabbitMQ: {type(error).__name__}: {error}"[:300]

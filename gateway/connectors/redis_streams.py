@@ -1,4 +1,4 @@
-"""Redis Streams, by redis-py. An entry has the field ``data``, and the attributes as fields ``ce-…``."""
+"""Redis Streams, by redis-py. An entry has a field ``data``, and the attributes as fields ``ce-…``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from gateway.connectors.broker import (
     BATCH_MAX,
     CONNECT_TIMEOUT_S,
     READ_WAIT_S,
-    Broken,
+    BrokerUnavailable,
     Options,
     Record,
-    event_places,
-    placed,
+    event_placeholders,
+    fill_placeholders,
     text,
     whole,
 )
@@ -27,12 +27,16 @@ from gateway.log.event import Event
 PREFIX = "ce-"
 DATA = "data"
 _FAULTS = (RedisError, OSError, TimeoutError)
-_LINK = (text("url", is_required=True), text("username"), text("password", is_secret=True))
-SOURCE_OPTIONS = (*_LINK, text("stream", is_required=True), text("group", is_required=True))
-SINK_OPTIONS = (*_LINK, text("stream", default="{address}"), whole("max_length", 1, 10**12, default=1_000_000))
+_CONNECTION_OPTIONS = (text("url", is_required=True), text("username"), text("password", is_secret=True))
+SOURCE_OPTIONS = (*_CONNECTION_OPTIONS, text("stream", is_required=True), text("group", is_required=True))
+SINK_OPTIONS = (
+    *_CONNECTION_OPTIONS,
+    text("stream", default="{address}"),
+    whole("max_length", 1, 10**12, default=1_000_000),
+)
 
 
-class _Linked:
+class _Connection:
     def __init__(self, options: Options, name: str) -> None:
         self._options = options
         self._name = name
@@ -49,8 +53,8 @@ class _Linked:
         await self._redis.aclose()
 
 
-class RedisSource(_Linked):
-    """Reads a stream as one consumer of a group: first what it was given before and has not acknowledged."""
+class RedisSource(_Connection):
+    """Reads a stream as one consumer of a group: first the entries that it had not acknowledged before."""
 
     _position = "0"
 
@@ -59,21 +63,21 @@ class RedisSource(_Linked):
             await self._redis.xgroup_create(self._options["stream"], self._options["group"], id="0", mkstream=True)
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
-                raise Broken(_said(error)) from error
+                raise BrokerUnavailable(_describe(error)) from error
         except _FAULTS as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
 
     async def read(self) -> Sequence[Record]:
         stream, group = self._options["stream"], self._options["group"]
         try:
-            found: Any = await self._redis.xreadgroup(
+            streams: Any = await self._redis.xreadgroup(
                 group, self._name, {stream: self._position}, count=BATCH_MAX, block=int(READ_WAIT_S * 1000)
             )
         except _FAULTS as error:
-            raise Broken(_said(error)) from error
-        entries = found[0][1] if found else []
+            raise BrokerUnavailable(_describe(error)) from error
+        entries = streams[0][1] if streams else []
         if self._position != ">":
-            # What was left from before is read through once; then comes what is new.
+            # Unacknowledged entries are read once, then new ones.
             self._position = entries[-1][0].decode() if entries else ">"
         return [_record(stream, entry_id, fields) for entry_id, fields in entries if fields]
 
@@ -83,48 +87,48 @@ class RedisSource(_Linked):
                 self._options["stream"], self._options["group"], *(record.handle for record in records)
             )
         except _FAULTS as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
 
 
-class RedisSink(_Linked):
-    """Appends to a stream, cut to about ``max_length`` entries."""
+class RedisSink(_Connection):
+    """Appends to a stream, trimmed to about ``max_length`` entries."""
 
     async def open(self) -> None:
         try:
             await self._redis.ping()
         except _FAULTS as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
 
     async def write(self, events: Sequence[Event]) -> None:
         pipeline = self._redis.pipeline(transaction=False)
         for event in events:
             fields: dict[Any, Any] = {DATA: event.data, **headers.written(event, PREFIX)}
-            stream = placed(self._options["stream"], event_places(event))
+            stream = fill_placeholders(self._options["stream"], event_placeholders(event))
             pipeline.xadd(stream, fields, maxlen=self._options["max_length"], approximate=True)
         try:
             await pipeline.execute()
         except _FAULTS as error:
-            raise Broken(_said(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
 
 
 def _record(stream: str, entry_id: bytes, fields: dict[bytes, bytes]) -> Record:
-    given = {name.decode("utf-8", "replace"): value for name, value in fields.items()}
-    data = given.pop(DATA, None)
-    texts = {name: value.decode("utf-8", "replace") for name, value in given.items()}
+    header_fields = {name.decode("utf-8", "replace"): value for name, value in fields.items()}
+    data = header_fields.pop(DATA, None)
+    texts = {name: value.decode("utf-8", "replace") for name, value in header_fields.items()}
     attributes, _, traceparent = headers.read(texts, (PREFIX,))
     if data is None:
-        # An entry of somebody who knows nothing of us: its fields are the event.
+        # An entry without `data`: all its fields together are the event.
         data, texts = orjson.dumps(texts), {}
     return Record(
         id=f"{stream}/{entry_id.decode()}",
         data=data,
         handle=entry_id,
-        places={"topic": stream},
+        placeholders={"topic": stream},
         content_type=headers.content_type_of(data, texts.get("content-type")),
         attributes=attributes,
         traceparent=traceparent,
     )
 
 
-def _said(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     return f"Redis: {type(error).__name__}: {error}"[:300]

@@ -1,7 +1,7 @@
-"""Runs connectors: a source's records onto its channel, a channel's events into a sink; at least once, in order.
+"""Runs connectors: publishes records of a source, writes events of a channel to a sink; at least once, in order.
 
-A source's records are committed once their events are stored; a sink's events are acknowledged once the broker has
-them. What is done again after a fault is stored once where the broker names its messages.
+Records are committed once their events are stored, and events are acknowledged once the broker has confirmed them.
+A record that is read again after a failure is stored once, if the broker gives its messages ids.
 """
 
 from __future__ import annotations
@@ -24,7 +24,16 @@ from gateway.call import Call
 from gateway.channels.publication import Admitted, Publication
 from gateway.channels.publisher import as_json
 from gateway.concurrency.stopping import stop_soon, stop_tasks
-from gateway.connectors.broker import BATCH_MAX, Broken, Record, Sink, Source, Unwritable, filled, placed
+from gateway.connectors.broker import (
+    BATCH_MAX,
+    BrokerUnavailable,
+    Record,
+    Sink,
+    Source,
+    Unwritable,
+    fill_placeholders,
+    resolve_options,
+)
 from gateway.connectors.kinds import SOURCE, NoSuchKind, NotInstalled, find
 from gateway.link.nats import DEAD_SUBJECT
 from gateway.log.event import Event, from_headers, rfc3339
@@ -41,101 +50,101 @@ logger = logging.getLogger(__name__)
 RETRY_S, RETRY_MAX_S = 0.5, 30.0
 OWN_RETRY_MAX_S = 2.0
 ACK_WAIT_S = 15.0
-"""After so long what a process that died had in its hands is given to another."""
+"""JetStream redelivers the events that a dead process had fetched after this time."""
 FETCH_WAIT_S = 1.0
-PASSING = frozenset(
+TRANSIENT = frozenset(
     {
         Reason.RATE_LIMITED, Reason.QUOTA_EXCEEDED, Reason.OVERLOADED, Reason.DRAINING, Reason.STORAGE_FULL,
         Reason.INTERNAL,
     }
 )  # fmt: skip
-"""Refusals that pass: the same record is tried again. Others are of the record, which goes to the dead letters."""
+"""Refusals after which a record is tried again. Any other refusal makes it a dead letter."""
 STARTS = {"earliest": DeliverPolicy.ALL, "latest": DeliverPolicy.NEW}
-BURIED_MAX_BYTES = 256 * 1024
+DEAD_LETTER_MAX_BYTES = 256 * 1024
 CLOSE_TIMEOUT_S = 10.0
 FINISH_S = 2.0
-OF_OTHERS = (Broken, NoSuchKind, NotInstalled)
-"""What may take long to mend; our own log is back soon."""
-FAULTS = (Broken, NoSuchKind, NotInstalled, Refused, NatsError, OSError, TimeoutError)
+BROKER_FAULTS = (BrokerUnavailable, NoSuchKind, NotInstalled)
+"""Failures that may last long, unlike those of the gateway's own log."""
+FAULTS = (BrokerUnavailable, NoSuchKind, NotInstalled, Refused, NatsError, OSError, TimeoutError)
 
 
 @dataclass(slots=True)
 class Health:
-    """How a connector does, as it is told to operators."""
+    """The health of a connector, as operators see it."""
 
     state: str = "starting"
     """``starting``, ``running`` or ``failing``."""
     error: str = ""
     since: float = field(default_factory=time.time)
     passed: int = 0
-    """Records or events passed on since the process began."""
+    """Records or events passed on since the process started."""
     buried: int = 0
     last_at: float | None = None
 
-    def is_now(self, state: str, error: str = "") -> None:
-        """Note a state; its instant is that of the change."""
+    def report_state(self, state: str, error: str = "") -> None:
+        """Record the state; ``since`` changes only with it."""
         if (state, error) != (self.state, self.error):
             self.state, self.error, self.since = state, error, time.time()
 
     def has_passed(self, count: int) -> None:
-        """Count what was passed on."""
+        """Count records or events that were passed on."""
         if count:
             self.passed += count
             self.last_at = time.time()
 
 
 class Running:
-    """One connector while it runs."""
+    """One running connector."""
 
-    def __init__(self, plane: Plane, document: Connector, *, had_a_reader: bool = False) -> None:
+    def __init__(self, plane: Plane, document: Connector, *, had_reader: bool = False) -> None:
         self._plane = plane
         self.document = document
         self.health = Health()
-        self.had_a_reader = had_a_reader
-        """A sink has had a place in its channel: where it has none now, the log was emptied."""
+        self.had_reader = had_reader
+        """A sink has had a reader in its channel: if the reader is missing now, the log was emptied."""
 
     async def run(self) -> None:
-        """Run until cancelled; what fails is tried again, more and more rarely."""
+        """Run until cancelled; after a failure, try again at growing intervals."""
         pause_s = RETRY_S
         while True:
-            began_at, most_s = time.monotonic(), RETRY_MAX_S
+            started_at, pause_max_s = time.monotonic(), RETRY_MAX_S
             try:
                 await self._run_once()
             except FAULTS as error:
                 self._failed(error)
-                if not isinstance(error, OF_OTHERS):
-                    most_s = OWN_RETRY_MAX_S
+                if not isinstance(error, BROKER_FAULTS):
+                    pause_max_s = OWN_RETRY_MAX_S
             except Exception as error:
                 logger.exception("connector %s failed", self.document.name)
                 self._failed(error)
-            pause_s = RETRY_S if time.monotonic() - began_at > RETRY_MAX_S else min(2 * pause_s, most_s)
+            pause_s = RETRY_S if time.monotonic() - started_at > RETRY_MAX_S else min(2 * pause_s, pause_max_s)
             await asyncio.sleep(pause_s)
 
     def _failed(self, error: BaseException) -> None:
-        said = str(error) or type(error).__name__
-        if self.health.error != said:
-            logger.warning("connector %s: %s", self.document.name, said)
-        self.health.is_now("failing", said)
+        detail = str(error) or type(error).__name__
+        if self.health.error != detail:
+            logger.warning("connector %s: %s", self.document.name, detail)
+        self.health.report_state("failing", detail)
 
     async def _run_once(self) -> None:
         channel = self._channel()
-        made = find(self.document.type, self.document.direction)
-        broker = made.make(filled(self.document.options, made.options), self.document.name)
+        factory = find(self.document.type, self.document.direction)
+        broker = factory.make(resolve_options(self.document.options, factory.options), self.document.name)
         try:
             await broker.open()
-            self.health.is_now("running")
+            self.health.report_state("running")
             if self.document.direction == SOURCE:
                 await self._drain(broker)
             else:
                 await self._fill(broker, channel)
         finally:
-            await _closed(broker)
+            await _close(broker)
 
     def _channel(self) -> Channel:
         for channel in self._plane.snapshot.channels():
             if channel.address == self.document.channel:
                 return channel
-        raise Broken(f"there is no channel {self.document.channel}")
+        raise BrokerUnavailable(f"there is no channel {self.document.channel}")
 
     # A source
 
@@ -160,25 +169,25 @@ class Running:
         )
 
     async def _publish(self, call: Call, records: Sequence[Record]) -> None:
-        """Store all records, in their order; what can never be stored is buried, and holds up nothing."""
-        left = list(records)
-        while left:
-            outcomes = await asyncio.gather(*[self._publish_one(call, record) for record in left])
-            left = [record for record, is_done in zip(left, outcomes, strict=True) if not is_done]
-            if left:
+        """Publish records in order; those that can never be published become dead letters."""
+        pending = list(records)
+        while pending:
+            outcomes = await asyncio.gather(*[self._publish_one(call, record) for record in pending])
+            pending = [record for record, is_done in zip(pending, outcomes, strict=True) if not is_done]
+            if pending:
                 await asyncio.sleep(RETRY_S)
 
     async def _publish_one(self, call: Call, record: Record) -> bool:
-        """Store one record, or bury it; False where it is to be tried again."""
+        """Publish one record, or store it as a dead letter. Returns False if it is to be tried again."""
         try:
             await self._plane.publisher.store(call, await self._admit(call, record))
         except Refused as refused:
-            if refused.reason in PASSING:
+            if refused.reason in TRANSIENT:
                 return False
             self.health.buried += 1
             if refused.reason is not Reason.INVALID_PAYLOAD or refused.cause == "idempotency-key-reused":
-                # What else is invalid was buried with its fault when it was looked at.
-                await self._bury(self._address(record), record.data, refused.reason.value, refused.detail)
+                # For other invalid payloads, the publisher has stored a dead letter with the validation error.
+                await self._store_dead_letter(self._address(record), record.data, refused.reason.value, refused.detail)
         return True
 
     async def _admit(self, call: Call, record: Record) -> Admitted:
@@ -198,7 +207,7 @@ class Running:
 
     def _address(self, record: Record) -> str:
         try:
-            return placed(self.document.address or self.document.channel, record.places)
+            return fill_placeholders(self.document.address or self.document.channel, record.placeholders)
         except KeyError:
             return self.document.channel
 
@@ -214,11 +223,11 @@ class Running:
                     continue
                 await self._write_all(sink, channel, messages)
         finally:
-            # What NATS had on its way to us would wait for an acknowledgement that never comes.
+            # Events on their way here would wait for an acknowledgement that never comes.
             await subscription.unsubscribe()
 
     async def _write_all(self, sink: Sink, channel: Channel, messages: Sequence[Msg]) -> None:
-        """Write events and acknowledge them; a stop waits a moment for what is under way, or it would come twice."""
+        """Write and acknowledge events. When stopped, wait ``FINISH_S`` for a write, so that it is not repeated."""
         beating = asyncio.create_task(_beat(messages))
         writing = asyncio.create_task(self._write(sink, [_event(channel, message) for message in messages]))
         try:
@@ -239,30 +248,30 @@ class Running:
         self.health.has_passed(len(messages))
 
     async def _subscribe(self, channel: Channel) -> Any:
-        """Read on from the last event that was acknowledged.
+        """Subscribe after the last acknowledged event.
 
-        What was given out and not acknowledged would come again behind newer events: a reader that begins anew at its
-        first takes the place of one that has such, and keeps the order. There is always one that knows the place.
+        JetStream would redeliver unacknowledged events behind newer ones. To keep the order, a reader with such events
+        is replaced by one that starts at the first of them; at any time at least one of the two exists.
         """
         js, names = self._plane.js, durables(self.document)
-        known = [info for name in names if (info := await self._info(channel, name)) is not None]
-        known.sort(key=lambda info: info.ack_floor.stream_seq)
-        if not known:
-            # Where there was one before, the log was emptied: all that it holds came since.
-            start = "earliest" if self.had_a_reader else self.document.start
+        readers = [info for name in names if (info := await self._info(channel, name)) is not None]
+        readers.sort(key=lambda info: info.ack_floor.stream_seq)
+        if not readers:
+            # If there was one before, the log was emptied, and all of its events are newer.
+            start = "earliest" if self.had_reader else self.document.start
             await self._add_reader(channel, names[0], deliver_policy=STARTS[start])
-            self.had_a_reader = True
+            self.had_reader = True
             return await js.pull_subscribe_bind(durable=names[0], stream=channel.stream)
-        self.had_a_reader = True
-        *others, current = known
+        self.had_reader = True
+        *others, current = readers
         name = current.name
         for other in others:
             await js.delete_consumer(channel.stream, other.name)
         if current.num_ack_pending:
             name = next(other for other in names if other != current.name)
-            begins_at = current.ack_floor.stream_seq + 1
+            start_id = current.ack_floor.stream_seq + 1
             policy = DeliverPolicy.BY_START_SEQUENCE
-            await self._add_reader(channel, name, deliver_policy=policy, opt_start_seq=begins_at)
+            await self._add_reader(channel, name, deliver_policy=policy, opt_start_seq=start_id)
             await js.delete_consumer(channel.stream, current.name)
         return await js.pull_subscribe_bind(durable=name, stream=channel.stream)
 
@@ -272,14 +281,14 @@ class Running:
         except NotFoundError:
             return None
 
-    async def _add_reader(self, channel: Channel, name: str, **begins: Any) -> None:
+    async def _add_reader(self, channel: Channel, name: str, **start: Any) -> None:
         config = ConsumerConfig(
             durable_name=name,
             filter_subject=channel.subject,
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=ACK_WAIT_S,
             max_ack_pending=BATCH_MAX,
-            **begins,
+            **start,
         )
         await self._plane.js.add_consumer(channel.stream, config)
 
@@ -288,15 +297,15 @@ class Running:
             try:
                 await sink.write(events)
             except Unwritable as unwritable:
-                bad = unwritable.event
-                await self._bury(bad.address, bad.data, "undeliverable", str(unwritable))
+                rejected = unwritable.event
+                await self._store_dead_letter(rejected.address, rejected.data, "undeliverable", str(unwritable))
                 self.health.buried += 1
-                # Those before it may be there already: they are written once more, as after any fault.
-                events = [event for event in events if event is not bad]
+                # Events before it may have been written already; they are written again, as after any failure.
+                events = [event for event in events if event is not rejected]
             else:
                 return
 
-    async def _bury(self, address: str, data: bytes, reason: str, detail: str) -> None:
+    async def _store_dead_letter(self, address: str, data: bytes, reason: str, detail: str) -> None:
         channel = self._channel()
         letter: Mapping[str, Any] = {
             "channel": channel.address,
@@ -306,29 +315,29 @@ class Running:
             "consumer": f"connector:{self.document.name}",
             "protocol": Protocol.CONNECTOR.value,
             "attempts": 1,
-            "event": as_json(data[:BURIED_MAX_BYTES]),
+            "event": as_json(data[:DEAD_LETTER_MAX_BYTES]),
             "dead_at": rfc3339(datetime.now(UTC)),
         }
         await self._plane.log.store(f"{DEAD_SUBJECT}.{channel.stream}", orjson.dumps(letter))
 
 
 def durables(connector: Connector) -> tuple[str, str]:
-    """Name the readers that keep a sink's place in its channel: one of them is in use."""
+    """Return the names of a sink's two readers, of which one is in use."""
     return f"connector_{connector.id}", f"connector_{connector.id}_2"
 
 
 async def _beat(messages: Sequence[Msg]) -> None:
-    """Keep what is being written from being given to somebody else."""
+    """Extend the ack wait of the events that are being written."""
     while True:
         await asyncio.sleep(ACK_WAIT_S / 3)
         for message in messages:
             await message.in_progress()
 
 
-async def _closed(broker: Source | Sink) -> None:
-    """Disconnect; a broker that is gone cannot be told.
+async def _close(broker: Source | Sink) -> None:
+    """Disconnect within ``CLOSE_TIMEOUT_S``; errors are ignored.
 
-    In a task of its own: a client's cancellation of its parts may come out of it, and is none of ours.
+    This is a separate task, because a client may raise a CancelledError from the tasks that it cancels.
     """
     closing = asyncio.create_task(broker.close())
     try:
@@ -340,14 +349,14 @@ async def _closed(broker: Source | Sink) -> None:
 
 def _left(closing: asyncio.Task[None]) -> None:
     if not closing.cancelled() and (error := closing.exception()) is not None:
-        logger.debug("a connector did not take leave: %s", error)
+        logger.debug("a connector did not disconnect cleanly: %s", error)
 
 
 def _event(channel: Channel, message: Msg) -> Event:
-    about = message.metadata
+    metadata = message.metadata
     headers = {
         **(message.headers or {}),
-        "Nats-Sequence": str(about.sequence.stream),
-        "Nats-Time-Stamp": rfc3339(about.timestamp.astimezone(UTC)),
+        "Nats-Sequence": str(metadata.sequence.stream),
+        "Nats-Time-Stamp": rfc3339(metadata.timestamp.astimezone(UTC)),
     }
     return from_headers(channel.address, message.subject, headers, message.data)

@@ -1,8 +1,8 @@
 import pytest
 
 from audit.tests.conftest import link, nats_server
-from gateway.concurrency.clock_jumps import ClockJumps
-from jobs import registry, services
+from jobs import registry
+from jobs.lost import LostJobs
 
 __all__ = ["link", "nats_server"]
 
@@ -44,8 +44,6 @@ def data_dir(settings, tmp_path):
     return tmp_path
 
 
-@pytest.fixture(autouse=True)
-def fresh_process(monkeypatch):
-    """Forget what this process knows of the tests before."""
-    monkeypatch.setattr(services, "_jumps", ClockJumps())
-    monkeypatch.setattr(services, "_told_at", {})
+@pytest.fixture
+def lost_jobs():
+    return LostJobs()

@@ -149,11 +149,11 @@ async def test_a_store_that_hangs_holds_the_ends_of_many_jobs_up_once(
     silent, link, bucket, queued, document, settings, monkeypatch, caplog
 ):
     settings.REDIS_URL = f"redis://127.0.0.1:{silent.getsockname()[1]}"
-    monkeypatch.setattr(intake, "STORE_S", 0.1)
+    monkeypatch.setattr(intake, "STORE_TIMEOUT_S", 0.1)
     for number in range(20):
         await lay(bucket, document(id=f"j{number}", places=["open:{consumer:acme}:open_jobs"]))
         await bucket.put(f"cancel.j{number}", b"{}")
     async with running(intake.run, *link):
         for number in range(20):
             await until(lambda number=number: stands(bucket, f"j{number}", State.CANCELLED))
-    assert sum("not given back yet" in record.message for record in caplog.records) == 1
+    assert sum("not released yet" in record.message for record in caplog.records) == 1

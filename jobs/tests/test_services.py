@@ -80,7 +80,7 @@ def test_a_fault_is_the_job_s_and_its_detail_is_not_for_strangers(accepted, job_
 
 def test_a_type_that_is_no_more_fails_the_job(accepted):
     services.run(accepted.id)
-    assert "There is no job type `work`" in Job.objects.get().error["detail"]
+    assert "The job type `work` no longer exists" in Job.objects.get().error["detail"]
 
 
 def test_a_job_never_runs_twice_at_once(accepted, job_type):
@@ -109,12 +109,12 @@ def test_a_job_never_runs_twice_at_once(accepted, job_type):
     assert Job.objects.get().state == State.COMPLETED
 
 
-def test_the_job_of_a_lost_worker_runs_again(accepted, job_type):
+def test_the_job_of_a_lost_worker_runs_again(accepted, job_type, lost_jobs):
     job_type("work", lambda task: Produced(result="again"))
     lost = services.claim(accepted.id)
     assert services.claim(accepted.id) is None
     silent(lost)
-    assert services.lost(timezone.now()) == [accepted.id]
+    assert lost_jobs.find(timezone.now()) == [accepted.id]
     services.run(accepted.id)
     assert (Job.objects.get().result, Job.objects.get().attempts) == ("again", 2)
 
@@ -167,10 +167,10 @@ def test_what_has_ended_cannot_be_cancelled(accepted, job_type):
     assert (Job.objects.get().state, Job.objects.get().version) == (State.COMPLETED, version)
 
 
-def test_what_was_just_queued_is_not_lost(document):
+def test_what_was_just_queued_is_not_lost(document, lost_jobs):
     services.accept(document(submitted_at=timezone.now().timestamp()))
-    assert services.lost(timezone.now()) == []
-    assert services.lost(timezone.now() + timedelta(seconds=6)) == ["j1"]
+    assert lost_jobs.find(timezone.now()) == []
+    assert lost_jobs.find(timezone.now() + timedelta(seconds=6)) == ["j1"]
 
 
 def test_expired_jobs_go_with_their_files_and_others_stay(document, job_type, data_dir):
@@ -187,33 +187,33 @@ def test_expired_jobs_go_with_their_files_and_others_stay(document, job_type, da
 
 
 @EACH_WAY
-def test_a_running_job_is_not_lost_because_the_clock_was_set(accepted, monkeypatch, jump_s):
+def test_a_running_job_is_not_lost_because_the_clock_was_set(accepted, monkeypatch, jump_s, lost_jobs):
     running = services.claim(accepted.id)
-    assert services.lost(timezone.now()) == []
+    assert lost_jobs.find(timezone.now()) == []
     clock = Clock(monkeypatch)
     clock.jump(jump_s)
     now = timezone.now() + timedelta(seconds=jump_s)
-    assert services.lost(now) == []
+    assert lost_jobs.find(now) == []
     # And one whose worker was lost is found as soon as ever.
-    assert services.lost(now + STALE_AFTER + timedelta(seconds=1)) == [running.id]
+    assert lost_jobs.find(now + STALE_AFTER + timedelta(seconds=1)) == [running.id]
 
 
-def test_a_job_that_was_heard_of_in_the_future_is_lost(accepted):
+def test_a_job_that_was_heard_of_in_the_future_is_lost(accepted, lost_jobs):
     """Its worker went while the clock stood wrong."""
     services.claim(accepted.id)
     Job.objects.update(heartbeat_at=timezone.now() + timedelta(hours=1))
-    assert services.lost(timezone.now()) == [accepted.id]
+    assert lost_jobs.find(timezone.now()) == [accepted.id]
 
 
-def test_a_job_that_waits_is_not_queued_again_and_again(document):
+def test_a_job_that_waits_is_not_queued_again_and_again(document, lost_jobs):
     services.accept(document())
     told, later = [], timezone.now() + timedelta(seconds=6)
     for _ in range(3):
-        services.requeue(later, told.append)
+        lost_jobs.requeue(later, told.append)
     assert told == ["j1"]
 
 
-def test_a_job_that_could_not_be_queued_is_tried_again_at_once(document):
+def test_a_job_that_could_not_be_queued_is_tried_again_at_once(document, lost_jobs):
     services.accept(document())
     told, later = [], timezone.now() + timedelta(seconds=6)
 
@@ -221,6 +221,6 @@ def test_a_job_that_could_not_be_queued_is_tried_again_at_once(document):
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        services.requeue(later, away)
-    services.requeue(later, told.append)
+        lost_jobs.requeue(later, away)
+    lost_jobs.requeue(later, told.append)
     assert told == ["j1"]

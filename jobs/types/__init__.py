@@ -1,1 +1,1 @@
-"""The types of job that come with the product."""
+"""The built-in job types."""

@@ -23,7 +23,7 @@ MARGIN = 18 * mm
 
 
 def draw(report: Report) -> bytes:
-    """Give the finished document."""
+    """Return the PDF document."""
     out = io.BytesIO()
     document = SimpleDocTemplate(
         out,

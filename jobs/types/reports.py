@@ -1,4 +1,4 @@
-"""``reports``: a consumer's own usage of a period, as PDF, CSV or JSON."""
+"""``reports``: the usage of a consumer in a period, as PDF, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ class Report:
 
 @job_type("reports", title="Usage report", schema=SCHEMA)
 def reports(task: Task) -> Produced:
-    """Render the consumer's usage. Input: ``type`` (the period) and ``format`` (``pdf`` unless said)."""
+    """Render the consumer's usage. Input: ``type`` (the period) and ``format`` (``pdf`` by default)."""
     period, format_ = task.input.get("type", ""), task.input.get("format", "pdf")
     if period not in PERIODS:
-        raise InvalidInput(f"`type` is one of {', '.join(PERIODS)}.")
+        raise InvalidInput(f"`type` must be one of {', '.join(PERIODS)}.")
     if format_ not in _RENDERERS:
-        raise InvalidInput(f"`format` is one of {', '.join(_RENDERERS)}.")
+        raise InvalidInput(f"`format` must be one of {', '.join(_RENDERERS)}.")
     task.progress(0.1, "Reading usage")
     until = timezone.now()
     report = gather(task.consumer, period, until - PERIODS[period], until)
@@ -108,12 +108,12 @@ def as_json(report: Report) -> bytes:
 
 
 def as_csv(report: Report) -> bytes:
-    """Render as CSV, a line a route or channel; text that a spreadsheet would run as a formula is quoted."""
+    """Render as CSV, one line for each route or channel; text that a spreadsheet would run as a formula is quoted."""
     out = io.StringIO(newline="")
     writer = csv.writer(out)
     writer.writerow(field.name for field in fields(Line))
     for line in report.lines:
-        writer.writerow(_harmless(value) for value in _values(line))
+        writer.writerow(_escape_formula(value) for value in _values(line))
     return out.getvalue().encode()
 
 
@@ -128,7 +128,7 @@ def _values(line: Line) -> list[Any]:
     return [getattr(line, field.name) for field in fields(Line)]
 
 
-def _harmless(value: Any) -> Any:
+def _escape_formula(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 

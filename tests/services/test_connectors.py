@@ -247,7 +247,7 @@ async def test_nothing_is_lost_while_a_broker_is_away(plane, lab, monkeypatch):
 @over_restarts
 async def test_a_source_says_that_its_broker_is_away_and_goes_on_when_it_is_back(plane, lab, monkeypatch):
     monkeypatch.setattr(connecting, "RETRY_MAX_S", 1.0)
-    monkeypatch.setattr(kafka, "LOOK_S", 1.0)
+    monkeypatch.setattr(kafka, "CHECK_S", 1.0)
     async with connected(plane, lab, "source") as connector:
         await until(lambda: asyncio.sleep(0, connector.health.state == "running"))
         await lab.put(numbered(0, 3))

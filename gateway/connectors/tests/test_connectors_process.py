@@ -23,12 +23,12 @@ async def test_a_sink_that_vanished_for_a_moment_knows_that_it_had_a_place(tmp_p
     plane = SimpleNamespace(snapshot=Snapshot(sink), js=None, config=SimpleNamespace(data_dir=tmp_path))
     connectors = Connectors(plane)
     await connectors._reconcile()
-    assert not connectors._running["7"][0].had_a_reader
-    connectors._running["7"][0].had_a_reader = True
+    assert not connectors._running["7"][0].had_reader
+    connectors._running["7"][0].had_reader = True
     plane.snapshot.all = []
     await connectors._reconcile()
     assert not connectors._running
     plane.snapshot.all = [sink]
     await connectors._reconcile()
-    assert connectors._running["7"][0].had_a_reader
+    assert connectors._running["7"][0].had_reader
     await connectors._stop(["7"])
