@@ -43,7 +43,10 @@ class Mutant:
 
 
 def mutants(source: str) -> Iterator[Mutant]:
-    """Yield every mutant of a module. Docstrings, annotations, log calls and texts are left alone."""
+    """Yield every mutant of a module.
+
+    Left alone are docstrings, annotations, log calls, texts, and the module's tuning values, which tests use by name.
+    """
     tree = ast.parse(source)
     counted: Counter[str] = Counter()
     for path, where in _places(tree, (), ""):
@@ -60,7 +63,7 @@ Path = tuple[tuple[str, int | None], ...]
 
 def _places(node: ast.AST, path: Path, where: str) -> Iterator[tuple[Path, str]]:
     """Yield the path to each node that may be changed, and the function or class that it lies in."""
-    if _is_left_alone(node):
+    if _is_left_alone(node) or (not where and _is_tuning_value(node)):
         return
     yield path, where or "module"
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -81,6 +84,14 @@ def _is_left_alone(node: ast.AST) -> bool:
     if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
         return True
     return isinstance(node, ast.Call) and ast.unparse(node.func).startswith("logger.")
+
+
+def _is_tuning_value(node: ast.AST) -> bool:
+    """Return whether the node is as ``BATCH_BYTES = 256 * 1024``, or a tuple of numbers."""
+    if not isinstance(node, ast.Assign):
+        return False
+    parts = [part for part in ast.walk(node.value) if isinstance(part, ast.expr)]
+    return all(isinstance(part, ast.Constant | ast.BinOp | ast.UnaryOp | ast.Tuple) for part in parts)
 
 
 def _changed(node: ast.AST) -> Iterator[ast.AST]:

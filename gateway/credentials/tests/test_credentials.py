@@ -1,13 +1,17 @@
 """Keys and tickets as text."""
 
+import base64
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.credentials.api_keys import (
+    CREDENTIAL_MAX_BYTES,
     Malformed,
     digest,
     from_request,
+    from_text,
     new_key,
     new_ticket,
     parse,
@@ -122,3 +126,51 @@ def test_no_credential_is_none():
 def test_the_store_never_sees_a_usable_ticket():
     ticket = new_ticket()
     assert ticket not in ticket_store_key(ticket)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("apim_abc", "key"),
+        ("apim_a.b.c", "key"),
+        ("abc", "key"),
+        ("a.b", "key"),
+        ("a.b.c", "token"),
+        ("tick_a.b.c", "ticket"),
+        ("x" * CREDENTIAL_MAX_BYTES, "key"),
+    ],
+)
+def test_credentials_are_told_apart_by_their_shape(text, kind):
+    credential = from_text(text)
+    assert (credential.kind, credential.value) == (kind, text)
+
+
+def test_a_credential_longer_than_a_token_may_be_is_refused():
+    with pytest.raises(Refused) as caught:
+        from_text("x" * (CREDENTIAL_MAX_BYTES + 1))
+    assert caught.value.cause == "credential-malformed"
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "basic"])
+def test_a_key_is_found_as_the_password_of_basic_authentication(scheme):
+    encoded = base64.b64encode(b"anybody:apim_x:y").decode()
+    found = from_request([(b"authorization", f"{scheme} {encoded}".encode())], b"")
+    assert (found.kind, found.value) == ("key", "apim_x:y")
+
+
+@pytest.mark.parametrize(
+    "encoded", [b"", b"!", b"YTph*cGlt", base64.b64encode("a:é".encode()), base64.b64encode(b"a:")]
+)
+def test_basic_authentication_without_a_readable_password_is_refused(encoded):
+    refused = refusal([(b"authorization", b"Basic " + encoded)])
+    assert (refused.reason, refused.cause) == (Reason.UNAUTHENTICATED, "credential-malformed")
+
+
+def test_a_bearer_subprotocol_without_a_key_is_refused():
+    refused = refusal(subprotocols=["v1", "bearer"])
+    assert (refused.reason, refused.cause) == (Reason.UNAUTHENTICATED, "credential-malformed")
+    assert from_request([], b"", ["v1"]) is None
+
+
+def test_a_ticket_has_192_bits():
+    assert len(new_ticket()) == len("tick_") + 192 // 6

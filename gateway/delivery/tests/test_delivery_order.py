@@ -97,6 +97,76 @@ def test_who_waits_behind_one_that_was_put_off_makes_room_for_it():
     assert order.in_hand == 0
 
 
+def test_an_event_is_lost_from_the_instant_on_that_it_had_to_be_back():
+    a1, a2 = event(1), event(2)
+    order = new(retry(a1, 10), lost_after_s=60)
+    assert order.take(a2, 69.9) is not None
+    assert order.take(a2, 70) is None
+    assert order.is_sending(a2)
+
+
+def test_a_lost_event_that_comes_back_is_taken_as_a_new_one():
+    a1, a2 = event(1), event(2)
+    order = new(retry(a1, 10, tries=4), lost_after_s=60)
+    order.take(a2, 71)
+    assert order.retry(1) is None
+    assert order.take(a1, 72) is None
+    assert order.is_sending(a1)
+    order.settled(a1)
+    assert order.settled(a2) == (None, [])
+
+
+def test_a_postponed_event_is_not_lost_before_its_next_attempt():
+    a1, a2 = event(1), event(2)
+    order = new(lost_after_s=60)
+    order.take(a1, 0)
+    order.failed(a1, retry(a1, 300))
+    order.postpone(a1, 0)
+    assert order.take(a2, 200) > 100
+    assert not order.is_sending(a2)
+
+
+def test_an_event_that_is_sent_for_long_is_not_lost():
+    a1, a2 = event(1), event(2)
+    order = new(lost_after_s=60)
+    order.take(a1, 0)
+    assert order.take(a2, 100) is None
+    assert not order.is_sending(a2)
+    assert order.settled(a1) == (a2, [])
+
+
+def test_an_event_is_postponed_no_longer_than_its_next_attempt_requires():
+    a1 = event(1)
+    order = new()
+    order.take(a1, 0)
+    order.failed(a1, retry(a1, 0.5))
+    assert order.postpone(a1, 0) == 0.5
+    assert order.postpone(a1, 0, at_least_s=3) == 3
+
+
+def test_an_event_that_comes_again_after_it_was_settled_is_sent_again():
+    a1, a2 = event(1), event(2)
+    order = new()
+    order.take(a1, 0)
+    order.take(a2, 0)
+    order.settled(a1)
+    assert order.take(a1, 1) is None
+    assert order.is_sending(a1)
+    order.settled(a1)
+    assert order.settled(a2) == (None, [])
+
+
+def test_nothing_is_remembered_of_what_was_settled():
+    a1 = event(1)
+    order = new()
+    order.take(a1, 0)
+    order.failed(a1, retry(a1, 5))
+    order.take(a1, 5)
+    order.settled(a1)
+    assert order.retry(1) is None
+    assert not order._keys
+
+
 class Log:
     """Gives events again when they are due; its receiver fails at random."""
 

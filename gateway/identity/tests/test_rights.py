@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from gateway.identity.rights import allowed, conflated_s, lacking
+from gateway.identity.rights import allowed, conflated_s, lacking, require
+from gateway.refusals import Reason, Refused
 from gateway.snapshot.principal import Principal
 from gateway.snapshot.right import Right, Verb
 
@@ -91,6 +92,7 @@ def test_headers_name_operations_of_routes_alone():
         ("publish:{a}*b", "publish:abb", True),
         ("publish:{a}*", "publish:/b", False),
         ("publish:*/{a}*/{b}", "publish:x/y/z", True),
+        ("publish:*/{id}", "publish:x/abc", True),
         ("publish:**", "publish:x", True),
         ("publish:a.c", "publish:abc", False),
     ],
@@ -124,3 +126,23 @@ def test_a_right_may_give_the_latest_event_of_each_interval_alone(scopes, ceilin
     right = Right(Verb.SUBSCRIBE, "trades")
     assert allowed(who, right)
     assert conflated_s(who, right) == interval_s
+
+
+def test_a_principal_without_the_right_is_not_conflated():
+    assert conflated_s(principal_with("publish:*", ceiling=()), Right(Verb.SUBSCRIBE, "trades")) == 0
+
+
+@pytest.mark.parametrize(
+    ("scopes", "ceiling", "names_tier"),
+    [((), None, False), ((), (), False), (("publish:*",), ("publish:news",), True)],
+)
+def test_a_refusal_names_the_missing_scope_and_whether_the_tier_withholds_it(scopes, ceiling, names_tier):
+    with pytest.raises(Refused) as caught:
+        require(principal_with(*scopes, ceiling=ceiling), Right(Verb.PUBLISH, "trades"))
+    assert caught.value.reason is Reason.FORBIDDEN
+    assert "`publish:trades`" in caught.value.detail
+    assert ("tier" in caught.value.detail) is names_tier
+
+
+def test_a_covered_right_is_not_refused():
+    require(principal_with("publish:*"), Right(Verb.PUBLISH, "trades"))

@@ -185,6 +185,7 @@ async def test_a_slot_dropped_during_a_heartbeat_is_not_renewed_again(slots, sto
     store.renew_slots = drop_meanwhile
     await slots.beat()
     assert last.name not in store.open[KEY]
+    assert len(store.renewed) == 1, "a command without slots is not sent"
 
 
 async def test_a_key_without_slots_here_is_counted_until_it_is_forgotten(slots, store):
@@ -206,3 +207,13 @@ async def test_a_key_with_slots_here_is_not_forgotten(slots, store):
     await take(slots)
     slots.forget(KEY)
     assert slots.count(KEY) == 2
+
+
+async def test_a_key_whose_last_slot_was_dropped_can_be_forgotten(slots, store):
+    slot, _ = await take(slots)
+    slots.drop(slot)
+    store.elsewhere = 3
+    await slots.refresh(KEY)
+    assert slots.count(KEY) == 3
+    slots.forget(KEY)
+    assert slots.count(KEY) == 0

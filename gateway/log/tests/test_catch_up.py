@@ -50,6 +50,7 @@ class MemoryLog:
         self.last = self.ids[-1]
         self.failures = 0
         self.read = []
+        self.extents = 0
         self.meanwhile = lambda: None
 
     async def batch(self, channel, subject, after, limit, max_bytes, *, reader):
@@ -62,6 +63,7 @@ class MemoryLog:
 
     async def extent(self, channel):
         self._fail()
+        self.extents += 1
         first = self.ids[0] if self.ids else self.last + 1
         return Extent(first, self.last, self.began_at)
 
@@ -110,6 +112,22 @@ async def test_what_is_stored_is_delivered_above_the_position_and_then_it_is_liv
     assert log.read == [(2, BATCH_EVENTS, catch_up.BATCH_MAX_BYTES, "acme")]
 
 
+async def test_an_empty_log_is_read_once():
+    log = MemoryLog([1])
+    log.ids, log.last = [], 0
+    reading = Reading(log)
+    reading.catching_up.start(0)
+    await reading.over()
+    assert (reading.ids, reading.live_from, len(log.read)) == ([], 0, 1)
+
+
+async def test_events_without_a_hole_need_no_look_at_the_extent():
+    reading = Reading(log := MemoryLog(range(1, 6)))
+    reading.catching_up.start(2)
+    await reading.over()
+    assert log.extents == 0
+
+
 async def test_it_reads_batch_after_batch():
     reading = Reading(log := MemoryLog(range(1, 2 * BATCH_EVENTS + 2)))
     reading.catching_up.start(0)
@@ -130,7 +148,7 @@ async def test_live_events_follow_what_was_stored_each_once():
 async def test_live_events_beyond_the_buffer_are_read_from_the_log():
     log = MemoryLog(range(1, 6))
     reading = Reading(log)
-    live = range(6, 6 + BUFFERED_MAX + 2)
+    live = range(6, 6 + BUFFERED_MAX + 1)
 
     def store_live():
         log.meanwhile = lambda: None
@@ -143,6 +161,22 @@ async def test_live_events_beyond_the_buffer_are_read_from_the_log():
     await reading.over()
     assert reading.ids == [*range(1, 6), *live]
     assert [after for after, *_ in log.read] == [0, 5, 5 + BATCH_EVENTS], "what the buffer let go is read once more"
+
+
+async def test_a_live_event_that_was_let_go_after_it_was_stored_needs_no_second_read():
+    log = MemoryLog(range(1, 7))
+    reading = Reading(log)
+    live = range(6, 6 + BUFFERED_MAX + 1)
+
+    def offer_live():
+        for id_ in live:
+            reading.catching_up.offer(event(id_))
+
+    log.meanwhile = offer_live
+    reading.catching_up.start(0)
+    await reading.over()
+    assert reading.ids == [*range(1, 6), *live]
+    assert len(log.read) == 1
 
 
 async def test_a_full_buffer_alone_needs_no_second_read():
@@ -244,14 +278,58 @@ async def test_a_resumed_reader_that_missed_nothing_reports_no_gap():
     assert (reading.gaps, reading.ids) == ([], [4, 5])
 
 
+async def test_what_retention_takes_from_a_resumed_reader_before_it_reads_is_a_gap():
+    log = MemoryLog(range(1, 6))
+    extent = log.extent
+
+    async def extent_before_retention(channel):
+        found = await extent(channel)
+        log.ids = [5]
+        return found
+
+    log.extent = extent_before_retention
+    reading = Reading(log)
+    reading.catching_up.resume(3)
+    await reading.over()
+    assert (reading.gaps, reading.ids) == ([Gap(3, 5, "slow-reader")], [5])
+
+
+@pytest.fixture
+def naps(monkeypatch):
+    """Collect what is slept for, and sleep for nothing."""
+    naps, sleep = [], asyncio.sleep
+
+    async def nap(seconds):
+        naps.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(catch_up.asyncio, "sleep", nap)
+    return naps
+
+
 @pytest.mark.parametrize("how", ["start", "resume"])
-async def test_an_unavailable_log_is_tried_again(how):
+async def test_an_unavailable_log_is_tried_again_after_a_pause(how, naps, monkeypatch):
+    monkeypatch.setattr(catch_up, "RETRY_S", 0.75)
     log = MemoryLog(range(1, 6))
     log.failures = 2
     reading = Reading(log)
     getattr(reading.catching_up, how)(3)
     await reading.over()
     assert (reading.gaps, reading.ids) == ([], [4, 5])
+    assert naps.count(0.75) == 2
+
+
+@pytest.mark.parametrize(
+    ("patience_s", "expected"),
+    [(0.006, [0, 0.002, 0.004]), (0.2, [0, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.1])],
+)
+async def test_a_reader_without_room_is_looked_at_ever_less_often_until_patience_ends(patience_s, expected, naps):
+    log = MemoryLog(range(1, BATCH_EVENTS + 2))
+    reading = Reading(log, has_room=lambda: False, patience_s=patience_s)
+    reading.catching_up.start(0)
+    await reading.over()
+    assert naps == expected
+    assert reading.ids == log.ids
 
 
 async def test_with_nothing_to_read_live_events_above_the_position_are_delivered():
@@ -270,14 +348,6 @@ async def test_a_reader_without_room_is_waited_for():
     await asyncio.sleep(0.3)
     assert len(reading.ids) == BATCH_EVENTS
     has_room = True
-    await reading.over()
-    assert reading.ids == log.ids
-
-
-async def test_a_reader_without_room_is_waited_for_no_longer_than_patience_allows():
-    log = MemoryLog(range(1, BATCH_EVENTS + 2))
-    reading = Reading(log, has_room=lambda: False, patience_s=0.01)
-    reading.catching_up.start(0)
     await reading.over()
     assert reading.ids == log.ids
 
