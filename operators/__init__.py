@@ -1,1 +1,1 @@
-"""How operators come in: what the management API and the admin of every app have in common."""
+"""The parts that the management API and the admin of every app have in common."""

@@ -1,4 +1,4 @@
-"""Who may use the management API: staff, each with the permissions that the admin asks for too."""
+"""Permissions of the management API: staff only, with the same permissions as in the admin."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _VERBS = {"list": "view", "retrieve": "view", "create": "add", "partial_update":
 
 
 class OperatorMay(BasePermission):
-    """Staff with Django's permission for the model; a view's ``rights`` names that of its own actions."""
+    """Requires staff with Django's permission for the model; a view's ``rights`` names those of its own actions."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        """Say whether this operator may do this."""
+        """Return whether the operator may run the view's action."""
         user = request.user
         if not user.is_authenticated or not user.is_active or not user.is_staff:
             return False
@@ -24,7 +24,7 @@ class OperatorMay(BasePermission):
 
 
 def permission_for(view: Any) -> str:
-    """Give the permission that a view's action needs."""
+    """Return the permission that a view's action requires."""
     own: dict[str, str] = getattr(view, "rights", {})
     if view.action in own:
         return own[view.action]

@@ -1,4 +1,4 @@
-"""What the admin's pages have in common: forms whose last check is the service itself, and deletions by services."""
+"""Base classes of the admin's pages: forms that save by calling a service, and deletion by services."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ admin.site.login = throttled_sign_in(admin.site.login)  # type: ignore[method-as
 admin.site.index_template = "operators/front_page.html"
 admin.site.unregister(Group)
 admin.site.unregister(User)
-# A token is as good as a password, and the page would show it.
+# A token is a password, and the page would show it.
 admin.site.unregister(TokenProxy)
 
 
-def display(**said: Any) -> Callable[[Method], Method]:
-    """Mark a method as a column or field: the theme's decorator, typed."""
-    return cast("Callable[[Method], Method]", unfold_display(**said))
+def display(**options: Any) -> Callable[[Method], Method]:
+    """Mark a method as a column or field. This is the theme's decorator with types."""
+    return cast("Callable[[Method], Method]", unfold_display(**options))
 
 
-def action(**said: Any) -> Callable[[Method], Method]:
-    """Mark a method as an action: the theme's decorator, typed."""
-    return cast("Callable[[Method], Method]", unfold_action(**said))
+def action(**options: Any) -> Callable[[Method], Method]:
+    """Mark a method as an action. This is the theme's decorator with types."""
+    return cast("Callable[[Method], Method]", unfold_action(**options))
 
 
 class ServiceForm(forms.ModelForm):  # type: ignore[type-arg]
-    """Hands what was typed to a service; what the service refuses is said at the field. It never saves a row itself."""
+    """A form that saves by calling a service, and shows the service's errors at their fields."""
 
     by = ""
-    """Who asks; set by the page."""
+    """The operator; set by the page."""
 
     def fields_for_service(self) -> dict[str, Any]:
-        """Give the service's fields: all of a new object, of another those that were changed."""
+        """Return the arguments of the service: all fields of a new object, else those that have changed."""
         is_new = self.instance._state.adding
         return {name: self.cleaned_data[name] for name in self.cleaned_data if is_new or name in self.changed_data}
 
     def create(self, fields: dict[str, Any]) -> Any:
-        """Make the object."""
+        """Create the object."""
         raise NotImplementedError
 
     def update(self, row: Any, fields: dict[str, Any]) -> Any:
-        """Change the object."""
+        """Update the object."""
         raise NotImplementedError
 
     def _post_clean(self) -> None:
@@ -70,9 +70,9 @@ class ServiceForm(forms.ModelForm):  # type: ignore[type-arg]
             elif fields:
                 self.instance = self.update(self.instance, fields)
         except ValidationError as error:
-            self._tell(error)
+            self._add_errors(error)
 
-    def _tell(self, error: ValidationError) -> None:
+    def _add_errors(self, error: ValidationError) -> None:
         named = error.message_dict if hasattr(error, "error_dict") else {NON_FIELD_ERRORS: error.messages}
         for path, messages_ in named.items():
             field = self._field_of(path)
@@ -80,7 +80,7 @@ class ServiceForm(forms.ModelForm):  # type: ignore[type-arg]
             self.add_error(field, [prefix + message for message in messages_])
 
     def _field_of(self, path: str) -> str | None:
-        """Give the field of the form that a path such as ``limits[0].per`` or ``handler.url`` is about."""
+        """Return the form's field for a path such as ``limits[0].per`` or ``handler.url``, or None."""
         for candidate in (path.replace(".", "_"), path.partition("[")[0].partition(".")[0]):
             if candidate in self.fields:
                 return candidate
@@ -88,7 +88,7 @@ class ServiceForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 class ServiceAdmin(ModelAdmin):  # type: ignore[misc]
-    """A page over services: forms are ServiceForms, and what is deleted is deleted by ``delete_row``."""
+    """An admin page that writes by services: its form is a ServiceForm, and ``delete_row`` deletes a row."""
 
     delete_row: Callable[..., Any]
     list_fullwidth = True
@@ -98,64 +98,64 @@ class ServiceAdmin(ModelAdmin):  # type: ignore[misc]
     compressed_fields = True
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        """Give the form, made out to the operator."""
+        """Return the form's class, bound to the operator."""
         form = super().get_form(request, obj, change=change, **kwargs)
         return type(form.__name__, (form,), {"by": request.user.get_username()})
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Do nothing: the form's service has saved it."""
+        """Do nothing: the form has already saved the object by a service."""
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        """Delete by the service."""
+        """Delete a row by the service."""
         self.delete_row(obj, by=request.user.get_username())
 
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
-        """Delete each by the service: all of them or none."""
+        """Delete every row by the service, in one transaction."""
         with transaction.atomic():
             for obj in queryset:
                 self.delete_model(request, obj)
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        """Delete, or say why the service refuses."""
-        return self._or_refused(
-            request, lambda: super(ServiceAdmin, self).delete_view(request, object_id, extra_context)
-        )
+        """Delete the object, or show why the service refuses to."""
+        return self._run(request, lambda: super(ServiceAdmin, self).delete_view(request, object_id, extra_context))
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """List, or act on what was selected, or say why a service refuses."""
-        return self._or_refused(request, lambda: super(ServiceAdmin, self).changelist_view(request, extra_context))
+        """List the objects or run an action on the selected ones, or show why a service refuses to."""
+        return self._run(request, lambda: super(ServiceAdmin, self).changelist_view(request, extra_context))
 
-    def _or_refused(self, request: HttpRequest, view: Callable[[], HttpResponse]) -> HttpResponse:
+    def _run(self, request: HttpRequest, view: Callable[[], HttpResponse]) -> HttpResponse:
         try:
             return view()
         except ValidationError as error:
             self.message_user(request, " ".join(error.messages), messages.ERROR)
         except ConnectionError:
-            self.message_user(request, "An engine does not answer; nothing was changed. Try again.", messages.ERROR)
+            self.message_user(
+                request, "The database, Redis or NATS does not answer; nothing was changed. Try again.", messages.ERROR
+            )
         return HttpResponseRedirect(request.get_full_path())
 
 
 class ReadOnlyAdmin(ServiceAdmin):
-    """A page that shows and never writes."""
+    """A read-only admin page."""
 
     warn_unsaved_form = False
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Never."""
+        """Return False."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never."""
+        """Return False."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never."""
+        """Return False."""
         return False
 
 
 @admin.register(User)
 class Users(UserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
-    """Operators: who signs in here."""
+    """Operators, who sign in to the admin."""
 
     form = UserChangeForm
     add_form = UserCreationForm
@@ -165,7 +165,7 @@ class Users(UserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
 
 
 def chips(values: Any) -> Any:
-    """Show short texts side by side."""
+    """Render short texts side by side."""
     if not values:
         return "—"
     return format_html(

@@ -1,4 +1,4 @@
-"""Bodies of requests to the management API: strict JSON of bounded size and depth."""
+"""Parse bodies of requests to the management API: strict JSON of bounded size and depth."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ BODY_MAX_BYTES = 1024 * 1024
 
 
 class BoundedJsonParser(BaseParser):
-    """Reads JSON as strictly as the data plane does."""
+    """Parses JSON as strictly as the data plane does."""
 
     media_type = "application/json"
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None) -> Any:
-        """Give what the body says. Raises Refused ``too-large`` or ParseError."""
+        """Return the parsed body. Raises Refused ``too-large`` or ParseError."""
         raw = stream.read(BODY_MAX_BYTES + 1)
         if len(raw) > BODY_MAX_BYTES:
-            raise Refused(Reason.TOO_LARGE, f"The body may hold at most {BODY_MAX_BYTES} bytes.")
+            raise Refused(Reason.TOO_LARGE, f"The body must have at most {BODY_MAX_BYTES} bytes.")
         try:
             return parse(raw)
         except Refused as refused:

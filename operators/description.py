@@ -1,4 +1,4 @@
-"""What the description of the management API says of every operation alike: how it is refused."""
+"""The parts of the API's description that every operation shares: its refusals and its authentication."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROBLEM = {
         "retry_after_s": {"type": "number"},
         "errors": {
             "type": "object",
-            "description": "Each field at fault, such as `limits[0].per`, with what is wrong with it.",
+            "description": "The errors of each invalid field, such as `limits[0].per`.",
             "additionalProperties": {"type": "array", "items": {"type": "string"}},
         },
     },
@@ -31,7 +31,7 @@ REFUSED = {
 
 
 def describe_problems(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-    """Add the refusal to every operation."""
+    """Add the problem response to every operation."""
     result.setdefault("components", {}).setdefault("schemas", {})["Problem"] = PROBLEM
     for operations in result["paths"].values():
         for operation in operations.values():
@@ -40,6 +40,6 @@ def describe_problems(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
 
 
 class DigestedTokenScheme(TokenScheme):  # type: ignore[no-untyped-call]
-    """Describes our tokens as the framework's, which they are to callers."""
+    """Describes digested tokens as the framework's, which they are to clients."""
 
     target_class = "operators.tokens.DigestedTokenAuthentication"

@@ -1,4 +1,4 @@
-"""Filters of lists: query parameters, and no others than a list names."""
+"""Filters of lists, which refuse unknown query parameters."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from operators.paging import PAGE_PARAMETERS
 
 
 class StrictFilters(DjangoFilterBackend):  # type: ignore[misc]
-    """Refuses a query parameter that is no filter of the list, and a value that is none of the filter."""
+    """Refuses query parameters that are not filters of the list, and invalid values."""
 
     def filter_queryset(self, request: Request, queryset: QuerySet[Any], view: Any) -> QuerySet[Any]:
-        """Give the rows that the filters let through. Raises ValidationError."""
+        """Return the rows that match the filters. Raises ValidationError."""
         filterset_class = self.get_filterset_class(view, queryset)
         known = [*(filterset_class.base_filters if filterset_class else ()), *PAGE_PARAMETERS]
         unknown = {
-            name: f"Unknown filter; there are {', '.join(known)}." for name in request.query_params if name not in known
+            name: f"Unknown filter; the filters are {', '.join(known)}."
+            for name in request.query_params
+            if name not in known
         }
         if unknown:
             raise ValidationError(unknown)

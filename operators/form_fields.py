@@ -1,4 +1,4 @@
-"""Fields and widgets of the admin's forms for what is kept as JSON: lists of texts, tables of rows, and free JSON."""
+"""Form fields and widgets of the admin for JSON columns: lists of strings, tables of objects, and free JSON."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ _NARROW = frozenset({"max-w-2xl", "w-full"})
 
 
 class LinesField(forms.CharField):
-    """A list of texts, one a line."""
+    """A list of strings, one per line."""
 
     def __init__(self, *, placeholder: str = "", rows: int = 4, **options: Any) -> None:
         widget = UnfoldAdminTextareaWidget({"rows": rows, "placeholder": placeholder, "class": "font-mono"})
         super().__init__(widget=widget, **{"required": False, **options})
 
     def prepare_value(self, value: Any) -> Any:
-        """Show a list as lines."""
+        """Return a list as lines."""
         return "\n".join(map(str, value)) if isinstance(value, list) else value
 
     def clean(self, value: Any) -> Any:
-        """Give the lines that are not empty."""
+        """Return the lines that are not empty."""
         return [line.strip() for line in super().clean(value).splitlines() if line.strip()]
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        """Say whether other lines came back than were shown."""
+        """Return whether the submitted lines differ from the shown ones."""
         return (initial or []) != [line.strip() for line in (data or "").splitlines() if line.strip()]
 
 
 class JsonField(forms.CharField):
-    """Free JSON, read as strictly as everywhere; nothing is what ``empty`` makes."""
+    """Free JSON, parsed strictly; an empty field has the value that ``empty`` returns."""
 
     def __init__(self, *, empty: Callable[[], Any], rows: int = 8, **options: Any) -> None:
         self._empty = empty
@@ -48,17 +48,17 @@ class JsonField(forms.CharField):
         super().__init__(widget=widget, **{"required": False, "strip": True, **options})
 
     def prepare_value(self, value: Any) -> Any:
-        """Show it so that it can be read."""
+        """Return the value as indented JSON."""
         if isinstance(value, str):
             return value
         return json.dumps(value, indent=2, ensure_ascii=False) if value else ""
 
     def clean(self, value: Any) -> Any:
-        """Give what it says. Raises ValidationError."""
+        """Return the parsed value. Raises ValidationError."""
         return _json(super().clean(value)) if value and value.strip() else self._empty()
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        """Say whether something else came back than was shown."""
+        """Return whether the submitted value differs from the shown one."""
         try:
             return bool(self.clean(data) != (initial if initial is not None else self._empty()))
         except ValidationError:
@@ -67,20 +67,20 @@ class JsonField(forms.CharField):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One member of a row."""
+    """One column of a table: a member of its objects."""
 
     name: str
     label: str
     choices: tuple[str, ...] = ()
-    """A choice of these; the first is what a new row begins with."""
+    """The allowed values, if limited; the first is the default of a new row."""
     is_json: bool = False
     is_number: bool = False
-    """Read as a number where it looks like one; anything else is left for the service to refuse."""
+    """A number is parsed; other text is passed to the service, which refuses it."""
     placeholder: str = ""
 
 
 class RowsWidget(forms.Widget):
-    """A table with a row for each object and an empty one; a script adds more."""
+    """A table with a row for each object and an empty one; a script adds further rows."""
 
     template_name = "operators/rows.html"
 
@@ -93,7 +93,7 @@ class RowsWidget(forms.Widget):
         self.noun = noun
 
     def get_context(self, name: str, value: Any, attrs: dict[str, Any] | None) -> dict[str, Any]:
-        """Lay out the cells."""
+        """Return the context of the template, with the cells of every row."""
         rows = [*(value or []), *({} for _ in range(BLANK_ROWS))]
         context = super().get_context(name, None, attrs)
         context["widget"] |= {
@@ -108,7 +108,7 @@ class RowsWidget(forms.Widget):
         return context
 
     def value_from_datadict(self, data: Any, files: Any, name: str) -> list[dict[str, str]]:
-        """Gather the rows whose first cell says something."""
+        """Return the rows whose first cell is not empty."""
         total = str(data.get(f"{name}-total", "0"))
         count = min(int(total), ROWS_MAX) if total.isascii() and total.isdigit() and len(total) < 6 else 0
         rows = [
@@ -118,7 +118,7 @@ class RowsWidget(forms.Widget):
         return [row for row in rows if row[self.columns[0].name]]
 
     def value_omitted_from_data(self, data: Any, files: Any, name: str) -> bool:
-        """Say whether the table was not in the form at all."""
+        """Return whether the form was submitted without the table."""
         return f"{name}-total" not in data
 
     def _cell(self, prefix: str, column: Column, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,33 +135,33 @@ class RowsWidget(forms.Widget):
 
 
 class RowsField(forms.Field):
-    """A list of objects with few members, edited as a table."""
+    """A list of small objects, edited as a table."""
 
     def __init__(self, columns: Sequence[Column], *, noun: str, **options: Any) -> None:
         self._columns = columns
         super().__init__(widget=RowsWidget(columns, noun), **{"required": False, **options})
 
     def clean(self, value: Any) -> list[dict[str, Any]]:
-        """Give the rows. Raises ValidationError for a cell that is no JSON."""
+        """Return the objects. Raises ValidationError for a cell with invalid JSON."""
         return [self._read(row) for row in value or []]
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        """Say whether other rows came back than were shown."""
+        """Return whether the submitted rows differ from the shown ones."""
         try:
-            return [_said(row) for row in initial or []] != [_said(row) for row in self.clean(data)]
+            return [_without_empty(row) for row in initial or []] != [_without_empty(row) for row in self.clean(data)]
         except ValidationError:
             return True
 
     def _read(self, row: Mapping[str, str]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for column in self._columns:
             text = row.get(column.name, "")
             if text:
-                found[column.name] = _json(text) if column.is_json else _number(text) if column.is_number else text
-        return found
+                values[column.name] = _json(text) if column.is_json else _number(text) if column.is_number else text
+        return values
 
 
-def _said(row: Mapping[str, Any]) -> dict[str, Any]:
+def _without_empty(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value not in (None, "", {})}
 
 

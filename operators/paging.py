@@ -1,4 +1,4 @@
-"""Pages of lists: ``{"results": […], "next": URL or null}``, at the cost of one query however far one has read."""
+"""Cursor pagination: ``{"results": […], "next": URL or null}``. Every page costs one query, however far it is."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ PAGE_PARAMETERS = ("limit", "cursor")
 
 
 class Pages(CursorPagination):
-    """Reads on from the last row of the page before, so rows made meanwhile shift nothing."""
+    """Pages that continue after the last row of the previous one, so new rows do not shift them."""
 
     page_size = LIMIT_DEFAULT
     page_size_query_param = "limit"
-    page_size_query_description = f"How many results at most, from 1 to {LIMIT_MAX}."
-    cursor_query_description = "Where to read on; taken from `next`."
+    page_size_query_description = f"The maximum number of results, from 1 to {LIMIT_MAX}."
+    cursor_query_description = "The position of the page; taken from `next`."
 
     def get_ordering(self, request: Request, queryset: Any, view: Any) -> tuple[str, ...]:
-        """Give the order that the list names."""
+        """Return the ordering of the view."""
         ordering: tuple[str, ...] = view.ordering
         return ordering
 
     def get_page_size(self, request: Request) -> int:
-        """Give how many results the caller wants. Raises ValidationError."""
-        wanted = request.query_params.get("limit", str(LIMIT_DEFAULT))
-        if not (wanted.isascii() and wanted.isdigit() and len(wanted) < 6 and 1 <= int(wanted) <= LIMIT_MAX):
-            raise ValidationError({"limit": f"A whole number from 1 to {LIMIT_MAX}."})
-        return int(wanted)
+        """Return the ``limit`` of the request, or the default. Raises ValidationError."""
+        limit = request.query_params.get("limit", str(LIMIT_DEFAULT))
+        if not (limit.isascii() and limit.isdigit() and len(limit) < 6 and 1 <= int(limit) <= LIMIT_MAX):
+            raise ValidationError({"limit": f"Must be a whole number from 1 to {LIMIT_MAX}."})
+        return int(limit)
 
     def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> Any:
-        """Read one page. Raises ValidationError for a cursor whose position is none of this list."""
+        """Return one page of rows. Raises ValidationError for a cursor of another list."""
         try:
             return super().paginate_queryset(queryset, request, view)
         except (ValueError, OverflowError, DataError, InvalidPosition):
-            raise _no_cursor() from None
+            raise _invalid_cursor() from None
 
     def decode_cursor(self, request: Request) -> Any:
-        """Read the cursor. Raises ValidationError for one that is none of ours."""
+        """Return the decoded cursor. Raises ValidationError for an invalid one."""
         try:
             return super().decode_cursor(request)
         except NotFound:
-            raise _no_cursor() from None
+            raise _invalid_cursor() from None
 
     def get_paginated_response(self, data: Any) -> Response:
-        """Give one page."""
+        """Return the response with one page."""
         return Response({"results": data, "next": self.get_next_link()})
 
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
-        """Describe one page."""
+        """Return the schema of a page."""
         return {
             "type": "object",
             "required": ["results", "next"],
@@ -65,11 +65,11 @@ class Pages(CursorPagination):
                     "type": "string",
                     "format": "uri",
                     "nullable": True,
-                    "description": "The address of the next page; null at the end.",
+                    "description": "The URL of the next page; null on the last one.",
                 },
             },
         }
 
 
-def _no_cursor() -> ValidationError:
-    return ValidationError({"cursor": "Is none; take it from `next`."})
+def _invalid_cursor() -> ValidationError:
+    return ValidationError({"cursor": "Is invalid; take it from `next`."})

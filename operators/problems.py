@@ -1,4 +1,4 @@
-"""Every no of the management API as problem details (RFC 9457), from the gateway's one table of reasons."""
+"""Errors of the management API as problem details (RFC 9457), with the reasons of the gateway."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ _REASONS = {
     405: Reason.METHOD_NOT_ALLOWED,
     413: Reason.TOO_LARGE,
 }
-_OURS = "Send a token as `Authorization: Token TOKEN`, or sign in; a consumer's key does not open the management API."
+_UNAUTHENTICATED = (
+    "Send a token as `Authorization: Token TOKEN`, or sign in. Keys of consumers are not valid for the management API."
+)
 
 
 def problem_response(error: Exception, context: dict[str, Any]) -> Response:
-    """Answer an error of a view: what the caller can mend is told; a fault of ours is logged."""
+    """Return the response to an exception of a view. An unexpected one is logged, and answered without details."""
     refused = refusal_of(error)
     if refused is None:
         logger.error("management API failed: %s", context["request"].path, exc_info=error)
@@ -47,17 +49,17 @@ def problem_response(error: Exception, context: dict[str, Any]) -> Response:
 
 
 def refusal_of(error: Exception) -> Refused | None:
-    """Give the refusal that an error amounts to; None where it is a fault of ours."""
+    """Return the refusal for an exception, or None for an unexpected one."""
     if isinstance(error, Refused):
         return error
     if isinstance(error, ValidationError | exceptions.ValidationError):
-        return _invalid(list(_faults(error)))
+        return _invalid(list(_field_errors(error)))
     if isinstance(error, OperationalError | InterfaceError | ConnectionError):
         return Refused(Reason.OVERLOADED, retry_after_s=RETRY_AFTER_S)
     if isinstance(error, Http404):
-        return Refused(Reason.NOT_FOUND, "There is no such object.")
+        return Refused(Reason.NOT_FOUND, "No such object exists.")
     if isinstance(error, PermissionDenied):
-        return Refused(Reason.FORBIDDEN, "Your account lacks the permission that this needs.")
+        return Refused(Reason.FORBIDDEN, "Your account lacks the permission for this.")
     if not isinstance(error, exceptions.APIException):
         return None
     return _refusal_of_framework(error)
@@ -65,19 +67,19 @@ def refusal_of(error: Exception) -> Refused | None:
 
 def _refusal_of_framework(error: exceptions.APIException) -> Refused:
     status = error.status_code
-    detail = _OURS if status == 401 else "There is no such object." if status == 404 else str(error.detail)
+    detail = _UNAUTHENTICATED if status == 401 else "No such object exists." if status == 404 else str(error.detail)
     return Refused(_REASONS.get(status, Reason.INVALID_REQUEST), detail, status=status)
 
 
-def _invalid(faults: list[tuple[str, str]]) -> Refused:
-    field, said = faults[0]
+def _invalid(field_errors: list[tuple[str, str]]) -> Refused:
+    field, message = field_errors[0]
     errors: dict[str, list[str]] = {}
-    for name, text in faults:
+    for name, text in field_errors:
         errors.setdefault(name, []).append(text)
-    return Refused(Reason.INVALID_REQUEST, f"{field}: {said}" if field else said, members={"errors": errors})
+    return Refused(Reason.INVALID_REQUEST, f"{field}: {message}" if field else message, members={"errors": errors})
 
 
-def _faults(error: ValidationError | exceptions.ValidationError) -> Iterator[tuple[str, str]]:
+def _field_errors(error: ValidationError | exceptions.ValidationError) -> Iterator[tuple[str, str]]:
     if isinstance(error, exceptions.ValidationError):
         yield from _flat(error.detail, "")
     elif hasattr(error, "error_dict"):
@@ -88,11 +90,11 @@ def _faults(error: ValidationError | exceptions.ValidationError) -> Iterator[tup
 
 
 def _flat(detail: Any, at: str) -> Iterator[tuple[str, str]]:
-    """Give the leaves of the framework's nested errors, each with its path written as ``limits[0].per``."""
+    """Yield the framework's nested errors, each with its path, such as ``limits[0].per``."""
     if isinstance(detail, dict):
         for name, inner in detail.items():
-            is_own = name in (NON_FIELD_ERRORS, api_settings.NON_FIELD_ERRORS_KEY)
-            yield from _flat(inner, at if is_own else f"{at}.{name}" if at else str(name))
+            is_non_field = name in (NON_FIELD_ERRORS, api_settings.NON_FIELD_ERRORS_KEY)
+            yield from _flat(inner, at if is_non_field else f"{at}.{name}" if at else str(name))
     elif isinstance(detail, list) and any(isinstance(inner, dict | list) for inner in detail):
         for number, inner in enumerate(detail):
             yield from _flat(inner, f"{at}[{number}]")
@@ -102,6 +104,6 @@ def _flat(detail: Any, at: str) -> Iterator[tuple[str, str]]:
 
 @csrf_exempt
 def not_found(request: HttpRequest, rest: str = "") -> JsonResponse:
-    """Answer an address under the API that nothing is at, whatever the method: there is nothing here to be forged."""
-    refused = Refused(Reason.NOT_FOUND, "There is nothing at this address; `/api/v1/schema/` lists what there is.")
+    """Return 404 for an unknown URL of the API, with any method; without effects it needs no CSRF protection."""
+    refused = Refused(Reason.NOT_FOUND, "Nothing exists at this URL; `/api/v1/schema/` describes the API.")
     return JsonResponse(refused.problem(), status=refused.status, content_type=CONTENT_TYPE)

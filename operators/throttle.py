@@ -1,4 +1,4 @@
-"""Bounds on what people try by hand in the admin: signing in and making keys."""
+"""Rate limits of the admin: signing in and issuing keys."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ RETRY_AFTER_S = 60
 
 
 def exceeds_rate(request: HttpRequest, group: str, key: str, rate: str) -> bool:
-    """Count one try and say whether it is one too many; where the counters are away, it is not."""
+    """Count an attempt and return whether it exceeds the rate; False while the counters are unavailable."""
     try:
         return bool(is_ratelimited(request=request, group=group, key=key, rate=rate, method="POST", increment=True))
     except (RedisError, OSError):
-        logger.warning("tries of %s are not counted: the counters do not answer", group)
+        logger.warning("attempts of %s are not counted: the counters are unavailable", group)
         return False
 
 
 def throttled_sign_in(sign_in: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
-    """Let an address try a few passwords a minute."""
+    """Limit the sign-in attempts of each IP address to ``SIGN_IN_RATE``."""
 
     @wraps(sign_in)
     def view(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         if not exceeds_rate(request, "admin-sign-in", "ip", SIGN_IN_RATE):
             return sign_in(request, *args, **kwargs)
-        messages.error(request, "Too many tries from your address. Wait a minute.")
+        messages.error(request, "Too many attempts from your IP address. Try again in a minute.")
         request.method = "GET"
         response = sign_in(request, *args, **kwargs)
         response.status_code = 429

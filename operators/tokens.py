@@ -1,4 +1,4 @@
-"""Tokens of the management API: shown once, and only a digest of each is kept."""
+"""Tokens of the management API. A token is shown once; only its digest is stored."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from rest_framework.authentication import TokenAuthentication
 from rest_framework.authtoken.models import Token
 
 DIGEST_CHARS = 40
-"""As many as the framework's column holds: 160 bits of SHA-256, of a secret that is itself random."""
+"""The length of the framework's column: 160 bits of the SHA-256 digest of a random secret."""
 
 
 def issue_token(user: User) -> str:
-    """Give an operator a new token, in place of the one before. It cannot be read again."""
+    """Replace an operator's token and return the new one, which cannot be read again."""
     text = secrets.token_hex(20)
-    keep_token(user, text)
+    store_token(user, text)
     return text
 
 
-def keep_token(user: User, text: str) -> None:
-    """Let a token that is known already open the API for an operator, in place of the one before."""
+def store_token(user: User, text: str) -> None:
+    """Replace an operator's token by the given one."""
     with transaction.atomic():
         Token.objects.filter(user=user).delete()
         Token.objects.create(user=user, key=digest(text))
 
 
 def digest(text: str) -> str:
-    """Give what is kept of a token."""
+    """Return the digest that is stored of a token."""
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_CHARS]
 
 
 class DigestedTokenAuthentication(TokenAuthentication):
-    """The framework's, with tokens looked up by their digest: who reads the table can open nothing."""
+    """The framework's authentication, with tokens found by their digest: the table contains no usable token."""
 
     def authenticate_credentials(self, key: str) -> Any:
-        """Give the operator and the token. Raises AuthenticationFailed."""
+        """Return the operator and the token. Raises AuthenticationFailed."""
         return super().authenticate_credentials(digest(key))

@@ -18,7 +18,7 @@ from configuration.apply import apply_text
 from consumers.models import Consumer
 from keys.models import Key
 from keys.services import issue_key
-from operators.tokens import keep_token
+from operators.tokens import store_token
 from routes.models import Route
 from routes.services import update_route
 
@@ -77,7 +77,7 @@ def administrator(data_dir: Path) -> dict[str, str]:
         user.save(update_fields=["password"])
     # Made from the secret of this data directory, so that it need not be kept anywhere to be the same ever after.
     token = hmac.digest(settings.SECRET_KEY.encode(), b"token of the administrator", "sha256").hex()[:40]
-    keep_token(user, token)
+    store_token(user, token)
     return {"username": ADMIN, "password": password, "token": token}
 
 

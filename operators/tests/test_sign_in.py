@@ -36,7 +36,7 @@ def test_too_many_tries_to_sign_in_are_refused_even_with_the_password(client, op
         assert tried(client, WRONG).status_code == 200
     answer = tried(client, RIGHT)
     assert (answer.status_code, answer["retry-after"]) == (429, "60")
-    assert b"Too many tries" in answer.content
+    assert b"Too many attempts" in answer.content
     cache.clear()
     assert tried(client, RIGHT).status_code == 302
 

@@ -1,1 +1,1 @@
-"""The commands of this app."""
+"""The command `issue_token`."""

@@ -1,4 +1,4 @@
-"""`manage.py issue_token USERNAME`: give an operator a token of the management API and print it, once."""
+"""`manage.py issue_token USERNAME`: issue a token of the management API and print it once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from operators.tokens import issue_token
 class Command(BaseCommand):
     """Issues a token."""
 
-    help = "Give an operator a new token of the management API, in place of the one before, and print it."
+    help = "Replace an operator's token of the management API and print the new one. It cannot be shown again."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
@@ -25,8 +25,10 @@ class Command(BaseCommand):
         """Run the command."""
         user = User.objects.filter(username=options["username"], is_active=True).first()
         if user is None:
-            raise CommandError(f"There is no active user {options['username']}; `manage.py createsuperuser` makes one.")
+            raise CommandError(
+                f"There is no active user {options['username']}; create one with `manage.py createsuperuser`."
+            )
         if not user.is_staff:
-            raise CommandError(f"{user.username} is no operator: mark the user as staff in the admin first.")
+            raise CommandError(f"{user.username} is not an operator: mark the user as staff in the admin first.")
         text = issue_token(user)
         self.stdout.write(json.dumps({"username": user.username, "token": text}) if options["json"] else text)

@@ -1,4 +1,4 @@
-// Copy buttons; and a page that shows a secret once gives its address back to what it showed, so that a reload asks nothing again.
+// Copy buttons. A page that shows a secret once also replaces its URL in the history, so that a reload submits nothing again.
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;

@@ -1,4 +1,4 @@
-// Tables in forms: adds a row, and takes one away. Without this script the one empty row still works.
+// Tables in forms: adds and removes rows. Without this script the one empty row still works.
 const number = (name, at) => name.replace(/-\d+-/, `-${at}-`);
 
 const clear = (row) => {
