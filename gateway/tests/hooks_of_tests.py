@@ -1,19 +1,26 @@
-"""Functions that policies of the tests name: some do as they should."""
+"""Hooks that policies of the tests name: some do as they should, the others fail in each way there is."""
 
 import asyncio
 import threading
 import time
 
-from gateway.hooks.api import DROP, Answer, Refuse
+from gateway.hooks import DROP, Answer, Refuse
 
 CALLS = []
+"""What ``recording`` and ``limit_by_metadata`` were called with."""
+RELEASED = threading.Event()
+"""Ends the hooks that never return, once their test is over: they would slow down all others."""
+SLEEP = {"s": 0.0}
+"""How long ``sleeping`` sleeps."""
+LIMIT = {"result": None}
+"""What ``limit_as_set`` returns."""
 
 
-def seen(call, request, options):
+def recording(call, request, options):
     CALLS.append((call, request, options))
 
 
-def changed(call, request, options):
+def changing(call, request, options):
     request.headers["x-region"] = call.principal.metadata.get("region", "eu")
     request.headers["authorization"] = "Bearer of-the-upstream"
     del request.headers["x-secret"]
@@ -21,7 +28,7 @@ def changed(call, request, options):
         request.json = request.json | {"by": call.principal.consumer} | options
 
 
-async def serve_requests(call, request, options):
+async def answering(call, request, options):
     await asyncio.sleep(0)
     return Answer(402, {"pay": call.principal.tier}, {"x-why": "because"})
 
@@ -30,28 +37,28 @@ async def refusing(call, request, options):
     raise Refuse("forbidden", "Not today.")
 
 
-def refusing_plainly(call, request, options):
+def returning_a_refusal(call, request, options):
     return Refuse("rate-limited", "Later.", retry_after_s=7)
 
 
-def answer_changed(call, answer, options):
+def changing_answers(call, answer, options):
     answer.headers["x-seen"] = str(answer.status)
     if answer.body is not None:
         answer.json = {"wrapped": answer.json}
 
 
-def answer_of_its_own(call, answer, options):
+def replacing_answers(call, answer, options):
     return Answer(503, "closed", {"retry-after": "5"})
 
 
-def message(call, message, options):
-    said = message.json if message.data[:1] in ("{", b"{") else None
-    if said == {"drop": True}:
+def on_message(call, message, options):
+    content = message.json if message.data[:1] in ("{", b"{") else None
+    if content == {"drop": True}:
         return DROP
-    if said == {"refuse": True}:
+    if content == {"refuse": True}:
         return Refuse("invalid-payload", "No.")
-    if said is not None:
-        message.json = said | {message.direction: call.route}
+    if content is not None:
+        message.json = content | {message.direction: call.route}
     return None
 
 
@@ -68,12 +75,8 @@ async def exiting(*arguments):
     raise SystemExit(3)
 
 
-def exiting_plainly(*arguments):
+def interrupting(*arguments):
     raise KeyboardInterrupt
-
-
-RELEASED = threading.Event()
-"""Ends the hooks that never return, once their test is over: they would slow down all others."""
 
 
 def spinning(*arguments):
@@ -81,20 +84,9 @@ def spinning(*arguments):
         pass
 
 
-def blocking(*arguments):
-    RELEASED.wait()
-
-
 def sleeping(*arguments):
-    time.sleep(3)
-
-
-SLEEPS = {"s": 0.0}
-
-
-def sleeping_as_told(*arguments):
-    ends_at = time.monotonic() + SLEEPS["s"]
-    while time.monotonic() < ends_at:
+    ends_at = time.monotonic() + SLEEP["s"]
+    while time.monotonic() < ends_at and not RELEASED.is_set():
         time.sleep(0.01)
 
 
@@ -102,22 +94,19 @@ async def hanging(*arguments):
     await asyncio.Event().wait()
 
 
-async def cancelled_in_vain(*arguments):
+async def ignoring_cancellation(*arguments):
     try:
         await asyncio.sleep(60)
     except asyncio.CancelledError:
         await asyncio.sleep(60)
 
 
-def nonsense(*arguments):
+def returning_a_number(*arguments):
     return 42
 
 
-NONSENSE = {"answer": None}
-
-
-def limit_of_nonsense(call):
-    return NONSENSE["answer"]
+def limit_as_set(call):
+    return LIMIT["result"]
 
 
 def limit_by_metadata(call):

@@ -1,4 +1,4 @@
-"""Policies of routes to channels: the same for publishing over REST and WebSocket, and for events on both streams."""
+"""Policies of channel routes: the same for publishing over REST and WebSocket, and for events on both streams."""
 
 import asyncio
 import base64
@@ -53,7 +53,7 @@ async def stored(plane, data):
     return await plane.publisher.publish(plane.call(), Publication("trades", json.dumps(data).encode()))
 
 
-async def test_an_invalid_event_is_refused_in_band_and_the_socket_goes_on(nats_server, tmp_path):
+async def test_an_invalid_event_is_refused_in_band_and_the_socket_stays_open(nats_server, tmp_path):
     async with routed(nats_server, tmp_path, policy("validate", schema=NAMED)) as plane, socket_of(plane) as socket:
         await say(socket, {"age": 1}, ref="7")
         error = await heard(socket, "error")
@@ -68,7 +68,7 @@ async def test_an_invalid_event_is_refused_in_band_and_the_socket_goes_on(nats_s
         assert (await heard(socket, "event"))["data"] == {"name": 2}
 
 
-async def test_what_is_published_and_delivered_is_transformed_alike(nats_server, tmp_path):
+async def test_published_and_delivered_events_are_transformed_on_every_protocol(nats_server, tmp_path):
     steps = policy("transform", inbound={"set": {"/in": 1}}, outbound={"remove": ["/secret"]})
     async with routed(nats_server, tmp_path, steps) as plane, socket_of(plane) as socket:
         status, _, reader, writer = await http(plane, "GET", "/sse")
@@ -88,7 +88,7 @@ async def test_what_is_published_and_delivered_is_transformed_alike(nats_server,
         writer.close()
 
 
-async def test_an_event_that_breaks_the_promise_is_an_error_frame(nats_server, tmp_path):
+async def test_a_delivered_event_that_is_invalid_becomes_an_error_frame(nats_server, tmp_path):
     promise = policy("validate", outbound_schema=NAMED)
     async with routed(nats_server, tmp_path, promise) as plane, socket_of(plane) as socket:
         await stored(plane, {"hidden": 1})
@@ -97,7 +97,7 @@ async def test_an_event_that_breaks_the_promise_is_an_error_frame(nats_server, t
         assert (await heard(socket, "event"))["data"] == {"name": 1}
 
 
-async def test_invalid_events_are_charged_and_limited_as_valid_ones(nats_server, tmp_path):
+async def test_invalid_events_are_charged_like_valid_ones(nats_server, tmp_path):
     async with routed(nats_server, tmp_path, policy("validate", schema=NAMED)) as plane:
         plane.change_tier([{"metric": "messages_in", "amount": 2, "per": 60}])
         async with socket_of(plane) as socket:
@@ -107,8 +107,8 @@ async def test_invalid_events_are_charged_and_limited_as_valid_ones(nats_server,
             assert reasons == ["invalid-payload", "invalid-payload", "rate-limited"]
 
 
-async def test_a_function_of_messages_sees_events_both_ways(nats_server, tmp_path):
-    hook = custom("message", on="message")
+async def test_a_message_hook_sees_events_in_both_directions(nats_server, tmp_path):
+    hook = custom("on_message", on="message")
     async with routed(nats_server, tmp_path, hook) as plane, socket_of(plane) as socket:
         await say(socket, {"drop": True})
         await say(socket, {"refuse": True}, ref="1")
@@ -119,7 +119,7 @@ async def test_a_function_of_messages_sees_events_both_ways(nats_server, tmp_pat
         await heard(socket, "pong")
 
 
-async def test_changed_policies_judge_the_next_event_of_an_open_socket(nats_server, tmp_path):
+async def test_changed_policies_apply_to_the_next_event_of_an_open_socket(nats_server, tmp_path):
     async with routed(nats_server, tmp_path) as plane, socket_of(plane) as socket:
         await say(socket, {"a": 1})
         assert (await heard(socket, "event"))["data"] == {"a": 1}
@@ -138,12 +138,12 @@ async def test_changed_policies_judge_the_next_event_of_an_open_socket(nats_serv
         ("/sse", {"name": "sse", "path": "/sse", "handler": {"type": "channel", "channel": "trades"}}),
         (
             "/v1/events?channel=trades",
-            {"name": "door", "path": "/v1/events", "handler": {"type": "builtin"}, "reserved_override": True},
+            {"name": "builtin-events", "path": "/v1/events", "handler": {"type": "builtin"}, "reserved_override": True},
         ),
     ],
-    ids=["a route without policies", "a door without a route"],
+    ids=["a route without policies", "a built-in endpoint without a route"],
 )
-async def test_policies_that_come_later_see_the_next_event_of_an_open_stream(nats_server, tmp_path, path, route):
+async def test_policies_added_later_apply_to_the_next_event_of_an_open_stream(nats_server, tmp_path, path, route):
     later = [policy("transform", outbound={"set": {"/seen": True}})]
     route = route | {"methods": ["GET"], "protocol": "sse"}
     async with routed(nats_server, tmp_path) as plane:
@@ -158,7 +158,7 @@ async def test_policies_that_come_later_see_the_next_event_of_an_open_stream(nat
         writer.close()
 
 
-async def test_cloudevents_over_a_socket_are_judged_and_limited_as_what_is_published(nats_server, tmp_path):
+async def test_policies_apply_to_cloudevents_published_over_a_socket(nats_server, tmp_path):
     limit = policy("rate-limit", rateLimitBy="user", requestsAllowed=4, timeWindowMinutes=600, metric="messages_in")
     policies = [limit, policy("validate", schema=NAMED), policy("transform", inbound={"set": {"/seen": True}})]
     event = {"specversion": "1.0", "id": "7", "source": "/here", "type": "publish.not", "channel": "trades"}

@@ -1,4 +1,4 @@
-"""The policy ``jwt``: tokens alone, of the issuers and with the claims that a route asks for."""
+"""``jwt``: a route accepts only tokens, of the issuers and with the claims that it requires."""
 
 import pytest
 
@@ -28,11 +28,11 @@ def refusal(options, call):
     return caught.value.reason, caught.value.cause
 
 
-def test_any_token_will_do_where_nothing_is_asked_for():
+def test_any_token_is_accepted_where_nothing_is_required():
     assert jwt({})(None).inbound(caller()) is None
 
 
-def test_a_key_is_no_token():
+def test_a_key_is_refused():
     call = caller()
     call.principal = call.principal.__class__("acme", "k1", "free")
     assert refusal({}, call) == (Reason.UNAUTHENTICATED, "token-needed")
@@ -63,7 +63,7 @@ def test_the_issuer_must_be_one_of_those_named():
         ({"role": "admin"}, {"role": "administrator"}, False),
     ],
 )
-def test_claims_must_have_the_values_that_are_asked_for(wanted, claims, fits):
+def test_claims_must_have_the_required_values(wanted, claims, fits):
     if fits:
         assert jwt({"required_claims": wanted})(None).inbound(caller(**claims)) is None
     else:
@@ -84,7 +84,7 @@ def test_claims_must_have_the_values_that_are_asked_for(wanted, claims, fits):
         ({"required_claims": {"role": {"a": 1}}}, "required_claims.role"),
     ],
 )
-def test_options_that_do_not_fit_are_told_by_their_place(options, at):
+def test_an_invalid_option_is_refused_by_its_path(options, at):
     with pytest.raises(BadOption) as caught:
         jwt(options)
     assert caught.value.at == at

@@ -1,4 +1,4 @@
-"""Policies per message, of proxied sockets and streams, and routes that change under them."""
+"""Policies on the messages of proxied WebSockets and streams, and routes that change while these are open."""
 
 import asyncio
 import json
@@ -50,7 +50,7 @@ async def echoed(socket, message):
     return await heard(socket)
 
 
-async def test_valid_messages_pass_and_an_invalid_one_ends_the_socket(tmp_path):
+async def test_valid_messages_pass_and_an_invalid_one_closes_the_socket(tmp_path):
     async with proxied(tmp_path, policy("validate", schema=NAMED)) as plane, socket_of(plane) as socket:
         assert await echoed(socket, '{"name": "a"}') == '{"name": "a"}'
         await socket.send('{"age": 1}')
@@ -60,20 +60,20 @@ async def test_valid_messages_pass_and_an_invalid_one_ends_the_socket(tmp_path):
 
 
 @pytest.mark.parametrize("message", ["{", b'{"name":"a"}', "[" * 100, '{"name":1,"name":2}'])
-async def test_a_message_that_is_no_json_text_ends_the_socket(tmp_path, message):
+async def test_a_message_that_is_not_json_text_closes_the_socket(tmp_path, message):
     async with proxied(tmp_path, policy("validate", schema=NAMED)) as plane, socket_of(plane) as socket:
         await socket.send(message)
         assert (await closed(socket))[0] == 1008
 
 
-async def test_an_upstream_that_breaks_its_promise_is_not_passed_on(tmp_path):
+async def test_an_invalid_message_of_the_upstream_is_not_passed_on(tmp_path):
     async with proxied(tmp_path, policy("validate", outbound_schema=NAMED)) as plane, socket_of(plane) as socket:
         assert await echoed(socket, '{"name":1}') == '{"name":1}'
         await socket.send("{}")
         assert (await closed(socket))[0] == 1014
 
 
-async def test_messages_are_transformed_both_ways(tmp_path):
+async def test_messages_are_transformed_in_both_directions(tmp_path):
     steps = policy("transform", inbound={"set": {"/in": 1}}, outbound={"remove": ["/secret"], "set": {"/out": 2}})
     async with proxied(tmp_path, steps) as plane, socket_of(plane) as socket:
         assert json.loads(await echoed(socket, '{"secret":1,"a":"\u00e9"}')) == {"a": "\u00e9", "in": 1, "out": 2}
@@ -81,8 +81,8 @@ async def test_messages_are_transformed_both_ways(tmp_path):
         assert await echoed(socket, b"\x00\xff") == b"\x00\xff"
 
 
-async def test_a_function_changes_drops_and_refuses_messages(tmp_path):
-    async with proxied(tmp_path, custom("message", on="message")) as plane, socket_of(plane) as socket:
+async def test_a_hook_changes_drops_and_refuses_messages(tmp_path):
+    async with proxied(tmp_path, custom("on_message", on="message")) as plane, socket_of(plane) as socket:
         assert json.loads(await echoed(socket, '{"a":1}')) == {"a": 1, "in": "socket", "out": "socket"}
         await socket.send('{"drop": true}')
         assert await echoed(socket, "next") == "next"
@@ -90,8 +90,8 @@ async def test_a_function_changes_drops_and_refuses_messages(tmp_path):
         assert (await closed(socket))[0] == 1008
 
 
-@pytest.mark.parametrize("function", ["raising", "raising_later", "nonsense", "hanging", "spinning"])
-async def test_a_function_that_fails_ends_its_socket_alone(tmp_path, function):
+@pytest.mark.parametrize("function", ["raising", "raising_later", "returning_a_number", "hanging", "spinning"])
+async def test_a_hook_that_fails_closes_only_its_own_socket(tmp_path, function):
     async with sockets_that(echo_messages) as behind:
         routes = [
             socket_route(behind.port, custom(function, on="message")),
@@ -104,7 +104,7 @@ async def test_a_function_that_fails_ends_its_socket_alone(tmp_path, function):
             assert await echoed(other, "still here") == "still here"
 
 
-async def test_a_message_may_be_no_larger_than_the_route_says(tmp_path):
+async def test_a_message_larger_than_the_limit_of_the_route_closes_the_socket(tmp_path):
     async with proxied(tmp_path, policy("request-size-limit", max_bytes=4)) as plane, socket_of(plane) as socket:
         assert await echoed(socket, "abcd") == "abcd"
         await socket.send("\u00e9\u00e9\u00e9")
@@ -119,7 +119,7 @@ async def test_a_message_may_be_no_larger_than_the_route_says(tmp_path):
         (policy("rate-limit", rateLimitBy="function", function=f"{HOOKS}:raising"), 500),
     ],
 )  # fmt: skip
-async def test_a_handshake_is_refused_before_the_upstream_is_asked(tmp_path, named, status):
+async def test_a_handshake_is_refused_before_the_upstream_is_called(tmp_path, named, status):
     async with proxied(tmp_path, named) as plane:
         with pytest.raises(InvalidStatus) as refused:
             async with socket_of(plane):
@@ -128,7 +128,7 @@ async def test_a_handshake_is_refused_before_the_upstream_is_asked(tmp_path, nam
         assert not plane.behind.requests
 
 
-async def test_a_limit_of_a_function_counts_handshakes_or_messages(tmp_path):
+async def test_a_limit_returned_by_a_hook_counts_handshakes_or_messages(tmp_path):
     limited = policy("rate-limit", rateLimitBy="function", function=f"{HOOKS}:limit_by_metadata")
     async with proxied(tmp_path, limited) as plane:
         for _ in range(2):
@@ -152,12 +152,12 @@ async def test_a_limit_of_a_function_counts_handshakes_or_messages(tmp_path):
         assert [connection.throttled for connection in plane.connections] == [2, 0]
 
 
-async def test_shadows_of_messages_change_and_refuse_nothing(tmp_path):
+async def test_shadow_policies_change_and_refuse_no_message(tmp_path):
     policies = [
         policy("validate", "shadow", schema=NAMED, outbound_schema=NAMED),
         policy("transform", "shadow", inbound={"set": {"/x": 1}}, outbound={"set": {"/x": 1}}),
         policy("request-size-limit", "shadow", max_bytes=3),
-        custom("message", "shadow", on="message"),
+        custom("on_message", "shadow", on="message"),
     ]
     async with proxied(tmp_path, *policies) as plane, socket_of(plane) as socket:
         assert await echoed(socket, '{"drop": true}') == '{"drop": true}'
@@ -167,7 +167,7 @@ async def test_shadows_of_messages_change_and_refuse_nothing(tmp_path):
         ]  # fmt: skip
 
 
-async def test_changed_policies_judge_the_next_message_of_an_open_socket(tmp_path):
+async def test_changed_policies_apply_to_the_next_message_of_an_open_socket(tmp_path):
     async with proxied(tmp_path) as plane, socket_of(plane) as socket, socket_of(plane) as strict:
         assert await echoed(socket, "anything") == "anything"
         plane.change(policy("transform", outbound={"set": {"/b": 2}}))
@@ -190,7 +190,7 @@ async def test_a_changed_handler_leaves_open_sockets_where_they_are_under_the_ne
         assert (await closed(socket))[0] == 1008
 
 
-async def test_an_address_that_is_not_allowed_any_more_loses_its_open_sockets(tmp_path):
+async def test_sockets_of_an_ip_that_is_no_longer_allowed_are_closed(tmp_path):
     async with proxied(tmp_path) as plane, socket_of(plane) as socket:
         assert await echoed(socket, "a") == "a"
         plane.change(policy("ip-restriction", allow=["127.0.0.0/8"]))
@@ -202,7 +202,7 @@ async def test_an_address_that_is_not_allowed_any_more_loses_its_open_sockets(tm
         assert (code, json.loads(reason)["reason"]) == (3003, "ip-not-allowed")
 
 
-async def test_a_deleted_route_loses_its_sockets_and_one_made_anew_keeps_them(tmp_path, monkeypatch):
+async def test_deleting_a_route_closes_its_sockets_unless_it_is_created_again_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(live, "GRACE_S", 0.05)
     async with proxied(tmp_path) as plane, socket_of(plane) as socket:
         assert await echoed(socket, "a") == "a"
@@ -257,7 +257,7 @@ async def test_events_of_a_stream_are_transformed_one_by_one(tmp_path):
         assert plane.behind.asked[0].header("accept-encoding") == ["identity"]
 
 
-async def test_an_event_that_breaks_the_promise_is_an_error_event_and_the_stream_goes_on(tmp_path):
+async def test_an_invalid_event_becomes_an_error_event_and_the_stream_continues(tmp_path):
     chunks = [b'id: 1\ndata: {"name":1}\n\n', b'id: 2\ndata: {"x":"hidden"}\n\n', b'id: 3\ndata: {"name":3}\n\n']
     async with streamed(tmp_path, chunks, policy("validate", outbound_schema=NAMED)) as plane:
         first, second, third, _ = (await events(plane)).split(b"\n\n")
@@ -266,7 +266,7 @@ async def test_an_event_that_breaks_the_promise_is_an_error_event_and_the_stream
         assert b"hidden" not in second
 
 
-async def test_an_event_without_end_is_cut_off(tmp_path):
+async def test_a_stream_whose_event_has_no_end_is_aborted(tmp_path):
     chunks = [b"data: " + b"a" * 600, b"a" * 600, b"a" * 600]
     transform = policy("transform", outbound={"remove": ["/a"]})
     async with (
@@ -277,7 +277,7 @@ async def test_an_event_without_end_is_cut_off(tmp_path):
         assert b"aaaa" not in await caller.reader.read()
 
 
-async def test_changed_policies_judge_the_next_event_of_an_open_stream(tmp_path):
+async def test_changed_policies_apply_to_the_next_event_of_an_open_stream(tmp_path):
     chunks = [b'data: {"a":1}\n\n', None, b'data: {"a":1}\n\n']
     async with streamed(tmp_path, chunks, policy("api-key")) as plane, caller_of(plane) as caller:
         caller.send(caller.head("GET", "/s"))

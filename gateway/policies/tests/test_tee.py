@@ -1,4 +1,4 @@
-"""Answers that are published while they are passed on: over real sockets, and resumed at another process."""
+"""``tee``: answers are published while they are sent, over real sockets, and resumed at another process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TEE = policy("tee", channel="answers/{call}", linger_s=20)
 
 @asynccontextmanager
 async def with_events(plane: HttpPlane, nats_server):
-    """Give a plane of requests what channels need."""
+    """Add to a plane of requests what channels need."""
     plane.nats, plane.js = await connect(nats_server.url, "test")
     await ensure_infrastructure(plane.js)
     await ensure_stream(plane.js, ANSWERS)
@@ -85,13 +85,13 @@ def id_of(event):
 
 
 def resumption(answer):
-    """Give where the answer says that it can be resumed, as a path."""
+    """Return the path at which the answer can be resumed."""
     url = urlsplit(answer.header("link").partition(">")[0][1:])
     return f"{url.path}?{url.query}"
 
 
 async def events_from(caller, path, *lines, is_last):
-    """Listen until an event is the last."""
+    """Return the events of a stream until the last one."""
     caller.send(caller.head("GET", path, *lines))
     head = await caller.answer_head()
     assert head.status == 200, (path, await caller.reader.read(300))
@@ -110,7 +110,7 @@ def is_end(event):
 
 @pytest.mark.parametrize("protocol", ["http", "sse"])
 @pytest.mark.parametrize("shape", ["openai", "anthropic"])
-async def test_what_a_caller_gets_is_published_under_the_ids_that_it_gets(tmp_path, nats_server, protocol, shape):
+async def test_an_answer_is_published_under_the_ids_that_its_caller_receives(tmp_path, nats_server, protocol, shape):
     model = Model(words=5, shape=shape)
     async with serving(tmp_path, nats_server, model, TEE, protocol=protocol) as plane:
         async with caller_of(plane) as caller:
@@ -127,7 +127,7 @@ async def test_what_a_caller_gets_is_published_under_the_ids_that_it_gets(tmp_pa
 
 
 @pytest.mark.parametrize("protocol", ["http", "sse"])
-async def test_who_lost_the_line_resumes_at_another_process_without_a_hole_or_a_double(tmp_path, nats_server, protocol):
+async def test_a_caller_resumes_at_another_process_without_gaps_or_duplicates(tmp_path, nats_server, protocol):
     model = Model(words=30, pause_s=0.02)
     async with serving(tmp_path, nats_server, model, TEE, protocol=protocol, processes=2) as (first, second):
         async with caller_of(first) as caller:
@@ -147,7 +147,7 @@ async def test_who_lost_the_line_resumes_at_another_process_without_a_hole_or_a_
         assert model.hung_up == 0
 
 
-async def test_nobody_waits_for_ever_for_an_answer_that_was_left(tmp_path, nats_server):
+async def test_an_abandoned_answer_is_read_only_for_as_long_as_it_lingers(tmp_path, nats_server):
     model = Model(words=5, holds_after=3)
     tee = policy("tee", channel="answers/{call}", linger_s=0.2)
     async with serving(tmp_path, nats_server, model, tee) as plane:
@@ -162,7 +162,7 @@ async def test_nobody_waits_for_ever_for_an_answer_that_was_left(tmp_path, nats_
         assert orjson.loads(data_of(seen[-1]))["complete"] is False
 
 
-async def test_an_answer_goes_on_where_it_cannot_be_published_and_that_is_said_once(tmp_path, nats_server, caplog):
+async def test_an_answer_that_cannot_be_published_is_still_sent_and_logged_once(tmp_path, nats_server, caplog):
     model = Model(words=5)
     nowhere = policy("tee", channel="nowhere/{call}")
     async with serving(tmp_path, nats_server, model, nowhere) as plane:
@@ -173,12 +173,12 @@ async def test_an_answer_goes_on_where_it_cannot_be_published_and_that_is_said_o
                     answer = await caller.answer()
                 assert answer.body == b"".join(model._events())
                 assert answer.header("link") is None
-    said = [record.getMessage() for record in caplog.records if record.name == "gateway.policies.tee_exchange"]
-    assert len(said) == 1
-    assert "There is no channel at nowhere/" in said[0]
+    logged = [record.getMessage() for record in caplog.records if record.name == "gateway.policies.tee_exchange"]
+    assert len(logged) == 1
+    assert "There is no channel at nowhere/" in logged[0]
 
 
-async def test_an_answer_that_is_no_stream_of_events_passes_as_it_is(tmp_path, nats_server):
+async def test_an_answer_that_is_not_an_event_stream_is_sent_unchanged(tmp_path, nats_server):
     model = Model(words=5)
     async with serving(tmp_path, nats_server, model, TEE) as plane, caller_of(plane) as caller:
         body = orjson.dumps({"messages": [], "stream": False})
@@ -209,7 +209,7 @@ async def test_a_shadow_publishes_nothing(tmp_path, nats_server):
         ({"channel": "a", "to": "b"}, "to"),
     ],
 )
-def test_options_that_do_not_fit_are_named(options, at):
+def test_an_invalid_option_is_refused_by_its_path(options, at):
     with pytest.raises(BadOption) as refused:
         tee(options)
     assert refused.value.at == at

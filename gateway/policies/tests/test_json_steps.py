@@ -1,4 +1,4 @@
-"""What transformations do to documents: pure, total, and exactly what the page says."""
+"""Steps of ``transform``: what each does to a document, and that none fails on JSON."""
 
 import json
 
@@ -45,7 +45,7 @@ def test_steps_do_what_the_page_says(steps, before, after):
     assert transformed(before, **steps) == after
 
 
-def test_what_is_set_is_nobody_elses():
+def test_a_value_that_is_set_is_copied():
     steps = _steps({"inbound": {"set": {"/a": []}}}, "inbound")
     first = apply_steps(steps, {})
     first["a"].append(1)
