@@ -7,7 +7,6 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import orjson
 from nats.errors import Error as NatsError
@@ -18,10 +17,8 @@ from gateway.config import Config
 from gateway.connectors.running import CLOSE_TIMEOUT_S, FAULTS, FINISH_S, Running, durables
 from gateway.link.leader import RENEW_S, LeaderElection, lease_owner
 from gateway.link.nats import CONNECTORS_BUCKET
-
-if TYPE_CHECKING:
-    from gateway.plane import Plane
-    from gateway.snapshot.picture import Connector
+from gateway.plane import Plane
+from gateway.snapshot.picture import Connector
 
 logger = logging.getLogger(__name__)
 
@@ -108,8 +105,6 @@ class Connectors:
 
 async def run(config: Config, stop: asyncio.Event, serves: Callable[[], None]) -> None:
     """Run connectors until ``stop`` is set; ``serves`` is called once the process is ready."""
-    from gateway.plane import Plane
-
     plane = await Plane.start(config, handlers={})
     connecting = asyncio.create_task(Connectors(plane).run(), name="connectors")
     serves()

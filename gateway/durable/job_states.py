@@ -87,7 +87,7 @@ class JobStates:
                         return
                     yield orjson.loads(message.data)
             except (TimeoutError, NatsTimeoutError):
-                yield None  # and watch anew, as the consumer is lost when NATS restarts
+                yield None  # then subscribe again, as a restart of NATS deletes the consumer
             except NatsError as error:
                 raise _unavailable() from error
             finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
 from reportlab.graphics.charts.barcharts import HorizontalBarChart
@@ -14,8 +13,7 @@ from reportlab.lib.styles import ParagraphStyle, getSampleStyleSheet
 from reportlab.lib.units import mm
 from reportlab.platypus import Flowable, Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
 
-if TYPE_CHECKING:
-    from jobs.types.reports import Line, Report
+from jobs.types.usage_report import Line, Report, totals
 
 INK, MUTED, ACCENT, RULE = (colors.HexColor(code) for code in ("#1b1f3a", "#6b7090", "#4f46e5", "#e3e5f0"))
 BUSIEST = 8
@@ -68,8 +66,6 @@ def _heading(report: Report) -> list[Flowable]:
 
 
 def _figures(report: Report) -> list[Flowable]:
-    from jobs.types.reports import totals
-
     sums = totals(report.lines)
     cells = [
         ("Calls", f"{sums['calls']:,}"),

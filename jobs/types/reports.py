@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
-from datetime import datetime, timedelta
+from dataclasses import asdict, fields
+from datetime import timedelta
 from typing import Any
 
 import orjson
 from django.core.files.base import ContentFile
-from django.db.models import Q, Sum
 from django.utils import timezone
 
-from analytics.models import UsageMinute
 from jobs.registry import InvalidInput, Produced, Task, job_type
+from jobs.types.usage_report import Line, Report, gather
 
 PERIODS = {
     "daily": timedelta(days=1),
@@ -35,31 +33,6 @@ SCHEMA = {
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """Usage of one route or channel over one protocol."""
-
-    protocol: str
-    target: str
-    calls: int
-    refused: int
-    messages_in: int
-    messages_out: int
-    bytes_in: int
-    bytes_out: int
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Usage of one consumer over one period, aware instants."""
-
-    consumer: str
-    period: str
-    since: datetime
-    until: datetime
-    lines: Sequence[Line]
-
-
 @job_type("reports", title="Usage report", schema=SCHEMA)
 def reports(task: Task) -> Produced:
     """Render the consumer's usage. Input: ``type`` (the period) and ``format`` (``pdf`` by default)."""
@@ -77,29 +50,6 @@ def reports(task: Task) -> Produced:
     task.progress(0.9, "Storing")
     name = f"usage-{period}-{until:%Y-%m-%d}.{format_}"
     return Produced(file=ContentFile(content), file_name=name, file_type=content_type)
-
-
-def gather(consumer: str, period: str, since: datetime, until: datetime) -> Report:
-    """Sum the consumer's minute roll-ups of the period, busiest first."""
-    rows = (
-        UsageMinute.objects.filter(consumer=consumer, minute__gte=since, minute__lt=until)
-        .values("protocol", "target")
-        .annotate(
-            all_calls=Sum("calls"),
-            refused_calls=Sum("calls", filter=~Q(outcome="ok"), default=0),
-            in_=Sum("messages_in"),
-            out=Sum("messages_out"),
-            up=Sum("bytes_in"),
-            down=Sum("bytes_out"),
-        )
-        .order_by("-all_calls", "protocol", "target")
-    )
-    lines = [
-        Line(row["protocol"], row["target"], row["all_calls"], row["refused_calls"],
-             row["in_"], row["out"], row["up"], row["down"])
-        for row in rows
-    ]  # fmt: skip
-    return Report(consumer, period, since, until, lines)
 
 
 def as_json(report: Report) -> bytes:
@@ -130,13 +80,6 @@ def _values(line: Line) -> list[Any]:
 
 def _escape_formula(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
-
-
-def totals(lines: Iterable[Line]) -> dict[str, int]:
-    """Sum each figure over all lines."""
-    names = ("calls", "refused", "messages_in", "messages_out", "bytes_in", "bytes_out")
-    counted = list(lines)
-    return {name: sum(getattr(line, name) for line in counted) for name in names}
 
 
 _RENDERERS = {"pdf": (as_pdf, "application/pdf"), "csv": (as_csv, "text/csv"), "json": (as_json, "application/json")}
