@@ -78,8 +78,11 @@ def import_all_but(module: str, tests: str) -> None:
     while found:
         forgotten |= found
         found = {name for name, names in imported.items() if names & found} - forgotten
-    for name in forgotten:
-        sys.modules.pop(name, None)
+    for name in forgotten & {*sys.modules}:
+        del sys.modules[name]
+        package, _, last = name.rpartition(".")
+        if package in sys.modules:
+            delattr(sys.modules[package], last)
 
 
 def _imports(module: ModuleType) -> set[str]:
