@@ -100,7 +100,7 @@ async def costs(redis_url: str) -> dict[str, float]:
     client = redis.Redis.from_url(redis_url)
     limiter = Limiter(client, owner="bench")
     await limiter.start()
-    snapshot = SimpleNamespace(principal_again=lambda principal: principal)
+    snapshot = SimpleNamespace(current_principal=lambda principal: principal)
     plane: Any = SimpleNamespace(config=config, limiter=limiter, snapshot=snapshot)
     plane.policies = policies_for(plane)
     plane.dispatcher = Dispatcher(plane.policies, limiter, upstream)

@@ -76,7 +76,7 @@ class Authenticator:
             return self._principal_of(_usable(proof)) if self._snapshot.key(proof.id) is proof else None
         if proof is None:
             return None
-        principal = self._snapshot.principal_again(proof)
+        principal = self._snapshot.current_principal(proof)
         if principal is None:
             return None
         self._proofs[proof_id] = principal

@@ -35,7 +35,7 @@ class OpenConnection(Interface):
     def refused(self, refused: Refused) -> None:
         """Count a message that was refused while the connection stays open."""
 
-    def may_tell_held(self, now: float) -> bool:
+    def may_notify_delay(self, now: float) -> bool:
         """Return whether the client may be notified now that a limit delays what it is sent: not with each message."""
 
     def close(self, refused: Refused) -> None:

@@ -140,7 +140,7 @@ class Outbox(Generic[T]):
             connection = self._call.connection
             if connection is not None:
                 connection.refused(refused)
-            if connection is None or connection.may_tell_held(time.monotonic()):
+            if connection is None or connection.may_notify_delay(time.monotonic()):
                 return [self._notice(refused)]
         await asyncio.sleep(min(refused.retry_after_s or 0.1, _PAUSE_MAX_S))
         return []

@@ -1,1 +1,1 @@
-"""What is open, and how it ends."""
+"""Open connections and in-flight requests, and how they are ended."""

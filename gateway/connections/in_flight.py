@@ -1,7 +1,7 @@
-"""Requests that an upstream answers: each is ended where its caller may not have the answer any more.
+"""In-flight requests: each is ended where its caller loses the right to the response.
 
-What is open as a connection is ended as such (see :mod:`.open`). A request is none: it has no row in the
-ledger and holds no slot. But its answer may be long, as what a model writes is.
+Open connections are ended by :mod:`.open`. A request has no row in the ledger and holds no slot, but its response may
+take long, as that of a language model.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class Request:
-    """One request, served by the task that made this.
+    """One request, served by the task that created this object.
 
-    Ending it cancels what its task waits for: the upstream, a limit, a caller that does not read. ``with`` stands where
-    a refusal can be said, and raises it in place of the cancellation; the innermost does.
+    Ending it cancels what the task waits for: the upstream, a limit, or a caller that does not read. ``with`` marks the
+    code that can answer with a refusal: the innermost one raises it instead of the cancellation.
     """
 
     __slots__ = ("_ended", "_task", "call")
@@ -35,18 +35,18 @@ class Request:
         self._ended: Refused | None = None
 
     def end(self, refused: Refused) -> None:
-        """End it with this refusal; the first one counts. Returns at once."""
+        """End it with this refusal, without waiting. Only the first refusal counts."""
         if self._ended is None and self._task is not None and self.call.connection is None:
             self._ended = refused
             self._task.cancel()
 
     def __enter__(self) -> None:
-        """Change nothing."""
+        pass
 
     def __exit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Raise the refusal with which it was ended. Raises Refused."""
+        """Raise Refused where the request was ended."""
         if self._ended is None or self._task is None or not isinstance(failure, asyncio.CancelledError):
             return
         if self._task.uncancel() == 0:
@@ -54,7 +54,7 @@ class Request:
 
 
 class InFlightRequests:
-    """All such requests of this process."""
+    """All in-flight requests of this process."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -64,20 +64,20 @@ class InFlightRequests:
         return len(self._requests)
 
     def begin(self, call: Call) -> Request:
-        """Look after a request from now on, until it has ``ended``. Raises Refused where it may not be any more."""
+        """Track a request until :meth:`ended`. Raises Refused where its principal has lost a right it needs."""
         recheck(self._snapshot, call)
         request = call.request = Request(call)
         self._requests.add(request)
         return request
 
     def ended(self, request: Request) -> None:
-        """Let go of a request that was served, or was not."""
+        """Stop tracking a request."""
         self._requests.discard(request)
-        # They know each other: together they would stay until the collector of cycles stops all traffic.
+        # The two refer to each other: breaking the cycle frees them without the garbage collector.
         request.call.request = None
 
     def refresh(self) -> None:
-        """Give each its principal as it now stands, or end it where that has lost its right to be served."""
+        """Bind each request to its principal as of now, or end it where that has lost a right it needs."""
         for request in [*self._requests]:
             try:
                 recheck(self._snapshot, request.call)
@@ -85,7 +85,7 @@ class InFlightRequests:
                 request.end(refused.bare())
 
     def expire(self, now: float) -> None:
-        """End those whose credential has expired."""
+        """End the requests whose credential has expired."""
         for request in [*self._requests]:
             expires_at = request.call.caller.expires_at
             if expires_at is not None and expires_at <= now:
@@ -93,10 +93,10 @@ class InFlightRequests:
 
 
 def recheck(snapshot: Snapshot, call: Call) -> None:
-    """Give a call its principal as it now stands. Raises Refused where that may not be served any more."""
+    """Bind a call to its principal as of now. Raises Refused where that has lost a right the call needs."""
     if call.is_anonymous:
         return
-    principal = snapshot.principal_again(call.caller)
+    principal = snapshot.current_principal(call.caller)
     if principal is None:
         raise Refused(Reason.KEY_REVOKED)
     if principal is not call.principal:
@@ -105,7 +105,7 @@ def recheck(snapshot: Snapshot, call: Call) -> None:
 
 
 def judge(snapshot: Snapshot, call: Call, principal: Principal) -> None:
-    """Raise Refused where a call that is under way would not be let in again by its principal as it now stands."""
+    """Raise Refused where the principal would not be admitted to this call again."""
     key = snapshot.key(principal.key) if principal.token is None else None
     if key is not None:
         require_place(key, call.ip, call.origin)
@@ -114,5 +114,5 @@ def judge(snapshot: Snapshot, call: Call, principal: Principal) -> None:
 
 
 def lost_right() -> Refused:
-    """Say that a right was taken away while it was used."""
+    """Return the refusal for a right that was withdrawn during its use."""
     return Refused(Reason.FORBIDDEN, "The key or its tier has lost a right that this needs.")

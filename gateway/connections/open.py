@@ -1,4 +1,4 @@
-"""Open sockets of this process: registered, counted, closed on revocation, expiry or an operator's word, drained."""
+"""Open connections of this process: registered, counted, closed on revocation, expiry or request, and drained."""
 
 from __future__ import annotations
 
@@ -22,18 +22,34 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SWEEP_S = 0.25
-"""How late an expiry may be noticed that was not known of when the sweep last looked."""
-TELL_HELD_S = 1.0
-"""Whose limit stays met is told so often at most."""
+"""The longest time between two sweeps: how late the expiry of an in-flight request may be noticed."""
+NOTIFY_DELAY_S = 1.0
+"""The shortest time between two notices to a caller that a limit delays what is sent to it."""
 
 
 class Connection:
-    """One open socket of one consumer, and what has flowed over it. Counting is adding to integers."""
+    """One open connection of one consumer, and the account of what has flowed over it."""
 
     __slots__ = (
-        "_close", "bytes_in", "bytes_out", "call", "closing", "expires_at", "id", "keeps_rights", "messages_in",
-        "messages_out", "opened_at", "readings", "refusals", "refused_reasons", "tallied", "throttled", "told",
-        "told_held_at", "told_readings",
+        "_close",
+        "bytes_in",
+        "bytes_out",
+        "call",
+        "closing",
+        "delay_notified_at",
+        "expires_at",
+        "id",
+        "keeps_rights",
+        "messages_in",
+        "messages_out",
+        "opened_at",
+        "readings",
+        "refusals",
+        "refused_reasons",
+        "reported",
+        "reported_readings",
+        "tallied",
+        "throttled",
     )  # fmt: skip
 
     def __init__(self, call: Call, close: Callable[[Refused], None]) -> None:
@@ -45,33 +61,31 @@ class Connection:
         self.bytes_in = 0
         self.bytes_out = 0
         self.throttled = 0
-        self.told_held_at = -math.inf
+        self.delay_notified_at = -math.inf
         self.refusals: dict[str, int] = {}
-        """How many messages were refused inside the connection since the last tally, by cause."""
+        """Messages refused on the open connection since the last tally, by cause."""
         self.refused_reasons: dict[Reason, int] = {}
         """The same, by reason."""
         self.tallied = (0, 0, 0, 0, 0)
-        """What usage has already reported of messages in, out, bytes in, out and throttles."""
-        self.told = self.tallied
-        """What the ledger was last told of the same."""
+        """The part of messages in and out, bytes in and out, and throttles that is tallied already."""
+        self.reported = self.tallied
+        """The part of it that the ledger has."""
         self.readings: Callable[[], list[dict[str, Any]]] = list
-        """Says how far its subscriptions are (:mod:`gateway.channels.subscriber_lag`)."""
-        self.told_readings: list[dict[str, Any]] = []
-        """What the ledger was last told of the same."""
+        """Returns the lag of its filters (:mod:`gateway.channels.subscriber_lag`)."""
+        self.reported_readings: list[dict[str, Any]] = []
+        """The lags that the ledger has."""
         self.closing: Refused | None = None
         self.keeps_rights: Callable[[], bool] = _true
-        """Says whether all that it is used for is still allowed. Asked when its principal has changed."""
+        """Returns whether all its uses are still allowed. Called when its principal has changed."""
         self.expires_at: float | None = None
         """When its credential expires, in Unix seconds."""
         self._close = close
 
     def received(self, bytes_: int, messages: int = 1) -> None:
-        """Count what came in."""
         self.messages_in += messages
         self.bytes_in += bytes_
 
     def sent(self, bytes_: int, messages: int = 1) -> None:
-        """Count what went out."""
         self.messages_out += messages
         self.bytes_out += bytes_
 
@@ -82,15 +96,15 @@ class Connection:
         if refused.reason in (Reason.RATE_LIMITED, Reason.QUOTA_EXCEEDED):
             self.throttled += 1
 
-    def may_tell_held(self, now: float) -> bool:
-        """Say whether the caller is to be told that a limit holds back what comes to it: not with each message."""
-        if now - self.told_held_at < TELL_HELD_S:
+    def may_notify_delay(self, now: float) -> bool:
+        """Return whether to notify the caller of a delay by a limit: at most once in ``NOTIFY_DELAY_S``."""
+        if now - self.delay_notified_at < NOTIFY_DELAY_S:
             return False
-        self.told_held_at = now
+        self.delay_notified_at = now
         return True
 
     def close(self, refused: Refused) -> None:
-        """End it with this refusal; the first one counts."""
+        """Close it with this refusal, without waiting. Only the first refusal counts."""
         if self.closing is None:
             self.closing = refused
             self._close(refused)
@@ -103,14 +117,14 @@ class Connections:
         self._snapshot = snapshot
         self._open: dict[str, Connection] = {}
         self._expiring: dict[str, Connection] = {}
-        """Those whose credential expires."""
+        """Connections whose credential expires."""
         self._next_expiry = math.inf
         """Nothing expires before this instant."""
         self._task: asyncio.Task[None] | None = None
         self.in_flight = InFlightRequests(snapshot)
-        """Requests that are no connections, and end for the same reasons."""
+        """Requests, which are ended for the same reasons."""
         self.opened: list[Connection] = []
-        """Opened since usage last took them away."""
+        """Opened since usage last took the list."""
         snapshot.on_change(self._refresh)
 
     def __iter__(self) -> Iterator[Connection]:
@@ -120,31 +134,31 @@ class Connections:
         return len(self._open)
 
     def start(self) -> None:
-        """Begin to look for credentials that have expired."""
+        """Start to look for expired credentials."""
         self._task = asyncio.create_task(self._sweep(), name="connections sweep")
 
     async def stop(self) -> None:
-        """Stop looking; connections are left as they are."""
+        """Stop looking for expired credentials. Connections stay open."""
         await stop_tasks(self._task)
 
     def open(self, call: Call, close: Callable[[Refused], None]) -> Connection:
-        """Register an accepted connection; ``close`` must return at once and end it with the refusal it is given."""
+        """Register an accepted connection. ``close`` must end it with the given refusal, and return at once."""
         connection = Connection(call, close)
         call.connection = connection
         self._open[connection.id] = connection
         self.opened.append(connection)
         self.rebind(connection, call.caller)
-        # The key may have been revoked between its proof and this line.
+        # The key may have been revoked since it was verified.
         self._check(connection)
         return connection
 
     def closed(self, closed: OpenConnection) -> Connection | None:
-        """Remove a connection that has ended, and return its account; None if it was removed before."""
+        """Remove a closed connection and return it with its account; None if it was removed before."""
         self._expiring.pop(closed.id, None)
         return self._open.pop(closed.id, None)
 
     def rebind(self, bound: OpenConnection, principal: Principal) -> None:
-        """Bind an open connection to this principal from now on: to its rights, its limits and its expiry."""
+        """Bind an open connection to a principal: to its rights, limits and expiry."""
         connection = self._open.get(bound.id)
         if connection is None:
             return
@@ -157,13 +171,13 @@ class Connections:
             self._next_expiry = min(self._next_expiry, expires_at)
 
     def find(self, connection_id: str) -> Connection | None:
-        """Give an open connection of this process."""
+        """Return an open connection of this process by its id."""
         return self._open.get(connection_id)
 
     async def drain(self, within_s: float) -> None:
-        """Ask every connection to leave, spread over the time, and wait until they have or it is over.
+        """Close every connection, spread over up to half of ``within_s``, and wait until all are closed or it is over.
 
-        Few connections leave at once: spreading is for herds.
+        Spreading keeps many clients from reconnecting at once; few connections are closed at once.
         """
         leaving = list(self._open.values())
         spread_s = min(within_s / 2, len(leaving) / 200)
@@ -182,11 +196,11 @@ class Connections:
             self.in_flight.refresh()
 
     def _check(self, connection: Connection) -> None:
-        """Give the connection its principal as it now stands, or close it where it has lost its right to be."""
+        """Bind the connection to its principal as of now, or close it where that has lost a right it needs."""
         call = connection.call
         if call.is_anonymous:
             return
-        principal = self._snapshot.principal_again(call.caller)
+        principal = self._snapshot.current_principal(call.caller)
         if principal is None:
             connection.close(Refused(Reason.KEY_REVOKED))
             return
@@ -213,7 +227,7 @@ class Connections:
             if connection.expires_at is not None and connection.expires_at <= now:
                 del self._expiring[connection.id]
                 connection.close(Refused(Reason.TOKEN_EXPIRED))
-        self._next_expiry = min((of.expires_at or math.inf for of in self._expiring.values()), default=math.inf)
+        self._next_expiry = min((each.expires_at or math.inf for each in self._expiring.values()), default=math.inf)
 
 
 def _true() -> bool:

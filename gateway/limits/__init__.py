@@ -1,1 +1,1 @@
-"""Limits as arithmetic, and the store that they share. Knows no call."""
+"""Limits: their arithmetic, the store that processes share, and token leasing."""

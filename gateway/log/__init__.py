@@ -1,1 +1,1 @@
-"""The log of events."""
+"""The event log: events stored in JetStream, read back and fanned out live."""

@@ -1,1 +1,1 @@
-"""Usage, tallied and sent up."""
+"""Usage: tallied per process and sent to the control plane."""

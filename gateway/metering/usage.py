@@ -1,4 +1,4 @@
-"""The crossing up: usage of this process, tallied in memory and sent in batches. Traffic never waits for it."""
+"""Usage of this process: tallied in memory and sent to the control plane in batches, off the path of requests."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FLUSH_S = 1.0
-SIGN_OF_LIFE_S = 5.0
+HEARTBEAT_S = 5.0
+"""The longest time between two batches, also of an idle process."""
 BATCHES_KEPT = 600
-"""Batches that wait while NATS is away: ten minutes of them; then the oldest are dropped and counted."""
+"""Batches kept while NATS is unavailable: ten minutes of them. Beyond, the oldest are dropped and counted."""
 RECORDS_A_BATCH = 500
 FLOWING_EVERY = 5
-"""Batches between two words on how far open connections have come, and on who is near a limit."""
+"""Every so many batches, open connections and consumers near a limit are reported."""
 FLOWED = ("messages_in", "messages_out", "bytes_in", "bytes_out", "throttled")
-KINDS_OF_TALLY = 5_000
-"""Different tallies a flush; past it they are dropped and counted, so that a flood of names costs no memory."""
+LABELS_MAX = 5_000
+"""Labels per flush. Tallies beyond it are dropped and counted, so that a flood of names takes no memory."""
 
 Label = tuple[str, str, str, str, str, str, str]
 """Protocol, consumer, key, tier, target, outcome, error class."""
 
 
 def _no_limits(*, with_levels: bool) -> list[dict[str, Any]]:
-    """Nobody limits anything here."""
     return []
 
 
 class Tally:
-    """What one label came to since the last flush."""
+    """The amounts of one label since the last flush."""
 
     __slots__ = (
         "bytes_in",
@@ -76,7 +76,7 @@ class Tally:
 
 
 class Usage:
-    """Tallies of this process and their way up."""
+    """Tallies the usage of this process and sends it."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Usage:
     ) -> None:
         self._config = config
         self._limits = limits
-        """Says what limits did since it was last asked (see :class:`gateway.limits.tallies.LimitUsage`)."""
+        """Returns and resets what limits did (see :class:`gateway.limits.tallies.LimitUsage`)."""
         self._connections = connections
         self._js = js
         self._tallies: dict[Label, Tally] = {}
@@ -102,7 +102,7 @@ class Usage:
         self.metrics = ProcessMetrics(self._open_counts, lambda: len(self._waiting))
 
     def call_ended(self, call: Call, reply: Reply, latency_ms: float) -> None:
-        """Count a call that had no connection of its own in the ledger: a request, or a handshake that was refused."""
+        """Count a call without a row in the ledger: a request, or a refused handshake."""
         tally = self._tally(_label(call, _outcome(reply), _error_class(reply, at_handshake=True)))
         tally.calls += 1
         tally.messages_in += reply.messages_in
@@ -118,13 +118,13 @@ class Usage:
             self.metrics.refused(call.protocol, reply.refused.reason)
 
     def delivered(self, call: Call, messages: int, bytes_: int) -> None:
-        """Count what was sent on behalf of a consumer that did not call."""
+        """Count what was sent for a consumer without a call of it, such as a webhook."""
         tally = self._tally(_label(call, "ok", ""))
         tally.messages_out += messages
         tally.bytes_out += bytes_
 
     def connection_closed(self, connection: Connection, reply: Reply) -> None:
-        """Close a connection's account: its last messages are tallied and its ledger row is sent."""
+        """Tally the last messages of a connection, and send its row of the ledger."""
         if connection.closing is not None and reply.refused is None:
             reply.refused = connection.closing
         self._sweep(connection)
@@ -149,18 +149,18 @@ class Usage:
         )
 
     def start(self) -> None:
-        """Begin to flush."""
+        """Start to send batches."""
         self._task = asyncio.create_task(self._run(), name="usage")
 
     async def stop(self) -> None:
-        """Send what is left, marked as this process's last word."""
+        """Send what is left, marked as the last of this process. Waits at most 2 s."""
         await stop_tasks(self._task)
         self._gather(is_stopping=True)
         try:
             async with asyncio.timeout(2):
                 await self._send()
         except Exception:
-            logger.warning("usage: %d batches could not be sent before the end", len(self._waiting))
+            logger.warning("usage: %d batches could not be sent before the process stopped", len(self._waiting))
 
     async def _run(self) -> None:
         while True:
@@ -170,13 +170,15 @@ class Usage:
                 await self._send()
             except Exception as error:
                 logger.warning(
-                    "usage: not sent yet, %d batches wait: %s", len(self._waiting), str(error) or type(error).__name__
+                    "usage: %d batches could not be sent yet: %s",
+                    len(self._waiting),
+                    str(error) or type(error).__name__,
                 )
 
     def _tally(self, label: Label) -> Tally:
         tally = self._tallies.get(label)
         if tally is None:
-            if len(self._tallies) >= KINDS_OF_TALLY:
+            if len(self._tallies) >= LABELS_MAX:
                 self._drop()
                 return Tally()
             tally = self._tallies[label] = Tally()
@@ -213,7 +215,7 @@ class Usage:
             connection.refused_reasons = {}
 
     def _gather(self, *, is_stopping: bool = False) -> None:
-        """Make batches of all that there is to say."""
+        """Put everything since the last flush into batches."""
         for connection in self._connections:
             self._sweep(connection)
         now = time.monotonic()
@@ -229,7 +231,7 @@ class Usage:
             *(("tallies", record) for record in _tally_records(tallies)),
             *(("limits", record) for record in self._limits(with_levels=self._sequence % FLOWING_EVERY == 0)),
         ]
-        if not records and not is_stopping and now - self._sent_at < SIGN_OF_LIFE_S and not len(self._connections):
+        if not records and not is_stopping and now - self._sent_at < HEARTBEAT_S and not len(self._connections):
             self._flushed_at = now
             return
         interval_s, self._flushed_at, self._sent_at = now - self._flushed_at, now, now
@@ -238,14 +240,14 @@ class Usage:
             self._enqueue(records[start : start + RECORDS_A_BATCH], interval_s, is_stopping=is_stopping and is_last)
 
     def _flowing(self) -> list[dict[str, Any]]:
-        """Say every few seconds how far open connections have come, as many as fit a batch."""
+        """Return the changed accounts of open connections, at most a batch of them, every ``FLOWING_EVERY`` batches."""
         if self._sequence % FLOWING_EVERY:
             return []
         records = []
         for connection in self._connections:
             readings = connection.readings()
-            if (connection.tallied, readings) != (connection.told, connection.told_readings):
-                connection.told, connection.told_readings = connection.tallied, readings
+            if (connection.tallied, readings) != (connection.reported, connection.reported_readings):
+                connection.reported, connection.reported_readings = connection.tallied, readings
                 flowed = dict(zip(FLOWED, connection.tallied, strict=True))
                 records.append({"id": connection.id, "subscriptions": readings, **flowed})
             if len(records) == RECORDS_A_BATCH:
@@ -283,7 +285,7 @@ class Usage:
         subject = f"{USAGE_SUBJECT}.{self._config.process}"
         while self._waiting:
             sequence, batch = self._waiting[0]
-            # The message id makes a batch whose acknowledgement was lost count once.
+            # By its message id, a batch whose acknowledgement was lost is stored once.
             await self._js.publish(
                 subject, batch, timeout=1, headers={"Nats-Msg-Id": f"{self._config.process}-{sequence}"}
             )
@@ -292,10 +294,10 @@ class Usage:
 
 
 def _label(call: Call, outcome: str, error_class: str) -> Label:
-    who = call.principal
-    if who is None:
+    caller = call.principal
+    if caller is None:
         return (call.protocol, "", "", "", call.target, outcome, error_class)
-    return (call.protocol, who.consumer, who.key, who.tier, call.target, outcome, error_class)
+    return (call.protocol, caller.consumer, caller.key, caller.tier, call.target, outcome, error_class)
 
 
 def _outcome(reply: Reply) -> str:
@@ -308,14 +310,14 @@ def _outcome(reply: Reply) -> str:
 
 def _error_class(reply: Reply, *, at_handshake: bool) -> str:
     if reply.refused is None or reply.error_class:
-        # Whoever knows that an answer had begun says so itself.
+        # The handler sets the class of a response that failed after it had begun.
         return reply.error_class
     row = reply.refused.row
     return (row.handshake if at_handshake else row.live).value
 
 
 def _close_code(call: Call, reply: Reply) -> int:
-    """Give the code with which the connection was closed: that of its protocol."""
+    """Return the close code of the connection's protocol."""
     if reply.refused is None:
         return 0
     row = reply.refused.row
@@ -324,7 +326,7 @@ def _close_code(call: Call, reply: Reply) -> int:
 
 def _opened(connection: Connection) -> dict[str, Any]:
     call = connection.call
-    # A route before the gateway's own door is no target: what is asked for there is.
+    # Behind a route to one of the gateway's own endpoints, the target is the channel.
     route = call.route.name if call.route else ""
     return {
         "id": connection.id,

@@ -1,1 +1,1 @@
-"""The picture of the control plane, and its feed."""
+"""The snapshot: a process's copy of what the control plane configures, and its feed."""

@@ -155,7 +155,7 @@ class Snapshot:
         self._principals[key_id] = principal
         return principal
 
-    def principal_again(self, principal: Principal) -> Principal | None:
+    def current_principal(self, principal: Principal) -> Principal | None:
         """Give who the bearer of a key or token is now; None where it may not be here any more.
 
         The same object where nothing about it has changed. Its expiry is not looked at: it depends on the time.

@@ -148,7 +148,7 @@ def test_counting_is_per_message_and_per_byte(connected):
 
 def test_who_is_held_back_is_told_so_at_most_once_a_second(connected):
     call, _ = connected
-    told = [call.connection.may_tell_held(now) for now in (5.0, 5.5, 5.99, 6.0, 6.5, 7.1)]
+    told = [call.connection.may_notify_delay(now) for now in (5.0, 5.5, 5.99, 6.0, 6.5, 7.1)]
     assert told == [True, False, False, True, False, True]
 
 

@@ -143,7 +143,7 @@ async def _charge_outgoing(plane: Plane, call: Call, connection: Connection, siz
         except Refused as refused:
             if refused.fatal or refused.reason is Reason.QUOTA_EXCEEDED:
                 raise
-            if connection.may_tell_held(time.monotonic()):
+            if connection.may_notify_delay(time.monotonic()):
                 await _send_notice(call, refused)
             await asyncio.sleep(min(refused.retry_after_s or PAUSE_MIN_S, PAUSE_MAX_S))
     connection.throttled += time.monotonic() - began_at > THROTTLED_S

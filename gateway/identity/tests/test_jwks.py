@@ -264,7 +264,7 @@ async def test_a_key_that_is_published_no_more_proves_nothing_any_more(provider)
         plane.clock.now_s += 600
         await settled(plane)
         assert told == [{"issuer"}]
-        assert plane.snapshot.principal_again(principal) is None
+        assert plane.snapshot.current_principal(principal) is None
         assert (await refusal(plane, text)).cause == "token-key-unknown"
         assert await proved(plane, token(kid="k2"))
 
@@ -276,7 +276,7 @@ async def test_another_key_under_the_same_name_is_another_key(provider):
         provider.publish(jwk("k1", of="k2"))
         plane.clock.now_s += 600
         await settled(plane)
-        assert plane.snapshot.principal_again(principal) is None
+        assert plane.snapshot.current_principal(principal) is None
         assert (await refusal(plane, text)).cause == "token-signature"
 
 

@@ -268,14 +268,14 @@ async def test_what_was_proved_before_ends_with_what_it_rests_on(provider, plane
     text = token()
     principal = await plane.authenticator.authenticate(call_with(text))
     plane.snapshot.apply([change(provider)])
-    assert plane.snapshot.principal_again(principal) is None
+    assert plane.snapshot.current_principal(principal) is None
     assert (await refusal(plane, text)).cause == cause
 
 
 async def test_an_issuer_told_again_changes_nothing(provider, plane):
     principal = await plane.authenticator.authenticate(call_with(token()))
     plane.snapshot.apply([("issuer", "idp", provider.document())])
-    assert plane.snapshot.principal_again(principal) is principal
+    assert plane.snapshot.current_principal(principal) is principal
 
 
 async def test_a_changed_tier_changes_the_limits_of_a_token_proved_before(plane):
