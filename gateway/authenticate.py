@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 from gateway.call import Call
 from gateway.config import Config
-from gateway.credentials.api_keys import Credential, Malformed, digest, parse
+from gateway.credentials.api_keys import Credential, MalformedKey, digest, parse
 from gateway.identity.failed_keys import FailedKeys
 from gateway.identity.jwks import KeySets
 from gateway.identity.jwt_proof import prove
@@ -114,7 +114,7 @@ class Authenticator:
         """Return the key whose secret the text holds. Raises Refused ``unauthenticated``."""
         try:
             key_id = parse(text)
-        except Malformed:
+        except MalformedKey:
             raise Refused(Reason.UNAUTHENTICATED, cause="key-malformed") from None
         key = self._snapshot.key(key_id)
         shown = digest(text, self._pepper)

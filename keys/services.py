@@ -17,7 +17,7 @@ from consumers.limits import clean_limits
 from consumers.metadata import clean_metadata
 from consumers.models import Consumer
 from consumers.scopes import clean_scopes
-from gateway.credentials.api_keys import Malformed, digest, new_key, parse
+from gateway.credentials.api_keys import MalformedKey, digest, new_key, parse
 from keys import validation
 from keys.models import Key
 
@@ -162,7 +162,7 @@ def leaked_key(text: str, *, by: str) -> Key | None:
     """
     try:
         key_id = parse(text.strip())
-    except Malformed:
+    except MalformedKey:
         return None
     key = Key.objects.with_consumer().filter(id=key_id).first()
     if key is None or not hmac.compare_digest(key.digest, digest(text.strip(), settings.KEY_PEPPER.encode())):

@@ -1,1 +1,1 @@
-"""Turns, clocks, and tasks that end."""
+"""Fair queues, clocks that survive adjustment, and stopping tasks."""

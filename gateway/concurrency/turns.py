@@ -1,4 +1,4 @@
-"""Turns: how much of one thing may go on at once, for each reader and for all; who waits is served in order."""
+"""Limits concurrent work for each name and in total; waiting callers are served in order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class _Queue:
 
 
 class Turns:
-    """At most ``each`` at once by one name, and ``in_all`` by all: one name cannot take every turn."""
+    """At most ``each`` concurrent turns for one name and ``in_all`` in total, so no name can occupy them all."""
 
     def __init__(self, each: int, in_all: int) -> None:
         self._each = each
@@ -23,7 +23,7 @@ class Turns:
         self._queues: dict[str, _Queue] = {}
 
     @asynccontextmanager
-    async def of(self, name: str) -> AsyncIterator[None]:
+    async def acquire(self, name: str) -> AsyncIterator[None]:
         """Wait for a turn, and hold it for the block."""
         queue = self._queues.get(name)
         if queue is None:

@@ -1,1 +1,1 @@
-"""API keys and public keys as text."""
+"""API keys, connect tickets and public keys as text."""

@@ -1,8 +1,8 @@
-"""API keys and connect tickets as text: how they are made, told apart and digested, and where callers put them.
+"""API keys and connect tickets as text: creating, recognizing and hashing them, and finding them in a request.
 
-A key is ``apim_<id>_<secret><check>``: id 12 and secret 32 characters of base62, check 6 characters of base62 of the
-CRC-32 of all before it, so that scanners and typing errors are caught before any look-up. At rest a key is its
-HMAC-SHA-256 under the server's pepper.
+A key is ``apim_<id>_<secret><check>``: 12 characters of id and 32 of secret in base62, and the CRC-32 of everything
+before it as 6 characters of base62, so that random guesses and typing errors are refused without a lookup. Only the
+HMAC-SHA-256 of a key under the server's pepper is stored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gateway.wire.header_fields import Headers
 PREFIX = "apim"
 ID_CHARS, SECRET_CHARS, CHECK_CHARS = 12, 32, 6
 CREDENTIAL_MAX_BYTES = 8 * 1024
-"""A JWT may be long; what is longer than this is no credential."""
+"""Longest accepted credential; a JWT may be long."""
 QUERY_FIELDS_MAX = 100
 
 _BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -39,17 +39,17 @@ class Credential:
     """A credential as received, before it is proved."""
 
     kind: str
-    """``key`` (an API key), ``token`` (a JWT) or ``ticket`` (a single-use connect ticket)."""
+    """``key`` (API key), ``token`` (JWT) or ``ticket`` (single-use connect ticket)."""
     value: str
 
 
-class Malformed(ValueError):
-    """The text is not a key: wrong shape, or its check characters do not fit."""
+class MalformedKey(ValueError):
+    """The text is not a key: its format or its check characters are wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key just made. Its text is shown once and never stored."""
+    """A newly created key. Its text is shown once and never stored."""
 
     id: str
     text: str
@@ -57,7 +57,7 @@ class NewKey:
 
 
 def new_key(pepper: bytes) -> NewKey:
-    """Make a key with 190 bits of secret."""
+    """Create a key with 190 bits of secret."""
     id_ = _random(ID_CHARS)
     body = f"{PREFIX}_{id_}_{_random(SECRET_CHARS)}"
     text = body + _check(body)
@@ -65,32 +65,36 @@ def new_key(pepper: bytes) -> NewKey:
 
 
 def parse(text: str) -> str:
-    """Give a key's id. Raises :class:`Malformed` for what cannot be a key."""
+    """Return the id of a key. Raises MalformedKey if the text cannot be a key."""
     match = _KEY.fullmatch(text)
     if match is None or not hmac.compare_digest(match[2], _check(text[:-CHECK_CHARS])):
-        raise Malformed("not a key")
+        raise MalformedKey("not a key")
     return match[1]
 
 
 def digest(text: str, pepper: bytes) -> str:
-    """Give what is kept of a key, in hexadecimal."""
+    """Return the digest under which a key is stored, in hexadecimal."""
     return hmac.digest(pepper, text.encode(), "sha256").hex()
 
 
 def new_ticket() -> str:
-    """Make a connect ticket."""
+    """Create a connect ticket with 192 bits of entropy."""
     return TICKET_PREFIX + secrets.token_urlsafe(24)
 
 
 def ticket_store_key(ticket: str) -> str:
-    """Say under which Redis key a ticket lies: its hash, so that the store holds no usable ticket."""
+    """Return the Redis key of a ticket: its hash, so that the store contains no usable ticket."""
     return "ticket:" + hashlib.sha256(ticket.encode()).hexdigest()
 
 
 def from_text(text: str) -> Credential:
-    """Tell a key, a ticket and a token apart by their shape alone."""
+    """Return a text as a credential of the kind that its format indicates. Raises Refused if it is too long."""
     if len(text) > CREDENTIAL_MAX_BYTES:
-        raise Refused(Reason.INVALID_REQUEST, "The credential is too long.", cause="credential-malformed")
+        raise Refused(
+            Reason.INVALID_REQUEST,
+            f"A credential has at most {CREDENTIAL_MAX_BYTES} bytes.",
+            cause="credential-malformed",
+        )
     if text.startswith(TICKET_PREFIX):
         return Credential("ticket", text)
     if not text.startswith(PREFIX + "_") and text.count(".") == 2:
@@ -99,24 +103,26 @@ def from_text(text: str) -> Credential:
 
 
 def from_request(headers: Headers, query: bytes, subprotocols: Iterable[str] = ()) -> Credential | None:
-    """Find the one credential of an HTTP request or WebSocket handshake.
+    """Return the credential of an HTTP request or WebSocket handshake, or None if it has none.
 
-    Looked for in ``Authorization``, ``X-API-Key``, the WebSocket subprotocols ``["bearer", CREDENTIAL]`` and, for a
-    ticket only, ``?ticket=``. Raises Refused for two credentials, and for a key in the query string.
+    Searches ``Authorization``, ``X-API-Key``, the WebSocket subprotocols ``["bearer", CREDENTIAL]`` and, for a
+    ticket only, ``?ticket=``. Raises Refused for more than one credential, and for a key in the query string.
     """
-    found: list[Credential] = []
+    credentials: list[Credential] = []
     for name, value in headers:
         if name == b"x-api-key":
-            found.append(from_text(_text(value)))
+            credentials.append(from_text(_text(value)))
         elif name == b"authorization":
-            found.append(_bearer(value))
+            credentials.append(_bearer(value))
     if subprotocols:
-        found += _in_subprotocols(list(subprotocols))
+        credentials += _in_subprotocols(list(subprotocols))
     if query:
-        found += _in_query(query)
-    if len(found) > 1:
-        raise Refused(Reason.INVALID_REQUEST, "Send one credential, not several.", cause="credential-twice")
-    return found[0] if found else None
+        credentials += _in_query(query)
+    if len(credentials) > 1:
+        raise Refused(
+            Reason.INVALID_REQUEST, "The request has more than one credential. Send only one.", cause="credential-twice"
+        )
+    return credentials[0] if credentials else None
 
 
 def _bearer(value: bytes) -> Credential:
@@ -132,7 +138,7 @@ def _bearer(value: bytes) -> Credential:
 
 
 def _password(encoded: str) -> str:
-    """Give the password of ``Authorization: Basic`` (RFC 7617), as clients of schema registries send their key."""
+    """Return the password of ``Authorization: Basic`` (RFC 7617), in which registry clients send their key."""
     try:
         return base64.b64decode(encoded.strip(), validate=True).decode("ascii").partition(":")[2]
     except ValueError:
@@ -150,7 +156,11 @@ def _in_subprotocols(offered: list[str]) -> Iterable[Credential]:
     if "bearer" in offered:
         rest = offered[offered.index("bearer") + 1 :]
         if not rest:
-            raise Refused(Reason.UNAUTHENTICATED, "Offer the key after `bearer`.", cause="credential-malformed")
+            raise Refused(
+                Reason.UNAUTHENTICATED,
+                "The subprotocol `bearer` must be followed by the key.",
+                cause="credential-malformed",
+            )
         yield from_text(rest[0])
 
 
@@ -162,14 +172,14 @@ def _in_query(query: bytes) -> Iterable[Credential]:
     except ValueError:
         raise Refused(
             Reason.INVALID_REQUEST,
-            f"A query string that seems to hold a credential has at most {QUERY_FIELDS_MAX} fields.",
+            f"A query string that contains a credential may have at most {QUERY_FIELDS_MAX} fields.",
             cause="credential-malformed",
         ) from None
     for name, value in pairs:
         if value.startswith(PREFIX + "_"):
             raise Refused(
                 Reason.UNAUTHENTICATED,
-                "A key never belongs in an address; send it in a header, or a connect ticket as `?ticket=`.",
+                "A key must not be sent in a URL. Send it in a header, or send a connect ticket as `?ticket=`.",
                 cause="key-in-query",
                 headers=((b"referrer-policy", b"no-referrer"),),
             )
@@ -178,7 +188,7 @@ def _in_query(query: bytes) -> Iterable[Credential]:
 
 
 def without_ticket(query: bytes) -> bytes:
-    """Give a query string without the ticket in it, which nobody behind the door is to see."""
+    """Return a query string without its ticket, which must not reach the upstream."""
     return b"&".join(
         part for part in query.split(b"&") if unquote_plus(part.partition(b"=")[0].decode("latin-1")) != "ticket"
     )

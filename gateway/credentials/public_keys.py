@@ -1,4 +1,4 @@
-"""The public keys of a JWKS document (RFC 7517): which of them can be used, and for which algorithms."""
+"""The public keys of a JWKS document (RFC 7517) that can verify tokens, with their algorithms."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ if TYPE_CHECKING:
 
 KEYS_MAX = 100
 RSA_BITS = range(2048, 8192 + 1)
-"""Shorter ones can be broken, longer ones only cost."""
+"""Shorter keys are not secure, longer ones only slow."""
 _MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
-"""All of a public key; what else a document says, a private part too, is left behind."""
+"""Members of a public key; all others, including private ones, are ignored."""
 _CURVE = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
 
 
-class Unusable(ValueError):
-    """The text is no key set; its message may be logged."""
+class InvalidKeySet(ValueError):
+    """The document is not a usable key set, or a key not usable; the message is safe to log."""
 
 
 class PublicKey:
-    """One key of an issuer. The same object for as long as the issuer publishes that key."""
+    """One key of an issuer; the same object for as long as the issuer publishes the key."""
 
     __slots__ = ("_members", "_prepared", "algorithm", "is_withdrawn", "kid", "thumbprint")
 
     def __init__(self, kid: str | None, algorithm: str | None, members: Mapping[str, str]) -> None:
         self.kid = kid
         self.algorithm = algorithm
-        """The only one that it may be used with, where its document names one."""
+        """The only algorithm for which it may be used, if its document names one."""
         self.thumbprint = hashlib.sha256(
             orjson.dumps([kid, algorithm, members], option=orjson.OPT_SORT_KEYS)
         ).hexdigest()
         self.is_withdrawn = False
-        """Its issuer publishes it no more: what it signed proves nothing any more."""
+        """Whether the issuer no longer publishes it, so that tokens signed with it are invalid."""
         self._members = members
         self._prepared: dict[str, PyJWK] = {}
 
     def fits(self, algorithm: str) -> bool:
-        """Say whether tokens of this algorithm can be signed with it."""
+        """Return whether it can verify tokens of this algorithm."""
         if self.algorithm not in (None, algorithm):
             return False
         kind, curve = self._members["kty"], self._members.get("crv")
@@ -52,29 +52,29 @@ class PublicKey:
         return curve == _CURVE[algorithm] if algorithm in _CURVE else kind == "RSA"
 
     def prepared(self, algorithm: str) -> PyJWK:
-        """Give it as PyJWT takes it, bound to this algorithm. Raises Unusable for a key that is none."""
-        import jwt  # here and not above: who has no issuer needs no cryptography in memory
+        """Return it as a PyJWT key bound to this algorithm. Raises InvalidKeySet if the key is invalid."""
+        import jwt  # imported late: without an issuer, cryptography is not loaded
 
-        known = self._prepared.get(algorithm)
-        if known is None:
+        key = self._prepared.get(algorithm)
+        if key is None:
             try:
-                known = self._prepared[algorithm] = jwt.PyJWK(dict(self._members), algorithm=algorithm)
+                key = self._prepared[algorithm] = jwt.PyJWK(dict(self._members), algorithm=algorithm)
             except (jwt.PyJWTError, ValueError, TypeError) as error:
-                raise Unusable(f"a key that is none: {type(error).__name__}") from None
-        return known
+                raise InvalidKeySet(f"a key is invalid: {type(error).__name__}") from None
+        return key
 
 
 def read(body: bytes) -> list[PublicKey]:
-    """Read a JWKS document: the keys of it that can be used here, others are passed over. Raises Unusable."""
+    """Return the usable keys of a JWKS document; others are ignored. Raises InvalidKeySet."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise Unusable("it is not JSON") from None
+        raise InvalidKeySet("the document is not JSON") from None
     keys = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(keys, list):
-        raise Unusable("it has no list of `keys`")
+        raise InvalidKeySet("the document has no list `keys`")
     if len(keys) > KEYS_MAX:
-        raise Unusable(f"it has more than {KEYS_MAX} keys")
+        raise InvalidKeySet(f"the document has more than {KEYS_MAX} keys")
     return [key for member in keys if isinstance(member, dict) and (key := _key(member)) is not None]
 
 

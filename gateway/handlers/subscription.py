@@ -146,7 +146,7 @@ async def _request(plane: Plane, call: Call, verb: str, arguments: dict[str, Any
     """Send a request to the control plane, one at a time for each consumer. Raises Refused."""
     request = {"consumer": call.caller.consumer, "key": call.caller.key, **arguments}
     try:
-        async with asyncio.timeout(TURN_WITHIN_S) as waiting, plane.questions.of(call.caller.consumer):
+        async with asyncio.timeout(TURN_WITHIN_S) as waiting, plane.questions.acquire(call.caller.consumer):
             waiting.reschedule(None)
             return await request_control_plane(plane.nats, f"subscriptions.{verb}", request)
     except TimeoutError:

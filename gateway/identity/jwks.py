@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from gateway.concurrency.stopping import stop_soon, stop_tasks
-from gateway.credentials.public_keys import PublicKey, Unusable, read
+from gateway.credentials.public_keys import InvalidKeySet, PublicKey, read
 from gateway.peer import ClientGone
 from gateway.refusals import Reason, Refused
 from gateway.upstream.client import TooLong, UpstreamClient
@@ -199,7 +199,7 @@ class KeySets:
                 keys = read(await self._fetch(set_.issuer.jwks_url))
         except TooLong:
             self._failed(set_, f"it is larger than {self._config.jwks_max_bytes} bytes")
-        except (Unusable, Refused, UpstreamBroken, ClientGone, OSError, ValueError) as error:
+        except (InvalidKeySet, Refused, UpstreamBroken, ClientGone, OSError, ValueError) as error:
             self._failed(set_, _why(error))
         except Exception:
             set_.failures += 1
@@ -229,7 +229,7 @@ class KeySets:
             keep_alive=False,
         )
         if response.status != 200:
-            raise Unusable(f"it is answered with status {response.status}")
+            raise InvalidKeySet(f"it is answered with status {response.status}")
         return response.body
 
     def _replace(self, set_: KeySet, keys: list[PublicKey]) -> None:

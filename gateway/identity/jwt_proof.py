@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.credentials.public_keys import PublicKey, Unusable
+from gateway.credentials.public_keys import InvalidKeySet, PublicKey
 from gateway.identity.jwks import KeySets
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.documents import ALGORITHMS, Issuer, Standing
@@ -159,7 +159,7 @@ def _signer(opened: _Opened, keys: list[PublicKey], algorithm: str) -> PublicKey
     for key in keys:
         try:
             proved = _jws().decode_complete(opened.text, key.prepared(algorithm), algorithms=[algorithm])
-        except (jwt.PyJWTError, Unusable, ValueError):
+        except (jwt.PyJWTError, InvalidKeySet, ValueError):
             continue
         if proved["payload"] == opened.payload:
             return key

@@ -175,7 +175,7 @@ class EventLog:
         question = {"seq": max(after + 1, 1), "next_by_subj": subject, "batch": min(limit, BATCH_MAX)}
         if max_bytes:
             question["max_bytes"] = max_bytes
-        async with self._turns.of(reader):
+        async with self._turns.acquire(reader):
             messages = await self._direct_get(channel, question)
         pending = int((messages[-1].headers or {}).get("Nats-Num-Pending", 0)) if messages else 0
         return Batch([_event(channel, message) for message in messages], pending)

@@ -52,7 +52,7 @@ def call(*limits):
     return Call(Protocol.WEBSOCKET, "/x", "192.0.2.1", principal=Principal("acme", "k1", "gold", limits=limits))
 
 
-def test_a_jump_is_noticed_once_and_slewing_is_none(clock):
+def test_a_jump_is_reported_once_and_slewing_never(clock):
     jumps = ClockJumps()
     assert jumps.jumped_s() == 0
     clock.jump(HOUR_S)
@@ -65,7 +65,7 @@ def test_a_jump_is_noticed_once_and_slewing_is_none(clock):
 
 
 @EACH_WAY
-async def test_a_limit_gives_nothing_back_and_holds_back_nobody_longer(limiter, clock, jump_s):
+async def test_a_jump_neither_refills_a_limit_nor_delays_a_caller_longer(limiter, clock, jump_s):
     one = call(SLOW)
     for _ in range(3):
         await limiter.charge(one, messages_in=1)
@@ -76,7 +76,7 @@ async def test_a_limit_gives_nothing_back_and_holds_back_nobody_longer(limiter, 
 
 
 @EACH_WAY
-async def test_who_is_held_back_waits_no_longer(limiter, clock, jump_s):
+async def test_a_delayed_caller_waits_no_longer(limiter, clock, jump_s):
     one = call(HELD)
     waiting = asyncio.gather(*(limiter.charge(one, messages_in=1) for _ in range(3)))
     await asyncio.sleep(0.05)
@@ -86,7 +86,7 @@ async def test_who_is_held_back_waits_no_longer(limiter, clock, jump_s):
 
 
 @EACH_WAY
-async def test_a_bucket_of_a_store_whose_clock_was_set_is_never_more_than_full(redis, jump_s):
+async def test_a_shared_bucket_is_never_more_than_full_after_a_jump(redis, jump_s):
     """What the store kept an hour off its clock is what it finds after that was set."""
     store = LimitStore(redis)
     assert (await store.lease("b", 0.01, 5, Terms(5, 5, 5))).tokens == 5
@@ -131,7 +131,7 @@ async def test_a_crashed_process_locks_nobody_out_when_the_clock_is_set_back(red
 
 
 @EACH_WAY
-async def test_slots_that_a_jump_made_lapse_are_taken_again_at_once(limiter, redis, clock, jump_s):
+async def test_slots_that_expired_by_a_jump_are_taken_again_at_once(limiter, redis, clock, jump_s):
     await limiter.admit(call(Limit(Metric.OPEN_CONNECTIONS, 1)))
     (key,) = [key async for key in redis.scan_iter("open:*")]
     await redis.delete(key)  # as the store does when its clock jumps on
@@ -190,7 +190,7 @@ async def test_a_drain_ends_in_its_own_time(clock, jump_s):
 
 
 @EACH_WAY
-async def test_heartbeats_of_a_stream_go_on(nats_url, tmp_path, clock, jump_s):
+async def test_heartbeats_of_a_stream_continue(nats_url, tmp_path, clock, jump_s):
     async with (
         events_running(nats_url, tmp_path, [channel("trades")], sse_heartbeat_s=0.2) as plane,
         listening(plane, ("channel", "trades")) as exchange,

@@ -5,7 +5,7 @@ from gateway.concurrency.turns import Turns
 
 
 class Work:
-    """Takes turns and holds them until it is let go; says who is at it."""
+    """Takes turns and holds them until ``is_over``; ``busy`` lists the current holders."""
 
     def __init__(self, turns):
         self.turns = turns
@@ -13,7 +13,7 @@ class Work:
         self.is_over = asyncio.Event()
 
     async def do(self, name):
-        async with self.turns.of(name):
+        async with self.turns.acquire(name):
             self.busy.append(name)
             await self.is_over.wait()
             self.busy.remove(name)
@@ -35,11 +35,11 @@ async def test_one_name_cannot_take_every_turn():
     assert work.busy == []
 
 
-async def test_a_turn_is_given_back_by_who_fails_and_by_who_no_longer_waits():
+async def test_a_cancelled_holder_and_a_cancelled_waiter_release_their_turns():
     turns = Turns(each=1, in_all=1)
     work = Work(turns)
     holding, waiting = await started(work, "a", "a")
     await stop_tasks(waiting, holding)
-    async with asyncio.timeout(5), turns.of("a"):
+    async with asyncio.timeout(5), turns.acquire("a"):
         assert turns._queues["a"].users == 1
     assert turns._queues == {}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.credentials.api_keys import (
     CREDENTIAL_MAX_BYTES,
-    Malformed,
+    MalformedKey,
     digest,
     from_request,
     from_text,
@@ -30,24 +30,24 @@ def test_a_new_key_has_the_documented_shape_and_gives_its_id_back():
     assert parse(key.text) == id_ == key.id
 
 
-def test_what_is_kept_depends_on_the_pepper_and_does_not_hold_the_secret():
+def test_the_digest_depends_on_the_pepper_and_does_not_contain_the_secret():
     key = new_key(PEPPER)
     assert key.digest == digest(key.text, PEPPER) != digest(key.text, b"other")
     assert key.text.split("_")[2] not in key.digest
 
 
 @given(st.integers(0, 55), st.characters(codec="ascii", categories=("L", "N")))
-def test_one_wrong_character_is_caught_before_any_look_up(at, character):
+def test_one_wrong_character_is_detected_without_a_lookup(at, character):
     key = new_key(PEPPER).text
     typo = key[:at] + character + key[at + 1 :]
     if typo != key:
-        with pytest.raises(Malformed):
+        with pytest.raises(MalformedKey):
             parse(typo)
 
 
 @pytest.mark.parametrize("text", ["", "apim_", "apim_é", "apim_" + "a" * 10_000, "Bearer x", "\x00"])
 def test_what_cannot_be_a_key_is_malformed(text):
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedKey):
         parse(text)
 
 
@@ -68,7 +68,7 @@ def test_a_key_is_found_in_either_header_and_after_the_bearer_subprotocol():
         assert (found.kind, found.value) == ("key", key)
 
 
-def test_a_ticket_may_stand_in_the_address_and_a_key_may_not():
+def test_a_ticket_is_accepted_in_the_url_and_a_key_is_not():
     ticket = new_ticket()
     assert from_request([], f"ticket={ticket}".encode()).kind == "ticket"
     for name in (b"api_key=", b"ticket=", b"a=1&%74icket="):
@@ -76,7 +76,7 @@ def test_a_ticket_may_stand_in_the_address_and_a_key_may_not():
 
 
 @pytest.mark.parametrize("shown", [b"ticket=tick_x", b"x=apim_y"])
-def test_many_fields_around_what_may_be_a_credential_are_refused(shown):
+def test_a_query_with_a_credential_and_too_many_fields_is_refused(shown):
     many = b"&".join(b"f%d=1" % number for number in range(200))
     assert from_request([], many) is None
     refused = refusal(query=shown + b"&" + many)
@@ -92,7 +92,7 @@ def test_many_fields_around_what_may_be_a_credential_are_refused(shown):
         (b"a&b=&&c", b"a&b=&&c"),
     ],
 )
-def test_nobody_behind_the_door_sees_the_ticket(query, left):
+def test_the_ticket_is_removed_from_the_forwarded_query(query, left):
     assert without_ticket(query) == left
 
 

@@ -11,7 +11,7 @@ import pytest
 from gateway.call import Call
 from gateway.concurrency.stopping import stop_tasks
 from gateway.credentials.api_keys import from_text
-from gateway.credentials.public_keys import KEYS_MAX, Unusable, read
+from gateway.credentials.public_keys import KEYS_MAX, InvalidKeySet, read
 from gateway.identity.jwks import FLOOR_S
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
@@ -412,5 +412,5 @@ def test_of_a_key_only_what_is_public_is_kept():
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"1", b'{"keys": 1}', b"[" * 5000])
 def test_what_is_no_key_set_is_told_as_such(body):
-    with pytest.raises(Unusable):
+    with pytest.raises(InvalidKeySet):
         read(body)

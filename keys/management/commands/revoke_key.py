@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from gateway.credentials.api_keys import Malformed, parse
+from gateway.credentials.api_keys import MalformedKey, parse
 from keys.models import Key
 from keys.services import revoke_key
 
@@ -25,7 +25,7 @@ class Command(BaseCommand):
         """Run the command."""
         try:
             key_id = parse(options["key"])
-        except Malformed:
+        except MalformedKey:
             key_id = options["key"]
         key = Key.objects.with_consumer().filter(id=key_id).first()
         if key is None:
