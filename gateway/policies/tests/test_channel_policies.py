@@ -40,7 +40,7 @@ async def socket_of(plane, **more):
         yield socket
 
 
-async def say(socket, data, **more):
+async def send_publish(socket, data, **more):
     await socket.send(json.dumps({"type": "publish", "channel": "trades", "data": data, **more}))
 
 
@@ -55,11 +55,11 @@ async def stored(plane, data):
 
 async def test_an_invalid_event_is_refused_in_band_and_the_socket_stays_open(nats_server, tmp_path):
     async with routed(nats_server, tmp_path, policy("validate", schema=NAMED)) as plane, socket_of(plane) as socket:
-        await say(socket, {"age": 1}, ref="7")
+        await send_publish(socket, {"age": 1}, ref="7")
         error = await heard(socket, "error")
         assert (error["reason"], error["ref"], error["pointer"]) == ("invalid-payload", "7", "")
         assert error["errors"][0]["detail"]
-        await say(socket, {"name": 1}, ref="8")
+        await send_publish(socket, {"name": 1}, ref="8")
         assert (await heard(socket, "event"))["data"] == {"name": 1}
         (connection,) = plane.connections
         assert connection.refusals == {"invalid-payload": 1}
@@ -74,7 +74,7 @@ async def test_published_and_delivered_events_are_transformed_on_every_protocol(
         status, _, reader, writer = await http(plane, "GET", "/sse")
         assert status == 200
         await reader.readuntil(b"retry: 2000")
-        await say(socket, {"secret": 1, "a": 1})
+        await send_publish(socket, {"secret": 1, "a": 1})
         assert (await heard(socket, "event"))["data"] == {"in": 1, "a": 1}
         assert await post(plane, b'{"secret":1,"b":1}') == 201
         event = await heard(socket, "event")
@@ -102,7 +102,7 @@ async def test_invalid_events_are_charged_like_valid_ones(nats_server, tmp_path)
         plane.change_tier([{"metric": "messages_in", "amount": 2, "per": 60}])
         async with socket_of(plane) as socket:
             for _ in range(3):
-                await say(socket, {})
+                await send_publish(socket, {})
             reasons = [(await heard(socket, "error"))["reason"] for _ in range(3)]
             assert reasons == ["invalid-payload", "invalid-payload", "rate-limited"]
 
@@ -110,10 +110,10 @@ async def test_invalid_events_are_charged_like_valid_ones(nats_server, tmp_path)
 async def test_a_message_hook_sees_events_in_both_directions(nats_server, tmp_path):
     hook = custom("on_message", on="message")
     async with routed(nats_server, tmp_path, hook) as plane, socket_of(plane) as socket:
-        await say(socket, {"drop": True})
-        await say(socket, {"refuse": True}, ref="1")
+        await send_publish(socket, {"drop": True})
+        await send_publish(socket, {"refuse": True}, ref="1")
         assert (await heard(socket, "error"))["ref"] == "1"
-        await say(socket, {"a": 1})
+        await send_publish(socket, {"a": 1})
         assert (await heard(socket, "event"))["data"] == {"a": 1, "in": "ws", "out": "ws"}
         await socket.send('{"type":"ping"}')
         await heard(socket, "pong")
@@ -121,14 +121,14 @@ async def test_a_message_hook_sees_events_in_both_directions(nats_server, tmp_pa
 
 async def test_changed_policies_apply_to_the_next_event_of_an_open_socket(nats_server, tmp_path):
     async with routed(nats_server, tmp_path) as plane, socket_of(plane) as socket:
-        await say(socket, {"a": 1})
+        await send_publish(socket, {"a": 1})
         assert (await heard(socket, "event"))["data"] == {"a": 1}
         route = {"name": "ws", "path": "/ws", "methods": ["GET"], "protocol": "websocket",
                  "handler": {"type": "channel", "channel": "trades"}}  # fmt: skip
         plane.snapshot.apply([("route", "ws", {**route, "policies": [policy("validate", schema=NAMED)]})])
-        await say(socket, {"a": 1})
+        await send_publish(socket, {"a": 1})
         assert (await heard(socket, "error"))["reason"] == "invalid-payload"
-        await say(socket, {"name": 1})
+        await send_publish(socket, {"name": 1})
         assert (await heard(socket, "event"))["data"] == {"name": 1}
 
 
@@ -149,12 +149,12 @@ async def test_policies_added_later_apply_to_the_next_event_of_an_open_stream(na
     async with routed(nats_server, tmp_path) as plane:
         _, _, stream, writer = await http(plane, "GET", path)
         await stream.readuntil(b"retry: 2000\n\n")
-        for policies, said in ((None, {"a": 1}), (later, {"a": 1, "seen": True}), ([], {"a": 1})):
+        for policies, expected in ((None, {"a": 1}), (later, {"a": 1, "seen": True}), ([], {"a": 1})):
             if policies is not None:
                 plane.snapshot.apply([("route", route["name"], route | {"policies": policies})])
             await stored(plane, {"a": 1})
             await asyncio.wait_for(stream.readuntil(b"data:"), WAIT_S)
-            assert json.loads(await stream.readline()) == said
+            assert json.loads(await stream.readline()) == expected
         writer.close()
 
 

@@ -28,11 +28,11 @@ async def test_a_hook_changes_headers_and_body(served):
     async with served(custom("changing", body=True, options={"extra": True})) as plane:
         answer = await ask(plane, "POST", "/echo", JSON, "x-secret: 1", "x-keep: 2", body=b'{"a":1}')
         assert answer.status == 200
-        (asked,) = plane.behind.asked
-        assert json.loads(asked.body) == {"a": 1, "by": "acme", "extra": True}
-        assert asked.header("x-region") == ["eu"]
-        assert asked.header("authorization") == ["Bearer of-the-upstream"]
-        assert (asked.header("x-secret"), asked.header("x-keep")) == ([], ["2"])
+        (request,) = plane.behind.asked
+        assert json.loads(request.body) == {"a": 1, "by": "acme", "extra": True}
+        assert request.header("x-region") == ["eu"]
+        assert request.header("authorization") == ["Bearer of-the-upstream"]
+        assert (request.header("x-secret"), request.header("x-keep")) == ([], ["2"])
 
 
 async def test_without_the_option_body_the_body_is_streamed(served):

@@ -44,7 +44,7 @@ def test_the_issuer_must_be_one_of_those_named():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "claims", "fits"),
+    ("required", "claims", "fits"),
     [
         ({"role": "admin"}, {"role": "admin"}, True),
         ({"role": "admin"}, {"role": "user"}, False),
@@ -63,11 +63,11 @@ def test_the_issuer_must_be_one_of_those_named():
         ({"role": "admin"}, {"role": "administrator"}, False),
     ],
 )
-def test_claims_must_have_the_required_values(wanted, claims, fits):
+def test_claims_must_have_the_required_values(required, claims, fits):
     if fits:
-        assert jwt({"required_claims": wanted})(None).inbound(caller(**claims)) is None
+        assert jwt({"required_claims": required})(None).inbound(caller(**claims)) is None
     else:
-        refused = refusal({"required_claims": wanted}, caller(**claims))
+        refused = refusal({"required_claims": required}, caller(**claims))
         assert refused == (Reason.FORBIDDEN, "token-claim-refused")
 
 

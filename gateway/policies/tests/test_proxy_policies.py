@@ -144,9 +144,9 @@ async def test_a_limit_returned_by_a_hook_counts_handshakes_or_messages(tmp_path
     )
     async with proxied(tmp_path, by_message) as plane, socket_of(plane) as socket, socket_of(plane) as second:
         assert [await echoed(socket, "x"), await echoed(second, "x")] == ["x", "x"]
-        said = json.loads(await echoed(socket, "x"))
-        assert (said["type"], said["reason"]) == ("error", "rate-limited")
-        assert said["retry_after_s"] > 0
+        error = json.loads(await echoed(socket, "x"))
+        assert (error["type"], error["reason"]) == ("error", "rate-limited")
+        assert error["retry_after_s"] > 0
         await socket.send("x" * 10)
         assert json.loads(await heard(socket))["reason"] == "rate-limited"
         assert [connection.throttled for connection in plane.connections] == [2, 0]
@@ -222,7 +222,7 @@ async def test_deleting_a_route_closes_its_sockets_unless_it_is_created_again_at
 async def streamed(tmp_path, chunks, *policies, **more):
     going = asyncio.Event()
 
-    async def answer(asked, reader, writer):
+    async def answer(request, reader, writer):
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
         for chunk in chunks:
             if chunk is None:
