@@ -1,1 +1,1 @@
-"""The configuration as documents: one YAML file in and out, and documents of other tools brought in."""
+"""The configuration as documents: applied and exported as YAML, and imported from documents of other tools."""

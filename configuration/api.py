@@ -1,4 +1,4 @@
-"""Rolling the configuration back, over the management API."""
+"""Rollback of the configuration in the management API."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from operators.objects import Collection, Fields
 
 
 class MayChangeAll(BasePermission):
-    """Staff who may add, change and delete every kind of object that the configuration is made of."""
+    """Requires staff with the permissions to add, change and delete every kind of object of the configuration."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        """Say whether this operator may."""
+        """Return whether the operator has all of these permissions."""
         user = request.user
         models: list[type[Model]] = [*(kind.model for kind in KINDS), Key]
         metas = [model._meta for model in models]
@@ -34,20 +34,20 @@ class MayChangeAll(BasePermission):
 
 
 class RollbackFields(Fields):
-    """Where to go back to."""
+    """The request: the instant to roll back to."""
 
     to = serializers.DateTimeField()
     dry_run = serializers.BooleanField(default=False)
 
 
 class RolledBackFields(DifferencesFields):
-    """What has changed, or would."""
+    """The response: the changes that were made, or would be."""
 
     dry_run = serializers.BooleanField(read_only=True)
 
 
 class Rollbacks(Collection):
-    """Going back to the configuration of an instant."""
+    """Rollbacks to the configuration of an instant."""
 
     queryset = Change.objects.none()
     serializer_class = RollbackFields
@@ -56,12 +56,12 @@ class Rollbacks(Collection):
 
     @extend_schema(request=RollbackFields, responses=RolledBackFields)
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Make the configuration what it was at an instant, as a new change; revoked keys stay revoked."""
-        wanted = self.read_body(RollbackFields)
-        diff = roll_back(wanted["to"], by=self.operator, dry_run=wanted["dry_run"])
-        return Response({"changes": render_diff(diff), "dry_run": wanted["dry_run"]})
+        """Restore the configuration of an instant, as new changes; revoked keys stay revoked."""
+        body = self.read_body(RollbackFields)
+        diff = roll_back(body["to"], by=self.operator, dry_run=body["dry_run"])
+        return Response({"changes": render_diff(diff), "dry_run": body["dry_run"]})
 
 
 def register(router: BaseRouter) -> None:
-    """Add this app's addresses."""
+    """Add this app's collection."""
     router.register("audit/rollback", Rollbacks, basename="rollback")

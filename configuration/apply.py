@@ -1,4 +1,4 @@
-"""Making the configuration what a document says: all of it in one transaction, or nothing."""
+"""Apply a document to the configuration, in one transaction."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ _STEP = re.compile(r"[^.\[\]]+")
 
 
 def apply_file(path: str | Path, *, by: str, prune: bool = False, dry_run: bool = False) -> Diff:
-    """Apply a file; with ``prune`` what its sections do not name is deleted. Gives what has changed.
+    """Apply a file and return what has changed; ``prune`` deletes what its sections do not name.
 
-    A dry run makes the same changes and takes them back, so what it says is what will be. Raises DocumentError.
+    A dry run makes the same changes and rolls them back, so it reports them exactly. Raises DocumentError.
     """
     return apply_document(read(path), by=by, prune=prune, dry_run=dry_run)
 
 
 def apply_text(text: str, name: str, *, by: str, prune: bool = False, dry_run: bool = False) -> Diff:
-    """Apply a text as :func:`apply_file` does a file; errors call it by the name."""
+    """Apply a text as :func:`apply_file` does a file; errors refer to it by ``name``."""
     return apply_document(parse(text, name), by=by, prune=prune, dry_run=dry_run)
 
 
 def apply_document(document: Document, *, by: str, prune: bool = False, dry_run: bool = False) -> Diff:
-    """Apply a document that has been read. Raises DocumentError."""
-    wanted = _sections(document)
+    """Apply a parsed document. Raises DocumentError."""
+    sections = _sections(document)
     diff = Diff()
     with transaction.atomic():
         lock_configuration()
-        # Paths and addresses are given free before others take them; a tier goes when nobody has it any more.
+        # Free paths and addresses before other objects take them; delete a tier after its consumers have left it.
         if prune:
             for kind in (ROUTE, CHANNEL, CONSUMER):
-                _prune(kind, wanted, diff, document, by)
+                _prune(kind, sections, diff, document, by)
         for kind in KINDS:
-            for number, values in enumerate(wanted.get(kind.section, [])):
+            for number, values in enumerate(sections.get(kind.section, [])):
                 _put(kind, values, number, diff, document, by)
         if prune:
             for kind in (TIER, ISSUER):
-                _prune(kind, wanted, diff, document, by)
+                _prune(kind, sections, diff, document, by)
         if dry_run:
             transaction.set_rollback(True)
     return diff
@@ -55,9 +55,9 @@ def apply_document(document: Document, *, by: str, prune: bool = False, dry_run:
 def put(
     kind: Kind, values: dict[str, Any], *, keep: bool = False, by: str
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """Make one object what the values say; gives it before and after. Raises ValidationError.
+    """Create or update one object and return it before and after. Raises ValidationError.
 
-    A field that the values lack becomes its default, or with ``keep`` stays as it is.
+    Omitted fields are set to their defaults, or with ``keep`` are left unchanged.
     """
     whole = {name: default for name, default in kind.fields.items() if default is not REQUIRED} | values
     name = whole[kind.identity]
@@ -74,49 +74,49 @@ def put(
 
 def _sections(document: Document) -> dict[str, list[dict[str, Any]]]:
     if not isinstance(document.data, dict):
-        raise document.error("a configuration is a mapping of " + ", ".join(kind.section for kind in KINDS))
+        raise document.error("must be a mapping of the sections " + ", ".join(kind.section for kind in KINDS))
     kinds = {kind.section: kind for kind in KINDS}
     for section, values in document.data.items():
         if section not in kinds:
-            raise document.error(f"unknown section {section}; there are {', '.join(kinds)}", section)
+            raise document.error(f"unknown section {section}; the sections are {', '.join(kinds)}", section)
         if not isinstance(values, list):
-            raise document.error(f"{section} is a list", section)
-        for fault, path in _faults(kinds[section], values):
-            raise document.error(fault, section, *path)
+            raise document.error(f"{section} must be a list", section)
+        for message, path in _errors(kinds[section], values):
+            raise document.error(message, section, *path)
     return document.data
 
 
-def _faults(kind: Kind, values: list[Any]) -> Iterator[tuple[str, list[str | int]]]:
+def _errors(kind: Kind, values: list[Any]) -> Iterator[tuple[str, list[str | int]]]:
     seen: set[str] = set()
     for number, value in enumerate(values):
         if not isinstance(value, dict):
-            yield f"a {kind.kind} is a mapping", [number]
+            yield f"a {kind.kind} must be a mapping", [number]
             return
-        for fault, field in _object_faults(kind, value):
-            yield fault, [number, field]
+        for message, field in _object_errors(kind, value):
+            yield message, [number, field]
         name = value[kind.identity]
         if name in seen:
-            yield f"{kind.kind} {name} is named twice", [number]
+            yield f"{kind.kind} {name} is defined twice", [number]
         seen.add(name)
 
 
-def _object_faults(kind: Kind, value: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, given in value.items():
+def _object_errors(kind: Kind, value: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, member in value.items():
         if name not in kind.fields:
-            yield f"unknown field {name}; a {kind.kind} has {', '.join(kind.fields)}", name
-        elif (fault := _value_fault(kind, name, given)) is not None:
-            yield fault, name
+            yield f"unknown field {name}; the fields of a {kind.kind} are {', '.join(kind.fields)}", name
+        elif (message := _value_error(kind, name, member)) is not None:
+            yield message, name
     for name, default in kind.fields.items():
         if default is REQUIRED and name not in value:
             yield f"a {kind.kind} needs {name}", name
 
 
-def _value_fault(kind: Kind, name: str, given: Any) -> str | None:
-    if given is None and kind.fields[name] is not None:
+def _value_error(kind: Kind, name: str, value: Any) -> str | None:
+    if value is None and kind.fields[name] is not None:
         return f"{name} is empty; leave it out for its default"
     type_ = str if name == kind.identity else kind.types.get(name, object)
-    if not isinstance(given, type_):
-        return f"{name} must be {'true or false' if type_ is bool else 'a text'}"
+    if not isinstance(value, type_):
+        return f"{name} must be {'true or false' if type_ is bool else 'a string'}"
     return None
 
 
@@ -125,15 +125,15 @@ def _put(kind: Kind, values: dict[str, Any], number: int, diff: Diff, document: 
     try:
         before, after = put(kind, values, by=by)
     except ValidationError as error:
-        raise refused(document, error, f"{kind.kind} {name}", kind.section, number) from None
+        raise document_error(document, error, f"{kind.kind} {name}", kind.section, number) from None
     diff.add(kind.kind, name, before, after if before is not None else kind.without_defaults(after))
 
 
-def _prune(kind: Kind, wanted: dict[str, list[dict[str, Any]]], diff: Diff, document: Document, by: str) -> None:
-    """Delete what a section does not name; a section that is left out says nothing, and nothing of it goes."""
-    if kind.section not in wanted:
+def _prune(kind: Kind, sections: dict[str, list[dict[str, Any]]], diff: Diff, document: Document, by: str) -> None:
+    """Delete the objects that a section does not name; without the section, nothing of its kind is deleted."""
+    if kind.section not in sections:
         return
-    kept = {values[kind.identity] for values in wanted[kind.section]}
+    kept = {values[kind.identity] for values in sections[kind.section]}
     for row in kind.rows():
         name = getattr(row, kind.identity)
         if name in kept:
@@ -142,15 +142,15 @@ def _prune(kind: Kind, wanted: dict[str, list[dict[str, Any]]], diff: Diff, docu
         try:
             kind.delete(row, by=by)
         except ValidationError as error:
-            raise refused(document, error, f"{kind.kind} {name}", kind.section) from None
+            raise document_error(document, error, f"{kind.kind} {name}", kind.section) from None
         diff.add(kind.kind, name, before, None)
 
 
-def refused(document: Document, error: ValidationError, what: str, *path: str | int) -> DocumentError:
-    """Say what a service refused, at the place of the field that it names."""
+def document_error(document: Document, error: ValidationError, what: str, *path: str | int) -> DocumentError:
+    """Return the error of a service with the place of its field in the document."""
     if not hasattr(error, "error_dict"):
         return document.error(f"{what}: {' '.join(error.messages)}", *path)
     field, messages = next(iter(error.message_dict.items()))
     steps: list[str | int] = [int(step) if step.isdigit() else step for step in _STEP.findall(field)]
-    shown = "" if field == "__all__" else f"{field}: "
-    return document.error(f"{what}: {shown}{' '.join(messages)}", *path, *steps)
+    prefix = "" if field == "__all__" else f"{field}: "
+    return document.error(f"{what}: {prefix}{' '.join(messages)}", *path, *steps)

@@ -1,4 +1,4 @@
-"""The whole configuration as one YAML document; applying it again changes nothing."""
+"""Export the whole configuration as one YAML document; applying it changes nothing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from configuration.kinds import KINDS
 from configuration.yaml_documents import write
 
 
-def exported() -> dict[str, list[dict[str, Any]]]:
-    """Give every object by its section, without what the defaults say already. Keys and their digests stay here."""
+def export_sections() -> dict[str, list[dict[str, Any]]]:
+    """Return every object by section, without fields that have their defaults. Keys are not exported."""
     return {kind.section: [kind.without_defaults(row.representation()) for row in kind.rows()] for kind in KINDS}
 
 
 def export_text() -> str:
-    """Give the document as text: the same configuration is always the same text."""
-    return write({section: objects for section, objects in exported().items() if objects})
+    """Return the document as text; equal configurations have equal texts."""
+    return write({section: objects for section, objects in export_sections().items() if objects})

@@ -1,4 +1,4 @@
-"""Bringing a document of another tool in: what it describes is made, or brought up to date."""
+"""Import a document of another tool: create or update the objects that it describes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.db import transaction
 
 from audit.diff import Diff
 from audit.locks import lock_configuration
-from configuration.apply import put, refused
+from configuration.apply import document_error, put
 from configuration.importers import asyncapi, openapi, zuplo
 from configuration.importers.imported import Imported, RegisteredSchema
 from configuration.kinds import CHANNEL, ISSUER, ROUTE
@@ -33,36 +33,36 @@ def import_file(
 ) -> Diff:
     """Import a file: OpenAPI 3, with ``x-zuplo-route`` or without, or AsyncAPI. Raises DocumentError.
 
-    ``policies`` is the file in which a Zuplo project keeps the options of its policies.
+    ``policies`` is the ``policies.json`` of a Zuplo project, with the options of its policies.
     """
-    defined = read(policies) if policies else None
-    return import_document(read(path), policies=defined, key_id=key_id, by=by, dry_run=dry_run)
+    definitions = read(policies) if policies else None
+    return import_document(read(path), policies=definitions, key_id=key_id, by=by, dry_run=dry_run)
 
 
 def import_document(
     document: Document, *, policies: Document | None = None, key_id: str = "", by: str, dry_run: bool = False
 ) -> Diff:
-    """Import a document that has been read; all of it, or nothing. Raises DocumentError.
+    """Import a parsed document in one transaction and return what has changed. Raises DocumentError.
 
-    What the document has no say in stays as it is. A key named by its id is given the rights that the operations of
-    an AsyncAPI document need, beside those that it has.
+    Fields that the document does not determine are left unchanged. ``key_id`` is a key that also gets the scopes that
+    the operations of an AsyncAPI document need.
     """
     diff = Diff()
     with transaction.atomic():
         lock_configuration()
-        for wanted in described(document, policies):
-            _import(document, wanted, diff, by)
+        for imported in described_objects(document, policies):
+            _import(document, imported, diff, by)
         if openapi.is_export(document.data):
             _require_routes(document)
         if key_id:
-            _give_rights(document, key_id, diff, by)
+            _add_scopes(document, key_id, diff, by)
         if dry_run:
             transaction.set_rollback(True)
     return diff
 
 
-def described(document: Document, policies: Document | None = None) -> list[Imported]:
-    """Give what a document describes. Raises DocumentError."""
+def described_objects(document: Document, policies: Document | None = None) -> list[Imported]:
+    """Return the objects that a document describes. Raises DocumentError."""
     data = document.data
     if asyncapi.is_asyncapi(data):
         return asyncapi.channels(document)
@@ -70,58 +70,59 @@ def described(document: Document, policies: Document | None = None) -> list[Impo
         return zuplo.routes(document, policies)
     if openapi.is_openapi(data):
         return openapi.routes(document)
-    raise document.error("is neither OpenAPI 3, AsyncAPI 2.6 or 3.x, nor paths with x-zuplo-route")
+    raise document.error("must be OpenAPI 3, AsyncAPI 2.6 or 3.x, or paths with x-zuplo-route")
 
 
-def _import(document: Document, wanted: Imported, diff: Diff, by: str) -> None:
-    kind = _KINDS[wanted.section]
-    values = dict(wanted.values)
+def _import(document: Document, imported: Imported, diff: Diff, by: str) -> None:
+    kind = _KINDS[imported.section]
+    values = dict(imported.values)
     if kind is ROUTE:
-        values["name"] = _name_of_existing(values)
+        values["name"] = _existing_name(values)
     name = values[kind.identity]
     try:
-        if wanted.registered is not None:
-            _register(values, wanted.registered, diff, by)
+        if imported.registered is not None:
+            _register(values, imported.registered, diff, by)
         before, after = put(kind, values, keep=True, by=by)
     except ValidationError as error:
-        raise refused(document, error, f"{kind.kind} {name}", *wanted.path) from None
+        raise document_error(document, error, f"{kind.kind} {name}", *imported.path) from None
     diff.add(kind.kind, name, before, after if before is not None else kind.without_defaults(after))
 
 
-def _register(values: dict[str, Any], registers: RegisteredSchema, diff: Diff, by: str) -> None:
-    """Make the schema of a channel's events the latest version of its subject. Raises ValidationError."""
+def _register(values: dict[str, Any], registered: RegisteredSchema, diff: Diff, by: str) -> None:
+    """Register the schema of a channel's events as the latest version of its subject. Raises ValidationError."""
     channel = Channel.objects.filter(address=values["address"]).first()
-    named = subject_named(channel.schema) if channel is not None else ""
-    if named and not registers.is_named:
-        values["schema"] = {"subject": named}
+    current_subject = subject_named(channel.schema) if channel is not None else ""
+    if current_subject and not registered.is_named:
+        values["schema"] = {"subject": current_subject}
     subject = subject_named(values["schema"])
     before = registry.latest_of(subject)
-    if not subject or (before is not None and registers.is_named):
+    if not subject or (before is not None and registered.is_named):
         return
     try:
-        registry.register(subject, given({"schema": registers.text, "schemaType": registers.type}), by=by)
+        registry.register(subject, given({"schema": registered.text, "schemaType": registered.type}), by=by)
     except No as no:
         raise ValidationError({"schema": no.message}) from None
     diff.add("schema", subject, before, registry.latest_of(subject))
 
 
 def _require_routes(document: Document) -> None:
-    """Raise DocumentError where an export shows a route that is not here: it does not say where that leads."""
-    here = set(Route.objects.values_list("name", flat=True))
-    for name, path in openapi.routes_seen(document):
-        if name not in here:
+    """Raise DocumentError for an OpenAPI document of a gateway with unknown routes: it omits their upstreams."""
+    names = set(Route.objects.values_list("name", flat=True))
+    for name, path in openapi.generated_routes(document):
+        if name not in names:
             raise document.error(
-                f"this shows the route {name} of another gateway, not where it leads; `manage.py export` there does",
+                f"the route {name} of another gateway cannot be imported from this document, which omits the upstream; "
+                "use `manage.py export` there",
                 *path,
             )
 
 
-def _give_rights(document: Document, key_id: str, diff: Diff, by: str) -> None:
+def _add_scopes(document: Document, key_id: str, diff: Diff, by: str) -> None:
     if not asyncapi.is_asyncapi(document.data):
-        raise document.error("only an AsyncAPI document says which rights a key needs")
+        raise document.error("only an AsyncAPI document determines the scopes of a key")
     key = Key.objects.with_consumer().filter(id=key_id).first()
     if key is None:
-        raise document.error(f"there is no key {key_id} to give the rights of its operations to")
+        raise document.error(f"there is no key {key_id}, which would get the scopes of its operations")
     scopes = tuple(key.scopes)
     missing = [right.text for right in asyncapi.rights(document) if not is_covered(scopes, right.text)]
     if not missing:
@@ -130,12 +131,12 @@ def _give_rights(document: Document, key_id: str, diff: Diff, by: str) -> None:
     try:
         key = keys.update_key(key, scopes=[*key.scopes, *missing], by=by)
     except ValidationError as error:
-        raise refused(document, error, f"key {key_id}", "operations") from None
+        raise document_error(document, error, f"key {key_id}", "operations") from None
     diff.add("key", key_id, before, key.representation())
 
 
-def _name_of_existing(values: dict[str, Any]) -> str:
-    """Give the name of the route that the document means: of the same name, or else at the same door."""
+def _existing_name(values: dict[str, Any]) -> str:
+    """Return the name of the route to update: with the same name, or else with the same path, transport and method."""
     name: str = values["name"]
     if Route.objects.filter(name=name).exists():
         return name

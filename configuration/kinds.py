@@ -1,4 +1,4 @@
-"""What the configuration is made of: each kind of object, its defaults, and the services that write it."""
+"""The kinds of objects in the configuration, with their defaults and the services that write them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REQUIRED: Any = object()
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of object. ``fields`` gives each field's default; whoever leaves a field out means its default."""
+    """One kind of object. ``fields`` has the default of each field, or ``REQUIRED``."""
 
     section: str
     kind: str
@@ -38,9 +38,9 @@ class Kind:
     delete: Callable[..., Any]
     types: Mapping[str, type] = field(default_factory=dict)
     read: Callable[[dict[str, Any]], dict[str, Any]] = dict
-    """Turns what a document says into what the services take."""
+    """Converts the fields of a document to arguments of the services."""
     brief: Callable[[dict[str, Any]], dict[str, Any]] = dict
-    """Leaves out of an object what its defaults say already."""
+    """Removes what is redundant from a representation."""
 
     @property
     def identity(self) -> str:
@@ -48,18 +48,18 @@ class Kind:
         return self.model.identity
 
     def without_defaults(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Give an object as a person would write it, and always in the same way."""
-        found = self.brief(values)
+        """Return a representation without the fields that have their defaults."""
+        brief = self.brief(values)
         return {
-            name: found[name] for name, default in self.fields.items() if default is REQUIRED or found[name] != default
+            name: brief[name] for name, default in self.fields.items() if default is REQUIRED or brief[name] != default
         }
 
     def rows(self) -> list[Any]:
-        """Give every object there is, by its name."""
+        """Return every object of this kind, ordered by name."""
         return list(self.model._default_manager.order_by(self.identity))
 
     def find(self, name: str) -> Any | None:
-        """Give one object."""
+        """Return the object with a name, or None."""
         return self.model._default_manager.filter(**{self.identity: name}).first()
 
 
@@ -74,22 +74,22 @@ def _brief_limits(values: dict[str, Any]) -> dict[str, Any]:
     defaults = {"scope": "consumer", "exceed": "reject", "mode": "enforce", "close_at": 20, "fail": "open"}
 
     def brief(limit: dict[str, Any]) -> dict[str, Any]:
-        left_out = defaults | {"burst": limit["amount"]} | ({"per": None} if limit["metric"] in WHILE_OPEN else {})
-        return {name: value for name, value in limit.items() if name not in left_out or value != left_out[name]}
+        redundant = defaults | {"burst": limit["amount"]} | ({"per": None} if limit["metric"] in WHILE_OPEN else {})
+        return {name: value for name, value in limit.items() if name not in redundant or value != redundant[name]}
 
     return values | {"limits": [brief(limit) for limit in values["limits"]]}
 
 
 def _brief_route(values: dict[str, Any]) -> dict[str, Any]:
-    found = dict(values)
-    if found["methods"] == methods([], found["protocol"]):
-        found["methods"] = []
+    brief = dict(values)
+    if brief["methods"] == methods([], brief["protocol"]):
+        brief["methods"] = []
     defaults = {"options": {}, "mode": "enforce"}
-    found["policies"] = [
+    brief["policies"] = [
         {name: value for name, value in policy.items() if name not in defaults or value != defaults[name]}
-        for policy in found["policies"]
+        for policy in brief["policies"]
     ]
-    return found
+    return brief
 
 
 TIER = Kind(
@@ -196,4 +196,4 @@ CONNECTOR = Kind(
     delete=connectors.delete_connector,
 )
 KINDS = (TIER, CONSUMER, CHANNEL, ROUTE, ISSUER, CONNECTOR)
-"""In the order in which they need each other, which is also that of an exported document."""
+"""In the order of their dependencies, which is also that of an exported document."""

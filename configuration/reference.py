@@ -1,4 +1,4 @@
-"""AsyncAPI and OpenAPI documents as pages: the same documents as the data plane serves, told in a few words a part."""
+"""AsyncAPI and OpenAPI documents as reference pages: a summary of the documents that the data plane serves."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 from gateway.contracts import asyncapi, openapi
 from gateway.contracts.view import View
 
-Document = Mapping[str, Any]
+Contract = Mapping[str, Any]
+"""An OpenAPI or AsyncAPI document, or a part of one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One channel, or one method of one address."""
+    """One channel, one server, or one method of one path."""
 
     name: str
     address: str
@@ -27,7 +28,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Parts that belong together."""
+    """Parts under one heading."""
 
     title: str
     parts: list[Part] = field(default_factory=list)
@@ -35,15 +36,15 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One kind of document, and how it is told."""
+    """One kind of document, and how it is summarised."""
 
     title: str
     written: Callable[[View], dict[str, Any]]
-    groups: Callable[[Document], list[Group]]
+    groups: Callable[[Contract], list[Group]]
 
 
-def groups_of_calls(document: Document) -> list[Group]:
-    """Tell an OpenAPI document: routes first, then the addresses of the gateway's own."""
+def groups_of_calls(document: Contract) -> list[Group]:
+    """Summarise an OpenAPI document: routes first, then the built-in endpoints."""
     parts = [
         (operation, _call(document, path, method, item, operation))
         for path, item in document["paths"].items()
@@ -51,18 +52,20 @@ def groups_of_calls(document: Document) -> list[Group]:
         if method != "parameters"
     ]
     routes = [part for operation, part in parts if "x-route" in operation]
-    own = [part for operation, part in parts if "x-route" not in operation]
-    return [group for group in (Group("Routes", routes), Group("Under /v1", own)) if group.parts]
+    builtin = [part for operation, part in parts if "x-route" not in operation]
+    return [group for group in (Group("Routes", routes), Group("Under /v1", builtin)) if group.parts]
 
 
-def groups_of_channels(document: Document) -> list[Group]:
-    """Tell an AsyncAPI document: its channels, then the doors by which they are reached."""
+def groups_of_channels(document: Contract) -> list[Group]:
+    """Summarise an AsyncAPI document: its channels, then the servers by which they are reached."""
     channels = [_channel(document, name, channel) for name, channel in document["channels"].items()]
-    doors = [
-        Part(f"door-{name}", f"{server['host']}{server.get('pathname', '')}", server["protocol"], server["description"])
+    servers = [
+        Part(
+            f"server-{name}", f"{server['host']}{server.get('pathname', '')}", server["protocol"], server["description"]
+        )
         for name, server in document["servers"].items()
     ]
-    return [group for group in (Group("Channels", channels), Group("Doors", doors)) if group.parts]
+    return [group for group in (Group("Channels", channels), Group("Servers", servers)) if group.parts]
 
 
 REFERENCES: Mapping[str, Reference] = {
@@ -71,45 +74,45 @@ REFERENCES: Mapping[str, Reference] = {
 }
 
 
-def _call(document: Document, path: str, method: str, item: Document, operation: Document) -> Part:
+def _call(document: Contract, path: str, method: str, item: Contract, operation: Contract) -> Part:
     facts = [
         (f"{one['name']} ({one['in']})", one.get("description", ""))
         for one in (*item.get("parameters", ()), *operation.get("parameters", ()))
     ]
-    answers = {status: said for status, said in operation["responses"].items() if "$ref" not in said}
-    facts += [(status, said["description"]) for status, said in answers.items()]
+    responses = {status: response for status, response in operation["responses"].items() if "$ref" not in response}
+    facts += [(status, response["description"]) for status, response in responses.items()]
     schemas = list(_schemas(document, "Body", operation.get("requestBody", {})))
-    for status, said in answers.items():
-        schemas += _schemas(document, status, said)
+    for status, response in responses.items():
+        schemas += _schemas(document, status, response)
     return Part(operation["operationId"], path, method.upper(), operation["summary"], tuple(facts), tuple(schemas))
 
 
-def _channel(document: Document, name: str, channel: Document) -> Part:
-    doors = [server["$ref"].rsplit("/", 1)[1] for server in channel.get("servers", ())] or ["all"]
+def _channel(document: Contract, name: str, channel: Contract) -> Part:
+    servers = [server["$ref"].rsplit("/", 1)[1] for server in channel.get("servers", ())] or ["all"]
     facts = [
-        ("doors", ", ".join(channel.get("x-protocols", doors))),
+        ("protocols", ", ".join(channel.get("x-protocols", servers))),
         ("invalid events", channel["x-on-invalid"]),
         *((f"kept: {bound}", str(amount)) for bound, amount in channel["x-retention"].items()),
     ]
     message = channel["messages"][asyncapi.MESSAGE]
-    text = _json(_found(document, message["payload"])) if "payload" in message else message.get("x-schema", "")
+    text = _json(_resolved(document, message["payload"])) if "payload" in message else message.get("x-schema", "")
     address = channel["address"] or channel["x-address"]
     schemas = ((message.get("contentType", ""), text),) if text else ()
     return Part(name, address, "channel", channel.get("title", ""), tuple(facts), schemas)
 
 
-def _schemas(document: Document, label: str, said: Document) -> Iterator[tuple[str, str]]:
-    for media_type, content in said.get("content", {}).items():
-        if schema := _found(document, content.get("schema", {})):
+def _schemas(document: Contract, label: str, body: Contract) -> Iterator[tuple[str, str]]:
+    for media_type, content in body.get("content", {}).items():
+        if schema := _resolved(document, content.get("schema", {})):
             yield f"{label}, {media_type}", _json(schema)
 
 
-def _found(document: Document, schema: Document) -> Document:
-    """Give the schema that a reference to one of the document's means."""
-    found: Document = schema
+def _resolved(document: Contract, schema: Contract) -> Contract:
+    """Return a schema, or the one that it refers to in the document."""
+    resolved: Contract = schema
     if "$ref" in schema:
-        found = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
-    return found
+        resolved = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+    return resolved
 
 
 def _json(value: Any) -> str:

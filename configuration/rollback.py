@@ -1,8 +1,8 @@
-"""Going back to the configuration of an instant, as a new change: all of it in one transaction, or nothing.
+"""Roll the configuration back to an instant, as new changes in one transaction.
 
-What ends a key is never undone, and nothing else ends one: a revoked or expired key stays so, and a key that was issued
-since stays usable as long as its consumer is there. A key that went with its consumer comes back with it.
-Subscriptions, dead letters and stored events are not configuration, and stay as they are.
+A rollback neither undoes the end of a key nor ends one: a revoked or expired key stays so, and a key that was issued
+since stays valid as long as its consumer exists. A key that was deleted with its consumer is restored with it.
+Subscriptions, dead letters and stored events are not configuration, and are left unchanged.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ from consumers.models import Consumer
 from keys import services as keys
 from keys.models import Key
 
-Named = dict[str, Mapping[str, Any]]
-"""What the log recorded of each object of one kind, by name."""
+Records = dict[str, Mapping[str, Any]]
+"""The records of objects of one kind, by name."""
 _KEY_FIELDS = ("name", *keys.RESTORED)
-_CAN_BE_MADE_ANEW = (ROUTE, ISSUER)
-"""Kinds whose rows nothing hangs on."""
+_CAN_BE_RECREATED = (ROUTE, ISSUER)
+"""Kinds to whose rows no other row refers."""
 
 
 def roll_back(instant: datetime, *, by: str, dry_run: bool = False) -> Diff:
-    """Make the configuration what it was at an instant. Gives what has changed. Raises ValidationError.
+    """Restore the configuration of an instant and return what has changed. Raises ValidationError.
 
-    A dry run makes the same changes and takes them back, so what it says is what will be.
+    A dry run makes the same changes and rolls them back, so it reports them exactly.
     """
     _check(instant)
     with transaction.atomic(), default_note(f"rolled back to {instant.isoformat()}"):
         lock_configuration()
-        before = _present()
+        before = _representations()
         recorded = configuration_as_of(instant)
-        wanted = {kind.kind: _of_kind(recorded, kind.kind) for kind in KINDS}
+        records = {kind.kind: _of_kind(recorded, kind.kind) for kind in KINDS}
         for kind in (ROUTE, CHANNEL, CONSUMER, ISSUER):
-            _delete_others(kind, wanted[kind.kind], by)
+            _delete_others(kind, records[kind.kind], by)
         for kind in KINDS:
-            _restore(kind, wanted[kind.kind], by)
+            _restore(kind, records[kind.kind], by)
         _restore_keys(_of_kind(recorded, "key"), by)
-        _delete_others(TIER, wanted[TIER.kind], by)
-        diff = _difference(before, _present())
+        _delete_others(TIER, records[TIER.kind], by)
+        diff = _difference(before, _representations())
         if dry_run:
             transaction.set_rollback(True)
     return diff
@@ -60,48 +60,48 @@ def _check(instant: datetime) -> None:
     first = Change.objects.order_by("id").values_list("at", flat=True).first()
     if first is None or instant < first:
         begins = "is empty" if first is None else f"begins at {first.isoformat()}"
-        raise ValidationError({"to": f"The audit log {begins}: nothing is known of {instant.isoformat()}."})
+        raise ValidationError({"to": f"The audit log {begins}: it has no configuration of {instant.isoformat()}."})
     if instant > timezone.now():
-        raise ValidationError({"to": "Must lie in the past."})
+        raise ValidationError({"to": "Must be in the past."})
 
 
-def _of_kind(recorded: Mapping[tuple[str, str], Mapping[str, Any]], kind: str) -> Named:
-    return {name: document for (of, name), document in recorded.items() if of == kind}
+def _of_kind(recorded: Mapping[tuple[str, str], Mapping[str, Any]], kind: str) -> Records:
+    return {name: document for (kind_, name), document in recorded.items() if kind_ == kind}
 
 
-def _delete_others(kind: Kind, wanted: Named, by: str) -> None:
+def _delete_others(kind: Kind, records: Records, by: str) -> None:
     for row in kind.rows():
         name = getattr(row, kind.identity)
-        if name not in wanted:
-            with _naming(kind.kind, name):
+        if name not in records:
+            with _prefixed(kind.kind, name):
                 kind.delete(row, by=by)
 
 
-def _restore(kind: Kind, wanted: Named, by: str) -> None:
-    """Bring back what differs; where two stand in each other's way, as paths of routes do, in any order that works."""
+def _restore(kind: Kind, records: Records, by: str) -> None:
+    """Restore the objects that differ, in any order that works: a path may be free only after another change."""
     present = {getattr(row, kind.identity): row.recorded() for row in kind.rows()}
-    left = {name: _values(kind, document) for name, document in wanted.items() if present.get(name) != document}
+    left = {name: _values(kind, document) for name, document in records.items() if present.get(name) != document}
     while left:
-        refused = {name: values for name, values in left.items() if not _is_put(kind, values, by)}
-        if len(refused) == len(left):
+        still_left = {name: values for name, values in left.items() if not _try_put(kind, values, by)}
+        if len(still_left) == len(left):
             break
-        left = refused
-    if left and kind in _CAN_BE_MADE_ANEW:
+        left = still_left
+    if left and kind in _CAN_BE_RECREATED:
         for name in left:
             if (row := kind.find(name)) is not None:
                 kind.delete(row, by=by)
     for name, values in left.items():
-        with _naming(kind.kind, name):
+        with _prefixed(kind.kind, name):
             put(kind, values, by=by)
 
 
 def _values(kind: Kind, document: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the fields that a service takes. What an older record lacks has its default."""
-    missing = {field: default for field, default in kind.fields.items() if default is not REQUIRED}
-    return missing | {field: document[field] for field in kind.fields if field in document}
+    """Return the arguments of a service from a record; fields that an older record lacks have their defaults."""
+    defaults = {field: default for field, default in kind.fields.items() if default is not REQUIRED}
+    return defaults | {field: document[field] for field in kind.fields if field in document}
 
 
-def _is_put(kind: Kind, values: dict[str, Any], by: str) -> bool:
+def _try_put(kind: Kind, values: dict[str, Any], by: str) -> bool:
     try:
         with transaction.atomic():
             put(kind, values, by=by)
@@ -110,34 +110,34 @@ def _is_put(kind: Kind, values: dict[str, Any], by: str) -> bool:
     return True
 
 
-def _restore_keys(wanted: Named, by: str) -> None:
+def _restore_keys(records: Records, by: str) -> None:
     present = {key.id: key for key in Key.objects.with_consumer()}
-    gone = _last_known({key_id for key_id in wanted if key_id not in present})
-    # In the order in which they were issued: one may have been rotated from another.
-    for key_id, document in wanted.items():
+    deleted = _last_records({key_id for key_id in records if key_id not in present})
+    # In the order in which they were issued, as a key may have been rotated from another.
+    for key_id, document in records.items():
         settings = {field: document[field] for field in _KEY_FIELDS if field in document}
-        with _naming("key", key_id):
-            if key_id in gone:
-                _restore_key({**gone[key_id], **settings}, by)
+        with _prefixed("key", key_id):
+            if key_id in deleted:
+                _restore_key({**deleted[key_id], **settings}, by)
             elif any(getattr(present[key_id], field) != value for field, value in settings.items()):
                 keys.update_key(present[key_id], **settings, by=by)
 
 
 def _restore_key(recorded: dict[str, Any], by: str) -> None:
     consumer = Consumer.objects.filter(name=recorded["consumer"]).first()
-    if consumer is not None:  # it is, but where a clock went backwards between the two
+    if consumer is not None:  # only a clock that went backwards makes it None
         keys.restore_key(recorded, consumer=consumer, by=by)
 
 
-def _last_known(key_ids: set[str]) -> Named:
-    """Give what was known of deleted keys when they were deleted: whether they were revoked is told there."""
-    found: Named = {}
+def _last_records(key_ids: set[str]) -> Records:
+    """Return the records of deleted keys at their deletion, which include whether they were revoked."""
+    found: Records = {}
     for change in Change.objects.filter(kind="key", name__in=key_ids, action=Action.DELETED).order_by("id"):
         found[change.name] = change.before or {}
     return found
 
 
-def _present() -> dict[tuple[str, str], dict[str, Any]]:
+def _representations() -> dict[tuple[str, str], dict[str, Any]]:
     found = {(kind.kind, getattr(row, kind.identity)): row.representation() for kind in KINDS for row in kind.rows()}
     return found | {("key", key.id): key.representation() for key in Key.objects.with_consumer().order_by("id")}
 
@@ -152,8 +152,8 @@ def _difference(
 
 
 @contextmanager
-def _naming(kind: str, name: str) -> Iterator[None]:
-    """Say of which object a service refused something."""
+def _prefixed(kind: str, name: str) -> Iterator[None]:
+    """Prefix errors of a service with the object that they are about."""
     try:
         yield
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Addresses of the reference pages, below ``/docs/reference/``."""
+"""URLs of the reference pages, under ``/docs/reference/``."""
 
 from django.urls import path
 from django.views.generic import RedirectView

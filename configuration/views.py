@@ -1,4 +1,4 @@
-"""The reference pages: all channels and routes for operators, and what is the same everywhere for everybody."""
+"""The reference pages: every channel and route for operators, and the built-in endpoints for everybody."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from routes.models import Route
 @never_cache
 @require_GET
 def reference(request: HttpRequest, which: str) -> HttpResponse:
-    """Show a document as a page."""
-    found = _known(which)
-    shown = {"title": found.title, "groups": found.groups(found.written(_view(request))), "which": which}
-    return render(request, "docs/reference.html", shown | {"section": "docs", "is_whole": _sees_all(request)})
+    """Render a document as a page."""
+    found = _reference_named(which)
+    context = {"title": found.title, "groups": found.groups(found.written(_view(request))), "which": which}
+    return render(request, "docs/reference.html", context | {"section": "docs", "is_whole": _sees_all(request)})
 
 
 @never_cache
 @require_GET
 def document(request: HttpRequest, which: str) -> HttpResponse:
-    """Give a document as it is, of as much as the page shows."""
-    return JsonResponse(_known(which).written(_view(request)))
+    """Return the document that the page shows."""
+    return JsonResponse(_reference_named(which).written(_view(request)))
 
 
-def _known(which: str) -> Reference:
+def _reference_named(which: str) -> Reference:
     if which not in REFERENCES:
         raise Http404
     return REFERENCES[which]
 
 
 def _view(request: HttpRequest) -> View:
-    """See with the eyes of somebody who may do everything; a stranger sees no route and no channel."""
+    """Return the view of a caller with every right; without the permissions it has no routes and no channels."""
     where = Where(settings.PUBLIC_URL, settings.MQTT_URL)
-    who = Principal(consumer="", key="", tier="", scopes=("*",))
+    principal = Principal(consumer="", key="", tier="", scopes=("*",))
     if not _sees_all(request):
-        return View(who, where)
+        return View(principal, where)
     snapshot = Snapshot.from_documents(
         {
             "channel": [channel.document() for channel in Channel.objects.documented()],
@@ -51,7 +51,7 @@ def _view(request: HttpRequest) -> View:
             "schema": [subject.document() for subject in Subject.objects.documented()],
         }
     )
-    return View(who, where, tuple(snapshot.channels()), tuple(snapshot.routes()), snapshot.subjects())
+    return View(principal, where, tuple(snapshot.channels()), tuple(snapshot.routes()), snapshot.subjects())
 
 
 def _sees_all(request: HttpRequest) -> bool:

@@ -1,4 +1,4 @@
-"""Reading documents in YAML or JSON: bounded, plain data out, and every fault said with its line and column."""
+"""Parse documents in YAML or JSON to plain data, with limits; every error has its line and column."""
 
 from __future__ import annotations
 
@@ -19,47 +19,47 @@ BYTES_MAX = 2 * 1024 * 1024
 DEPTH_MAX = 64
 ALIASES_MAX = 200
 NODES_MAX = 200_000
-"""After every alias is written out: what a few lines of aliases can grow to is the danger."""
+"""The maximum after expanding aliases, as a few lines of them can expand without bound."""
 
 
 class DocumentError(ValueError):
-    """The document cannot be used; its message names the place and may be shown as it is."""
+    """The document is invalid. The message has the place, and may be shown to the operator."""
 
 
 class Document:
-    """A parsed document: ``data`` is plain, and places in it can be told."""
+    """A parsed document: its plain ``data``, and the places of its parts."""
 
     def __init__(self, name: str, data: Any, nodes: Callable[[], Any]) -> None:
         self.name = name
         self.data = data
         self._nodes = nodes
-        """Gives the nodes that know their places; asked for errors alone."""
+        """Returns the nodes with their places; called only for errors."""
 
     def place(self, *path: str | int) -> str:
-        """Say where something stands, as ``file:line:column``; as near as is known."""
+        """Return the place of a node as ``file:line:column``, or of its nearest known parent."""
         line, column = 0, 0
         node = self._nodes()
         for step in path:
-            found = _position(node, step)
-            if found is None:
+            position = _position(node, step)
+            if position is None:
                 break
-            line, column = found
+            line, column = position
             node = node[step]
         return f"{self.name}:{line + 1}:{column + 1}"
 
     def error(self, message: str, *path: str | int) -> DocumentError:
-        """Make an error about something in the document, with its line and its JSON Pointer."""
+        """Return an error with the place of a node and its JSON Pointer."""
         at = f" (at #{pointer(path)})" if path else ""
         return DocumentError(f"{self.place(*path)}: {message}{at}")
 
 
 def pointer(path: Iterable[str | int]) -> str:
-    """Write a path as a JSON Pointer (RFC 6901)."""
+    """Format a path as a JSON Pointer (RFC 6901)."""
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
 
 
 def read(path: str | Path) -> Document:
-    """Read a file. Raises DocumentError."""
+    """Parse a file. Raises DocumentError."""
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -76,14 +76,14 @@ def read(path: str | Path) -> Document:
 
 
 def parse(text: str, name: str) -> Document:
-    """Read a text in YAML, of which JSON is a part. Raises DocumentError."""
+    """Parse a text in YAML or JSON. Raises DocumentError."""
     if len(text) > BYTES_MAX:
         raise DocumentError(f"{name}: is larger than {BYTES_MAX} characters")
     if text.lstrip().startswith(("{", "[")):
         document = _read_json(text, name)
         if document is not None:
             return document
-        text = _spaced(text)
+        text = _without_tabs(text)
     nodes = _read_yaml(text, name)
     document = Document(name, None, lambda: nodes)
     document.data = _Plain(document).of(nodes, DEPTH_MAX)
@@ -91,9 +91,9 @@ def parse(text: str, name: str) -> Document:
 
 
 def _read_json(text: str, name: str) -> Document | None:
-    """Read JSON as what it is: YAML knows neither its escapes of two halves nor all of its characters.
+    """Parse JSON with a JSON parser: YAML lacks its surrogate escapes and some of its characters.
 
-    None where it is no JSON, or in doubt: reading it as YAML says where the fault is.
+    Returns None for text that is not strict JSON; the YAML parser then finds the place of the error.
     """
     try:
         data = _STRICT_JSON.decode(text.strip())
@@ -103,7 +103,7 @@ def _read_json(text: str, name: str) -> Document | None:
     @cache
     def nodes() -> Any:
         try:
-            return _read_yaml(_spaced(text), name)
+            return _read_yaml(_without_tabs(text), name)
         except DocumentError:
             return None
 
@@ -112,23 +112,23 @@ def _read_json(text: str, name: str) -> Document | None:
     return document
 
 
-def _spaced(text: str) -> str:
-    """JSON indents with tabs, YAML must not; inside texts JSON writes them as an escape."""
+def _without_tabs(text: str) -> str:
+    """Replace tabs, which may indent JSON but not YAML; within strings JSON escapes them."""
     return text.replace("\t", " ")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a member is named twice")
-    return found
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("two members have the same name")
+    return members
 
 
-def _no_constant(text: str) -> NoReturn:
+def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON")
 
 
-_STRICT_JSON = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
+_STRICT_JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
 
 
 def _read_yaml(text: str, name: str) -> Any:
@@ -147,7 +147,7 @@ def _read_yaml(text: str, name: str) -> Any:
 
 
 def write(data: Any) -> str:
-    """Write plain data as YAML, always in the same way."""
+    """Format plain data as YAML; equal data has equal text."""
     yaml = YAML(typ="rt", pure=True)
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.width = 110
@@ -164,7 +164,7 @@ def _reader() -> YAML:
 
 
 def _check_bounds(text: str, name: str) -> None:
-    """Look at the events alone, which takes no memory and no recursion."""
+    """Raise DocumentError for excessive nesting or aliases, from YAML events alone, without recursion."""
     depth = 0
     seen: Counter[type] = Counter()
     for event in _reader().parse(StringIO(text)):
@@ -176,27 +176,27 @@ def _check_bounds(text: str, name: str) -> None:
         if seen[AliasEvent] > ALIASES_MAX:
             raise DocumentError(f"{place}: has more than {ALIASES_MAX} aliases")
         if seen[DocumentStartEvent] > 1:
-            raise DocumentError(f"{place}: a second document begins here; one file holds one")
+            raise DocumentError(f"{place}: a second document begins here; a file must contain one")
 
 
 class _Plain:
-    """Turns nodes into plain data, which is JSON."""
+    """Converts nodes to plain data, which is JSON."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
         self._nodes_left = NODES_MAX
 
     def of(self, node: Any, depth_left: int, *path: str | int) -> Any:
-        """Give the plain data of one node. Raises DocumentError."""
+        """Return the plain data of one node. Raises DocumentError."""
         self._nodes_left -= 1
         if self._nodes_left < 0:
-            raise self._document.error(f"with its aliases it has more than {NODES_MAX} values", *path)
+            raise self._document.error(f"has more than {NODES_MAX} values after expanding aliases", *path)
         if depth_left <= 0 and isinstance(node, Mapping | list):
-            raise self._document.error(f"is nested more than {DEPTH_MAX} levels deep, aliases written out", *path)
+            raise self._document.error(f"is nested more than {DEPTH_MAX} levels deep after expanding aliases", *path)
         if isinstance(node, Mapping):
             for key in node:
                 if not isinstance(key, str | int):
-                    raise self._document.error("a name must be a text", *path)
+                    raise self._document.error("a name must be a string", *path)
             return {
                 self._text(str(key), *path): self.of(value, depth_left - 1, *path, key) for key, value in node.items()
             }
@@ -216,22 +216,22 @@ class _Plain:
                 return kind(node)
         if isinstance(node, date | datetime):
             return node.isoformat()
-        raise self._document.error("a value of this kind has no meaning here; quote it", *path)
+        raise self._document.error("values of this YAML type are not supported; quote it", *path)
 
     def _text(self, text: str, *path: str | int) -> str:
-        """Give a text that every database can hold and look up. Raises DocumentError."""
+        """Return a text that every database can store. Raises DocumentError."""
         if "\x00" in text or any("\ud800" <= char <= "\udfff" for char in text):
-            raise self._document.error("a text must hold neither NUL nor half a surrogate pair", *path)
+            raise self._document.error("a string must not contain NUL or an unpaired surrogate", *path)
         return text
 
 
 def _position(node: Any, step: str | int) -> tuple[int, int] | None:
-    """Give line and column of a member, from 0. None where the node knows none."""
-    where = getattr(node, "lc", None)
-    if where is None or not getattr(where, "data", None):
+    """Return the line and column of a member, counted from 0, or None."""
+    positions = getattr(node, "lc", None)
+    if positions is None or not getattr(positions, "data", None):
         return None
     try:
-        found: tuple[int, int] = where.item(step) if isinstance(node, Sequence) else where.key(step)
+        position: tuple[int, int] = positions.item(step) if isinstance(node, Sequence) else positions.key(step)
     except (KeyError, TypeError, IndexError):
         return None
-    return found
+    return position

@@ -1,4 +1,4 @@
-"""AsyncAPI 2.x and 3.x: every channel that the document describes, and the rights that its application needs."""
+"""Import AsyncAPI 2.x and 3.x: every channel of the document, and the rights that its application needs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from configuration.importers.imported import Imported
-from configuration.importers.messages import registered, schema_of
+from configuration.importers.messages import registered_schema, schema_of
 from configuration.importers.references import Path, follow, mapping
 from configuration.yaml_documents import Document
 from gateway.protocol import Protocol
@@ -14,59 +14,56 @@ from gateway.snapshot.right import Right, Verb
 
 VERSIONS = ("2.", "3.")
 TITLE_MAX_CHARS = 200
-DOORS = {
+PROTOCOLS = {
     **dict.fromkeys(("http", "https"), Protocol.HTTP),
     "sse": Protocol.SSE,
     **dict.fromkeys(("ws", "wss"), Protocol.WEBSOCKET),
     **dict.fromkeys(("mqtt", "mqtts", "secure-mqtt", "mqtt5"), Protocol.MQTT),
     **dict.fromkeys(("amqp", "amqps"), Protocol.AMQP),
 }
-"""Protocols of servers and names of bindings, and the door that each is here. Others, as Kafka, are none of ours."""
+"""The gateway's protocol for each protocol of servers and bindings. Others, such as Kafka, are ignored."""
 _ACTIONS = {"send": (Verb.PUBLISH, Verb.SUBSCRIBE), "receive": (Verb.SUBSCRIBE, Verb.PUBLISH)}
-"""The right that an operation of the application needs, and the one that its reply does."""
+"""The right that an operation of the application needs, and the one that its reply needs."""
 _ACTIONS_2 = {"publish": Verb.SUBSCRIBE, "subscribe": Verb.PUBLISH}
-"""In 2.x an operation says what others may do: the application reads what they publish."""
+"""In 2.x an operation is from the view of the application's peers: it subscribes to what they publish."""
 
 
 Placed = tuple[dict[str, Any], Path]
-"""A node, and where it lies."""
+"""A node and its path."""
 
 
 def is_asyncapi(data: Any) -> bool:
-    """Say whether this is such a document."""
+    """Return whether the data is an AsyncAPI document."""
     return isinstance(data, dict) and "asyncapi" in data
 
 
 def channels(document: Document) -> list[Imported]:
-    """Give the channels. Raises DocumentError.
+    """Return the channels. Raises DocumentError.
 
-    A channel is open to the doors that its own servers and bindings name; where they name none, it has no say in that.
+    The protocols of a channel are those of its own servers and bindings, and are left open if it has none.
     """
     is_2 = _version(document).startswith("2.")
     operations = _operations_2(document) if is_2 else _operations_3(document)
-    found = [
-        _wanted(document, channel, operations.get(channel.path, []), is_2=is_2) for channel in _described(document)
+    imported = [
+        _imported(document, channel, operations.get(channel.path, []), is_2=is_2) for channel in _described(document)
     ]
-    if not found:
+    if not imported:
         raise document.error("describes no channels", "channels")
-    return found
+    return imported
 
 
 def rights(document: Document) -> list[Right]:
-    """Give the rights that the application which the document describes needs here, by its operations.
-
-    Raises DocumentError.
-    """
+    """Return the rights that the operations of the described application need. Raises DocumentError."""
     if _version(document).startswith("2."):
         found = list(_rights_2(document))
     else:
         addresses = {channel.path: channel.address for channel in _described(document)}
-        found = [Right(verb, addresses[path]) for verb, path in _asked(document) if path in addresses]
+        found = [Right(verb, addresses[path]) for verb, path in _rights_3(document) if path in addresses]
     return list(dict.fromkeys(found))
 
 
 class _Channel:
-    """One channel of the document: its node, where that is, and its address."""
+    """One channel of the document: its node, the path of the node, and its address."""
 
     __slots__ = ("address", "node", "path")
 
@@ -75,7 +72,7 @@ class _Channel:
         address = name if version.startswith("2.") else self.node.get("x-address", self.node.get("address"))
         if not isinstance(address, str) or not address:
             raise document.error(
-                f"channel {name} has no address that is known beforehand; give it one, or leave the channel out",
+                f"channel {name} has no address; add one, or remove the channel",
                 *self.path,
             )
         self.address: str = address
@@ -84,7 +81,7 @@ class _Channel:
 def _version(document: Document) -> str:
     version = str(document.data["asyncapi"])
     if not version.startswith(VERSIONS):
-        raise document.error(f"AsyncAPI {version} is not read; 2.6 and 3.x are", "asyncapi")
+        raise document.error(f"AsyncAPI {version} is not supported; 2.6 and 3.x are", "asyncapi")
     return version
 
 
@@ -95,46 +92,46 @@ def _described(document: Document) -> Iterator[_Channel]:
         yield _Channel(document, name, node, (*path, name), version)
 
 
-def _wanted(document: Document, channel: _Channel, operations: list[Placed], *, is_2: bool) -> Imported:
+def _imported(document: Document, channel: _Channel, operations: list[Placed], *, is_2: bool) -> Imported:
     messages = list((_messages_2 if is_2 else _messages_3)(document, channel.node, channel.path))
-    registers = registered(document, messages)
-    is_named = registers is None or registers.is_named
+    registered = registered_schema(document, messages)
+    is_named = registered is None or registered.is_named
     values = {
         "address": channel.address,
         "schema": schema_of(document, messages) if is_named else {"subject": f"{channel.address}-value"},
         "on_invalid": str(channel.node.get("x-on-invalid", "dead-letter")),
     }
     bindings = dict(_bindings(document, [(channel.node, channel.path), *operations]))
-    found = {
+    optional = {
         "title": _title(channel.node),
         "protocols": _protocols(document, channel, bindings),
         "retention": _retention(document, channel, bindings),
     }
     return Imported(
-        "channels", values | {name: value for name, value in found.items() if value}, channel.path, registers
+        "channels", values | {name: value for name, value in optional.items() if value}, channel.path, registered
     )
 
 
 def _title(node: dict[str, Any]) -> str:
     if isinstance(title := node.get("title"), str) and title:
         return title[:TITLE_MAX_CHARS]
-    said = (node.get(name) for name in ("summary", "description"))
-    text = next((text for text in said if isinstance(text, str) and text), "")
+    texts = (node.get(name) for name in ("summary", "description"))
+    text = next((text for text in texts if isinstance(text, str) and text), "")
     return " ".join(text.split())[:TITLE_MAX_CHARS]
 
 
 def _protocols(document: Document, channel: _Channel, bindings: dict[str, Any]) -> list[str]:
     if "x-protocols" in channel.node:
-        return channel.node["x-protocols"]  # type: ignore[no-any-return] # what it holds is the service's to judge
+        return channel.node["x-protocols"]  # type: ignore[no-any-return] # the service validates it
     servers, path = follow(document, channel.node.get("servers", []), (*channel.path, "servers"))
     if not isinstance(servers, list):
-        raise document.error("servers is a list of references", *path)
-    spoken = [_protocol(document, server, (*path, number)) for number, server in enumerate(servers)]
-    return [*dict.fromkeys(DOORS[name].value for name in (*spoken, *bindings) if name in DOORS)]
+        raise document.error("servers must be a list of references", *path)
+    names = [_protocol(document, server, (*path, number)) for number, server in enumerate(servers)]
+    return [*dict.fromkeys(PROTOCOLS[name].value for name in (*names, *bindings) if name in PROTOCOLS)]
 
 
 def _protocol(document: Document, server: Any, path: Path) -> str:
-    """Give the protocol of a server: referred to (3.x), or named (2.x)."""
+    """Return the protocol of a server that is referred to (3.x) or named (2.x)."""
     if isinstance(server, str):
         servers, _ = mapping(document, document.data.get("servers", {}), ("servers",))
         if server not in servers:
@@ -145,7 +142,7 @@ def _protocol(document: Document, server: Any, path: Path) -> str:
 
 
 def _bindings(document: Document, nodes: list[Placed]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give the bindings of a channel, of its operations and of their traits, by protocol."""
+    """Yield the bindings of a channel, of its operations and of their traits, by protocol."""
     for node, path in [placed for one in nodes for placed in _with_traits(document, *one)]:
         bindings, where = mapping(document, node.get("bindings", {}), (*path, "bindings"))
         for protocol, binding in bindings.items():
@@ -157,7 +154,7 @@ def _with_traits(document: Document, node: dict[str, Any], path: Path) -> Iterat
     yield node, path
     traits, where = follow(document, node.get("traits", []), (*path, "traits"))
     if not isinstance(traits, list):
-        raise document.error("traits are a list", *where)
+        raise document.error("traits must be a list", *where)
     for number, trait in enumerate(traits):
         yield mapping(document, trait, (*where, number))
 
@@ -181,7 +178,7 @@ def _operations_3(document: Document) -> dict[Path, list[Placed]]:
 
 
 def _retention(document: Document, channel: _Channel, bindings: dict[str, Any]) -> dict[str, Any]:
-    """Give how long events are kept: as we say it, or as a Kafka topic's configuration does."""
+    """Return the retention from ``x-retention``, or from the configuration of a Kafka topic."""
     if "x-retention" in channel.node:
         return mapping(document, channel.node["x-retention"], (*channel.path, "x-retention"))[0]
     topic = bindings.get("kafka", {}).get("topicConfiguration")
@@ -192,7 +189,7 @@ def _retention(document: Document, channel: _Channel, bindings: dict[str, Any]) 
 
 
 def _amount(value: Any) -> int:
-    """Give a bound; 0 where there is none, for which Kafka's word is -1."""
+    """Return a limit, or 0 if there is none, which Kafka writes as -1."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
@@ -223,18 +220,18 @@ def _rights_2(document: Document) -> Iterator[Right]:
         yield from (Right(verb, channel.address) for action, verb in _ACTIONS_2.items() if action in channel.node)
 
 
-def _asked(document: Document) -> Iterator[tuple[Verb, Path]]:
-    """Give each right that an operation of AsyncAPI 3 needs, with the place of its channel."""
+def _rights_3(document: Document) -> Iterator[tuple[Verb, Path]]:
+    """Yield each right that an operation of AsyncAPI 3 needs, with the path of its channel."""
     for operation, path in _described_operations(document):
         action = operation.get("action")
         if not isinstance(action, str) or action not in _ACTIONS:
-            raise document.error("an operation's action is send or receive", *path, "action")
-        asked, answered = _ACTIONS[action]
-        yield asked, _channel_path(document, operation, path)
+            raise document.error("an operation's action must be send or receive", *path, "action")
+        verb, reply_verb = _ACTIONS[action]
+        yield verb, _channel_path(document, operation, path)
         if "reply" in operation:
             reply, where = mapping(document, operation["reply"], (*path, "reply"))
             if "channel" in reply:
-                yield answered, _channel_path(document, reply, where)
+                yield reply_verb, _channel_path(document, reply, where)
 
 
 def _described_operations(document: Document) -> Iterator[Placed]:
@@ -245,5 +242,5 @@ def _described_operations(document: Document) -> Iterator[Placed]:
 
 def _channel_path(document: Document, node: dict[str, Any], path: Path) -> Path:
     if "channel" not in node:
-        raise document.error("names no channel; refer to one of `channels`", *path)
+        raise document.error("has no channel; refer to one of `channels`", *path)
     return mapping(document, node["channel"], (*path, "channel"))[1]

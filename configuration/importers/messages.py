@@ -1,4 +1,4 @@
-"""The messages of an AsyncAPI channel as one JSON Schema."""
+"""Convert the messages of an AsyncAPI channel to one schema."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 
 
 def schema_of(document: Document, messages: list[tuple[dict[str, Any], Path]]) -> dict[str, Any] | None:
-    """Give one schema for all messages of a channel; none where a message may be anything. Raises DocumentError."""
+    """Return one schema for all messages of a channel, or None if a message may be anything. Raises DocumentError."""
     if len(messages) == 1 and isinstance(text := messages[0][0].get("x-schema"), str):
         return _from_text(document, text, (*messages[0][1], "x-schema"))
     payloads: dict[Path, dict[str, Any]] = {}
     for message, path in messages:
-        found = _payload(document, message, path)
-        if found is None:
+        payload = _payload(document, message, path)
+        if payload is None:
             return None
-        payloads[found[1]] = found[0]
+        payloads[payload[1]] = payload[0]
     if not payloads:
         return None
     schema = _joined(document, payloads)
-    # AsyncAPI's schemas are those of draft 7; ours are of 2020-12 where they do not say, and mostly mean the same.
+    # Schemas of AsyncAPI default to draft 7, those of a channel to 2020-12, which is mostly the same.
     return {"$schema": DRAFT_7, **schema} if needs_draft_7(schema) else schema
 
 
-def registered(document: Document, messages: list[tuple[dict[str, Any], Path]]) -> RegisteredSchema | None:
-    """Give what is to be registered: Avro, and what stands beside a subject's name. Raises DocumentError."""
+def registered_schema(document: Document, messages: list[tuple[dict[str, Any], Path]]) -> RegisteredSchema | None:
+    """Return the schema to register: Avro, or the payload of a message with ``x-schema``. Raises DocumentError."""
     is_named = len(messages) == 1 and "x-schema" in messages[0][0]
-    found = [_avro(document, message, path) for message, path in messages]
-    if any(schema is not None for schema in found):
-        schemas = [schema for number, schema in enumerate(found) if schema not in found[:number]]
+    avro = [_avro(document, message, path) for message, path in messages]
+    if any(schema is not None for schema in avro):
+        schemas = [schema for number, schema in enumerate(avro) if schema not in avro[:number]]
         if None in schemas:
-            raise document.error("some messages are in Avro, others are not; a channel has one", *messages[0][1])
+            raise document.error("either all messages of a channel must be in Avro, or none", *messages[0][1])
         return RegisteredSchema("AVRO", json.dumps(schemas[0] if len(schemas) == 1 else schemas), is_named)
     if is_named and "payload" in messages[0][0]:
         payload = _payload(document, *messages[0])
@@ -52,13 +52,13 @@ def registered(document: Document, messages: list[tuple[dict[str, Any], Path]]) 
 
 
 def _avro(document: Document, message: dict[str, Any], path: Path) -> Any:
-    """Give the Avro schema of a message; None where it is of another kind."""
+    """Return the Avro schema of a message, or None if it has another kind of schema."""
     payload, where = follow(document, message.get("payload"), (*path, "payload"))
-    named = message.get("schemaFormat")
+    schema_format = message.get("schemaFormat")
     if isinstance(payload, dict) and "schemaFormat" in payload:
-        named = payload["schemaFormat"]
+        schema_format = payload["schemaFormat"]
         payload, _ = follow(document, payload.get("schema"), (*where, "schema"))
-    return payload if str(named).startswith(_AVRO_FORMAT) else None
+    return payload if str(schema_format).startswith(_AVRO_FORMAT) else None
 
 
 def _joined(document: Document, payloads: dict[Path, dict[str, Any]]) -> dict[str, Any]:
@@ -69,20 +69,20 @@ def _joined(document: Document, payloads: dict[Path, dict[str, Any]]) -> dict[st
 
 
 def _payload(document: Document, message: dict[str, Any], path: Path) -> tuple[dict[str, Any], Path] | None:
-    """Give the schema of a message and where it lies; None where it takes anything."""
+    """Return the schema of a message and its path, or None if it accepts anything."""
     if "payload" not in message:
         return None
     payload, where = follow(document, message["payload"], (*path, "payload"))
-    named = message.get("schemaFormat")
+    schema_format = message.get("schemaFormat")
     if isinstance(payload, dict) and "schemaFormat" in payload:
-        named = payload["schemaFormat"]
+        schema_format = payload["schemaFormat"]
         payload, where = follow(document, payload.get("schema"), (*where, "schema"))
-    if named is not None and not str(named).startswith(_JSON_SCHEMA_FORMATS):
-        raise document.error(f"schemas in {named} are not read; JSON Schema and Avro are", *path)
+    if schema_format is not None and not str(schema_format).startswith(_JSON_SCHEMA_FORMATS):
+        raise document.error(f"schemas in {schema_format} are not supported; JSON Schema and Avro are", *path)
     if payload is True:
         return None
     if not isinstance(payload, dict):
-        raise document.error("a payload is described by a JSON Schema", *where)
+        raise document.error("a payload must be a JSON Schema", *where)
     return payload, where
 
 
@@ -92,5 +92,5 @@ def _from_text(document: Document, text: str, path: Path) -> dict[str, Any]:
     except DocumentError as error:
         raise document.error(f"is not JSON: {error}", *path) from None
     if not isinstance(schema, dict):
-        raise document.error("a payload is described by a JSON Schema", *path)
+        raise document.error("a payload must be a JSON Schema", *path)
     return schema

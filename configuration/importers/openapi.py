@@ -1,4 +1,4 @@
-"""OpenAPI 3: one route for every path, to the first server that the document names."""
+"""Import OpenAPI 3: one route for every path, to the first server of the document."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from configuration.yaml_documents import Document
 
 METHODS = ("get", "post", "put", "patch", "delete", "options")
 _PARAMETER = re.compile(r"\{([^{}]+)\}")
-_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def is_openapi(data: Any) -> bool:
-    """Say whether this is such a document."""
+    """Return whether the data is an OpenAPI document."""
     return isinstance(data, dict) and "openapi" in data
 
 
 def is_export(data: Any) -> bool:
-    """Say whether a gateway wrote this of its own routes: it shows them, and not where they lead."""
+    """Return whether a gateway generated this document of its own routes, which omits their upstreams."""
     return isinstance(data, dict) and data.get("x-written-by") == "gateway"
 
 
 def routes(document: Document) -> list[Imported]:
-    """Give the routes. Each needs a key and keeps to its limits, whatever the document says. Raises DocumentError."""
+    """Return the routes, each with the policies api-key and rate-limit. Raises DocumentError."""
     version = str(document.data["openapi"])
     if not version.startswith("3."):
-        raise document.error(f"OpenAPI {version} is not read; 3.x is", "openapi")
+        raise document.error(f"OpenAPI {version} is not supported; 3.x is", "openapi")
     paths, at = mapping(document, document.data.get("paths", {}), ("paths",))
     if is_export(document.data):
         return []
     names: set[str] = set()
-    found = [route for path, node in paths.items() for route in _route(document, path, node, (*at, path), names)]
-    if not found:
+    imported = [route for path, node in paths.items() for route in _route(document, path, node, (*at, path), names)]
+    if not imported:
         raise document.error("describes no paths that can be called", "paths")
-    return found
+    return imported
 
 
-def routes_seen(document: Document) -> list[tuple[str, Path]]:
-    """Give the names of routes of ours that a document only shows, as ``/v1/openapi.json`` does, and where."""
+def generated_routes(document: Document) -> list[tuple[str, Path]]:
+    """Return the names and places of the routes in a document that a gateway generated (``x-route``)."""
     paths, at = mapping(document, document.data.get("paths", {}), ("paths",))
     return [
         (operation["x-route"], (*at, path, method))
@@ -52,10 +52,10 @@ def routes_seen(document: Document) -> list[tuple[str, Path]]:
 
 
 def name_of(operations: list[dict[str, Any]], path: str, taken: set[str]) -> str:
-    """Name a route: by its only operation, or else by its path; never as another is named."""
+    """Return an unused name for a route, made from the id of its only operation, or else from its path."""
     ids = [operation.get("operationId") for operation in operations]
     stem = ids[0] if len(ids) == 1 and isinstance(ids[0], str) else path.replace("{", "").replace("}", "")
-    stem = _UNFIT.sub("-", stem).strip("-._")[:90] or "root"
+    stem = _NOT_IN_NAMES.sub("-", stem).strip("-._")[:90] or "root"
     name, number = stem, 1
     while name in taken:
         number += 1
@@ -64,9 +64,9 @@ def name_of(operations: list[dict[str, Any]], path: str, taken: set[str]) -> str
     return name
 
 
-def our_path(path: str) -> str:
-    """Give a path with parameters named as ours are: letters, digits and underscores."""
-    return _PARAMETER.sub(lambda found: "{" + re.sub(r"\W", "_", found[1], flags=re.ASCII) + "}", path)
+def route_path(path: str) -> str:
+    """Return a path with parameter names of ASCII letters, digits and underscores."""
+    return _PARAMETER.sub(lambda match: "{" + re.sub(r"\W", "_", match[1], flags=re.ASCII) + "}", path)
 
 
 def _route(document: Document, path: str, node: Any, at: Path, names: set[str]) -> list[Imported]:
@@ -78,37 +78,37 @@ def _route(document: Document, path: str, node: Any, at: Path, names: set[str]) 
         return []
     operations = [mapping(document, item[method], (*at, method))[0] for method in methods]
     is_stream = methods == ["get"] and _is_event_stream(document, operations[0], (*at, "get"))
-    ours = our_path(path)
+    own_path = route_path(path)
     values = {
         "name": name_of(operations, path, names),
-        "path": ours,
+        "path": own_path,
         "methods": [method.upper() for method in methods],
         "protocol": "sse" if is_stream else "http",
-        "handler": {"type": "upstream", "url": _server(document, item, at) + ours},
+        "handler": {"type": "upstream", "url": _server(document, item, at) + own_path},
         "policies": [{"type": "api-key"}, {"type": "rate-limit"}],
     }
     return [Imported("routes", values, at)]
 
 
 def _server(document: Document, item: dict[str, Any], at: Path) -> str:
-    """Give the base of the upstream's URL: of the path's own server, or of the document's."""
+    """Return the base URL of the upstream: the first server of the path, or of the document."""
     servers, where = (item["servers"], (*at, "servers")) if "servers" in item else (None, at)
     if servers is None:
         servers, where = document.data.get("servers"), ("servers",)
     if not isinstance(servers, list) or not servers:
-        raise document.error("names no servers, so there is nothing to forward to")
+        raise document.error("has no servers, so the upstream is unknown")
     server, where = mapping(document, servers[0], (*where, 0))
     variables, _ = mapping(document, server.get("variables", {}), (*where, "variables"))
 
-    def value(found: re.Match[str]) -> str:
-        variable = variables.get(found[1])
+    def value(match: re.Match[str]) -> str:
+        variable = variables.get(match[1])
         if not isinstance(variable, dict) or "default" not in variable:
-            raise document.error(f"the variable {found[1]} of the server has no default", *where)
+            raise document.error(f"the variable {match[1]} of the server has no default", *where)
         return str(variable["default"])
 
     url = _PARAMETER.sub(value, str(server.get("url", ""))).rstrip("/")
     if urlsplit(url).scheme not in ("http", "https"):
-        raise document.error(f"the server {url or '/'} is relative; write its whole URL", *where)
+        raise document.error(f"the server {url or '/'} is relative; write its absolute URL", *where)
     return url
 
 

@@ -1,4 +1,4 @@
-"""What an imported document asks for, and the way that its local references go."""
+"""Resolve the local references of a document, and make schemas independent of it."""
 
 from __future__ import annotations
 
@@ -14,93 +14,93 @@ DEFINITIONS_MAX = 500
 
 
 def follow(document: Document, node: Any, path: Path) -> tuple[Any, Path]:
-    """Give what a node stands for, through every ``$ref``, and where that is. Raises DocumentError."""
+    """Return the node that a node refers to through every ``$ref``, and its path. Raises DocumentError."""
     for _ in range(HOPS_MAX):
         if not isinstance(node, Mapping) or not isinstance(node.get("$ref"), str):
             return node, path
         node, path = _target(document, node["$ref"], path)
-    raise document.error("its references lead nowhere", *path)
+    raise document.error(f"its references are circular, or more than {HOPS_MAX} in a row", *path)
 
 
 def mapping(document: Document, node: Any, path: Path) -> tuple[dict[str, Any], Path]:
-    """Give a mapping as :func:`follow` does. Raises DocumentError for anything else."""
-    found, where = follow(document, node, path)
-    if not isinstance(found, dict):
+    """Return a mapping as :func:`follow` does. Raises DocumentError for any other node."""
+    target, where = follow(document, node, path)
+    if not isinstance(target, dict):
         raise document.error("must be a mapping", *where)
-    return found, where
+    return target, where
 
 
 def self_contained(document: Document, schema: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Give a schema that needs no other part of its document: what it refers to lies in itself or its ``$defs``."""
-    own = schema.get("$defs")
-    gathering = _Gathering(document, root=path, taken=own if isinstance(own, dict) else {})
-    found: dict[str, Any] = gathering.of(schema, path, path)
-    if gathering.definitions:
-        found["$defs"] = {**found.get("$defs", {}), **gathering.definitions}
-    return found
+    """Return a copy of a schema that contains what it refers to, in itself or in its ``$defs``."""
+    defs = schema.get("$defs")
+    definitions = _Definitions(document, root=path, taken=defs if isinstance(defs, dict) else {})
+    contained: dict[str, Any] = definitions.copy(schema, path, path)
+    if definitions.schemas:
+        contained["$defs"] = {**contained.get("$defs", {}), **definitions.schemas}
+    return contained
 
 
 def any_of(document: Document, schemas: list[tuple[dict[str, Any], Path]]) -> dict[str, Any]:
-    """Give one schema that takes what any of several takes; what they refer to is written once, in its ``$defs``."""
-    gathering = _Gathering(document, root=None, taken={})
+    """Return one schema that accepts what any of several accepts, with one ``$defs`` for all that they refer to."""
+    definitions = _Definitions(document, root=None, taken={})
     choices: list[Any] = []
     for schema, path in schemas:
-        choice = gathering.of(schema, path, path)
+        choice = definitions.copy(schema, path, path)
         if choice not in choices:
             choices.append(choice)
-    return {"anyOf": choices} | ({"$defs": gathering.definitions} if gathering.definitions else {})
+    return {"anyOf": choices} | ({"$defs": definitions.schemas} if definitions.schemas else {})
 
 
-class _Gathering:
-    """The definitions that schemas refer to, also through each other and in circles.
+class _Definitions:
+    """Collects the definitions that schemas refer to, also recursively.
 
-    ``root`` is where the schema lies that becomes the root of the result: its own parts are referred to where they are.
+    ``root`` is the path of the schema that becomes the root of the result; references into it stay references to it.
     """
 
     def __init__(self, document: Document, *, root: Path | None, taken: Mapping[str, Any]) -> None:
-        self.definitions: dict[str, Any] = {}
+        self.schemas: dict[str, Any] = {}
         self._document = document
         self._root = root
         self._taken = taken
         self._names: dict[Path, str] = {}
 
-    def of(self, node: Any, at: Path, schema: Path) -> Any:
-        """Give a part of the schema at a path with its references turned. Raises DocumentError."""
+    def copy(self, node: Any, at: Path, schema: Path) -> Any:
+        """Return a copy of a part of a schema with its references replaced. Raises DocumentError."""
         if isinstance(node, list):
-            return [self.of(value, (*at, number), schema) for number, value in enumerate(node)]
+            return [self.copy(value, (*at, number), schema) for number, value in enumerate(node)]
         if not isinstance(node, dict):
             return node
-        turned = {name: self.of(value, (*at, name), schema) for name, value in node.items()}
+        copied = {name: self.copy(value, (*at, name), schema) for name, value in node.items()}
         if isinstance(reference := node.get("$ref"), str):
-            turned["$ref"] = self._turned(reference, at, schema)
-        return turned
+            copied["$ref"] = self._new_reference(reference, at, schema)
+        return copied
 
-    def _turned(self, reference: str, at: Path, schema: Path) -> str:
+    def _new_reference(self, reference: str, at: Path, schema: Path) -> str:
         target, where = self._target(reference, at, schema)
         if self._root is not None and where[: len(self._root)] == self._root:
             return "#" + pointer(where[len(self._root) :])
         if where not in self._names:
             if len(self._names) >= DEFINITIONS_MAX:
                 raise self._document.error(f"has more than {DEFINITIONS_MAX} references", *at)
-            name = self._names[where] = _free_name(where, {**self._taken, **self.definitions})
-            self.definitions[name] = {}  # taken, before what it refers to asks for names
-            self.definitions[name] = self.of(target, where, schema)
+            name = self._names[where] = _free_name(where, {**self._taken, **self.schemas})
+            self.schemas[name] = {}  # reserves the name before the definition is copied
+            self.schemas[name] = self.copy(target, where, schema)
         return f"#/$defs/{pointer([self._names[where]])[1:]}"
 
     def _target(self, reference: str, at: Path, schema: Path) -> tuple[Any, Path]:
-        """Find what a reference means: in the document, or for ``#/$defs/…`` in a schema that has such of its own."""
+        """Resolve a reference in the document, or ``#/$defs/…`` in the schema if the document has no ``$defs``."""
         if reference == "#":
-            return _found(self._document, schema), schema
+            return _node_at(self._document, schema), schema
         if reference.startswith("#/$defs/") and "$defs" not in self._document.data:
-            return _target(self._document, f"#{pointer(schema)}{reference[1:]}", at, said=reference)
+            return _target(self._document, f"#{pointer(schema)}{reference[1:]}", at, written=reference)
         return _target(self._document, reference, at)
 
 
-def _target(document: Document, reference: str, path: Path, *, said: str = "") -> tuple[Any, Path]:
-    said = said or reference
+def _target(document: Document, reference: str, path: Path, *, written: str = "") -> tuple[Any, Path]:
+    written = written or reference
     if not reference.startswith("#/"):
         raise document.error(
-            f"{said} is not in this document; only references that begin with #/ are followed. "
+            f"{written} is not in this document; only references that begin with #/ are followed. "
             "Bundle the document into one file first",
             *path,
         )
@@ -115,11 +115,11 @@ def _target(document: Document, reference: str, path: Path, *, said: str = "") -
             node = node[int(step)]
             steps.append(int(step))
         else:
-            raise document.error(f"{said} is not in this document", *path)
+            raise document.error(f"{written} is not in this document", *path)
     return node, tuple(steps)
 
 
-def _found(document: Document, path: Path) -> Any:
+def _node_at(document: Document, path: Path) -> Any:
     node = document.data
     for step in path:
         node = node[step]

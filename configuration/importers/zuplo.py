@@ -1,4 +1,4 @@
-"""OpenAPI with ``x-zuplo-route``: one route for every operation, with the policies that it names."""
+"""Import OpenAPI with ``x-zuplo-route``: one route for every operation, with its policies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from configuration.importers.imported import Imported
-from configuration.importers.openapi import METHODS, name_of, our_path
+from configuration.importers.openapi import METHODS, name_of, route_path
 from configuration.importers.references import Path, mapping
 from configuration.importers.zuplo_policies import Definitions, Operation
 from configuration.yaml_documents import Document
@@ -23,7 +23,7 @@ _PATTERN_REST = re.compile(r"/(?:\*|\(\.\*\))\Z")
 
 
 def is_zuplo(data: Any) -> bool:
-    """Say whether this is such a document, whole or its paths alone."""
+    """Return whether the data is such a document, or the paths of one."""
     paths = _paths(data)
     return any(
         isinstance(operation, dict) and "x-zuplo-route" in operation
@@ -34,9 +34,9 @@ def is_zuplo(data: Any) -> bool:
 
 
 def routes(document: Document, policies: Document | None = None) -> list[Imported]:
-    """Give the routes, each named by its operation, and the issuers of tokens that their policies trust.
+    """Return the routes, each named by its operation, and the issuers of tokens that their policies trust.
 
-    ``policies`` is the project's ``policies.json``; it may be a part of the document too. Raises DocumentError.
+    ``policies`` is the project's ``policies.json``; by default it is a part of the document. Raises DocumentError.
     """
     definitions = Definitions(policies if policies is not None else document)
     at: Path = ("paths",) if "paths" in document.data else ()
@@ -74,29 +74,29 @@ def _route(
     handler, where = mapping(document, route.get("handler"), (*at, "handler"))
     export = str(handler.get("export"))
     if export not in _PROTOCOLS:
-        raise document.error(f"the handler {export} is not read; there are {', '.join(_PROTOCOLS)}", *where)
-    ours = _our_path(document, path, item, at)
+        raise document.error(f"the handler {export} is not supported; these are: {', '.join(_PROTOCOLS)}", *where)
+    own_path = _route_path(document, path, item, at)
     values = {
         "name": name_of([operation], path, names),
-        "path": ours,
+        "path": own_path,
         "methods": [method.upper()],
         "protocol": _PROTOCOLS[export],
-        "handler": {"type": "upstream", "url": _url(document, handler, ours, where)},
+        "handler": {"type": "upstream", "url": _url(document, handler, own_path, where)},
         "policies": _policies(document, route, at, definitions, described),
     }
     return Imported("routes", values, at)
 
 
-def _our_path(document: Document, path: str, item: dict[str, Any], at: Path) -> str:
-    said = item.get("x-zuplo-path")
-    mode = said.get("pathMode", "open-api") if isinstance(said, dict) else "open-api"
+def _route_path(document: Document, path: str, item: dict[str, Any], at: Path) -> str:
+    options = item.get("x-zuplo-path")
+    mode = options.get("pathMode", "open-api") if isinstance(options, dict) else "open-api"
     if mode == "open-api":
-        return our_path(path)
+        return route_path(path)
     if mode != "url-pattern":
-        raise document.error(f"the path mode {mode} is not read", *at)
+        raise document.error(f"the path mode {mode} is not supported", *at)
     found = _PATTERN_PARAMETER.sub(r"{\1}", _PATTERN_REST.sub("/{rest...}", path))
     if any(char in found for char in "()*+?"):
-        raise document.error(f"the pattern {path} is not read; parameters are, and a * at its end", *at)
+        raise document.error(f"the pattern {path} is not supported; only parameters are, and a * at the end", *at)
     return found
 
 
@@ -108,12 +108,12 @@ def _url(document: Document, handler: dict[str, Any], path: str, at: Path) -> st
     else:
         pattern, tail = options.get("rewritePattern"), ""
     if not isinstance(pattern, str):
-        raise document.error("names no URL to forward to", *at)
+        raise document.error("has no URL to forward to", *at)
 
-    def value(found: re.Match[str]) -> str:
-        kind, _, name = found[1].partition(".")
+    def value(match: re.Match[str]) -> str:
+        kind, _, name = match[1].partition(".")
         if kind != "params":
-            raise document.error(f"{found[0]} is known to Zuplo alone; write its value in its place", *at)
+            raise document.error(f"only Zuplo knows the value of {match[0]}; replace it by its value", *at)
         return f"{{{name}}}"
 
     pattern = _VARIABLE.sub(value, pattern)
@@ -123,13 +123,13 @@ def _url(document: Document, handler: dict[str, Any], path: str, at: Path) -> st
 def _policies(
     document: Document, route: dict[str, Any], at: Path, definitions: Definitions, operation: Operation
 ) -> list[dict[str, Any]]:
-    """Give the route's policies, inbound ones first, each side in its order."""
-    named, where = mapping(document, route.get("policies", {}), (*at, "policies"))
+    """Return the policies of a route: inbound ones first, each side in its order."""
+    sides, where = mapping(document, route.get("policies", {}), (*at, "policies"))
     found: list[dict[str, Any]] = []
     for side in ("inbound", "outbound"):
-        names = named.get(side) or []
+        names = sides.get(side) or []
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise document.error(f"{side} is a list of names", *where, side)
+            raise document.error(f"{side} must be a list of names", *where, side)
         for number, name in enumerate(names):
             found += definitions.policy(name, side, (*where, side, number), operation)
     return found + _cors(document, route, at, definitions)
@@ -141,6 +141,6 @@ def _cors(document: Document, route: dict[str, Any], at: Path, definitions: Defi
         return []
     origins = ["*"] if cors == "anything-goes" else definitions.origins(cors)
     if origins is None:
-        said = f"the CORS policy {cors} stands in config/policies.json: name that file too, with --policies"
-        raise document.error(said, *at, "corsPolicy")
+        message = f"the CORS policy {cors} is defined in config/policies.json: pass that file with --policies"
+        raise document.error(message, *at, "corsPolicy")
     return [{"type": "cors", "options": {"allowed_origins": origins}}]

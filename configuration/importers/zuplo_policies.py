@@ -1,4 +1,4 @@
-"""Zuplo's policies as ours: by their types, with the options that ``config/policies.json`` gives their instances."""
+"""Convert Zuplo's policies by their types, with the options of their instances in ``config/policies.json``."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ IGNORED = frozenset(
         "oAuthResourceMetadataEnabled", "subPropertyName", "throwOnFailure", "trustContentLengthHeader",
     }
 )  # fmt: skip
-"""Options that say how Zuplo works inside, or what is so here anyway."""
+"""Options that concern Zuplo's internals, or what this gateway does anyway."""
 MODES = {"reject-and-log": "enforce", "reject-only": "enforce", "log-only": "shadow"}
 
 
-Ours = dict[str, Any]
+Converted = dict[str, Any]
+"""A policy of a route."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation of an OpenAPI document, which names policies for its route, and describes its bodies."""
+    """An operation of an OpenAPI document, with the policies of its route and the schemas of its bodies."""
 
     document: Document
     node: dict[str, Any]
@@ -35,7 +36,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Instance:
-    """A policy as a project configures it: its options, where these stand, and the operation whose route names it."""
+    """A policy as a project configures it: its options, their place, and the operation whose route has it."""
 
     name: str
     options: dict[str, Any]
@@ -44,21 +45,20 @@ class Instance:
     operation: Operation
 
     def error(self, message: str, *more: str | int) -> DocumentError:
-        """Make an error about it."""
+        """Return an error with the name and the place of the policy."""
         return self.document.error(f"the policy {self.name}: {message}", *self.path, *more)
 
-    def checked(self, *known: str) -> dict[str, Any]:
-        """Give its options. Raises DocumentError for one that would be lost."""
+    def supported(self, *names: str) -> dict[str, Any]:
+        """Return the options with these names. Raises DocumentError for any other that is not ignored."""
         for option in self.options:
-            if option not in known and option not in IGNORED:
-                raise self.error(f"the option {option} is not read", "handler", "options", option)
-        return {option: value for option, value in self.options.items() if option in known}
+            if option not in names and option not in IGNORED:
+                raise self.error(f"the option {option} is not supported", "handler", "options", option)
+        return {option: value for option, value in self.options.items() if option in names}
 
-    def needed(self, option: str) -> Any:
-        """Give an option that it cannot do without. Raises DocumentError."""
+    def required(self, option: str) -> Any:
+        """Return a required option. Raises DocumentError if it is missing."""
         if option not in self.options:
-            where = "its options stand in config/policies.json: name that file too, with --policies"
-            raise self.error(f"needs the option {option}; {where}")
+            raise self.error(f"needs the option {option}; pass config/policies.json, which has it, with --policies")
         return self.options[option]
 
 
@@ -71,33 +71,34 @@ class Definitions:
         self._policies = _by_name(data, "policies")
         self._cors = _by_name(data, "corsPolicies")
         self.issuers: dict[str, Imported] = {}
-        """The issuers whose tokens the policies trust that were read so far."""
+        """The issuers that the policies converted so far trust, by the policy's name."""
 
-    def policy(self, name: str, side: str, at: Path, operation: Operation) -> list[Ours]:
-        """Give our policies for one that a route names at ``at``. Raises DocumentError, also for what is unknown."""
+    def policy(self, name: str, side: str, at: Path, operation: Operation) -> list[Converted]:
+        """Return the policies for one that a route has at ``at``. Raises DocumentError, also for an unknown policy."""
         number, defined = self._policies.get(name, (0, {}))
         document, path = operation.document, at
         if defined and self._document is not None:
             document, path = self._document, ("policies", number)
         type_ = str(defined.get("policyType", name))
-        if type_ not in READERS:
-            said = (
-                f"the policy {name} is not known; there are {', '.join(READERS)}. Take it out and add ours afterwards"
+        if type_ not in CONVERTERS:
+            supported = ", ".join(CONVERTERS)
+            message = (
+                f"the policy {name} is not supported; these are: {supported}. Remove it, and replace it afterwards"
             )
-            raise document.error(said, *path)
-        reader = READERS[type_]
-        if reader.side != side:
-            raise operation.document.error(f"the policy {name} is {reader.side}, not {side}", *at)
+            raise document.error(message, *path)
+        converter = CONVERTERS[type_]
+        if converter.side != side:
+            raise operation.document.error(f"the policy {name} is {converter.side}, not {side}", *at)
         handler = defined.get("handler")
         options = handler.get("options") if isinstance(handler, Mapping) else None
         instance = Instance(name, dict(options) if isinstance(options, Mapping) else {}, document, path, operation)
-        found = reader.read(instance)
-        if reader.ours == "jwt" and instance.options:
+        found = converter.convert(instance)
+        if converter.type == "jwt" and instance.options:
             self.issuers.setdefault(name, Imported("issuers", _issuer(instance), at))
         return found
 
     def origins(self, name: str) -> list[str] | None:
-        """Give the origins that a CORS policy of the project allows; None where it is not defined."""
+        """Return the origins that a CORS policy of the project allows, or None if it is not defined."""
         _, defined = self._cors.get(name, (0, {}))
         allowed = defined.get("allowedOrigins")
         if isinstance(allowed, str):
@@ -114,72 +115,74 @@ def _by_name(data: Mapping[str, Any], section: str) -> dict[str, tuple[int, dict
     }
 
 
-def _api_key(instance: Instance) -> list[Ours]:
-    instance.checked()
+def _api_key(instance: Instance) -> list[Converted]:
+    instance.supported()
     if instance.options.get("allowUnauthenticatedRequests"):
-        raise instance.error("every route needs a key here: allowUnauthenticatedRequests cannot be true")
+        raise instance.error("allowUnauthenticatedRequests must not be true: every route requires a key")
     return [{"type": "api-key"}]
 
 
-def _jwt(instance: Instance) -> list[Ours]:
+def _jwt(instance: Instance) -> list[Converted]:
     if not instance.options:
         return [{"type": "jwt"}]
-    instance.checked("issuer", "audience", "jwkUrl")
+    instance.supported("issuer", "audience", "jwkUrl")
     if instance.options.get("allowUnauthenticatedRequests"):
-        raise instance.error("every route needs a credential here: allowUnauthenticatedRequests cannot be true")
+        raise instance.error("allowUnauthenticatedRequests must not be true: every route requires a credential")
     return [{"type": "jwt", "options": {"issuers": [instance.name]}}]
 
 
 def _issuer(instance: Instance) -> dict[str, Any]:
-    """Give the issuer that the tokens of a policy come from; it bears the policy's name."""
-    values = {"name": instance.name, "issuer": instance.needed("issuer"), "jwks_url": instance.needed("jwkUrl")}
-    return values | {"audience": instance.needed("audience")}
+    """Return the issuer of the tokens that a policy accepts; it has the name of the policy."""
+    values = {"name": instance.name, "issuer": instance.required("issuer"), "jwks_url": instance.required("jwkUrl")}
+    return values | {"audience": instance.required("audience")}
 
 
-def _rate_limit(instance: Instance) -> list[Ours]:
-    known = ("rateLimitBy", "requestsAllowed", "timeWindowMinutes", "function")
-    options = instance.checked(*known, "identifier")
+def _rate_limit(instance: Instance) -> list[Converted]:
+    names = ("rateLimitBy", "requestsAllowed", "timeWindowMinutes", "function")
+    options = instance.supported(*names, "identifier")
     if not options:
         return [{"type": "rate-limit"}]
     if options.pop("identifier", None) is not None or (
         options.get("rateLimitBy") == "function" and "function" not in options
     ):
-        raise instance.error("its function is not Python; name one that is as the option function, module:name")
+        raise instance.error("its function is not Python; set the option function to a Python one, as module:name")
     if options.get("rateLimitBy") == "function":
         return [{"type": "rate-limit", "options": {"rateLimitBy": "function", "function": options["function"]}}]
     return [{"type": "rate-limit", "options": options}]
 
 
-def _ip_restriction(instance: Instance) -> list[Ours]:
+def _ip_restriction(instance: Instance) -> list[Converted]:
     names = {"allow": "allow", "deny": "deny", "allowedIpAddresses": "allow", "blockedIpAddresses": "deny"}
-    options = instance.checked(*names)
+    options = instance.supported(*names)
     if not options:
-        instance.needed("allow")
+        instance.required("allow")
     return [{"type": "ip-restriction", "options": {names[option]: value for option, value in options.items()}}]
 
 
-def _size_limit(instance: Instance) -> list[Ours]:
-    instance.checked("maxSizeInBytes")
-    return [{"type": "request-size-limit", "options": {"max_bytes": instance.needed("maxSizeInBytes")}}]
+def _size_limit(instance: Instance) -> list[Converted]:
+    instance.supported("maxSizeInBytes")
+    return [{"type": "request-size-limit", "options": {"max_bytes": instance.required("maxSizeInBytes")}}]
 
 
-def _validation(instance: Instance) -> list[Ours]:
+def _validation(instance: Instance) -> list[Converted]:
     others = ("validateQueryParameters", "validatePathParameters", "validateHeaders")
-    options = instance.checked("validateBody", *others)
+    options = instance.supported("validateBody", *others)
     for option in others:
         if options.get(option, "none") != "none":
-            raise instance.error(f"{option} is not read: bodies are validated here", "handler", "options", option)
-    wanted = options.get("validateBody", "reject-only" if not options else "none")
-    if wanted == "none":
+            raise instance.error(f"{option} is not supported: only bodies are validated", "handler", "options", option)
+    mode = options.get("validateBody", "reject-only" if not options else "none")
+    if mode == "none":
         return []
-    if wanted not in MODES:
-        raise instance.error(f"validateBody is none of none, {', '.join(MODES)}", "handler", "options", "validateBody")
+    if mode not in MODES:
+        raise instance.error(
+            f"validateBody must be one of none, {', '.join(MODES)}", "handler", "options", "validateBody"
+        )
     schema = _schema_of(instance)
-    return [] if schema is None else [{"type": "validate", "options": {"schema": schema}, "mode": MODES[wanted]}]
+    return [] if schema is None else [{"type": "validate", "options": {"schema": schema}, "mode": MODES[mode]}]
 
 
 def _schema_of(instance: Instance) -> dict[str, Any] | None:
-    """Give the schema of the operation's JSON body; None where it describes none."""
+    """Return the schema of the operation's JSON body, or None if it has none."""
     document, at = instance.operation.document, instance.operation.path
     body, at = mapping(document, instance.operation.node.get("requestBody", {}), (*at, "requestBody"))
     content, at = mapping(document, body.get("content", {}), (*at, "content"))
@@ -192,72 +195,71 @@ def _schema_of(instance: Instance) -> dict[str, Any] | None:
     return None
 
 
-def _set_headers(on: str) -> Callable[[Instance], list[Ours]]:
-    def read(instance: Instance) -> list[Ours]:
-        instance.checked("headers")
+def _set_headers(on: str) -> Callable[[Instance], list[Converted]]:
+    def convert(instance: Instance) -> list[Converted]:
+        instance.supported("headers")
         headers: dict[str, Any] = {}
         for number, header in enumerate(_listed(instance)):
             if not isinstance(header, Mapping) or not isinstance(header.get("name"), str) or "value" not in header:
-                raise instance.error("a header has a name and a value", "handler", "options", "headers", number)
+                raise instance.error("a header must have a name and a value", "handler", "options", "headers", number)
             if header.get("overwrite") is False:
-                raise instance.error("overwrite cannot be false: what is set here replaces what was there")
+                raise instance.error("overwrite must not be false: set-headers replaces existing headers")
             headers[header["name"]] = str(header["value"])
         return [{"type": "set-headers", "options": {"headers": headers, "on": on}}]
 
-    return read
+    return convert
 
 
-def _remove_headers(on: str) -> Callable[[Instance], list[Ours]]:
-    def read(instance: Instance) -> list[Ours]:
-        instance.checked("headers")
+def _remove_headers(on: str) -> Callable[[Instance], list[Converted]]:
+    def convert(instance: Instance) -> list[Converted]:
+        instance.supported("headers")
         return [{"type": "remove-headers", "options": {"headers": _listed(instance), "on": on}}]
 
-    return read
+    return convert
 
 
 def _listed(instance: Instance) -> list[Any]:
-    headers = instance.needed("headers")
+    headers = instance.required("headers")
     if not isinstance(headers, list):
-        raise instance.error("headers is a list", "handler", "options", "headers")
+        raise instance.error("headers must be a list", "handler", "options", "headers")
     return headers
 
 
-def _custom(on: str) -> Callable[[Instance], list[Ours]]:
-    def read(instance: Instance) -> list[Ours]:
+def _custom(on: str) -> Callable[[Instance], list[Converted]]:
+    def convert(instance: Instance) -> list[Converted]:
         function = instance.options.get("function")
         if function is None:
-            said = "its code is not Python; write it as a function and name that as the option function, module:name"
-            raise instance.error(said)
+            raise instance.error("its code is not Python; set the option function to a Python function, as module:name")
         own = {name: value for name, value in instance.options.items() if name not in ("function", "body")}
         options = {"function": function, "on": on, "body": bool(instance.options.get("body")), "options": own}
         return [{"type": "custom", "options": options}]
 
-    return read
+    return convert
 
 
 @dataclass(frozen=True)
-class Reader:
-    """How a type of Zuplo's is read, what it is here, and which side of the call it is on."""
+class Converter:
+    """How a type of Zuplo's policies is converted: to which type, by which function, and on which side of a call."""
 
-    ours: str
-    read: Callable[[Instance], list[Ours]]
+    type: str
+    convert: Callable[[Instance], list[Converted]]
     side: str = "inbound"
 
 
-READERS: Mapping[str, Reader] = {
-    "api-key-inbound": Reader("api-key", _api_key),
-    "api-key-auth-inbound": Reader("api-key", _api_key),
-    "open-id-jwt-auth-inbound": Reader("jwt", _jwt),
-    "rate-limit-inbound": Reader("rate-limit", _rate_limit),
-    "rate-limiting-inbound": Reader("rate-limit", _rate_limit),
-    "ip-restriction-inbound": Reader("ip-restriction", _ip_restriction),
-    "ip-address-restriction-inbound": Reader("ip-restriction", _ip_restriction),
-    "request-size-limit-inbound": Reader("request-size-limit", _size_limit),
-    "request-validation-inbound": Reader("validate", _validation),
-    "set-headers-inbound": Reader("set-headers", _set_headers("request")),
-    "set-headers-outbound": Reader("set-headers", _set_headers("response"), "outbound"),
-    "remove-headers-inbound": Reader("remove-headers", _remove_headers("request")),
-    "remove-headers-outbound": Reader("remove-headers", _remove_headers("response"), "outbound"),
-    "custom-code-inbound": Reader("custom", _custom("inbound")),
-    "custom-code-outbound": Reader("custom", _custom("outbound"), "outbound"),
+CONVERTERS: Mapping[str, Converter] = {
+    "api-key-inbound": Converter("api-key", _api_key),
+    "api-key-auth-inbound": Converter("api-key", _api_key),
+    "open-id-jwt-auth-inbound": Converter("jwt", _jwt),
+    "rate-limit-inbound": Converter("rate-limit", _rate_limit),
+    "rate-limiting-inbound": Converter("rate-limit", _rate_limit),
+    "ip-restriction-inbound": Converter("ip-restriction", _ip_restriction),
+    "ip-address-restriction-inbound": Converter("ip-restriction", _ip_restriction),
+    "request-size-limit-inbound": Converter("request-size-limit", _size_limit),
+    "request-validation-inbound": Converter("validate", _validation),
+    "set-headers-inbound": Converter("set-headers", _set_headers("request")),
+    "set-headers-outbound": Converter("set-headers", _set_headers("response"), "outbound"),
+    "remove-headers-inbound": Converter("remove-headers", _remove_headers("request")),
+    "remove-headers-outbound": Converter("remove-headers", _remove_headers("response"), "outbound"),
+    "custom-code-inbound": Converter("custom", _custom("inbound")),
+    "custom-code-outbound": Converter("custom", _custom("outbound"), "outbound"),
 }

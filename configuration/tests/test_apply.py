@@ -144,17 +144,17 @@ def test_a_fault_undoes_everything_before_it():
 @pytest.mark.parametrize(
     ("text", "place", "message"),
     [
-        ("- x", "1:1", "is a mapping of tiers"),
-        ("", "1:1", "is a mapping of tiers"),
+        ("- x", "1:1", "must be a mapping of the sections tiers"),
+        ("", "1:1", "must be a mapping of the sections tiers"),
         ("plans: []", "1:1", "unknown section plans"),
-        ("tiers: 5", "1:1", "tiers is a list"),
-        ("tiers:\n  - gold", "2:5", "a tier is a mapping"),
+        ("tiers: 5", "1:1", "tiers must be a list"),
+        ("tiers:\n  - gold", "2:5", "a tier must be a mapping"),
         ("tiers:\n  - {name: a, rate: 5}", "2:15", "unknown field rate"),
         ("tiers:\n  - {description: x}", "2:5", "a tier needs name"),
         ("tiers:\n  - {name: a, limits: }", "2:15", "limits is empty"),
         ("tiers:\n  - {name: }", "2:6", "name is empty"),
-        ("tiers:\n  - {name: 5}", "2:6", "name must be a text"),
-        ("tiers:\n  - {name: a}\n  - {name: a}", "3:5", "tier a is named twice"),
+        ("tiers:\n  - {name: 5}", "2:6", "name must be a string"),
+        ("tiers:\n  - {name: a}\n  - {name: a}", "3:5", "tier a is defined twice"),
         (
             "tiers: [{name: a}]\nconsumers: [{name: b, tier: a, is_active: 1}]",
             "2:32",

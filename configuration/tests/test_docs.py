@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from configuration.apply import apply_text
-from configuration.importers.zuplo_policies import READERS
+from configuration.importers.zuplo_policies import CONVERTERS
 from configuration.kinds import KINDS
 from gateway.policies import KNOWN
 from routes.validation import HANDLER_FIELDS
@@ -22,5 +22,5 @@ def test_the_example_applies():
 
 def test_every_field_handler_and_policy_has_its_place_on_the_page():
     names = {name for kind in KINDS for name in (kind.section, *kind.fields)} - {kind.section for kind in KINDS}
-    for name in [*names, *KNOWN, *HANDLER_FIELDS, *READERS]:
+    for name in [*names, *KNOWN, *HANDLER_FIELDS, *CONVERTERS]:
         assert f"`{name}`" in PAGE, name

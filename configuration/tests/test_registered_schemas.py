@@ -86,7 +86,7 @@ def test_a_channel_keeps_the_subject_that_it_names():
 @pytest.mark.parametrize(
     ("payloads", "said"),
     [
-        ([avro(USER), {"type": "object"}], "some messages are in Avro, others are not"),
+        ([avro(USER), {"type": "object"}], "either all messages of a channel must be in Avro"),
         ([avro({"type": "nothing"})], "There is no type 'nothing' here"),
         ([avro({**USER, "fields": [{"name": "name", "type": "int"}]})], "incompatible with an earlier schema"),
     ],

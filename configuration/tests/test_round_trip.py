@@ -200,5 +200,5 @@ def test_routes_that_were_exported_are_not_changed_by_their_export():
     document = openapi.written(View(who, WHERE, routes=tuple(snapshot.routes())))
     assert not imported(document)
     delete_route(Route.objects.get(), by="ann")
-    with pytest.raises(DocumentError, match="shows the route quotes of another gateway"):
+    with pytest.raises(DocumentError, match="the route quotes of another gateway cannot be imported"):
         imported(document)

@@ -1,1 +1,1 @@
-"""apply, export and import."""
+"""The commands `apply`, `export`, `import` and `rollback`."""

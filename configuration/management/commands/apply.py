@@ -1,4 +1,4 @@
-"""`manage.py apply FILE`: make the configuration what a document says."""
+"""`manage.py apply FILE`: apply a document to the configuration."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ DRIFT = 2
 class Command(BaseCommand):
     """Applies a document."""
 
-    help = "Make the configuration what a YAML document says, and show what changes."
+    help = "Apply a YAML document to the configuration, and show what changes."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
         parser.add_argument("file", help="the document; - for standard input")
-        parser.add_argument("--dry-run", action="store_true", help="change nothing; exit code 2 where it would")
-        parser.add_argument("--prune", action="store_true", help="delete what a section of the document does not name")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="change nothing; exit with 2 if there are differences"
+        )
+        parser.add_argument(
+            "--prune", action="store_true", help="delete objects that the sections of the document do not name"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the command."""

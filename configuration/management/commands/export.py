@@ -1,4 +1,4 @@
-"""`manage.py export`: the whole configuration as one YAML document."""
+"""`manage.py export`: print the whole configuration as one YAML document."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from configuration.export import export_text
 class Command(BaseCommand):
     """Exports the configuration."""
 
-    help = "Print the whole configuration as one YAML document, which `apply` takes back. Keys are not in it."
+    help = "Print the whole configuration as one YAML document, for `apply`. Keys are not included."
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the command."""

@@ -1,4 +1,4 @@
-"""`manage.py import FILE`: bring an OpenAPI or AsyncAPI document in."""  # noqa: N999
+"""`manage.py import FILE`: import an OpenAPI or AsyncAPI document."""  # noqa: N999
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ from configuration.yaml_documents import DocumentError
 class Command(BaseCommand):
     """Imports a document."""
 
-    help = "Make the routes of an OpenAPI 3 document (x-zuplo-route too), or the channels of an AsyncAPI document."
+    help = (
+        "Import the routes of an OpenAPI 3 document (also with x-zuplo-route), or the channels of an AsyncAPI document."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
         parser.add_argument("file")
         parser.add_argument(
-            "--key", default="", metavar="ID", help="also give this key the rights that the document's operations need"
+            "--key",
+            default="",
+            metavar="ID",
+            help="also add the scopes to this key that the document's operations need",
         )
         parser.add_argument(
             "--policies", default="", metavar="FILE", help="the policies.json of a Zuplo project, with their options"
         )
-        parser.add_argument("--dry-run", action="store_true", help="say what would be made, and make nothing")
+        parser.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the command."""

@@ -1,4 +1,4 @@
-"""`manage.py rollback INSTANT`: make the configuration what it was, as a new change."""
+"""`manage.py rollback INSTANT`: restore the configuration of an instant, as new changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from configuration.rollback import roll_back
 class Command(BaseCommand):
     """Rolls the configuration back."""
 
-    help = "Make the configuration what it was at an instant, as a new change. Revoked keys stay revoked."
+    help = "Restore the configuration of an instant, as new changes. Revoked keys stay revoked."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""

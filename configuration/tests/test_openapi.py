@@ -1,0 +1,38 @@
+import pytest
+
+from configuration.importers import openapi
+from configuration.tests.imports import document, refusal_of
+
+
+def test_openapi_gives_one_route_for_every_path():
+    data = {
+        "openapi": "3.1.0",
+        "servers": [{"url": "https://{host}/v2/", "variables": {"host": {"default": "up.example"}}}],
+        "paths": {
+            "/pets/{pet-id}": {"get": {"operationId": "getPet"}, "delete": {}, "parameters": []},
+            "/feed": {"get": {"operationId": "feed", "responses": {"200": {"content": {"text/event-stream": {}}}}}},
+            "/own": {"servers": [{"url": "http://other.example"}], "post": {"operationId": "make own"}},
+            "/head-only": {"head": {}},
+            "x-note": "none of ours",
+        },
+    }
+    pets, feed, own = (wanted.values for wanted in openapi.routes(document(data)))
+    assert (pets["name"], pets["path"], pets["methods"]) == ("pets-pet-id", "/pets/{pet_id}", ["GET", "DELETE"])
+    assert pets["handler"]["url"] == "https://up.example/v2/pets/{pet_id}"
+    assert (feed["name"], feed["protocol"]) == ("feed", "sse")
+    assert (own["name"], own["handler"]["url"]) == ("make-own", "http://other.example/own")
+    assert all(route["policies"] == [{"type": "api-key"}, {"type": "rate-limit"}] for route in (pets, feed, own))
+
+
+@pytest.mark.parametrize(
+    ("servers", "said"),
+    [
+        (None, "has no servers"),
+        ([], "has no servers"),
+        ([{"url": "/v1"}], "is relative"),
+        ([{"url": "https://{host}/"}], "the variable host of the server has no default"),
+    ],
+)
+def test_openapi_without_a_server_that_can_be_called_is_refused(servers, said):
+    data = {"openapi": "3.0.3", "paths": {"/a": {"get": {}}}} | ({"servers": servers} if servers is not None else {})
+    assert said in refusal_of(data)
