@@ -147,7 +147,7 @@ class Plane:
         return self.handlers[call.handler](self, call)
 
     async def _close_connection(self, message: Msg) -> None:
-        """Close a connection at an operator's word; other processes hold the connections that this one lacks."""
+        """Close a connection as an operator requests; a process without that connection ignores the request."""
         try:
             wanted = orjson.loads(message.data)["connection"]
         except (orjson.JSONDecodeError, KeyError, TypeError):

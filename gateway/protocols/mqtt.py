@@ -1,4 +1,4 @@
-"""The MQTT listener: sockets in, packets out, every wait with an end."""
+"""The MQTT listener: accepts connections and parses their packets, every wait with a deadline."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BAD_METHOD = 0x8C
 
 
 class Listener:
-    """What all connections of this listener share."""
+    """The state that all connections of a listener share."""
 
     def __init__(self, plane: Plane) -> None:
         self.plane = plane
@@ -38,7 +38,7 @@ class Listener:
         self.clients: ConnectedClients = ConnectedClients()
 
     async def sweep(self) -> None:
-        """Look after deadlines, without end."""
+        """Enforce deadlines until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_S)
             now = time.monotonic()
@@ -47,10 +47,10 @@ class Listener:
 
 
 class MqttPeer(asyncio.Protocol):
-    """The caller's side of an MQTT connection, as the listener lends it to the handler.
+    """The caller's side of an MQTT connection.
 
-    Bytes are read as packets only as the handler asks for them; where it falls behind the socket is not read, and TCP
-    tells the client to wait.
+    Packets are parsed as the handler asks for them; when it falls behind, the socket is not read, and TCP delays the
+    client.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -74,13 +74,13 @@ class MqttPeer(asyncio.Protocol):
         self.ip = "0.0.0.0"
 
     async def next(self) -> Packet:
-        """Give the next packet. Raises ClientGone."""
+        """Return the next packet. Raises ClientGone."""
         while (packet := self._parser.next()) is None:
             if self._is_gone:
                 raise ClientGone
             self._resume()
             self._waiter = asyncio.get_running_loop().create_future()
-            # Silence counts while we listen: not while a limit or a slow store made us wait.
+            # Silence counts only while the gateway reads, not while a limit or a slow store delays it.
             self._heard_at = time.monotonic()
             await self._waiter
         if self._is_paused and self._parser.buffered_bytes < self._packet_max_bytes // 2:
@@ -88,7 +88,7 @@ class MqttPeer(asyncio.Protocol):
         return packet
 
     def write(self, data: bytes) -> None:
-        """Send bytes, however long the client takes to read them."""
+        """Send bytes without waiting for the client to read."""
         if data and self._closed_at is None and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
@@ -101,14 +101,14 @@ class MqttPeer(asyncio.Protocol):
             await self._can_write
 
     def watch(self, silence_max_s: float | None, fell_silent: Callable[[], None]) -> None:
-        """Call back when the client has said nothing for so long while we listened."""
+        """Call back when the client has sent nothing for this long while the gateway was reading."""
         self._silence_max_s, self._fell_silent = silence_max_s, fell_silent
 
     def close(self) -> None:
-        """Hang up: after what was written is sent and the client has hung up too, or when the time for that is over.
+        """Close once the written bytes are sent and the client has closed too, or after the close timeout.
 
-        What the client still sends is read and let go: unread, it would make TCP reset the connection, and our last
-        words be lost.
+        What the client still sends is read and dropped: unread input would make TCP reset the connection, and the last
+        packets would be lost.
         """
         if self._closed_at is not None or self._transport is None:
             return
@@ -118,14 +118,14 @@ class MqttPeer(asyncio.Protocol):
             self._transport.write_eof()
 
     def sweep(self, now: float) -> None:
-        """End what has taken too long: CONNECT, the client's silence, our last words."""
+        """End what takes too long: a missing CONNECT, a silent client, a close."""
         config = self._plane.config
         if self._closed_at is not None:
             if now - self._closed_at > config.close_timeout_s and self._transport is not None:
                 self._transport.abort()
         elif self.connect is None:
             if now - self._began_at > config.mqtt_connect_timeout_s:
-                self._never_a_call(Refused(Reason.IDLE, "CONNECT did not come in time."))
+                self._never_a_call(Refused(Reason.IDLE, "CONNECT did not arrive in time."))
         elif (
             self._silence_max_s is not None
             and self._fell_silent is not None
@@ -189,7 +189,7 @@ class MqttPeer(asyncio.Protocol):
             return
         assert isinstance(packet, Malformed), "the parser gives CONNECT first"
         broken = ProtocolViolation(packet.code, packet.detail)
-        # What is no MQTT at all is not answered in MQTT; of an unknown version, as its first version that has the code.
+        # Bytes that are not MQTT get no MQTT answer; an unknown version gets the first one that has the code.
         is_mqtt = self._parser.version or packet.code == codec.UNSUPPORTED_VERSION
         if is_mqtt:
             self.write(Replies(Connect(self._parser.version or V311, "", True, 0)).connack(broken))
@@ -221,21 +221,21 @@ class MqttPeer(asyncio.Protocol):
         self.close()
 
     def refuse(self, connect: Connect, refused: Refused) -> None:
-        """Say no as this version and moment can (the table of refusals), and hang up."""
+        """Send the refusal as this version and state of the connection allow, and close."""
         answers = Replies(connect)
         self.write(answers.disconnect(refused) if self.is_accepted else answers.connack(refused))
         self.close()
 
 
 async def serve(plane: Plane, listening: socket.socket) -> tuple[asyncio.Server, asyncio.Task[None]]:
-    """Listen. Gives the server, and the task that looks after deadlines."""
+    """Start to listen; return the server and the task that enforces deadlines."""
     listener = Listener(plane)
     server = await asyncio.get_running_loop().create_server(lambda: MqttPeer(listener), sock=listening, backlog=4096)
     return server, asyncio.create_task(listener.sweep(), name="mqtt deadlines")
 
 
 def _credential(connect: Connect) -> Credential | None:
-    """Find the key: the password, or the user name of a client that sends no password. Raises Refused."""
+    """Return the credential: the password, or the user name of a client without a password. Raises Refused."""
     if "authentication_method" in connect.properties:
         raise ProtocolViolation(
             BAD_METHOD, "send the key as password; no other method is offered", cause="credential-malformed"

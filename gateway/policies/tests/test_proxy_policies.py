@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from gateway.handlers.proxy.tests.test_proxy_websocket import closed, echo_messages, socket_of, sockets_that
+from gateway.handlers.proxy.tests.websocket.support import closed, echo_messages, socket_of, sockets_that
 from gateway.policies import live
 from gateway.tests.http_plane import WAIT_S, caller_of, eventually, route, running, upstream_that
 from gateway.tests.policed import HOOKS, custom, policy, shadowed

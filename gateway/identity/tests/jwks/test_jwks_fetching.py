@@ -1,5 +1,3 @@
-"""Key sets of issuers: read within bounds, shared by all who wait, kept while their URL is away, rotated."""
-
 import asyncio
 import itertools
 import json
@@ -8,76 +6,17 @@ import time
 
 import pytest
 
-from gateway.call import Call
 from gateway.concurrency.stopping import stop_tasks
-from gateway.credentials.api_keys import from_text
-from gateway.credentials.public_keys import KEYS_MAX, InvalidKeySet, read
+from gateway.credentials.public_keys import KEYS_MAX
 from gateway.identity.jwks import FLOOR_S
-from gateway.protocol import Protocol
-from gateway.refusals import Reason, Refused
+from gateway.identity.tests.jwks.support import drip, hang, hang_up, pour, proved, refusal, settled, status
+from gateway.refusals import Reason
 from gateway.tests.http_plane import eventually, say
 from gateway.tests.identity_provider import identity_provider, jwk, key_set, private_key, proving, token
 
-
-@pytest.fixture
-async def provider():
-    async with identity_provider() as made:
-        yield made
-
-
-def call_with(text):
-    return Call(protocol=Protocol.HTTP, address="/", ip="192.0.2.7", credential=from_text(text))
-
-
-async def proved(plane, text):
-    return await plane.authenticator.authenticate(call_with(text))
-
-
-async def refusal(plane, text):
-    with pytest.raises(Refused) as caught:
-        await proved(plane, text)
-    return caught.value
-
-
-async def settled(plane):
-    """Wait until every look that was begun has ended, and what fell due meanwhile has begun and ended too."""
-    plane.key_sets._nudge.set()
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    await eventually(lambda: not any(set_.task for set_ in plane.key_sets._sets.values()))
-
-
-def status(code, *lines, body=""):
-    return say("\r\n".join([f"HTTP/1.1 {code} X", *lines, f"content-length: {len(body)}", "", body]))
-
-
-async def hang(asked, reader, writer):
-    await reader.read()
-    return True
-
-
-async def drip(asked, reader, writer):
-    """Answer a byte at a time, for ever."""
-    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
-    while True:
-        writer.write(b" ")
-        await writer.drain()
-        await asyncio.sleep(0.01)
-
-
-async def pour(asked, reader, writer):
-    """Answer without end."""
-    writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-    while not writer.is_closing():
-        writer.write(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
-        await writer.drain()
-
-
-async def hang_up(asked, reader, writer):
-    return True
-
-
 HUGE = json.dumps({"keys": [], "filler": "x" * 300_000})
+
+
 BAD_ANSWERS = {
     "not JSON": status(200, body="<html>"),
     "no keys": status(200, body='{"key": []}'),
@@ -254,42 +193,6 @@ async def test_a_url_that_is_away_is_not_asked_for_each_unknown_kid(provider):
         assert provider.asked == 2
 
 
-async def test_a_key_that_is_published_no_more_proves_nothing_any_more(provider):
-    told = []
-    async with proving(provider.document()) as plane:
-        plane.snapshot.on_change(told.append)
-        text = token()
-        principal = await proved(plane, text)
-        provider.publish(jwk("k2"))
-        plane.clock.now_s += 600
-        await settled(plane)
-        assert told == [{"issuer"}]
-        assert plane.snapshot.current_principal(principal) is None
-        assert (await refusal(plane, text)).cause == "token-key-unknown"
-        assert await proved(plane, token(kid="k2"))
-
-
-async def test_another_key_under_the_same_name_is_another_key(provider):
-    async with proving(provider.document()) as plane:
-        text = token()
-        principal = await proved(plane, text)
-        provider.publish(jwk("k1", of="k2"))
-        plane.clock.now_s += 600
-        await settled(plane)
-        assert plane.snapshot.current_principal(principal) is None
-        assert (await refusal(plane, text)).cause == "token-signature"
-
-
-async def test_a_set_read_again_keeps_what_was_proved(provider):
-    async with proving(provider.document()) as plane:
-        text = token()
-        principal = await proved(plane, text)
-        plane.clock.now_s += 600
-        await settled(plane)
-        assert provider.asked == 2
-        assert await proved(plane, text) is principal
-
-
 async def test_old_keys_serve_for_their_documented_age_and_no_longer(provider):
     async with proving(provider.document()) as plane:
         text = token(exp=time.time() + 10**6)
@@ -374,43 +277,3 @@ async def test_an_issuer_that_is_hung_holds_up_nobody_else(provider):
         async with proving(provider.document(), second, jwks_wait_s=0.05) as plane:
             assert (await refusal(plane, token(iss="https://second/"))).reason is Reason.OVERLOADED
             assert await proved(plane, token())
-
-
-PASSED_OVER = {
-    "a shared secret": {"kty": "oct", "k": "c2VjcmV0", "kid": "k1"},
-    "a key for encryption": jwk(use="enc"),
-    "a key that may not verify": jwk(key_ops=["encrypt"]),
-    "a key of another algorithm": jwk(alg="RS512"),
-    "a key of another kind": jwk("k1", "ES256"),
-    "a short key": {**jwk(), "n": "AQAB"},
-    "no modulus": {"kty": "RSA", "e": "AQAB", "kid": "k1"},
-    "a modulus that is a number": {**jwk(), "n": 5},
-    "an exponent of one": {**jwk(), "e": "AQ"},
-    "a kid that is a number": {**jwk(), "kid": 1},
-    "a name alone": {"kid": "k1"},
-}
-
-
-@pytest.mark.parametrize("key", PASSED_OVER.values(), ids=list(PASSED_OVER))
-async def test_keys_that_must_not_be_used_are_passed_over(provider, key):
-    provider.publish(key, jwk("k2"))
-    async with proving(provider.document()) as plane:
-        assert await proved(plane, token(kid="k2"))
-        assert (await refusal(plane, token())).reason is Reason.UNAUTHENTICATED
-
-
-async def test_an_elliptic_key_off_its_curve_is_passed_over(provider):
-    provider.publish({**jwk("k1", "ES256"), "y": "A" * 43})
-    async with proving(provider.document(algorithms=["ES256"])) as plane:
-        assert (await refusal(plane, token(algorithm="ES256"))).cause == "token-signature"
-
-
-def test_of_a_key_only_what_is_public_is_kept():
-    (key,) = read(json.dumps({"keys": [{**jwk(), "d": "AQAB", "x5u": "http://127.0.0.1:1/"}]}).encode())
-    assert set(key._members) == {"kty", "n", "e"}
-
-
-@pytest.mark.parametrize("body", [b"", b"\xff", b"1", b'{"keys": 1}', b"[" * 5000])
-def test_what_is_no_key_set_is_told_as_such(body):
-    with pytest.raises(InvalidKeySet):
-        read(body)

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import asyncio
+import time
+
+from gateway.limiter import Limiter
+from gateway.protocol import Protocol
+from gateway.refusals import Reason
+from gateway.snapshot.picture import Limit, Metric
+from gateway.tests.limiter.support import OPEN, admitted, call, principal, refusal, told
+
+
+async def until_back(limiter: Limiter) -> None:
+    async with asyncio.timeout(5):
+        while limiter.store.is_unavailable:
+            await asyncio.sleep(0.05)
+
+
+async def test_open_limits_are_enforced_here_alone_while_the_store_is_away(own_valkey, shaken):
+    who = principal(Limit(Metric.REQUESTS, 20, 3600.0), OPEN)
+    await shaken.admit(call(who, Protocol.HTTP))
+    own_valkey.stop()
+    began_at = time.monotonic()
+    assert await admitted(shaken, [call(who, Protocol.HTTP) for _ in range(50)]) == 19
+    assert await admitted(shaken, [call(who) for _ in range(5)]) == 2
+    assert time.monotonic() - began_at < 2
+    own_valkey.start()
+    await until_back(shaken)
+    assert told(shaken, "unshared")["requests-per-3600s", "acme"] >= 17
+    assert (await refusal(shaken.admit(call(who, Protocol.HTTP)))).reason is Reason.RATE_LIMITED
+    assert (await refusal(shaken.admit(call(who)))).reason is Reason.TOO_MANY_CONNECTIONS
+
+
+async def test_closed_limits_refuse_while_the_store_is_away_and_admit_again_after(own_valkey, shaken):
+    who = principal(Limit(Metric.REQUESTS, 20, 3600.0, fail="closed"), Limit(Metric.OPEN_CONNECTIONS, 5, fail="closed"))
+    own_valkey.stop()
+    for protocol in (Protocol.HTTP, Protocol.WEBSOCKET):
+        refused = await refusal(shaken.admit(call(who, protocol)))
+        assert refused.reason is Reason.OVERLOADED
+        assert refused.retry_after_s >= 1
+    own_valkey.start()
+    await until_back(shaken)
+    await shaken.admit(call(who, Protocol.HTTP))
+    await shaken.admit(call(who))
+
+
+async def test_a_quota_spent_while_the_store_is_away_is_paid_when_it_is_back(own_valkey, shaken):
+    who = principal(Limit(Metric.REQUESTS, 1000, "month"))
+    await shaken.admit(call(who, Protocol.HTTP))
+    own_valkey.stop()
+    assert await admitted(shaken, [call(who, Protocol.HTTP) for _ in range(300)]) == 300
+    own_valkey.start()
+    await until_back(shaken)
+    async with asyncio.timeout(5):
+        while shaken.left(who)[0]["remaining"] != 699:
+            await asyncio.sleep(0.05)
+            await shaken.look(who)
+
+
+async def test_a_frozen_store_holds_nobody_up(own_valkey, shaken):
+    who = principal(Limit(Metric.REQUESTS, 10**6, 1.0))
+    await shaken.admit(call(who, Protocol.HTTP))
+    own_valkey.freeze()
+    try:
+        strangers = [call(principal(*who.limits, consumer=f"c{n}"), Protocol.HTTP) for n in range(100)]
+        began_at = time.monotonic()
+        assert await admitted(shaken, strangers) == 100
+        assert time.monotonic() - began_at < 2
+    finally:
+        own_valkey.thaw()
+    await until_back(shaken)
