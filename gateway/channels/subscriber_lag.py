@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gateway.channels.outbox import Outbox
     from gateway.log.event import Event
-    from gateway.log.hub import Listening
+    from gateway.log.hub import Listener
 
 REPORTED_MAX = 20
 """Filters of one connection that are reported: those that lag the furthest behind."""
@@ -17,14 +17,14 @@ REPORTED_MAX = 20
 class Reading:
     """The read position of one filter of an open connection. Recording an event only sets an attribute."""
 
-    __slots__ = ("address", "begins_at", "last", "listening")
+    __slots__ = ("address", "begins_at", "last", "listener")
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.begins_at = 0
         self.last: Event | None = None
         """The event that was queued last."""
-        self.listening: Listening | None = None
+        self.listener: Listener | None = None
 
     def report(self, outbox: Outbox[Any], now: float) -> dict[str, Any]:
         """Return the last id and the lag in events and seconds.
@@ -32,7 +32,7 @@ class Reading:
         Events are counted by id, so the lag includes events of the channel that the filter does not match.
         """
         last_id = self.last.id if self.last is not None else self.begins_at
-        head = self.listening.head if self.listening is not None else 0
+        head = self.listener.head if self.listener is not None else 0
         unread = max(0, head - last_id) if last_id else 0
         since_s = outbox.waits_s
         if unread and self.last is not None and self.last.stored_at is not None:

@@ -18,7 +18,7 @@ from gateway.identity.rights import allowed, conflated_s
 from gateway.log.catch_up import Gap
 from gateway.log.conflation import Conflation
 from gateway.log.event import Event
-from gateway.log.hub import Listening
+from gateway.log.hub import Listener
 from gateway.peer import ClientGone
 from gateway.refusals import Reason, Refused
 from gateway.wire.event_stream import error_event, final_event, named_event
@@ -62,7 +62,7 @@ class EventStream:
         """Requested interval of conflation: at most one event per address and interval; 0 delivers every event."""
         self._conflations: dict[int, Conflation] = {}
         """By the number of the selection; the caller's rights may impose a longer interval than requested."""
-        self._listenings: list[Listening] = []
+        self._listeners: list[Listener] = []
         self._readings = [Reading(selection.address) for selection in selections]
         self._ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
         self._outbox: Outbox[bytes] = Outbox(
@@ -93,8 +93,8 @@ class EventStream:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             return await self._end(writer)
         finally:
-            for listening in self._listenings:
-                listening.stop()
+            for listener in self._listeners:
+                listener.stop()
             for conflation in self._conflations.values():
                 conflation.stop()
             await stop_tasks(gone, writer)
@@ -129,7 +129,7 @@ class EventStream:
             self._positions[number] = gap.to_id - 1
             self._outbox.put(named_event("gap", gap_members(self._plane.config.public_url, selection, gap)))
 
-        reading.listening = await self._plane.hub.subscribe_from(
+        reading.listener = await self._plane.hub.subscribe_from(
             selection.channel,
             selection.subject,
             position,
@@ -139,7 +139,7 @@ class EventStream:
             has_room=self._outbox.has_room,
             reader=self._call.caller.consumer,
         )
-        self._listenings.append(reading.listening)
+        self._listeners.append(reading.listener)
 
     def _conflated(self, number: int, deliver: Callable[[Event], None]) -> Callable[[Event], None]:
         interval_s = max(self._conflate_s, conflated_s(self._call.caller, self._selections[number].right))
@@ -164,8 +164,8 @@ class EventStream:
     def _is_still_allowed(self) -> bool:
         """Check the rights again after a change of consumer, key or tier, and apply the interval of conflation."""
         self._principal = self._call.principal
-        for number, listening in enumerate(self._listenings):
-            listening.deliver = self._conflated(number, listening.deliver)
+        for number, listener in enumerate(self._listeners):
+            listener.deliver = self._conflated(number, listener.deliver)
         return all(
             is_routed_to(self._call, selection.address) or allowed(self._call.caller, selection.right)
             for selection in self._selections

@@ -1,4 +1,4 @@
-"""Catching up: where a reader of a channel begins, what it has missed for good, and how it meets the live events."""
+"""Catch-up reads: where a reader of a channel begins, what it has lost for good, and how it joins the live events."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.refusals import Refused
 from gateway.snapshot.picture import Channel
 
 EARLIEST = 0
-"""As a position: begin with the oldest event left, and call nothing a gap."""
+"""The position before the oldest event left; reading from it reports no gap."""
 BATCH_EVENTS = 250
 BATCH_MAX_BYTES = 256 * 1024
 BUFFERED_MAX = 256
@@ -25,7 +25,7 @@ _LONGEST_NAP_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Ids that can no longer be had: all above ``from_id`` and below ``to_id``."""
+    """Events that are lost to a reader: those with ids above ``from_id`` and below ``to_id``."""
 
     from_id: int
     to_id: int
@@ -34,11 +34,11 @@ class Gap:
 
 
 def begin(position: int, extent: Extent) -> tuple[int, Gap | None]:
-    """Say where a reader at a position begins, and what it has missed for good."""
+    """Return the position at which a reader begins, and the gap between the requested position and that."""
     if position == EARLIEST:
         return extent.first - 1, None
     if position > extent.last:
-        # From the future, or from another stream: nothing can be looked for there.
+        # The position is of an earlier stream of that name: its ids cannot be compared with those of this one.
         return extent.last, Gap(position, extent.last + 1, "recreated")
     if position + 1 >= extent.first:
         return position, None
@@ -47,7 +47,7 @@ def begin(position: int, extent: Extent) -> tuple[int, Gap | None]:
 
 
 class CatchUp:
-    """Reads the log from a position until it meets what has arrived live meanwhile; then delivers that and is done."""
+    """Reads the log from a position up to the live events that have arrived meanwhile, and then delivers those."""
 
     def __init__(
         self,
@@ -70,32 +70,32 @@ class CatchUp:
         self._has_room = has_room
         self._patience_s = patience_s
         self._on_gap = on_gap
-        self._misses = True
+        self._reports_gaps = True
         self._reader = reader
         self._position = 0
         self._live: deque[Event] = deque()
-        self._let_go = 0
+        self._dropped_id = 0
         self._task: asyncio.Task[None] | None = None
 
     def offer(self, event: Event) -> None:
-        """Take a live event: it is delivered in its turn."""
+        """Buffer a live event, to be delivered after the events before it."""
         if len(self._live) >= BUFFERED_MAX:
-            self._let_go = self._live.popleft().id
+            self._dropped_id = self._live.popleft().id
         self._live.append(event)
 
     def start(self, position: int, *, is_oldest: bool = False) -> None:
-        """Begin to read above a position known to be whole; with the oldest, what goes before it is read is no gap."""
+        """Start to read above a position of this stream. With ``is_oldest``, the first batch reports no gap."""
         self._position = position
-        self._misses = not is_oldest
+        self._reports_gaps = not is_oldest
         self._task = asyncio.create_task(self._run(), name=f"catch up {self._subject}")
 
     def resume(self, position: int) -> None:
-        """Begin to read above a position that may have been lost meanwhile."""
+        """Start to read above a position that the stream may no longer hold."""
         self._position = position
         self._task = asyncio.create_task(self._resume(), name=f"catch up {self._subject}")
 
     def finish(self, position: int) -> None:
-        """Read nothing: deliver what has arrived live above the position and be done."""
+        """Deliver the buffered live events above the position, and end."""
         self._position = position
         for event in self._live:
             if event.id > self._position:
@@ -104,7 +104,6 @@ class CatchUp:
         self._done(self._position)
 
     def cancel(self) -> None:
-        """Stop reading."""
         stop_soon(self._task)
 
     async def _resume(self) -> None:
@@ -120,12 +119,12 @@ class CatchUp:
         await self._run()
 
     async def _run(self) -> None:
-        while await self._read_on() or self._let_go > self._position:
+        while await self._read_on() or self._dropped_id > self._position:
             await self._wait_for_room()
         self.finish(self._position)
 
     async def _read_on(self) -> bool:
-        """Deliver one batch; say whether there is more to read."""
+        """Deliver one batch; return whether there is more to read."""
         try:
             batch = await self._log.batch(
                 self._channel, self._subject, self._position, BATCH_EVENTS, BATCH_MAX_BYTES, reader=self._reader
@@ -137,15 +136,15 @@ class CatchUp:
         if gap is not None:
             self._on_gap(gap)
             self._position = gap.to_id - 1
-        self._misses = True
+        self._reports_gaps = True
         for event in batch.events:
             self._position = event.id
             self._deliver(event)
         return batch.pending > 0
 
     async def _overtaken(self, next_id: int | None) -> Gap | None:
-        """Say what retention took before it was read, where the next event is not the very next id."""
-        if next_id == self._position + 1 or not self._misses:
+        """Return the events that retention removed before they were read, if any: up to the next event at most."""
+        if next_id == self._position + 1 or not self._reports_gaps:
             return None
         extent = await self._log.extent(self._channel)
         _, gap = begin(self._position, extent)
@@ -154,7 +153,7 @@ class CatchUp:
         return Gap(gap.from_id, gap.to_id if next_id is None else min(gap.to_id, next_id), "slow-reader")
 
     async def _wait_for_room(self) -> None:
-        """Let what was delivered be sent before more is read."""
+        """Wait until the reader has sent what was delivered, at most ``patience_s``."""
         nap_s, waited_s = 0.0, 0.0
         while True:
             await asyncio.sleep(nap_s)

@@ -1,4 +1,4 @@
-"""CloudEvents 1.0.2 as publishers send them: structured and binary mode, read into what is stored."""
+"""Parses the CloudEvents 1.0.2 that publishers send, in structured and binary mode."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ESCAPED = re.compile(r"\\(.)")
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a CloudEvent says."""
+    """The parts of a CloudEvent."""
 
     data: bytes
     content_type: str
@@ -29,10 +29,10 @@ class Content:
 
 
 def structured(event: Any, at: str = "") -> Content:
-    """Read an event in structured mode (JSON format 3). Raises Refused with the JSON Pointer of the fault."""
+    """Parse an event in structured mode (JSON format 3). Raises Refused with the JSON Pointer of the fault."""
     if not isinstance(event, dict):
         fail("A CloudEvent is a JSON object.", at)
-    # What is null is not set (JSON format 2.2); as data it is a value like others.
+    # A null attribute is unset (JSON format 2.2); null data is a value.
     event = {name: value for name, value in event.items() if value is not None or name == "data"}
     if event.get("specversion") != SPEC_VERSION:
         fail(f"`specversion` is {SPEC_VERSION!r}.", f"{at}/specversion")
@@ -49,7 +49,7 @@ def structured(event: Any, at: str = "") -> Content:
 
 
 def binary_attributes(headers: Headers) -> dict[str, str]:
-    """Read the attributes of an event in binary mode (HTTP binding 3.1); empty where it is no CloudEvent."""
+    """Parse the attributes of an event in binary mode (HTTP binding 3.1); empty if it is no CloudEvent."""
     attributes = {
         name[len(_PREFIX) :].decode("latin-1"): decoded(_unquoted(value.decode("latin-1").strip()))
         for name, value in headers
@@ -65,7 +65,7 @@ def binary_attributes(headers: Headers) -> dict[str, str]:
 
 
 def _unquoted(value: str) -> str:
-    """Undo the quoting that a header's value may have (HTTP binding 3.1.3.2): that first, then percents once."""
+    """Remove the quotes that a header's value may have (HTTP binding 3.1.3.2), before percent-decoding."""
     is_quoted = len(value) >= 2 and value[0] == value[-1] == '"'
     return _ESCAPED.sub(r"\1", value[1:-1]) if is_quoted else value
 

@@ -1,4 +1,4 @@
-"""Conflation: the latest event of each address in an interval, for who wants the state and not every step to it."""
+"""Conflation: the latest event of each address per interval, for readers that need the state and not every change."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Callable
 from gateway.log.event import Event
 
 PENDING_MAX = 1000
-"""Addresses whose latest event may wait; past it what waits is delivered early, and none is lost."""
+"""Addresses with a pending event; beyond it, the pending events are delivered early, and none is lost."""
 
 
 class Conflation:
     """One reader's view of a channel: at most one event an address in each interval, in the order of their ids.
 
-    The first event after a quiet interval is delivered at once; what comes in the interval after it waits for its end,
-    and a newer event of the same address takes the place of the older. What waits is delivered together, so that the
-    last id a reader saw is a position: nothing older than it is still to come. While the reader has no room its events
-    wait on, and conflate: it falls behind in steps, not in state.
+    The first event after a quiet interval is delivered at once. Events of the interval after it are pending until its
+    end, and a newer event of the same address replaces the older one. Pending events are delivered together, so that
+    the last id delivered is a position: no older event follows it. While the reader has no room, events stay pending
+    and conflate further: the reader then misses changes, but not the latest state.
     """
 
     __slots__ = ("_call_later", "_deliver", "_has_room", "_interval_s", "_pending", "_timer")
@@ -38,11 +38,11 @@ class Conflation:
         self._timer: asyncio.TimerHandle | None = None
 
     def change(self, interval_s: float) -> None:
-        """Take another interval from the next one on; 0 gives every event."""
+        """Change the interval, from the next one on; 0 delivers every event."""
         self._interval_s = interval_s
 
     def offer(self, event: Event) -> None:
-        """Take an event: ids only rise."""
+        """Deliver an event now or later. Ids must increase."""
         if self._timer is None and not self._interval_s:
             self._deliver(event)
             return
@@ -50,7 +50,7 @@ class Conflation:
             self._deliver(event)
             self._wait()
             return
-        # Taken out first: the order of the dict is that of the ids.
+        # Removed first, so that the order of the dict is that of the ids.
         self._pending.pop(event.address, None)
         self._pending[event.address] = event
         if len(self._pending) > PENDING_MAX:

@@ -1,6 +1,6 @@
-"""The disk that the event store lies on: publishes are refused before it is full, so that the store itself stays whole.
+"""The disk of the event log: publishes are refused before it is full.
 
-What JetStream cannot write breaks its stream until it is started anew, and nothing says so to who publishes.
+A failed write breaks a JetStream stream until NATS is restarted, and no error reaches the publisher.
 """
 
 from __future__ import annotations
@@ -10,41 +10,41 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-LOOK_S = 0.1
-"""So often the system is asked while much is free; near the end it is asked each time."""
+READ_EVERY_S = 0.1
+"""How often the free space is read while there is plenty; near the limit it is read each time."""
 NEAR = 4
-"""So many times what must be free is near the end."""
+"""The limit is near below so many times the space to keep free."""
 SHARE = 0.1
-"""On small disks so much is kept free, at most."""
+"""The largest share of a disk that is kept free, for small disks."""
 NODES_FREE_MIN = 1000
-"""So many files may still be made, on disks that count them: the store makes some for each channel and as it grows."""
+"""Inodes kept free: the store creates files for each channel, and as it grows."""
 
 
 class Disk:
-    """How full it is. Asking is cheap; where the store is on another machine it is never full here."""
+    """The free space of the store's folder; a store on another machine has none, and is never full."""
 
     def __init__(self, folder: Path | None, free_min_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
         self._free_min_bytes = free_min_bytes
         self._clock = clock
-        self._look_at = float("-inf")
+        self._read_at = float("-inf")
 
     @property
     def is_full(self) -> bool:
-        """Less is free than must be: ``free_min_bytes``, or a tenth of a small disk; or few files may still be made."""
+        """Whether less than ``free_min_bytes`` (or a tenth of a small disk) is free, or few inodes are."""
         if self._folder is None:
             return False
         now = self._clock()
-        if now < self._look_at:
+        if now < self._read_at:
             return False
         try:
-            said = os.statvfs(self._folder)
+            status = os.statvfs(self._folder)
         except OSError:
-            return False  # it is made by the store, which tells itself what is wrong
-        free, size = said.f_bavail * said.f_frsize, said.f_blocks * said.f_frsize
+            return False  # the store creates it, and logs why it cannot
+        free, size = status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
         must_be_free = min(self._free_min_bytes, size * SHARE)
-        # A disk that makes them as they are needed says 0 of 0.
-        nodes, nodes_must_be = said.f_favail, min(NODES_FREE_MIN, said.f_files * SHARE)
+        # File systems that create inodes on demand report 0 of 0.
+        nodes, nodes_must_be = status.f_favail, min(NODES_FREE_MIN, status.f_files * SHARE)
         if free > NEAR * must_be_free and nodes >= NEAR * nodes_must_be:
-            self._look_at = now + LOOK_S
+            self._read_at = now + READ_EVERY_S
         return free < must_be_free or nodes < nodes_must_be

@@ -1,4 +1,4 @@
-"""An Event as it was stored, and each form in which callers get it: encoded once, however many listen."""
+"""An Event as it was stored, and the forms in which callers get it, each encoded once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gateway.wire.subjects import LIVE_PREFIX, address_of
 JSON_TYPE = "application/json"
 EVENT_TYPE = "event"
 BATCH_HEADER = "Idempotency-Batch"
-"""Digest of all that was published together under one idempotency key, on the first event of it."""
+"""The header with the digest of a batch published under one idempotency key; its first event has it."""
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _ATTRIBUTE = "ce-"
 _OWN_ATTRIBUTES = {"ce-specversion", "ce-id", "ce-source", "ce-type", "ce-time", "ce-subject"}
@@ -37,32 +37,32 @@ class Event:
     time: str
     """When it happened, as its publisher states it; else when it was stored. RFC 3339."""
     data: bytes
-    """As published: JSON text, or anything at all where ``content_type`` says so."""
+    """As published: JSON text, or bytes of another ``content_type``."""
     content_type: str = JSON_TYPE
     type: str = EVENT_TYPE
     source: str = ""
     subject: str | None = None
     traceparent: str | None = None
     published_id: str | None = None
-    """The CloudEvents id that the publisher gave, if any."""
+    """The CloudEvents id set by the publisher, if any."""
     extensions: Mapping[str, str] = field(default_factory=dict)
     previous: int = 0
-    """The id before it on its subject, where the live feed said so."""
+    """The id before it on its subject, for live events."""
     batch: str | None = None
     """The value of its :data:`BATCH_HEADER`."""
     stored_time: str = ""
-    """When the log stored it, in RFC 3339; empty where the log did not state it."""
+    """When the log stored it, in RFC 3339; empty if unknown."""
     _frame: str | None = None
     _sse_data: bytes | None = None
     _cloudevent: str | None = None
 
     @property
     def stored_at(self) -> float | None:
-        """When the log stored it, in Unix seconds: the log's own clock, whatever its publisher states."""
+        """When the log stored it, in Unix seconds by the log's clock; :attr:`time` is up to the publisher."""
         return datetime.fromisoformat(self.stored_time).timestamp() if self.stored_time else None
 
     def frame(self) -> str:
-        """Say it as the ``event`` frame of ``/v1/stream``; history gives the same."""
+        """Return it as the ``event`` frame of ``/v1/stream`` and of history."""
         if self._frame is None:
             trace = f',"traceparent":{_text(self.traceparent)}' if self.traceparent else ""
             if tracestate := self.extensions.get("tracestate"):
@@ -74,18 +74,18 @@ class Event:
         return self._frame
 
     def sse(self) -> bytes:
-        """Say it as one server-sent event, with its own id."""
+        """Return it as one server-sent event, with its own id."""
         return b"id: %d\n%b" % (self.id, self.sse_data())
 
     def sse_data(self) -> bytes:
-        """Say it as the ``data`` lines of a server-sent event and the empty line that ends it."""
+        """Return it as the ``data`` lines of a server-sent event and the empty line that ends it."""
         if self._sse_data is None:
             lines = _LINE_END.split(self._as_text())
             self._sse_data = "".join([*(f"data: {line}\n" for line in lines), "\n"]).encode()
         return self._sse_data
 
     def cloudevent(self) -> str:
-        """Say it as a CloudEvent in structured mode; ``sequence`` is our id."""
+        """Return it as a CloudEvent in structured mode; its ``sequence`` is :attr:`id`."""
         if self._cloudevent is None:
             attributes: dict[str, str] = {
                 **self.extensions,
@@ -119,7 +119,7 @@ class Event:
         return base64.b64encode(self.data).decode() if text is None else text
 
     def _plain_text(self) -> str | None:
-        """Give the text that it says it is; None where it is none in UTF-8, and would not come back as it was."""
+        """Return the data as text; None unless it is text in UTF-8, which decodes without loss."""
         if not is_text(self.content_type):
             return None
         try:
@@ -129,7 +129,7 @@ class Event:
 
 
 def from_headers(channel: str, subject: str, headers: Mapping[str, str], data: bytes) -> Event:
-    """Read an event as NATS gives it: live from republish, or stored from a direct get."""
+    """Return the event of a NATS message: live by republish, or stored by a direct get."""
     extensions = {}
     for name, value in headers.items():
         if name.startswith(_ATTRIBUTE) and name not in _OWN_ATTRIBUTES:
@@ -155,19 +155,19 @@ def from_headers(channel: str, subject: str, headers: Mapping[str, str], data: b
 
 
 def is_json(content_type: str) -> bool:
-    """Say whether a media type means JSON text."""
+    """Return whether a media type is JSON."""
     essence = content_type.partition(";")[0].strip().lower()
     return essence == JSON_TYPE or essence.endswith("+json")
 
 
 def is_text(content_type: str) -> bool:
-    """Say whether a media type means plain text in UTF-8."""
+    """Return whether a media type is text, which is taken as UTF-8."""
     return content_type.lower().startswith("text/")
 
 
 @lru_cache(maxsize=1024)
 def encoded(value: str) -> str:
-    """Make any text safe in a header, as CloudEvents' bindings say (HTTP binding 3.1.3.2)."""
+    """Percent-encode text for a header (CloudEvents HTTP binding 3.1.3.2)."""
     return quote(value, safe=_HEADER_SAFE)
 
 
@@ -177,7 +177,7 @@ def decoded(value: str) -> str:
 
 
 def rfc3339(instant: datetime) -> str:
-    """Write an aware instant as RFC 3339 with microseconds, in UTC."""
+    """Format an aware instant in UTC as RFC 3339 with microseconds."""
     return instant.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 

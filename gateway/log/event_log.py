@@ -1,7 +1,7 @@
-"""The log of every channel: events stored in JetStream and read back, without a consumer and without a hang.
+"""The event log of every channel: stores events in JetStream and reads them back, without a JetStream consumer.
 
-One inbox of ours takes every answer; the last part of its subject is the number of the question. So many publishes
-are in flight on one subscription, and one sweep ends what was not answered in time.
+One inbox receives every reply; the last part of its subject is the number of the request. So many requests are in
+flight on one subscription, and one sweep ends those that were not replied in time.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ __all__ = ["EventLog", "Extent", "Stored", "StreamMissing", "ensure_stream"]
 logger = logging.getLogger(__name__)
 
 DEADLINE_S = 2.0
-"""In all, whatever was tried: an engine that is away costs an answer within this time."""
+"""The longest time that one call takes, with its retries."""
 SWEEP_S = 0.1
 BREAKER_S = 1.0
-"""After a question was not answered, others are refused at once for so long, unless an answer comes."""
+"""After a request timed out, others are refused at once for this long, unless a reply arrives."""
 BATCH_MAX = 1000
 READS_EACH, READS_IN_ALL = 4, 32
-"""How many batches are read at once, for one consumer and for all."""
+"""How many batches are read at once, for one consumer and in all."""
 _FULL = {10023, 10028, 10047, 10077}
-"""Error codes of JetStream: insufficient resources, memory, storage; the store failed."""
+"""JetStream error codes: insufficient resources, memory or storage; the store failed."""
 _TOO_LARGE = 10054
 _NO_SUCH_STREAM = 10059
 _NO_RESPONDERS, _NO_MESSAGE, _END_OF_BATCH = "503", "404", "204"
@@ -53,42 +53,42 @@ _NO_RESPONDERS, _NO_MESSAGE, _END_OF_BATCH = "503", "404", "204"
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Where an event lies in its channel's log."""
+    """The place of an event in its channel's log."""
 
     sequence: int
     duplicate: bool = False
-    """It had been stored before, under the same message id."""
+    """Whether it had been stored before, under the same message id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """What a stream holds, as of its answer."""
+    """The range of ids that a stream holds."""
 
     first: int
     last: int
     began_at: int
-    """The first sequence that it ever had: a lower position is from another stream of that name."""
+    """The first id that it ever had: a lower position is of an earlier stream of that name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Events read in one go, and how many of the same filter come after them."""
+    """Events read by one request, and how many of the same filter follow them."""
 
     events: list[Event]
     pending: int
 
 
 class StreamMissing(LookupError):
-    """The stream does not exist, or JetStream is not serving."""
+    """The stream does not exist, or JetStream does not serve."""
 
 
 class _LinkLost(Exception):
-    """The link on which it was asked is gone: there will be no answer."""
+    """The link that the request was sent on is gone: no reply will arrive."""
 
 
 @dataclass(slots=True, eq=False)
-class _Question:
-    answered: asyncio.Future[list[Msg]]
+class _Request:
+    replied: asyncio.Future[list[Msg]]
     ends_at: float
     link: int
     is_batch: bool
@@ -96,7 +96,7 @@ class _Question:
 
 
 class EventLog:
-    """Publishes to and reads from the streams of channels. Every call ends within :data:`DEADLINE_S`."""
+    """Publishes to and reads from the streams of channels. Every call returns or raises within :data:`DEADLINE_S`."""
 
     def __init__(self, client: Client, js: JetStreamContext, disk: Disk | None = None) -> None:
         self._client = client
@@ -104,24 +104,24 @@ class EventLog:
         self._disk = disk
         self._inbox = client.new_inbox()
         self._numbers = count(1)
-        self._open: dict[str, _Question] = {}
+        self._open: dict[str, _Request] = {}
         self._sweeper: asyncio.Task[None] | None = None
-        self._unanswered_at = float("-inf")
+        self._unreplied_at = float("-inf")
         self._turns = Turns(READS_EACH, READS_IN_ALL)
 
     async def start(self) -> None:
-        """Open the inbox."""
+        """Subscribe to the inbox."""
         await self._client.subscribe(f"{self._inbox}.*", cb=self._take)
         self._sweeper = asyncio.create_task(self._sweep(), name="event log sweep")
 
     async def stop(self) -> None:
-        """Fail what is still open and stop."""
+        """Fail the open requests, and stop."""
         await stop_tasks(self._sweeper)
         self._expire(float("inf"))
 
     @property
     def payload_max_bytes(self) -> int:
-        """The most that one event may hold: what NATS takes, less room for headers."""
+        """The largest event: the limit of NATS, less room for headers."""
         return int(self._client.max_payload) - 8 * 1024
 
     async def ensure(self, channel: Channel) -> None:
@@ -136,9 +136,9 @@ class EventLog:
         headers: Mapping[str, str],
         message_id: str | None = None,
     ) -> Stored:
-        """Store one event; once it returns, the event is kept.
+        """Store one event; once this returns, the event is stored durably.
 
-        Raises Refused ``overloaded`` when the store does not answer in time (the event may or may not be kept),
+        Raises Refused ``overloaded`` when the log does not answer in time (the event may or may not be stored),
         ``storage-full`` and ``too-large``.
         """
         if self._disk is not None and self._disk.is_full:
@@ -146,19 +146,19 @@ class EventLog:
         if message_id is not None:
             headers = {**headers, "Nats-Msg-Id": message_id}
         is_repeatable = message_id is not None
-        answers = await self._ask_making_stream(
-            channel, lambda: self._ask(subject, data, dict(headers), is_repeatable=is_repeatable)
+        replies = await self._request_making_stream(
+            channel, lambda: self._request(subject, data, dict(headers), is_repeatable=is_repeatable)
         )
-        return _stored(answers[0].data)
+        return _stored(replies[0].data)
 
     async def store(self, subject: str, data: bytes, message_id: str | None = None) -> None:
-        """Store a message of our own on a stream that exists, such as a dead letter; by a message id once."""
+        """Store an internal message, such as a dead letter, on a stream that exists; once per message id."""
         headers = {"Nats-Msg-Id": message_id} if message_id is not None else None
         try:
-            answers = await self._ask(subject, data, headers, is_repeatable=message_id is not None)
+            replies = await self._request(subject, data, headers, is_repeatable=message_id is not None)
         except StreamMissing:
             raise log_unavailable() from None
-        _stored(answers[0].data)
+        _stored(replies[0].data)
 
     async def history(self, channel: Channel, subject: str, after: int, limit: int) -> list[Event]:
         """Read up to ``limit`` events of a subject filter with ids above ``after``, oldest first."""
@@ -167,93 +167,92 @@ class EventLog:
     async def batch(
         self, channel: Channel, subject: str, after: int, limit: int, max_bytes: int = 0, *, reader: str = ""
     ) -> Batch:
-        """Read as :meth:`history` does, at most about so many bytes, and say how many events are left.
+        """Read as :meth:`history` does, up to about ``max_bytes``, and count the events left.
 
-        ``reader`` is the consumer whose turn it is: what is stored is read in turns, so that who replays much holds up
-        neither other consumers nor what is live.
+        Consumers take turns, named by ``reader``, so that a long replay delays neither others nor live events.
         """
-        question = {"seq": max(after + 1, 1), "next_by_subj": subject, "batch": min(limit, BATCH_MAX)}
+        request = {"seq": max(after + 1, 1), "next_by_subj": subject, "batch": min(limit, BATCH_MAX)}
         if max_bytes:
-            question["max_bytes"] = max_bytes
+            request["max_bytes"] = max_bytes
         async with self._turns.acquire(reader):
-            messages = await self._direct_get(channel, question)
+            messages = await self._direct_get(channel, request)
         pending = int((messages[-1].headers or {}).get("Nats-Num-Pending", 0)) if messages else 0
         return Batch([_event(channel, message) for message in messages], pending)
 
     async def event(self, channel: Channel, sequence: int) -> Event | None:
-        """Read one event; None where it is no longer kept."""
+        """Return one event; None if the log no longer holds it."""
         found = await self._direct_get(channel, {"seq": sequence})
         return _event(channel, found[0]) if found else None
 
     async def extent(self, channel: Channel) -> Extent:
-        """Say what the channel's stream holds, as of no earlier than this question."""
-        answers = await self._ask_making_stream(channel, lambda: self._info(channel))
-        said = orjson.loads(answers[0].data)
-        state = said["state"]
-        began_at = int(said["config"].get("first_seq") or 1)
-        # A stream that was never written to says last 0 or first_seq - 1; an empty one has no first.
+        """Return the range of ids that the channel's stream holds, as of no earlier than this call."""
+        replies = await self._request_making_stream(channel, lambda: self._info(channel))
+        info = orjson.loads(replies[0].data)
+        state = info["state"]
+        began_at = int(info["config"].get("first_seq") or 1)
+        # A stream without any event yet reports 0 or first_seq - 1 as its last; an empty one has no first.
         last = max(int(state["last_seq"]), began_at - 1)
         first = int(state["first_seq"]) if state["messages"] else last + 1
         return Extent(first, last, began_at)
 
     async def first(self, channel: Channel) -> int:
-        """Give the oldest id left; one more than the last where there is none."""
+        """Return the oldest id left; one more than the last if there is none."""
         return (await self.extent(channel)).first
 
     async def last(self, channel: Channel) -> int:
-        """Give the newest id ever given; one less than the first ever where there is none."""
+        """Return the newest id ever assigned; one less than the first if there is none."""
         return (await self.extent(channel)).last
 
     async def stored_at(self, channel: Channel, subject: str, after: int) -> float | None:
-        """Say when the first event after an id was stored, in Unix seconds; None where there is none."""
+        """Return when the first event after an id was stored, in Unix seconds; None if there is none."""
         found = await self._direct_get(channel, {"seq": after + 1, "next_by_subj": subject, "batch": 1})
         if not found:
             return None
         return datetime.fromisoformat((found[0].headers or {})["Nats-Time-Stamp"]).timestamp()
 
     async def sequence_at(self, channel: Channel, instant: datetime) -> int:
-        """Give the id of the first event stored at or after an instant; one more than the last where there is none."""
-        question = {
+        """Return the id of the first event stored at or after an instant; one more than the last if there is none."""
+        request = {
             "start_time": rfc3339(instant.astimezone(UTC)),
             "next_by_subj": channel.subject,
             "batch": 1,
         }
-        found = await self._direct_get(channel, question)
+        found = await self._direct_get(channel, request)
         if found:
             return _event(channel, found[0]).id
         return (await self.last(channel)) + 1
 
     async def _info(self, channel: Channel) -> list[Msg]:
-        answers = await self._ask(f"$JS.API.STREAM.INFO.{channel.stream}", b"")
-        error = orjson.loads(answers[0].data).get("error")
+        replies = await self._request(f"$JS.API.STREAM.INFO.{channel.stream}", b"")
+        error = orjson.loads(replies[0].data).get("error")
         if error is None:
-            return answers
+            return replies
         if error.get("err_code") == _NO_SUCH_STREAM:
             raise StreamMissing
         raise refusal(error)
 
-    async def _direct_get(self, channel: Channel, question: Mapping[str, Any]) -> list[Msg]:
+    async def _direct_get(self, channel: Channel, request: Mapping[str, Any]) -> list[Msg]:
         subject = f"$JS.API.DIRECT.GET.{channel.stream}"
-        body = orjson.dumps(question)
-        is_batch = "batch" in question
-        return await self._ask_making_stream(channel, lambda: self._ask(subject, body, is_batch=is_batch))
+        body = orjson.dumps(request)
+        is_batch = "batch" in request
+        return await self._request_making_stream(channel, lambda: self._request(subject, body, is_batch=is_batch))
 
-    async def _ask_making_stream(self, channel: Channel, ask: Callable[[], Awaitable[list[Msg]]]) -> list[Msg]:
-        """Ask; where the channel's stream is missing, as on a store that was emptied, make it and ask once more."""
+    async def _request_making_stream(self, channel: Channel, send: Callable[[], Awaitable[list[Msg]]]) -> list[Msg]:
+        """Send a request; if the channel's stream is missing, as in an emptied store, create it and repeat."""
         try:
-            return await ask()
+            return await send()
         except StreamMissing:
-            logger.warning("log: the stream of channel %s is missing; making it", channel.address)
+            logger.warning("log: the stream of channel %s is missing; creating it", channel.address)
         try:
             async with asyncio.timeout(DEADLINE_S / 2):
                 await self.ensure(channel)
-                return await ask()
+                return await send()
         except APIError as error:
             raise refusal({"err_code": error.err_code, "description": error.description}) from error
         except (StreamMissing, NatsError, TimeoutError) as error:
             raise log_unavailable() from error
 
-    async def _ask(
+    async def _request(
         self,
         subject: str,
         data: bytes,
@@ -262,15 +261,15 @@ class EventLog:
         is_batch: bool = False,
         is_repeatable: bool = True,
     ) -> list[Msg]:
-        """Ask and wait for the answer; what may be repeated is asked again when the link was lost meanwhile."""
+        """Send a request and return the reply. A repeatable one is sent again after the link was lost meanwhile."""
         ends_at = time.monotonic() + DEADLINE_S
-        if ends_at - DEADLINE_S - self._unanswered_at < BREAKER_S:
+        if ends_at - DEADLINE_S - self._unreplied_at < BREAKER_S:
             raise log_unavailable()
         while True:
             if not self._client.is_connected:
                 await self._wait_for_link(ends_at)
             try:
-                return await self._ask_once(subject, data, headers, ends_at, is_batch)
+                return await self._request_once(subject, data, headers, ends_at, is_batch)
             except _LinkLost:
                 if not is_repeatable:
                     raise log_unavailable() from None
@@ -279,15 +278,15 @@ class EventLog:
             except NatsError as error:
                 raise log_unavailable() from error
 
-    async def _ask_once(
+    async def _request_once(
         self, subject: str, data: bytes, headers: dict[str, str] | None, ends_at: float, is_batch: bool
     ) -> list[Msg]:
         number = str(next(self._numbers))
-        answered: asyncio.Future[list[Msg]] = asyncio.get_running_loop().create_future()
-        self._open[number] = _Question(answered, ends_at, self._link, is_batch)
+        replied: asyncio.Future[list[Msg]] = asyncio.get_running_loop().create_future()
+        self._open[number] = _Request(replied, ends_at, self._link, is_batch)
         try:
             await self._client.publish(subject, data, reply=f"{self._inbox}.{number}", headers=headers)
-            return await answered
+            return await replied
         finally:
             self._open.pop(number, None)
 
@@ -296,29 +295,29 @@ class EventLog:
         return int(self._client.stats["reconnects"])
 
     async def _wait_for_link(self, ends_at: float) -> None:
-        """Wait for NATS rather than fill its buffer: what is sent late would be stored after we said no."""
+        """Wait for the link instead of buffering: an event that is sent late would be stored after its refusal."""
         while not self._client.is_connected:
             if self._client.is_closed or time.monotonic() >= ends_at:
                 raise log_unavailable()
             await asyncio.sleep(0.02)
 
     async def _take(self, message: Msg) -> None:
-        question = self._open.get(message.subject.rpartition(".")[2])
-        if question is None or question.answered.done():
+        request = self._open.get(message.subject.rpartition(".")[2])
+        if request is None or request.replied.done():
             return
-        self._unanswered_at = float("-inf")
+        self._unreplied_at = float("-inf")
         status = message.headers.get("Status") if message.headers else None
         if status is None:
-            question.messages.append(message)
-            if not question.is_batch:
-                question.answered.set_result(question.messages)
+            request.messages.append(message)
+            if not request.is_batch:
+                request.replied.set_result(request.messages)
         elif status in (_END_OF_BATCH, _NO_MESSAGE):
-            question.answered.set_result(question.messages)
+            request.replied.set_result(request.messages)
         elif status == _NO_RESPONDERS:
-            question.answered.set_exception(StreamMissing())
+            request.replied.set_exception(StreamMissing())
         else:
             logger.warning("log: unexpected status %s %s", status, message.headers)
-            question.answered.set_exception(log_unavailable())
+            request.replied.set_exception(log_unavailable())
 
     async def _sweep(self) -> None:
         while True:
@@ -326,29 +325,29 @@ class EventLog:
             self._expire(time.monotonic())
 
     def _expire(self, now: float) -> None:
-        """Fail what is overdue, and what was asked on a link that is gone. Questions lie in the order of their ends."""
+        """Fail overdue requests, and those sent on a lost link. Open requests are in the order of their deadlines."""
         link = self._link
-        for question in list(self._open.values()):
-            is_overdue = question.ends_at <= now
-            if not is_overdue and question.link == link:
+        for request in list(self._open.values()):
+            is_overdue = request.ends_at <= now
+            if not is_overdue and request.link == link:
                 return
-            if not question.answered.done():
+            if not request.replied.done():
                 if is_overdue:
-                    self._unanswered_at = time.monotonic()
-                question.answered.set_exception(log_unavailable() if is_overdue else _LinkLost())
+                    self._unreplied_at = time.monotonic()
+                request.replied.set_exception(log_unavailable() if is_overdue else _LinkLost())
 
 
 def _stored(answer: bytes) -> Stored:
-    said = orjson.loads(answer)
-    if "error" in said:
-        raise refusal(said["error"])
-    return Stored(said["seq"], said.get("duplicate", False))
+    reply = orjson.loads(answer)
+    if "error" in reply:
+        raise refusal(reply["error"])
+    return Stored(reply["seq"], reply.get("duplicate", False))
 
 
 def refusal(error: Mapping[str, Any]) -> Refused:
-    """Say an error of JetStream as a refusal of ours."""
+    """Return the refusal for an error of JetStream."""
     code = error.get("err_code")
-    logger.warning("log: JetStream says %s", error)
+    logger.warning("log: JetStream reports an error: %s", error)
     if code in _FULL or "no space" in str(error.get("description")):
         return Refused(Reason.STORAGE_FULL)
     if code == _TOO_LARGE:

@@ -1,8 +1,8 @@
-"""Live events in, each decoded once, fanned out to who listens here; what was missed is read back from the log.
+"""Fans live events out to this process's listeners, each decoded once, and reads missed events back from the log.
 
-One subscription of NATS a subject filter, however many listen. A reader that begins at a position subscribes first
-and then reads the log up to the first live event: no hole and no double. After a reconnect, or when the subscription
-had to drop, the feed itself catches up the same way, so listeners see one unbroken order.
+There is one NATS subscription per subject filter. A reader that begins at a position subscribes first and then reads
+the log up to the first live event: it gets every event once. After a reconnect, or after NATS dropped messages, the
+feed itself catches up the same way, so that its listeners see one unbroken order.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gateway.log.unavailable import log_unavailable
 from gateway.snapshot.picture import Channel, Snapshot
 from gateway.wire.subjects import LIVE_PREFIX, live
 
-__all__ = ["EARLIEST", "Gap", "Hub", "Listening"]
+__all__ = ["EARLIEST", "Gap", "Hub", "Listener"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +34,10 @@ OnGap = Callable[[Gap], None]
 
 PENDING_MAX_MESSAGES = 65_536
 PENDING_MAX_BYTES = 64 * 1024 * 1024
-LOOK_S = 0.5
+CHECK_S = 0.5
+"""How often feeds are checked for lost links and dropped messages."""
 PATIENCE_S = 1.0
-"""How long a feed that catches up waits for its slowest listener, a batch."""
+"""How long a feed that catches up waits for its slowest listener, per batch."""
 
 
 def _always() -> bool:
@@ -44,11 +45,11 @@ def _always() -> bool:
 
 
 def _ignore(gap: Gap) -> None:
-    """Nobody asked to be told."""
+    pass
 
 
-class Listening:
-    """One listener on one subject filter. Events of a channel arrive in the order of their ids, each once."""
+class Listener:
+    """One listener on a subject filter. It gets the events of a channel in the order of their ids, each once."""
 
     __slots__ = ("catching_up", "deliver", "feed", "has_room", "on_gap", "position")
 
@@ -57,12 +58,12 @@ class Listening:
         self.on_gap = on_gap
         self.has_room = has_room
         self.position = 0
-        """Events up to here are not for it; 0 where it listens across channels, whose ids cannot be compared."""
+        """Events up to this id are not delivered; 0 for a filter across channels, whose ids cannot be compared."""
         self.feed: Feed | None = None
         self.catching_up: CatchUp | None = None
 
     def stop(self) -> None:
-        """Hear nothing more, at once."""
+        """Deliver nothing more, from now on."""
         if self.catching_up is not None:
             self.catching_up.cancel()
         if self.feed is not None:
@@ -71,33 +72,33 @@ class Listening:
 
     @property
     def head(self) -> int:
-        """The newest id that is known here of what it listens to; 0 where none is."""
+        """The newest id of its filter that this process knows; 0 if none."""
         return self.feed.head if self.feed is not None else 0
 
     def offer(self, event: Event) -> None:
-        """Take a live event: deliver it, or keep it until the log has been read."""
+        """Deliver a live event, or buffer it until the log has been read up to it."""
         if self.catching_up is not None:
             self.catching_up.offer(event)
         elif event.id > self.position:
             self.deliver(event)
 
     def went_live(self, position: int) -> None:
-        """All that was stored has been delivered, up to here; what comes is delivered as it comes."""
+        """Deliver live events directly from now on: stored ones have been delivered up to this position."""
         self.catching_up = None
         self.position = position
 
 
 class Feed:
-    """What one subject filter's live subscription brings, for all who listen to it here."""
+    """The live subscription of one subject filter, shared by its listeners in this process."""
 
     def __init__(self, hub: Hub, subject: str) -> None:
         self.subject = subject
         self._hub = hub
-        self._listeners: dict[Listening, None] = {}
+        self._listeners: dict[Listener, None] = {}
         self._positions: dict[str, int] = {}
         """The last id delivered, by stream."""
         self._baselines: dict[str, int] = {}
-        """Where a stream stood when someone began to listen: a hole right after it would else go unseen."""
+        """The last id of a stream when a reader began: without it, a hole right after it would not be noticed."""
         self._recovering: dict[str, CatchUp] = {}
         self._subscription: Subscription | None = None
         self._handled = 0
@@ -105,30 +106,30 @@ class Feed:
         self._link = hub.link
         self._opening: asyncio.Task[None] | None = None
 
-    def join(self, listening: Listening) -> None:
-        """Deliver to one more."""
-        self._listeners[listening] = None
-        listening.feed = self
+    def join(self, listener: Listener) -> None:
+        """Add a listener."""
+        self._listeners[listener] = None
+        listener.feed = self
 
-    def leave(self, listening: Listening) -> None:
-        """Deliver to one less; the last one closes the subscription."""
-        self._listeners.pop(listening, None)
+    def leave(self, listener: Listener) -> None:
+        """Remove a listener; the last one closes the subscription."""
+        self._listeners.pop(listener, None)
         if not self._listeners:
             self._hub.forget(self)
 
     @property
     def head(self) -> int:
-        """The newest id that came, or was there when someone began to listen."""
+        """The newest id that has arrived, or was stored when a reader began."""
         return max([*self._baselines.values(), *self._positions.values()], default=0)
 
     async def open(self) -> None:
-        """Subscribe, once for all; returns when NATS has been told."""
+        """Subscribe, once for all listeners. Returns when the request was sent to NATS."""
         if self._opening is None:
             self._opening = asyncio.create_task(self._subscribe(), name=f"subscribe {self.subject}")
         await asyncio.shield(self._opening)
 
     async def close(self) -> None:
-        """Unsubscribe and stop recovering."""
+        """Unsubscribe and stop catching up."""
         for catching_up in self._recovering.values():
             catching_up.cancel()
         if self._opening is not None:
@@ -139,8 +140,8 @@ class Feed:
             except NatsError as error:
                 logger.debug("hub: not unsubscribed: %s", error)
 
-    def look(self) -> None:
-        """Catch up where the link was lost or NATS had to drop: nobody else would notice until the next event."""
+    def check(self) -> None:
+        """Catch up if the link was lost or messages were dropped: without that, the next event would show it."""
         dropped = self._drops()
         if self._link == self._hub.link and dropped <= self._dropped:
             return
@@ -149,8 +150,8 @@ class Feed:
         for stream, position in {**self._baselines, **self._positions}.items():
             self._recover(stream, position)
 
-    def stood_at(self, stream: str, last: int) -> None:
-        """Remember where a stream stood when someone began to listen."""
+    def set_baseline(self, stream: str, last: int) -> None:
+        """Record the last id of a stream when a reader began; the first one counts."""
         self._baselines.setdefault(stream, last)
 
     async def _subscribe(self) -> None:
@@ -175,7 +176,7 @@ class Feed:
             return
         event = from_headers(channel.address, message.subject[len(LIVE_PREFIX) :], headers, message.data)
         if self._link != self._hub.link:
-            self.look()
+            self.check()
         recovering = self._recovering.get(stream)
         if recovering is not None:
             recovering.offer(event)
@@ -183,17 +184,17 @@ class Feed:
         position = self._positions.get(stream)
         if position is not None and event.id <= position:
             return
-        known = self._baselines.get(stream) if position is None else position
-        if known is not None and event.previous > known:
-            self._recover(stream, known)
+        last = self._baselines.get(stream) if position is None else position
+        if last is not None and event.previous > last:
+            self._recover(stream, last)
             self._recovering[stream].offer(event)
             return
         self._deliver(stream, event)
 
     def _deliver(self, stream: str, event: Event) -> None:
         self._positions[stream] = event.id
-        for listening in tuple(self._listeners):
-            listening.offer(event)
+        for listener in tuple(self._listeners):
+            listener.offer(event)
 
     def _recover(self, stream: str, position: int) -> None:
         channel = self._hub.channel_of(stream)
@@ -209,7 +210,7 @@ class Feed:
         catching_up = CatchUp(
             self._hub.log,
             channel,
-            # A filter across channels asks each for its own.
+            # A filter across channels reads each of them by its own filter.
             channel.subject if ">" in self.subject else self.subject,
             deliver=deliver,
             done=done,
@@ -221,15 +222,15 @@ class Feed:
         catching_up.resume(position)
 
     def _gap(self, gap: Gap) -> None:
-        for listening in tuple(self._listeners):
-            listening.on_gap(gap)
+        for listener in tuple(self._listeners):
+            listener.on_gap(gap)
 
     def _has_room(self) -> bool:
-        return all(listening.has_room() for listening in self._listeners)
+        return all(listener.has_room() for listener in self._listeners)
 
 
 class Hub:
-    """All live feeds of this process."""
+    """The live feeds of this process."""
 
     def __init__(self, client: Client, log: EventLog, snapshot: Snapshot) -> None:
         self.client = client
@@ -238,44 +239,44 @@ class Hub:
         self._feeds: dict[str, Feed] = {}
         self._streams: dict[str, Channel] | None = None
         self._at_work: set[asyncio.Task[Any]] = set()
-        self._looker: asyncio.Task[None] | None = None
+        self._checker: asyncio.Task[None] | None = None
         snapshot.on_change(self._refresh)
 
     @property
     def link(self) -> int:
-        """How often the link to NATS was made anew: what was live between two links is in the log alone."""
+        """The number of reconnects to NATS: what was published between two links is in the log alone."""
         return int(self.client.stats["reconnects"])
 
     async def start(self) -> None:
-        """Begin to look after lost links."""
-        self._looker = asyncio.create_task(self._look(), name="hub look")
+        """Start to check feeds for lost links."""
+        self._checker = asyncio.create_task(self._check(), name="hub check")
 
     async def stop(self) -> None:
         """Close every feed."""
-        if self._looker is not None:
-            await stop_tasks(self._looker)
+        if self._checker is not None:
+            await stop_tasks(self._checker)
         for feed in list(self._feeds.values()):
             self.forget(feed)
         await asyncio.gather(*self._at_work, return_exceptions=True)
 
-    def subscribe_live(self, subject: str, deliver: Deliver) -> Listening:
-        """Hear live events of a subject filter, which may span channels, from now on. ``deliver`` returns at once."""
-        listening = Listening(deliver)
-        self._in_background(self._join(subject, listening).open())
-        return listening
+    def subscribe_live(self, subject: str, deliver: Deliver) -> Listener:
+        """Deliver the live events of a subject filter, which may span channels. ``deliver`` must return at once."""
+        listener = Listener(deliver)
+        self._in_background(self._join(subject, listener).open())
+        return listener
 
-    async def subscribe_confirmed(self, subject: str, deliver: Deliver) -> Listening:
-        """Listen, and return once NATS knows of it: nothing that is published from then on is missed.
+    async def subscribe_confirmed(self, subject: str, deliver: Deliver) -> Listener:
+        """Deliver the live events of a subject filter, and return once NATS has the subscription.
 
-        Raises Refused where NATS is away.
+        Nothing that is published afterwards is missed. Raises Refused where NATS is unavailable.
         """
-        listening = Listening(deliver)
+        listener = Listener(deliver)
         try:
-            await self._join(subject, listening).open()
+            await self._join(subject, listener).open()
         except NatsError as error:
-            listening.stop()
+            listener.stop()
             raise log_unavailable() from error
-        return listening
+        return listener
 
     async def subscribe_from(
         self,
@@ -288,39 +289,39 @@ class Hub:
         on_gap: OnGap = _ignore,
         has_room: Callable[[], bool] = _always,
         reader: str = "",
-    ) -> Listening:
-        """Hear every event of a channel's subject filter above a position: first what is stored, then what comes.
+    ) -> Listener:
+        """Deliver every event of a channel's subject filter above a position: the stored ones, then the live ones.
 
-        ``position`` None begins with what comes next. ``began`` is told the position really begun at before anything is
-        delivered. A position whose successors are gone calls ``on_gap`` and begins at the oldest left; one from the
-        future, or from another stream of that name, calls it and begins with what comes next. Stored events are read
-        only while ``has_room()``, and in ``reader``'s turn. Raises Refused where the log is away.
+        ``position`` None begins with the next live event. ``began`` gets the actual position before the first event.
+        ``on_gap`` gets what the log no longer holds: reading then begins at the oldest event left, or with the next
+        live event if the position is of an earlier stream of that name. Stored events are read only while
+        ``has_room()``, and in turn with other readers than ``reader``. Raises Refused where the log is unavailable.
         """
-        listening = Listening(deliver, on_gap, has_room)
+        listener = Listener(deliver, on_gap, has_room)
         catching_up = CatchUp(
             self.log,
             channel,
             subject,
             deliver=deliver,
-            done=listening.went_live,
+            done=listener.went_live,
             has_room=has_room,
             on_gap=on_gap,
             reader=reader,
         )
-        listening.catching_up = catching_up
-        feed = self._join(subject, listening)
+        listener.catching_up = catching_up
+        feed = self._join(subject, listener)
         try:
             await feed.open()
             extent = await self.log.extent(channel)
         except NatsError as error:
-            listening.stop()
+            listener.stop()
             raise log_unavailable() from error
         except BaseException:
-            listening.stop()
+            listener.stop()
             raise
-        feed.stood_at(channel.stream, extent.last)
+        feed.set_baseline(channel.stream, extent.last)
         begins_at, gap = (extent.last, None) if position is None else begin(position, extent)
-        listening.position = begins_at
+        listener.position = begins_at
         if began is not None:
             began(begins_at)
         if gap is not None:
@@ -329,25 +330,25 @@ class Hub:
             catching_up.finish(begins_at)
         else:
             catching_up.start(begins_at, is_oldest=position == EARLIEST)
-        return listening
+        return listener
 
     def channel_of(self, stream: str) -> Channel | None:
-        """Give the channel whose log a stream is."""
+        """Return the channel whose log a stream is."""
         if self._streams is None:
             self._streams = {channel.stream: channel for channel in self._snapshot.channels()}
         return self._streams.get(stream)
 
     def forget(self, feed: Feed) -> None:
-        """Close a feed that nobody listens to."""
+        """Close a feed without listeners."""
         if self._feeds.get(feed.subject) is feed:
             del self._feeds[feed.subject]
             self._in_background(feed.close())
 
-    def _join(self, subject: str, listening: Listening) -> Feed:
+    def _join(self, subject: str, listener: Listener) -> Feed:
         feed = self._feeds.get(subject)
         if feed is None:
             feed = self._feeds[subject] = Feed(self, subject)
-        feed.join(listening)
+        feed.join(listener)
         return feed
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
@@ -359,8 +360,8 @@ class Hub:
         if "channel" in kinds:
             self._streams = None
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(CHECK_S)
             for feed in list(self._feeds.values()):
-                feed.look()
+                feed.check()

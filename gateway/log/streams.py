@@ -1,4 +1,4 @@
-"""Makes a channel's JetStream stream what its document says: one stream a declared channel."""
+"""Creates, updates and retires the JetStream streams of channels: one stream per declared channel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RETIRED_PREFIX = "_apimgmt.retired."
 REDRIVEN_PREFIX = "_apimgmt.redriven."
 
 DUPLICATES_WINDOW_S = 24 * 3600.0
-"""How long a message id is remembered (never longer than events are kept). Ids lie in the memory of NATS."""
+"""How long NATS remembers message ids, in its memory; at most as long as events are retained."""
 DEFAULT_MAX_AGE_S = 7 * 24 * 3600.0
 DEFAULT_MAX_BYTES = 1024**3
 _NAME_IN_USE = 10058
@@ -30,27 +30,27 @@ async def ensure_stream(js: JetStreamContext, document: Mapping[str, Any]) -> No
 
     Raises nats' APIError where JetStream refuses, as when two channels' subjects overlap.
     """
-    wanted = stream_config(document)
+    config = stream_config(document)
     try:
-        present = (await js.stream_info(str(wanted.name))).config
+        present = (await js.stream_info(str(config.name))).config
     except NotFoundError:
         try:
-            await js.add_stream(wanted, first_seq=int(time.time() * 1_000_000))
+            await js.add_stream(config, first_seq=int(time.time() * 1_000_000))
         except BadRequestError as error:
-            if error.err_code != _NAME_IN_USE:  # another process was faster
+            if error.err_code != _NAME_IN_USE:  # created by another process meanwhile
                 raise
         return
-    if any(getattr(present, name) != getattr(wanted, name) for name in _COMPARED):
-        await js.update_stream(wanted, first_seq=present.first_seq)
+    if any(getattr(present, name) != getattr(config, name) for name in _COMPARED):
+        await js.update_stream(config, first_seq=present.first_seq)
 
 
 def redriven_subject(stream: str, subscription: str = "*") -> str:
-    """Give the subject of what is put back from the dead letters to one subscription alone: on its channel's stream."""
+    """Return the subject, on the channel's stream, of dead letters redriven to one subscription."""
     return f"{REDRIVEN_PREFIX}{stream}.{subscription}"
 
 
 async def delete_stream(js: JetStreamContext, name: str) -> None:
-    """Delete a channel's stream with all its events; one that is not there is no fault."""
+    """Delete a channel's stream with all its events, if it exists."""
     try:
         await js.delete_stream(name)
     except NotFoundError:
@@ -58,9 +58,9 @@ async def delete_stream(js: JetStreamContext, name: str) -> None:
 
 
 async def retire_stream(js: JetStreamContext, name: str) -> None:
-    """Take a stream's subjects away: it stores no more, holds up no channel that overlaps, and its events age.
+    """Remove a stream's subjects, if it exists: it stores nothing more, and its events expire.
 
-    :func:`ensure_stream` brings it back with what it still holds. One that is not there is no fault.
+    A new channel may then overlap with it. :func:`ensure_stream` restores it with the events that are left.
     """
     try:
         present = (await js.stream_info(name)).config
@@ -72,7 +72,7 @@ async def retire_stream(js: JetStreamContext, name: str) -> None:
 
 
 async def retire_streams_except(js: JetStreamContext, names: Collection[str]) -> None:
-    """Retire the streams of channels that are no more; one that holds nothing any more is deleted."""
+    """Retire the streams of removed channels; delete those without events."""
     for info in await _channel_streams(js):
         name = str(info.config.name)
         if name in names:
@@ -93,7 +93,7 @@ async def _channel_streams(js: JetStreamContext) -> list[StreamInfo]:
 
 
 def stream_config(document: Mapping[str, Any]) -> StreamConfig:
-    """Say how the stream of a channel document is to be; where it begins is decided when it is made."""
+    """Return the configuration of a channel's stream, except its first sequence, which is set on creation."""
     retention = document.get("retention") or {}
     max_age_s = float(retention.get("max_age_s") or DEFAULT_MAX_AGE_S)
     return StreamConfig(

@@ -87,7 +87,7 @@ def test_lag_in_seconds_counts_from_when_the_log_stored_the_event():
     reading = Reading("trades")
     headers = {"ce-time": "2001-01-01T00:00:00Z", "Nats-Time-Stamp": "2026-01-01T00:00:00.5Z", "Nats-Sequence": "7"}
     reading.last = from_headers("trades", "trades", headers, b"1")
-    reading.listening = SimpleNamespace(head=9)
+    reading.listener = SimpleNamespace(head=9)
     now = datetime(2026, 1, 1, 0, 0, 3, tzinfo=UTC).timestamp()
     reported = reading.report(SimpleNamespace(waits_s=0.0, waiting=0), now)
     assert reported["lag"] == {"events": 2, "seconds": 2.5}

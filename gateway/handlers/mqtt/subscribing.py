@@ -19,7 +19,7 @@ from gateway.handlers.mqtt.publishing import ORIGIN, RETAIN
 from gateway.identity.rights import allowed, require
 from gateway.log.catch_up import Gap
 from gateway.log.event import EVENT_TYPE, Event
-from gateway.log.hub import Listening
+from gateway.log.hub import Listener
 from gateway.log.position import parse_position
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Channel
@@ -51,7 +51,7 @@ class TopicFilter:
     """One granted topic filter and what feeds it."""
 
     options: RequestedFilter
-    listenings: list[Listening] = field(default_factory=list)
+    listeners: list[Listener] = field(default_factory=list)
     gap: Gap | None = None
     """Ids that were lost; reported with the next event."""
     replaying: asyncio.Task[None] | None = None
@@ -62,8 +62,8 @@ class TopicFilter:
     def stop(self) -> None:
         """Deliver nothing more."""
         stop_soon(self.replaying)
-        for listening in self.listenings:
-            listening.stop()
+        for listener in self.listeners:
+            listener.stop()
 
 
 class Subscribing:
@@ -211,7 +211,7 @@ class Subscribing:
     async def _follow_live(self, topic_filter: TopicFilter, subjects: tuple[str, ...]) -> None:
         deliver = self._delivery(topic_filter)
         for subject in subjects:
-            topic_filter.listenings.append(await self._plane.hub.subscribe_confirmed(subject, deliver))
+            topic_filter.listeners.append(await self._plane.hub.subscribe_confirmed(subject, deliver))
 
     async def _follow_from(
         self, topic_filter: TopicFilter, subjects: tuple[str, ...], channels: list[Channel], position: str
@@ -231,7 +231,7 @@ class Subscribing:
             topic_filter.gap = gap
 
         for subject in filter(None, (meet(subject, channel.subject) for subject in subjects)):
-            topic_filter.listenings.append(
+            topic_filter.listeners.append(
                 await self._plane.hub.subscribe_from(
                     channel,
                     subject,

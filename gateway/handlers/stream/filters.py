@@ -14,7 +14,7 @@ from gateway.identity.rights import allowed, conflated_s
 from gateway.log.catch_up import Gap
 from gateway.log.conflation import Conflation
 from gateway.log.event import Event
-from gateway.log.hub import Listening
+from gateway.log.hub import Listener
 from gateway.log.position import parse_position
 from gateway.refusals import Reason, Refused
 
@@ -28,7 +28,7 @@ FILTERS_MAX = 200
 class StreamFilter:
     """What one ``subscribe`` frame requested, until it is unsubscribed from or replaced."""
 
-    __slots__ = ("conflation", "interval_s", "listening", "principal", "reading", "selection")
+    __slots__ = ("conflation", "interval_s", "listener", "principal", "reading", "selection")
 
     def __init__(self, selection: Selection, principal: object, interval_s: float) -> None:
         self.selection = selection
@@ -37,13 +37,13 @@ class StreamFilter:
         self.principal = principal
         """The principal whose right was checked last."""
         self.conflation: Conflation | None = None
-        self.listening: Listening | None = None
+        self.listener: Listener | None = None
         self.reading = Reading(selection.address)
 
     def stop(self) -> None:
         """Deliver nothing more."""
-        if self.listening is not None:
-            self.listening.stop()
+        if self.listener is not None:
+            self.listener.stop()
         if self.conflation is not None:
             self.conflation.stop()
 
@@ -90,7 +90,7 @@ class StreamFilters:
             self._send({"type": "gap"} | gap_members(self._plane.config.public_url, selection, gap))
 
         deliver = self._conflated(stream_filter, self._delivery(stream_filter))
-        stream_filter.listening = await self._plane.hub.subscribe_from(
+        stream_filter.listener = await self._plane.hub.subscribe_from(
             selection.channel,
             selection.subject,
             position,
@@ -100,7 +100,7 @@ class StreamFilters:
             has_room=self._outbox.has_room,
             reader=self._call.caller.consumer,
         )
-        stream_filter.reading.listening = stream_filter.listening
+        stream_filter.reading.listener = stream_filter.listener
         self._filters[address] = stream_filter
         if principal is not self._call.principal and not self._is_still_allowed(stream_filter):
             raise Refused(Reason.FORBIDDEN, fatal=True)
@@ -123,9 +123,9 @@ class StreamFilters:
         selection = stream_filter.selection
         if is_routed_to(self._call, selection.address) or allowed(self._call.caller, selection.right):
             stream_filter.principal = self._call.principal
-            listening = stream_filter.listening
-            if listening is not None:
-                listening.deliver = self._conflated(stream_filter, listening.deliver)
+            listener = stream_filter.listener
+            if listener is not None:
+                listener.deliver = self._conflated(stream_filter, listener.deliver)
             return True
         return False
 

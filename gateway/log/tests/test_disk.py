@@ -63,7 +63,7 @@ def test_the_system_is_asked_now_and_then_while_much_is_free_and_each_time_near_
     for _ in range(10):
         assert not looked.is_full
     assert system.asked == 1
-    now += disk.LOOK_S
+    now += disk.READ_EVERY_S
     system.free = 3 * GIB
     for _ in range(10):
         assert not looked.is_full

@@ -72,10 +72,10 @@ async def all_ids(plane, channel):
 async def test_a_reader_hears_what_comes_next(plane, trades):
     await store(plane, trades, 3)
     reader = Reader()
-    listening = await reader.follow(plane, trades, None)
+    listener = await reader.follow(plane, trades, None)
     ids = await store(plane, trades, 5)
     await reader.has(ids[-1])
-    listening.stop()
+    listener.stop()
     assert reader.ids == ids
     assert reader.began == [ids[0] - 1]
 
@@ -109,10 +109,10 @@ async def test_a_reader_from_a_position_gets_the_stored_then_the_live_without_ho
 
 async def test_readers_of_one_filter_share_one_subscription(plane, trades):
     before = len(plane.nats._subs)
-    listenings = [await Reader().follow(plane, trades, None) for _ in range(5)]
+    listeners = [await Reader().follow(plane, trades, None) for _ in range(5)]
     assert len(plane.nats._subs) == before + 1
-    for listening in listenings:
-        listening.stop()
+    for listener in listeners:
+        listener.stop()
     await asyncio.sleep(QUIET_S)
     assert len(plane.nats._subs) == before
 
@@ -133,14 +133,14 @@ async def test_a_template_hears_all_its_addresses_and_an_address_only_its_own(pl
 async def test_a_listener_across_channels_hears_them_all(plane, trades):
     news, _ = plane.snapshot.channel("news/x")
     heard = []
-    listening = plane.hub.subscribe_live(">", heard.append)
+    listener = plane.hub.subscribe_live(">", heard.append)
     await asyncio.sleep(QUIET_S)
     await store(plane, trades, 1)
     await store(plane, news, 1, "news.x")
     async with asyncio.timeout(20):
         while len(heard) < 2:
             await asyncio.sleep(0.01)
-    listening.stop()
+    listener.stop()
     assert {(event.channel, event.address) for event in heard} == {("trades", "trades"), ("news/{topic}", "news/x")}
 
 
@@ -214,26 +214,26 @@ class Held:
 
 async def with_a_dropped_range(plane, trades, reader):
     """Return the feed of a reader that was delivered the first three of 500 events, and the ids of all."""
-    listening = await reader.follow(plane, trades, None)
-    await stop_tasks(plane.hub._looker)  # the test itself decides when the feed looks for what was dropped
+    listener = await reader.follow(plane, trades, None)
+    await stop_tasks(plane.hub._checker)  # the test itself decides when the feed checks for dropped messages
     ids = await store(plane, trades, 1)
     await reader.has(ids[-1])
-    held = Held(listening.feed, room=1)
+    held = Held(listener.feed, room=1)
     first = await store(plane, trades, 1)  # in the handler's hands
     async with asyncio.timeout(30):
-        while listening.feed._subscription.pending_msgs or listening.feed._subscription.delivered < 2:
+        while listener.feed._subscription.pending_msgs or listener.feed._subscription.delivered < 2:
             await asyncio.sleep(0.01)
     ids += first + await store(plane, trades, 499)
     await held.until_dropped(500)
     await held.let_go()
     assert reader.ids == ids[:3]
-    return listening.feed, ids
+    return listener.feed, ids
 
 
 async def test_what_the_subscription_had_to_drop_is_read_from_the_log(plane, trades):
     reader = Reader()
     feed, ids = await with_a_dropped_range(plane, trades, reader)
-    feed.look()
+    feed.check()
     await reader.has(ids[-1])
     assert (reader.ids, reader.gaps) == (ids, [])
 
@@ -248,17 +248,17 @@ async def test_the_next_live_event_shows_that_others_before_it_were_dropped(plan
 
 async def test_a_reader_that_joins_while_the_feed_catches_up_hears_nothing_twice(plane, trades):
     first, late = Reader(), Reader()
-    listening = await first.follow(plane, trades, None)
+    listener = await first.follow(plane, trades, None)
     ids = await store(plane, trades, 600)
     await first.has(ids[-1])
-    listening.has_room = lambda: False  # so that the feed comes last
-    listening.feed._positions[trades.stream] = ids[0]
-    listening.feed._recover(trades.stream, ids[0])
+    listener.has_room = lambda: False  # so that the feed comes last
+    listener.feed._positions[trades.stream] = ids[0]
+    listener.feed._recover(trades.stream, ids[0])
     await late.follow(plane, trades, ids[0])
     ids += await store(plane, trades, 3)
     await late.has(ids[-1])
     async with asyncio.timeout(30):
-        while listening.feed._recovering:
+        while listener.feed._recovering:
             await asyncio.sleep(0.01)
     assert late.ids == ids[1:]
 
@@ -266,13 +266,13 @@ async def test_a_reader_that_joins_while_the_feed_catches_up_hears_nothing_twice
 async def test_a_reader_without_room_is_waited_for(plane, trades):
     ids = await store(plane, trades, 1000)
     reader, has_room = Reader(), False
-    listening = await reader.follow(plane, trades, EARLIEST, has_room=lambda: has_room)
+    listener = await reader.follow(plane, trades, EARLIEST, has_room=lambda: has_room)
     await asyncio.sleep(QUIET_S)
     assert 0 < len(reader.ids) < len(ids)
     has_room = True
     await reader.has(ids[-1])
     assert reader.ids == ids
-    listening.stop()
+    listener.stop()
 
 
 async def test_a_stream_that_was_recreated_is_a_gap_to_who_listens(plane, trades, nats_server):

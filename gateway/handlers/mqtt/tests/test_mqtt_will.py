@@ -34,10 +34,10 @@ async def published_wills(plane):
 async def heard_on(plane, address, begin):
     """Return the first event on an address after `begin` was called."""
     heard = asyncio.Queue()
-    listening = await plane.hub.subscribe_confirmed(address.replace("/", "."), heard.put_nowait)
+    listener = await plane.hub.subscribe_confirmed(address.replace("/", "."), heard.put_nowait)
     await begin()
     event = await asyncio.wait_for(heard.get(), WAIT_S)
-    listening.stop()
+    listener.stop()
     return event
 
 
