@@ -96,7 +96,6 @@ def _filtered(request: HttpRequest, kind: type[FilterSet], rows: Any, section: s
     chosen = {name: value for name, value in query.items() if value}
     return filters, {
         "section": section, "page": page, "faults": wrong, "chosen": chosen, "query": urlencode(chosen),
-        "base_url": request.build_absolute_uri("/").rstrip("/"),
     }  # fmt: skip
 
 

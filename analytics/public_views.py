@@ -13,7 +13,7 @@ from analytics import pages
 @require_GET
 def landing(request: HttpRequest) -> HttpResponse:
     """Render the landing page."""
-    return render(request, "landing.html", {"base_url": request.build_absolute_uri("/").rstrip("/")})
+    return render(request, "landing.html")
 
 
 @require_GET

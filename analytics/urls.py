@@ -4,7 +4,7 @@ from django.contrib.auth.views import LogoutView
 from django.urls import path
 from django.views.generic import RedirectView
 
-from analytics import delivery_views, public_views, views
+from analytics import delivery_views, document_urls, public_views, views
 
 urlpatterns = [
     path("", public_views.landing, name="landing"),
@@ -23,7 +23,5 @@ urlpatterns = [
     path("dashboards/login", views.Login.as_view(), name="login"),
     path("dashboards/logout", LogoutView.as_view(), name="logout"),
     path("dashboards/<str:page>/", RedirectView.as_view(url="/dashboards/%(page)s", query_string=True)),
-    path("docs/", public_views.documents, name="docs"),
-    path("docs/images/<str:name>", public_views.picture),
-    path("docs/<path:name>", public_views.document, name="document"),
+    *document_urls.urlpatterns,
 ]

@@ -69,7 +69,6 @@ def overview(request: HttpRequest) -> HttpResponse:
         "hour_calls": sum(row[2] for row in seed["minutes"]),
         "hour_messages": sum(row[3] for row in seed["minutes"]),
         "protocols": words.PROTOCOLS,
-        "base_url": request.build_absolute_uri("/").rstrip("/"),
     }
     return render(request, "dashboards/overview.html", context)
 
@@ -103,7 +102,6 @@ def connections(request: HttpRequest) -> HttpResponse:
         "error_classes": {name: word for name, word in words.ERROR_CLASSES.items() if name},
         "query": urlencode({"state": state, **chosen}),
         "may_disconnect": request.user.has_perm(DISCONNECT),
-        "base_url": request.build_absolute_uri("/").rstrip("/"),
     }
     return render(request, "dashboards/connections.html", context, status=400 if errors else 200)
 
@@ -145,7 +143,6 @@ def usage(request: HttpRequest) -> HttpResponse:
         "periods": {name: title for name, (title, _) in reports.PERIODS.items()},
         "chosen": {name: value for name, value in query.items() if value},
         "protocols": words.PROTOCOLS,
-        "base_url": request.build_absolute_uri("/").rstrip("/"),
     }
     return render(request, "dashboards/usage.html", context, status=400 if errors else 200)
 
@@ -171,7 +168,6 @@ def limits(request: HttpRequest) -> HttpResponse:
         "period_words": words_of_period.lower(),
         "periods": {name: title for name, (title, _) in reports.PERIODS.items()},
         "chosen": {name: value for name, value in query.items() if value},
-        "base_url": request.build_absolute_uri("/").rstrip("/"),
     }
     return render(request, "dashboards/limits.html", context, status=400 if errors else 200)
 

@@ -92,10 +92,19 @@ def secret(name: str) -> str:
 
 
 def public_url() -> str:
-    """Give the address that callers see, without a closing slash (``PUBLIC_URL``)."""
-    host, port = text("HOST", "127.0.0.1"), number("PORT", 8000)
+    """Return the URL of the data plane as callers see it, without a closing slash (``PUBLIC_URL``)."""
+    return text("PUBLIC_URL", _local_url(text("HOST", "127.0.0.1"), number("PORT", 8000))).rstrip("/")
+
+
+def admin_public_url() -> str:
+    """Return the URL of the operators' pages as browsers see it, without a closing slash (``ADMIN_PUBLIC_URL``)."""
+    local = _local_url(text("ADMIN_HOST", "127.0.0.1"), number("ADMIN_PORT", 8001))
+    return text("ADMIN_PUBLIC_URL", local).rstrip("/")
+
+
+def _local_url(host: str, port: int) -> str:
     host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
-    return text("PUBLIC_URL", f"http://{f'[{host}]' if ':' in host else host}:{port}").rstrip("/")
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def mqtt_url() -> str:
@@ -104,8 +113,17 @@ def mqtt_url() -> str:
 
 
 def public_host() -> str:
-    """Give the host by which callers name us, as a Host header has it."""
-    host = urlsplit(public_url()).hostname or "127.0.0.1"
+    """Return the host of the data plane's URL, as a Host header has it."""
+    return _host_of(public_url())
+
+
+def admin_public_host() -> str:
+    """Return the host of the URL of the operators' pages, as a Host header has it."""
+    return _host_of(admin_public_url())
+
+
+def _host_of(url: str) -> str:
+    host = urlsplit(url).hostname or "127.0.0.1"
     return f"[{host}]" if ":" in host else host
 
 

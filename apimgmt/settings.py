@@ -18,9 +18,13 @@ KEY_PEPPER = env.secret("KEY_PEPPER")
 DEBUG = env.flag("DEBUG")
 PUBLIC_URL = env.public_url()
 MQTT_URL = env.mqtt_url()
-ALLOWED_HOSTS = env.names("ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[::1]", env.public_host()]
-IS_HTTPS = PUBLIC_URL.startswith("https://")
-CSRF_TRUSTED_ORIGINS = env.names("CSRF_TRUSTED_ORIGINS", PUBLIC_URL)
+ADMIN_PUBLIC_URL = env.admin_public_url()
+ALLOWED_HOSTS = env.names("ALLOWED_HOSTS") or [
+    "localhost", "127.0.0.1", "[::1]", env.public_host(), env.admin_public_host(),
+]  # fmt: skip
+IS_HTTPS = ADMIN_PUBLIC_URL.startswith("https://")
+# Never the data plane's origin: what an upstream serves there must not act as an operator.
+CSRF_TRUSTED_ORIGINS = env.names("CSRF_TRUSTED_ORIGINS", ADMIN_PUBLIC_URL)
 TRUSTED_PROXIES = env.networks("TRUSTED_PROXIES")
 OUTBOUND_ALLOWED_NETWORKS = env.networks("OUTBOUND_ALLOWED_NETWORKS")
 REDIS_URL = env.engine_url("REDIS_URL")
@@ -53,6 +57,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
+    "apimgmt.origins.Origins",
     "csp.middleware.CSPMiddleware",
     "apimgmt.admin_csp.AdminPolicy",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -63,7 +68,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 ROOT_URLCONF = "apimgmt.urls"
-ASGI_APPLICATION = "apimgmt.asgi.application"
+ASGI_APPLICATION = "apimgmt.asgi.development_application"  # what runserver serves
 TEMPLATES: list[dict[str, Any]] = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -74,6 +79,7 @@ TEMPLATES: list[dict[str, Any]] = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "apimgmt.origins.links",
             ],
         },
     },
@@ -150,12 +156,16 @@ STATIC_ROOT = DATA_DIR / "static"
 SERVESTATIC_USE_FINDERS = True
 SERVESTATIC_AUTOREFRESH = False
 
-SESSION_COOKIE_HTTPONLY = True
-SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = IS_HTTPS
+# Browsers accept a cookie named `__Host-…` from this very host alone, over https and for every path.
+SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = (
+    ("__Host-sessionid", "__Host-csrftoken") if IS_HTTPS else ("sessionid", "csrftoken")
+)
 SECURE_SSL_REDIRECT = False  # TLS ends at the proxy in front, which redirects
-SECURE_HSTS_SECONDS = 31_536_000 if IS_HTTPS else 0
-SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = IS_HTTPS
+SECURE_HSTS_SECONDS = 31_536_000 if IS_HTTPS or PUBLIC_URL.startswith("https://") else 0  # sent over https only
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = SECURE_HSTS_SECONDS > 0
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUSTED_PROXIES else None
 SECURE_CONTENT_TYPE_NOSNIFF = True
 # Without a referrer browsers send `Origin: null` with forms, which the protection against CSRF refuses.

@@ -27,6 +27,8 @@ def product(folder: Path, workers: int = 1) -> Iterator[dict[str, Any]]:
     options = [
         "--port",
         str(free_port()),
+        "--admin-port",
+        str(free_port()),
         "--mqtt-port",
         str(free_port()),
         "--data-dir",
@@ -76,7 +78,7 @@ def route_to(ready: dict[str, Any], upstream_port: int) -> str:
 
 def manage(ready: dict[str, Any], path: str, body: Any) -> Any:
     """Post to the management API; gives what it says."""
-    return _call(f"{ready['base_url']}/api/v1/{path}", f"Token {ready['admin']['token']}", body)
+    return _call(f"{ready['admin']['api_url']}{path}", f"Token {ready['admin']['token']}", body)
 
 
 def sockets(kind: str, ready: dict[str, Any], connections: int, amount: int) -> dict[str, float]:

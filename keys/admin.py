@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from django import forms
-from django.conf import settings
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
@@ -188,9 +187,7 @@ class Keys(ServiceAdmin):
             return HttpResponseRedirect(reverse("admin:keys_key_change", args=[key.pk]))
 
     def _show_once(self, request: HttpRequest, key: Key, text: str, rotated: Key | None = None) -> HttpResponse:
-        return self._page(
-            request, key, "shown_once", "Copy the key now", text=text, rotated=rotated, base_url=settings.PUBLIC_URL
-        )
+        return self._page(request, key, "shown_once", "Copy the key now", text=text, rotated=rotated)
 
     def _page(self, request: HttpRequest, key: Key, page: str, title: str, **more: Any) -> HttpResponse:
         context = {**self.admin_site.each_context(request), "opts": self.opts, "original": key, "title": title, **more}

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -41,11 +42,11 @@ class Product:
         self.data_dir = data_dir
         (data_dir / "ready.json").unlink(missing_ok=True)  # of a run that was killed
         self.environment = strangers_environment() | settings
-        self.port, self.mqtt_port = free_port(), free_port()
+        self.port, self.admin_port, self.mqtt_port = free_port(), free_port(), free_port()
         self.output = data_dir.with_name(data_dir.name + ".output")
         command = [
-            sys.executable, "manage.py", "up", "--port", str(self.port), "--mqtt-port", str(self.mqtt_port),
-            "--data-dir", str(data_dir), *options,
+            sys.executable, "manage.py", "up", "--port", str(self.port), "--admin-port", str(self.admin_port),
+            "--mqtt-port", str(self.mqtt_port), "--data-dir", str(data_dir), *options,
         ]  # fmt: skip
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
@@ -58,6 +59,11 @@ class Product:
         return self.ready["base_url"]
 
     @property
+    def admin_url(self) -> str:
+        """The origin of the operators' pages, the management API and the metrics."""
+        return self.ready["admin"]["url"].removesuffix("/admin/")
+
+    @property
     def ws_url(self) -> str:
         return self.ready["ws_url"]
 
@@ -66,9 +72,14 @@ class Product:
         self.ready = json.loads((self.data_dir / "ready.json").read_text())
         return self.ready
 
+    def origin_of(self, path: str) -> str:
+        """Return the origin that serves a path: the operators' pages are not on the data plane's."""
+        is_operators = re.match("/(admin|api|dashboards|metrics)(/|$|[?])", path) is not None
+        return self.admin_url if is_operators else self.base_url
+
     def call(self, method: str, path: str, body=None, key: str | None = None, headers=None):
         """Make one request. Gives (status, headers in lower case, decoded JSON or bytes)."""
-        url = path if path.startswith("http") else self.base_url + path
+        url = path if path.startswith("http") else self.origin_of(path) + path
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         request = urllib.request.Request(url, data=data, method=method, headers=dict(headers or {}))
         if key is not None:
@@ -85,7 +96,9 @@ class Product:
     def admin(self, method: str, path: str, body=None):
         """Make one request to the management API. Gives the decoded answer; a refusal fails the test."""
         token = self.ready["admin"]["token"]
-        status, _, said = self.call(method, f"/api/v1/{path}", body, headers={"Authorization": f"Token {token}"})
+        status, _, said = self.call(
+            method, f"{self.ready['admin']['api_url']}{path}", body, headers={"Authorization": f"Token {token}"}
+        )
         assert status < 300, (status, said)
         return said
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from urllib.parse import urljoin
 
 from rich.console import Console as Terminal
 from rich.markup import escape
@@ -46,8 +47,9 @@ class Console:
         """Say where everything is."""
         base_url, admin = ready["base_url"], ready["admin"]
         places = (
-            ("dashboards", f"{base_url}/dashboards/", ""),
             ("admin", admin["url"], f"  {admin['username']} / {admin['password']}"),
+            ("dashboards", urljoin(admin["url"], "/dashboards/"), ""),
+            ("API", admin["api_url"], "  Authorization: Token …, see ready.json"),
             ("docs", f"{base_url}/docs/", ""),
             ("MQTT", ready["mqtt"], ""),
         )

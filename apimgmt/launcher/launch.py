@@ -33,9 +33,23 @@ ENGINES_WITHIN_S = 5.0
 PROBE_TIMEOUT_S = 2.0
 BEYOND_DRAIN_S = 10.0
 """What a process may take to leave, once its connections have had their time."""
-KINDS = ("web", "worker", "beat", "projector", "delivery", "connectors", "mqtt", "amqp", "redis", "nats", "demo")
+KINDS = (
+    "web",
+    "admin",
+    "worker",
+    "beat",
+    "projector",
+    "delivery",
+    "connectors",
+    "mqtt",
+    "amqp",
+    "redis",
+    "nats",
+    "demo",
+)
 STOPPED_IN_ORDER = (
-    ("web", "mqtt", "amqp"), ("beat", "worker", "delivery", "connectors"), ("demo",), ("projector",), ("redis", "nats"),
+    ("web", "admin", "mqtt", "amqp"), ("beat", "worker", "delivery", "connectors"), ("demo",), ("projector",),
+    ("redis", "nats"),
 )  # fmt: skip
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -113,9 +127,10 @@ class Launch:
     def _start_processes(self, upstream: socket.socket | None, keys: dict[str, str]) -> None:
         plan, start = self._plan, self._supervisor.start
         assert plan.web is not None, "reserved"
+        assert plan.admin is not None, "reserved"
         assert plan.mqtt is not None, "reserved"
         leave_s = env.bounds()["drain_s"] + BEYOND_DRAIN_S
-        self._supervisor.listening = [one for one in (plan.web, plan.mqtt, upstream) if one is not None]
+        self._supervisor.listening = [one for one in (plan.web, plan.admin, plan.mqtt, upstream) if one is not None]
         gc.freeze()  # what is shared with children stays shared
         start(Supervised("projector", "projector", run=processes.projector))
         start(Supervised("delivery", "delivery", run=processes.delivery))
@@ -123,6 +138,8 @@ class Launch:
         for number in range(1, plan.workers + 1):
             run = partial(processes.web, plan.web, number)
             start(Supervised("web", f"web-{number}", run=run, stop_within_s=leave_s, listening=plan.web))
+        run = partial(processes.admin, plan.admin)
+        start(Supervised("admin", "admin", run=run, stop_within_s=leave_s, listening=plan.admin))
         run = partial(processes.mqtt, plan.mqtt, 1)
         start(Supervised("mqtt", "mqtt", run=run, stop_within_s=leave_s, listening=plan.mqtt))
         start(Supervised("worker", "worker", run=processes.worker))
@@ -164,7 +181,7 @@ class Launch:
             "ws_url": base_url.replace("http", "ws", 1),
             "mqtt": f"{host}:{plan.mqtt_port}",
             "amqp": None,
-            "admin": {"url": f"{base_url}/admin/", **admin},
+            "admin": {"url": f"{plan.admin_url}/admin/", "api_url": f"{plan.admin_url}/api/v1/", **admin},
             "keys": {name: keys[name] for name in ("gold", "free", "bench") if name in keys},
         }
 

@@ -36,6 +36,8 @@ class Plan:
 
     host: str
     port: int
+    admin_host: str
+    admin_port: int
     mqtt_port: int
     amqp_port: int
     data_dir: Path
@@ -43,12 +45,13 @@ class Plan:
     has_demo: bool
     engines: list[Engine] = field(default_factory=list)
     web: socket.socket | None = None
+    admin: socket.socket | None = None
     mqtt: socket.socket | None = None
     lock: TextIO | None = None
 
     def give_back(self) -> None:
         """Let go of what was taken."""
-        for taken in (self.web, self.mqtt, self.lock):
+        for taken in (self.web, self.admin, self.mqtt, self.lock):
             if taken is not None:
                 taken.close()
 
@@ -58,6 +61,11 @@ class Plan:
         return env.public_url()
 
     @property
+    def admin_url(self) -> str:
+        """Base of the URLs of the operators' pages and the management API."""
+        return env.admin_public_url()
+
+    @property
     def local_host(self) -> str:
         """By which address this machine reaches it."""
         return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)
@@ -65,8 +73,16 @@ class Plan:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options; each is also a variable of the environment."""
-    parser.add_argument("--host", default=env.text("HOST", "127.0.0.1"), help="address to listen on (HOST)")
+    parser.add_argument("--host", default=env.text("HOST", "127.0.0.1"), help="address of the data plane (HOST)")
     parser.add_argument("--port", type=int, default=env.number("PORT", 8000), help="HTTP and WebSocket (PORT)")
+    parser.add_argument(
+        "--admin-host",
+        default=env.text("ADMIN_HOST", "127.0.0.1"),
+        help="address of the operators' pages and the management API (ADMIN_HOST)",
+    )
+    parser.add_argument(
+        "--admin-port", type=int, default=env.number("ADMIN_PORT", 8001), help="their port (ADMIN_PORT)"
+    )
     parser.add_argument("--mqtt-port", type=int, default=env.number("MQTT_PORT", 1883), help="MQTT (MQTT_PORT)")
     parser.add_argument(
         "--amqp-port",
@@ -92,6 +108,8 @@ def reserve(arguments: list[str]) -> Plan:
     plan = Plan(
         options.host,
         options.port,
+        options.admin_host,
+        options.admin_port,
         options.mqtt_port,
         options.amqp_port,
         Path(options.data_dir).absolute(),
@@ -110,12 +128,16 @@ def _take(plan: Plan) -> None:
     _check(plan)
     _take_data_dir(plan)
     plan.web = _listen(plan.host, plan.port, "--port")
+    plan.admin = _listen(plan.admin_host, plan.admin_port, "--admin-port", host_option="--admin-host")
     plan.mqtt = _listen(plan.host, plan.mqtt_port, "--mqtt-port")
     plan.port, plan.mqtt_port = plan.web.getsockname()[1], plan.mqtt.getsockname()[1]
+    plan.admin_port = plan.admin.getsockname()[1]
     os.environ |= {
         "DATA_DIR": str(plan.data_dir),
         "HOST": plan.host,
         "PORT": str(plan.port),
+        "ADMIN_HOST": plan.admin_host,
+        "ADMIN_PORT": str(plan.admin_port),
         "MQTT_PORT": str(plan.mqtt_port),
     }
     env.bounds()
@@ -125,7 +147,13 @@ def _take(plan: Plan) -> None:
 def _check(plan: Plan) -> None:
     if plan.workers < 1:
         raise CannotStart("--workers must be at least 1.")
-    for port, option in ((plan.port, "--port"), (plan.mqtt_port, "--mqtt-port"), (plan.amqp_port, "--amqp-port")):
+    ports = (
+        (plan.port, "--port"),
+        (plan.admin_port, "--admin-port"),
+        (plan.mqtt_port, "--mqtt-port"),
+        (plan.amqp_port, "--amqp-port"),
+    )
+    for port, option in ports:
         if not 0 <= port <= PORT_MAX:
             raise CannotStart(f"{option} must be from 0 (any free one) to {PORT_MAX}.")
 
@@ -163,7 +191,7 @@ def _place_engines(plan: Plan) -> None:
     write_private(plan.data_dir / env.ENGINES_FILE, json.dumps(urls, indent=1))
 
 
-def _listen(host: str, port: int, option: str) -> socket.socket:
+def _listen(host: str, port: int, option: str, *, host_option: str = "--host") -> socket.socket:
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -174,7 +202,7 @@ def _listen(host: str, port: int, option: str) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise CannotStart(f"Port {port} on {host} is taken; choose another by {option}.") from None
         raise CannotStart(
-            f"Cannot listen on {host}:{port} ({error.strerror}); choose another by --host or {option}."
+            f"Cannot listen on {host}:{port} ({error.strerror}); choose another by {host_option} or {option}."
         ) from None
     listening.setblocking(False)
     return listening

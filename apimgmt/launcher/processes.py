@@ -55,19 +55,32 @@ def enter(name: str, log: Path, parent: int) -> None:
 
 
 def web(listening: socket.socket, number: int, serves: Callable[[], None]) -> None:
-    """Serve HTTP, SSE and WebSocket, and Django beside them."""
+    """Serve the data plane's HTTP, SSE and WebSocket, and the public documents."""
     import uvloop
 
     os.environ["WEB_NUMBER"] = str(number)
     _collect_rarely()
     from apimgmt import env
-    from apimgmt.asgi import data_plane, is_djangos_raw, server_application
+    from apimgmt.asgi import data_plane, is_public_page_raw, server_application
     from gateway.server.http import Site
     from gateway.server.server import serve
 
     data_plane.started = serves
-    site = Site(env.gateway_config("web", number), lambda: data_plane.plane, is_djangos_raw, data_plane.count)
+    site = Site(env.gateway_config("web", number), lambda: data_plane.plane, is_public_page_raw, data_plane.count)
     uvloop.run(serve(server_application, listening, site, drain=data_plane.stop))
+
+
+def admin(listening: socket.socket, serves: Callable[[], None]) -> None:
+    """Serve the operators' pages, the management API and the metrics, on their own socket."""
+    import uvloop
+
+    from apimgmt import env
+    from apimgmt.asgi import admin_application, stop_operators_streams
+    from gateway.server.http import Site
+    from gateway.server.server import serve
+
+    site = Site(env.gateway_config("admin"), lambda: None, lambda path: True, lambda refused: None)
+    uvloop.run(serve(admin_application(serves), listening, site, drain=stop_operators_streams))
 
 
 def mqtt(listening: socket.socket, number: int, serves: Callable[[], None]) -> None:

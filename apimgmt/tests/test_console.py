@@ -9,7 +9,12 @@ READY = {
     "base_url": "http://127.0.0.1:8000",
     "ws_url": "ws://127.0.0.1:8000",
     "mqtt": "127.0.0.1:1883",
-    "admin": {"url": "http://127.0.0.1:8000/admin/", "username": "admin", "password": "[bold]pass"},
+    "admin": {
+        "url": "http://127.0.0.1:8001/admin/",
+        "api_url": "http://127.0.0.1:8001/api/v1/",
+        "username": "admin",
+        "password": "[bold]pass",
+    },
     "keys": {"gold": "apim_key"},
 }
 
@@ -17,7 +22,14 @@ READY = {
 def test_it_prints_every_address_and_a_command_for_each_protocol(capsys):
     Console().ready(READY)
     printed = capsys.readouterr().out
-    for place in ("/dashboards/", "/admin/", "/docs/", "127.0.0.1:1883", "admin / [bold]pass"):
+    for place in (
+        ":8001/dashboards/",
+        ":8001/admin/",
+        ":8001/api/v1/",
+        ":8000/docs/",
+        "127.0.0.1:1883",
+        "admin / [bold]pass",
+    ):
         assert place in printed
     for start in ("curl -H", "curl -N", "mosquitto_sub", "mosquitto_pub", "-m websockets"):
         assert start in printed

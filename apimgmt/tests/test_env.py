@@ -86,6 +86,27 @@ def test_the_address_that_callers_see(monkeypatch, settings, url, host):
     assert (env.public_url(), env.public_host()) == (url, host)
 
 
+@pytest.mark.parametrize(
+    ("settings", "url", "host"),
+    [
+        ({}, "http://127.0.0.1:8001", "127.0.0.1"),
+        (
+            {"HOST": "192.0.2.1", "PORT": "81", "PUBLIC_URL": "https://api.example"},
+            "http://127.0.0.1:8001",
+            "127.0.0.1",
+        ),
+        ({"ADMIN_HOST": "::", "ADMIN_PORT": "82"}, "http://127.0.0.1:82", "127.0.0.1"),
+        ({"ADMIN_PUBLIC_URL": "https://admin.example/"}, "https://admin.example", "admin.example"),
+    ],
+)
+def test_the_address_of_the_operators_pages_is_their_own(monkeypatch, settings, url, host):
+    for name in ("ADMIN_HOST", "ADMIN_PORT", "ADMIN_PUBLIC_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert (env.admin_public_url(), env.admin_public_host()) == (url, host)
+
+
 def test_every_number_of_a_process_can_be_set(monkeypatch):
     monkeypatch.setenv("HEAD_TIMEOUT_S", "2.5")
     monkeypatch.setenv("BODY_MAX_BYTES", "1000")

@@ -38,7 +38,17 @@ def test_every_bound_is_on_the_page_with_its_default(bound):
 
 
 def test_every_option_is_on_the_page_with_its_default(monkeypatch):
-    for name in ("HOST", "PORT", "MQTT_PORT", "AMQP_PORT", "DATA_DIR", "WORKERS", "NO_DEMO"):
+    for name in (
+        "HOST",
+        "PORT",
+        "ADMIN_HOST",
+        "ADMIN_PORT",
+        "MQTT_PORT",
+        "AMQP_PORT",
+        "DATA_DIR",
+        "WORKERS",
+        "NO_DEMO",
+    ):
         monkeypatch.delenv(name, raising=False)
     parser = argparse.ArgumentParser(add_help=False)
     add_options(parser)

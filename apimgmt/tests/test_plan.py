@@ -13,7 +13,7 @@ from apimgmt.launcher import lock, plan
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch):
-    for name in ("DATA_DIR", "HOST", "PORT", "MQTT_PORT"):
+    for name in ("DATA_DIR", "HOST", "PORT", "ADMIN_HOST", "ADMIN_PORT", "MQTT_PORT"):
         monkeypatch.setenv(name, os.environ.get(name, ""))  # put back after the test
         monkeypatch.delenv(name)
 
@@ -24,7 +24,7 @@ def reserve(tmp_path):
     made = []
 
     def reserved(*options):
-        defaults = ("--port", "0", "--mqtt-port", "0", "--data-dir", str(tmp_path / "var"))
+        defaults = ("--port", "0", "--admin-port", "0", "--mqtt-port", "0", "--data-dir", str(tmp_path / "var"))
         made.append(plan.reserve([*defaults, *options]))
         return made[-1]
 
@@ -36,11 +36,13 @@ def reserve(tmp_path):
 def test_ports_are_taken_before_anything_starts(reserve):
     one = reserve()
     assert one.port == one.web.getsockname()[1] != 0
+    assert one.admin_port == one.admin.getsockname()[1] != 0
     assert one.mqtt_port == one.mqtt.getsockname()[1] != 0
     assert one.base_url == f"http://127.0.0.1:{one.port}"
+    assert one.admin_url == f"http://127.0.0.1:{one.admin_port}"
 
 
-@pytest.mark.parametrize("option", ["--port", "--mqtt-port"])
+@pytest.mark.parametrize("option", ["--port", "--admin-port", "--mqtt-port"])
 def test_a_taken_port_names_its_option(reserve, option):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -53,6 +55,8 @@ def test_a_taken_port_names_its_option(reserve, option):
     [
         (("--workers", "0"), "--workers must be at least 1"),
         (("--port", "65536"), "--port must be from 0"),
+        (("--admin-port", "-1"), "--admin-port must be from 0"),
+        (("--admin-host", "192.0.2.1"), "choose another by --admin-host or --admin-port"),
         (("--mqtt-port", "-1"), "--mqtt-port must be from 0"),
         (("--host", "192.0.2.1"), "choose another by --host or --port"),
         (("--data-dir", "/proc/nowhere"), "choose another by --data-dir"),

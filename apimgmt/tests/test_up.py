@@ -15,7 +15,7 @@ from gateway.tests.freezing import freeze, thaw
 from tests.product import ROOT, Product, eventually, strangers_environment
 
 pytestmark = pytest.mark.xdist_group("up")  # one machine runs one of it at a time
-KINDS = ("web", "worker", "beat", "projector", "delivery", "mqtt", "redis", "nats")
+KINDS = ("web", "admin", "worker", "beat", "projector", "delivery", "mqtt", "redis", "nats")
 UP = ("apimgmt_process_up", 1)
 RESTART_WITHIN_S = 10
 """Far more than the two seconds that are promised, which a loaded machine may not give to a test."""
@@ -59,11 +59,12 @@ def test_ready_json_says_where_everything_is(up):
     assert ready["ws_url"] == f"ws://127.0.0.1:{up.port}"
     assert ready["mqtt"] == f"127.0.0.1:{up.mqtt_port}"
     assert ready["amqp"] is None
-    assert ready["admin"]["url"] == f"{ready['base_url']}/admin/"
+    assert ready["admin"]["url"] == f"http://127.0.0.1:{up.admin_port}/admin/"
+    assert ready["admin"]["api_url"] == f"http://127.0.0.1:{up.admin_port}/api/v1/"
     assert set(ready["keys"]) == {"gold", "free", "bench"}
     assert {kind: len(pids) for kind, pids in ready["processes"].items()} == {
-        "web": 2, "worker": 1, "beat": 1, "projector": 1, "delivery": 1, "connectors": 1, "mqtt": 1, "amqp": 0,
-        "redis": 1, "nats": 1, "demo": 2,
+        "web": 2, "admin": 1, "worker": 1, "beat": 1, "projector": 1, "delivery": 1, "connectors": 1, "mqtt": 1,
+        "amqp": 0, "redis": 1, "nats": 1, "demo": 2,
     }  # fmt: skip
     assert all(lives(pid) for pid in processes(ready))
 
@@ -138,17 +139,19 @@ def test_a_command_beside_it_finds_its_engines(up):
 
 
 def test_a_second_up_on_the_same_data_directory_is_refused(up):
-    refused = run_up("--data-dir", str(up.data_dir), "--port", "0", "--mqtt-port", "0")
+    refused = run_up("--data-dir", str(up.data_dir), "--port", "0", "--admin-port", "0", "--mqtt-port", "0")
     assert refused.returncode == 1
     assert refused.stderr.startswith("error: Another `up`")
     assert "--data-dir" in refused.stderr
     assert (up.data_dir / "ready.json").exists()
 
 
-@pytest.mark.parametrize("option", ["--port", "--mqtt-port"])
+@pytest.mark.parametrize("option", ["--port", "--admin-port", "--mqtt-port"])
 def test_a_taken_port_is_a_clear_error_that_names_the_option(up, tmp_path, option):
-    port = {"--port": up.port, "--mqtt-port": up.mqtt_port}[option]
-    refused = run_up("--data-dir", str(tmp_path), "--port", "0", "--mqtt-port", "0", option, str(port))
+    port = {"--port": up.port, "--admin-port": up.admin_port, "--mqtt-port": up.mqtt_port}[option]
+    refused = run_up(
+        "--data-dir", str(tmp_path), "--port", "0", "--admin-port", "0", "--mqtt-port", "0", option, str(port)
+    )
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr == f"error: Port {port} on 127.0.0.1 is taken; choose another by {option}.\n"
 
@@ -166,7 +169,7 @@ def test_a_taken_port_is_a_clear_error_that_names_the_option(up, tmp_path, optio
 )
 def test_what_it_cannot_or_must_not_run_with_is_said(tmp_path, settings, said):
     options = [] if "PORT" in settings else ["--port", "0"]
-    refused = run_up("--data-dir", str(tmp_path), "--mqtt-port", "0", *options, **settings)
+    refused = run_up("--data-dir", str(tmp_path), "--admin-port", "0", "--mqtt-port", "0", *options, **settings)
     assert refused.returncode == 1
     assert said in refused.stdout + refused.stderr
     assert "Traceback" not in refused.stdout + refused.stderr
@@ -203,7 +206,19 @@ def accepted(up, key):
 def test_ctrl_c_reaches_the_whole_group_and_all_leave_in_order(tmp_path):
     """As in a terminal: every process of the group gets SIGINT at once."""
     data_dir = tmp_path / "var"
-    command = [sys.executable, "manage.py", "up", "--port", "0", "--mqtt-port", "0", "--data-dir", str(data_dir)]
+    command = [
+        sys.executable,
+        "manage.py",
+        "up",
+        "--port",
+        "0",
+        "--admin-port",
+        "0",
+        "--mqtt-port",
+        "0",
+        "--data-dir",
+        str(data_dir),
+    ]
     with (tmp_path / "output").open("wb") as output:
         launcher = subprocess.Popen(
             command, cwd=ROOT, env=strangers_environment(), stdout=output, stderr=output, start_new_session=True
@@ -279,5 +294,15 @@ def test_a_process_that_hangs_does_not_keep_it_from_stopping(tmp_path):
 def test_help_needs_nothing(tmp_path):
     told = run_up("--help", DATA_DIR=str(tmp_path / "var"))
     assert told.returncode == 0
-    for option in ("--host", "--port", "--mqtt-port", "--amqp-port", "--data-dir", "--workers", "--no-demo"):
+    for option in (
+        "--host",
+        "--port",
+        "--admin-host",
+        "--admin-port",
+        "--mqtt-port",
+        "--amqp-port",
+        "--data-dir",
+        "--workers",
+        "--no-demo",
+    ):
         assert option in told.stdout

@@ -71,10 +71,7 @@ CHANNEL_EVENTS = (
     Endpoint(HTTP, "GET", CHANNEL_PREFIX, "history", Verb.SUBSCRIBE, "address"),
 )
 
-RESERVED_PREFIXES = (
-    "/v1", "/api", "/admin", "/portal", "/dashboards", "/registry", "/docs", "/static",
-    "/healthz", "/readyz", "/metrics",
-)  # fmt: skip
+RESERVED_PREFIXES = ("/v1", "/registry", "/docs", "/static", "/healthz", "/readyz")
 """A route may take an address under these only when it is exact and marked ``reserved_override``."""
 
 

@@ -91,10 +91,17 @@ def test_events_reach_an_open_event_stream(product, daphne, gold):
 
 
 def test_pages_are_served_beside_the_data_plane(product, daphne):
-    for path in ("/", "/docs/", "/admin/login/", "/api/v1/schema"):
+    for path in ("/docs/", "/docs/refusals"):
         status, headers, _ = product.call("GET", f"http://127.0.0.1:{daphne}{path}")
         assert status == 200, path
         assert "content-security-policy" in headers, path
+
+
+def test_operators_pages_are_beside_them_on_the_development_server_alone(product, daphne, request):
+    is_development = "runserver" in request.node.name
+    for path in ("/", "/admin/login/", "/api/v1/schema"):
+        status, _, _ = product.call("GET", f"http://127.0.0.1:{daphne}{path}")
+        assert status == (200 if is_development else 404), path
 
 
 def test_one_socket_publishes_and_subscribes(product, daphne, gold):

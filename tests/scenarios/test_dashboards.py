@@ -34,7 +34,7 @@ def page(browser, product):
     page = context.new_page()
     page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(product.base_url + "/dashboards/login")
+    page.goto(product.admin_url + "/dashboards/login")
     page.fill("[name=username]", product.ready["admin"]["username"])
     page.fill("[name=password]", product.ready["admin"]["password"])
     page.click("main button[type=submit]")
@@ -102,14 +102,14 @@ def test_the_overview_changes_without_reload(page, product, traffic):
 
 def test_an_operator_closes_a_connection_and_sees_it_go(page, product):
     with listening(product) as connection:
-        page.goto(product.base_url + "/dashboards/connections?protocol=websocket&consumer=gold&channel=/v1/stream")
+        page.goto(product.admin_url + "/dashboards/connections?protocol=websocket&consumer=gold&channel=/v1/stream")
         page.wait_for_selector("#ledger button.danger")
         page.click("#ledger button.danger")
         page.wait_for_selector(".notice")
         page.wait_for_selector("#ledger .empty")
         with pytest.raises(websockets.ConnectionClosed):
             read_to_its_end(connection)
-    page.goto(product.base_url + "/dashboards/connections?state=closed&protocol=websocket")
+    page.goto(product.admin_url + "/dashboards/connections?state=closed&protocol=websocket")
     assert "gold" in shown(page, "#ledger tbody tr")
 
 
@@ -118,7 +118,7 @@ def test_pages_fit_a_narrow_screen_and_break_no_policy(page, product, scheme):
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": 360, "height": 740})
     for path in PAGES:
-        page.goto(product.base_url + path)
+        page.goto(product.admin_url + path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
 
 
@@ -130,5 +130,5 @@ def test_the_theme_that_was_chosen_is_kept(page, product):
     light = ground()
     page.click("[data-theme-toggle]")
     eventually(lambda: ground() != light)
-    page.goto(product.base_url + "/docs/")
+    page.goto(product.admin_url + "/docs/")
     assert ground() != light

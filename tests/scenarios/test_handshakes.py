@@ -20,7 +20,7 @@ SIGNED_IN = ["/admin/", "/dashboards/"]
 @pytest.fixture(scope="module")
 def cookie(product):
     """Give the cookies of a signed-in operator's browser."""
-    caller = http.client.HTTPConnection("127.0.0.1", product.port, timeout=20)
+    caller = http.client.HTTPConnection("127.0.0.1", product.admin_port, timeout=20)
     caller.request("GET", "/admin/login/")
     answer = caller.getresponse()
     csrf = http.cookies.SimpleCookie(answer.headers["set-cookie"])["csrftoken"].value
@@ -33,7 +33,7 @@ def cookie(product):
         "next": "/admin/",
     }
     headers = {
-        "Cookie": f"csrftoken={csrf}", "Referer": product.base_url + "/admin/login/",
+        "Cookie": f"csrftoken={csrf}", "Referer": product.admin_url + "/admin/login/",
         "Content-Type": "application/x-www-form-urlencoded",
     }  # fmt: skip
     caller.request("POST", "/admin/login/", urllib.parse.urlencode(body), headers)
