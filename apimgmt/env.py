@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import socket
 from dataclasses import fields
 from ipaddress import ip_network
 from pathlib import Path
@@ -155,6 +156,22 @@ def events_dir() -> Path | None:
     return None if text("NATS_URL") else data_dir() / "nats"
 
 
+def own_endpoints() -> frozenset[tuple[str, int]]:
+    """Return the hosts and ports of the engines and of the operators' pages, with what the names resolve to."""
+    ports = {"NATS_URL": 4222, "REDIS_URL": 6379, "DATABASE_URL": 5432}
+    parts = [(urlsplit(engine_url(name)), port) for name, port in ports.items()]
+    found = {(url.hostname, url.port or port) for url, port in parts if url.hostname}
+    found.add((text("ADMIN_HOST", "127.0.0.1"), number("ADMIN_PORT", 8001)))
+    return frozenset(found | {(ip, port) for host, port in found for ip in _resolve(host)})
+
+
+def _resolve(host: str) -> set[str]:
+    try:
+        return {str(address[0]) for *_, address in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError:
+        return set()
+
+
 def gateway_config(kind: str, number_: int = 1) -> Config:
     """Give a data-plane process its settings. Raises InvalidSetting, also where no NATS or Redis is named."""
     for engine in ("NATS_URL", "REDIS_URL"):
@@ -176,6 +193,7 @@ def gateway_config(kind: str, number_: int = 1) -> Config:
         trusted_proxies=networks("TRUSTED_PROXIES"),
         legacy_ratelimit_headers=flag("LEGACY_RATELIMIT_HEADERS"),
         outbound_allowed_networks=networks("OUTBOUND_ALLOWED_NETWORKS"),
+        own_endpoints=own_endpoints(),
         events_dir=events_dir(),
         **bounds(),  # type: ignore[arg-type] # whole where the field is
     )

@@ -78,6 +78,8 @@ class Config:
     legacy_ratelimit_headers: bool = False
     """Send limits in ``X-RateLimit-*`` headers too."""
     outbound_allowed_networks: tuple[Network, ...] = field(default=())
+    own_endpoints: frozenset[tuple[str, int]] = frozenset()
+    """Hosts and ports of the engines and the operators' pages, which no upstream or webhook may name."""
     events_dir: Path | None = None
     """Directory of the event store's files, if they are on this machine."""
     disk_free_min_bytes: int = 1024**3

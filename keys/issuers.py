@@ -73,6 +73,6 @@ def _jwks_url(url: Any) -> str:
         raise ValidationError({"jwks_url": "Must be an absolute URL that begins with https:// or http://."})
     if is_forbidden(str(parts.hostname), settings.OUTBOUND_ALLOWED_NETWORKS):
         raise ValidationError(
-            {"jwks_url": "Must not be a link-local address, unless OUTBOUND_ALLOWED_NETWORKS allows it."}
+            {"jwks_url": "Must not be the address of a metadata service, unless OUTBOUND_ALLOWED_NETWORKS allows it."}
         )
     return str(url)

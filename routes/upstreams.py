@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.exceptions import ValidationError
 
-from gateway.upstream.outbound import is_forbidden
+from gateway.upstream.outbound import is_forbidden, is_own
 
 SCHEMES = {"http": ("http", "https"), "sse": ("http", "https"), "websocket": ("ws", "wss", "http", "https")}
+DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 URL_MAX_CHARS = 2000
 _PLAIN = re.compile(r"[!-~]+")
 _PARAMETER = re.compile(r"\{([^{}]*)\}")
@@ -37,8 +38,10 @@ def check_url(url: str, protocol: str, parameters: list[str]) -> None:
         raise ValidationError({"handler.url": "Must have no fragment, and parameters only in its path."})
     if is_forbidden(parts.hostname, settings.OUTBOUND_ALLOWED_NETWORKS):
         raise ValidationError(
-            {"handler.url": "Must not be a link-local address, unless OUTBOUND_ALLOWED_NETWORKS allows it."}
+            {"handler.url": "Must not be a metadata service's address, unless OUTBOUND_ALLOWED_NETWORKS allows it."}
         )
+    if is_own(parts.hostname, port or DEFAULT_PORTS[parts.scheme], settings.OWN_ENDPOINTS):
+        raise ValidationError({"handler.url": "Must not be an engine of the gateway, nor the operators' pages."})
     _check_parameters("handler.url", parts.path, parameters)
 
 

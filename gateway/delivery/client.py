@@ -91,7 +91,9 @@ class WebhookClient(UpstreamClient):
         """Resolve a host to its public addresses. Raises OSError, and Refused where it has only internal ones."""
         addresses = await self._resolve(origin.host, origin.port)
         usable = [
-            (family, address) for family, address in addresses if not is_inner(str(address[0]), self._allowed_networks)
+            (family, address)
+            for family, address in addresses
+            if not is_inner(str(address[0]), self._allowed_networks) and not self._is_own(address)
         ]
         if addresses and not usable:
             raise Refused(Reason.FORBIDDEN, cause="inner-address")

@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 from gateway.concurrency.stopping import stop_tasks
 from gateway.refusals import Reason, Refused
 from gateway.upstream.connection import Origin, UpstreamBroken, UpstreamConnection
-from gateway.upstream.outbound import is_forbidden
+from gateway.upstream.outbound import is_forbidden, is_own
 from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class UpstreamClient:
 
     def __init__(self, config: Config) -> None:
         self._allowed_networks = config.outbound_allowed_networks
+        self._own_endpoints = config.own_endpoints
         self._connect_timeout_s = config.upstream_connect_timeout_s
         self.first_byte_timeout_s = config.upstream_first_byte_timeout_s
         self.idle_timeout_s = config.upstream_idle_timeout_s
@@ -196,8 +197,11 @@ class UpstreamClient:
         return [
             (family, address)
             for family, *_, address in found
-            if not is_forbidden(str(address[0]), self._allowed_networks)
+            if not is_forbidden(str(address[0]), self._allowed_networks) and not self._is_own(address)
         ]
+
+    def _is_own(self, address: Any) -> bool:
+        return is_own(str(address[0]), int(address[1]), self._own_endpoints)
 
     async def _sweep(self) -> None:
         while True:
