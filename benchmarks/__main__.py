@@ -106,25 +106,27 @@ def _page(rows: list[Row], seconds: int, rounds: int) -> str:
 
 Written by `script/bench` on {datetime.now(UTC):%Y-%m-%d}: {platform.machine()}, {platform.system()}, CPython
 {platform.python_version()}. One run measures everything, each server pinned to one core and the load, with the
-upstream that all proxies share, to another. Medians of {rounds} rounds of {seconds} s, the proxies in turn.
+upstream that all proxies share, to another. Figures are
+medians of {rounds} rounds of {seconds} s, with the proxies in turn.
 
 | work | who | measured | ratio |
 |---|---|---|---|
 {table}
 
-- **HTTP proxy, key and limits**: `GET` of a small JSON answer over {CONNECTIONS} keep-alive connections (wrk). We
-  check the key, five limits of the tier, and meter; Envoy runs `api_key_auth` and `local_ratelimit`; nginx a key map
-  and `limit_req`.
-- **WebSocket echo**: `ping` → `pong` on `/v1/stream`, eight under way a socket, through the connection class that
-  all frames take.
-- **Policy**: what it adds to a call that has a small JSON body and answer, in processor time of one process without
-  sockets; the best of thirty rounds. A plain function is called on a thread of its own.
+- **HTTP proxy, key and limits**: `GET` of a small JSON answer over {CONNECTIONS} keep-alive connections (wrk). apimgmt
+  checks the key and five limits of the tier, and meters the call; Envoy runs `api_key_auth` and `local_ratelimit`;
+  nginx runs a key map and `limit_req`.
+- **WebSocket echo**: `ping` → `pong` on `/v1/stream`, eight in flight per socket, through the connection class that
+  serves all frames.
+- **Policy**: the CPU time that it adds to a call with a small JSON body and answer, in one process without
+  sockets; the best of thirty rounds. A plain function is called on a separate thread.
 - **Fan-out**: events published on one socket, stored in JetStream, delivered to every subscriber's socket of one
   process.
 - **Revocation**: 100 keys with ten sockets each (`/v1/stream`, SSE, MQTT, a proxied WebSocket) over two processes are
-  revoked through the management API; from the request's first byte until the client reads its close.
+  revoked through the management API. Measured from the request's first byte until the client reads the
+  close.
 
-Absolute figures are this machine's; the ratios travel better. Run `script/bench` on yours.
+Absolute figures depend on the machine; the ratios are more portable. Run `script/bench` on yours.
 """
 
 
