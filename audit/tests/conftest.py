@@ -11,7 +11,7 @@ from gateway.tests.nats_server import NatsServer
 
 
 class Emptiable(NatsServer):
-    """A NATS that can lose all it holds."""
+    """A NATS server that can lose its data."""
 
     def __init__(self, folder):
         super().__init__(folder)
@@ -25,7 +25,7 @@ class Emptiable(NatsServer):
 
 @pytest.fixture
 def nats_server(tmp_path, settings):
-    """A NATS of this test alone, which the settings name."""
+    """Return a NATS server of this test alone, which the settings name."""
     server = Emptiable(tmp_path)
     server.start()
     settings.NATS_URL = server.url
@@ -42,7 +42,7 @@ async def link(nats_server):
 
 
 async def in_thread(function, *arguments, **named):
-    """Call what speaks to both the database and NATS as a view does: in a thread that has no event loop."""
+    """Call a function that uses the database and NATS as a view does: in a thread without an event loop."""
 
     def call():
         try:
@@ -55,7 +55,7 @@ async def in_thread(function, *arguments, **named):
 
 @contextlib.asynccontextmanager
 async def running(part, client, js):
-    """Keep a part of the projector running, as its process does, until the block is left."""
+    """Run a part of the projector, as its process does, until the block is left."""
     stop = asyncio.Event()
 
     async def keep():
@@ -74,7 +74,7 @@ async def running(part, client, js):
 
 
 async def until(promise, timeout_s=20.0):
-    """Wait until an awaitable question is answered with yes; its last answer is given."""
+    """Wait until a coroutine function returns a true value, and return it."""
     async with asyncio.timeout(timeout_s):
         while not (answer := await promise()):
             await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Random histories of the configuration: what operators might have done, minute by minute."""
+"""Random histories of the configuration: changes that operators might have made, minute by minute."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -36,14 +36,14 @@ UPSTREAM = {"type": "upstream", "url": "http://up.example/"}
 
 @dataclass(frozen=True)
 class History:
-    """So many things, done as the dice fall."""
+    """A number of random changes."""
 
     dice: random.Random
     length: int
 
     @contextmanager
     def lived(self) -> Iterator[Iterator[datetime]]:
-        """Do them one after another, each when the next instant is asked for; leave nothing behind."""
+        """Return an iterator that makes the next change and yields its instant; everything is rolled back in the end."""
         with transaction.atomic(), mock.patch("django.utils.timezone.now") as now:
             now.return_value = BEGAN_AT
             yield self._steps(now)
@@ -60,7 +60,7 @@ HISTORIES = st.builds(History, st.randoms(use_true_random=False), st.integers(1,
 
 
 def step(dice: random.Random, number: int) -> None:
-    """Do one random thing that an operator might do."""
+    """Make one random change, as an operator might."""
     things: list[Callable[[], object]] = [
         lambda: create_tier(name=f"tier-{number}", by="ann"),
         lambda: create_channel(address=f"c/{number}", by="ann"),
@@ -136,7 +136,7 @@ THINGS = {
     JwtIssuer: _with_issuer,
     Subject: _with_subject,
 }
-"""What can be done with one row of each kind."""
+"""The changes that can be made to one row of each kind."""
 
 
 def _schema(number: int) -> Given:

@@ -22,13 +22,13 @@ pytestmark = pytest.mark.django_db
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(HISTORIES)
-def test_the_log_alone_tells_the_configuration_of_any_instant(history):
+def test_the_configuration_of_any_instant_follows_from_the_log_alone(history):
     with history.lived() as instants:
         pictures = [(at, all_documents()) for at in instants]
         assert configuration_as_of(BEGAN_AT - timedelta(seconds=1)) == {}
         for at, picture in pictures:
-            told = configuration_as_of(at + timedelta(seconds=30))
-            assert {which: snapshot_document(which[0], recorded) for which, recorded in told.items()} == picture
+            documents = configuration_as_of(at + timedelta(seconds=30))
+            assert {which: snapshot_document(which[0], recorded) for which, recorded in documents.items()} == picture
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
@@ -48,15 +48,15 @@ def test_the_snapshot_that_is_rebuilt_is_the_one_that_was_relayed_byte_for_byte(
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(HISTORIES, st.data())
-def test_a_diff_leads_from_one_instant_to_the_other(history, data):
+def test_a_diff_applied_to_one_instant_gives_the_other(history, data):
     with history.lived() as lived:
         instants = list(lived)
         since, until = (data.draw(st.sampled_from(instants)) for _ in range(2))
-        told = {which: without_hidden(document) for which, document in configuration_as_of(since).items()}
+        documents = {which: without_hidden(document) for which, document in configuration_as_of(since).items()}
         for one in diff_between(since, until).entries:
-            assert told.get((one.kind, one.name)) == one.before
-            told[one.kind, one.name] = one.after
-        assert {which: document for which, document in told.items() if document is not None} == {
+            assert documents.get((one.kind, one.name)) == one.before
+            documents[one.kind, one.name] = one.after
+        assert {which: document for which, document in documents.items() if document is not None} == {
             which: without_hidden(document) for which, document in configuration_as_of(until).items()
         }
 
@@ -101,7 +101,7 @@ def test_the_command_shows_what_changed_between_two_instants():
 
 
 @pytest.mark.parametrize("instant", ["yesterday", "2026-13-01T00:00:00Z", ""])
-def test_an_instant_that_is_none_is_said(instant):
+def test_an_invalid_instant_is_reported(instant):
     with pytest.raises(CommandError):
         call_command("changes", "--as-of", instant)
 

@@ -29,7 +29,7 @@ async def refusal(nc, verb, question=None, **how):
     return caught.value
 
 
-async def test_a_question_is_answered(link):
+async def test_a_request_is_answered(link):
     nc, _ = link
     async with running(part(), *link):
         await until(lambda: serving(nc))
@@ -65,7 +65,7 @@ async def test_refusals_of_services_come_back_as_they_were(link, caplog):
         assert (await refusal(nc, "unheard-of")).reason is Reason.NOT_FOUND
 
 
-async def test_nobody_there_and_nobody_quick_enough_are_told_within_the_deadline(link, nats_server):
+async def test_no_responder_and_a_slow_one_are_refused_within_the_deadline(link, nats_server):
     nc, _ = link
     assert (await refusal(nc, "echo")).cause == "control-plane-away"
     held = threading.Event()
@@ -81,7 +81,7 @@ async def test_nobody_there_and_nobody_quick_enough_are_told_within_the_deadline
     assert (await refusal(nc, "echo")).retry_after_s == 1
 
 
-async def test_questions_beyond_the_bound_are_refused_at_once(link, monkeypatch):
+async def test_requests_beyond_the_maximum_are_refused_at_once(link, monkeypatch):
     monkeypatch.setattr(module, "REQUESTS_MAX", 2)
     nc, _ = link
     held, begun = threading.Event(), threading.Semaphore(0)
@@ -102,7 +102,7 @@ async def test_questions_beyond_the_bound_are_refused_at_once(link, monkeypatch)
         held.set()
 
 
-async def test_two_control_planes_share_the_questions(link):
+async def test_two_control_planes_share_the_requests(link):
     nc, _ = link
     asked = []
     async with running(part(once=asked.append), *link), running(part(once=asked.append), *link):

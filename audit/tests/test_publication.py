@@ -11,18 +11,18 @@ from consumers.services import create_tier
 
 
 @pytest.mark.django_db
-def test_where_all_was_told_nobody_waits():
+def test_nobody_waits_if_everything_is_published():
     assert wait_until_published(0)
 
 
 @pytest.mark.django_db
-def test_who_waits_for_too_long_is_told_so():
+def test_a_wait_that_takes_too_long_returns_false():
     create_tier(name="gold", by="ada")
     assert not wait_until_published(0.05)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_writer_waits_until_the_data_plane_was_told_and_not_for_what_comes_after():
+def test_a_writer_waits_for_its_own_change_and_not_for_later_ones():
     create_tier(name="gold", by="ada")
     first = list(Change.objects.unpublished().values_list("pk", flat=True))
 

@@ -60,7 +60,7 @@ def test_every_kind_is_in_the_snapshot_as_its_row_says(everything):
     }
 
 
-def test_the_log_tells_the_data_plane_the_same_as_the_rows_do(everything):
+def test_the_log_and_the_rows_give_the_same_documents(everything):
     for kind, row in everything.items():
         recorded = Change.objects.get(kind=kind).after
         assert snapshot_document(kind, recorded) == row.document()
@@ -77,7 +77,7 @@ def test_reading_all_documents_takes_a_query_a_kind(everything, django_assert_nu
         all_documents()
 
 
-def test_a_change_stays_as_it_is(everything):
+def test_a_change_is_immutable(everything):
     change = Change.objects.first()
     change.actor = "mallory"
     with pytest.raises(TypeError):
@@ -104,7 +104,7 @@ def test_row_and_record_are_undone_together():
     assert not Change.objects.exists()
 
 
-def test_a_name_that_another_transaction_took_meanwhile_is_a_fault_of_its_field(monkeypatch):
+def test_a_name_that_another_transaction_took_is_an_error_of_its_field(monkeypatch):
     create_tier(name="gold", by="ann")
     real, calls = Tier.full_clean, []
 
@@ -120,7 +120,7 @@ def test_a_name_that_another_transaction_took_meanwhile_is_a_fault_of_its_field(
     assert Change.objects.count() == 1
 
 
-def test_another_broken_promise_of_the_database_is_a_fault_of_ours(monkeypatch):
+def test_another_integrity_error_is_an_internal_error(monkeypatch):
     monkeypatch.setattr(Tier, "full_clean", lambda row: None)
     monkeypatch.setattr(recording, "require_storable", lambda row: None)
     with pytest.raises(IntegrityError):

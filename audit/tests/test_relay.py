@@ -82,7 +82,7 @@ async def has_bucket(js):
         return False
 
 
-async def test_a_channel_has_its_stream_before_the_data_plane_hears_of_it(link):
+async def test_a_channel_has_its_stream_before_it_is_published(link):
     client, js = link
     heard = asyncio.Queue()
 
@@ -100,7 +100,7 @@ async def test_a_channel_has_its_stream_before_the_data_plane_hears_of_it(link):
         assert await asyncio.wait_for(heard.get(), 20) == "a.*"
 
 
-async def test_what_was_changed_while_the_relay_was_away_is_told_later(link):
+async def test_changes_while_the_relay_is_stopped_are_published_later(link):
     client, js = link
     tier, consumer, _ = await sync_to_async(some_rows)()
     async with running(relay.run, client, js):
@@ -113,7 +113,7 @@ async def test_what_was_changed_while_the_relay_was_away_is_told_later(link):
     assert list(await bucket_holds(client)) == [kv_key("channel", "trades")]
 
 
-async def test_a_bucket_that_differs_is_healed(link):
+async def test_a_bucket_that_differs_is_repaired(link):
     client, js = link
     await sync_to_async(some_rows)()
     assert await relay.reconcile(client, js) == 4
@@ -136,7 +136,7 @@ async def test_an_emptied_nats_is_filled_again(nats_server, link):
         assert (await js.stream_info(stream_of("trades"))).config.subjects[0] == "trades"
 
 
-async def test_a_bucket_deleted_under_a_standing_link_comes_back(link, monkeypatch):
+async def test_a_bucket_that_is_deleted_while_connected_is_recreated(link, monkeypatch):
     monkeypatch.setattr(relay, "CHECK_BUCKET_S", 0.1)
     client, js = link
     await sync_to_async(some_rows)()
@@ -146,7 +146,7 @@ async def test_a_bucket_deleted_under_a_standing_link_comes_back(link, monkeypat
         await until(lambda: is_in_step(client))
 
 
-async def test_changes_while_nats_is_away_are_told_once_it_is_back(nats_server, link):
+async def test_changes_while_nats_is_unavailable_are_published_afterwards(nats_server, link):
     client, js = link
     tier, _, _ = await sync_to_async(some_rows)()
     async with running(relay.run, client, js):
@@ -157,7 +157,7 @@ async def test_changes_while_nats_is_away_are_told_once_it_is_back(nats_server, 
         await until(lambda: all_is_told(client))
 
 
-async def test_a_rebuild_beside_a_busy_relay_never_brings_back_what_was(link):
+async def test_a_rebuild_beside_a_busy_relay_never_restores_old_documents(link):
     client, js = link
     dice = random.Random(7)
     tier, _, _ = await sync_to_async(some_rows)()
@@ -178,7 +178,7 @@ async def test_a_rebuild_beside_a_busy_relay_never_brings_back_what_was(link):
         await until(lambda: all_is_told(client))
 
 
-async def test_a_deleted_channel_holds_up_no_other_and_keeps_its_events(link):
+async def test_a_deleted_channel_keeps_its_events_and_does_not_block_others(link):
     client, js = link
     channel = await sync_to_async(create_channel)(address="a/b", by="ann")
     async with running(relay.run, client, js):
@@ -196,7 +196,7 @@ async def test_a_deleted_channel_holds_up_no_other_and_keeps_its_events(link):
     assert (await js.publish("a.b", b"1")).stream == stored.stream
 
 
-async def test_streams_of_channels_that_are_no_more_are_found_when_reconciling(link):
+async def test_streams_of_deleted_channels_are_found_when_reconciling(link):
     client, js = link
     await sync_to_async(some_rows)()
     await relay.reconcile(client, js)
@@ -210,7 +210,7 @@ async def test_streams_of_channels_that_are_no_more_are_found_when_reconciling(l
         await js.stream_info(stream_of("empty"))
 
 
-async def test_a_stream_that_jetstream_refuses_holds_up_nobody(link, caplog):
+async def test_a_stream_that_jetstream_refuses_does_not_block_other_changes(link, caplog):
     client, js = link
     await ensure_infrastructure(js)
     await js.add_stream(name="FOREIGN", subjects=["taken.>"])
@@ -222,7 +222,7 @@ async def test_a_stream_that_jetstream_refuses_holds_up_nobody(link, caplog):
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_a_rebuild_of_a_lost_bucket_comes_to_the_bytes_that_were_relayed(link, seed):
+async def test_a_rebuilt_bucket_has_the_bytes_that_were_relayed(link, seed):
     client, js = link
     dice = random.Random(seed)
     async with running(relay.run, client, js):
@@ -250,7 +250,7 @@ async def test_the_command_rebuilds_the_snapshot(link):
     assert await in_thread(rebuild) == "0 documents corrected.\n"
 
 
-def test_the_command_says_that_it_knows_no_nats(settings):
+def test_the_command_reports_a_missing_nats_url(settings):
     settings.NATS_URL = ""
     with pytest.raises(CommandError, match="NATS_URL"):
         call_command("rebuild", "snapshot")

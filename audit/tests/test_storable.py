@@ -11,7 +11,7 @@ def test_plain_json_is_kept(value):
 @pytest.mark.parametrize(
     "value", ["\x00", "\ud800", {"\x00": 1}, {1: 2}, [float("nan")], {"a": float("inf")}, 2**64, object(), b"", {1}]
 )
-def test_what_some_database_or_reader_could_not_hold_is_refused(value):
+def test_what_some_database_or_client_cannot_represent_is_refused(value):
     with pytest.raises((TypeError, ValueError)):
         require_plain(value)
 

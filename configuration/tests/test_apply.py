@@ -75,7 +75,7 @@ def test_the_round_trip_is_exact_for_every_field():
     assert export_text() == exported
 
 
-def test_an_export_leaves_out_what_defaults_say_and_holds_no_secret():
+def test_an_export_omits_defaults_and_contains_no_secret():
     apply(WHOLE)
     exported = export_text()
     assert "burst: 7" in exported
@@ -91,7 +91,7 @@ def test_changes_are_recorded_with_their_actor():
     assert set(Change.objects.values_list("kind", flat=True)) == {"tier", "consumer", "channel", "route", "issuer"}
 
 
-def test_a_field_that_is_left_out_becomes_its_default():
+def test_an_omitted_field_is_set_to_its_default():
     apply(WHOLE)
     diff = apply("consumers:\n  - {name: acme, tier: gold}")
     assert said(diff) == [("updated", "consumer", "acme")]
@@ -120,7 +120,7 @@ def test_prune_deletes_what_a_section_does_not_name_and_spares_sections_left_out
     assert Channel.objects.count() == 1
 
 
-def test_a_pruned_route_gives_its_path_free_for_another_in_the_same_document():
+def test_a_pruned_route_frees_its_path_for_another_in_the_same_document():
     apply(WHOLE)
     renamed = WHOLE.replace("name: pets", "name: animals").replace("orders/{id}", "orders/{number}")
     diff = apply(renamed, prune=True)
@@ -135,7 +135,7 @@ def test_a_pruned_tier_may_lose_its_consumers_in_the_same_document():
     assert said(diff) == [("created", "tier", "free"), ("updated", "consumer", "acme"), ("deleted", "tier", "gold")]
 
 
-def test_a_fault_undoes_everything_before_it():
+def test_an_error_undoes_everything_before_it():
     assert "There is no tier silver" in refusal_of(WHOLE.replace("tier: gold,", "tier: silver,"))
     assert not Tier.objects.exists()
     assert not Change.objects.exists()
@@ -169,7 +169,7 @@ def test_a_fault_undoes_everything_before_it():
         ("channels:\n  - {address: a/b}\n  - {address: 'a/{x}'}", "3:6", "Overlaps with the channel a/b"),
     ],
 )
-def test_a_fault_is_told_with_its_place(text, place, message):
+def test_an_error_has_its_place(text, place, message):
     said = refusal_of(text)
     assert said.startswith(f"x.yaml:{place}: ")
     assert message in said

@@ -22,7 +22,7 @@ def test_asyncapi_2_is_read_with_messages_of_both_directions():
     assert found["schema"] == {"anyOf": [{"type": "object"}, {"type": "string"}]}
 
 
-def test_a_schema_that_refers_to_itself_is_carried_whole():
+def test_a_recursive_schema_is_imported_whole():
     tree = {"type": "object", "properties": {"kids": {"type": "array", "items": {"$ref": "#/components/schemas/Tree"}}}}
     messages = {"m": {"payload": {"$ref": "#/components/schemas/Tree"}}}
     data = {
@@ -82,13 +82,13 @@ def test_other_versions_are_refused():
     ("names", "protocols"),
     [(["broker", "web"], ["mqtt", "websocket"]), (["kafka", "web"], ["websocket"]), (["kafka"], None), ([], None)],
 )
-def test_a_channel_is_open_to_the_doors_of_its_own_servers(names, protocols):
+def test_a_channel_has_the_protocols_of_its_own_servers(names, protocols):
     servers = [{"$ref": f"#/servers/{name}"} for name in names]
     found = channels_of(asyncapi_3({"servers": servers}, servers=SERVERS, components=SOCKET))["a"]
     assert found.get("protocols") == protocols
 
 
-def test_an_address_of_ours_stands_before_that_of_another_broker():
+def test_x_address_precedes_the_address_at_another_broker():
     assert list(channels_of(asyncapi_3({"address": "lights.{id}.dim", "x-address": "lights/{id}"}))) == ["lights/{id}"]
 
 
@@ -99,7 +99,7 @@ def test_in_2_6_servers_are_named():
     assert "there is no server nowhere in `servers` (at #/channels/a/servers/0)" in refusal_of(data)
 
 
-def test_bindings_of_a_channel_and_its_operations_name_doors():
+def test_bindings_of_a_channel_and_its_operations_are_protocols():
     operation = {"action": "send", "channel": {"$ref": "#/channels/c"}, "bindings": {"mqtt": {"qos": 1}, "x-mine": {}}}
     channel = {"bindings": {"ws": {"method": "GET"}, "amqp": {"is": "queue"}, "http": {}, "solace": {}}}
     found = channels_of(asyncapi_3(channel, {"o": operation}))["a"]
@@ -112,7 +112,7 @@ def test_bindings_of_a_channel_and_its_operations_name_doors():
     assert "must be a mapping (at #/channels/c/bindings/ws)" in refusal_of(asyncapi_3({"bindings": {"ws": 5}}))
 
 
-def test_a_kafka_topic_says_how_long_events_are_kept():
+def test_retention_is_imported_from_a_kafka_topic():
     topic = {"retention.ms": 604800000, "retention.bytes": 1000000, "cleanup.policy": ["delete"]}
     found = channels_of(asyncapi_3({"bindings": {"kafka": {"topicConfiguration": topic}}}))["a"]
     assert found["retention"] == {"max_age_s": 604800, "max_bytes": 1000000}

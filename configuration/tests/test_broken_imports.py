@@ -71,7 +71,7 @@ def spoilt(whole, path, junk):
 
 
 def refusal_of_any(junk, whole, path, read):
-    """Give what was refused, if anything; what is no DocumentError is a fault of ours."""
+    """Return the DocumentError, if any; another exception fails the test."""
     try:
         read(document(spoilt(whole, path, junk)))
     except DocumentError as error:
@@ -87,7 +87,7 @@ def read_without_rows(given):
 
 @pytest.mark.parametrize("whole", [WHOLE, WHOLE_2])
 @pytest.mark.parametrize("junk", JUNK, ids=repr)
-def test_whatever_stands_at_a_place_is_read_or_refused_with_its_place(whole, junk):
+def test_any_value_at_any_place_is_read_or_refused_with_its_place(whole, junk):
     for path in places(whole):
         assert refusal_of_any(junk, whole, path, read_without_rows).startswith("x.json:")
 
@@ -95,7 +95,7 @@ def test_whatever_stands_at_a_place_is_read_or_refused_with_its_place(whole, jun
 @pytest.mark.django_db
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from([(whole, path) for whole in (WHOLE, WHOLE_2) for path in places(whole)]), st.sampled_from(JUNK))
-def test_whatever_stands_at_a_place_is_taken_or_refused_by_the_services(where, junk):
+def test_any_value_at_any_place_is_imported_or_refused_by_the_services(where, junk):
     def take(given):
         import_document(given, by="ann", dry_run=True)
 

@@ -36,7 +36,7 @@ def test_apply_shows_what_changes_and_who_did_it(document):
     assert '+ description: "new"' in shown
 
 
-def test_a_dry_run_ends_with_2_where_something_would_change_and_with_0_where_nothing_would(document):
+def test_a_dry_run_exits_with_2_for_differences_and_with_0_for_none(document):
     with pytest.raises(SystemExit) as ended:
         run("apply", "--dry-run", str(document))
     assert ended.value.code == 2
@@ -51,13 +51,13 @@ def test_prune_is_an_option(document):
     assert "- tier gold" in run("apply", "--prune", str(document))
 
 
-def test_a_fault_is_one_line_and_no_traceback(document):
+def test_an_error_is_one_line_without_a_traceback(document):
     document.write_text("tiers: [")
     with pytest.raises(CommandError, match=r"c\.yaml:1:9: "):
         run("apply", str(document))
 
 
-def test_a_document_comes_by_standard_input_too(monkeypatch):
+def test_a_document_is_read_from_standard_input(monkeypatch):
     monkeypatch.setattr("sys.stdin", StringIO("tiers: [{name: piped}]"))
     assert "+ tier piped" in run("apply", "-")
 
@@ -69,7 +69,7 @@ def test_export_prints_what_apply_takes(document, tmp_path):
     assert run("apply", "--prune", str(again)) == "Nothing to change.\n"
 
 
-def test_import_says_what_it_makes_and_a_dry_run_makes_nothing(tmp_path):
+def test_import_shows_its_changes_and_a_dry_run_makes_none(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("asyncapi: 3.0.0\nchannels: {c: {address: a/b}}")
     assert "+ channel a/b" in run("import", "--dry-run", str(path))

@@ -1,4 +1,4 @@
-"""The page on configuration says what the code does."""
+"""The page on configuration agrees with the code."""
 
 import re
 from pathlib import Path

@@ -12,7 +12,7 @@ from routes.services import create_route
 
 
 @pytest.mark.django_db
-def test_the_temperature_document_becomes_a_channel_that_is_open_to_every_door():
+def test_the_temperature_document_becomes_a_channel_for_every_protocol():
     diff = import_file(TEMPERATURE, by="ann")
     assert [(entry.action, entry.kind, entry.name) for entry in diff.entries] == [
         ("created", "channel", "sensors/temperature")
@@ -26,7 +26,7 @@ def test_the_temperature_document_becomes_a_channel_that_is_open_to_every_door()
 
 
 @pytest.mark.django_db
-def test_importing_again_changes_nothing_and_keeps_what_the_document_has_no_say_in():
+def test_importing_again_changes_nothing_and_keeps_other_fields():
     import_file(TEMPERATURE, by="ann")
     update_channel(Channel.objects.get(), retention={"max_events": 5}, protocols=["mqtt"], title="Mine", by="ann")
     assert not import_file(TEMPERATURE, by="ann")
@@ -35,7 +35,7 @@ def test_importing_again_changes_nothing_and_keeps_what_the_document_has_no_say_
 
 
 @pytest.mark.django_db
-def test_a_channel_that_exists_takes_over_the_schema():
+def test_an_existing_channel_gets_the_schema():
     create_channel(address="sensors/temperature", by="ann")
     diff = import_file(TEMPERATURE, by="ann")
     assert [entry.action for entry in diff.entries] == ["updated"]
@@ -76,7 +76,7 @@ def test_a_route_of_another_name_at_the_same_path_is_updated_under_its_name():
 
 
 @pytest.mark.django_db
-def test_a_path_of_a_document_is_not_taken_for_the_door_of_mqtt():
+def test_an_imported_path_does_not_match_an_mqtt_route():
     create_route(name="devices", path="/mqtt", protocol="mqtt", handler={"type": "builtin"}, by="ann")
     data = {"openapi": "3.1.0", "servers": [{"url": "https://up.example"}], "paths": {"/mqtt": {"get": {}}}}
     import_document(document(data), by="ann")
@@ -84,7 +84,7 @@ def test_a_path_of_a_document_is_not_taken_for_the_door_of_mqtt():
 
 
 @pytest.mark.django_db
-def test_a_document_that_a_service_refuses_is_taken_not_at_all():
+def test_a_document_that_a_service_refuses_changes_nothing():
     paths = {"/a": {"get": {}}, "/docs/x": {"get": {}}}
     data = {"openapi": "3.1.0", "servers": [{"url": "https://up.example"}], "paths": paths}
     with pytest.raises(DocumentError, match=r"x\.json:\d+:\d+: route docs-x: path: Is under a reserved prefix"):
@@ -92,13 +92,13 @@ def test_a_document_that_a_service_refuses_is_taken_not_at_all():
     assert not Route.objects.exists()
 
 
-def test_the_fault_of_a_seed_like_document_is_told_with_its_place():
+def test_an_error_in_a_seed_document_has_its_place():
     text = MARKET_DATA.read_text().replace("rate-limit-inbound", "quota-inbound")
     with pytest.raises(DocumentError, match=r"m\.json:18:42: the policy quota-inbound is not supported"):
         described_objects(parse(text, "m.json"))
 
 
-def test_the_seed_documents_are_told_apart():
+def test_the_formats_of_the_seed_documents_are_recognized():
     assert asyncapi.is_asyncapi(read(TEMPERATURE).data)
     assert zuplo.is_zuplo(read(MARKET_DATA).data)
     assert not openapi.is_openapi(read(MARKET_DATA).data)
@@ -119,14 +119,14 @@ def test_the_seed_documents_are_told_apart():
         ({"messages": {"m": {"x-schema": "5"}}}, "must be a JSON Schema"),
     ],
 )
-def test_what_cannot_be_a_channel_is_refused_at_its_place(channel, said):
+def test_an_invalid_channel_is_refused_at_its_place(channel, said):
     with pytest.raises(DocumentError, match=said):
         import_document(document(asyncapi_3(channel)), by="ann")
     assert not Channel.objects.exists()
 
 
 @pytest.mark.django_db
-def test_only_a_known_key_is_given_rights():
+def test_only_an_existing_key_gets_scopes():
     with pytest.raises(DocumentError, match="there is no key abc"):
         import_document(read(TEMPERATURE), key_id="abc", by="ann")
     with pytest.raises(DocumentError, match="only an AsyncAPI document determines the scopes"):

@@ -63,17 +63,17 @@ def test_operators_see_all_routes_and_channels(operator, django_assert_max_num_q
         assert "<b>things" not in page
 
 
-def test_names_stand_as_code(client):
+def test_names_are_rendered_as_code(client):
     assert "the member <code>data</code> of the frames" in client.get("/docs/reference/asyncapi").content.decode()
 
 
-def test_operators_can_take_the_documents_along(operator):
+def test_operators_can_download_the_documents(operator):
     document = json.loads(operator.get("/docs/reference/asyncapi.json").content)
     assert [channel["address"] for channel in document["channels"].values()] == [None, "inner/{id}"]
 
 
 @pytest.mark.parametrize("path", ["/docs/reference/raml", "/docs/reference/raml.json"])
-def test_there_are_no_others(client, path):
+def test_every_other_reference_is_not_found(client, path):
     assert client.get(path).status_code == 404
 
 

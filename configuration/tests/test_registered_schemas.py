@@ -1,4 +1,4 @@
-"""AsyncAPI documents and the schema registry: Avro comes in through it, and its schemas are shown and taken back."""
+"""AsyncAPI documents and the schema registry: Avro is imported into it, and its schemas are exported and imported again."""
 
 import json
 
@@ -123,7 +123,7 @@ def test_what_the_registry_holds_is_not_changed_by_an_export_of_another_gateway(
     assert registry.latest("orders-value").value["title"] == "Newer"
 
 
-def test_a_schema_that_needs_others_is_named_alone():
+def test_a_schema_with_references_is_only_named():
     register("id", {"type": "integer"})
     references = [{"name": "id.json", "subject": "id", "version": 1}]
     register("orders-value", {"properties": {"id": {"$ref": "id.json"}}}, references=references)

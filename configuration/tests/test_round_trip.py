@@ -1,4 +1,4 @@
-"""What the data plane says of the channels, taken back in, changes nothing."""
+"""Importing the AsyncAPI document that the data plane generates changes nothing."""
 
 import json
 
@@ -159,7 +159,7 @@ def is_usable(schema):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(st.lists(CHANNELS, max_size=4, unique_by=lambda channel: channel["address"]))
-def test_any_channels_come_back_as_they_were(channels):
+def test_any_exported_channels_are_imported_unchanged(channels):
     Channel.objects.all().delete()
     for fields in channels:
         create_channel(**fields, by="ann")

@@ -16,11 +16,11 @@ def test_yaml_and_json_are_read_as_the_same_plain_data():
     assert type(parse("a: 2.5", "x").data["a"]) is float
 
 
-def test_words_of_yaml_1_1_stay_words():
+def test_booleans_of_yaml_1_1_are_strings():
     assert parse("a: [yes, no, on, off]", "x").data == {"a": ["yes", "no", "on", "off"]}
 
 
-def test_places_are_told_by_file_line_and_column():
+def test_places_have_file_line_and_column():
     document = parse("tiers:\n  - name: gold\n    limits:\n      - metric: requests\n", "x.yaml")
     assert document.place("tiers", 0, "limits", 0, "metric") == "x.yaml:4:9"
     assert document.place("tiers", 0, "no such") == "x.yaml:2:5"
@@ -68,7 +68,7 @@ def test_a_file_that_is_missing_too_large_or_not_utf_8_is_refused(tmp_path):
         read(tmp_path / "large.yaml")
 
 
-def test_a_byte_order_mark_is_no_part_of_the_document(tmp_path):
+def test_a_byte_order_mark_is_skipped(tmp_path):
     (tmp_path / "bom.yaml").write_bytes(b"\xef\xbb\xbfa: 1")
     assert read(tmp_path / "bom.yaml").data == {"a": 1}
 

@@ -17,14 +17,14 @@ def test_zuplo_routes_are_read_with_their_handlers_and_paths():
     assert [route["name"] for route in found] == ["x", "x-2"]
 
 
-def test_the_token_policy_is_taken_over():
+def test_the_token_policy_is_converted():
     (wanted,) = zuplo.routes(
         document(zuplo_of({"handler": handler(), "policies": {"inbound": ["open-id-jwt-auth-inbound"]}}))
     )
     assert wanted.values["policies"] == [{"type": "jwt"}]
 
 
-def test_the_open_cors_policy_is_taken_over():
+def test_the_open_cors_policy_is_converted():
     (wanted,) = zuplo.routes(document(zuplo_of({"handler": handler(), "corsPolicy": "anything-goes"})))
     assert wanted.values["policies"] == [{"type": "cors", "options": {"allowed_origins": ["*"]}}]
 
@@ -54,7 +54,7 @@ def test_the_open_cors_policy_is_taken_over():
         ({}, "must be a mapping"),
     ],
 )
-def test_what_zuplo_alone_knows_is_refused_by_name(route, said):
+def test_what_only_zuplo_supports_is_refused_by_name(route, said):
     assert said in refusal_of(zuplo_of(route))
 
 
@@ -140,7 +140,7 @@ def project(named=None):
     return paths, {"policies": policies, "corsPolicies": cors}
 
 
-def test_a_projects_policies_are_taken_over_with_their_options_in_their_order():
+def test_the_policies_of_a_project_are_converted_in_order_with_their_options():
     paths, policies = project()
     together = zuplo.routes(document({"openapi": "3.1.0", "paths": paths, **policies}))
     assert zuplo.routes(document({"openapi": "3.1.0", "paths": paths}), document(policies)) == together
@@ -178,7 +178,7 @@ def test_a_projects_policies_can_be_saved_and_imported_twice():
         (defined("p", "open-id-jwt-auth-inbound", issuer="https://i"), "needs the option jwkUrl"),
     ],
 )
-def test_what_a_project_asks_for_and_is_not_here_is_refused_by_name(policy, said):
+def test_an_unsupported_policy_or_option_of_a_project_is_refused_by_name(policy, said):
     paths = zuplo_of({"handler": handler(), "policies": {"inbound": ["p"]}})
     refusal = refusal_of({"openapi": "3.1.0", "paths": paths, "policies": [policy]})
     assert said in refusal

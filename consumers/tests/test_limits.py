@@ -4,7 +4,7 @@ from django.core.exceptions import ValidationError
 from consumers.limits import clean_limits
 
 
-def test_what_is_left_out_has_its_documented_default():
+def test_omitted_fields_have_their_documented_defaults():
     assert clean_limits([{"metric": "requests", "amount": 10, "per": 60}]) == [
         {
             "metric": "requests",
@@ -75,7 +75,7 @@ def test_one_metric_may_be_limited_over_two_spans_and_by_two_scopes():
         ("requests", "limits[0]"),
     ],
 )
-def test_a_fault_names_its_field(limit, field):
+def test_an_error_names_its_field(limit, field):
     with pytest.raises(ValidationError) as fault:
         clean_limits([limit])
     assert list(fault.value.message_dict) == [field]

@@ -9,7 +9,7 @@ from consumers.scopes import clean_scopes
 @pytest.mark.parametrize(
     "scope", ["publish:a?conflate=1s", "subscribe:a?conflate=", "subscribe:a?conflate=soon", "subscribe:?conflate=1s"]
 )
-def test_an_interval_that_cannot_be_is_refused(scope):
+def test_an_invalid_interval_is_refused(scope):
     with pytest.raises(ValidationError) as refused:
         clean_scopes([scope])
     assert "scopes" in refused.value.message_dict

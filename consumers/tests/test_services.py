@@ -48,7 +48,7 @@ def test_a_change_is_recorded_with_what_was_before(consumer):
     assert (change.before["email"], change.after["email"]) == ("", "a@b.example")
 
 
-def test_what_the_data_plane_need_not_know_is_recorded_too(tier, consumer):
+def test_fields_that_are_not_published_are_recorded(tier, consumer):
     update_tier(tier, description="For those who pay.", by="bob")
     update_consumer(consumer, display_name="Acme Ltd", by="bob")
     described, named = Change.objects.order_by("-id")[:2][::-1]
@@ -56,7 +56,7 @@ def test_what_the_data_plane_need_not_know_is_recorded_too(tier, consumer):
     assert named.after["display_name"] == "Acme Ltd"
 
 
-def test_a_tier_is_made_with_scopes_that_bound_nothing():
+def test_the_scopes_of_a_tier_default_to_all():
     assert create_tier(name="free", by="ann").scopes == ["call:*", "publish:*", "subscribe:*", "jobs:*"]
     assert create_tier(name="none", scopes=[], by="ann").scopes == []
 
@@ -68,7 +68,7 @@ def test_the_scopes_of_a_tier_can_be_changed(tier):
 
 
 @pytest.mark.parametrize("scopes", ["call:*", [1], ["write:*"], ["call:"], ["call:a b"], {}, ["call:a"] * 101])
-def test_what_is_no_scope_is_refused_with_the_fields_name(tier, scopes):
+def test_an_invalid_scope_is_refused_with_the_fields_name(tier, scopes):
     with pytest.raises(ValidationError) as caught:
         update_tier(tier, scopes=scopes, by="bob")
     assert list(caught.value.message_dict) == ["scopes"]
@@ -80,7 +80,7 @@ def test_a_change_that_changes_nothing_is_not_recorded(tier):
     assert Change.objects.count() == count
 
 
-def test_what_others_changed_meanwhile_is_kept_and_recorded(consumer):
+def test_concurrent_changes_of_other_fields_are_kept_and_recorded(consumer):
     mine, theirs = Consumer.objects.get(), Consumer.objects.get()
     update_consumer(theirs, metadata={"plan": "a"}, by="bob")
     update_consumer(mine, is_active=False, by="ann")
@@ -89,7 +89,7 @@ def test_what_others_changed_meanwhile_is_kept_and_recorded(consumer):
     assert latest().after["metadata"] == {"plan": "a"}
 
 
-def test_changing_what_somebody_else_deleted_says_so(consumer):
+def test_changing_a_deleted_row_is_refused(consumer):
     stale = Consumer.objects.get()
     delete_consumer(consumer, by="bob")
     with pytest.raises(ValidationError, match="was deleted meanwhile"):
@@ -98,7 +98,7 @@ def test_changing_what_somebody_else_deleted_says_so(consumer):
         delete_consumer(stale, by="ann")
 
 
-def test_a_fault_leaves_neither_row_nor_record(tier):
+def test_an_error_leaves_neither_row_nor_record(tier):
     count = Change.objects.count()
     for faulty in ({"limits": [LIMIT | {"amount": 0}]}, {"name": "blue"}, {"color": "red"}):
         with pytest.raises(ValidationError):
@@ -114,7 +114,7 @@ def test_a_name_is_plain(name):
     assert list(fault.value.message_dict) == ["name"]
 
 
-def test_a_name_is_given_once(tier, consumer):
+def test_a_name_is_unique(tier, consumer):
     with pytest.raises(ValidationError) as fault:
         create_tier(name="gold", by="ann")
     assert list(fault.value.message_dict) == ["name"]
@@ -138,7 +138,7 @@ def test_a_name_is_given_once(tier, consumer):
         ({"limits": "none"}, "limits"),
     ],
 )
-def test_a_consumer_that_cannot_be_kept_is_refused_by_field(tier, fields, field):
+def test_an_invalid_consumer_is_refused_by_field(tier, fields, field):
     with pytest.raises(ValidationError) as fault:
         create_consumer(name="acme", tier=tier, by="ann", **fields)
     assert list(fault.value.message_dict) == [field]
@@ -162,7 +162,7 @@ def test_a_tier_in_use_is_not_deleted(tier, consumer):
     assert (latest().kind, latest().action) == ("tier", "deleted")
 
 
-def test_a_consumer_takes_its_keys_with_it_each_recorded(consumer):
+def test_a_consumer_is_deleted_with_its_keys_each_recorded(consumer):
     ids = {issue_key(consumer=consumer, by="ann")[0].id for _ in range(2)}
     delete_consumer(consumer, by="bob")
     gone = Change.objects.filter(action="deleted")

@@ -35,7 +35,7 @@ def test_a_key_is_issued_and_revoked_by_its_text_or_id(consumer):
 @pytest.mark.parametrize(
     "arguments", [("issue_key", "nobody"), ("issue_key", "acme", "--scope", "nonsense"), ("revoke_key", "nothing")]
 )
-def test_what_cannot_be_done_is_said(consumer, arguments):
+def test_an_unknown_consumer_or_key_and_an_invalid_scope_are_reported(consumer, arguments):
     with pytest.raises(CommandError):
         said(*arguments)
     assert not Key.objects.exists()

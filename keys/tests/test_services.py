@@ -22,7 +22,7 @@ def issue(consumer, **fields):
     return issue_key(consumer=consumer, by="ann", **fields)
 
 
-def test_a_key_is_shown_once_and_kept_as_a_digest_alone(consumer):
+def test_a_key_is_shown_once_and_stored_only_as_a_digest(consumer):
     key, text = issue(consumer, name="ci", scopes=["publish:*"])
     assert parse(text) == key.id
     assert Key.objects.get().digest == digest(text, settings.KEY_PEPPER.encode())
@@ -31,7 +31,7 @@ def test_a_key_is_shown_once_and_kept_as_a_digest_alone(consumer):
     assert secret not in str(Change.objects.filter(kind="key").values().get())
 
 
-def test_its_document_and_what_people_see_of_it(consumer):
+def test_a_key_has_a_document_and_a_representation_without_digest(consumer):
     ends_at = datetime(2999, 1, 1, tzinfo=UTC)
     key, _ = issue(consumer, name="ci", scopes=["call:a"], expires_at=ends_at, allowed_ips=["10.1.2.3/8"])
     document = Key.objects.get().document()
@@ -96,7 +96,7 @@ def test_a_scope_names_a_verb_and_what_it_is_for(consumer, scope):
         ({"name": "x" * 101}, "name"),
     ],
 )
-def test_a_key_that_cannot_be_is_refused_by_field(consumer, fields, field):
+def test_an_invalid_key_is_refused_by_field(consumer, fields, field):
     with pytest.raises(ValidationError) as fault:
         issue(consumer, **fields)
     assert list(fault.value.message_dict) == [field]
@@ -184,7 +184,7 @@ def test_a_leaked_key_is_revoked_and_a_forged_one_is_not(consumer):
     assert Change.objects.first().note.endswith(f"its owner is {consumer.name} <them@acme.example>")
 
 
-def test_a_key_is_changed_in_what_may_change_alone(consumer):
+def test_only_some_fields_of_a_key_can_be_changed(consumer):
     key, _ = issue(consumer)
     update_key(key, scopes=["call:b"], metadata={"a": 1}, expires_at="2999-01-01T00:00:00Z", by="bob")
     key = Key.objects.get()
@@ -195,7 +195,7 @@ def test_a_key_is_changed_in_what_may_change_alone(consumer):
         assert list(fault.value.message_dict) == [field]
 
 
-def test_last_use_only_moves_on_and_is_no_change(consumer):
+def test_last_use_only_advances_and_is_not_recorded(consumer):
     key, _ = issue(consumer)
     count = Change.objects.count()
     late, early = datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC)

@@ -21,7 +21,7 @@ RIGHT = {"username": "olga", "password": "a-long-enough-passphrase"}
 
 @pytest.fixture
 def one_instant():
-    """Let all tries fall into the same minute, however long the test takes."""
+    """Put every attempt into the same minute, however long the test takes."""
     with time_machine.travel(time.time(), tick=False):
         yield
 
@@ -31,7 +31,7 @@ def tried(client, data):
 
 
 @pytest.mark.usefixtures("one_instant")
-def test_too_many_tries_to_sign_in_are_refused_even_with_the_password(client, operator):
+def test_too_many_attempts_to_sign_in_are_refused_even_with_the_password(client, operator):
     for _ in range(10):
         assert tried(client, WRONG).status_code == 200
     answer = tried(client, RIGHT)
@@ -41,7 +41,7 @@ def test_too_many_tries_to_sign_in_are_refused_even_with_the_password(client, op
     assert tried(client, RIGHT).status_code == 302
 
 
-def test_operators_sign_in_while_the_counters_are_away(client, operator, monkeypatch):
+def test_operators_sign_in_while_the_counters_are_unavailable(client, operator, monkeypatch):
     def away(**kwargs):
         raise Away("no answer")
 
@@ -50,7 +50,7 @@ def test_operators_sign_in_while_the_counters_are_away(client, operator, monkeyp
 
 
 @pytest.mark.usefixtures("one_instant")
-def test_keys_are_issued_so_many_a_minute(client, operator, consumer):
+def test_issuing_keys_is_rate_limited(client, operator, consumer):
     client.force_login(operator)
     data = {"consumer": consumer.pk, "scopes": "call:*", "limits-total": "0"}
     for _ in range(60):
@@ -59,7 +59,7 @@ def test_keys_are_issued_so_many_a_minute(client, operator, consumer):
     assert Key.objects.count() == 60
 
 
-def test_only_a_digest_of_a_token_is_kept_and_a_new_one_replaces_it(operator):
+def test_only_a_digest_of_a_token_is_stored_and_a_new_one_replaces_it(operator):
     def status(token):
         return APIClient().get("/api/v1/tiers", HTTP_AUTHORIZATION=f"Token {token}").status_code
 

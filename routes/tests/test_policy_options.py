@@ -1,4 +1,4 @@
-"""Every option of a policy that does not fit is refused when it is saved, by its path."""
+"""Every invalid option of a policy is refused when the route is saved, by its path."""
 
 import sys
 from types import ModuleType
@@ -95,12 +95,12 @@ BAD = [
 
 
 @pytest.mark.parametrize(("type_", "options"), GOOD)
-def test_options_that_fit_are_kept_as_they_are(type_, options):
+def test_valid_options_are_kept_unchanged(type_, options):
     assert policies([{"type": type_, "options": options}]) == [{"type": type_, "options": options, "mode": "enforce"}]
 
 
 @pytest.mark.parametrize(("type_", "options", "at"), BAD, ids=lambda value: str(value)[:60])
-def test_an_option_that_does_not_fit_is_refused_by_its_path(type_, options, at):
+def test_an_invalid_option_is_refused_by_its_path(type_, options, at):
     with pytest.raises(ValidationError) as fault:
         policies([{"type": "api-key"}, {"type": type_, "options": options}])
     (message,) = fault.value.message_dict.items()
@@ -108,7 +108,7 @@ def test_an_option_that_does_not_fit_is_refused_by_its_path(type_, options, at):
     assert message[1][0]
 
 
-def test_every_policy_of_ours_is_tried_here():
+def test_every_policy_has_a_case():
     assert {type_ for type_, _ in GOOD} >= KNOWN.keys() - {"jwt"}  # jwt has its own page of tests
 
 
@@ -121,14 +121,14 @@ def test_every_policy_of_ours_is_tried_here():
      "demo.hooks:Refuse", None, ["demo.hooks:limit_of"]],
     ids=str,
 )  # fmt: skip
-def test_what_is_no_function_of_the_operators_cannot_be_named(name):
+def test_only_functions_of_hook_modules_can_be_named(name):
     with pytest.raises(ValidationError) as fault:
         policies([{"type": "custom", "options": {"function": name}}])
     assert list(fault.value.message_dict) == ["policies[0].options.function"]
 
 
 @pytest.mark.parametrize("fault", ["SystemExit", "KeyboardInterrupt", "ValueError"])
-def test_a_module_that_fails_when_it_is_imported_is_told(tmp_path, monkeypatch, fault):
+def test_a_module_that_fails_to_import_is_reported(tmp_path, monkeypatch, fault):
     (tmp_path / "broken_module_of_an_operator.py").write_text(f"raise {fault}('no')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)

@@ -55,7 +55,7 @@ def test_a_path_that_cannot_be_served_is_refused(path):
 
 
 @pytest.mark.parametrize("path", ["/v1", "/v1/x", "/registry/a", "/docs", "/static/x.js", "/healthz", "/readyz"])
-def test_reserved_addresses_need_an_exact_path_that_says_so(path):
+def test_reserved_paths_need_reserved_override_and_an_exact_path(path):
     with pytest.raises(ValidationError) as fault:
         make(path=path)
     assert list(fault.value.message_dict) == ["path"]
@@ -73,13 +73,13 @@ def test_paths_of_the_operators_origin_are_free_for_routes(path):
     assert make(path=path).path == path
 
 
-def test_methods_left_out_are_those_of_the_protocol():
+def test_omitted_methods_are_those_of_the_protocol():
     assert "DELETE" in make().methods
     assert make(name="s", path="/s", protocol="sse").methods == ["GET"]
     assert make(name="w", path="/w", protocol="websocket").methods == ["GET"]
 
 
-def test_a_new_protocol_brings_its_methods():
+def test_a_new_protocol_resets_the_methods():
     route = make(methods=["GET", "POST"])
     update_route(route, protocol="websocket", by="bob")
     assert Route.objects.get().methods == ["GET"]
@@ -119,7 +119,7 @@ def test_a_new_protocol_brings_its_methods():
         ({"name": "a b"}, "name"),
     ],
 )
-def test_a_fault_names_its_field(fields, field):
+def test_an_error_names_its_field(fields, field):
     with pytest.raises(ValidationError) as fault:
         make(**fields)
     assert list(fault.value.message_dict) == [field]
@@ -163,12 +163,12 @@ def test_an_operator_may_allow_a_link_local_network(settings):
     make(handler={"type": "upstream", "url": "http://169.254.1.1/"})
 
 
-def test_private_upstreams_are_what_a_gateway_is_for():
+def test_private_upstreams_are_allowed():
     for number, url in enumerate(("http://10.0.0.1/", "http://localhost:8090/x", "https://[::1]:8443/a")):
         make(name=f"r{number}", path=f"/r{number}", handler={"type": "upstream", "url": url})
 
 
-def test_a_path_is_taken_once_for_each_method_and_door():
+def test_a_path_is_unique_for_each_method_and_transport():
     make(methods=["GET"], path="/a/{id}")
     make(name="post", methods=["POST"], path="/a/{id}")
     make(name="socket", protocol="websocket", path="/a/{id}")
@@ -191,7 +191,7 @@ def f(*arguments):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_module_that_takes_long_to_import_holds_no_lock(tmp_path, monkeypatch):
+def test_a_slow_import_of_a_module_holds_no_lock(tmp_path, monkeypatch):
     (tmp_path / "slow_module_of_an_operator.py").write_text(SLOW_MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     route = make()
@@ -201,7 +201,7 @@ def test_a_module_that_takes_long_to_import_holds_no_lock(tmp_path, monkeypatch)
     assert sys.modules.pop("slow_module_of_an_operator").was_locked is False
 
 
-def test_a_change_is_checked_with_what_stays(django_assert_num_queries):
+def test_a_change_is_validated_with_the_unchanged_fields(django_assert_num_queries):
     route = make(path="/a/{id}", handler=UPSTREAM | {"url": "http://127.0.0.1/{id}"})
     with pytest.raises(ValidationError) as fault:
         update_route(route, path="/a", by="bob")
@@ -230,13 +230,13 @@ BUILTIN = {"type": "builtin"}
          "handler.url"),
     ],
 )  # fmt: skip
-def test_only_the_gateways_own_doors_are_builtin_and_mqtt_is_nothing_else(fields, field):
+def test_only_builtin_paths_have_builtin_handlers_and_mqtt_has_no_other(fields, field):
     with pytest.raises(ValidationError) as refused:
         make(**fields)
     assert field in refused.value.message_dict
 
 
-def test_one_route_stands_before_a_door():
+def test_one_mqtt_route_is_on_the_builtin_path():
     make(name="devices", protocol="mqtt", path="/mqtt", handler=BUILTIN)
     make(name="page", path="/mqtt")
     with pytest.raises(ValidationError, match="devices"):

@@ -1,0 +1,61 @@
+import json
+
+from audit import bus
+from audit.models import Change
+from events.models import DeadLetter
+from events.services import create_channel
+from operators.tests.api_cases import dead_letter, problem
+
+
+def test_dead_letters_are_filtered_redriven_and_discarded(api, monkeypatch):
+    create_channel(address="trades", by="test")
+    first, second = dead_letter(), dead_letter(sequence=2, channel="other", address="other")
+    stored = []
+    monkeypatch.setattr(bus, "store", lambda subject, data, headers: stored.append((subject, json.loads(data))))
+    (found,) = api.get("/api/v1/dead-letters/?channel=trades&reason=invalid-payload").json()["results"]
+    assert (found["id"], found["event"]) == (first.id, {"data": {"value": "warm"}})
+    assert api.post(f"/api/v1/dead-letters/{first.id}/redrive/").status_code == 204
+    assert stored == [("trades", {"value": "warm"})]
+    problem(api.post(f"/api/v1/dead-letters/{second.id}/redrive"), 400, "invalid-request")
+    assert api.delete(f"/api/v1/dead-letters/{second.id}").status_code == 204
+    assert not DeadLetter.objects.exists()
+
+
+def test_dead_letters_are_redriven_and_discarded_by_their_filters(api, monkeypatch):
+    create_channel(address="trades", schema={"type": "object"}, by="test")
+    for number in range(3):
+        dead_letter(sequence=number, event={"data": {"n": number}})
+    refused = dead_letter(sequence=3, event={"data": 5})
+    other = dead_letter(sequence=4, channel="other", address="other", event={"data": {}})
+    stored = []
+    monkeypatch.setattr(bus, "store_all", stored.extend)
+    problem(api.post("/api/v1/dead-letters/redrive?colour=red"), 400, "invalid-request")
+    problem(api.post("/api/v1/dead-letters/discard?colour=red"), 400, "invalid-request")
+    problem(
+        api.post("/api/v1/dead-letters/redrive?channel=trades", {"how": "now"}, format="json"), 400, "invalid-request"
+    )
+    said = api.post("/api/v1/dead-letters/redrive?channel=trades").json()
+    assert (said["done"], said["left"]) == (3, 1)
+    assert [json.loads(data) for _, data, _ in stored] == [{"n": 0}, {"n": 1}, {"n": 2}]
+    (kept,) = said["refused"]
+    assert kept["id"] == refused.id
+    assert "schema refuses it still" in kept["detail"]
+    said = api.post("/api/v1/dead-letters/redrive?channel=trades", {"as_is": True}, format="json").json()
+    assert (said["done"], said["left"]) == (1, 0)
+    assert DeadLetter.objects.get() == other
+    assert api.post("/api/v1/dead-letters/discard/?channel=none").json() == {"done": 0, "refused": [], "left": 0}
+    assert api.post("/api/v1/dead-letters/discard").json() == {"done": 1, "refused": [], "left": 0}
+    assert Change.objects.filter(kind="dead-letter").count() == 5
+
+
+def test_an_unavailable_engine_is_a_503_with_retry_after(api, monkeypatch):
+    def away(*args, **kwargs):
+        raise bus.Unavailable("no answer")
+
+    monkeypatch.setattr(bus, "store", away)
+    create_channel(address="trades", by="test")
+    letter = dead_letter()
+    answer = api.post(f"/api/v1/dead-letters/{letter.id}/redrive")
+    assert problem(answer, 503, "overloaded")["retry_after_s"] == 1.0
+    assert answer["retry-after"] == "1"
+    assert DeadLetter.objects.exists()
