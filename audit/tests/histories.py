@@ -43,7 +43,7 @@ class History:
 
     @contextmanager
     def lived(self) -> Iterator[Iterator[datetime]]:
-        """Return an iterator that makes the next change and yields its instant; everything is rolled back in the end."""
+        """Return an iterator that makes the next change and yields its instant; all is rolled back in the end."""
         with transaction.atomic(), mock.patch("django.utils.timezone.now") as now:
             now.return_value = BEGAN_AT
             yield self._steps(now)

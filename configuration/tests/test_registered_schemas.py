@@ -1,4 +1,4 @@
-"""AsyncAPI documents and the schema registry: Avro is imported into it, and its schemas are exported and imported again."""
+"""AsyncAPI documents and the schema registry: schemas are registered on import, exported, and imported again."""
 
 import json
 
