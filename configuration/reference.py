@@ -69,8 +69,8 @@ def groups_of_channels(document: Contract) -> list[Group]:
 
 
 REFERENCES: Mapping[str, Reference] = {
-    "openapi": Reference("What can be called", openapi.written, groups_of_calls),
-    "asyncapi": Reference("Channels", asyncapi.written, groups_of_channels),
+    "openapi": Reference("What can be called", openapi.build_openapi, groups_of_calls),
+    "asyncapi": Reference("Channels", asyncapi.build_asyncapi, groups_of_channels),
 }
 
 

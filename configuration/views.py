@@ -10,7 +10,7 @@ from django.views.decorators.http import require_GET
 
 from configuration.reference import REFERENCES, Reference
 from events.models import Channel, Subject
-from gateway.contracts.view import View, Where
+from gateway.contracts.view import PublicUrls, View
 from gateway.snapshot.picture import Snapshot
 from gateway.snapshot.principal import Principal
 from routes.models import Route
@@ -40,7 +40,7 @@ def _reference_named(which: str) -> Reference:
 
 def _view(request: HttpRequest) -> View:
     """Return the view of a caller with every right; without the permissions it has no routes and no channels."""
-    where = Where(settings.PUBLIC_URL, settings.MQTT_URL)
+    where = PublicUrls(settings.PUBLIC_URL, settings.MQTT_URL)
     principal = Principal(consumer="", key="", tier="", scopes=("*",))
     if not _sees_all(request):
         return View(principal, where)

@@ -19,7 +19,7 @@ from gateway.channels.retained import RetainedEvents
 from gateway.concurrency.turns import Turns
 from gateway.config import Config
 from gateway.connections.open import Connections
-from gateway.contracts.shelf import Shelf
+from gateway.contracts.document_cache import DocumentCache
 from gateway.durable.job_states import JobStates
 from gateway.durable.readers import Readers
 from gateway.durable.withheld import Withheld
@@ -81,7 +81,7 @@ class Plane:
         self.questions = Turns(each=1, in_all=64)
         """To the control plane, by consumer."""
         self.validators = Validators()
-        self.shelf = Shelf(config, self.snapshot)
+        self.document_cache = DocumentCache(config, self.snapshot)
         self.upstreams = UpstreamClient(config)
         self.key_sets = KeySets(self.snapshot, self.upstreams, config)
         self.tickets = Tickets(self.redis, config, self.snapshot, self.key_sets)

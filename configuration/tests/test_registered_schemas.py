@@ -11,7 +11,7 @@ from events.models import Channel, Subject
 from events.registry_schemas import given
 from events.services import create_channel, delete_channel
 from gateway.contracts import asyncapi
-from gateway.contracts.view import View, Where
+from gateway.contracts.view import PublicUrls, View
 from gateway.snapshot.picture import Snapshot
 from gateway.snapshot.principal import Principal
 
@@ -45,8 +45,8 @@ def exported():
         {kind: [row.document() for row in model.objects.documented()] for kind, model in kinds.items()}
     )
     who = Principal(consumer="acme", key="k", tier="free", scopes=("*",))
-    where = Where("https://api.example")
-    return asyncapi.written(View(who, where, tuple(snapshot.channels()), subjects=snapshot.subjects()))
+    where = PublicUrls("https://api.example")
+    return asyncapi.build_asyncapi(View(who, where, tuple(snapshot.channels()), subjects=snapshot.subjects()))
 
 
 def register(subject, schema, type_="JSON", **more):

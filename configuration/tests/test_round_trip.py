@@ -12,7 +12,7 @@ from consumers.services import create_consumer, create_tier
 from events.models import Channel
 from events.services import create_channel, delete_channel
 from gateway.contracts import asyncapi, openapi
-from gateway.contracts.view import View, Where
+from gateway.contracts.view import PublicUrls, View
 from gateway.schemas.checker import compile_schema
 from gateway.schemas.errors import InvalidSchema
 from gateway.snapshot.picture import Snapshot
@@ -23,13 +23,13 @@ from routes.services import create_route, delete_route
 
 pytestmark = pytest.mark.django_db
 
-WHERE = Where("https://api.example", "mqtt://api.example:1883")
+WHERE = PublicUrls("https://api.example", "mqtt://api.example:1883")
 
 
 def exported(scopes=("*",)):
     snapshot = Snapshot.from_documents({"channel": [channel.document() for channel in Channel.objects.all()]})
     who = Principal(consumer="acme", key="k", tier="free", scopes=scopes)
-    return asyncapi.written(View(who, WHERE, tuple(snapshot.channels())))
+    return asyncapi.build_asyncapi(View(who, WHERE, tuple(snapshot.channels())))
 
 
 def imported(document, **options):
@@ -197,7 +197,7 @@ def test_routes_that_were_exported_are_not_changed_by_their_export():
     create_route(name="quotes", path="/quotes/{id}", methods=["GET", "POST"], handler=upstream, by="ann")
     snapshot = Snapshot.from_documents({"route": [route.document() for route in Route.objects.all()]})
     who = Principal(consumer="acme", key="k", tier="free", scopes=("*",))
-    document = openapi.written(View(who, WHERE, routes=tuple(snapshot.routes())))
+    document = openapi.build_openapi(View(who, WHERE, routes=tuple(snapshot.routes())))
     assert not imported(document)
     delete_route(Route.objects.get(), by="ann")
     with pytest.raises(DocumentError, match="the route quotes of another gateway cannot be imported"):

@@ -1,1 +1,1 @@
-"""What a key may use, written as documents that other programs read: AsyncAPI and OpenAPI."""
+"""AsyncAPI and OpenAPI documents of what a key may use."""

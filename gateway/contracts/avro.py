@@ -1,4 +1,4 @@
-"""Avro schemas in the words that AsyncAPI's own definition of them has: a little narrower than Avro's."""
+"""Converts Avro schemas to the subset that AsyncAPI's definition of Avro accepts."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 from gateway.schemas.avro import NAMED, PRIMITIVES
 
 FORMAT = "application/vnd.apache.avro+json;version=1.9.0"
-"""The one that AsyncAPI's tools know."""
+"""The only version that AsyncAPI's tools accept."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ORDERS = (None, "ascending", "descending", "ignore")
 
 
-class _Unfit(ValueError):
-    """AsyncAPI has no words for it."""
+class _NotExpressible(ValueError):
+    """AsyncAPI's definition of Avro does not allow the schema."""
 
 
-def fitting(schema: Any) -> Any | None:
-    """Give a schema that was parsed, with names and namespaces apart; None where AsyncAPI cannot say it."""
+def to_asyncapi(schema: Any) -> Any | None:
+    """Return a valid schema with names and namespaces separated, or None if AsyncAPI cannot express it."""
     try:
         return _type(schema)
-    except _Unfit:
+    except _NotExpressible:
         return None
 
 
@@ -35,33 +35,33 @@ def _type(schema: Any) -> Any:
         return _named(schema)
     if kind in ("array", "map"):
         member = "items" if kind == "array" else "values"
-        return _described({**schema, member: _type(schema[member])})
+        return _checked({**schema, member: _type(schema[member])})
     if isinstance(kind, str) and kind in PRIMITIVES:
         return schema
     if len(schema) > 1:
-        raise _Unfit
+        raise _NotExpressible
     return _type(kind)
 
 
 def _named(schema: dict[str, Any]) -> dict[str, Any]:
-    said = dict(schema)
-    namespace, dot, name = said["name"].rpartition(".")
+    converted = dict(schema)
+    namespace, dot, name = converted["name"].rpartition(".")
     if dot:
-        said |= {"name": name, "namespace": namespace}
-    if said["type"] == "record":
-        said["fields"] = [_described({**field, "type": _type(field["type"])}) for field in said["fields"]]
-    return _described(said)
+        converted |= {"name": name, "namespace": namespace}
+    if converted["type"] == "record":
+        converted["fields"] = [_checked({**field, "type": _type(field["type"])}) for field in converted["fields"]]
+    return _checked(converted)
 
 
-def _described(schema: dict[str, Any]) -> dict[str, Any]:
-    """Give it where what describes it is as AsyncAPI wants it. Raises _Unfit."""
+def _checked(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema if AsyncAPI allows its names and documentation. Raises _NotExpressible."""
     names = [schema.get("name", "x"), *schema.get("aliases", ())]
-    is_fit = (
+    is_expressible = (
         all(isinstance(name, str) and _NAME.fullmatch(name) for name in names)
         and isinstance(schema.get("namespace", ""), str)
         and isinstance(schema.get("doc", ""), str)
         and schema.get("order") in _ORDERS
     )
-    if not is_fit:
-        raise _Unfit
+    if not is_expressible:
+        raise _NotExpressible
     return schema

@@ -1,4 +1,4 @@
-"""OpenAPI 3.1 of what one key may call: its routes, and the data plane's own addresses."""
+"""The OpenAPI 3.1 document of what one key may call: its routes and the gateway's own endpoints."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from gateway.contracts.operations import ANY, JSON, PROBLEM, SAID, Said, operation
+from gateway.contracts.operations import ANY, JSON, OPERATIONS, PROBLEM, Operation, format_operation
 from gateway.contracts.rights import meet
-from gateway.contracts.schemas import is_openapi_schema, moved
-from gateway.contracts.view import Names, View, limits
+from gateway.contracts.schemas import is_openapi_schema, rebase
+from gateway.contracts.view import Names, View, format_limits
 from gateway.protocol import Protocol
 from gateway.refusals import Reason
 from gateway.snapshot.documents import Route
@@ -22,20 +22,20 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _WITH_A_BODY = frozenset({"POST", "PUT", "PATCH"})
 _PARAMETER = re.compile(r"\{([^{}]+?)(\.\.\.)?\}")
 _DESCRIPTION = (
-    "What the holder of this key may call. Every address may refuse with problem details, of which `reason` says why. "
-    "`x-limits` are the limits of the key. A route's address carries its name in `x-route`."
+    "What a client with this key may call. Every operation may answer with problem details; see `reason`. "
+    "`x-limits` are the limits of the key. `x-route` is the name of the route of an operation."
 )
-_WEBSOCKET = Said("A WebSocket, passed on to the service behind it.", {101: ("The socket is open.", {})})
-_EVENT_STREAM = Said("Server-sent events of the service behind it.", {200: ("Events.", {"text/event-stream": ANY})})
-_FORWARDED = Said("Forwarded to the service behind it.", {})
+_WEBSOCKET = Operation("A WebSocket, forwarded to the upstream service.", {101: ("The connection is open.", {})})
+_EVENT_STREAM = Operation("Server-sent events of the upstream service.", {200: ("Events.", {"text/event-stream": ANY})})
+_FORWARDED = Operation("Forwarded to the upstream service.", {})
 _CHANNEL_METHODS = {"POST": "publish", "GET": "history"}
 
 
-def written(view: View) -> dict[str, Any]:
-    """Give the document of the routes and addresses that the key may call."""
+def build_openapi(view: View) -> dict[str, Any]:
+    """Return the document of the routes and endpoints that the key may call."""
     paths, names = _Paths(), Names()
     schemas: dict[str, Any] = {}
-    # What stands before the gateway's own doors is described as these are.
+    # A route to a built-in endpoint is described with the endpoints.
     all_ = [route for route in view.routes if route.handler.get("type") != BUILTIN]
     routes = [route for route in all_ if _may_call(view, route)]
     for route in sorted(routes, key=lambda route: route.name):
@@ -48,31 +48,31 @@ def written(view: View) -> dict[str, Any]:
     return {
         "openapi": VERSION,
         "info": {"title": "API", "version": "1", "description": _DESCRIPTION},
-        "servers": [{"url": view.where.public_url}],
+        "servers": [{"url": view.urls.public_url}],
         "security": [{"bearer": []}, {"key": []}],
-        "paths": paths.found,
+        "paths": paths.items,
         "components": {
             "schemas": {"Problem": _PROBLEM, **schemas},
             "responses": _REFUSALS,
             "securitySchemes": _SECURITY,
         },
         "x-written-by": "gateway",
-        "x-limits": limits(view.caller.limits),
+        "x-limits": format_limits(view.caller.limits),
     }
 
 
 class _Paths:
-    """The paths of a document: two that differ in the names of their parameters alone are one."""
+    """The paths of a document; those that differ only in the names of their parameters are merged."""
 
     def __init__(self) -> None:
-        self.found: dict[str, dict[str, Any]] = {}
+        self.items: dict[str, dict[str, Any]] = {}
         self._by_shape: dict[str, str] = {}
 
     def add(self, path: str, method: str, described: dict[str, Any]) -> None:
-        """Add a method of a path; where it is there, as for a WebSocket beside a GET, it may answer as either."""
+        """Add a method of a path; if it exists, as for a WebSocket next to a GET, the responses of both are merged."""
         shape = _PARAMETER.sub("{}", path)
         as_written = self._by_shape.setdefault(shape, _PARAMETER.sub(r"{\1}", path))
-        item = self.found.setdefault(as_written, _item(path))
+        item = self.items.setdefault(as_written, _item(path))
         for (name, _), parameter in zip(_PARAMETER.findall(path), item.get("parameters", ()), strict=True):
             if name != parameter["name"]:
                 also = f"For {method}: `{name}`."
@@ -89,7 +89,7 @@ def _item(path: str) -> dict[str, Any]:
             "in": "path",
             "required": True,
             "schema": {"type": "string"},
-            **({"description": "All that follows, slashes too."} if is_rest else {}),
+            **({"description": "The rest of the path, slashes included."} if is_rest else {}),
         }
         for name, is_rest in _PARAMETER.findall(path)
     ]
@@ -97,7 +97,7 @@ def _item(path: str) -> dict[str, Any]:
 
 
 def _may_call(view: View, route: Route) -> bool:
-    """Say whether the key may call a route, or an operation of it (``call:ROUTE#…``)."""
+    """Return whether the key may call a route, or an operation of it (``call:ROUTE#…``)."""
     ceiling, operation = view.caller.ceiling, f"{Verb.CALL}:{route.name}#"
     return view.may(Verb.CALL, route.name) or any(
         scope.startswith(operation) and (ceiling is None or any(meet(bound, scope) for bound in ceiling))
@@ -108,35 +108,36 @@ def _may_call(view: View, route: Route) -> bool:
 def _of_route(view: View, route: Route, schemas: dict[str, Any], names: Names) -> Iterator[tuple[str, dict[str, Any]]]:
     methods = [method for method in METHODS if method in (route.methods or METHODS)]
     for method in methods:
-        said = _said_of(route, method)
+        spec = _spec_of(route, method)
         described = _named(
-            operation(said), names.of(route.name if len(methods) == 1 else f"{route.name}-{method.lower()}")
+            format_operation(spec),
+            names.allocate(route.name if len(methods) == 1 else f"{route.name}-{method.lower()}"),
         )
         described["x-route"] = route.name
-        if method in _WITH_A_BODY and said is _FORWARDED:
+        if method in _WITH_A_BODY and spec is _FORWARDED:
             described["requestBody"] = {"content": {"*/*": {}}}
         if (schema := _schema_of(view, route, method)) is not None:
             content = {"schema": _placed(schema, f"{route.name}-body", schemas)}
             described["requestBody"] = {"required": True, "content": {JSON: content}}
-        if said is _FORWARDED and (schema := _validated(route, "outbound_schema")) is not None:
+        if spec is _FORWARDED and (schema := _validated(route, "outbound_schema")) is not None:
             content = {"schema": _placed(schema, f"{route.name}-answer", schemas)}
-            described["responses"]["2XX"] = {"description": "Answered.", "content": {JSON: content}}
+            described["responses"]["2XX"] = {"description": "Success.", "content": {JSON: content}}
         yield method, described
 
 
-def _said_of(route: Route, method: str) -> Said:
+def _spec_of(route: Route, method: str) -> Operation:
     kind = route.handler.get("type")
     if kind == "job":
-        return SAID["job.submit"]
+        return OPERATIONS["job.submit"]
     if kind == "channel":
         by_protocol = {Protocol.SSE.value: "events", Protocol.WEBSOCKET.value: "stream"}
-        said = SAID[by_protocol.get(route.protocol) or _CHANNEL_METHODS.get(method, "history")]
-        return replace(said, query={name: text for name, text in said.query.items() if name != "channel"})
+        spec = OPERATIONS[by_protocol.get(route.protocol) or _CHANNEL_METHODS.get(method, "history")]
+        return replace(spec, query={name: text for name, text in spec.query.items() if name != "channel"})
     return {Protocol.SSE.value: _EVENT_STREAM, Protocol.WEBSOCKET.value: _WEBSOCKET}.get(route.protocol, _FORWARDED)
 
 
 def _schema_of(view: View, route: Route, method: str) -> Mapping[str, Any] | None:
-    """Give the schema that a body must satisfy: of the channel published to, or of the policy `validate`."""
+    """Return the schema that a body must satisfy: that of the target channel, or of the policy `validate`."""
     if method not in _WITH_A_BODY:
         return None
     if route.handler.get("type") == "channel":
@@ -146,7 +147,7 @@ def _schema_of(view: View, route: Route, method: str) -> Mapping[str, Any] | Non
 
 
 def _validated(route: Route, option: str) -> Mapping[str, Any] | None:
-    """Give the schema that the policy `validate` of a route names under an option, where it is enforced."""
+    """Return the schema in an option of a route's policy `validate`, if the policy is enforced."""
     for policy in route.policies:
         schema = policy.options.get(option)
         if policy.type == "validate" and policy.mode == "enforce" and isinstance(schema, Mapping):
@@ -155,12 +156,12 @@ def _validated(route: Route, option: str) -> Mapping[str, Any] | None:
 
 
 def _placed(schema: Mapping[str, Any], name: str, schemas: dict[str, Any]) -> dict[str, Any]:
-    """Put a schema among the document's, and give what refers to it; anything where it cannot be carried."""
+    """Add a schema to the document and return a reference to it; an empty schema if it cannot be embedded."""
     place = f"#/components/schemas/{name}"
-    found = moved(schema, place)
-    if found is None or not is_openapi_schema(found):
+    embedded = rebase(schema, place)
+    if embedded is None or not is_openapi_schema(embedded):
         return {}
-    schemas[name] = found
+    schemas[name] = embedded
     return {"$ref": place}
 
 
@@ -174,8 +175,8 @@ def _endpoints(view: View) -> Iterator[tuple[str, Endpoint]]:
 
 
 def _of_endpoint(endpoint: Endpoint, names: Names) -> dict[str, Any]:
-    said = SAID.get(endpoint.handler) or Said(endpoint.handler, {})
-    described = _named(operation(said), names.of(f"v1.{endpoint.handler}"))
+    spec = OPERATIONS.get(endpoint.handler) or Operation(endpoint.handler, {})
+    described = _named(format_operation(spec), names.allocate(f"v1.{endpoint.handler}"))
     return described | ({"security": []} if endpoint.anonymous else {})
 
 
@@ -185,7 +186,7 @@ def _named(described: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 _SECURITY = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "The key, or a token of an issuer."},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "The key, or a JWT of an issuer."},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
 _PROBLEM = {
@@ -200,18 +201,18 @@ _PROBLEM = {
         "reason": {"enum": [reason.value for reason in Reason]},
         "retry_after_s": {"type": "number"},
         "violated-policies": {"type": "array", "items": {"type": "string"}},
-        "pointer": {"type": "string", "description": "Where in the payload the fault is (RFC 6901)."},
+        "pointer": {"type": "string", "description": "JSON Pointer of the error in the payload (RFC 6901)."},
     },
 }
 _CONTENT = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _REFUSALS = {
-    "Refused": {"description": "Refused, or for a route the answer of the service behind it.", "content": _CONTENT},
+    "Refused": {"description": "Refused; for a route, also the response of the upstream service.", "content": _CONTENT},
     "Limited": {
         "description": "Refused by a limit.",
         "headers": {
             "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}},
             "RateLimit-Policy": {"description": "The limits.", "schema": {"type": "string"}},
-            "RateLimit": {"description": "What is left of them.", "schema": {"type": "string"}},
+            "RateLimit": {"description": "What remains of them.", "schema": {"type": "string"}},
         },
         "content": _CONTENT,
     },

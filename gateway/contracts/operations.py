@@ -1,4 +1,4 @@
-"""What the data plane's own addresses take and answer, by handler: one row each, written as OpenAPI operations."""
+"""The gateway's own endpoints as OpenAPI operations, by handler."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ EVENTS_JSON = "application/cloudevents+json"
 BATCH_JSON = "application/cloudevents-batch+json"
 
 
-def members(*needed: str, **properties: Schema) -> Schema:
-    """Describe an object; the members named first are always there."""
-    return {"type": "object", "properties": properties, **({"required": list(needed)} if needed else {})}
+def members(*required: str, **properties: Schema) -> Schema:
+    """Return the schema of an object; the members named first are required."""
+    return {"type": "object", "properties": properties, **({"required": list(required)} if required else {})}
 
 
 def list_of(schema: Schema) -> Schema:
-    """Describe a list."""
+    """Return the schema of a list."""
     return {"type": "array", "items": schema}
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What one operation does."""
+class Operation:
+    """One operation: its summary, parameters, body and responses."""
 
     summary: str
-    answers: Mapping[int, tuple[str, Mapping[str, Schema]]]
-    """By status: what it means, and its bodies by media type."""
+    responses: Mapping[int, tuple[str, Mapping[str, Schema]]]
+    """By status: a description, and the schemas of its bodies by media type."""
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Schema] = field(default_factory=dict)
-    """By media type."""
-    is_body_needed: bool = True
+    """Schemas by media type."""
+    is_body_required: bool = True
 
 
 _EVENT = members(
@@ -63,7 +63,7 @@ _SUBSCRIPTION = members(
     in_flight={"type": ["integer", "null"]}, redelivered={"type": ["integer", "null"]},
     last_error={"type": ["object", "null"]},
 )  # fmt: skip
-_SECRET: Schema = {**TEXT, "description": "`whsec_…`: shown this once."}
+_SECRET: Schema = {**TEXT, "description": "`whsec_…`, shown only once."}
 _WITH_SECRET: Schema = {**_SUBSCRIPTION, "properties": {**_SUBSCRIPTION["properties"], "secret": _SECRET}}
 _NEW_SUBSCRIPTION = members(
     "type", "channel",
@@ -73,51 +73,51 @@ _NEW_SUBSCRIPTION = members(
 )  # fmt: skip
 _IDS = members("ids", ids=list_of(TEXT), seconds=SECONDS)
 _IDEMPOTENCY_KEY = {
-    "Idempotency-Key": "A repeat with it gives the first answer again; another body is refused with 422."
+    "Idempotency-Key": "A repeated request returns the first response; one with another body is refused with 422."
 }
 _STREAM_QUERY = {
-    "from": "`earliest`, `latest` (left out), an id or an RFC 3339 instant.",
-    "last_event_id": "The last id seen; the header `Last-Event-ID` wins.",
-    "conflate": "An interval such as `1s`: the latest event of each address in each.",
-    "ticket": "A connect ticket in place of a key.",
+    "from": "`earliest`, `latest` (default), an id or an RFC 3339 instant.",
+    "last_event_id": "The last id received; the header `Last-Event-ID` takes precedence.",
+    "conflate": "An interval such as `1s`: only the latest event of each address per interval.",
+    "ticket": "A connect ticket instead of a key.",
 }
 _PUBLISHED = {201: ("Stored.", {JSON: {"anyOf": [members("id", id=TEXT), members("ids", ids=list_of(TEXT))]}})}
 
-SAID: Mapping[str, Said] = {
-    "stream": Said(
-        "One WebSocket for many channels; its frames are those of the docs, their payloads those of /v1/asyncapi.json.",
-        {101: ("The socket is open.", {})},
+OPERATIONS: Mapping[str, Operation] = {
+    "stream": Operation(
+        "One WebSocket for many channels; payloads are described by /v1/asyncapi.json.",
+        {101: ("The connection is open.", {})},
         query={"ticket": _STREAM_QUERY["ticket"]},
     ),
-    "events": Said(
-        "Live events of 1 to 50 channels, after those since a position.",
+    "events": Operation(
+        "Events of 1 to 50 channels: those stored since a position, then live ones.",
         {200: ("Server-sent events; `data` is the payload, `id` the position.", {STREAM: TEXT})},
-        query={"channel": "An address or template; may be given several times.", **_STREAM_QUERY},
-        headers={"Last-Event-ID": "The last id seen."},
+        query={"channel": "An address or template; may be repeated.", **_STREAM_QUERY},
+        headers={"Last-Event-ID": "The last id received."},
     ),
-    "publish": Said(
-        "Publish one event, or an array of them; the answer follows the store.",
+    "publish": Operation(
+        "Publish one event or an array of events; the response is sent once they are stored.",
         _PUBLISHED,
         headers=_IDEMPOTENCY_KEY,
         body={JSON: ANY, EVENTS_JSON: OBJECT, BATCH_JSON: list_of(OBJECT)},
     ),
-    "history": Said(
+    "history": Operation(
         "Stored events after an id, oldest first.",
         {
             200: (
                 "A page.",
                 {JSON: members("results", "next", results=list_of(_EVENT), next={"type": ["string", "null"]})},
             ),
-            410: ("Events up to `oldest` are no longer kept.", {PROBLEM: OBJECT}),
+            410: ("Events before `oldest` are no longer stored.", {PROBLEM: OBJECT}),
         },
-        query={"after": "The id before the first event wanted.", "limit": "1 to 1000; 100 left out."},
+        query={"after": "The id after which to start.", "limit": "1 to 1000, by default 100."},
     ),
-    "ticket": Said(
-        "A connect ticket: proves this key once, within seconds, where a browser cannot set headers.",
+    "ticket": Operation(
+        "Create a connect ticket: a single-use credential, valid for seconds, for browsers that cannot set headers.",
         {201: ("The ticket.", {JSON: members("ticket", "expires_in_s", ticket=TEXT, expires_in_s=COUNT)})},
     ),
-    "me": Said(
-        "Who the caller is here: consumer, tier, scopes, limits and what is left of each.",
+    "me": Operation(
+        "The caller: consumer, tier, scopes, limits and what remains of each.",
         {
             200: (
                 "The caller.",
@@ -139,91 +139,97 @@ SAID: Mapping[str, Said] = {
             )
         },
     ),
-    "asyncapi": Said(
+    "asyncapi": Operation(
         "What this key may send and receive, as AsyncAPI 3.0.",
-        {200: ("The document.", {JSON: OBJECT}), 304: ("As it was.", {})},
-        query={"channel": "Of these channels alone; up to 50 times."},
-        headers={"If-None-Match": "The `ETag` of the document that is known."},
+        {200: ("The document.", {JSON: OBJECT}), 304: ("Not modified.", {})},
+        query={"channel": "Only these channels; may be repeated up to 50 times."},
+        headers={"If-None-Match": "The `ETag` of the cached document."},
     ),
-    "openapi": Said(
+    "openapi": Operation(
         "What this key may call, as OpenAPI 3.1.",
-        {200: ("The document.", {JSON: OBJECT}), 304: ("As it was.", {})},
-        headers={"If-None-Match": "The `ETag` of the document that is known."},
+        {200: ("The document.", {JSON: OBJECT}), 304: ("Not modified.", {})},
+        headers={"If-None-Match": "The `ETag` of the cached document."},
     ),
-    "job.submit": Said(
-        "Hand in work that is done later.",
-        {202: ("Taken; `Location` says where it is told how it stands.", {JSON: _JOB})},
+    "job.submit": Operation(
+        "Submit a job.",
+        {202: ("Accepted; `Location` is the URL of its status.", {JSON: _JOB})},
         headers=_IDEMPOTENCY_KEY,
         body={JSON: ANY},
-        is_body_needed=False,
+        is_body_required=False,
     ),
-    "job.status": Said("How one of the caller's own jobs stands.", {200: ("The job.", {JSON: _JOB})}),
-    "job.cancel": Said(
-        "Cancel a job.", {200: ("It has ended.", {JSON: _JOB}), 202: ("It was asked to end.", {JSON: _JOB})}
+    "job.status": Operation("The status of one of the caller's jobs.", {200: ("The job.", {JSON: _JOB})}),
+    "job.cancel": Operation(
+        "Cancel a job.", {200: ("The job has ended.", {JSON: _JOB}), 202: ("Cancellation was requested.", {JSON: _JOB})}
     ),
-    "job.result": Said(
-        "The file that a signed link names; the link is the proof.",
+    "job.result": Operation(
+        "The file of a signed link, which needs no other credential.",
         {200: ("The file.", {"application/octet-stream": ANY})},
         query={"expires": "From the link.", "signature": "From the link."},
     ),
-    "job.events": Said("How a job stands, each time that it changes.", {200: ("Until it has ended.", {STREAM: TEXT})}),
-    "subscription.list": Said(
+    "job.events": Operation(
+        "The status of a job, whenever it changes.", {200: ("Events until the job has ended.", {STREAM: TEXT})}
+    ),
+    "subscription.list": Operation(
         "The caller's own durable subscriptions.",
         {200: ("All of them.", {JSON: members("results", results=list_of(_SUBSCRIPTION))})},
-        query={"channel": "Of this channel alone.", "state": "In this state alone.", "type": "`pull` or `webhook`."},
+        query={"channel": "Only of this channel.", "state": "Only in this state.", "type": "`pull` or `webhook`."},
     ),
-    "subscription.create": Said(
-        "Make a durable subscription.",
-        {201: ("Made.", {JSON: _WITH_SECRET})},
+    "subscription.create": Operation(
+        "Create a durable subscription.",
+        {201: ("Created.", {JSON: _WITH_SECRET})},
         headers=_IDEMPOTENCY_KEY,
         body={JSON: _NEW_SUBSCRIPTION},
     ),
-    "subscription.show": Said("How a subscription stands.", {200: ("The subscription.", {JSON: _SUBSCRIPTION})}),
-    "subscription.change": Said(
+    "subscription.show": Operation(
+        "A durable subscription with its state.", {200: ("The subscription.", {JSON: _SUBSCRIPTION})}
+    ),
+    "subscription.change": Operation(
         "Change a subscription.", {200: ("Changed.", {JSON: _SUBSCRIPTION})}, body={JSON: OBJECT}
     ),
-    "subscription.delete": Said("Delete a subscription.", {204: ("Deleted.", {})}),
-    "subscription.rotate": Said(
-        "Another secret; the one before is good for the overlap.",
+    "subscription.delete": Operation("Delete a subscription.", {204: ("Deleted.", {})}),
+    "subscription.rotate": Operation(
+        "Rotate the secret; the previous one remains valid for the overlap.",
         {201: ("The new secret.", {JSON: _WITH_SECRET})},
         body={JSON: members(overlap_s=SECONDS)},
     ),
-    "subscription.attempts": Said(
-        "The last tries to deliver to a webhook: request, answer, duration.",
+    "subscription.attempts": Operation(
+        "The last delivery attempts of a webhook: request, response, duration.",
         {200: ("The attempts, the newest first.", {JSON: members("results", results=list_of(OBJECT))})},
-        query={"event": "Of this event alone.", "limit": "At most so many."},
+        query={"event": "Only of this event.", "limit": "Maximum number of results."},
     ),
-    "subscription.pull": Said(
-        "Events that are due, each with a `delivery`.",
-        {200: ("What there is.", {JSON: members("results", results=list_of(OBJECT))})},
-        query={"limit": "At most so many.", "wait_s": "Wait so long for the first, at most 30."},
+    "subscription.pull": Operation(
+        "Pull events that are due, each with a `delivery`.",
+        {200: ("The events, possibly none.", {JSON: members("results", results=list_of(OBJECT))})},
+        query={"limit": "Maximum number of results.", "wait_s": "How long to wait for the first event, at most 30."},
     ),
-    "subscription.ack": Said("These are done with.", {200: ("Settled.", {JSON: OBJECT})}, body={JSON: _IDS}),
-    "subscription.nack": Said(
-        "Give these again, after so long.", {200: ("Put off.", {JSON: OBJECT})}, body={JSON: _IDS}
+    "subscription.ack": Operation(
+        "Acknowledge deliveries.", {200: ("Acknowledged.", {JSON: OBJECT})}, body={JSON: _IDS}
     ),
-    "subscription.extend": Said(
-        "Do not give these again before so long has passed.", {200: ("Put off.", {JSON: OBJECT})}, body={JSON: _IDS}
+    "subscription.nack": Operation(
+        "Redeliver these after a delay.", {200: ("Postponed.", {JSON: OBJECT})}, body={JSON: _IDS}
+    ),
+    "subscription.extend": Operation(
+        "Extend the time before these are redelivered.", {200: ("Postponed.", {JSON: OBJECT})}, body={JSON: _IDS}
     ),
 }
 
 
-def operation(said: Said) -> dict[str, Any]:
-    """Write an operation, without its name, path parameters and refusals."""
-    written: dict[str, Any] = {
-        "summary": said.summary,
-        "responses": {str(status): _answer(*answer) for status, answer in said.answers.items()},
+def format_operation(operation: Operation) -> dict[str, Any]:
+    """Return an operation in OpenAPI's format, without its id, path parameters and refusals."""
+    formatted: dict[str, Any] = {
+        "summary": operation.summary,
+        "responses": {str(status): _response(*response) for status, response in operation.responses.items()},
     }
-    parameters = [_parameter(name, "query", text) for name, text in said.query.items()]
-    parameters += [_parameter(name, "header", text) for name, text in said.headers.items()]
+    parameters = [_parameter(name, "query", text) for name, text in operation.query.items()]
+    parameters += [_parameter(name, "header", text) for name, text in operation.headers.items()]
     if parameters:
-        written["parameters"] = parameters
-    if said.body:
-        written["requestBody"] = {"required": said.is_body_needed, "content": _content(said.body)}
-    return written
+        formatted["parameters"] = parameters
+    if operation.body:
+        formatted["requestBody"] = {"required": operation.is_body_required, "content": _content(operation.body)}
+    return formatted
 
 
-def _answer(description: str, bodies: Mapping[str, Schema]) -> dict[str, Any]:
+def _response(description: str, bodies: Mapping[str, Schema]) -> dict[str, Any]:
     return {"description": description} | ({"content": _content(bodies)} if bodies else {})
 
 

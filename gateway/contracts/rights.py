@@ -1,7 +1,7 @@
-"""Whether scopes and an address template have an address in common: what a key may see of what there is.
+"""Whether scopes and an address template have an address in common, which decides what a key may see.
 
-All scopes of a key are looked at in one pass over the template. They are one automaton without branches but for
-repetitions, its states the bits of an integer: thousands of channels times dozens of scopes take tenths of a second.
+All scopes of a key are matched in one pass over the template, as one nondeterministic automaton whose states are the
+bits of an integer: thousands of channels and dozens of scopes take tenths of a second.
 """
 
 from __future__ import annotations
@@ -18,42 +18,42 @@ _WILDCARD = re.compile(r"(\*|(?<=[/:])\{[^/{}]*\}(?=[/*]|\Z))")
 
 
 def may(who: Principal, verb: Verb, template: str) -> bool:
-    """Say whether the principal has this right on some address of the template, or on all of them."""
+    """Return whether the principal has this right on at least one address of the template."""
     if allowed(who, Right(verb, template)):
         return True
-    wanted = f"{verb}:{template}"
-    return all(_patterns(held).meet(wanted) for held in (who.scopes, who.ceiling) if held is not None)
+    right = f"{verb}:{template}"
+    return all(_patterns(scopes).meet(right) for scopes in (who.scopes, who.ceiling) if scopes is not None)
 
 
-def meet(scope: str, wanted: str) -> bool:
-    """Say whether some right is covered by the scope and is one of those that ``wanted`` stands for.
+def meet(scope: str, template: str) -> bool:
+    """Return whether the scope covers at least one right that the template matches.
 
-    ``*`` is any text. A ``{parameter}`` of a scope is a level that is not empty; in ``wanted`` a level may be empty.
+    ``*`` is any text. A ``{parameter}`` is one level, which must not be empty in a scope but may be in a template.
     """
-    return _patterns((scope,)).meet(wanted)
+    return _patterns((scope,)).meet(template)
 
 
 class _Patterns:
-    """Several scopes as one automaton. Each character of a scope is a state, and its end is one."""
+    """Several scopes as one automaton, with a state for each character of a scope and one for its end."""
 
     def __init__(self, scopes: tuple[str, ...]) -> None:
         self._starts = self._ends = 0
         self._texts: dict[str, int] = defaultdict(int)
-        """States that are left by one character, by that character."""
+        """States that one character leaves, by that character."""
         self._in_level = 0
-        """States that are left by any character of a level."""
+        """States that any character but a slash leaves."""
         self._any = self._level = 0
-        """States that any text, or any text within a level, does not leave, and that nothing need follow."""
+        """States that repeat any text, or any text within a level, and may be skipped."""
         self._size = 0
         for scope in scopes:
             self._add(scope)
         self._stars = self._any | self._level
         self._but_slash = self._in_level | sum(bits for char, bits in self._texts.items() if char != "/")
 
-    def meet(self, wanted: str) -> bool:
-        """Say whether one of the scopes covers some text that ``wanted`` stands for."""
+    def meet(self, template: str) -> bool:
+        """Return whether one of the scopes covers at least one text that the template matches."""
         states = self._skipped(self._starts)
-        for part, is_wildcard in _parts(wanted):
+        for part, is_wildcard in _parts(template):
             if is_wildcard:
                 states = self._after_any(states, is_level=part != "*")
                 continue
@@ -93,7 +93,7 @@ class _Patterns:
         return states
 
     def _skipped(self, states: int) -> int:
-        """Add the states that are reached by taking nothing for a repetition."""
+        """Add the states that are reached by skipping repetitions."""
         while (more := states | (states & self._stars) << 1) != states:
             states = more
         return states

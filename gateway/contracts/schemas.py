@@ -1,4 +1,4 @@
-"""Putting a JSON Schema into a larger document, where its references must be told from the document's root."""
+"""Embeds a JSON Schema in a larger document, where its references start at the root of that document."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from typing import Any
 import jsonschema_rs
 import orjson
 
-_OF_A_DOCUMENT_OF_ITS_OWN = frozenset(
+_DOCUMENT_KEYWORDS = frozenset(
     {"$id", "$anchor", "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor", "$vocabulary"}
 )
 _NAMES_BELOW = frozenset(
     {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"}
 )
-"""Keywords whose members are named by the schema's author."""
+"""Keywords whose members have names that the schema's author chooses."""
 _DATA_BELOW = frozenset({"const", "enum", "default", "examples"})
 """Keywords whose values are data, not schemas."""
 
 
-_OF_OPENAPI = frozenset({"discriminator", "xml", "externalDocs", "example"})
+_OPENAPI_KEYWORDS = frozenset({"discriminator", "xml", "externalDocs", "example"})
 
 
-def moved(schema: Mapping[str, Any], base: str) -> dict[str, Any] | None:
-    """Give a schema with its references turned to where it will lie, a JSON Pointer such as ``#/components/schemas/a``.
+def rebase(schema: Mapping[str, Any], base: str) -> dict[str, Any] | None:
+    """Return a schema with its references rebased to a JSON Pointer such as ``#/components/schemas/a``.
 
-    None where it cannot be moved: it names itself, refers to what lies outside, or is nothing but a reference or the
-    name of a subject in the registry.
+    Return None if it cannot be embedded: it has an identifier, refers to something outside, or is only a reference or
+    the name of a registry subject.
     """
     if "$ref" in schema or set(schema) == {"subject"}:
         return None
     try:
-        found: dict[str, Any] = _moved(schema, schema, base)
-    except _CannotMove:
+        embedded: dict[str, Any] = _rebase(schema, schema, base)
+    except _CannotRebase:
         return None
-    return found
+    return embedded
 
 
 def needs_draft_7(schema: Any) -> bool:
-    """Say whether a schema uses a keyword that JSON Schema 2020-12 has given up, and does not say its dialect."""
-    return isinstance(schema, Mapping) and "$schema" not in schema and any(map(_is_given_up, _schemas(schema)))
+    """Return whether a schema without ``$schema`` uses a keyword that JSON Schema 2020-12 removed."""
+    return isinstance(schema, Mapping) and "$schema" not in schema and any(map(_uses_removed_keyword, _schemas(schema)))
 
 
 def is_asyncapi_schema(schema: Mapping[str, Any]) -> bool:
-    """Say whether a schema is one of AsyncAPI's schema language too: that of draft 7, and a little narrower."""
+    """Return whether a schema is valid in AsyncAPI's schema language, which is slightly narrower than draft 7."""
     return (
         "schemaFormat" not in schema
         and not needs_draft_7(schema)
@@ -54,31 +54,31 @@ def is_asyncapi_schema(schema: Mapping[str, Any]) -> bool:
 
 
 def is_openapi_schema(schema: Mapping[str, Any]) -> bool:
-    """Say whether a schema is one of OpenAPI 3.1's dialect too: that of 2020-12, with a few words of its own."""
-    return _draft_2020_12().is_valid(schema) and not any(_OF_OPENAPI & set(found) for found in _schemas(schema))
+    """Return whether a schema is valid in OpenAPI 3.1's dialect: 2020-12 with a few keywords added."""
+    return _draft_2020_12().is_valid(schema) and not any(_OPENAPI_KEYWORDS & set(each) for each in _schemas(schema))
 
 
-class _CannotMove(Exception):
-    """The schema is a document of its own."""
+class _CannotRebase(Exception):
+    """The schema is a document with its own identity."""
 
 
-def _moved(node: Any, schema: Mapping[str, Any], base: str) -> Any:
+def _rebase(node: Any, schema: Mapping[str, Any], base: str) -> Any:
     if isinstance(node, list):
-        return [_moved(value, schema, base) for value in node]
+        return [_rebase(value, schema, base) for value in node]
     if not isinstance(node, Mapping):
         return node
-    found = {}
+    members = {}
     for name, value in node.items():
-        if name in _OF_A_DOCUMENT_OF_ITS_OWN and not isinstance(value, Mapping):
-            raise _CannotMove
+        if name in _DOCUMENT_KEYWORDS and not isinstance(value, Mapping):
+            raise _CannotRebase
         if name == "$ref":
-            # A property of that name is a reference to most readers.
+            # Most readers treat even a property of this name as a reference.
             if not isinstance(value, str) or not _leads_inside(schema, value):
-                raise _CannotMove
-            found[name] = base + value[1:]
+                raise _CannotRebase
+            members[name] = base + value[1:]
         else:
-            found[name] = _moved(value, schema, base)
-    return found
+            members[name] = _rebase(value, schema, base)
+    return members
 
 
 def _leads_inside(schema: Mapping[str, Any], reference: str) -> bool:
@@ -100,7 +100,7 @@ def _leads_inside(schema: Mapping[str, Any], reference: str) -> bool:
     return isinstance(node, Mapping)
 
 
-def _is_given_up(schema: Mapping[str, Any]) -> bool:
+def _uses_removed_keyword(schema: Mapping[str, Any]) -> bool:
     return isinstance(schema.get("items"), list) or "additionalItems" in schema or "dependencies" in schema
 
 
@@ -117,7 +117,7 @@ def _is_narrow(schema: Mapping[str, Any]) -> bool:
 
 
 def _as_value(value: Any) -> Any:
-    """Give what is equal for values that are equal in JSON, where 1 is 1.0 and not true."""
+    """Return a hashable that is equal for values that are equal in JSON: 1 equals 1.0, but not true."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number else orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
@@ -133,7 +133,7 @@ def _draft_2020_12() -> jsonschema_rs.Validator:
 
 
 def _schemas(node: Any) -> Iterator[Mapping[str, Any]]:
-    """Give each schema within a schema, itself first."""
+    """Yield every subschema of a schema, itself first."""
     if isinstance(node, list):
         for value in node:
             yield from _schemas(value)

@@ -1,4 +1,4 @@
-"""What one key may use, as of one snapshot: what the documents are written from."""
+"""What one key may use according to one snapshot: the input of the documents."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ NAME_MAX_CHARS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
-    """At which addresses callers find the doors."""
+class PublicUrls:
+    """The URLs at which callers reach the gateway."""
 
     public_url: str
     mqtt_url: str = ""
-    """Empty where there is no MQTT listener."""
+    """Empty if there is no MQTT listener."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Whose documents these are, and all that there is at that moment."""
+    """The caller of a document, and the configuration from which it is built."""
 
     caller: Principal
-    where: Where
+    urls: PublicUrls
     channels: tuple[Channel, ...] = ()
     routes: tuple[Route, ...] = ()
     subjects: Mapping[str, Latest] = field(default_factory=dict)
-    """What channels that name a subject of the registry take their events' schema from."""
+    """Latest schemas of the registry by subject, for channels that name a subject."""
 
     def may(self, verb: Verb, name: str) -> bool:
-        """Say whether the key has this right, on some address at least."""
+        """Return whether the key has this right on at least one address of a template."""
         return may(self.caller, verb, name)
 
     def may_any(self, verb: Verb) -> bool:
-        """Say whether the key has this right on anything at all."""
+        """Return whether the key has this right on any name."""
         return any(scope == "*" or scope.partition(":")[0] in (verb.value, "*") for scope in self.caller.scopes)
 
 
-def limits(found: Iterable[Limit]) -> list[dict[str, Any]]:
-    """Say limits as the management API does."""
+def format_limits(limits: Iterable[Limit]) -> list[dict[str, Any]]:
+    """Return limits in the format of the management API."""
     return [
         {
             "name": limit.name,
@@ -59,23 +59,23 @@ def limits(found: Iterable[Limit]) -> list[dict[str, Any]]:
             "exceed": limit.exceed,
             "mode": limit.mode,
         }
-        for limit in found
+        for limit in limits
     ]
 
 
 def _whole(amount: float | str | None) -> float | str | None:
-    """Give a whole number as one: 20, not 20.0."""
+    """Return a whole number as an integer: 20, not 20.0."""
     return int(amount) if isinstance(amount, float) and amount.is_integer() else amount
 
 
 class Names:
-    """Names for the parts of a document: letters, digits and ``_.-`` alone, and never the same one twice."""
+    """Allocates unique names for the parts of a document, of letters, digits and ``_.-``."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
-    def of(self, text: str) -> str:
-        """Give a name that is as near to the text as may be."""
+    def allocate(self, text: str) -> str:
+        """Return an unused name that resembles the text."""
         stem = name = _UNFIT.sub("-", text).strip("-")[:NAME_MAX_CHARS] or "root"
         number = 1
         while name in self._taken:

@@ -31,7 +31,7 @@ async def openapi(plane: Plane, call: Call) -> Reply:
 
 
 async def _serve(plane: Plane, call: Call, format_: str, channels: frozenset[str]) -> Reply:
-    document = await plane.shelf.document(format_, call.caller, channels)
+    document = await plane.document_cache.document(format_, call.caller, channels)
     headers: list[Header] = [(b"etag", document.etag.encode()), (b"vary", b"Authorization, X-API-Key")]
     if _matches(call.header(b"if-none-match") or "", document.etag):
         return await send_empty(plane.limiter, call, 304, headers=headers, cache_control=CACHE_CONTROL)

@@ -39,7 +39,7 @@ def any_documents():
         documents = [{**one, "stream": "", "subject": Template.parse(one["address"]).subject} for one in channels]
         snapshot = Snapshot.from_documents({"channel": documents})
         who = Principal(consumer="acme", key="k", tier="free", scopes=("*",))
-        found.append(asyncapi.written(View(who, WHERE, tuple(snapshot.channels()))))
+        found.append(asyncapi.build_asyncapi(View(who, WHERE, tuple(snapshot.channels()))))
 
     write()
     return found
@@ -93,7 +93,7 @@ def test_the_parser_reads_schemas_of_the_registry():
     ]  # fmt: skip
     snapshot = Snapshot.from_documents({"channel": channels, "schema": subjects})
     who = Principal(consumer="acme", key="k", tier="free", scopes=("*",))
-    document = asyncapi.written(View(who, WHERE, tuple(snapshot.channels()), subjects=snapshot.subjects()))
+    document = asyncapi.build_asyncapi(View(who, WHERE, tuple(snapshot.channels()), subjects=snapshot.subjects()))
     assert set(document["components"]["schemas"]) == {name for name in REGISTERED if not name.startswith("unfit")}
     (found,) = parsed([document])
     assert not found["errors"]

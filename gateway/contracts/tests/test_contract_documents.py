@@ -7,8 +7,8 @@ import pytest
 
 from gateway.call import Call
 from gateway.config import Config
-from gateway.contracts import shelf as shelves
-from gateway.contracts.shelf import Shelf
+from gateway.contracts import document_cache
+from gateway.contracts.document_cache import DocumentCache
 from gateway.handlers import contracts
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
@@ -39,7 +39,7 @@ class Plane:
                 "channel": channels,
             }
         )
-        self.shelf = Shelf(self.config, self.snapshot)
+        self.document_cache = DocumentCache(self.config, self.snapshot)
         self.limiter = SimpleNamespace(headers=lambda call: [])
 
     async def ask(self, *scopes, query=b"", etag=None):
@@ -122,7 +122,7 @@ async def test_a_document_is_written_once_for_all_keys_with_the_same_rights(monk
         written.append(view.caller)
         return {}
 
-    monkeypatch.setattr(shelves, "_WRITERS", {"asyncapi": write})
+    monkeypatch.setattr(document_cache, "_BUILDERS", {"asyncapi": write})
     plane = Plane(channel("a"))
     who = plane.snapshot
     await asyncio.gather(*(plane.ask("*") for _ in range(20)))
@@ -133,17 +133,17 @@ async def test_a_document_is_written_once_for_all_keys_with_the_same_rights(monk
 
 
 async def test_what_is_kept_is_bounded(monkeypatch):
-    monkeypatch.setattr(shelves, "KEPT_MAX_BYTES", 4000)
+    monkeypatch.setattr(document_cache, "CACHE_MAX_BYTES", 4000)
     plane = Plane(channel("a"))
     for number in range(10):
         await plane.ask(f"publish:x/{number}")
-    kept = plane.shelf._kept
+    kept = plane.document_cache._documents
     assert 0 < len(kept) < 10
-    assert sum(len(written.body) for written in kept.values()) == plane.shelf._kept_bytes <= 4000
+    assert sum(len(written.body) for written in kept.values()) == plane.document_cache._cached_bytes <= 4000
 
 
 async def test_a_document_that_is_too_large_is_asked_for_in_parts(monkeypatch):
-    monkeypatch.setattr(shelves, "DOCUMENT_MAX_BYTES", 6000)
+    monkeypatch.setattr(document_cache, "DOCUMENT_MAX_BYTES", 6000)
     plane = Plane(channel("a", schema={"description": "x" * 3000}), channel("b", schema={"description": "y" * 3000}))
     with pytest.raises(Refused) as refused:
         await plane.ask("*")
@@ -152,35 +152,35 @@ async def test_a_document_that_is_too_large_is_asked_for_in_parts(monkeypatch):
 
 
 async def test_its_turn_is_not_waited_for_without_end_and_it_is_there_when_asked_for_again(monkeypatch):
-    monkeypatch.setattr(shelves, "WAIT_S", 0.01)
+    monkeypatch.setattr(document_cache, "WAIT_S", 0.01)
     plane = Plane(channel("a"))
-    async with plane.shelf._writing:
+    async with plane.document_cache._building:
         with pytest.raises(Refused) as refused:
             await plane.ask("*")
         assert refused.value.reason is Reason.OVERLOADED
-        (task,) = plane.shelf._under_way.values()
+        (task,) = plane.document_cache._pending.values()
     await task
     assert addresses(await plane.document("*")) == ["a"]
-    assert not plane.shelf._under_way
+    assert not plane.document_cache._pending
 
 
 async def test_what_changes_while_it_is_written_is_in_what_is_asked_for_then():
     plane = Plane(channel("a"))
-    async with plane.shelf._writing:
+    async with plane.document_cache._building:
         before = asyncio.create_task(plane.document("*"))
         await asyncio.sleep(0)
         plane.snapshot.apply([("channel", "b", channel("b"))])
         after = asyncio.create_task(plane.document("*"))
         await asyncio.sleep(0)
-        assert len(plane.shelf._under_way) == 2
+        assert len(plane.document_cache._pending) == 2
     await before
     assert addresses(await after) == ["a", "b"]
 
 
 async def test_no_more_are_waited_for_than_can_be_written_soon(monkeypatch):
-    monkeypatch.setattr(shelves, "UNDER_WAY_MAX", 2)
+    monkeypatch.setattr(document_cache, "PENDING_MAX", 2)
     plane = Plane(channel("a"))
-    async with plane.shelf._writing:
+    async with plane.document_cache._building:
         waiting = [asyncio.create_task(plane.ask(f"publish:{name}")) for name in "ab"]
         await asyncio.sleep(0)
         with pytest.raises(Refused) as refused:

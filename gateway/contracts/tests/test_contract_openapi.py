@@ -5,14 +5,14 @@ from hypothesis import strategies as st
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from gateway.contracts import openapi
-from gateway.contracts.operations import SAID
-from gateway.contracts.view import View, Where
+from gateway.contracts.operations import OPERATIONS
+from gateway.contracts.view import PublicUrls, View
 from gateway.snapshot.endpoints import CHANNEL_EVENTS, ENDPOINTS
 from gateway.snapshot.picture import Snapshot
 from gateway.snapshot.principal import Principal
 from gateway.tests.event_plane import channel
 
-WHERE = Where("https://api.example")
+WHERE = PublicUrls("https://api.example")
 
 
 def route(name, path, **more):
@@ -23,7 +23,7 @@ def route(name, path, **more):
 def document(*routes, scopes=("*",), ceiling=None, channels=()):
     snapshot = Snapshot.from_documents({"route": routes, "channel": channels})
     who = Principal(consumer="acme", key="k", tier="free", scopes=scopes, ceiling=ceiling)
-    written = openapi.written(View(who, WHERE, tuple(snapshot.channels()), tuple(snapshot.routes())))
+    written = openapi.build_openapi(View(who, WHERE, tuple(snapshot.channels()), tuple(snapshot.routes())))
     written = json.loads(json.dumps(written))
     assert list(OpenAPIV31SpecValidator(written).iter_errors()) == []
     return written
@@ -61,7 +61,7 @@ def test_every_address_of_ours_is_described():
 
 
 def test_what_an_address_of_ours_says_is_said_of_an_address_that_there_is():
-    assert set(SAID) <= {endpoint.handler for endpoint in (*ENDPOINTS, *CHANNEL_EVENTS)}
+    assert set(OPERATIONS) <= {endpoint.handler for endpoint in (*ENDPOINTS, *CHANNEL_EVENTS)}
 
 
 def test_addresses_whose_right_a_key_lacks_are_left_out():
