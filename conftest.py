@@ -39,7 +39,7 @@ def running(engine):
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory):
-    """Give the URL of a real Valkey."""
+    """Start a real Valkey and return its URL."""
     from apimgmt import engines
 
     engine = engines.redis(tmp_path_factory.mktemp("valkey"), engines.free_port(), "test-password")
@@ -49,7 +49,7 @@ def redis_url(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def nats_url(tmp_path_factory):
-    """Give the URL of a real NATS with JetStream."""
+    """Start a real NATS with JetStream and return its URL."""
     from apimgmt import engines
 
     engine = engines.nats(Path(tmp_path_factory.mktemp("nats")), engines.free_port(), "user", "test-password", "1s")

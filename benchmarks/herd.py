@@ -61,7 +61,7 @@ class Member:
             self.opened.set_exception(ConnectionError(f"{self.kind}: {code} {reason}"))
 
     def say(self, frame: Any) -> None:
-        """Say a frame on a WebSocket."""
+        """Send a frame on a WebSocket."""
         self.writer.send(picows.WSMsgType.TEXT, frame if isinstance(frame, bytes) else json.dumps(frame).encode())
 
 

@@ -62,7 +62,7 @@ WHO = Principal("bench", "k", "bench", metadata={"tenant": "bench", "trusted": F
 
 
 def limit_of(call: Any) -> dict[str, Any]:
-    """Say a limit that nobody reaches."""
+    """Return a limit that is never reached."""
     return {"key": call.principal.metadata["tenant"], "amount": 1e9, "per": 60}
 
 
@@ -119,7 +119,7 @@ def _route(policies: tuple[Policy, ...]) -> Route:
 
 
 async def _measured(plane: Any, route: Route) -> float:
-    """Give the processor's seconds that one call takes: what else the machine does is not counted."""
+    """Return the CPU seconds of one call, without those of other processes."""
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(BODY)).encode()),

@@ -27,7 +27,7 @@ def main(host: str, port: int, key: str) -> None:
 
 
 def reading(device: str, at_s: float) -> bytes:
-    """Give a reading: a slow wave over the day, a fast one on top."""
+    """Return a reading: a slow wave over the day with a fast one on top."""
     value = 18 + 6 * math.sin(at_s / DAY_S * 2 * math.pi) + math.sin(at_s / 20 + len(device) * hash(device) % 7)
     said = {
         "deviceId": device,

@@ -30,11 +30,11 @@ class Market:
         self._prices = {"ACME": 104.2, "GLOBEX": 58.75, "INITECH": 12.4, "UMBRELLA": 231.0}
 
     def symbols(self) -> list[str]:
-        """Give what is traded."""
+        """Return the traded symbols."""
         return list(self._prices)
 
     def quote(self, symbol: str) -> dict[str, Any] | None:
-        """Give the price of now; None for what is not traded."""
+        """Return the current price, or None for an unknown symbol."""
         if symbol not in self._prices:
             return None
         # A demo's prices are no secret: the plain generator will do.
@@ -84,7 +84,7 @@ async def _body(receive: Receive) -> bytes:
 
 
 async def _echo(scope: Scope, receive: Receive) -> dict[str, Any]:
-    """Say what arrived, so that a caller sees what the gateway passes on."""
+    """Echo the request, so that a caller sees what the gateway passes on."""
     body = await _body(receive)
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     return {

@@ -31,7 +31,7 @@ def free_port() -> int:
 
 
 def strangers_environment() -> dict[str, str]:
-    """Give the environment without what the tests have put there."""
+    """Return the environment without the variables that the tests set."""
     return {name: value for name, value in os.environ.items() if name not in OF_THE_TESTS}
 
 
@@ -151,7 +151,7 @@ def eventually(look, within_s: float = 15.0):
 
 
 def tool(name: str) -> str:
-    """Give the path of a program that the services run installs."""
+    """Return the path of a program that ``script/services`` installs."""
     path = shutil.which(name)
     assert path, f"{name} is not installed: run script/test --services"
     return path

@@ -28,7 +28,7 @@ def batch(process, sequence, **more):
 
 @pytest.fixture
 async def say(nats_url, settings):
-    """Give a function that says a batch as a process does."""
+    """Return a function that publishes a batch as a process does."""
     settings.NATS_URL = nats_url
     client, js = await connect(nats_url, "test")
     await ensure_infrastructure(js)

@@ -50,7 +50,7 @@ def connection():
 
 @pytest.fixture
 def said(monkeypatch):
-    """Give what is said to the data plane."""
+    """Return the messages to the data plane."""
     said = []
     monkeypatch.setattr(bus, "publish", lambda subject, data: said.append((subject, orjson.loads(data))))
     return said

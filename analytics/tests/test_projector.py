@@ -24,7 +24,7 @@ WITHIN_S = 30
 
 @pytest.fixture
 async def link(nats_url, settings):
-    """Give a client and an empty usage stream."""
+    """Return a client and an empty usage stream."""
     settings.NATS_URL = nats_url
     client, js = await connect(nats_url, "test")
     with contextlib.suppress(NotFoundError):
@@ -71,7 +71,7 @@ def calls():
 
 
 def marks():
-    """Say which marks have been projected: a mark is said last, so what is before it has been read."""
+    """Return which marks have been projected. A mark is published last, so everything before it has been read."""
     return set(UsageMinute.objects.filter(target__startswith="mark").values_list("target", flat=True))
 
 

@@ -55,7 +55,7 @@ BATCHES = st.lists(
 
 
 def said(drawn):
-    """Give each batch its instant: so many seconds after the one before."""
+    """Set the instant of each batch, each this many seconds after the one before."""
     at = NOW.timestamp()
     for one in drawn:
         at += one["gap"]

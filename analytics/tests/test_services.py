@@ -120,7 +120,7 @@ def test_long_names_are_cut_to_what_a_row_holds():
 
 
 async def said(nats_url, batches):
-    """Say batches as the data plane does; each is stored before the next is said."""
+    """Publish batches as the data plane does, each after the one before is stored."""
     client, js = await connect(nats_url, "test")
     try:
         await ensure_infrastructure(js)

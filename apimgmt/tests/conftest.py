@@ -17,7 +17,7 @@ START_TIMEOUT_S = 60
 
 @pytest.fixture(scope="session")
 def postgres_url():
-    """Give the URL of an empty database of a PostgreSQL of the tests' own."""
+    """Return the URL of an empty database on the tests' own PostgreSQL."""
     programs = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
     assert programs, "PostgreSQL is not installed: run script/test --services"
     folder = Path(tempfile.mkdtemp(prefix="apimgmt-postgres-"))
@@ -58,7 +58,7 @@ def postgres_url():
 
 @pytest.fixture
 def own_redis_url(tmp_path):
-    """Give the URL of a Redis of another make than the one that is embedded."""
+    """Return the URL of a Redis server, as opposed to the embedded Valkey."""
     program = shutil.which("redis-server")
     assert program, "Redis is not installed: run script/test --services"
     port = engines.free_port()

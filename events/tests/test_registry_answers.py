@@ -18,7 +18,7 @@ ORDER = {"type": "object", "title": "Order", "properties": {"id": {"type": "inte
 
 
 def ask(method, path, body=None, **query):
-    """Give status and body of one answer; the values of a parameter may be a list."""
+    """Return status and body of one answer; the values of a parameter may be a list."""
     pairs = [
         (name, value) for name, values in query.items() for value in ([values] if isinstance(values, str) else values)
     ]

@@ -17,7 +17,7 @@ SSE_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r
 
 @dataclass(slots=True)
 class Model:
-    """Says so many words, one token each, and how many tokens that were."""
+    """Answers with this many words of one token each, and reports the usage."""
 
     words: int = 10
     shape: str = "openai"

@@ -27,7 +27,7 @@ def thaw(pid: int) -> None:
 
 
 def _states(pid: int) -> list[str]:
-    """Give the state of each thread (proc(5), ``/proc/pid/task/tid/stat``); nothing where there is no such folder."""
+    """Return the state of each thread (proc(5), ``/proc/pid/task/tid/stat``); empty if the process is gone."""
     states = []
     for task in Path(f"/proc/{pid}/task").glob("*/stat"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended

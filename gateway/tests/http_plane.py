@@ -201,7 +201,7 @@ class Upstream:
     """An upstream: hands each request to ``answer``, which writes what it likes. It counts its connections."""
 
     answer: Callable[[Asked, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bool | None]]
-    """Gives True where the connection must not be used any more."""
+    """Returns True if the connection must not be reused."""
     reads_bodies: bool = True
     port: int = 0
     asked: list[Asked] = field(default_factory=list)

@@ -20,7 +20,7 @@ SAMPLES = 100
 
 
 def parsed(documents):
-    """Give what the parser finds in each document."""
+    """Return the parser's findings for each document."""
     lines = "\n".join(json.dumps(document) for document in documents)
     said = subprocess.run(
         [tool("node"), "asyncapi.mjs"], cwd=HERE, input=lines, capture_output=True, text=True, timeout=100, check=True

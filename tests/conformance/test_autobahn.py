@@ -103,7 +103,7 @@ def wstest(mode, folder, cases, **spec):
 
 
 def verdicts(folder):
-    """Give what the suite found wrong, by case, and how many cases it has tried."""
+    """Return the failed cases and the number of cases that ran."""
     found = json.loads((folder / "report/index.json").read_text())["gateway"]
     said = {case: (one["behavior"], one["behaviorClose"]) for case, one in found.items()}
     allowed = {case: {("NON-STRICT", "OK")} for case in NOT_STRICT}

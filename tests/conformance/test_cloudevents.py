@@ -44,7 +44,7 @@ def post_body(product, key, body, headers):
 
 
 def known_again(read, sent):
-    """Say whether the SDK reads what it wrote, beside what the gateway adds."""
+    """Return whether the SDK reads back what it wrote, apart from the gateway's additions."""
     attributes = {name: value for name, value in read.get_attributes().items() if name not in OURS}
     return attributes == sent.get_attributes() and read.get_data() == sent.get_data()
 

@@ -28,7 +28,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, product):
-    """Give a page of an operator who has signed in; what the browser complains of fails the test."""
+    """Return a page of a signed-in operator; any console error of the browser fails the test."""
     complaints = []
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()

@@ -19,7 +19,7 @@ SIGNED_IN = ["/admin/", "/dashboards/"]
 
 @pytest.fixture(scope="module")
 def cookie(product):
-    """Give the cookies of a signed-in operator's browser."""
+    """Return the cookies of a signed-in operator's browser."""
     caller = http.client.HTTPConnection("127.0.0.1", product.admin_port, timeout=20)
     caller.request("GET", "/admin/login/")
     answer = caller.getresponse()

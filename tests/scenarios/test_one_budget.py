@@ -23,7 +23,7 @@ LASTS_S = 8.0
 
 @pytest.fixture(scope="module")
 def product(tmp_path_factory):
-    """Give one product with two web processes."""
+    """Start one product with two web processes."""
     product = Product(tmp_path_factory.mktemp("budget") / "var", "--workers", "2")
     yield product
     assert product.stop() == 0

@@ -48,7 +48,7 @@ def key(product):
 
 @pytest.fixture
 def newest(product, key):
-    """Gives the id of what is published now: what was kept meanwhile is above the one before."""
+    """Return the id of an event published now; events stored since an earlier one have ids in between."""
     return lambda: int(product.call("POST", PATH, {"n": 0}, key)[2]["id"])
 
 
@@ -60,7 +60,7 @@ def nothing_is_kept(newest):
 
 
 def doors(payload, number=0):
-    """Give each form in which a payload is published over HTTP: body and content type."""
+    """Return each form in which a payload is published over HTTP: body and content type."""
     head = HEAD % number
     yield payload, "application/json"
     yield b'[{"n":1},' + payload + b"]", "application/json"
@@ -88,7 +88,7 @@ def test_it_is_refused_on_the_socket_or_closes_it(product, key, nothing_is_kept,
 
 
 def answer(socket):
-    """Give the reason of the refusal, or the code with which the socket was closed."""
+    """Return the reason of the refusal, or the code with which the socket was closed."""
     try:
         return json.loads(socket.recv(10))["reason"]
     except websockets.ConnectionClosed as closed:

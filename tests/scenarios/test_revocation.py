@@ -170,7 +170,7 @@ async def refusals(product, stream, mqtt, key):
 
 
 async def is_refused(proxied):
-    """Say something to the upstream; tell whether the gateway refused it in band. The upstream's ticks go on."""
+    """Send a message to the upstream, and return whether the gateway refused it in band; ticks are skipped."""
     proxied.heard.clear()
     before = proxied.events
     proxied.say(b"anything")

@@ -151,7 +151,7 @@ def channel_of(product):
 
 
 def stored(product, channel, after):
-    """Give all events after a position, a page at a time, as (id, n)."""
+    """Return all events after a position, read page by page, as (id, n)."""
     key, found = product.ready["keys"]["bench"], []
     while True:
         status, _, page = product.call("GET", f"/v1/channels/{channel}/events?after={after}&limit=50", key=key)

@@ -79,7 +79,7 @@ def issuer(product, provider):
 
 
 def every(product, text, status):
-    """Say whether so many calls are answered so that both processes will have had one."""
+    """Return whether enough calls have this outcome that both processes served one."""
     return all(product.call("GET", "/v1/me", key=text)[0] == status for _ in range(8))
 
 

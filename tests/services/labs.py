@@ -35,7 +35,7 @@ class Lab:
     is_source = True
     is_ordered = True
     keeps_ids = True
-    """Gives its messages ids, so that what comes again is stored once."""
+    """Sets message ids, so that a redelivered message is stored once."""
     secrets: dict[str, str] = {}  # noqa: RUF012
     bound_bytes = 0
     """What ``bind`` makes the most that one message may hold; 0: it cannot."""
@@ -132,7 +132,7 @@ class KafkaLab(Lab):
             consumer.close()
 
     def _bounds(self, consumer, partition):
-        """Give the first and the next offset; a topic that was just made may have no leader yet."""
+        """Return the first and the next offset; a new topic may have no leader yet."""
         ends_at = time.monotonic() + 30
         while True:
             try:

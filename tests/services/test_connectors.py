@@ -102,7 +102,7 @@ async def until(look):
 
 
 async def events(plane, count):
-    """Give the events of the channel `in` once there are so many."""
+    """Return the events of the channel `in` once there are this many."""
 
     async def look():
         stored = await plane.log.history(next(iter(plane.snapshot.channel("in"))), "in", 0, 1000)

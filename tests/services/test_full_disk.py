@@ -43,7 +43,7 @@ def publish(product, key, data, at=0):
 
 
 def stored(product, key):
-    """Give the first of what is kept."""
+    """Return the first stored event."""
     status, _, said = product.call("GET", "/v1/channels/log/0/events?limit=3", key=key)
     assert status == 200, said
     return [event["data"]["data"] for event in said["results"]]

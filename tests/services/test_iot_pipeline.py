@@ -66,7 +66,7 @@ def running(product, name):
 
 
 def of_the_oven(message):
-    """Give a message that is about it; the demo's own sensors send too."""
+    """Return a message about this device; the demo's sensors publish too."""
     return message if message and not message.error() and message.key() == b"sensors/oven/temperature" else None
 
 

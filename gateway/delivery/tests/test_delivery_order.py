@@ -168,7 +168,7 @@ def test_nothing_is_remembered_of_what_was_settled():
 
 
 class Log:
-    """Gives events again when they are due; its receiver fails at random."""
+    """Redelivers events when they are due; its receiver fails at random."""
 
     def __init__(self, seed, keys, events):
         self.chance = random.Random(seed)

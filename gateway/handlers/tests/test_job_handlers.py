@@ -66,7 +66,7 @@ async def completed_with_a_file(plane, content=b"%PDF-", name="r.pdf"):
 
 
 async def link_of(plane, job_id):
-    """Give the query of the link that the status names."""
+    """Return the query of the download link in the status."""
     said = (await ask(plane, handlers.status, id=job_id)).said
     return said["downloadUrl"].partition("?")[2].encode()
 

@@ -59,7 +59,7 @@ def driven(drivers: list[subprocess.Popen[str]]) -> list[dict[str, Any]]:
 
 
 def exceeded_most(admitted: list[tuple[float, int]], amount: float, rate: float) -> float:
-    """Say by how much burst and refill were exceeded in the worst of all windows."""
+    """Return by how much burst plus refill was exceeded in the worst of all windows."""
     instants = [instant for instant, _ in admitted]
     counts = [0, *itertools.accumulate(count for _, count in admitted)]
     worst = 0.0

@@ -18,7 +18,7 @@ WITHIN_S = 20
 
 @pytest.fixture
 async def bucket(nats_url):
-    """Give a client and the bucket, new and empty."""
+    """Return a client and a new, empty bucket."""
     client, js = await connect(nats_url, "tests")
     with contextlib.suppress(NotFoundError):
         await js.delete_stream(STREAM)

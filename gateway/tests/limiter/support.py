@@ -40,7 +40,7 @@ def call(who: Principal, protocol: Protocol = Protocol.WEBSOCKET, ip: str = "192
 
 
 def told(limiter: Limiter, what: str) -> dict[tuple[str, str], float]:
-    """Say what was counted for usage, by limit and consumer."""
+    """Return the tallies for usage, by limit and consumer."""
     records = limiter.usage_records(with_levels=False)
     return {(record["name"], record["consumer"]): record[what] for record in records if record[what]}
 

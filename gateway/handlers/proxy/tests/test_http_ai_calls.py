@@ -46,7 +46,7 @@ async def ask(plane, body: bytes, *lines: str):
 
 
 def left(plane, metric: str) -> float:
-    """Give what the consumer has left of a metric, as the limiter knows."""
+    """Return what the consumer has left of a metric, as the limiter knows it."""
     facts = plane.limiter.left(plane.snapshot.principal(plane.key.id))
     return next(fact["remaining"] for fact in facts if fact["metric"] == metric)
 

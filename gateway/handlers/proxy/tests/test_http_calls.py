@@ -23,7 +23,7 @@ async def behind():
 
 @pytest.fixture(params=[True, False], ids=["direct", "asgi"])
 def is_direct(request):
-    """Say whether calls go straight from our server to the path, or through ASGI's messages as under any server."""
+    """Return whether calls reach the path directly from the server, or through ASGI messages."""
     return request.param
 
 

@@ -35,7 +35,7 @@ USER = st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=3)
 
 
 def parser(version=V311, most=MOST):
-    """Give a parser that has read CONNECT."""
+    """Return a parser that has read CONNECT."""
     ready = codec.Parser(most)
     ready.feed(codec.connect(Connect(version, "c", True, 0)))
     assert isinstance(ready.next(), Connect)

@@ -71,7 +71,7 @@ async def closed(socket):
 
 
 async def messages_of(socket):
-    """Give all that comes until the other side closes."""
+    """Return all messages until the other side closes."""
     async with asyncio.timeout(WAIT_S):
         with contextlib.suppress(ConnectionClosed):
             while True:
