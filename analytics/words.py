@@ -64,6 +64,8 @@ CAUSES = {
     "schema-unusable": ("Schema cannot be used", Reason.INTERNAL),
     "route-deleted": ("Route deleted", Reason.NOT_FOUND),
     "subscription-paused": ("Paused subscription", Reason.FORBIDDEN),
+    "ticket-as-page": ("Ticket in the URL of a page", Reason.FORBIDDEN),
+    "ticket-misplaced": ("Ticket outside a WebSocket or event stream", Reason.UNAUTHENTICATED),
     "ticket-unknown": ("Unknown ticket", Reason.UNAUTHENTICATED),
     "token-algorithm": ("Token algorithm not allowed", Reason.UNAUTHENTICATED),
     "token-audience": ("Token has another audience", Reason.UNAUTHENTICATED),

@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 
+NOSNIFF = (b"x-content-type-options", b"nosniff")
+"""Part of every answer of the gateway's own: a browser takes it for nothing but its content type."""
 CLOSE_REASON_MAX_BYTES = 123
 """A close frame's payload is at most 125 bytes, two of them the code (RFC 6455 5.5)."""
 
@@ -265,7 +267,12 @@ class Refused(Exception):
 
     def http_headers(self) -> list[tuple[bytes, bytes]]:
         """Return the headers of an HTTP response that carries it, required by its status included."""
-        headers = [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store"), *self.headers]
+        headers = [
+            (b"content-type", b"application/problem+json"),
+            (b"cache-control", b"no-store"),
+            NOSNIFF,
+            *self.headers,
+        ]
         if self.status == 401:
             headers.append((b"www-authenticate", b'Bearer realm="apimgmt"'))
         if self.retry_after_s is not None:

@@ -20,7 +20,7 @@ from gateway.log.conflation import Conflation
 from gateway.log.event import Event
 from gateway.log.hub import Listener
 from gateway.peer import ClientGone
-from gateway.refusals import Reason, Refused
+from gateway.refusals import NOSNIFF, Reason, Refused
 from gateway.wire.event_stream import error_event, final_event, named_event
 from gateway.wire.header_fields import Headers
 
@@ -33,6 +33,7 @@ HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
+    NOSNIFF,
 ]
 Position = int | datetime | None
 

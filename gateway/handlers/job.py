@@ -27,7 +27,7 @@ from gateway.handlers.events import HEARTBEAT
 from gateway.handlers.requests import idempotency_key, query_pairs, read_body
 from gateway.handlers.responses import Header, send_json
 from gateway.policies.json_body import require_plain
-from gateway.refusals import Reason, Refused
+from gateway.refusals import NOSNIFF, Reason, Refused
 from gateway.wire.event_stream import final_event
 from gateway.wire.header_fields import Headers
 from gateway.wire.strict_json import parse
@@ -251,7 +251,7 @@ def _file_headers(file: dict[str, str], size: int) -> Headers:
         (b"content-length", str(size).encode()),
         (b"content-disposition", f"attachment; filename*=UTF-8''{quote(file['name'])}".encode()),
         (b"cache-control", PRIVATE),
-        (b"x-content-type-options", b"nosniff"),
+        NOSNIFF,
     ]
 
 

@@ -9,6 +9,7 @@ import orjson
 
 from gateway.call import Call, Reply
 from gateway.limiter import Limiter
+from gateway.refusals import NOSNIFF
 
 JSON = b"application/json"
 NO_STORE = b"no-store"
@@ -48,6 +49,7 @@ async def send_body(
         (b"content-type", content_type),
         (b"content-length", str(len(body)).encode()),
         (b"cache-control", cache_control),
+        NOSNIFF,
         *headers,
         *limiter.headers(call),
     ]
@@ -60,6 +62,6 @@ async def send_empty(
     limiter: Limiter, call: Call, status: int, *, headers: Iterable[Header] = (), cache_control: bytes = NO_STORE
 ) -> Reply:
     """Send a status that has no body, as 204 and 304."""
-    await call.peer.start(status, [(b"cache-control", cache_control), *headers, *limiter.headers(call)])
+    await call.peer.start(status, [(b"cache-control", cache_control), NOSNIFF, *headers, *limiter.headers(call)])
     await call.peer.send(b"", more=False)
     return Reply(status=status)

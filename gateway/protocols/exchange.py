@@ -11,7 +11,7 @@ from gateway.concurrency.stopping import stop_soon
 from gateway.limit import BodyLimit
 from gateway.peer import ClientGone
 from gateway.protocols.socket import Receive, Send
-from gateway.refusals import Reason, Refused
+from gateway.refusals import NOSNIFF, Reason, Refused
 from gateway.wire.header_fields import Headers, has_body
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Exchange:
         """Send a whole response, which no policy changes. A client that is gone is ignored."""
         self.has_started = True
         try:
-            await self._head(status, headers)
+            await self._head(status, [*headers, NOSNIFF])
             await self.send(body, more=False)
         except ClientGone:
             return

@@ -31,6 +31,12 @@ PREFLIGHT: Headers = [
 ]
 
 
+TICKET_PROTOCOLS = frozenset({Protocol.SSE, Protocol.WEBSOCKET})
+FETCH_DEST = b"sec-fetch-dest"
+TICKET_DESTINATIONS = frozenset({b"empty", b"websocket"})
+"""What browsers name as the destination of ``fetch``, ``EventSource`` and ``WebSocket``."""
+
+
 async def serve_http(plane: Plane, scope: Message, receive: Receive, send: Send) -> None:
     """Serve one request of any ASGI server."""
     raw_path = scope.get("raw_path") or scope["path"].encode()
@@ -135,8 +141,26 @@ def prepare(plane: Plane, call: Call, subprotocols: Iterable[str] = ()) -> None:
     call.is_anonymous = match.is_anonymous
     if not match.is_anonymous:
         call.credential = from_request(call.headers, call.query, subprotocols)
-        if call.query and call.credential is not None and call.credential.kind == "ticket":
+        if call.credential is not None and call.credential.kind == "ticket":
+            _require_place_of_ticket(call)
             call.query = without_ticket(call.query)
+
+
+def _require_place_of_ticket(call: Call) -> None:
+    """Refuse a ticket anywhere but on a WebSocket or an event stream that a script opened. Raises Refused.
+
+    A link holds a ticket too: followed by a browser, it would show what an upstream answers as a page of the gateway.
+    """
+    if call.protocol not in TICKET_PROTOCOLS:
+        raise Refused(
+            Reason.UNAUTHENTICATED,
+            "A connect ticket opens WebSockets and event streams only. Send the key in a header.",
+            cause="ticket-misplaced",
+        )
+    if any(value.strip().lower() not in TICKET_DESTINATIONS for name, value in call.headers if name == FETCH_DEST):
+        raise Refused(
+            Reason.FORBIDDEN, "A connect ticket does not open a page, frame or worker.", cause="ticket-as-page"
+        )
 
 
 def _read_head(call: Call) -> str:

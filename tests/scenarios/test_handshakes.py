@@ -116,19 +116,6 @@ def test_a_key_in_an_address_opens_nothing_and_is_in_no_log(product):
     assert secret not in product.printed()
 
 
-def test_a_ticket_in_an_address_is_good_for_a_request_too_and_goes_no_further(product):
-    key = product.ready["keys"]["gold"]
-
-    def ticket():
-        return product.call("POST", "/v1/tickets", {}, key)[2]["ticket"]
-
-    status, _, me = product.call("GET", f"/v1/me?would=call:echo&ticket={ticket()}")
-    assert (status, me["consumer"], me["allowed"]) == (200, "gold", True)
-    assert product.call("GET", f"/v1/channels/trades/events?ticket={ticket()}&limit=1")[0] == 200
-    assert product.call("GET", f"/v1/openapi.json?ticket={ticket()}")[0] == 200
-    assert product.call("GET", f"/echo?a=1&ticket={ticket()}&b=2")[2]["query"] == "a=1&b=2"
-
-
 def test_a_key_is_no_ticket_even_where_it_was_shown_before(product):
     key = product.ready["keys"]["gold"]
     for _ in range(4):

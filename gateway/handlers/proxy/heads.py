@@ -14,8 +14,9 @@ HOP_BY_HOP = frozenset(
         b"trailer", b"transfer-encoding", b"upgrade", b"expect", b"http2-settings",
     }
 )  # fmt: skip
-NOT_PASSED_BACK = HOP_BY_HOP | {b"date"}
-"""The gateway's server adds its own date to each response."""
+NOT_PASSED_BACK = HOP_BY_HOP | {b"date", b"service-worker-allowed"}
+"""The gateway's server adds its own date; no upstream widens the scope of its worker to the paths of others."""
+EXAMINED_BACK = NOT_PASSED_BACK | {b"set-cookie"}
 ONLY_KEPT_OR_CLOSED = frozenset({frozenset({b"keep-alive"}), frozenset({b"close"})})
 PRIVATE = (b"cache-control", b"private")
 BY_KEY = (b"vary", b"Authorization, X-API-Key")
@@ -26,8 +27,11 @@ SET_BY_GATEWAY = frozenset(
     }
 )  # fmt: skip
 NOT_PASSED_ON = HOP_BY_HOP | SET_BY_GATEWAY | {b"cookie"}
-OPERATORS_COOKIES = frozenset({b"sessionid", b"csrftoken"})
-"""Cookies of the operators' pages, which no upstream receives."""
+OPERATORS_COOKIES = frozenset({b"sessionid", b"csrftoken", b"__host-sessionid", b"__host-csrftoken"})
+"""Cookies of the operators' pages in lower case. Browsers share cookies between the ports of a host, so no upstream
+receives or sets them."""
+UNNAMED = b" \t="
+"""What browsers drop before the name: ``=a=b`` is stored without a name, and sent back as ``a=b``."""
 IDENTITY_PREFIXES = (b"x-consumer-", b"x-forwarded-", b"x-apimgmt-")
 
 
@@ -55,10 +59,16 @@ def request_head(call: Call, target: str, host: str, scheme: str) -> bytes:
 
 def cookies_of(value: bytes) -> bytes:
     """Return the cookies without those of the operators' pages."""
-    if not any(name in value for name in OPERATORS_COOKIES):
+    lowered = value.lower()
+    if b"sessionid" not in lowered and b"csrftoken" not in lowered:
         return value
-    cookies = [cookie.strip() for cookie in value.split(b";")]
-    return b"; ".join(cookie for cookie in cookies if cookie.partition(b"=")[0].strip() not in OPERATORS_COOKIES)
+    return b"; ".join(cookie.strip() for cookie in value.split(b";") if not is_operators_cookie(cookie))
+
+
+def is_operators_cookie(cookie: bytes) -> bool:
+    """Return whether a cookie, or the value of ``Set-Cookie``, has a name of the operators' pages for any browser."""
+    pair = cookie.partition(b";")[0].lstrip(UNNAMED)
+    return pair.partition(b"=")[0].strip(b" \t").lower() in OPERATORS_COOKIES
 
 
 @lru_cache(maxsize=4096)
@@ -87,10 +97,13 @@ def response_headers(headers: Headers, limits: Headers) -> Headers:
     is_cached_by_rule = False
     for header in headers:
         name = header[0]
-        if name not in NOT_PASSED_BACK:
+        if name not in EXAMINED_BACK:
             kept.append(header)
             if name == b"cache-control":
                 is_cached_by_rule = True
+        elif name == b"set-cookie":
+            if not is_operators_cookie(header[1]):
+                kept.append(header)
         elif name == b"connection":
             named = named | _tokens(header[1]) if named else _tokens(header[1])
     if named and named not in ONLY_KEPT_OR_CLOSED:
