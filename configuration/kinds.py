@@ -20,7 +20,7 @@ from keys import issuers
 from keys.models import JwtIssuer
 from routes import services as routes
 from routes.models import Route
-from routes.validation import methods
+from routes.validation import clean_methods
 
 REQUIRED: Any = object()
 
@@ -82,7 +82,7 @@ def _brief_limits(values: dict[str, Any]) -> dict[str, Any]:
 
 def _brief_route(values: dict[str, Any]) -> dict[str, Any]:
     brief = dict(values)
-    if brief["methods"] == methods([], brief["protocol"]):
+    if brief["methods"] == clean_methods([], brief["protocol"]):
         brief["methods"] = []
     defaults = {"options": {}, "mode": "enforce"}
     brief["policies"] = [

@@ -131,15 +131,19 @@ def _restore_key(recorded: dict[str, Any], by: str) -> None:
 
 def _last_records(key_ids: set[str]) -> Records:
     """Return the records of deleted keys at their deletion, which include whether they were revoked."""
-    found: Records = {}
+    records: Records = {}
     for change in Change.objects.filter(kind="key", name__in=key_ids, action=Action.DELETED).order_by("id"):
-        found[change.name] = change.before or {}
-    return found
+        records[change.name] = change.before or {}
+    return records
 
 
 def _representations() -> dict[tuple[str, str], dict[str, Any]]:
-    found = {(kind.kind, getattr(row, kind.identity)): row.representation() for kind in KINDS for row in kind.rows()}
-    return found | {("key", key.id): key.representation() for key in Key.objects.with_consumer().order_by("id")}
+    representations = {
+        (kind.kind, getattr(row, kind.identity)): row.representation() for kind in KINDS for row in kind.rows()
+    }
+    return representations | {
+        ("key", key.id): key.representation() for key in Key.objects.with_consumer().order_by("id")
+    }
 
 
 def _difference(

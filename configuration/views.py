@@ -20,8 +20,8 @@ from routes.models import Route
 @require_GET
 def reference(request: HttpRequest, which: str) -> HttpResponse:
     """Render a document as a page."""
-    found = _reference_named(which)
-    context = {"title": found.title, "groups": found.groups(found.written(_view(request))), "which": which}
+    summary = _reference_named(which)
+    context = {"title": summary.title, "groups": summary.groups(summary.written(_view(request))), "which": which}
     return render(request, "docs/reference.html", context | {"section": "docs", "is_whole": _sees_all(request)})
 
 

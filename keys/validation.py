@@ -17,41 +17,41 @@ _DEFAULT_PORT = {"http": ":80", "https": ":443"}
 """Default ports, which browsers omit from an origin."""
 
 
-def networks(values: Any) -> list[str]:
+def clean_networks(values: Any) -> list[str]:
     """Return the networks in CIDR notation, without duplicates. Raises ValidationError."""
-    found = []
+    cleaned = []
     for network in _strings(values, "allowed_ips"):
         try:
-            found.append(str(ip_network(network[:NETWORK_MAX_CHARS], strict=False)))
+            cleaned.append(str(ip_network(network[:NETWORK_MAX_CHARS], strict=False)))
         except ValueError:
             raise ValidationError({"allowed_ips": f"`{network[:100]}` is not an IP address or network."}) from None
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(cleaned))
 
 
-def origins(values: Any) -> list[str]:
+def clean_origins(values: Any) -> list[str]:
     """Return the origins as browsers send them, without duplicates. Raises ValidationError."""
     return list(dict.fromkeys(_origin(origin) for origin in _strings(values, "allowed_origins")))
 
 
-def expiry(at: Any) -> datetime | None:
+def clean_expiry(at: Any) -> datetime | None:
     """Return an aware datetime of an instant or its text; without an offset it is in UTC. Raises ValidationError."""
     if at is None:
         return None
     try:
-        found = parse_datetime(at) if isinstance(at, str) else at
+        instant = parse_datetime(at) if isinstance(at, str) else at
     except ValueError:
-        found = None
-    if not isinstance(found, datetime):
+        instant = None
+    if not isinstance(instant, datetime):
         raise ValidationError({"expires_at": "Must be an RFC 3339 instant, such as 2027-01-31T12:00:00Z."})
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    return instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
 
 
-def future(at: Any) -> datetime | None:
-    """Return an instant as :func:`expiry` does. Raises ValidationError for one in the past, too."""
-    found = expiry(at)
-    if found is not None and found <= timezone.now():
+def clean_future_expiry(at: Any) -> datetime | None:
+    """Return an instant as :func:`clean_expiry` does. Raises ValidationError for one in the past, too."""
+    instant = clean_expiry(at)
+    if instant is not None and instant <= timezone.now():
         raise ValidationError({"expires_at": "Must be in the future."})
-    return found
+    return instant
 
 
 def _origin(origin: str) -> str:

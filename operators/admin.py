@@ -73,8 +73,8 @@ class ServiceForm(forms.ModelForm):  # type: ignore[type-arg]
             self._add_errors(error)
 
     def _add_errors(self, error: ValidationError) -> None:
-        named = error.message_dict if hasattr(error, "error_dict") else {NON_FIELD_ERRORS: error.messages}
-        for path, messages_ in named.items():
+        errors = error.message_dict if hasattr(error, "error_dict") else {NON_FIELD_ERRORS: error.messages}
+        for path, messages_ in errors.items():
             field = self._field_of(path)
             prefix = "" if path in (field, NON_FIELD_ERRORS) else f"{path}: "
             self.add_error(field, [prefix + message for message in messages_])

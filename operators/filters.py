@@ -18,11 +18,11 @@ class StrictFilters(DjangoFilterBackend):  # type: ignore[misc]
     def filter_queryset(self, request: Request, queryset: QuerySet[Any], view: Any) -> QuerySet[Any]:
         """Return the rows that match the filters. Raises ValidationError."""
         filterset_class = self.get_filterset_class(view, queryset)
-        known = [*(filterset_class.base_filters if filterset_class else ()), *PAGE_PARAMETERS]
+        names = [*(filterset_class.base_filters if filterset_class else ()), *PAGE_PARAMETERS]
         unknown = {
-            name: f"Unknown filter; the filters are {', '.join(known)}."
+            name: f"Unknown filter; the filters are {', '.join(names)}."
             for name in request.query_params
-            if name not in known
+            if name not in names
         }
         if unknown:
             raise ValidationError(unknown)

@@ -21,8 +21,10 @@ class Fields(serializers.Serializer[Any]):
         """Return the parsed fields. Raises ValidationError with every unknown and every read-only field."""
         if isinstance(data, dict):
             writable = [name for name, field in self.fields.items() if not field.read_only]
-            known = ", ".join(writable) or "none"
-            unknown = {str(name): f"Unknown field; the fields are {known}." for name in data if name not in self.fields}
+            known_names = ", ".join(writable) or "none"
+            unknown = {
+                str(name): f"Unknown field; the fields are {known_names}." for name in data if name not in self.fields
+            }
             fixed = {name: "Cannot be set." for name in data if name in self.fields and self.fields[name].read_only}
             if unknown or fixed:
                 raise ValidationError(unknown | fixed)

@@ -36,7 +36,7 @@ def create_route(
         policies=[] if policies is None else policies,
         reserved_override=reserved_override,
     )
-    validation.clean(route)
+    validation.clean_route(route)
     with transaction.atomic():
         lock_configuration()
         validation.check_free(route)
@@ -55,14 +55,14 @@ def update_route(route: Route, *, by: str, **changes: Any) -> Route:
             raise ValidationError({field: f"Unknown field; these can be changed: {', '.join(FIELDS)}."})
     if "policies" in changes:
         # Importing the module of a function may take long: do it before others wait for the lock.
-        changes["policies"] = validation.policies(changes["policies"])
+        changes["policies"] = validation.clean_policies(changes["policies"])
     with transaction.atomic():
         lock_configuration()
         recording.lock(route, route.name)
         if changes.get("protocol", route.protocol) != route.protocol:
             changes.setdefault("methods", [])
         changed = Route(pk=route.pk, **(route.document() | changes))
-        validation.clean(changed)
+        validation.clean_route(changed)
         validation.check_free(changed)
         cleaned = {field: getattr(changed, field) for field in changes}
         return recording.update("route", route, route.name, cleaned, by=by)

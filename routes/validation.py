@@ -29,17 +29,17 @@ _SEGMENT = re.compile(r"[^{}\s\x00-\x1f\x7f?#%\\]+|\{[A-Za-z_][A-Za-z0-9_]*(?:\.
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?:\.\.\.)?\}")
 
 
-def clean(route: Route) -> None:
+def clean_route(route: Route) -> None:
     """Validate a route and fill in its defaults. Raises ValidationError for the first invalid field."""
     if route.protocol not in PROTOCOLS:
         raise ValidationError({"protocol": f"Must be one of {', '.join(PROTOCOLS)}."})
     if not isinstance(route.reserved_override, bool):
         raise ValidationError({"reserved_override": "Must be true or false."})
     _check_path(route)
-    route.methods = methods(route.methods, route.protocol)
-    route.handler = handler(route.handler, route.protocol, parameters_of(route.path))
+    route.methods = clean_methods(route.methods, route.protocol)
+    route.handler = clean_handler(route.handler, route.protocol, parameters_of(route.path))
     _check_builtin(route)
-    route.policies = policies(route.policies)
+    route.policies = clean_policies(route.policies)
     _check_policies(route)
 
 
@@ -100,56 +100,56 @@ def _check_path(route: Route) -> None:
         )
 
 
-def methods(names: Any, protocol: str) -> list[str]:
+def clean_methods(names: Any, protocol: str) -> list[str]:
     """Return the methods in upper case; the default is all of them for HTTP, and GET for the other protocols."""
     if not isinstance(names, list | tuple) or not all(isinstance(method, str) for method in names):
         raise ValidationError({"methods": "Must be a list of methods."})
-    found = [method.upper() for method in names] or (["GET"] if protocol != "http" else list(METHODS))
-    if unknown := [method for method in found if method not in METHODS]:
+    cleaned = [method.upper() for method in names] or (["GET"] if protocol != "http" else list(METHODS))
+    if unknown := [method for method in cleaned if method not in METHODS]:
         raise ValidationError({"methods": f"{unknown[0]} is not one of {', '.join(METHODS)}."})
-    if protocol in ("websocket", "mqtt") and set(found) != {"GET"}:
+    if protocol in ("websocket", "mqtt") and set(cleaned) != {"GET"}:
         raise ValidationError({"methods": "Leave the methods out: a WebSocket is opened with GET, and MQTT has none."})
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(cleaned))
 
 
-def handler(named: Any, protocol: str, parameters: list[str]) -> dict[str, Any]:
+def clean_handler(value: Any, protocol: str, parameters: list[str]) -> dict[str, Any]:
     """Return a copy of the handler without empty fields. Raises ValidationError for the first invalid field."""
-    if not isinstance(named, Mapping) or not isinstance(kind := named.get("type"), str) or kind not in HANDLER_FIELDS:
+    if not isinstance(value, Mapping) or not isinstance(kind := value.get("type"), str) or kind not in HANDLER_FIELDS:
         raise ValidationError({"handler.type": f"Must be one of {', '.join(HANDLER_FIELDS)}."})
     if protocol == "mqtt" and kind != BUILTIN:
         raise ValidationError({"handler.type": f"The handler of an MQTT route must be {BUILTIN}."})
-    found = {str(field): value for field, value in named.items() if value is not None}
-    _check_fields(found, HANDLER_FIELDS[kind])
+    cleaned = {str(field): member for field, member in value.items() if member is not None}
+    _check_fields(cleaned, HANDLER_FIELDS[kind])
     if kind == "upstream":
-        check_url(found["url"], protocol, parameters)
-        check_rewrite(found.get("rewrite"), parameters)
+        check_url(cleaned["url"], protocol, parameters)
+        check_rewrite(cleaned.get("rewrite"), parameters)
     elif kind == "channel":
-        _check_channel(found["channel"])
-    elif kind == "job" and (protocol != "http" or len(found["job_type"]) > JOB_TYPE_MAX_CHARS):
+        _check_channel(cleaned["channel"])
+    elif kind == "job" and (protocol != "http" or len(cleaned["job_type"]) > JOB_TYPE_MAX_CHARS):
         raise ValidationError(
             {"handler.job_type": f"Needs the protocol http, and has at most {JOB_TYPE_MAX_CHARS} characters."}
         )
-    return found
+    return cleaned
 
 
-def _check_fields(named: Mapping[str, Any], fields: tuple[str, ...]) -> None:
-    for field, value in named.items():
+def _check_fields(handler: Mapping[str, Any], fields: tuple[str, ...]) -> None:
+    for field, member in handler.items():
         if field not in ("type", *fields):
             raise ValidationError(
                 {f"handler.{field}": f"Unknown field; the fields of this handler are {', '.join(('type', *fields))}."}
             )
-        if not isinstance(value, str) or not value:
+        if not isinstance(member, str) or not member:
             raise ValidationError({f"handler.{field}": "Must be a string that is not empty."})
     for field in fields:
-        if field != "rewrite" and field not in named:
+        if field != "rewrite" and field not in handler:
             raise ValidationError({f"handler.{field}": "Is required."})
 
 
-def policies(named: Any) -> list[dict[str, Any]]:
+def clean_policies(value: Any) -> list[dict[str, Any]]:
     """Return the policies with their defaults. Raises ValidationError for the first invalid field."""
-    if not isinstance(named, list | tuple) or len(named) > POLICIES_MAX:
+    if not isinstance(value, list | tuple) or len(value) > POLICIES_MAX:
         raise ValidationError({"policies": f"Must be a list of at most {POLICIES_MAX} policies."})
-    return [_policy(policy, f"policies[{number}]") for number, policy in enumerate(named)]
+    return [_policy(policy, f"policies[{number}]") for number, policy in enumerate(value)]
 
 
 def _policy(policy: Any, at: str) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Documents of other tools: parsed document in, wanted objects out; nothing here touches a table."""
+"""Importers of other tools' documents: they convert a parsed document to objects, without access to the database."""

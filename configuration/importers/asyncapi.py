@@ -55,11 +55,11 @@ def channels(document: Document) -> list[Imported]:
 def rights(document: Document) -> list[Right]:
     """Return the rights that the operations of the described application need. Raises DocumentError."""
     if _version(document).startswith("2."):
-        found = list(_rights_2(document))
+        needed = list(_rights_2(document))
     else:
         addresses = {channel.path: channel.address for channel in _described(document)}
-        found = [Right(verb, addresses[path]) for verb, path in _rights_3(document) if path in addresses]
-    return list(dict.fromkeys(found))
+        needed = [Right(verb, addresses[path]) for verb, path in _rights_3(document) if path in addresses]
+    return list(dict.fromkeys(needed))
 
 
 class _Channel:
@@ -171,10 +171,10 @@ def _operations_2(document: Document) -> dict[Path, list[Placed]]:
 
 
 def _operations_3(document: Document) -> dict[Path, list[Placed]]:
-    found: dict[Path, list[Placed]] = {}
+    by_channel: dict[Path, list[Placed]] = {}
     for operation, path in _described_operations(document):
-        found.setdefault(_channel_path(document, operation, path), []).append((operation, path))
-    return found
+        by_channel.setdefault(_channel_path(document, operation, path), []).append((operation, path))
+    return by_channel
 
 
 def _retention(document: Document, channel: _Channel, bindings: dict[str, Any]) -> dict[str, Any]:

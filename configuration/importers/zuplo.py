@@ -41,14 +41,14 @@ def routes(document: Document, policies: Document | None = None) -> list[Importe
     definitions = Definitions(policies if policies is not None else document)
     at: Path = ("paths",) if "paths" in document.data else ()
     names: set[str] = set()
-    found = []
+    imported = []
     for path, node in _paths(document.data).items():
         item, where = mapping(document, node, (*at, path))
         for method in METHODS:
             if method in item:
                 operation, there = mapping(document, item[method], (*where, method))
-                found.append(_route(document, path, item, method, operation, there, names, definitions))
-    return [*definitions.issuers.values(), *found]
+                imported.append(_route(document, path, item, method, operation, there, names, definitions))
+    return [*definitions.issuers.values(), *imported]
 
 
 def _paths(data: Any) -> dict[str, Any]:
@@ -94,10 +94,10 @@ def _route_path(document: Document, path: str, item: dict[str, Any], at: Path) -
         return route_path(path)
     if mode != "url-pattern":
         raise document.error(f"the path mode {mode} is not supported", *at)
-    found = _PATTERN_PARAMETER.sub(r"{\1}", _PATTERN_REST.sub("/{rest...}", path))
-    if any(char in found for char in "()*+?"):
+    pattern = _PATTERN_PARAMETER.sub(r"{\1}", _PATTERN_REST.sub("/{rest...}", path))
+    if any(char in pattern for char in "()*+?"):
         raise document.error(f"the pattern {path} is not supported; only parameters are, and a * at the end", *at)
-    return found
+    return pattern
 
 
 def _url(document: Document, handler: dict[str, Any], path: str, at: Path) -> str:
@@ -125,14 +125,14 @@ def _policies(
 ) -> list[dict[str, Any]]:
     """Return the policies of a route: inbound ones first, each side in its order."""
     sides, where = mapping(document, route.get("policies", {}), (*at, "policies"))
-    found: list[dict[str, Any]] = []
+    converted: list[dict[str, Any]] = []
     for side in ("inbound", "outbound"):
         names = sides.get(side) or []
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise document.error(f"{side} must be a list of names", *where, side)
         for number, name in enumerate(names):
-            found += definitions.policy(name, side, (*where, side, number), operation)
-    return found + _cors(document, route, at, definitions)
+            converted += definitions.policy(name, side, (*where, side, number), operation)
+    return converted + _cors(document, route, at, definitions)
 
 
 def _cors(document: Document, route: dict[str, Any], at: Path, definitions: Definitions) -> list[dict[str, Any]]:

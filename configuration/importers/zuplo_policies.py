@@ -92,10 +92,10 @@ class Definitions:
         handler = defined.get("handler")
         options = handler.get("options") if isinstance(handler, Mapping) else None
         instance = Instance(name, dict(options) if isinstance(options, Mapping) else {}, document, path, operation)
-        found = converter.convert(instance)
+        converted = converter.convert(instance)
         if converter.type == "jwt" and instance.options:
             self.issuers.setdefault(name, Imported("issuers", _issuer(instance), at))
-        return found
+        return converted
 
     def origins(self, name: str) -> list[str] | None:
         """Return the origins that a CORS policy of the project allows, or None if it is not defined."""

@@ -7,7 +7,7 @@ import pytest
 from django.core.exceptions import ValidationError
 
 from gateway.policies import KNOWN
-from routes.validation import policies
+from routes.validation import clean_policies
 
 FUNCTION = "demo.hooks:limit_of"
 BY_USER = {"rateLimitBy": "user", "requestsAllowed": 1, "timeWindowMinutes": 1}
@@ -96,13 +96,15 @@ BAD = [
 
 @pytest.mark.parametrize(("type_", "options"), GOOD)
 def test_valid_options_are_kept_unchanged(type_, options):
-    assert policies([{"type": type_, "options": options}]) == [{"type": type_, "options": options, "mode": "enforce"}]
+    assert clean_policies([{"type": type_, "options": options}]) == [
+        {"type": type_, "options": options, "mode": "enforce"}
+    ]
 
 
 @pytest.mark.parametrize(("type_", "options", "at"), BAD, ids=lambda value: str(value)[:60])
 def test_an_invalid_option_is_refused_by_its_path(type_, options, at):
     with pytest.raises(ValidationError) as fault:
-        policies([{"type": "api-key"}, {"type": type_, "options": options}])
+        clean_policies([{"type": "api-key"}, {"type": type_, "options": options}])
     (message,) = fault.value.message_dict.items()
     assert message[0] == f"policies[1].options.{at}"
     assert message[1][0]
@@ -123,7 +125,7 @@ def test_every_policy_has_a_case():
 )  # fmt: skip
 def test_only_functions_of_hook_modules_can_be_named(name):
     with pytest.raises(ValidationError) as fault:
-        policies([{"type": "custom", "options": {"function": name}}])
+        clean_policies([{"type": "custom", "options": {"function": name}}])
     assert list(fault.value.message_dict) == ["policies[0].options.function"]
 
 
@@ -133,7 +135,7 @@ def test_a_module_that_fails_to_import_is_reported(tmp_path, monkeypatch, fault)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     with pytest.raises(ValidationError, match=f"cannot be imported: {fault}"):
-        policies([{"type": "custom", "options": {"function": "broken_module_of_an_operator:f"}}])
+        clean_policies([{"type": "custom", "options": {"function": "broken_module_of_an_operator:f"}}])
 
 
 def test_hook_modules_says_which_modules_may_be_named(monkeypatch):
@@ -143,7 +145,7 @@ def test_hook_modules_says_which_modules_may_be_named(monkeypatch):
     named = [{"type": "custom", "options": {"function": "allowed_of_an_operator:f"}}]
     monkeypatch.setenv("HOOK_MODULES", "demo, allowed_of")
     with pytest.raises(ValidationError, match="HOOK_MODULES does not allow"):
-        policies(named)
+        clean_policies(named)
     monkeypatch.setenv("HOOK_MODULES", "demo.hooks, allowed_of_an_operator")
-    assert policies(named)
-    assert policies([{"type": "custom", "options": {"function": "demo.hooks:stamp"}}])
+    assert clean_policies(named)
+    assert clean_policies([{"type": "custom", "options": {"function": "demo.hooks:stamp"}}])
