@@ -19,7 +19,7 @@ from django_filters import FilterSet
 from analytics.filters import faults
 from analytics.views import ROWS_A_PAGE, operators_only
 from audit import bus
-from events import letters, standing
+from events import letters, subscription_status
 from events.api import DeadLetterFilters
 from events.models import DeadLetter, Subscription
 from events.subscription_api import SubscriptionFilters
@@ -35,8 +35,8 @@ SHOWN_CHARS = 160
 def subscriptions(request: HttpRequest) -> HttpResponse:
     """Render the durable subscriptions, on each page those with the greatest lag first."""
     _, context = _filtered(request, SubscriptionFilters, Subscription.objects.documented(), "subscriptions")
-    known = standing.healths() if context["page"] else {}
-    rows = [standing.shown(row, known.get(row.id, {})) for row in context["page"]]
+    known = subscription_status.healths() if context["page"] else {}
+    rows = [subscription_status.shown(row, known.get(row.id, {})) for row in context["page"]]
     rows.sort(key=lambda row: -(row["lag"]["events"] or 0))
     context |= {"rows": rows, "types": ("webhook", "pull"), "states": ("active", "paused", "ended")}
     return render(request, "dashboards/subscriptions.html", context, status=400 if context["faults"] else 200)

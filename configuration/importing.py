@@ -17,7 +17,7 @@ from configuration.kinds import CHANNEL, ISSUER, ROUTE
 from configuration.yaml_documents import Document, read
 from events import registry
 from events.models import Channel
-from events.registry_schemas import No, given
+from events.registry_schemas import RegistryError, parse_submitted
 from gateway.schemas.registered import subject_named
 from gateway.snapshot.scopes import is_covered
 from keys import services as keys
@@ -99,9 +99,10 @@ def _register(values: dict[str, Any], registered: RegisteredSchema, diff: Diff, 
     if not subject or (before is not None and registered.is_named):
         return
     try:
-        registry.register(subject, given({"schema": registered.text, "schemaType": registered.type}), by=by)
-    except No as no:
-        raise ValidationError({"schema": no.message}) from None
+        schema = parse_submitted({"schema": registered.text, "schemaType": registered.type})
+        registry.register(subject, schema, by=by)
+    except RegistryError as error:
+        raise ValidationError({"schema": error.message}) from None
     diff.add("schema", subject, before, registry.latest_of(subject))
 
 

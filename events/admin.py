@@ -18,11 +18,11 @@ from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextInputWidget
 
 from events import (
-    connector_admin,  # noqa: F401 - its pages are registered by this
+    connector_admin,  # noqa: F401 - registers its pages
     letters,
-    registry_admin,  # noqa: F401 - its pages are registered by this
+    registry_admin,  # noqa: F401 - registers its pages
     services,
-    subscription_admin,  # noqa: F401 - its pages are registered by this
+    subscription_admin,  # noqa: F401 - registers its pages
 )
 from events.models import Channel, DeadLetter
 from events.services import PROTOCOLS
@@ -31,28 +31,28 @@ from operators.admin import ReadOnlyAdmin, ServiceAdmin, ServiceForm, action, ch
 from operators.form_fields import JsonField
 
 REFUSED_SHOWN = 5
-_RETENTION = {"max_age_s": "Longest age (s)", "max_events": "Most events", "max_bytes": "Most bytes"}
+_RETENTION = {"max_age_s": "Maximum age (s)", "max_events": "Maximum events", "max_bytes": "Maximum bytes"}
 
 
 def how_many_letters(request: HttpRequest) -> str:
-    """Count the dead letters, for the navigation; nothing where there are none."""
+    """Return the number of dead letters, for the navigation; empty if there are none."""
     count = DeadLetter.objects.count()
     return f"{count:,}" if count else ""
 
 
 class ChannelForm(ServiceForm):
-    """A channel's form."""
+    """The form of a channel."""
 
     schema = JsonField(
         empty=lambda: None,
         rows=14,
-        help_text='A JSON Schema, or {"subject": "…"} of the registry; none: every JSON value.',
+        help_text='A JSON Schema, or {"subject": "…"} of the registry. If empty, every JSON value is accepted.',
     )
     protocols = forms.MultipleChoiceField(
         choices=[(name, name) for name in PROTOCOLS],
         required=False,
         widget=UnfoldAdminCheckboxSelectMultipleWidget,
-        help_text="None is all of them.",
+        help_text="If none is selected, all are allowed.",
     )
     max_age_s, max_events, max_bytes = (
         forms.IntegerField(required=False, min_value=1, label=label, widget=UnfoldAdminTextInputWidget)
@@ -70,7 +70,7 @@ class ChannelForm(ServiceForm):
                 self.fields[name].initial = (self.instance.retention or {}).get(name)
 
     def fields_for_service(self) -> dict[str, Any]:
-        """Put the retention together."""
+        """Collect the fields of the retention."""
         retention = {name: self.cleaned_data[name] for name in _RETENTION if self.cleaned_data.get(name) is not None}
         fields = {name: value for name, value in super().fields_for_service().items() if name not in _RETENTION}
         if self.instance._state.adding or retention != self.instance.retention:
@@ -78,7 +78,7 @@ class ChannelForm(ServiceForm):
         return fields
 
     def create(self, fields: dict[str, Any]) -> Channel:
-        """Declare the channel."""
+        """Create the channel."""
         return services.create_channel(**fields, by=self.by)
 
     def update(self, row: Channel, fields: dict[str, Any]) -> Channel:
@@ -103,29 +103,29 @@ class Channels(ServiceAdmin):
     )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Channel | None = None) -> tuple[str, ...]:
-        """Keep the address."""
+        """Return the fields that cannot be changed."""
         return ("address",) if obj else ()
 
     @display(description="Schema")
     def shown_schema(self, channel: Channel) -> Any:
-        """Say whether it has one."""
+        """Return what kind of schema it has."""
         subject = subject_named(channel.schema)
         return chips([subject or "JSON Schema"] if channel.schema is not None else [])
 
     @display(description="Retention")
     def shown_retention(self, channel: Channel) -> Any:
-        """Say what is kept."""
+        """Return the bounds of what is kept."""
         return chips([f"{name} {value:,}" for name, value in channel.retention.items()])
 
     @display(description="Protocols")
     def shown_protocols(self, channel: Channel) -> Any:
-        """Say which may be used."""
+        """Return the allowed protocols."""
         return chips(channel.protocols or ["all"])
 
 
 @admin.register(DeadLetter)
 class DeadLetters(ReadOnlyAdmin):
-    """Events that could not be accepted, to be put back or forgotten."""
+    """Events that could not be accepted or delivered, to redrive or discard."""
 
     list_display = ("address", "shown_reason", "detail", "consumer", "protocol", "attempts", "dead_at")
     list_filter = ("reason", "protocol", "channel")
@@ -135,22 +135,22 @@ class DeadLetters(ReadOnlyAdmin):
     actions_detail = ("redrive_letter", "discard_letter")
     fieldsets = (
         (None, {"fields": ("channel", "address", "dead_at", "attempts")}),
-        ("Fault", {"fields": ("reason", "detail", "pointer", "consumer", "protocol")}),
+        ("Reason", {"fields": ("reason", "detail", "pointer", "consumer", "protocol")}),
         ("Event", {"fields": ("shown_event",)}),
     )
     readonly_fields = ("shown_event",)
 
     def has_redrive_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
-        """Whoever may change dead letters may put them back."""
+        """Return whether the user may redrive dead letters."""
         return request.user.has_perm("events.change_deadletter")
 
     def has_discard_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
-        """Whoever may delete dead letters may forget them."""
+        """Return whether the user may discard dead letters."""
         return request.user.has_perm("events.delete_deadletter")
 
     @display(description="Reason", ordering="reason", label=True)
     def shown_reason(self, letter: DeadLetter) -> str:
-        """Say why."""
+        """Return the reason."""
         return letter.reason
 
     @display(description="Event")
@@ -158,41 +158,41 @@ class DeadLetters(ReadOnlyAdmin):
         """Show the event as text."""
         return format_html('<pre class="plain-json">{}</pre>', json.dumps(letter.event, indent=2, ensure_ascii=False))
 
-    @action(description="Redrive: put back on their channels", permissions=["redrive"], icon="replay")
+    @action(description="Redrive: publish again", permissions=["redrive"], icon="replay")
     def redrive_selected(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> None:
-        """Put each back; those that cannot be say why."""
-        self._each(request, queryset, letters.redrive, "put back on their channels")
+        """Redrive each letter, and report those that cannot be."""
+        self._each(request, queryset, letters.redrive, "redriven")
 
-    @action(description="Discard: forget them", permissions=["discard"], icon="delete")
+    @action(description="Discard", permissions=["discard"], icon="delete")
     def discard_selected(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> None:
-        """Forget each."""
-        self._each(request, queryset, letters.discard, "forgotten")
+        """Discard each letter."""
+        self._each(request, queryset, letters.discard, "discarded")
 
     @action(
         description="Redrive", permissions=["redrive"], url_path="redrive", icon="replay", variant=ActionVariant.PRIMARY
     )
     def redrive_letter(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Put one back, once that is confirmed."""
+        """Redrive one letter, after confirmation."""
         return self._one(request, object_id, letters.redrive, "Redrive")
 
     @action(
         description="Discard", permissions=["discard"], url_path="discard", icon="delete", variant=ActionVariant.DANGER
     )
     def discard_letter(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Forget one, once that is confirmed."""
+        """Discard one letter, after confirmation."""
         return self._one(request, object_id, letters.discard, "Discard")
 
     def _one(self, request: HttpRequest, object_id: str, service: Callable[..., None], verb: str) -> HttpResponse:
         letter = self.get_object(request, object_id)
         if letter is None:
-            self.message_user(request, "This dead letter is gone.", messages.WARNING)
+            self.message_user(request, "This dead letter no longer exists.", messages.WARNING)
         elif request.method != "POST":
-            return self._asked(request, letter, verb)
+            return self._confirmation(request, letter, verb)
         else:
             self._each(request, [letter], service, f"{verb.lower()}n" if verb == "Redrive" else "discarded")
         return HttpResponseRedirect(reverse("admin:events_deadletter_changelist"))
 
-    def _asked(self, request: HttpRequest, letter: DeadLetter, verb: str) -> HttpResponse:
+    def _confirmation(self, request: HttpRequest, letter: DeadLetter, verb: str) -> HttpResponse:
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -203,9 +203,11 @@ class DeadLetters(ReadOnlyAdmin):
         }
         return TemplateResponse(request, "admin/events/deadletter/confirm.html", context)
 
-    def _each(self, request: HttpRequest, found: Iterable[DeadLetter], service: Callable[..., None], said: str) -> None:
+    def _each(
+        self, request: HttpRequest, selected: Iterable[DeadLetter], service: Callable[..., None], done_word: str
+    ) -> None:
         done, refused = 0, []
-        for letter in found:
+        for letter in selected:
             try:
                 service(letter, by=request.user.get_username())
             except ValidationError as error:
@@ -216,6 +218,6 @@ class DeadLetters(ReadOnlyAdmin):
             else:
                 done += 1
         if done:
-            self.message_user(request, f"{done} {'event' if done == 1 else 'events'} {said}.", messages.SUCCESS)
+            self.message_user(request, f"{done} {'event' if done == 1 else 'events'} {done_word}.", messages.SUCCESS)
         for text in refused[:REFUSED_SHOWN]:
             self.message_user(request, text, messages.ERROR)

@@ -20,7 +20,7 @@ from operators.objects import Collection, Fields, Objects
 
 
 class RetentionFields(serializers.Serializer[Any]):
-    """How long and how many events are kept, for the schema."""
+    """Bounds of retention, for the OpenAPI document."""
 
     max_age_s = serializers.FloatField(required=False)
     max_bytes = serializers.FloatField(required=False)
@@ -29,21 +29,21 @@ class RetentionFields(serializers.Serializer[Any]):
 
 @extend_schema_field({"type": "object", "nullable": True, "additionalProperties": {}})
 class JsonSchema(serializers.JSONField):
-    """A JSON Schema; the service reads it."""
+    """A JSON Schema; the service validates it."""
 
 
 @extend_schema_field(RetentionFields)
 class Retention(serializers.JSONField):
-    """Bounds of what is kept; the service reads them."""
+    """Bounds of retention; the service validates them."""
 
 
 @extend_schema_field({"type": "array", "items": {"type": "string", "enum": list(PROTOCOLS)}})
 class Protocols(serializers.JSONField):
-    """Protocols that may be used; none named is all. The service reads them."""
+    """The allowed protocols; an empty list allows all. The service validates them."""
 
 
 class ChannelFields(Fields):
-    """A channel."""
+    """The fields of a channel."""
 
     address = serializers.CharField(trim_whitespace=False)
     title = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
@@ -55,11 +55,11 @@ class ChannelFields(Fields):
 
 @extend_schema_field({"type": "object", "additionalProperties": {}})
 class DeadEvent(serializers.JSONField):
-    """The event: `data`, or `data_base64` where it is not JSON."""
+    """The event: `data`, or `data_base64` if it is not JSON."""
 
 
 class DeadLetterFields(Fields):
-    """An event that could not be accepted or delivered."""
+    """The fields of an event that could not be accepted or delivered."""
 
     id = serializers.IntegerField(read_only=True)
     channel = serializers.CharField(read_only=True)
@@ -69,16 +69,18 @@ class DeadLetterFields(Fields):
     pointer = serializers.CharField(read_only=True)
     consumer = serializers.CharField(read_only=True)
     protocol = serializers.CharField(read_only=True)
-    subscription = serializers.CharField(read_only=True, help_text="Which one gave it up; empty: it was refused.")
+    subscription = serializers.CharField(
+        read_only=True, help_text="The subscription that could not deliver it; empty if it was refused."
+    )
     attempts = serializers.IntegerField(read_only=True)
     event = DeadEvent(read_only=True)
     dead_at = serializers.DateTimeField(read_only=True)
 
 
 class RedriveFields(Fields):
-    """How a letter is put back."""
+    """How a letter is redriven."""
 
-    as_is = serializers.BooleanField(required=False, help_text="Also where the channel's schema refuses it still.")
+    as_is = serializers.BooleanField(required=False, help_text="Skip validation by the channel's schema.")
 
 
 @extend_schema_field(
@@ -88,19 +90,19 @@ class RedriveFields(Fields):
     }
 )
 class Kept(serializers.JSONField):
-    """Letters that could not be put back, and why."""
+    """Letters that could not be redriven, with the reason."""
 
 
 class RedrivenFields(Fields):
-    """What became of several letters."""
+    """The result of redriving or discarding several letters."""
 
     done = serializers.IntegerField(read_only=True)
     refused = Kept(read_only=True)
-    left = serializers.IntegerField(read_only=True, help_text="How many the filters name still.")
+    left = serializers.IntegerField(read_only=True, help_text="How many letters still match the filters.")
 
 
 class DeadLetterFilters(filters.FilterSet):  # type: ignore[misc]
-    """What dead letters can be filtered by."""
+    """Filters of dead letters."""
 
     class Meta:
         model = DeadLetter
@@ -108,7 +110,7 @@ class DeadLetterFilters(filters.FilterSet):  # type: ignore[misc]
 
 
 class ChannelObjects(Objects):
-    """Named, durable logs of events. Slashes of an address are percent-encoded in the path."""
+    """Named, durable logs of events. Slashes in an address are percent-encoded in the path."""
 
     queryset = Channel.objects.documented()
     serializer_class = ChannelFields
@@ -121,7 +123,7 @@ class ChannelObjects(Objects):
 
 
 class DeadLetters(Collection):
-    """Events that could not be accepted or delivered, each with its fault."""
+    """Events that could not be accepted or delivered, each with its reason."""
 
     queryset = DeadLetter.objects.all()
     serializer_class = DeadLetterFields
@@ -135,14 +137,14 @@ class DeadLetters(Collection):
     }
 
     def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Forget a dead letter."""
+        """Discard a dead letter."""
         letters.discard(self.get_object(), by=self.operator)
         return Response(status=204)
 
     @extend_schema(request=RedriveFields, responses={204: None})
     @action(detail=True, methods=["post"])
     def redrive(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Put the event back to the subscription that gave it up, else on its channel, and forget the letter."""
+        """Redrive the event to the subscription that could not deliver it, or to its channel, and delete the letter."""
         letters.redrive(self.get_object(), **self.read_body(RedriveFields), by=self.operator)
         return Response(status=204)
 
@@ -151,27 +153,27 @@ class DeadLetters(Collection):
     )
     @action(detail=False, methods=["post"], url_path="redrive", url_name="redrive-all")
     def redrive_all(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Put back the oldest 500 of those that the filters name; those that cannot be put back are kept."""
-        return self._said(letters.redrive_all(self._named(), **self.read_body(RedriveFields), by=self.operator))
+        """Redrive the oldest 500 letters that match the filters; those that cannot be redriven are kept."""
+        return self._response(letters.redrive_all(self._filtered(), **self.read_body(RedriveFields), by=self.operator))
 
     @extend_schema(request=None, responses=RedrivenFields, filters=True, operation_id="dead_letters_discard_all")
     @action(detail=False, methods=["post"], url_path="discard", url_name="discard-all")
     def discard_all(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Forget the oldest 500 of those that the filters name."""
-        return self._said(letters.discard_all(self._named(), by=self.operator))
+        """Discard the oldest 500 letters that match the filters."""
+        return self._response(letters.discard_all(self._filtered(), by=self.operator))
 
-    def _named(self) -> QuerySet[DeadLetter]:
-        """Give those that the filters name: the same filters as a list has."""
-        found: QuerySet[DeadLetter] = super(Collection, self).filter_queryset(self.get_queryset())
-        return found
+    def _filtered(self) -> QuerySet[DeadLetter]:
+        """Return the letters that match the filters, which are those of the list."""
+        letters_: QuerySet[DeadLetter] = super(Collection, self).filter_queryset(self.get_queryset())
+        return letters_
 
-    def _said(self, outcome: letters.Outcome) -> Response:
-        left = self._named().count()
+    def _response(self, outcome: letters.Outcome) -> Response:
+        left = self._filtered().count()
         refused = [{"id": letter.pk, "detail": why} for letter, why in outcome.refused]
         return Response({"done": outcome.done, "refused": refused, "left": left})
 
 
 def register(router: BaseRouter) -> None:
-    """Add this app's collections."""
+    """Register this app's collections."""
     router.register("channels", ChannelObjects, basename="channel")
     router.register("dead-letters", DeadLetters, basename="dead-letter")

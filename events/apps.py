@@ -1,9 +1,9 @@
-"""Django's handle on the app."""
+"""Configuration of the events app."""
 
 from django.apps import AppConfig
 
 
 class EventsConfig(AppConfig):
-    """Channels and dead letters."""
+    """Channels, subscriptions, dead letters, the schema registry and connectors."""
 
     name = "events"

@@ -1,4 +1,4 @@
-"""Connectors in the admin: which brokers are connected to what, and how each does."""
+"""Connectors in the admin, with their health."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from operators.form_fields import JsonField
 
 
 class ConnectorForm(ServiceForm):
-    """A connector's form."""
+    """The form of a connector."""
 
     type = forms.ChoiceField(choices=[(name, name) for name in KINDS], widget=UnfoldAdminSelectWidget)
     options = JsonField(
-        empty=dict, rows=10, help_text="As docs/connectors.md has them. A secret is named: ${CONNECTOR_PASSWORD}."
+        empty=dict,
+        rows=10,
+        help_text="See docs/connectors.md. Refer to secrets by environment variable: ${CONNECTOR_PASSWORD}.",
     )
 
     class Meta:
@@ -32,7 +34,7 @@ class ConnectorForm(ServiceForm):
         fields = ("name", "type", "direction", "channel", "address", "start", "options", "is_active")
 
     def create(self, fields: dict[str, Any]) -> Connector:
-        """Connect the broker."""
+        """Create the connector."""
         return connectors.create_connector(**fields, by=self.by)
 
     def update(self, row: Connector, fields: dict[str, Any]) -> Connector:
@@ -45,7 +47,7 @@ class Connectors(ServiceAdmin):
     """Other brokers as sources and sinks of channels."""
 
     form: type[forms.ModelForm[Any]] = ConnectorForm
-    list_display = ("name", "type", "direction", "channel", "is_active", "shown_state", "shown_passed", "shown_fault")
+    list_display = ("name", "type", "direction", "channel", "is_active", "shown_state", "shown_passed", "shown_error")
     list_filter = ("type", "direction", "is_active")
     search_fields = ("name", "channel")
     ordering = ("name",)
@@ -57,23 +59,23 @@ class Connectors(ServiceAdmin):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Connector]:
-        """Read how all do in one question, for the page."""
-        # One for all requests: whoever asked last has the newest, and that is what it is to say.
+        """Query the health of all connectors at once, for the page."""
+        # Shared by concurrent requests: each sees the health that was queried last.
         self._healths = connectors.healths()
         return super().get_queryset(request)  # type: ignore[no-any-return]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Connector | None = None) -> tuple[str, ...]:
-        """Keep what it is."""
+        """Return the fields that cannot be changed."""
         return ("name", "type", "direction", "channel") if obj else ()
 
     @display(description="State", label={"running": "success", "failing": "danger", "starting": "info"})
     def shown_state(self, row: Connector) -> str:
-        """Say how it does."""
+        """Return its state."""
         return str(self._health(row)["state"])
 
     @display(description="Passed on")
     def shown_passed(self, row: Connector) -> str:
-        """Say how much it has passed on since its process began, and when the last."""
+        """Return how much it has passed on since its process started, and when it last did."""
         health = self._health(row)
         if health["passed"] is None:
             return "unknown"
@@ -82,9 +84,9 @@ class Connectors(ServiceAdmin):
             return f"{health['passed']:,}{buried}"
         return f"{health['passed']:,}{buried}, the last {timesince(datetime.fromtimestamp(health['last_at'], UTC))} ago"
 
-    @display(description="Fault")
-    def shown_fault(self, row: Connector) -> str:
-        """Say what stands in its way."""
+    @display(description="Error")
+    def shown_error(self, row: Connector) -> str:
+        """Return its last error."""
         return str(self._health(row)["error"]) or "none"
 
     def _health(self, row: Connector) -> dict[str, Any]:

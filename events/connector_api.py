@@ -19,7 +19,7 @@ from operators.objects import Fields, Objects
 
 @extend_schema_field({"type": "object", "additionalProperties": {}})
 class Options(serializers.JSONField):
-    """Options of the broker's connector; the service reads them."""
+    """Options of the connector; the service validates them."""
 
 
 @extend_schema_field(
@@ -36,7 +36,7 @@ class Options(serializers.JSONField):
     }
 )
 class Health(serializers.JSONField):
-    """How it does: its state, the last fault, and what it has passed on since it began."""
+    """State, last error, and what it has passed on since its process started."""
 
 
 class ConnectorFields(Fields):
@@ -54,7 +54,7 @@ class ConnectorFields(Fields):
 
 
 class ConnectorFilters(filters.FilterSet):  # type: ignore[misc]
-    """What connectors can be filtered by."""
+    """Filters of connectors."""
 
     class Meta:
         model = Connector
@@ -62,7 +62,7 @@ class ConnectorFilters(filters.FilterSet):  # type: ignore[misc]
 
 
 class Connectors(Objects):
-    """Other brokers as sources and sinks of channels, and how each does."""
+    """Other brokers as sources and sinks of channels, with their health."""
 
     queryset = Connector.objects.documented()
     serializer_class = ConnectorFields
@@ -76,20 +76,20 @@ class Connectors(Objects):
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """List the connectors, a page at a time."""
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
-        known = connectors.healths() if page else {}
+        healths = connectors.healths() if page else {}
         return self.get_paginated_response(
-            self.get_serializer([_shown(row, known) for row in page or ()], many=True).data
+            self.get_serializer([_representation(row, healths) for row in page or ()], many=True).data
         )
 
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Give one connector."""
-        return Response(self.get_serializer(_shown(self.get_object(), connectors.healths())).data)
+        """Return one connector."""
+        return Response(self.get_serializer(_representation(self.get_object(), connectors.healths())).data)
 
 
-def _shown(row: Connector, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    return row.representation() | {"health": known.get(row.id, connectors.STOPPED)}
+def _representation(row: Connector, healths: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return row.representation() | {"health": healths.get(row.id, connectors.STOPPED)}
 
 
 def register(router: BaseRouter) -> None:
-    """Add the collection."""
+    """Register the collection."""
     router.register("connectors", Connectors, basename="connector")

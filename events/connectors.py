@@ -1,4 +1,4 @@
-"""Every change of connectors, and how they do."""
+"""Services that create, change and delete connectors, and their health."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def create_connector(
     is_active: bool = True,
     by: str,
 ) -> Connector:
-    """Connect a broker to a channel; it runs within a second. Raises ValidationError."""
+    """Create a connector; it runs within a second. Raises ValidationError."""
     row = Connector(
         id=secrets.token_hex(8),
         name=name,
@@ -51,22 +51,22 @@ def create_connector(
 
 
 def update_connector(connector: Connector, /, *, by: str, **changes: Any) -> Connector:
-    """Change a connector; it goes on where it was. Raises ValidationError."""
+    """Change a connector; it continues at its position. Raises ValidationError."""
     for field in changes:
         if field not in FIELDS:
-            raise ValidationError({field: f"Cannot be changed; what can: {', '.join(FIELDS)}."})
+            raise ValidationError({field: f"Cannot be changed. Fields that can be changed: {', '.join(FIELDS)}."})
     changed = Connector(**(connector.document() | changes))
     _check(changed)
     return recording.update("connector", connector, connector.name, changes, by=by)
 
 
 def delete_connector(connector: Connector, *, by: str) -> None:
-    """Disconnect a broker; a sink's place in the channel is forgotten. Raises ValidationError where it is gone."""
+    """Delete a connector and a sink's position. Raises ValidationError if it no longer exists."""
     recording.delete("connector", connector, connector.name, by=by)
 
 
 def healths() -> dict[str, dict[str, Any]]:
-    """Say how the connectors do that run now, by id; nothing where NATS does not answer."""
+    """Return the health of the running connectors, by id; empty if NATS is unavailable."""
     try:
         return bus.query(_healths)
     except bus.Unavailable:
@@ -84,16 +84,18 @@ async def _healths(client: Client) -> dict[str, dict[str, Any]]:
 
 def _check(row: Connector) -> None:
     try:
-        made = find(row.type, row.direction)
+        implementation = find(row.type, row.direction)
     except (NoSuchKind, NotInstalled) as error:
         raise ValidationError({"type": f"{error}"}) from None
-    found = {
+    errors = {
         f"options.{name}" if name else "options": text
-        for name, text in option_faults(row.options, made.options).items()
+        for name, text in option_faults(row.options, implementation.options).items()
     }
     if not isinstance(row.channel, str) or not Channel.objects.filter(address=row.channel).exists():
-        found["channel"] = "There is no such channel."
+        errors["channel"] = "There is no such channel."
     elif "{" in row.channel and row.direction == "source" and not row.address:
-        found["address"] = "Say where records go: the channel's address has parameters, such as `sensors/{key}`."
-    if found:
-        raise ValidationError(found)
+        errors["address"] = (
+            "Required, as the channel's address has parameters: where records go, such as `sensors/{key}`."
+        )
+    if errors:
+        raise ValidationError(errors)

@@ -1,4 +1,4 @@
-"""What becomes of dead letters: kept once, put back on their channel, or forgotten."""
+"""Services that record, redrive and discard dead letters."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from gateway.wire.traceparent import parse_traceparent
 logger = logging.getLogger(__name__)
 
 Message = tuple[str, bytes, dict[str, str]]
-"""Where something is stored, what, and with which headers."""
+"""Subject, payload and headers of what is stored in the log."""
 AT_ONCE_MAX = 500
-"""Letters that one call puts back or forgets; the next call takes the next."""
+"""Maximum number of letters that one call redrives or discards; the next call continues."""
 
 _TEXTS = {
     "channel": 200,
@@ -50,85 +50,84 @@ _TEXTS = {
 
 @dataclass
 class Outcome:
-    """What became of several letters."""
+    """The result of redriving or discarding several letters."""
 
     done: int = 0
     refused: list[tuple[DeadLetter, str]] = field(default_factory=list)
-    """Those that could not be put back, and why."""
+    """Letters that could not be redriven, with the reason."""
 
 
 def position(made_at: str) -> int:
-    """Say how far the stream that was made at that instant has been read."""
-    known = DeadLetterPosition.objects.filter(made_at=made_at).first()
-    return known.sequence if known is not None else 0
+    """Return how far the stream created at ``made_at`` has been read."""
+    row = DeadLetterPosition.objects.filter(made_at=made_at).first()
+    return row.sequence if row is not None else 0
 
 
 def record_dead_letters(letters: Iterable[tuple[int, bytes]], made_at: str) -> None:
-    """Keep what lay on the stream of dead letters, each exactly once, whoever asks and how often.
+    """Record letters of the stream, each exactly once, however often they are passed and by however many callers.
 
-    A letter that cannot be read is logged and left out: it must not hold up those behind it.
+    A letter that cannot be read is logged and skipped, so that it does not block those after it.
     """
     with transaction.atomic():
         DeadLetterPosition.objects.get_or_create(made_at=made_at)
-        known = DeadLetterPosition.objects.select_for_update().get(made_at=made_at)
-        fresh = [(sequence, data) for sequence, data in letters if sequence > known.sequence]
+        stored = DeadLetterPosition.objects.select_for_update().get(made_at=made_at)
+        fresh = [(sequence, data) for sequence, data in letters if sequence > stored.sequence]
         rows = [row for sequence, data in fresh if (row := _letter(sequence, data, made_at)) is not None]
         DeadLetter.objects.bulk_create(rows)
         if fresh:
-            known.sequence = max(sequence for sequence, _ in fresh)
-            known.save(update_fields=["sequence"])
+            stored.sequence = max(sequence for sequence, _ in fresh)
+            stored.save(update_fields=["sequence"])
 
 
 def redrive(letter: DeadLetter, *, as_is: bool = False, by: str) -> None:
-    """Put a dead letter's event back and forget the letter: to the subscription that gave it up, else on its channel.
+    """Store a dead letter's event again and delete the letter.
 
-    What the channel's schema refused is looked at again, unless it is to be put back ``as_is``. Raises ValidationError
-    where it cannot be put back, and bus.Unavailable when NATS does not answer; the letter is then kept.
+    It goes to the subscription that could not deliver it, else to its channel, which validates it unless ``as_is``.
+    Raises ValidationError if it cannot be redriven, and bus.Unavailable; the letter is then kept.
     """
-    # Stored before the letter is forgotten: a fault between the two keeps the letter, and the next try stores nothing
-    # twice.
+    # Stored before the letter is deleted: after a failure between the two, the next attempt is deduplicated.
     bus.store(*_message(letter, as_is=as_is))
     recording.delete("dead-letter", letter, str(letter.pk), note="redriven", by=by)
 
 
-def redrive_all(found: QuerySet[DeadLetter], *, as_is: bool = False, by: str) -> Outcome:
-    """Put back the oldest of these, at most :data:`AT_ONCE_MAX`, in their order, as :func:`redrive` does."""
+def redrive_all(letters: QuerySet[DeadLetter], *, as_is: bool = False, by: str) -> Outcome:
+    """Redrive the oldest of these letters, at most :data:`AT_ONCE_MAX`, in order. See :func:`redrive`."""
     outcome = Outcome()
     messages = []
-    for letter in found.order_by("id")[:AT_ONCE_MAX]:
+    for letter in letters.order_by("id")[:AT_ONCE_MAX]:
         try:
             messages.append((letter, _message(letter, as_is=as_is)))
         except ValidationError as error:
             outcome.refused.append((letter, " ".join(error.messages)))
     bus.store_all([message for _, message in messages])
-    outcome.done = sum(_forgotten(letter, "redriven", by) for letter, _ in messages)
+    outcome.done = sum(_delete(letter, "redriven", by) for letter, _ in messages)
     return outcome
 
 
 def discard(letter: DeadLetter, *, by: str) -> None:
-    """Forget a dead letter. Raises ValidationError where somebody else has."""
+    """Delete a dead letter. Raises ValidationError if it no longer exists."""
     recording.delete("dead-letter", letter, str(letter.pk), note="discarded", by=by)
 
 
-def discard_all(found: QuerySet[DeadLetter], *, by: str) -> Outcome:
-    """Forget the oldest of these, at most :data:`AT_ONCE_MAX`."""
-    letters = found.order_by("id")[:AT_ONCE_MAX]
-    return Outcome(done=sum(_forgotten(letter, "discarded", by) for letter in letters))
+def discard_all(letters: QuerySet[DeadLetter], *, by: str) -> Outcome:
+    """Delete the oldest of these letters, at most :data:`AT_ONCE_MAX`."""
+    oldest = letters.order_by("id")[:AT_ONCE_MAX]
+    return Outcome(done=sum(_delete(letter, "discarded", by) for letter in oldest))
 
 
-def _forgotten(letter: DeadLetter, note: str, by: str) -> bool:
+def _delete(letter: DeadLetter, note: str, by: str) -> bool:
     try:
         recording.delete("dead-letter", letter, str(letter.pk), note=note, by=by)
     except ValidationError:
-        return False  # somebody else was faster
+        return False  # another caller was faster
     return True
 
 
 def _message(letter: DeadLetter, *, as_is: bool) -> Message:
-    """Say what is stored where to put a letter's event back. Raises ValidationError."""
+    """Return what is to be stored to redrive a letter. Raises ValidationError."""
     channel = Channel.objects.filter(address=letter.channel).first()
     if channel is None:
-        raise ValidationError({"channel": "There is no such channel any more."})
+        raise ValidationError({"channel": "The channel no longer exists."})
     try:
         subject = subject_of(letter.address)
     except AddressError as error:
@@ -136,7 +135,7 @@ def _message(letter: DeadLetter, *, as_is: bool) -> Message:
     headers = _attributes(letter)
     if letter.subscription:
         if not Subscription.objects.filter(id=letter.subscription).exists():
-            raise ValidationError({"subscription": "Is gone: discard the letter, or read the event in its channel."})
+            raise ValidationError({"subscription": "The subscription no longer exists. Discard the letter."})
         subject = redriven_subject(channel.document()["stream"], letter.subscription)
         headers |= {ADDRESS_HEADER: letter.address, DEAD_ID_HEADER: str(letter.event.get("id") or "")}
         return subject, _data(letter), headers
@@ -146,9 +145,9 @@ def _message(letter: DeadLetter, *, as_is: bool) -> Message:
 
 
 def _attributes(letter: DeadLetter) -> dict[str, str]:
-    """Write the event's attributes as they were; those of one that was refused were never looked at."""
+    """Return the event's attributes as headers, with defaults: those of a refused event were never validated."""
     event = letter.event
-    said = {
+    headers = {
         **{f"ce-{name}": value for name, value in (event.get("extensions") or {}).items()},
         "ce-specversion": "1.0",
         "ce-type": event.get("type") or EVENT_TYPE,
@@ -160,7 +159,7 @@ def _attributes(letter: DeadLetter) -> dict[str, str]:
         "traceparent": parse_traceparent(str(event.get("traceparent") or "")),
         "Nats-Msg-Id": f"redrive-{letter.made_at}-{letter.sequence}",
     }
-    return {name: encoded(str(value)) for name, value in said.items() if value}
+    return {name: encoded(str(value)) for name, value in headers.items() if value}
 
 
 def _data(letter: DeadLetter) -> bytes:
@@ -169,18 +168,18 @@ def _data(letter: DeadLetter) -> bytes:
 
 
 def _check(channel: Channel, data: bytes, *, as_is: bool) -> None:
-    """Look at an event again. Raises ValidationError where it is not JSON, or the channel's schema refuses it still."""
+    """Validate an event again. Raises ValidationError if it is not JSON or the channel's schema rejects it."""
     try:
         value = parse(data)
     except Refused:
-        raise ValidationError("Its payload is not JSON; discard it, or publish a mended event.") from None
+        raise ValidationError("The payload is not JSON. Discard the letter, or publish a corrected event.") from None
     try:
         if not as_is:
             _require_valid(channel, value)
     except Refused as refused:
         at = refused.members.get("pointer") or "/"
         raise ValidationError(
-            f"The channel's schema refuses it still, at {at}: {refused.detail} Mend that, or put it back as it is."
+            f"The channel's schema still rejects it, at {at}: {refused.detail} Change the schema, or redrive as is."
         ) from None
 
 
@@ -213,14 +212,14 @@ def _letter(sequence: int, data: bytes, made_at: str) -> DeadLetter | None:
 
 
 def _event(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the event as a database can hold it: data that no column takes is kept as bytes."""
-    found = dict(event)
+    """Return the event as a JSON column can store it: data that it cannot store is kept as base64."""
+    stored = dict(event)
     try:
-        require_plain(found)
+        require_plain(stored)
     except (TypeError, ValueError):
-        found["data_base64"] = base64.b64encode(dump(found.pop("data"))).decode()
-        require_plain(found)
-    return found
+        stored["data_base64"] = base64.b64encode(dump(stored.pop("data"))).decode()
+        require_plain(stored)
+    return stored
 
 
 def _text(value: Any, most: int) -> str:
@@ -229,7 +228,7 @@ def _text(value: Any, most: int) -> str:
 
 def _instant(text: Any) -> datetime:
     try:
-        found = parse_datetime(text) if isinstance(text, str) else None
+        instant = parse_datetime(text) if isinstance(text, str) else None
     except ValueError:
-        found = None
-    return found if found is not None and found.tzinfo is not None else datetime.now(UTC)
+        instant = None
+    return instant if instant is not None and instant.tzinfo is not None else datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Channel; Subscription, its durable readers; DeadLetter, an event that could not be accepted or delivered."""
+"""Channels, their durable subscriptions, dead letters, the schema registry, and connectors."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from gateway.wire.subjects import Template, stream_of
 
 
 class OnInvalid(models.TextChoices):
-    """What becomes of an event that its schema refuses; its publisher is refused either way."""
+    """What happens to an event that its schema rejects; the publisher is refused in both cases."""
 
     REJECT = "reject"
     DEAD_LETTER = "dead-letter"
 
 
 class ChannelQuerySet(models.QuerySet["Channel"]):
-    """Reads of channels."""
+    """Queries of channels."""
 
     def documented(self) -> Self:
-        """Read all that a document needs."""
+        """Select everything that a document needs."""
         return self
 
 
@@ -55,22 +55,22 @@ class Channel(Configured):
 
     @property
     def subject(self) -> str:
-        """The subject filter of its events. Raises AddressError for an address that cannot be one."""
+        """The NATS subject filter of its events. Raises AddressError for an invalid address."""
         return Template.parse(self.address).subject
 
 
 class Schema(models.Model):
-    """One schema of the registry, whichever subjects hold it: the same schema has the same id everywhere."""
+    """A schema of the registry. The same schema has the same id in all subjects."""
 
     type = models.CharField(max_length=10)
     text = models.TextField()
-    """As it was registered."""
+    """The text as it was registered."""
     references = models.JSONField(default=list, blank=True)
-    """What it refers to: ``name`` as it says it, ``subject``, ``version``."""
+    """The schemas it references: ``name`` (as in the text), ``subject``, ``version``."""
     extra = models.JSONField(default=dict, blank=True)
-    """``metadata`` and ``ruleSet`` as they were given: for clients, which act by them."""
+    """``metadata`` and ``ruleSet`` as submitted; only clients interpret them."""
     digest = models.CharField(max_length=64, unique=True)
-    """Of all of it: by this the same schema is known again."""
+    """Digest of all fields above, by which the same schema is recognized."""
 
     class Meta:
         ordering = ("id",)
@@ -80,25 +80,25 @@ class Schema(models.Model):
 
 
 class SubjectQuerySet(models.QuerySet["Subject"]):
-    """Reads of subjects."""
+    """Queries of subjects."""
 
     def documented(self) -> Self:
-        """Read all that a document needs."""
+        """Select everything that a document needs."""
         return self
 
 
 class Subject(Configured):
-    """A name in the registry under which versions of a schema follow each other."""
+    """A name in the registry under which versions of a schema are registered."""
 
     name = models.CharField(max_length=255, unique=True)
-    """``*`` for what holds where a subject says nothing of its own."""
+    """``*`` is the row of the global defaults."""
     compatibility = models.CharField(max_length=20, blank=True)
     mode = models.CharField(max_length=10, blank=True)
     latest = models.JSONField(null=True, blank=True)
-    """Its latest version, as the snapshot has it: ``version``, ``id``, ``type``, ``schema``, ``references`` (names
-    with texts, each after what it refers to itself). None where none is left."""
+    """The latest version as in the snapshot: ``version``, ``id``, ``type``, ``schema``, ``references`` (pairs of name
+    and text, each after those that it references itself). None if there is no version."""
     numbers = models.JSONField(default=dict, blank=True)
-    """Of its versions, ``live`` and ``deleted``: as the audit log tells them."""
+    """The numbers of its ``live`` and ``deleted`` versions, for the audit log."""
 
     published = represented = ("name", "compatibility", "mode", "latest")
     recorded_only = ("numbers",)
@@ -113,7 +113,7 @@ class Subject(Configured):
 
 
 class SchemaVersion(models.Model):
-    """A schema as a version of a subject. Deleted once, it is hidden; deleted for good, the row is gone."""
+    """A version of a subject. A soft delete hides it; a permanent delete removes the row."""
 
     subject = models.ForeignKey(Subject, on_delete=models.CASCADE, related_name="versions")
     version = models.PositiveIntegerField()
@@ -129,21 +129,21 @@ class SchemaVersion(models.Model):
 
 
 class SubscriptionType(models.TextChoices):
-    """How events reach the consumer."""
+    """How events are delivered to the consumer."""
 
     WEBHOOK = "webhook"
     PULL = "pull"
 
 
 class SubscriptionOrder(models.TextChoices):
-    """Within what events keep their order."""
+    """The scope within which events keep their order."""
 
     CHANNEL = "channel"
     KEY = "key"
 
 
 class SubscriptionState(models.TextChoices):
-    """Whether it delivers."""
+    """Whether a subscription delivers."""
 
     ACTIVE = "active"
     PAUSED = "paused"
@@ -151,24 +151,24 @@ class SubscriptionState(models.TextChoices):
 
 
 class SubscriptionQuerySet(models.QuerySet["Subscription"]):
-    """Reads of subscriptions."""
+    """Queries of subscriptions."""
 
     def documented(self) -> Self:
-        """Read all that a document needs."""
+        """Select everything that a document needs."""
         return self.select_related("consumer")
 
     def of(self, consumer: str) -> Self:
-        """Those of one consumer."""
+        """Return the subscriptions of one consumer."""
         return self.documented().filter(consumer__name=consumer)
 
 
 class Subscription(Configured):
-    """A durable reader of a channel. How far it has come is kept by the event log."""
+    """A durable subscription to a channel. Its position is kept by the event log."""
 
     id = models.CharField(max_length=40, primary_key=True)
     consumer = models.ForeignKey(Consumer, on_delete=models.CASCADE, related_name="subscriptions")
     key = models.CharField(max_length=100, blank=True)
-    """The key whose rights it delivers by; empty where an operator made it."""
+    """The key whose rights apply to its deliveries; empty if an operator created it."""
     type = models.CharField(max_length=10, choices=SubscriptionType)
     channel = models.CharField(max_length=1024, db_index=True)
     url = models.CharField(max_length=2000, blank=True)
@@ -178,7 +178,7 @@ class Subscription(Configured):
     retry_schedule_s = models.JSONField()
     ack_wait_s = models.FloatField()
     position = models.BigIntegerField()
-    """The id after which it begins."""
+    """The id after which it starts."""
     state = models.CharField(max_length=10, choices=SubscriptionState, default=SubscriptionState.ACTIVE)
     state_reason = models.CharField(max_length=40, blank=True)
     alert_url = models.CharField(max_length=2000, blank=True)
@@ -188,7 +188,7 @@ class Subscription(Configured):
     previous_secret_until = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField()
     version = models.PositiveBigIntegerField(default=1)
-    """Counts its changes, so that who made one knows when it has reached a gateway."""
+    """Counts changes, so that a caller can wait until its change has reached the gateway."""
 
     identity = "id"
     published = (
@@ -212,18 +212,18 @@ class Subscription(Configured):
 
 
 class DeadLetterQuerySet(models.QuerySet["DeadLetter"]):
-    """Reads of dead letters."""
+    """Queries of dead letters."""
 
     def on(self, channel: str) -> Self:
-        """Those of one channel."""
+        """Return the dead letters of one channel."""
         return self.filter(channel=channel)
 
 
 class DeadLetter(Represented):
-    """An event that could not be accepted, with its fault."""
+    """An event that could not be accepted or delivered, with the reason."""
 
     made_at = models.CharField(max_length=40, blank=True)
-    """When the stream that it came on was made: sequences of another stream say nothing about this one's."""
+    """When the stream it arrived on was created: sequences are unique only within one stream."""
     sequence = models.BigIntegerField()
     channel = models.CharField(max_length=200, db_index=True)
     address = models.CharField(max_length=1024)
@@ -233,7 +233,7 @@ class DeadLetter(Represented):
     consumer = models.CharField(max_length=100, blank=True, db_index=True)
     protocol = models.CharField(max_length=10, blank=True)
     subscription = models.CharField(max_length=40, blank=True, db_index=True)
-    """Which subscription gave it up; empty where it was never accepted."""
+    """The subscription that could not deliver it; empty if it was never accepted."""
     attempts = models.PositiveIntegerField(default=1)
     event = models.JSONField()
     dead_at = models.DateTimeField(db_index=True)
@@ -255,10 +255,10 @@ class DeadLetter(Represented):
 
 
 class DeadLetterPosition(models.Model):
-    """How far the stream of dead letters is in the table; changed in the transaction of what was read."""
+    """How far the stream of dead letters has been read; changed in the transaction that writes the rows."""
 
     made_at = models.CharField(max_length=40, primary_key=True)
-    """When the stream was made."""
+    """When the stream was created."""
     sequence = models.BigIntegerField(default=0)
 
     def __str__(self) -> str:
@@ -266,32 +266,32 @@ class DeadLetterPosition(models.Model):
 
 
 class ConnectorDirection(models.TextChoices):
-    """Which way events go through a connector."""
+    """The direction of a connector: source into the channel, sink out of it."""
 
     SOURCE = "source"
     SINK = "sink"
 
 
 class ConnectorStart(models.TextChoices):
-    """Where a sink begins, the first time."""
+    """Where a new sink starts reading."""
 
     EARLIEST = "earliest"
     LATEST = "latest"
 
 
 class ConnectorQuerySet(models.QuerySet["Connector"]):
-    """Reads of connectors."""
+    """Queries of connectors."""
 
     def documented(self) -> Self:
-        """Read all that a document needs."""
+        """Select everything that a document needs."""
         return self
 
 
 class Connector(Configured):
-    """Another broker as a source or a sink of a channel. ``options`` are those of docs/connectors.md."""
+    """Another broker as a source or a sink of a channel; docs/connectors.md describes ``options``."""
 
     id = models.CharField(max_length=40, primary_key=True)
-    """Names a sink's place in its channel: one that is made anew under the same name begins anew."""
+    """Names a sink's durable consumer: a connector that is recreated under the same name starts from scratch."""
     name = models.CharField(max_length=100, unique=True, validators=[name_validator])
     type = models.CharField(max_length=20)
     direction = models.CharField(max_length=10, choices=ConnectorDirection)

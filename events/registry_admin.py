@@ -29,28 +29,28 @@ class Subjects(ReadOnlyAdmin):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Subject]:
-        """Leave out what holds for all."""
-        found: QuerySet[Subject] = super().get_queryset(request)
-        return found.exclude(name=registry.GLOBAL).prefetch_related("versions__schema")
+        """Exclude the row of the global defaults."""
+        subjects: QuerySet[Subject] = super().get_queryset(request)
+        return subjects.exclude(name=registry.GLOBAL).prefetch_related("versions__schema")
 
     @display(description="Type")
     def shown_type(self, row: Subject) -> str:
-        """Say the type of its latest version."""
+        """Return the type of its latest version."""
         return str(row.latest["type"]) if row.latest else "deleted"
 
     @display(description="Versions")
     def shown_versions(self, row: Subject) -> Any:
-        """List the versions that are not deleted."""
+        """Return the versions that are not deleted."""
         return chips([version.version for version in row.versions.all() if not version.is_deleted])
 
     @display(description="Compatibility")
     def shown_level(self, row: Subject) -> str:
-        """Say the level that holds for it."""
+        """Return its effective compatibility level."""
         return registry.compatibility_of(row.name).value
 
     @display(description="Schemas")
     def shown_schemas(self, row: Subject) -> Any:
-        """Show each version as text, the newest first."""
+        """Return each version as HTML, newest first."""
         versions = sorted(row.versions.all(), key=lambda version: -version.version)
         return format_html_join(
             "",

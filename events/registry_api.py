@@ -1,4 +1,4 @@
-"""The schema registry in the management API: subjects to read, and the level of each to set."""
+"""The schema registry in the management API: read subjects, set their compatibility level and mode."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from operators.objects import Collection, Fields
     }
 )
 class Latest(serializers.JSONField):
-    """The latest version: what events of channels that name the subject must be."""
+    """The latest version, by which channels that name the subject validate events."""
 
 
 class SubjectFields(Fields):
-    """A subject of the schema registry."""
+    """The fields of a subject of the schema registry."""
 
     name = serializers.CharField(read_only=True)
     compatibility = serializers.ChoiceField([(each.value, each.value) for each in Compatibility], required=False)
@@ -42,7 +42,7 @@ class SubjectFields(Fields):
     latest = Latest(read_only=True)
 
     def to_representation(self, instance: Subject) -> dict[str, Any]:
-        """Say how it stands, with the level and the mode that hold for it."""
+        """Return the representation, with the effective level and mode."""
         latest = instance.latest
         return {
             "name": instance.name,
@@ -63,7 +63,7 @@ class Schemas(Collection):
     http_method_names = ("get", "head", "options", "patch")
 
     def partial_update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Set the level or the mode of a subject."""
+        """Set the compatibility level or the mode of a subject."""
         row = self.get_object()
         fields = self.get_serializer(data=request.data)
         fields.is_valid(raise_exception=True)
@@ -73,5 +73,5 @@ class Schemas(Collection):
 
 
 def register(router: BaseRouter) -> None:
-    """Add the collection."""
+    """Register the collection."""
     router.register("schemas", Schemas, basename="schema")

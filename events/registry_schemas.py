@@ -1,4 +1,4 @@
-"""A schema as somebody gives it to the registry: read, known again, with what it refers to."""
+"""Schemas submitted to the registry: parsed, identified by digest, references resolved."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ TEXT_MAX_CHARS = 256 * 1024
 EXTRA_MAX_CHARS = 64 * 1024
 REFERENCES_MAX = 50
 REFERRED_MAX = 200
-"""Schemas that one refers to, through others too."""
+"""Maximum number of schemas that one references, directly or indirectly."""
 
 
-class No(Exception):
-    """The registry says no, with a code of Confluent's API; the first three digits are the HTTP status."""
+class RegistryError(Exception):
+    """An error of Confluent's API; the first three digits of its code are the HTTP status."""
 
     def __init__(self, code: int, message: str, details: Iterable[str] = ()) -> None:
         super().__init__(message)
@@ -31,8 +31,8 @@ class No(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """A schema as somebody gives it: read, and found to be one."""
+class SubmittedSchema:
+    """A submitted schema that has been parsed and is valid."""
 
     type: str
     text: str
@@ -41,20 +41,20 @@ class Given:
     parsed: Parsed
     digest: str
     digests: frozenset[str]
-    """By which it is known: its own, and of one that was normalized also that of what was given."""
+    """Digests that identify it: its own and, if it was normalized, that of the submitted text."""
 
 
-def given(fields: Any, *, normalize: bool = False) -> Given:
-    """Read ``schema``, ``schemaType`` and ``references`` of a request. Raises No."""
+def parse_submitted(fields: Any, *, normalize: bool = False) -> SubmittedSchema:
+    """Parse ``schema``, ``schemaType`` and ``references`` of a request. Raises RegistryError."""
     if not isinstance(fields, Mapping) or not isinstance(fields.get("schema"), str):
-        raise No(42201, "Invalid schema: the body is an object whose `schema` is the schema as a text.")
+        raise RegistryError(42201, "Invalid schema: the body must be an object whose `schema` is a string.")
     text, type_ = fields["schema"], fields.get("schemaType") or AVRO
     if type_ not in TYPES:
-        raise No(42201, f"Invalid schema: `schemaType` is {' or '.join(TYPES)}; {str(type_)[:40]!r} is not had here.")
+        raise RegistryError(42201, f"Invalid schema: `schemaType` must be {' or '.join(TYPES)}.")
     if len(text) > TEXT_MAX_CHARS:
-        raise No(42201, f"Invalid schema: it has more than {TEXT_MAX_CHARS} characters.")
+        raise RegistryError(42201, f"Invalid schema: it has more than {TEXT_MAX_CHARS} characters.")
     references = _references(fields.get("references"))
-    texts, extra = resolved(references), _extra(fields)
+    texts, extra = resolve_references(references), _extra(fields)
     try:
         parsed = read(type_, text, texts)
         digests = {_digest(parsed, references, extra)}
@@ -62,13 +62,13 @@ def given(fields: Any, *, normalize: bool = False) -> Given:
             text = _normal(parsed)
             parsed = read(type_, text, texts)
     except InvalidSchema as fault:
-        raise No(42201, f"Invalid schema: {fault}") from None
+        raise RegistryError(42201, f"Invalid schema: {fault}") from None
     digest = _digest(parsed, references, extra)
-    return Given(type_, text, references, extra, parsed, digest, frozenset({*digests, digest}))
+    return SubmittedSchema(type_, text, references, extra, parsed, digest, frozenset({*digests, digest}))
 
 
 def _digest(parsed: Parsed, references: list[dict[str, Any]], extra: dict[str, Any]) -> str:
-    """Say by what the same schema is known again: an Avro schema however it is written, JSON Schemas as they stand."""
+    """Return the digest that identifies a schema: of Avro in normal form, of JSON Schema as written."""
     is_avro = parsed.type == AVRO
     value = json.dumps(avro.normal(parsed.value) if is_avro else parsed.value, sort_keys=is_avro, separators=(",", ":"))
     same = [parsed.type, value, references, *([extra] if extra else [])]
@@ -78,12 +78,12 @@ def _digest(parsed: Parsed, references: list[dict[str, Any]], extra: dict[str, A
 def _extra(fields: Mapping[str, Any]) -> dict[str, Any]:
     extra = {name: fields[name] for name in ("metadata", "ruleSet") if fields.get(name)}
     if not all(isinstance(value, Mapping) for value in extra.values()) or len(json.dumps(extra)) > EXTRA_MAX_CHARS:
-        raise No(
-            42201, f"Invalid schema: `metadata` and `ruleSet` are objects, of {EXTRA_MAX_CHARS} characters at most."
+        raise RegistryError(
+            42201, f"Invalid schema: `metadata` and `ruleSet` must be objects of at most {EXTRA_MAX_CHARS} characters."
         )
     properties = extra.get("metadata", {}).get("properties") or {}
     if not isinstance(properties, Mapping) or not all(isinstance(value, str) for value in properties.values()):
-        raise No(42201, "Invalid schema: the `properties` of `metadata` are an object of texts.")
+        raise RegistryError(42201, "Invalid schema: the `properties` of `metadata` must be an object of strings.")
     return extra
 
 
@@ -91,14 +91,14 @@ def _references(references: Any) -> list[dict[str, Any]]:
     if references is None:
         return []
     if not isinstance(references, list) or len(references) > REFERENCES_MAX:
-        raise No(42201, f"Invalid schema: `references` is a list of at most {REFERENCES_MAX}.")
-    found = []
+        raise RegistryError(42201, f"Invalid schema: `references` must be a list of at most {REFERENCES_MAX}.")
+    resolved = []
     for reference in references:
         if not isinstance(reference, Mapping) or not _is_reference(reference):
-            raise No(42201, "Invalid schema: a reference has `name` and `subject`, texts, and `version`, a number.")
+            raise RegistryError(42201, "Invalid schema: a reference has `name`, `subject` and `version`.")
         version = _version(reference["subject"], reference["version"])
-        found.append({"name": reference["name"], "subject": reference["subject"], "version": version.version})
-    return found
+        resolved.append({"name": reference["name"], "subject": reference["subject"], "version": version.version})
+    return resolved
 
 
 def _is_reference(reference: Mapping[str, Any]) -> bool:
@@ -112,32 +112,34 @@ def _is_reference(reference: Mapping[str, Any]) -> bool:
 
 
 def _version(subject_name: str, number: int) -> SchemaVersion:
-    """Find the version that a reference names; -1 is the latest."""
+    """Return the version that a reference names; -1 is the latest."""
     versions = SchemaVersion.objects.select_related("schema").filter(subject__name=subject_name, is_deleted=False)
-    found = (versions.filter(version=number) if number != -1 else versions.order_by("version")).last()
-    if found is None:
-        raise No(42201, f"Invalid schema: no schema reference found for subject {subject_name[:100]} version {number}.")
-    return found
+    version = (versions.filter(version=number) if number != -1 else versions.order_by("version")).last()
+    if version is None:
+        raise RegistryError(
+            42201, f"Invalid schema: no schema reference found for subject {subject_name[:100]} version {number}."
+        )
+    return version
 
 
-def resolved(references: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Give the texts of what references name, each after what it refers to itself."""
-    found: dict[str, str] = {}
+def resolve_references(references: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return the names and texts of the referenced schemas, each after those that it references itself."""
+    texts: dict[str, str] = {}
 
-    def follow(wanted: list[dict[str, Any]]) -> None:
-        for reference in wanted:
-            if reference["name"] in found:
+    def follow(references: list[dict[str, Any]]) -> None:
+        for reference in references:
+            if reference["name"] in texts:
                 continue
             schema = SchemaVersion.objects.select_related("schema").get(
                 subject__name=reference["subject"], version=reference["version"]
             ).schema  # fmt: skip
             follow(schema.references)
-            found[reference["name"]] = schema.text
-            if len(found) > REFERRED_MAX:
-                raise No(42201, f"Invalid schema: it refers to more than {REFERRED_MAX} others.")
+            texts[reference["name"]] = schema.text
+            if len(texts) > REFERRED_MAX:
+                raise RegistryError(42201, f"Invalid schema: it references more than {REFERRED_MAX} others.")
 
     follow(references)
-    return list(found.items())
+    return list(texts.items())
 
 
 def _normal(parsed: Parsed) -> str:

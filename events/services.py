@@ -1,4 +1,4 @@
-"""Every change of channels."""
+"""Services that create, change and delete channels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def create_channel(
     protocols: list[str] | None = None,
     by: str,
 ) -> Channel:
-    """Declare a channel; its stream is made within a second. Raises ValidationError."""
+    """Create a channel; its stream is created within a second. Raises ValidationError."""
     channel = Channel(
         address=address,
         title=title,
@@ -51,32 +51,32 @@ def create_channel(
 
 
 def update_channel(channel: Channel, *, by: str, **changes: Any) -> Channel:
-    """Change a channel; its events and its readers stay. Raises ValidationError."""
-    readers = {"schema": _schema, "retention": _retention, "protocols": _protocols}
+    """Change a channel; its events and subscriptions are kept. Raises ValidationError."""
+    parsers = {"schema": _schema, "retention": _retention, "protocols": _protocols}
     for field in changes:
         if field == "address":
-            raise ValidationError({field: "Cannot be changed; declare a new channel."})
+            raise ValidationError({field: "Cannot be changed; create a new channel."})
         if field not in FIELDS:
-            raise ValidationError({field: f"Unknown field; what can be changed: {', '.join(FIELDS)}."})
-    read = {field: readers[field](value) if field in readers else value for field, value in changes.items()}
-    return recording.update("channel", channel, channel.address, read, by=by)
+            raise ValidationError({field: f"Unknown field. Fields that can be changed: {', '.join(FIELDS)}."})
+    parsed = {field: parsers[field](value) if field in parsers else value for field, value in changes.items()}
+    return recording.update("channel", channel, channel.address, parsed, by=by)
 
 
 def delete_channel(channel: Channel, *, by: str) -> None:
-    """Take a channel away. Its stored events stay until their age, and are there if it is declared again by then."""
+    """Delete a channel. Its events are kept until they expire, and are back if it is recreated before then."""
     recording.delete("channel", channel, channel.address, by=by)
 
 
 def _check_address(address: Any) -> None:
     if not isinstance(address, str):
-        raise ValidationError({"address": "Must be a text."})
+        raise ValidationError({"address": "Must be a string."})
     try:
         subject = _subject(address)
     except AddressError as error:
         raise ValidationError({"address": f"{error}."}) from None
     if subject.startswith("*."):
-        # It would match what NATS and we keep under `$…`, `_INBOX` and `_apimgmt`.
-        raise ValidationError({"address": "Only a later level may be a parameter, unless it is the only one."})
+        # It would match the reserved subjects `$…`, `_INBOX` and `_apimgmt`.
+        raise ValidationError({"address": "The first level cannot be a parameter, unless it is the only level."})
     for other in Channel.objects.values_list("address", flat=True):
         if other != address and overlap(subject, _subject(other)):
             raise ValidationError({"address": f"Overlaps with the channel {other}."})
@@ -91,10 +91,10 @@ def _schema(schema: Any) -> Any:
     if schema is None:
         return None
     if not isinstance(schema, Mapping):
-        raise ValidationError({"schema": "A JSON Schema is an object."})
+        raise ValidationError({"schema": "A JSON Schema must be an object."})
     if set(schema) == {"subject"}:
         if not isinstance(schema["subject"], str) or latest(schema["subject"]) is None:
-            raise ValidationError({"schema": "The registry has no schema of this subject: register one first."})
+            raise ValidationError({"schema": "The registry has no schema for this subject; register one first."})
         return dict(schema)
     try:
         compile_schema(schema)
@@ -105,19 +105,19 @@ def _schema(schema: Any) -> Any:
 
 def _retention(retention: Any) -> dict[str, Any]:
     if not isinstance(retention, Mapping):
-        raise ValidationError({"retention": "An object."})
-    found = {}
+        raise ValidationError({"retention": "Must be an object."})
+    bounds = {}
     for name, value in retention.items():
         if name not in RETENTION_MAX:
-            raise ValidationError({f"retention.{name}": f"Unknown field; there are {', '.join(RETENTION_MAX)}."})
+            raise ValidationError({f"retention.{name}": f"Unknown field. Fields: {', '.join(RETENTION_MAX)}."})
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= RETENTION_MAX[name]:
             raise ValidationError({f"retention.{name}": f"Must be a number from 1 to {RETENTION_MAX[name]}."})
         if value != int(value):
             raise ValidationError({f"retention.{name}": "Must be a whole number."})
-        found[name] = int(value)
-    return found
+        bounds[name] = int(value)
+    return bounds
 
 
 def _protocols(protocols: Any) -> list[str]:

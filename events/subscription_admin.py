@@ -1,4 +1,4 @@
-"""Subscriptions in the admin: how they stand, what became of their tries, paused and resumed by hand."""
+"""Subscriptions in the admin: their status and attempts; they can be paused and resumed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 
 from audit import bus
-from events import standing, subscriptions
+from events import subscription_status, subscriptions
 from events.models import Subscription, SubscriptionState
 from operators.admin import ReadOnlyAdmin, action, display
 
@@ -23,7 +23,7 @@ REFUSED_SHOWN = 5
 
 @admin.register(Subscription)
 class Subscriptions(ReadOnlyAdmin):
-    """Durable readers of channels; consumers make them, operators over the management API."""
+    """Durable subscriptions to channels, created by consumers or over the management API."""
 
     list_display = ("id", "consumer", "channel", "type", "shown_state", "shown_lag", "url")
     list_filter = ("type", "state", "consumer")
@@ -42,47 +42,47 @@ class Subscriptions(ReadOnlyAdmin):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Subscription]:
-        """Read how all stand in one question, for the page."""
-        # One for all requests: whoever asked last has the newest, and that is what it is to say.
-        self._healths = standing.healths()
+        """Query the health of all subscriptions at once, for the page."""
+        # Shared by concurrent requests: each sees the health that was queried last.
+        self._healths = subscription_status.healths()
         return super().get_queryset(request)  # type: ignore[no-any-return]
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Whoever may delete subscriptions."""
+        """Return whether the user may delete subscriptions."""
         return request.user.has_perm("events.delete_subscription")
 
     def has_pause_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
-        """Whoever may change subscriptions may pause and resume them."""
+        """Return whether the user may pause and resume subscriptions."""
         return request.user.has_perm("events.change_subscription")
 
     @display(description="State", label=True)
     def shown_state(self, row: Subscription) -> str:
-        """Say whether it delivers, and why not."""
+        """Return its state and the reason for it."""
         said = self._standing(row)
         return f"{said['state']}: {said['state_reason']}" if said["state_reason"] else str(said["state"])
 
     @display(description="Lag")
     def shown_lag(self, row: Subscription) -> str:
-        """Say how far behind it is."""
+        """Return its lag."""
         lag = self._standing(row)["lag"]
         return "unknown" if lag["events"] is None else f"{lag['events']:,} events, {lag['seconds']:,.0f} s"
 
     @display(description="Last fault")
     def shown_fault(self, row: Subscription) -> str:
-        """Say what the last try that failed has said."""
+        """Return the error of the last failed attempt."""
         fault = self._standing(row).get("last_error")
         return f"{fault['at']}: {fault['detail']}" if fault else "none"
 
     @display(description="Latest")
     def shown_attempts(self, row: Subscription) -> Any:
-        """Show the latest tries as text."""
+        """Return the latest attempts as HTML."""
         try:
-            found = standing.attempts(row.id)[:ATTEMPTS_SHOWN]
+            found = subscription_status.attempts(row.id)[:ATTEMPTS_SHOWN]
         except bus.Unavailable:
-            return "The event log does not answer."
+            return "NATS is unavailable."
         return format_html_join(
             "",
-            "<details><summary>{} event {} try {}: {} ({} s)</summary>{}</details>",
+            "<details><summary>{} event {}, attempt {}: {} ({} s)</summary>{}</details>",
             (
                 (one["at"], one["event"], one["attempt"], one["outcome"], one["duration_s"], _as_text(one))
                 for one in found
@@ -91,12 +91,12 @@ class Subscriptions(ReadOnlyAdmin):
 
     @action(description="Pause", permissions=["pause"], icon="pause")
     def pause_selected(self, request: HttpRequest, queryset: QuerySet[Subscription]) -> None:
-        """Stop delivering; places are kept."""
+        """Pause delivery; positions are kept."""
         self._each(request, queryset, SubscriptionState.PAUSED, "paused")
 
     @action(description="Resume", permissions=["pause"], icon="play_arrow")
     def resume_selected(self, request: HttpRequest, queryset: QuerySet[Subscription]) -> None:
-        """Go on delivering."""
+        """Resume delivery."""
         self._each(request, queryset, SubscriptionState.ACTIVE, "resumed")
 
     def _each(self, request: HttpRequest, rows: QuerySet[Subscription], state: SubscriptionState, said: str) -> None:
@@ -115,7 +115,7 @@ class Subscriptions(ReadOnlyAdmin):
             self.message_user(request, text, messages.ERROR)
 
     def _standing(self, row: Subscription) -> dict[str, Any]:
-        return standing.shown(row, self._healths.get(row.id, {}))
+        return subscription_status.shown(row, self._healths.get(row.id, {}))
 
 
 def _as_text(attempt: dict[str, Any]) -> Any:

@@ -14,14 +14,14 @@ from rest_framework.response import Response
 from rest_framework.routers import BaseRouter
 
 from consumers.models import Consumer
-from events import standing, subscriptions
+from events import subscription_status, subscriptions
 from events.models import Subscription, SubscriptionOrder, SubscriptionState, SubscriptionType
 from operators.objects import Collection, Fields
 
 
 @extend_schema_field({"type": "array", "items": {"type": "number"}})
 class Pauses(serializers.JSONField):
-    """Seconds before each try; the service reads them."""
+    """Delays before each attempt, in seconds; the service validates them."""
 
 
 @extend_schema_field(
@@ -35,23 +35,26 @@ class Pauses(serializers.JSONField):
     }
 )
 class Lag(serializers.JSONField):
-    """How far behind it is: events not settled, and the age of the oldest."""
+    """Lag: the number of events not acknowledged, and the age of the oldest."""
 
 
 @extend_schema_field(
     {"type": "object", "nullable": True, "properties": {"at": {"type": "string"}, "detail": {"type": "string"}}}
 )
 class Fault(serializers.JSONField):
-    """What the last try that failed has said."""
+    """The error of the last failed attempt."""
 
 
 class SubscriptionFields(Fields):
-    """A durable reader of a channel."""
+    """The fields of a durable subscription."""
 
     id = serializers.CharField(read_only=True)
     consumer = serializers.CharField(trim_whitespace=False)
     key = serializers.CharField(
-        required=False, allow_blank=True, trim_whitespace=False, help_text="By whose rights it delivers; empty: yours."
+        required=False,
+        allow_blank=True,
+        trim_whitespace=False,
+        help_text="The key whose rights apply to its deliveries; if empty, the operator's.",
     )
     type = serializers.ChoiceField(SubscriptionType.choices)
     channel = serializers.CharField(trim_whitespace=False)
@@ -77,19 +80,19 @@ class SubscriptionFields(Fields):
 
 
 class NewSubscriptionFields(SubscriptionFields):
-    """A subscription to be made: with where it begins."""
+    """A subscription to create, with its start position."""
 
     begins = serializers.CharField(required=False, trim_whitespace=False)
 
     def get_fields(self) -> dict[str, Any]:
-        """Call it `from`, which is no name in Python."""
+        """Name the field `from`, which is a keyword in Python."""
         found = super().get_fields()
         found["from"] = found.pop("begins")
         return found
 
 
 class ShownSubscriptionFields(SubscriptionFields):
-    """A subscription as it is shown once: with its secret."""
+    """A subscription with its secret, which is returned once."""
 
     secret = serializers.CharField(read_only=True, help_text="`whsec_…`. It cannot be read again.")
 
@@ -98,17 +101,17 @@ class SecretRotationFields(Fields):
     """How a secret is rotated."""
 
     overlap_s = serializers.IntegerField(
-        required=False, min_value=0, max_value=subscriptions.OVERLAP_MAX_S, help_text="86400 unless said."
+        required=False, min_value=0, max_value=subscriptions.OVERLAP_MAX_S, help_text="The default is 86400."
     )
 
 
 @extend_schema_field({"type": "object", "nullable": True, "additionalProperties": {}})
 class Spoken(serializers.JSONField):
-    """What was sent, or answered."""
+    """A request that was sent, or its response."""
 
 
 class AttemptFields(Fields):
-    """What became of one try."""
+    """An attempt and its result."""
 
     event = serializers.CharField(read_only=True)
     channel = serializers.CharField(read_only=True)
@@ -122,14 +125,14 @@ class AttemptFields(Fields):
 
 
 class AttemptList(Fields):
-    """A list of tries."""
+    """A list of attempts."""
 
     results = AttemptFields(many=True, read_only=True)
     next = serializers.CharField(read_only=True, allow_null=True)
 
 
 class SubscriptionFilters(filters.FilterSet):  # type: ignore[misc]
-    """What subscriptions can be filtered by."""
+    """Filters of subscriptions."""
 
     consumer = filters.CharFilter(field_name="consumer__name")
 
@@ -139,7 +142,7 @@ class SubscriptionFilters(filters.FilterSet):  # type: ignore[misc]
 
 
 class Subscriptions(Collection):
-    """Durable readers of channels: webhooks, and events to be pulled."""
+    """Durable subscriptions to channels: webhook and pull."""
 
     queryset = Subscription.objects.documented()
     serializer_class = SubscriptionFields
@@ -150,25 +153,25 @@ class Subscriptions(Collection):
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """List the subscriptions, a page at a time."""
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
-        known = standing.healths() if page else {}
-        said = [standing.shown(row, known.get(row.id, {})) for row in page or ()]
+        known = subscription_status.healths() if page else {}
+        said = [subscription_status.shown(row, known.get(row.id, {})) for row in page or ()]
         return self.get_paginated_response(self.get_serializer(said, many=True).data)
 
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Give one subscription."""
+        """Return one subscription."""
         return Response(self._shown(self.get_object()))
 
     @extend_schema(request=NewSubscriptionFields, responses={201: ShownSubscriptionFields})
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Make a subscription for a consumer. The answer alone has `secret`, where it is a webhook."""
+        """Create a subscription for a consumer. Only this response has `secret`, for a webhook."""
         fields = self.read_body(NewSubscriptionFields)
-        name, begins = fields.pop("consumer"), fields.pop("from", None)
+        name, start = fields.pop("consumer"), fields.pop("from", None)
         if "state" in fields:
-            raise Invalid({"state": "It begins active."})
+            raise Invalid({"state": "Cannot be set: a new subscription is active."})
         consumer = Consumer.objects.filter(name=name).first()
         if consumer is None:
             raise Invalid({"consumer": "There is no such consumer."})
-        position = standing.position(subscriptions.channel_named(fields["channel"]), begins)
+        position = subscription_status.position(subscriptions.channel_named(fields["channel"]), start)
         made = subscriptions.create_subscription(consumer=consumer, position=position, **fields, by=self.operator)
         return self._shown_once(*made)
 
@@ -179,34 +182,36 @@ class Subscriptions(Collection):
         return Response(self._shown(row))
 
     def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Delete a subscription, and with it how far it has come."""
+        """Delete a subscription and its position."""
         subscriptions.delete_subscription(self.get_object(), by=self.operator)
         return Response(status=204)
 
     @extend_schema(request=SecretRotationFields, responses={201: ShownSubscriptionFields})
     @action(detail=True, methods=["post"])
     def rotate(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Make a new secret; messages are signed with both until the overlap ends. The answer alone has `secret`."""
+        """Create a new secret; until the overlap ends, both sign messages. Only this response has `secret`."""
         made = subscriptions.rotate_secret(self.get_object(), **self.read_body(SecretRotationFields), by=self.operator)
         return self._shown_once(*made)
 
     @extend_schema(responses=AttemptList)
     @action(detail=True, methods=["get"], pagination_class=None, filterset_class=None)
     def attempts(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """List what became of its tries: the last 500 of at most 7 days, the newest first."""
-        return Response({"results": standing.attempts(self.get_object().id), "next": None})
+        """List its attempts: the last 500 of at most 7 days, newest first."""
+        return Response({"results": subscription_status.attempts(self.get_object().id), "next": None})
 
     def _shown(self, row: Subscription) -> dict[str, Any]:
-        said: dict[str, Any] = SubscriptionFields(standing.shown(row, standing.health_now(row))).data
+        said: dict[str, Any] = SubscriptionFields(
+            subscription_status.shown(row, subscription_status.health_now(row))
+        ).data
         return said
 
     def _shown_once(self, row: Subscription, secret: str | None) -> Response:
-        said = standing.shown(row, {}) | ({} if secret is None else {"secret": secret})
+        said = subscription_status.shown(row, {}) | ({} if secret is None else {"secret": secret})
         location = self.request.build_absolute_uri(self.reverse_action("detail", [row.id]))
         headers = {"Location": location, "Cache-Control": "no-store"}
         return Response(ShownSubscriptionFields(said).data, 201, headers=headers)
 
 
 def register(router: BaseRouter) -> None:
-    """Add this collection."""
+    """Register the collection."""
     router.register("subscriptions", Subscriptions, basename="subscription")

@@ -1,4 +1,4 @@
-"""Every change of subscriptions: made, changed, paused, resumed, ended, given another secret, deleted."""
+"""Services that create, change and delete subscriptions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from django.utils import timezone
 from audit import recording
 from consumers.models import Consumer
 from events.models import Channel, Subscription, SubscriptionOrder, SubscriptionState, SubscriptionType
-from events.outward import check_url
+from events.outbound_urls import check_url
 from gateway.durable.standing import secret, subject_filter
 from gateway.snapshot.subscriptions import ID_PREFIX, RETRY_SCHEDULE_S, Why
 from gateway.wire.subjects import AddressError, matches
 
 A_CONSUMER_MAX = 200
-"""Subscriptions that one consumer may have."""
+"""Maximum number of subscriptions of one consumer."""
 IN_FLIGHT_MAX = 1000
 PULL_IN_FLIGHT = 100
 ATTEMPTS_MAX = 100
@@ -37,14 +37,14 @@ _CHANGEABLE = (
 
 
 def new_id() -> str:
-    """Make an id, which nobody can guess."""
+    """Return a new id that cannot be guessed."""
     return ID_PREFIX + secrets.token_hex(12)
 
 
 def channel_named(name: Any) -> Channel:
-    """Give the channel that a subscription to this address reads. Raises ValidationError."""
+    """Return the channel that a subscription to this address reads. Raises ValidationError."""
     if not isinstance(name, str):
-        raise ValidationError({"channel": "Must be a text."})
+        raise ValidationError({"channel": "Must be a string."})
     try:
         found = channel_named_or_none(name)
     except AddressError as error:
@@ -55,7 +55,7 @@ def channel_named(name: Any) -> Channel:
 
 
 def channel_named_or_none(name: str) -> Channel | None:
-    """Give the channel that a subscription to this address reads, if there is one. Raises AddressError."""
+    """Return the channel that a subscription to this address reads, or None. Raises AddressError."""
     wanted = subject_filter(name)
     return next((channel for channel in Channel.objects.all() if matches(channel.subject, wanted)), None)
 
@@ -70,17 +70,17 @@ def create_subscription(
     id: str | None = None,  # noqa: A002 - the field's name
     order: str | None = None,
     by: str,
-    **given: Any,
+    **options: Any,
 ) -> tuple[Subscription, str | None]:
-    """Make a subscription that begins after a position. Gives its row, and the secret that nobody can read again.
+    """Create a subscription that starts after a position; return its row and its secret, which cannot be read again.
 
-    The same id again gives what it made, if it is the consumer's. Raises ValidationError.
+    If the consumer has a subscription with this id, it is returned instead. Raises ValidationError.
     """
     if (existing := _existing(consumer, id)) is not None:
         return existing, _secret_of(existing)
     channel_named(channel)
     is_webhook = _one_of("type", type, SubscriptionType) == SubscriptionType.WEBHOOK
-    fields = _read(given)
+    fields = _parse(options)
     fields.setdefault("max_in_flight", 1 if is_webhook else PULL_IN_FLIGHT)
     fields.setdefault("retry_schedule_s", list(RETRY_SCHEDULE_S))
     fields.setdefault("max_attempts", len(fields["retry_schedule_s"]))
@@ -111,45 +111,46 @@ def _existing(consumer: Consumer, id_: str | None) -> Subscription | None:
 
 
 def update_subscription(row: Subscription, *, key: str | None = None, by: str, **changes: Any) -> Subscription:
-    """Change a subscription. ``key`` names the key by whose rights it delivers from now on. Raises ValidationError."""
+    """Change a subscription; the rights of ``key`` apply to its deliveries from now on. Raises ValidationError."""
     for field in changes:
         if field not in _CHANGEABLE:
-            raise ValidationError({field: f"Cannot be changed; what can: {', '.join(_CHANGEABLE)}."})
-    read = _read(changes)
-    if "state" in read:
-        read["state_reason"] = Why.REQUESTED.value if read["state"] == SubscriptionState.PAUSED else ""
+            raise ValidationError({field: f"Cannot be changed. Fields that can be changed: {', '.join(_CHANGEABLE)}."})
+    parsed = _parse(changes)
+    if "state" in parsed:
+        parsed["state_reason"] = Why.REQUESTED.value if parsed["state"] == SubscriptionState.PAUSED else ""
     if key is not None:
-        read["key"] = key
+        parsed["key"] = key
     with transaction.atomic():
         recording.lock(row, row.id)
-        if row.state == SubscriptionState.ENDED and read.get("state") != SubscriptionState.ACTIVE:
-            raise ValidationError("It has ended; set `state` to `active` to begin again, or delete it.")
-        for field, value in read.items():
+        if row.state == SubscriptionState.ENDED and parsed.get("state") != SubscriptionState.ACTIVE:
+            raise ValidationError("The subscription has ended. Set `state` to `active` to restart it, or delete it.")
+        for field, value in parsed.items():
             setattr(row, field, value)
         _check(row)
-        return _update(row, read, by=by)
+        return _update(row, parsed, by=by)
 
 
 def report_state(row: Subscription, *, state: str, reason: str, note: str = "", by: str) -> Subscription:
-    """Note what the deliverer found: its endpoint is dead (``paused``), back (``active``), or gone (``ended``).
+    """Record the state that the delivery process reports: its endpoint fails (``paused``), works again (``active``) or
+    is gone (``ended``).
 
-    What was paused or ended by somebody's wish stays so.
+    A subscription that was paused or ended on request is not changed.
     """
     with transaction.atomic():
         recording.lock(row, row.id)
-        is_asked_for = row.state != SubscriptionState.ACTIVE and row.state_reason != Why.FAILING
-        if is_asked_for or (row.state, row.state_reason) == (state, reason):
+        is_requested = row.state != SubscriptionState.ACTIVE and row.state_reason != Why.FAILING
+        if is_requested or (row.state, row.state_reason) == (state, reason):
             return row
         return _update(row, {"state": state, "state_reason": reason}, note=note, by=by)
 
 
 def rotate_secret(row: Subscription, *, overlap_s: int = OVERLAP_S, by: str) -> tuple[Subscription, str]:
-    """Make a new signing secret; messages are signed with the one before, too, until the overlap ends.
+    """Create a new signing secret; until the overlap ends, messages are signed with the previous secret too.
 
-    Raises ValidationError. The secret that was still good from the rotation before is so no more.
+    The secret before the previous one is no longer valid. Raises ValidationError.
     """
     if _secret_of(row) is None:
-        raise ValidationError("Nothing is signed for it: it has neither `url` nor `alert_url`.")
+        raise ValidationError("There is no secret to rotate: the subscription has neither `url` nor `alert_url`.")
     if isinstance(overlap_s, bool) or not isinstance(overlap_s, int) or not 0 <= overlap_s <= OVERLAP_MAX_S:
         raise ValidationError({"overlap_s": f"Must be a whole number of seconds from 0 to {OVERLAP_MAX_S}."})
     with transaction.atomic():
@@ -161,7 +162,7 @@ def rotate_secret(row: Subscription, *, overlap_s: int = OVERLAP_S, by: str) -> 
 
 
 def delete_subscription(row: Subscription, *, by: str) -> None:
-    """Delete a subscription, and with it how far it has come. Raises ValidationError where it is gone."""
+    """Delete a subscription and its position. Raises ValidationError if it no longer exists."""
     recording.delete("subscription", row, row.id, by=by)
 
 
@@ -177,37 +178,39 @@ def _secret_of(row: Subscription) -> str | None:
 
 
 def _order(order: str | None, max_in_flight: int, *, is_webhook: bool) -> str:
-    """Read the order; where it is left out, more than one webhook at a time means: in the order of each key."""
+    """Validate the order; the default is by key for webhooks with more than one request in flight."""
     if order is not None:
         return _one_of("order", order, SubscriptionOrder)
     return SubscriptionOrder.KEY if is_webhook and max_in_flight > 1 else SubscriptionOrder.CHANNEL
 
 
 def _check(row: Subscription) -> None:
-    """Raise ValidationError where the fields do not fit each other."""
+    """Raise ValidationError if the fields contradict each other."""
     is_webhook = row.type == SubscriptionType.WEBHOOK
     if is_webhook and not row.url:
-        raise ValidationError({"url": "A webhook needs a URL."})
+        raise ValidationError({"url": "Required for a webhook."})
     if not is_webhook and row.url:
-        raise ValidationError({"url": "A pull subscription has none."})
+        raise ValidationError({"url": "Must be empty for a pull subscription."})
     if is_webhook and row.order == SubscriptionOrder.CHANNEL and row.max_in_flight > 1:
-        raise ValidationError({"max_in_flight": "In the order of the channel webhooks go one at a time: 1."})
+        raise ValidationError({"max_in_flight": "Must be 1 for a webhook in channel order."})
     if not is_webhook and row.order == SubscriptionOrder.KEY:
-        raise ValidationError({"order": "Events are pulled in the order of the channel."})
+        raise ValidationError({"order": "Must be `channel` for a pull subscription."})
     if row.alert_url and row.alert_lag_events is None and row.alert_lag_s is None:
-        raise ValidationError({"alert_url": "Say when: `alert_lag_events` or `alert_lag_s`."})
+        raise ValidationError({"alert_url": "Requires `alert_lag_events` or `alert_lag_s`."})
 
 
-def _read(given: Mapping[str, Any]) -> dict[str, Any]:
-    for field in given:
-        if field not in _READERS:
+def _parse(options: Mapping[str, Any]) -> dict[str, Any]:
+    for field in options:
+        if field not in _PARSERS:
             raise ValidationError({field: "Unknown field."})
-    return {field: _READERS[field](value) for field, value in given.items() if value is not None or field in _NULLABLE}
+    return {
+        field: _PARSERS[field](value) for field, value in options.items() if value is not None or field in _NULLABLE
+    }
 
 
 def _one_of(field: str, value: Any, choices: Any) -> str:
     if value not in choices.values:
-        raise ValidationError({field: f"One of {', '.join(choices.values)}."})
+        raise ValidationError({field: f"Must be one of {', '.join(choices.values)}."})
     return str(value)
 
 
@@ -216,7 +219,7 @@ def _whole(field: str, most: int) -> Callable[[Any], int | None]:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-            raise ValidationError({field: f"A whole number from 1 to {most}."})
+            raise ValidationError({field: f"Must be a whole number from 1 to {most}."})
         return value
 
     return read
@@ -227,7 +230,7 @@ def _seconds(field: str, least: float, most: float) -> Callable[[Any], float | N
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-            raise ValidationError({field: f"Seconds from {least:g} to {most:g}."})
+            raise ValidationError({field: f"Must be a number of seconds from {least:g} to {most:g}."})
         return float(value)
 
     return read
@@ -239,13 +242,15 @@ def _schedule(value: Any) -> list[float]:
         isinstance(pause, bool) or not isinstance(pause, int | float) or not 0 <= pause <= PAUSE_MAX_S
         for pause in pauses
     ):
-        raise ValidationError({"retry_schedule_s": f"1 to {SCHEDULE_MAX} pauses, each of 0 to {PAUSE_MAX_S} s."})
+        raise ValidationError(
+            {"retry_schedule_s": f"Must be a list of 1 to {SCHEDULE_MAX} delays, each from 0 to {PAUSE_MAX_S} s."}
+        )
     return [float(pause) for pause in pauses]
 
 
-def _wished_state(value: Any) -> str:
+def _requested_state(value: Any) -> str:
     if value not in (SubscriptionState.ACTIVE, SubscriptionState.PAUSED):
-        raise ValidationError({"state": "`active` or `paused`."})
+        raise ValidationError({"state": "Must be `active` or `paused`."})
     return str(value)
 
 
@@ -254,13 +259,13 @@ def _optional_url(field: str) -> Callable[[Any], str]:
 
 
 _NULLABLE = ("url", "alert_url", "alert_lag_events", "alert_lag_s")
-_READERS: Mapping[str, Callable[[Any], Any]] = {
+_PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "url": _optional_url("url"),
     "max_in_flight": _whole("max_in_flight", IN_FLIGHT_MAX),
     "max_attempts": _whole("max_attempts", ATTEMPTS_MAX),
     "retry_schedule_s": _schedule,
     "ack_wait_s": _seconds("ack_wait_s", 1, ACK_WAIT_MAX_S),
-    "state": _wished_state,
+    "state": _requested_state,
     "alert_url": _optional_url("alert_url"),
     "alert_lag_events": _whole("alert_lag_events", LAG_MAX),
     "alert_lag_s": _seconds("alert_lag_s", 1, PAUSE_MAX_S),

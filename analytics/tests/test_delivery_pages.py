@@ -6,7 +6,7 @@ from django.utils import timezone
 
 from audit import bus
 from consumers.services import create_consumer, create_tier
-from events import standing
+from events import subscription_status
 from events.models import DeadLetter
 from events.services import create_channel
 from events.subscriptions import create_subscription
@@ -50,7 +50,7 @@ def test_subscriptions_are_shown_as_they_stand(staff, monkeypatch):
         "state": "paused", "state_reason": "key-revoked", "lag": {"events": 12_345, "seconds": 61.2}, "in_flight": 3,
         "last_error": {"at": "2026-11-24T00:00:00Z", "detail": "<b>no</b>"},
     }  # fmt: skip
-    monkeypatch.setattr(standing, "healths", lambda: {row.id: health})
+    monkeypatch.setattr(subscription_status, "healths", lambda: {row.id: health})
     page = staff.get("/dashboards/subscriptions").content.decode()
     for text in (row.id, "paused: key-revoked", "12,345", "61 s", "&lt;b&gt;no&lt;/b&gt;"):
         assert text in page

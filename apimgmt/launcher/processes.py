@@ -188,7 +188,7 @@ async def _project(serves: Callable[[], None]) -> None:
     from apimgmt import env
     from audit import relay
     from audit.data_plane_requests import serve_requests
-    from events import answers, dead_letters
+    from events import data_plane_handlers, dead_letter_intake
     from gateway.link.metrics import Reporter
     from gateway.link.nats import connect
     from jobs import intake
@@ -201,7 +201,7 @@ async def _project(serves: Callable[[], None]) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     serves()
-    parts = (relay.run, usage.run, dead_letters.run, intake.run, serve_requests(answers.ANSWERS))
+    parts = (relay.run, usage.run, dead_letter_intake.run, intake.run, serve_requests(data_plane_handlers.HANDLERS))
     await asyncio.gather(*(kept_running(part, client, js, stop) for part in parts))
     await reporter.stop()
     await client.close()

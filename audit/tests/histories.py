@@ -22,7 +22,7 @@ from consumers.services import (
 )
 from events import registry
 from events.models import Channel, Subject
-from events.registry_schemas import Given, given
+from events.registry_schemas import SubmittedSchema, parse_submitted
 from events.services import create_channel, delete_channel, update_channel
 from keys.issuers import create_issuer, delete_issuer, update_issuer
 from keys.models import JwtIssuer, Key
@@ -139,8 +139,8 @@ THINGS = {
 """The changes that can be made to one row of each kind."""
 
 
-def _schema(number: int) -> Given:
-    return given({"schema": f'{{"type": "object", "title": "{number}"}}', "schemaType": "JSON"})
+def _schema(number: int) -> SubmittedSchema:
+    return parse_submitted({"schema": f'{{"type": "object", "title": "{number}"}}', "schemaType": "JSON"})
 
 
 def _issuer(number: int) -> dict[str, str]:

@@ -12,7 +12,7 @@ from consumers.models import Tier
 from consumers.services import create_consumer, create_tier
 from events.connectors import create_connector
 from events.registry import register
-from events.registry_schemas import given
+from events.registry_schemas import parse_submitted
 from events.services import create_channel
 from events.subscriptions import create_subscription
 from gateway.snapshot.documents import READERS
@@ -39,7 +39,9 @@ def everything():
         "key": key,
         "route": create_route(name="r", path="/r", handler={"type": "channel", "channel": "c"}, by="ann"),
         "channel": channel,
-        "schema": register("s", given({"schema": '{"type": "object"}', "schemaType": "JSON"}), by="ann").subject,
+        "schema": register(
+            "s", parse_submitted({"schema": '{"type": "object"}', "schemaType": "JSON"}), by="ann"
+        ).subject,
         "subscription": subscription,
         "connector": create_connector(
             name="k",

@@ -8,7 +8,7 @@ from configuration.importing import import_document
 from configuration.yaml_documents import DocumentError, parse
 from events import registry
 from events.models import Channel, Subject
-from events.registry_schemas import given
+from events.registry_schemas import parse_submitted
 from events.services import create_channel, delete_channel
 from gateway.contracts import asyncapi
 from gateway.contracts.view import PublicUrls, View
@@ -50,7 +50,9 @@ def exported():
 
 
 def register(subject, schema, type_="JSON", **more):
-    return registry.register(subject, given({"schema": json.dumps(schema), "schemaType": type_, **more}), by="ann")
+    return registry.register(
+        subject, parse_submitted({"schema": json.dumps(schema), "schemaType": type_, **more}), by="ann"
+    )
 
 
 def test_avro_becomes_a_subject_that_the_channel_names():

@@ -11,7 +11,7 @@ from django.db import OperationalError
 from audit import bus
 from audit.models import Change
 from audit.tests.conftest import in_thread, running, until
-from events import dead_letters, letters
+from events import dead_letter_intake, letters
 from events.letters import discard, record_dead_letters, redrive
 from events.models import DeadLetter, DeadLetterPosition
 from events.services import create_channel, delete_channel, update_channel
@@ -217,11 +217,11 @@ async def test_letters_become_rows_in_order_and_once_through_restarts(nats_serve
     numbers = itertools.count()
     await ensure_infrastructure(js)
     for expected in (3, 6):
-        async with running(dead_letters.run, client, js):
+        async with running(dead_letter_intake.run, client, js):
             for _ in range(3):
                 await bury(js, next(numbers))
             await until(lambda expected=expected: has(expected))
-    async with running(dead_letters.run, client, js):
+    async with running(dead_letter_intake.run, client, js):
         nats_server.kill()
         nats_server.start()
         await until(lambda: is_back(js))
@@ -239,7 +239,7 @@ async def is_back(js):
 
 async def test_letters_of_an_emptied_nats_are_new_ones(nats_server, link):
     client, js = link
-    async with running(dead_letters.run, client, js):
+    async with running(dead_letter_intake.run, client, js):
         await until(lambda: is_made(js))
         await bury(js, 1)
         await until(lambda: has(1))
@@ -259,7 +259,7 @@ async def is_made(js):
 
 async def test_two_projectors_at_once_keep_each_letter_once(link):
     client, js = link
-    async with running(dead_letters.run, client, js), running(dead_letters.run, client, js):
+    async with running(dead_letter_intake.run, client, js), running(dead_letter_intake.run, client, js):
         await until(lambda: is_made(js))
         for number in range(20):
             await bury(js, number)

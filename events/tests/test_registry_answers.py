@@ -8,8 +8,8 @@ import pytest
 from audit.models import Change
 from events import registry
 from events.models import Schema
-from events.registry_rest import answer
-from events.registry_schemas import given
+from events.registry_rest import handle
+from events.registry_schemas import parse_submitted
 
 pytestmark = pytest.mark.django_db
 
@@ -22,7 +22,7 @@ def ask(method, path, body=None, **query):
     pairs = [
         (name, value) for name, values in query.items() for value in ([values] if isinstance(values, str) else values)
     ]
-    said = answer({"method": method, "path": path.split("/"), "query": pairs, "body": body, "by": "acme (k)"})
+    said = handle({"method": method, "path": path.split("/"), "query": pairs, "body": body, "by": "acme (k)"})
     return said["status"], said.get("text", said.get("body"))
 
 
@@ -181,8 +181,8 @@ def test_metadata_and_rules_are_kept_for_clients_that_act_by_them():
 
 def test_what_was_registered_while_a_schema_was_compared_is_compared_with_too():
     register("a", avro('"int"'))
-    schema, compare = given(avro('["int", "string"]')), registry.incompatible
-    rivals = [given(avro('"long"'))]
+    schema, compare = parse_submitted(avro('["int", "string"]')), registry.incompatible
+    rivals = [parse_submitted(avro('"long"'))]
 
     def compared(*args):
         if rivals:

@@ -3,7 +3,7 @@
 import pytest
 
 from events.registry import register
-from events.registry_schemas import given
+from events.registry_schemas import parse_submitted
 from operators.tests.conftest import api  # noqa: F401
 
 pytestmark = pytest.mark.django_db
@@ -12,7 +12,7 @@ SCHEMA = {"schema": '{"type": "object"}', "schemaType": "JSON"}
 
 @pytest.fixture
 def subject():
-    return register("orders/eu", given(SCHEMA), by="acme (k)").subject
+    return register("orders/eu", parse_submitted(SCHEMA), by="acme (k)").subject
 
 
 def test_a_subject_is_read_and_its_level_is_set(api, subject):  # noqa: F811

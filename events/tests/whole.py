@@ -14,8 +14,8 @@ from audit import relay
 from audit.data_plane_requests import serve_requests
 from audit.tests.conftest import running, until
 from consumers.services import create_consumer, create_tier
-from events import dead_letters
-from events.answers import ANSWERS
+from events import dead_letter_intake
+from events.data_plane_handlers import HANDLERS
 from events.services import create_channel
 from gateway.asgi import serve
 from gateway.config import Config
@@ -96,7 +96,7 @@ async def running_whole(link, nats_url, redis_url, folder, **options):
         key_pepper=settings.KEY_PEPPER.encode(), secret_key=settings.SECRET_KEY.encode(),
         public_url="http://gateway.test", **options,
     )  # fmt: skip
-    parts = (relay.run, dead_letters.run, serve_requests(ANSWERS))
+    parts = (relay.run, dead_letter_intake.run, serve_requests(HANDLERS))
     async with contextlib.AsyncExitStack() as stack:
         for part in parts:
             await stack.enter_async_context(running(part, *link))

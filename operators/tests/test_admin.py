@@ -12,7 +12,7 @@ from audit import bus
 from audit.models import Change
 from consumers.models import Consumer, Tier
 from consumers.services import create_consumer
-from events import standing
+from events import subscription_status
 from events.models import Channel, DeadLetter
 from events.services import create_channel
 from events.subscriptions import create_subscription
@@ -340,9 +340,9 @@ def test_a_subscription_is_shown_with_its_tries_paused_resumed_and_deleted(page,
         "answer": {"status": 500, "body": "<script>1</script>"},
     }  # fmt: skip
     fault = {"at": "2026-11-24T00:00:00Z", "detail": "It answered 500."}
-    monkeypatch.setattr(standing, "attempts", lambda id_: [tried])
+    monkeypatch.setattr(subscription_status, "attempts", lambda id_: [tried])
     monkeypatch.setattr(
-        standing, "healths", lambda: {row.id: {"lag": {"events": 3, "seconds": 9}, "last_error": fault}}
+        subscription_status, "healths", lambda: {row.id: {"lag": {"events": 3, "seconds": 9}, "last_error": fault}}
     )
     shown = page.get(url("events_subscription", "change", quote(row.pk))).content.decode()
     assert "&lt;script&gt;1" in shown

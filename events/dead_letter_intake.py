@@ -1,4 +1,4 @@
-"""Turns what the data plane laid on the stream of dead letters into rows, each exactly once."""
+"""Reads the stream of dead letters, on which the data plane stores them, into rows, each exactly once."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from gateway.link.nats import DEAD_STREAM, DEAD_SUBJECT, ensure_infrastructure, 
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 0.3
+POLL_S = 0.3
 BATCH = 100
 
 
 async def run(nc: Client, js: JetStreamContext, stop: asyncio.Event) -> None:
-    """Follow the stream until told to stop. Raises when NATS or the database fails; starting again is safe."""
+    """Read the stream until ``stop`` is set. Raises if NATS or the database fails; it can be run again at any time."""
     await sync_to_async(close_old_connections)()
     reconnects, made_at, position = -1, "", 0
     while not stop.is_set():
         if nc.stats["reconnects"] != reconnects:
-            # The stream behind a new link may be another one, with sequences of its own.
+            # After a reconnect the stream may be another one, with other sequences.
             reconnects = nc.stats["reconnects"]
             await ensure_infrastructure(js)
             made_at = str((await js.stream_info(DEAD_STREAM)).created)
             position = await sync_to_async(letters.position)(made_at)
         messages = await read_batch(nc, DEAD_STREAM, f"{DEAD_SUBJECT}.>", position + 1, BATCH)
         if messages:
-            read = [(int((message.headers or {})["Nats-Sequence"]), message.data) for message in messages]
-            await sync_to_async(letters.record_dead_letters)(read, made_at)
-            position = read[-1][0]
+            numbered = [(int((message.headers or {})["Nats-Sequence"]), message.data) for message in messages]
+            await sync_to_async(letters.record_dead_letters)(numbered, made_at)
+            position = numbered[-1][0]
         if len(messages) < BATCH:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), LOOK_S)
+                await asyncio.wait_for(stop.wait(), POLL_S)

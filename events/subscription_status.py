@@ -1,4 +1,4 @@
-"""What only the event log knows of subscriptions, asked from synchronous code: where they begin, how they stand."""
+"""Positions, lag and attempts of subscriptions, queried from the event log by synchronous code."""
 
 from __future__ import annotations
 
@@ -22,26 +22,29 @@ from gateway.snapshot.subscriptions import State, Type, read
 _MEASURED = ("lag", "in_flight", "redelivered", "last_delivered_id", "last_acked_id", "last_error")
 
 
-def position(channel: Channel, begins: str | None) -> int:
-    """Give the id after which a subscription begins: at `latest` unless said. Raises Refused, and Away."""
-    wanted = parse_position(begins or "latest")
-    if isinstance(wanted, int):
-        return wanted
-    told = READERS["channel"](channel.document())
+def position(channel: Channel, start: str | None) -> int:
+    """Return the id after which a subscription starts; the default is `latest`.
 
-    async def ask(client: Client) -> int:
+    Raises Refused for an invalid position, and bus.Unavailable.
+    """
+    parsed = parse_position(start or "latest")
+    if isinstance(parsed, int):
+        return parsed
+    document = READERS["channel"](channel.document())
+
+    async def query(client: Client) -> int:
         log = EventLog(client, client.jetstream())
         await log.start()
         try:
-            return await log.last(told) if wanted is None else await log.sequence_at(told, wanted) - 1
+            return await log.last(document) if parsed is None else await log.sequence_at(document, parsed) - 1
         finally:
             await log.stop()
 
-    return bus.query(ask)
+    return bus.query(query)
 
 
 def healths() -> dict[str, dict[str, Any]]:
-    """Give what deliverers last said of all subscriptions; nothing where NATS does not answer."""
+    """Return the last reported health of all subscriptions, by id; empty if NATS is unavailable."""
     try:
         return bus.query(read_healths)
     except bus.Unavailable:
@@ -49,37 +52,37 @@ def healths() -> dict[str, dict[str, Any]]:
 
 
 def health_now(row: Subscription) -> dict[str, Any]:
-    """Give how one subscription stands: what its deliverer last said, and how far it is by the log itself."""
+    """Return the health of one subscription: the last report, and its lag measured in the log now."""
     channel = channel_named_or_none(row.channel)
 
-    async def ask(client: Client) -> dict[str, Any]:
-        said = await read_health(client, row.id)
+    async def query(client: Client) -> dict[str, Any]:
+        reported = await read_health(client, row.id)
         if channel is None:
-            return said
+            return reported
         log = EventLog(client, client.jetstream())
         await log.start()
         try:
             readers = Readers(client, client.jetstream())
-            told = READERS["channel"](channel.document())
-            return said | await measure(log, readers, read(row.document()), told)
+            document = READERS["channel"](channel.document())
+            return reported | await measure(log, readers, read(row.document()), document)
         except (LookupError, Refused):
-            return said
+            return reported
         finally:
             await log.stop()
 
     try:
-        return bus.query(ask)
+        return bus.query(query)
     except bus.Unavailable:
         return {}
 
 
 def attempts(subscription_id: str) -> list[dict[str, Any]]:
-    """Give the tries of a webhook that are kept, the newest first. Raises Away."""
+    """Return the stored attempts of a webhook, newest first. Raises bus.Unavailable."""
     return bus.query(lambda client: read_attempts(client, subscription_id))
 
 
 def shown(row: Subscription, health: dict[str, Any]) -> dict[str, Any]:
-    """Say a subscription as both APIs do; members of `lag` are null where nobody has told them yet."""
+    """Return the representation of a subscription in both APIs; unknown members of `lag` are null."""
     subscription = read(row.document())
     stands = Standing(State(subscription.state), subscription.state_reason)
     if stands.state is State.ACTIVE and health.get("state"):
