@@ -10,9 +10,9 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "apimgmt.settings")
     _take_data_dir(sys.argv)
     from apimgmt.env import InvalidSetting
-    from apimgmt.launcher.plan import asked
+    from apimgmt.launcher.plan import reserve_for_up
 
-    asked()
+    reserve_for_up()
     from django.core.management import execute_from_command_line
 
     try:

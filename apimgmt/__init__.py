@@ -1,1 +1,1 @@
-"""The project: wiring only. Settings, addresses, processes."""
+"""The Django project: settings, URLs, and the processes of `manage.py up`."""

@@ -1,4 +1,4 @@
-"""Celery's scheduler, which a clock that was set back does not put to sleep."""
+"""Celery's scheduler, tolerant of a clock that is set back."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from celery.beat import PersistentScheduler
 
 
 class Scheduler(PersistentScheduler):
-    """Runs what is due; what last ran in the future is due as if it had just run."""
+    """Treats a task whose last run lies in the future as if it had just run, instead of waiting for that instant."""
 
     def is_due(self, entry: Any) -> Any:
-        """Say whether a task is due, and in how many seconds to look again."""
+        """Return whether a task is due, and in how many seconds to check again."""
         now = entry.default_now()
         if entry.last_run_at > now:
             entry.last_run_at = now

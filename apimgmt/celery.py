@@ -1,4 +1,4 @@
-"""Celery, as the jobs use it."""
+"""The Celery application of jobs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ RECONNECT_S = 1
 
 
 class PromptConnection(Connection):
-    """Asks for a broker that is away every second; kombu's own pauses grow to half a minute."""
+    """Reconnects to an unavailable broker every second; kombu's own delays grow to half a minute."""
 
     def ensure_connection(self, *args: Any, **options: Any) -> Any:
-        """Give this connection, as soon as it is one."""
-        pauses = {"interval_start": RECONNECT_S, "interval_step": 0, "interval_max": RECONNECT_S}
-        return super().ensure_connection(*args, **(pauses | options))
+        """Return this connection once it is established."""
+        delays = {"interval_start": RECONNECT_S, "interval_step": 0, "interval_max": RECONNECT_S}
+        return super().ensure_connection(*args, **(delays | options))
 
 
 class PromptAMQP(AMQP):
-    """Celery's way to the broker, by prompt connections."""
+    """Celery's AMQP interface, with prompt reconnects."""
 
     Connection = PromptConnection
 

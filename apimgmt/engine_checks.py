@@ -1,4 +1,4 @@
-"""Asks each engine for a sign of life, within half a second."""
+"""Checks that each engine answers within half a second."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TIMEOUT_S = 0.5
 
 
 async def check_database() -> None:
-    """Raise where the database does not answer."""
+    """Raise if the database does not answer."""
 
     def ask() -> None:
         with connection.cursor() as cursor:
@@ -26,7 +26,7 @@ async def check_database() -> None:
 
 
 async def check_redis() -> None:
-    """Raise where Redis does not answer."""
+    """Raise if Redis does not answer."""
     client = redis.Redis.from_url(settings.REDIS_URL, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
     try:
         async with asyncio.timeout(TIMEOUT_S):
@@ -36,7 +36,7 @@ async def check_redis() -> None:
 
 
 async def check_nats() -> None:
-    """Raise where NATS does not answer."""
+    """Raise if NATS does not answer."""
     async with asyncio.timeout(TIMEOUT_S):
         client = await nats.connect(settings.NATS_URL, connect_timeout=1, allow_reconnect=False, error_cb=_ignore)
         try:
@@ -46,4 +46,4 @@ async def check_nats() -> None:
 
 
 async def _ignore(error: Exception) -> None:
-    """The check itself says that NATS is away."""
+    """Ignore an error: the check itself reports that NATS is unavailable."""

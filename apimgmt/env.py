@@ -1,4 +1,4 @@
-"""Typed readers of the environment, and what each setting means. Free of Django: every process starts with it."""
+"""Typed readers of environment variables. Does not import Django, so that every process can use it first."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
-from apimgmt.secret_store import load_or_make
+from apimgmt.secret_store import load_or_create
 from gateway.config import Config, Network
 
 TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"", "0", "false", "no", "off"})
 ENGINES_FILE = "engines.json"
-"""Where the embedded engines are, while they run."""
+"""The URLs of the embedded engines, while they run."""
 BOUND_MAX = 2**40
 
 
 class InvalidSetting(ValueError):
-    """A variable of the environment does not say what it should; the text names it and what is expected."""
+    """An environment variable has an invalid value; the text names the variable and what is expected."""
 
 
 def text(name: str, default: str = "") -> str:
-    """Read a text."""
+    """Return a variable as text."""
     return os.environ.get(name, default)
 
 
 def number(name: str, default: int) -> int:
-    """Read a whole number."""
+    """Return a variable as a whole number. Raises InvalidSetting."""
     value = os.environ.get(name, "")
     try:
         return int(value) if value else default
@@ -41,7 +41,7 @@ def number(name: str, default: int) -> int:
 
 
 def seconds(name: str, default: float) -> float:
-    """Read a number that may have a fraction."""
+    """Return a variable as a number. Raises InvalidSetting."""
     value = os.environ.get(name, "")
     try:
         return float(value) if value else default
@@ -50,7 +50,7 @@ def seconds(name: str, default: float) -> float:
 
 
 def flag(name: str, *, default: bool = False) -> bool:
-    """Read yes or no."""
+    """Return a variable as a boolean. Raises InvalidSetting."""
     value = os.environ.get(name)
     if value is None:
         return default
@@ -60,12 +60,12 @@ def flag(name: str, *, default: bool = False) -> bool:
 
 
 def names(name: str, default: str = "") -> list[str]:
-    """Read a comma-separated list."""
+    """Return a variable as a comma-separated list."""
     return [part.strip() for part in os.environ.get(name, default).split(",") if part.strip()]
 
 
 def networks(name: str) -> tuple[Network, ...]:
-    """Read a comma-separated list of networks in CIDR notation."""
+    """Return a variable as a comma-separated list of networks in CIDR notation. Raises InvalidSetting."""
     try:
         return tuple(ip_network(part, strict=False) for part in names(name))
     except ValueError as error:
@@ -73,12 +73,12 @@ def networks(name: str) -> tuple[Network, ...]:
 
 
 def data_dir() -> Path:
-    """Give the folder of everything that must outlive a restart (``DATA_DIR``, ``var`` unless said)."""
+    """Return the folder of persistent data (``DATA_DIR``, by default ``var``)."""
     return Path(text("DATA_DIR", "var")).absolute()
 
 
 def engine_url(name: str) -> str:
-    """Give an engine's URL: from the environment, else of the embedded engine that a running ``up`` started here."""
+    """Return an engine's URL: from the environment, else of the embedded engine of a running ``up``; empty if none."""
     if url := text(name):
         return url
     try:
@@ -88,17 +88,17 @@ def engine_url(name: str) -> str:
 
 
 def secret(name: str) -> str:
-    """Give a secret: from the environment, else the one made once for this data directory."""
-    return text(name) or load_or_make(data_dir())[name.lower()]
+    """Return a secret: from the environment, else the one generated for this data directory."""
+    return text(name) or load_or_create(data_dir())[name.lower()]
 
 
 def public_url() -> str:
-    """Return the URL of the data plane as callers see it, without a closing slash (``PUBLIC_URL``)."""
+    """Return the URL of the data plane as callers see it, without a trailing slash (``PUBLIC_URL``)."""
     return text("PUBLIC_URL", _local_url(text("HOST", "127.0.0.1"), number("PORT", 8000))).rstrip("/")
 
 
 def admin_public_url() -> str:
-    """Return the URL of the operators' pages as browsers see it, without a closing slash (``ADMIN_PUBLIC_URL``)."""
+    """Return the URL of the operators' pages as browsers see it, without a trailing slash (``ADMIN_PUBLIC_URL``)."""
     local = _local_url(text("ADMIN_HOST", "127.0.0.1"), number("ADMIN_PORT", 8001))
     return text("ADMIN_PUBLIC_URL", local).rstrip("/")
 
@@ -109,17 +109,17 @@ def _local_url(host: str, port: int) -> str:
 
 
 def mqtt_url() -> str:
-    """Give the address at which callers find the MQTT listener (``MQTT_PUBLIC_URL``)."""
+    """Return the URL of the MQTT listener for callers (``MQTT_PUBLIC_URL``)."""
     return text("MQTT_PUBLIC_URL", f"mqtt://{public_host()}:{number('MQTT_PORT', 1883)}").rstrip("/")
 
 
 def public_host() -> str:
-    """Return the host of the data plane's URL, as a Host header has it."""
+    """Return the host of the data plane's URL, in the syntax of a Host header."""
     return _host_of(public_url())
 
 
 def admin_public_host() -> str:
-    """Return the host of the URL of the operators' pages, as a Host header has it."""
+    """Return the host of the URL of the operators' pages, in the syntax of a Host header."""
     return _host_of(admin_public_url())
 
 
@@ -129,30 +129,33 @@ def _host_of(url: str) -> str:
 
 
 def redis_database(url: str, database: int) -> str:
-    """Give the URL of another database of the same Redis; of the same one where the URL chose one itself."""
+    """Return the URL of another database of the same Redis; unchanged if the URL names a database itself."""
     parts = urlsplit(url)
     return parts._replace(path=f"/{database}").geturl() if url and parts.path in ("", "/", "/0") else url
 
 
 def bounds() -> dict[str, float]:
-    """Read the numbers of a data-plane process: every field of its Config that is one, in capitals."""
-    read: dict[str, float] = {}
+    """Return every numeric field of Config, read from the variable of the same name in capitals.
+
+    Raises InvalidSetting.
+    """
+    values: dict[str, float] = {}
     for field in fields(Config):
         if field.type not in ("int", "float") or field.name == "port":
             continue
         name, default = field.name.upper(), cast("int", field.default)
         value = number(name, default) if field.type == "int" else seconds(name, default)
         if not 0 < value < BOUND_MAX:
-            raise InvalidSetting(f"{name} is {value}; it must be more than 0 and less than {BOUND_MAX}.")
-        read[field.name] = value
-    return read
+            raise InvalidSetting(f"{name} is {value}; it must be greater than 0 and less than {BOUND_MAX}.")
+        values[field.name] = value
+    return values
 
 
 def events_dir() -> Path | None:
-    """Give the folder of the event store, where it is on this machine: the embedded one's, or the one that is named."""
-    named = text("EVENTS_DIR")
-    if named:
-        return Path(named)
+    """Return the folder of the event store: ``EVENTS_DIR``, or that of the embedded NATS; None if it is elsewhere."""
+    folder = text("EVENTS_DIR")
+    if folder:
+        return Path(folder)
     return None if text("NATS_URL") else data_dir() / "nats"
 
 
@@ -173,10 +176,10 @@ def _resolve(host: str) -> set[str]:
 
 
 def gateway_config(kind: str, number_: int = 1) -> Config:
-    """Give a data-plane process its settings. Raises InvalidSetting, also where no NATS or Redis is named."""
+    """Return the settings of a data-plane process. Raises InvalidSetting, also if there is no NATS or Redis URL."""
     for engine in ("NATS_URL", "REDIS_URL"):
         if not engine_url(engine):
-            raise InvalidSetting(f"{engine} is not set, and no `manage.py up` runs with DATA_DIR={data_dir()}.")
+            raise InvalidSetting(f"{engine} is not set, and no `manage.py up` is running with DATA_DIR={data_dir()}.")
     return Config(
         process=f"{kind}-{number_}-{secrets.token_hex(3)}",
         kind=kind,
@@ -195,5 +198,5 @@ def gateway_config(kind: str, number_: int = 1) -> Config:
         outbound_allowed_networks=networks("OUTBOUND_ALLOWED_NETWORKS"),
         own_endpoints=own_endpoints(),
         events_dir=events_dir(),
-        **bounds(),  # type: ignore[arg-type] # whole where the field is
+        **bounds(),  # type: ignore[arg-type] # int if the field is an int
     )

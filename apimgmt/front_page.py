@@ -1,4 +1,4 @@
-"""The admin's front page: how much there is of everything, and what was changed last."""
+"""The index page of the admin: counts of objects, and the latest changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CARDS = (
 
 
 def callback(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Add to the page what this operator may see."""
+    """Return the context of the page, with what this operator may see."""
     cards = []
     for title, app, model in CARDS:
         if request.user.has_perm(f"{app}.view_{model.lower()}"):

@@ -1,4 +1,4 @@
-"""Logs as JSON lines, with secrets struck out and control characters escaped."""
+"""Formats logs as JSON lines, with secrets redacted and control characters escaped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-STRUCK = "[redacted]"
+REDACTED = "[redacted]"
 TEXT_MAX_CHARS = 16 * 1024
 _SECRETS = re.compile(
     r"apim_(?P<key>[0-9A-Za-z]{12})_[0-9A-Za-z]+"
@@ -17,43 +17,42 @@ _SECRETS = re.compile(
     r"|(?i:(?P<scheme>bearer|token|basic)\s+)[\w.~+/=-]{8,}"
     r"|(?P<user>://[^:/@\s]*):[^@/\s]+@"
 )
-_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What could break a line, steer a terminal or turn its text round."""
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, line separators and bidirectional overrides."""
 
 
 def redacted(text: str) -> str:
-    """Strike out keys (their public id stays), tickets, tokens and passwords in URLs."""
-    return _SECRETS.sub(_struck, text)
+    """Redact keys (except their public id), tickets, tokens and passwords in URLs."""
+    return _SECRETS.sub(_replacement, text)
 
 
-def _struck(match: re.Match[str]) -> str:
+def _replacement(match: re.Match[str]) -> str:
     if match["key"]:
-        return f"apim_{match['key']}_{STRUCK}"
+        return f"apim_{match['key']}_{REDACTED}"
     if match["user"] is not None:
-        return f"{match['user']}:{STRUCK}@"
-    return f"{match['scheme']} {STRUCK}" if match["scheme"] else STRUCK
+        return f"{match['user']}:{REDACTED}@"
+    return f"{match['scheme']} {REDACTED}" if match["scheme"] else REDACTED
 
 
-def _shown(text: str) -> str:
-    """Give a text as a log may have it: bounded, without secrets, nothing in it unseen but the ends of lines."""
+def _sanitized(text: str) -> str:
+    """Return a text that is safe to log: bounded, redacted, and without control characters except line feeds."""
     if len(text) > TEXT_MAX_CHARS:
         text = f"{text[:TEXT_MAX_CHARS]}… ({len(text)} characters)"
-    return _UNSEEN.sub(lambda match: "\n" if match[0] == "\n" else f"\\u{ord(match[0]):04x}", redacted(text))
+    return _CONTROL.sub(lambda match: "\n" if match[0] == "\n" else f"\\u{ord(match[0]):04x}", redacted(text))
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """Formats each record as a JSON object on one line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Render one record."""
-        said: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "at": datetime.fromtimestamp(record.created, tz=UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": _shown(record.getMessage()),
+            "message": _sanitized(record.getMessage()),
         }
         if traceparent := getattr(record, "traceparent", None):
-            said["trace_id"] = traceparent.split("-")[1]
+            fields["trace_id"] = traceparent.split("-")[1]
         if record.exc_info:
-            said["exception"] = _shown(self.formatException(record.exc_info))
-        return orjson.dumps(said).decode()
+            fields["exception"] = _sanitized(self.formatException(record.exc_info))
+        return orjson.dumps(fields).decode()

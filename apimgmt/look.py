@@ -1,4 +1,4 @@
-"""How the admin looks and where its navigation leads; the colours are those of the dashboards."""
+"""Theme and navigation of the admin, in the colours of the dashboards."""
 
 from __future__ import annotations
 

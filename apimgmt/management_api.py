@@ -1,4 +1,4 @@
-"""The management API at /api/v1/: everything that the admin can do, for programs."""
+"""The management API at /api/v1/: everything the admin can do, over HTTP."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ PARTS = (
 
 
 class Router(SimpleRouter):
-    """Answers a write once the data plane has been told of it, or the time for that is over."""
+    """Responds to a write after it was published to the data plane, or after ``PUBLISHED_WITHIN_S``."""
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
-        """Give the addresses of all collections."""
+        """Return the URLs of all collections."""
         patterns = super().get_urls()
         for pattern in patterns:
             if isinstance(pattern, URLPattern):
-                pattern.callback = _told_first(pattern.callback)
+                pattern.callback = _published_first(pattern.callback)
         return patterns
 
 
-def _told_first(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+def _published_first(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
     @functools.wraps(view)
-    def told_first(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+    def published_first(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         answer = view(request, *args, **kwargs)
         if request.method not in SAFE_METHODS and answer.status_code < 300:
             wait_until_published(settings.PUBLISHED_WITHIN_S)
         return answer
 
-    return told_first
+    return published_first
 
 
 router = Router()

@@ -1,4 +1,4 @@
-"""Settings of the management API and of its description."""
+"""Settings of Django REST framework and drf-spectacular for the management API."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ REST_FRAMEWORK: dict[str, Any] = {
 
 SPECTACULAR_SETTINGS: dict[str, Any] = {
     "TITLE": "apimgmt management API",
-    "DESCRIPTION": "Everything that the admin can do, for programs: consumers, keys, tiers, routes, channels and more.",
+    "DESCRIPTION": "Everything the admin can do, over HTTP: consumers, keys, tiers, routes, channels and more.",
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": False,
-    # Enums that share a field name or choices would be named by a hash that changes with the next choice.
+    # Enums that share a field name or choices would get a hash in their name, which changes with the choices.
     "ENUM_NAME_OVERRIDES": {
         "LimitModeEnum": "consumers.limits.MODES",
         "LimitScopeEnum": "consumers.limits.SCOPES",

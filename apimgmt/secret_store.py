@@ -1,4 +1,4 @@
-"""Secrets that are made once for a data directory and never printed: ``secrets.json``, mode 0600."""
+"""The generated secrets of a data directory: ``secrets.json``, mode 0600. They are never printed."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ FILE_NAME = "secrets.json"
 
 
 @lru_cache(maxsize=8)
-def load_or_make(data_dir: Path) -> dict[str, str]:
-    """Give this data directory's secrets; make those that are missing. Two processes at once agree on the first's."""
+def load_or_create(data_dir: Path) -> dict[str, str]:
+    """Return this data directory's secrets, generating missing ones. Concurrent processes agree on one set."""
     path = data_dir / FILE_NAME
-    known = _read(path)
-    if all(name in known for name in NAMES):
-        return known
-    made = {name: secrets.token_urlsafe(16 if name == "admin_password" else 48) for name in NAMES} | known
+    stored = _read(path)
+    if all(name in stored for name in NAMES):
+        return stored
+    complete = {name: secrets.token_urlsafe(16 if name == "admin_password" else 48) for name in NAMES} | stored
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new = _written(path, json.dumps(made, indent=1))
-    if known:
+    new = _written(path, json.dumps(complete, indent=1))
+    if stored:
         new.replace(path)
-        return made
+        return complete
     with contextlib.suppress(FileExistsError):
         path.hardlink_to(new)
     new.unlink()
@@ -35,12 +35,12 @@ def load_or_make(data_dir: Path) -> dict[str, str]:
 
 
 def write_private(path: Path, content: str) -> None:
-    """Write a file whole or not at all, readable by its owner alone."""
+    """Replace a file atomically; only its owner can read it."""
     _written(path, content).replace(path)
 
 
 def _written(path: Path, content: str) -> Path:
-    """Write what a file will hold beside it, down to the disk: what is lost here cannot be made again."""
+    """Write and fsync a temporary file next to ``path``: lost secrets cannot be recovered."""
     descriptor, new = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".new", dir=path.parent)
     with os.fdopen(descriptor, "w") as file:
         file.write(content)

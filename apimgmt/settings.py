@@ -1,4 +1,4 @@
-"""Django's settings, with safe defaults that run at once on the embedded engines."""
+"""Django's settings; the defaults are safe and use the embedded engines."""
 
 from __future__ import annotations
 
@@ -88,14 +88,14 @@ TEMPLATES: list[dict[str, Any]] = [
 
 
 def _database() -> dict[str, Any]:
-    """Read DATABASE_URL; SQLite in the data directory unless it names another."""
+    """Return the database of DATABASE_URL; by default SQLite in the data directory."""
     url = env.text("DATABASE_URL")
     if not url:
         return {
             "ENGINE": "apimgmt.sqlite",
             "NAME": DATA_DIR / "apimgmt.sqlite3",
             "OPTIONS": {
-                # Immediate, so that a transaction that reads and then writes waits instead of failing at once.
+                # Immediate, so that a transaction that reads and then writes waits for the lock instead of failing.
                 "transaction_mode": "IMMEDIATE",
                 "timeout": 5,
                 "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-16000;",
@@ -104,7 +104,7 @@ def _database() -> dict[str, Any]:
         }
     parts = urlsplit(url)
     if parts.scheme not in ("postgres", "postgresql"):
-        raise env.InvalidSetting("DATABASE_URL must begin with postgres://; leave it out for SQLite.")
+        raise env.InvalidSetting("DATABASE_URL must begin with postgres://; leave it unset for SQLite.")
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": unquote(parts.path.lstrip("/")),
@@ -117,7 +117,7 @@ def _database() -> dict[str, Any]:
 
 
 PUBLISHED_WITHIN_S = 1.0
-"""A write over the management API waits so long for the data plane to be told of it."""
+"""How long a write over the management API waits until it is published to the data plane."""
 
 DATABASES = {"default": _database()}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -161,21 +161,21 @@ MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"  # no
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = IS_HTTPS
-# Browsers accept a cookie named `__Host-…` from this very host alone, over https and for every path.
+# Browsers accept a cookie named `__Host-…` only from this exact host, over https and for every path.
 SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = (
     ("__Host-sessionid", "__Host-csrftoken") if IS_HTTPS else ("sessionid", "csrftoken")
 )
-SECURE_SSL_REDIRECT = False  # TLS ends at the proxy in front, which redirects
+SECURE_SSL_REDIRECT = False  # TLS is terminated by the reverse proxy, which redirects
 SECURE_HSTS_SECONDS = 31_536_000 if IS_HTTPS or PUBLIC_URL.startswith("https://") else 0  # sent over https only
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = SECURE_HSTS_SECONDS > 0
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUSTED_PROXIES else None
 SECURE_CONTENT_TYPE_NOSNIFF = True
-# Without a referrer browsers send `Origin: null` with forms, which the protection against CSRF refuses.
+# Without a referrer, browsers send `Origin: null` with forms, which Django's CSRF protection refuses.
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 SILENCED_SYSTEM_CHECKS = [
-    "security.W008",  # TLS ends at the proxy in front, which redirects
+    "security.W008",  # TLS is terminated by the reverse proxy, which redirects
 ]
 
 CONTENT_SECURITY_POLICY = {
@@ -200,7 +200,7 @@ CELERY_BROKER_URL = env.redis_database(REDIS_URL, 1)
 CELERY_TASK_IGNORE_RESULT = True  # the Job row is the result
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # without end
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # no limit
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "visibility_timeout": 24 * 3600,
     "socket_timeout": 5,
@@ -212,7 +212,7 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULER = "apimgmt.beat:Scheduler"
 CELERY_BEAT_SCHEDULE = {
-    "queue again what no worker has": {"task": "jobs.sweep", "schedule": 2.0, "options": {"expires": 2}},
+    "requeue lost jobs": {"task": "jobs.sweep", "schedule": 2.0, "options": {"expires": 2}},
     "delete expired jobs": {"task": "jobs.clean", "schedule": 3600.0},
 }
 

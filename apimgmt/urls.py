@@ -1,4 +1,4 @@
-"""What Django serves: the admin, the management API, and the pages of analytics."""
+"""The URLs that Django serves: the admin, the management API, and the pages of analytics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ends a worker that lives but takes nothing, though work waits for it: its supervisor starts another."""
+"""Ends a worker that runs but no longer takes tasks from the queue, so that its supervisor restarts it."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 5.0
+CHECK_S = 5.0
 STUCK_AFTER_S = 30.0
-"""The sweep of jobs comes every two seconds: a worker that has hands free takes something long before."""
+"""A periodic task is enqueued every two seconds, so an idle worker takes a task long before this."""
 STUCK = 70
 """Exit code (EX_SOFTWARE)."""
 
 
 def waiting(application: Any) -> int:
-    """Say how many messages wait in the queue. Raises what the broker's client does where it is away."""
-    with application.connection_for_read(connect_timeout=LOOK_S) as connection:
+    """Return how many messages are in the queue. Raises an error of the client if the broker is unavailable."""
+    with application.connection_for_read(connect_timeout=CHECK_S) as connection:
         queue = application.conf.task_default_queue
         return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
 
 
 class WorkerWatch(threading.Thread):
-    """Watches from inside: where nothing runs and nothing was taken for a while, it asks what waits."""
+    """A thread of the worker: if the worker is idle, it checks whether messages stay in the queue."""
 
     def __init__(self, waiting: Callable[[], int], end: Callable[[int], Any] = os._exit) -> None:
         super().__init__(name="worker watch", daemon=True)
@@ -38,23 +38,23 @@ class WorkerWatch(threading.Thread):
         self._waited_since: float | None = None
 
     def took(self, **signal: Any) -> None:
-        """A message was taken from the queue."""
+        """Record that a message was taken from the queue."""
         self._took_at = time.monotonic()
 
     def begins(self, **signal: Any) -> None:
-        """A task begins to run."""
+        """Record that a task has started."""
         with self._lock:
             self._running += 1
 
     def ends(self, **signal: Any) -> None:
-        """A task has run."""
+        """Record that a task has ended."""
         with self._lock:
             self._running -= 1
         self._took_at = time.monotonic()
 
-    def look(self, now: float) -> bool:
-        """Say whether it is stuck: idle, while something has waited at each look for so long."""
-        if self._running > 0 or not self._something_waits():
+    def is_stuck(self, now: float) -> bool:
+        """Check the queue and return whether the worker is stuck: idle, while messages have waited all the time."""
+        if self._running > 0 or not self._has_waiting():
             self._waited_since = None
             return False
         if self._waited_since is None or self._took_at > self._waited_since:
@@ -62,17 +62,17 @@ class WorkerWatch(threading.Thread):
         return now - self._waited_since >= STUCK_AFTER_S
 
     def run(self) -> None:
-        """Look until it is stuck."""
+        """Check regularly, and end the process once it is stuck."""
         while True:
-            time.sleep(LOOK_S)
-            if self.look(time.monotonic()):
-                logger.error("the worker takes nothing, though work waits for it: it is started again")
+            time.sleep(CHECK_S)
+            if self.is_stuck(time.monotonic()):
+                logger.error("the worker takes no tasks although tasks are waiting; it is restarted")
                 self._end(STUCK)
                 return
 
-    def _something_waits(self) -> bool:
+    def _has_waiting(self) -> bool:
         try:
             return self._waiting() > 0
         except Exception as error:
-            logger.debug("the broker does not say what waits: %s", type(error).__name__)
+            logger.debug("the queue's length could not be read: %s", type(error).__name__)
             return False

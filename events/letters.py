@@ -177,9 +177,9 @@ def _check(channel: Channel, data: bytes, *, as_is: bool) -> None:
         if not as_is:
             _require_valid(channel, value)
     except Refused as refused:
-        at = refused.members.get("pointer") or "/"
+        at, detail = refused.members.get("pointer") or "/", refused.detail.rstrip(".")
         raise ValidationError(
-            f"The channel's schema still rejects it, at {at}: {refused.detail} Change the schema, or redrive as is."
+            f"The channel's schema still rejects it, at {at}: {detail}. Change the schema, or redrive as is."
         ) from None
 
 

@@ -1,1 +1,1 @@
-"""How the pages write instants and numbers."""
+"""Formats of dates and numbers in pages."""

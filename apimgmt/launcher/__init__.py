@@ -1,1 +1,1 @@
-"""`manage.py up`: starts everything, keeps it running, tells where it is, and leaves nothing behind."""
+"""`manage.py up`: starts all processes, supervises them, and stops them in order."""

@@ -1,4 +1,4 @@
-"""What `up` prints: progress, then where everything is with commands to paste."""
+"""The terminal output of `up`: progress, then addresses and commands to paste."""
 
 from __future__ import annotations
 
@@ -13,38 +13,40 @@ LINE_MAX_CHARS = 240
 
 
 class Console:
-    """Prints in colour on a terminal, plainly elsewhere (``NO_COLOR`` is honoured).
+    """Prints in colour on a terminal, and plain text elsewhere (``NO_COLOR`` is honoured).
 
-    A reader that is gone (`up | head`) is no reason to stop, and none to stop without draining.
+    If the reader goes away (`up | head`), output is discarded and `up` continues.
     """
 
     def __init__(self) -> None:
         self._out = Terminal(highlight=False, soft_wrap=True)
         self._began_at = time.monotonic()
 
-    def done(self, what: str, detail: str) -> None:
-        """Say that a step is done."""
+    def done(self, step: str, detail: str) -> None:
+        """Print that a step is done."""
         took_s = time.monotonic() - self._began_at
-        self._print(f"[green]✓[/] {what:10} [dim]{escape(detail)}  {took_s:.1f} s[/]")
+        self._print(f"[green]✓[/] {step:10} [dim]{escape(detail)}  {took_s:.1f} s[/]")
 
     def failed(self, why: str) -> None:
-        """Say that it cannot start."""
+        """Print why `up` cannot start."""
         self._print(f"[bold red]error:[/] {escape(why)}")
 
-    def told(self, name: str, what: str) -> None:
-        """Say what became of a process, or what it has to say."""
-        self._print(f"[yellow]{name}[/]: {escape(_on_one_line(what))}")
+    def report(self, name: str, text: str) -> None:
+        """Print a message about, or of, a process."""
+        self._print(f"[yellow]{name}[/]: {escape(_on_one_line(text))}")
 
     def stopping(self) -> None:
-        """Say that it drains."""
-        self._print("\n[yellow]draining[/] [dim]open connections are asked to leave; Ctrl-C again does not wait[/]")
+        """Print that `up` is draining."""
+        self._print(
+            "\n[yellow]draining[/] [dim]closing open connections; press Ctrl-C again to stop without waiting[/]"
+        )
 
     def stopped(self) -> None:
-        """Say that nothing is left."""
+        """Print that all processes have ended."""
         self._print("[green]✓[/] stopped")
 
     def ready(self, ready: dict[str, Any]) -> None:
-        """Say where everything is."""
+        """Print the addresses, and commands to paste."""
         base_url, admin = ready["base_url"], ready["admin"]
         places = (
             ("admin", admin["url"], f"  {admin['username']} / {admin['password']}"),
@@ -54,8 +56,8 @@ class Console:
             ("MQTT", ready["mqtt"], ""),
         )
         self._print(f"\n[bold]apimgmt is ready[/] at [bold cyan]{base_url}[/]\n")
-        for name, place, more in places:
-            self._print(f"  [dim]{name:10}[/] [cyan]{place}[/]{escape(more)}")
+        for name, place, suffix in places:
+            self._print(f"  [dim]{name:10}[/] [cyan]{place}[/]{escape(suffix)}")
         self._print("")
         if "gold" in ready["keys"]:
             for name, command in commands(ready, ready["keys"]["gold"]):
@@ -66,12 +68,12 @@ class Console:
     def _print(self, text: str) -> None:
         try:
             self._out.print(text)
-        except (OSError, SystemExit):  # rich ends the process where its reader is gone
+        except (OSError, SystemExit):  # rich exits if the reader is gone
             self._out = Terminal(quiet=True)
 
 
 def commands(ready: dict[str, Any], key: str) -> list[tuple[str, str]]:
-    """Give a command to paste for each protocol."""
+    """Return a command to paste for each protocol."""
     base_url, (host, port) = ready["base_url"], ready["mqtt"].rsplit(":", 1)
     host = host.strip("[]")
     ticket = f"T=$(curl -sX POST -H 'X-API-Key: {key}' {base_url}/v1/tickets | cut -d'\"' -f4)"
@@ -89,5 +91,5 @@ def commands(ready: dict[str, Any], key: str) -> list[tuple[str, str]]:
 
 
 def _on_one_line(text: str) -> str:
-    """Keep what could move a terminal's cursor out of it, and the rest short: the log has it whole."""
+    """Replace control characters and shorten the text: the log has it complete."""
     return "".join(letter if letter.isprintable() else " " for letter in text[:LINE_MAX_CHARS])

@@ -1,4 +1,4 @@
-"""What must be in the tables before anything serves: migrations, the administrator, the demo and its keys."""
+"""Prepares the database before any process serves: migrations, the administrator, the demo and its keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
-from apimgmt.secret_store import load_or_make, write_private
+from apimgmt.secret_store import load_or_create, write_private
 from configuration.apply import apply_text
 from consumers.models import Consumer
 from keys.models import Key
@@ -25,18 +25,18 @@ from routes.services import update_route
 ADMIN = "admin"
 DEMO_FILE = Path(__file__).resolve().parent.parent.parent / "demo" / "apimgmt.yaml"
 DEMO_UPSTREAM = "127.0.0.1:8090"
-"""The upstream's address as the demo's file has it; the one really used stands in its place."""
+"""The upstream's address in the demo's file, which is replaced by the actual one."""
 DEMO_KEYS = ("gold", "free", "bench", "field-sensors")
 DEMO_SCOPES = ["call:*", "publish:*", "subscribe:*", "jobs:*"]
 KEYS_FILE, UPSTREAM_FILE = "demo-keys.json", "demo-upstream"
 
 
 class NewerTables(RuntimeError):
-    """The tables were made by a newer version than this one; the text says what to do."""
+    """The tables were migrated by a newer version; the text says what to do."""
 
 
 def migrate(data_dir: Path) -> int:
-    """Bring the tables up to date. Says how many migrations were made; an SQLite file is copied first.
+    """Apply the migrations and return how many; an SQLite file is copied first.
 
     Raises NewerTables.
     """
@@ -54,41 +54,41 @@ def migrate(data_dir: Path) -> int:
 
 
 def _refuse_newer(executor: MigrationExecutor) -> None:
-    """Refuse tables that this version does not know: it would write rows that the newer one cannot read."""
-    known = executor.loader.disk_migrations
-    apps = {app for app, _ in known}
+    """Raise NewerTables if migrations are applied that this version does not have: it would write unreadable rows."""
+    available = executor.loader.disk_migrations
+    apps = {app for app, _ in available}
     unknown = sorted(f"{app}.{name}" for app, name in executor.loader.applied_migrations if app in apps)
-    newer = [name for name in unknown if tuple(name.split(".", 1)) not in known]
+    newer = [name for name in unknown if tuple(name.split(".", 1)) not in available]
     if newer:
         raise NewerTables(
-            f"The tables were made by a newer version ({', '.join(newer)}). Run that version, or go back to a copy of "
-            "the database that was made before."
+            f"The tables were migrated by a newer version ({', '.join(newer)}). Run that version, or restore a copy of "
+            "the database from before."
         )
 
 
 def administrator(data_dir: Path) -> dict[str, str]:
-    """Give the administrator's name, password and token; made on the first run, the same ever after."""
-    password = load_or_make(data_dir)["admin_password"]
+    """Return the administrator's name, password and token; created on the first run, and stable from then on."""
+    password = load_or_create(data_dir)["admin_password"]
     user, is_new = get_user_model().objects.get_or_create(
         username=ADMIN, defaults={"is_staff": True, "is_superuser": True}
     )
     if is_new:
         user.set_password(password)
         user.save(update_fields=["password"])
-    # Made from the secret of this data directory, so that it need not be kept anywhere to be the same ever after.
+    # Derived from the secret of this data directory, so that it is stable without being stored.
     token = hmac.digest(settings.SECRET_KEY.encode(), b"token of the administrator", "sha256").hex()[:40]
     store_token(user, token)
     return {"username": ADMIN, "password": password, "token": token}
 
 
 def demo_upstream_port(data_dir: Path) -> int:
-    """Give the port where the demo's upstream was, or is by default."""
+    """Return the port of the demo's upstream in the previous run, or the default."""
     marker = data_dir / UPSTREAM_FILE
     return int((marker.read_text() if marker.exists() else DEMO_UPSTREAM).rpartition(":")[2])
 
 
 def demo(data_dir: Path, upstream: str) -> dict[str, str]:
-    """Load the demo on the first run, and follow its upstream where that has moved. Gives its keys by consumer."""
+    """Load the demo on the first run, update its upstream's address if it changed, and return its keys by consumer."""
     marker = data_dir / UPSTREAM_FILE
     if not marker.exists():
         apply_text(DEMO_FILE.read_text().replace(DEMO_UPSTREAM, upstream), DEMO_FILE.name, by="up")
@@ -99,7 +99,7 @@ def demo(data_dir: Path, upstream: str) -> dict[str, str]:
 
 
 def _move_upstream(before: str, now: str) -> None:
-    """Point the routes to the demo's upstream at its new address; whatever else was changed in them stays."""
+    """Point the demo's routes to the upstream's new address; other changes to them are kept."""
     for route in Route.objects.all():
         url = str(route.handler.get("url", ""))
         if f"//{before}/" in url:
@@ -107,7 +107,7 @@ def _move_upstream(before: str, now: str) -> None:
 
 
 def _demo_keys(path: Path) -> dict[str, str]:
-    """Give each consumer of the demo a key that works: the one before, or a new one where that is over."""
+    """Return a valid key for each consumer of the demo: the previous one, or a new one if it is no longer valid."""
     before: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     usable = set(Key.objects.usable(timezone.now()).values_list("id", flat=True))
     keys: dict[str, str] = {}

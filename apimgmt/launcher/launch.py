@@ -1,4 +1,4 @@
-"""One run of `up`, from the first engine to the last."""
+"""One run of `up`: starts the engines, prepares the database, starts the processes, and stops them in order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from apimgmt.launcher.console import Console
 from apimgmt.launcher.log_watch import LogWatch
 from apimgmt.launcher.plan import ENGINES_BEFORE_FILE, READY_FILE, CannotStart, Plan
 from apimgmt.launcher.store_watch import StoreWatch
-from apimgmt.launcher.supervisor import LOOK_S, Supervised, Supervisor
+from apimgmt.launcher.supervisor import CHECK_S, Supervised, Supervisor
 from apimgmt.secret_store import write_private
 from gateway.log.disk import Disk
 
@@ -32,7 +32,7 @@ READY_WITHIN_S = 40.0
 ENGINES_WITHIN_S = 5.0
 PROBE_TIMEOUT_S = 2.0
 BEYOND_DRAIN_S = 10.0
-"""What a process may take to leave, once its connections have had their time."""
+"""How long a process may take to end after the drain period of its connections."""
 KINDS = (
     "web",
     "admin",
@@ -55,36 +55,36 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Launch:
-    """Starts everything, watches it, and takes it down."""
+    """Starts, watches and stops everything."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
         self._plan = plan
         self._console = console
-        self._times_told_to_stop = 0
+        self._stop_signals = 0
         self._ready: dict[str, Any] = {}
         logs = plan.data_dir / "logs"
         logs.mkdir(mode=0o700, exist_ok=True)
-        self._log_watch = LogWatch(logs, console.told)
+        self._log_watch = LogWatch(logs, console.report)
         disk = Disk(env.events_dir(), int(env.bounds()["disk_free_min_bytes"]))
         self._store_watch = StoreWatch(logs / "nats.log", disk, self._restart_store)
         self._supervisor = Supervisor(
             logs,
-            tell=console.told,
+            report=console.report,
             changed=self._write_ready,
             held=() if plan.lock is None else (plan.lock.fileno(),),
-            hurry=lambda: self._times_told_to_stop > 1,
+            hurry=lambda: self._stop_signals > 1,
         )
 
     def run(self) -> int:
-        """Run until told to stop. Gives the exit code."""
+        """Run until a stop signal and return the exit code."""
         for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:  # nohup ignores it
-                signal.signal(number, self._told_to_stop)
+                signal.signal(number, self._count_stop_signal)
         try:
             self._start()
-            while not self._times_told_to_stop:
-                self._look()
-                time.sleep(LOOK_S)
+            while not self._stop_signals:
+                self._check()
+                time.sleep(CHECK_S)
         except CannotStart as error:
             self._console.failed(str(error))
             return 1
@@ -102,12 +102,12 @@ class Launch:
             self._supervisor.start(Supervised(engine.name, engine.name, command=engine.command))
         _preload()
         self._wait_for_engines()
-        console.done("engines", ", ".join(engine.name for engine in plan.engines) or "named by URLs")
+        console.done("engines", ", ".join(engine.name for engine in plan.engines) or "configured by URLs")
         try:
-            made = first_run.migrate(plan.data_dir)
+            applied = first_run.migrate(plan.data_dir)
         except first_run.NewerTables as error:
             raise CannotStart(str(error)) from None
-        console.done("tables", f"{made} migrations made" if made else "up to date")
+        console.done("tables", f"{applied} migrations applied" if applied else "up to date")
         admin = first_run.administrator(plan.data_dir)
         keys: dict[str, str] = {}
         upstream: socket.socket | None = None
@@ -119,7 +119,9 @@ class Launch:
         self._start_processes(upstream, keys)
         self._describe(admin, keys)
         self._wait(lambda: not self._supervisor.not_serving(), self._what_does_not_serve)
-        self._wait(partial(self._knows, keys.get("gold")), lambda: "the web process does not know the demo's keys")
+        self._wait(
+            partial(self._is_answering, keys.get("gold")), lambda: "the web process does not accept the demo's keys"
+        )
         console.done("processes", ", ".join(one.name for one in self._supervisor.all if one.run))
         self._write_ready()
         console.ready(self._ready)
@@ -131,7 +133,7 @@ class Launch:
         assert plan.mqtt is not None, "reserved"
         leave_s = env.bounds()["drain_s"] + BEYOND_DRAIN_S
         self._supervisor.listening = [one for one in (plan.web, plan.admin, plan.mqtt, upstream) if one is not None]
-        gc.freeze()  # what is shared with children stays shared
+        gc.freeze()  # keeps memory shared with the children
         start(Supervised("projector", "projector", run=processes.projector))
         start(Supervised("delivery", "delivery", run=processes.delivery))
         start(Supervised("connectors", "connectors", run=processes.connectors))
@@ -151,25 +153,25 @@ class Launch:
             sensor = partial(processes.demo_sensor, plan.local_host, plan.mqtt_port, keys["field-sensors"])
             start(Supervised("demo", "demo-sensor", run=sensor, stop_within_s=3))
 
-    def _look(self) -> None:
-        self._supervisor.look()
-        self._log_watch.look()
-        self._store_watch.look()
+    def _check(self) -> None:
+        self._supervisor.check()
+        self._log_watch.check()
+        self._store_watch.check()
 
     def _restart_store(self) -> None:
-        self._console.told("nats", "met a full disk, and is started anew: there is room again")
+        self._console.report("nats", "is restarted: its disk was full, and has free space again")
         self._supervisor.restart("nats")
 
     def _stop(self) -> None:
-        """Take all down: first what callers see, last the engines."""
+        """Stop everything: the listeners first, the engines last."""
         (self._plan.data_dir / READY_FILE).unlink(missing_ok=True)
-        if self._times_told_to_stop:
+        if self._stop_signals:
             self._console.stopping()
         for kinds in STOPPED_IN_ORDER:
             self._supervisor.stop(*kinds)
         with contextlib.suppress(FileNotFoundError):
             (self._plan.data_dir / env.ENGINES_FILE).rename(self._plan.data_dir / ENGINES_BEFORE_FILE)
-        if self._times_told_to_stop:
+        if self._stop_signals:
             self._console.stopped()
 
     def _describe(self, admin: dict[str, str], keys: dict[str, str]) -> None:
@@ -186,7 +188,7 @@ class Launch:
         }
 
     def _write_ready(self) -> None:
-        """Say where everything is, and which process is which; from the time when all serves, until all is stopped."""
+        """Write ready.json: addresses and process ids, from when everything serves until it stops."""
         if not self._ready or self._supervisor.is_stopping:
             return
         running = {kind: self._supervisor.pids(kind) for kind in KINDS}
@@ -194,13 +196,13 @@ class Launch:
             self._plan.data_dir / READY_FILE, json.dumps(self._ready | {"processes": running}, indent=1) + "\n"
         )
 
-    def _knows(self, key: str | None) -> bool:
-        """Say whether callers are served: with a key of the demo, that it has come down to the web process."""
+    def _is_answering(self, key: str | None) -> bool:
+        """Return whether the web process answers; with a key of the demo, whether the key has reached it."""
         path, headers = ("/healthz", {}) if key is None else ("/v1/me", {"X-API-Key": key})
         caller = http.client.HTTPConnection(self._plan.local_host, self._plan.port, timeout=PROBE_TIMEOUT_S)
         try:
             caller.request("GET", path, headers=headers)
-            # Known, too, where the operator has set other hosts, addresses or limits.
+            # The key may be refused because of the operator's hosts, IPs or limits.
             return caller.getresponse().status in (200, 400, 403, 429)
         except (OSError, http.client.HTTPException):
             return False
@@ -208,7 +210,7 @@ class Launch:
             caller.close()
 
     def _wait_for_engines(self) -> None:
-        """Wait until every engine listens, ours and those that URLs name."""
+        """Wait until every engine listens, embedded or configured by URL."""
         for name in ("REDIS_URL", "NATS_URL"):
             parts = urlsplit(env.engine_url(name).split(",")[0])
             where = (parts.hostname or "127.0.0.1", parts.port or {"NATS_URL": 4222}.get(name, 6379))
@@ -216,20 +218,22 @@ class Launch:
             self._wait(partial(_accepts, *where), partial(otherwise, name, *where), within_s=ENGINES_WITHIN_S)
 
     def _what_does_not_serve(self) -> str:
-        return f"{', '.join(self._supervisor.not_serving())} did not begin to serve; see {self._plan.data_dir / 'logs'}"
+        return f"{', '.join(self._supervisor.not_serving())} did not start serving; see {self._plan.data_dir / 'logs'}"
 
-    def _wait(self, seen: Callable[[], bool], otherwise: Callable[[], str], within_s: float = READY_WITHIN_S) -> None:
+    def _wait(
+        self, condition: Callable[[], bool], otherwise: Callable[[], str], within_s: float = READY_WITHIN_S
+    ) -> None:
         ends_at = time.monotonic() + within_s
-        while not seen():
-            self._look()
-            if self._times_told_to_stop:
+        while not condition():
+            self._check()
+            if self._stop_signals:
                 raise CannotStart("stopped before it was ready")
             if time.monotonic() > ends_at:
                 raise CannotStart(otherwise())
             time.sleep(0.02)
 
-    def _told_to_stop(self, number: int, frame: Any) -> None:
-        self._times_told_to_stop += 1
+    def _count_stop_signal(self, number: int, frame: Any) -> None:
+        self._stop_signals += 1
 
 
 def _accepts(host: str, port: int) -> bool:
@@ -241,10 +245,10 @@ def _accepts(host: str, port: int) -> bool:
 
 
 def _refuse_exposure() -> None:
-    """Refuse what is unsafe wherever it runs: pages that show our inside, hosts of anybody, weak secrets."""
-    found = checks.check_exposure(None)
-    if found:
-        raise CannotStart(" ".join(f"{one.msg} {one.hint or ''}".strip() for one in found))
+    """Raise CannotStart for settings that are unsafe anywhere: debug mode, wildcard hosts, short secrets."""
+    errors = checks.check_exposure(None)
+    if errors:
+        raise CannotStart(" ".join(f"{one.msg} {one.hint or ''}".strip() for one in errors))
 
 
 PRELOADED = (
@@ -275,7 +279,7 @@ PRELOADED = (
 
 
 def _preload() -> None:
-    """Import what the processes will need, once, while the engines start."""
+    """Import the modules that the processes need once, while the engines start."""
     for name in PRELOADED:
         importlib.import_module(name)
-    assert get_resolver().url_patterns, "addresses are loaded"
+    assert get_resolver().url_patterns, "URLs are loaded"

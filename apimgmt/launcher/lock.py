@@ -1,4 +1,4 @@
-"""One `up` a data directory: held by it, by its children and by its engines, so nothing of an earlier run is left."""
+"""The lock of a data directory: one `up` at a time. Children and engines inherit it, so it is free once all ended."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import TextIO
 
 LEFTOVERS_WITHIN_S = 10.0
-"""How long the processes of an `up` that was killed may take to follow it."""
+"""How long the processes of a killed `up` may take to end."""
 
 
 class DataDirTaken(RuntimeError):
-    """Another `up` runs with this data directory."""
+    """Another `up` is running with this data directory."""
 
 
 def take(data_dir: Path) -> TextIO:
-    """Take the data directory; waits for what an `up` that is gone has left. Raises DataDirTaken."""
+    """Lock the data directory, after waiting for the processes of an `up` that has ended. Raises DataDirTaken."""
     lock = (data_dir / "up.lock").open("a+")
     ends_at = time.monotonic() + LEFTOVERS_WITHIN_S
-    while not _taken(lock):
+    while not _try_lock(lock):
         lock.seek(0)
         holder = lock.read().strip()
-        if time.monotonic() > ends_at or (holder.isdigit() and _lives(int(holder))):
+        if time.monotonic() > ends_at or (holder.isdigit() and _is_alive(int(holder))):
             lock.close()
-            raise DataDirTaken(f"Another `up` (process {holder or 'unknown'}) runs with {data_dir}")
+            raise DataDirTaken(f"Another `up` (process {holder or 'unknown'}) is running with {data_dir}")
         time.sleep(0.05)
     lock.truncate(0)
     lock.write(str(os.getpid()))
@@ -33,7 +33,7 @@ def take(data_dir: Path) -> TextIO:
     return lock
 
 
-def _taken(lock: TextIO) -> bool:
+def _try_lock(lock: TextIO) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -41,14 +41,14 @@ def _taken(lock: TextIO) -> bool:
     return True
 
 
-def _lives(pid: int) -> bool:
-    """Say whether a process runs; one that has ended and was not yet reaped does not."""
+def _is_alive(pid: int) -> bool:
+    """Return whether a process is running; a zombie is not."""
     try:
         os.kill(pid, 0)
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except ProcessLookupError:
         return False
     except FileNotFoundError:
-        return not Path("/proc/self").exists()  # gone since, or a system that has no /proc
+        return not Path("/proc/self").exists()  # ended meanwhile, or a system without /proc
     except PermissionError:
         return True

@@ -1,4 +1,4 @@
-"""Tells the terminal of errors that processes have logged, and bounds their files."""
+"""Reports errors from the log files of the processes, and rotates the files."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LOOK_S = 1.0
+CHECK_S = 1.0
 READ_MAX_BYTES = 256 * 1024
 FILE_MAX_BYTES = 16 * 1024 * 1024
-TOLD_MAX = 3
-"""So many errors are told of one process at one look; its file has them all."""
+REPORTED_MAX = 3
+"""Maximum number of errors reported per process and check; its log file has them all."""
 SAME_AGAIN_S = 60.0
-"""What a process says again and again is told once in this time."""
+"""The same error of a process is reported once in this time."""
 SEVERE = ("error", "critical")
 
 
 @dataclass(slots=True)
 class LogWatch:
-    """The log files of one `up`."""
+    """Watches the log files of an `up`."""
 
     folder: Path
-    tell: Callable[[str, str], None]
-    """Called with a process's name and what it said."""
+    report: Callable[[str, str], None]
+    """Called with a process's name and its message."""
     _read_to: dict[Path, int] = field(default_factory=dict)
-    _told_at: dict[tuple[str, str], float] = field(default_factory=dict)
-    _look_at: float = 0.0
+    _reported_at: dict[tuple[str, str], float] = field(default_factory=dict)
+    _check_at: float = 0.0
 
     def __post_init__(self) -> None:
-        """Begin at the end: what earlier runs have logged is no news."""
+        """Start at the end of each file: errors of earlier runs are not reported."""
         self._read_to = {path: path.stat().st_size for path in self.folder.glob("*.log")}
 
-    def look(self) -> None:
-        """Tell what is new, once in a while. To be called often."""
-        if time.monotonic() < self._look_at:
+    def check(self) -> None:
+        """Report new errors and rotate large files, at most once per ``CHECK_S``; may be called more often."""
+        if time.monotonic() < self._check_at:
             return
-        self._look_at = time.monotonic() + LOOK_S
+        self._check_at = time.monotonic() + CHECK_S
         for path in sorted(self.folder.glob("*.log")):
-            self._tell_of(path)
+            self._report_errors(path)
             if self._read_to[path] > FILE_MAX_BYTES:
-                self._begin_anew(path)
+                self._rotate(path)
 
-    def _tell_of(self, path: Path) -> None:
+    def _report_errors(self, path: Path) -> None:
         size, begin = path.stat().st_size, self._read_to.get(path, 0)
         if size == begin:
             self._read_to[path] = size
@@ -54,27 +54,29 @@ class LogWatch:
         with path.open("rb") as file:
             file.seek(begin)
             data = file.read(size - begin)
-        end = data.rfind(b"\n") + 1 or (len(data) if len(data) >= READ_MAX_BYTES else 0)  # a line may be half written
+        end = data.rfind(b"\n") + 1 or (
+            len(data) if len(data) >= READ_MAX_BYTES else 0
+        )  # the last line may be incomplete
         self._read_to[path] = begin + end
-        errors = [said for line in data[:end].splitlines() if (said := _error(line)) is not None]
-        news = [said for said in dict.fromkeys(errors) if self._is_news(path.stem, said)]
-        for said in news[:TOLD_MAX]:
-            self.tell(path.stem, said)
-        if len(news) > TOLD_MAX:
-            self.tell(path.stem, f"{len(news) - TOLD_MAX} more errors are in {path}")
+        errors = [text for line in data[:end].splitlines() if (text := _error(line)) is not None]
+        new = [text for text in dict.fromkeys(errors) if self._is_new(path.stem, text)]
+        for text in new[:REPORTED_MAX]:
+            self.report(path.stem, text)
+        if len(new) > REPORTED_MAX:
+            self.report(path.stem, f"{len(new) - REPORTED_MAX} more errors are in {path}")
 
-    def _is_news(self, name: str, said: str) -> bool:
-        """Say whether this was not told a short while ago; numbers in it make no difference."""
+    def _is_new(self, name: str, text: str) -> bool:
+        """Return whether this message, numbers aside, was not reported recently."""
         now = time.monotonic()
-        self._told_at = {told: at for told, at in self._told_at.items() if now - at < SAME_AGAIN_S}
-        said = re.sub(r"\d+", "", said)
-        if (name, said) in self._told_at:
+        self._reported_at = {reported: at for reported, at in self._reported_at.items() if now - at < SAME_AGAIN_S}
+        text = re.sub(r"\d+", "", text)
+        if (name, text) in self._reported_at:
             return False
-        self._told_at[name, said] = now
+        self._reported_at[name, text] = now
         return True
 
-    def _begin_anew(self, path: Path) -> None:
-        """Keep one file of old lines; the process goes on writing to the same file, at its end, which is its begin."""
+    def _rotate(self, path: Path) -> None:
+        """Copy the file to ``.log.1`` and truncate it: the process keeps appending to the same file."""
         shutil.copyfile(path, path.with_suffix(".log.1"))
         with path.open("r+b") as file:
             file.truncate(0)
@@ -82,11 +84,11 @@ class LogWatch:
 
 
 def _error(line: bytes) -> str | None:
-    """Give the message of a JSON line that tells of an error."""
+    """Return the message of a JSON line with the level error or critical; None for other lines."""
     if not line.startswith(b"{"):
         return None
     try:
-        said = json.loads(line)
-        return str(said["message"]) if said["level"] in SEVERE else None
+        record = json.loads(line)
+        return str(record["message"]) if record["level"] in SEVERE else None
     except (ValueError, KeyError, TypeError):
         return None

@@ -1,4 +1,4 @@
-"""What `up` was asked for, decided before Django is loaded: its settings name the engines that will run."""
+"""The plan of a run of `up`, made before Django is loaded, as Django's settings contain the engines' URLs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 from apimgmt import engines, env
 from apimgmt.engines import Engine
 from apimgmt.launcher.lock import DataDirTaken, take
-from apimgmt.secret_store import load_or_make, write_private
+from apimgmt.secret_store import load_or_create, write_private
 
 READY_FILE = "ready.json"
 ENGINES_BEFORE_FILE = "engines.last.json"
-"""Where the embedded engines were: what remembers this address finds them there again."""
+"""The URLs of the embedded engines in the previous run, whose ports are used again."""
 PORT_MAX = 65_535
 
 
@@ -32,7 +32,7 @@ class CannotStart(RuntimeError):
 
 @dataclass(slots=True)
 class Plan:
-    """One run of `up`."""
+    """The options and reserved resources of a run of `up`."""
 
     host: str
     port: int
@@ -49,15 +49,15 @@ class Plan:
     mqtt: socket.socket | None = None
     lock: TextIO | None = None
 
-    def give_back(self) -> None:
-        """Let go of what was taken."""
+    def release(self) -> None:
+        """Close the reserved sockets and the lock."""
         for taken in (self.web, self.admin, self.mqtt, self.lock):
             if taken is not None:
                 taken.close()
 
     @property
     def base_url(self) -> str:
-        """Where callers find it."""
+        """The base URL for callers."""
         return env.public_url()
 
     @property
@@ -67,12 +67,12 @@ class Plan:
 
     @property
     def local_host(self) -> str:
-        """By which address this machine reaches it."""
+        """The address at which this machine reaches it."""
         return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare the options; each is also a variable of the environment."""
+    """Declare the options; each is also an environment variable."""
     parser.add_argument("--host", default=env.text("HOST", "127.0.0.1"), help="address of the data plane (HOST)")
     parser.add_argument("--port", type=int, default=env.number("PORT", 8000), help="HTTP and WebSocket (PORT)")
     parser.add_argument(
@@ -88,19 +88,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--amqp-port",
         type=int,
         default=env.number("AMQP_PORT", 5672),
-        help="AMQP, where an upstream is set (AMQP_PORT)",
+        help="AMQP, if an upstream is configured (AMQP_PORT)",
     )
-    parser.add_argument(
-        "--data-dir", default=env.text("DATA_DIR", "var"), help="what must outlive a restart (DATA_DIR)"
-    )
+    parser.add_argument("--data-dir", default=env.text("DATA_DIR", "var"), help="folder of persistent data (DATA_DIR)")
     parser.add_argument("--workers", type=int, default=env.number("WORKERS", 1), help="web processes (WORKERS)")
-    parser.add_argument("--no-demo", action="store_true", default=env.flag("NO_DEMO"), help="start empty (NO_DEMO)")
+    parser.add_argument(
+        "--no-demo", action="store_true", default=env.flag("NO_DEMO"), help="do not load the demo (NO_DEMO)"
+    )
 
 
 def reserve(arguments: list[str]) -> Plan:
-    """Read the options, take the data directory and the ports, and write where the engines will be.
+    """Parse the options, lock the data directory, bind the ports, and write the URLs of the engines.
 
-    Raises CannotStart, with the option to change, where a port or the data directory is taken.
+    Raises CannotStart, naming the option to change, if a port or the data directory is in use.
     """
     parser = argparse.ArgumentParser(prog="manage.py up", add_help=False)
     add_options(parser)
@@ -117,16 +117,16 @@ def reserve(arguments: list[str]) -> Plan:
         not options.no_demo,
     )
     try:
-        _take(plan)
+        _reserve(plan)
     except BaseException:
-        plan.give_back()
+        plan.release()
         raise
     return plan
 
 
-def _take(plan: Plan) -> None:
+def _reserve(plan: Plan) -> None:
     _check(plan)
-    _take_data_dir(plan)
+    _lock_data_dir(plan)
     plan.web = _listen(plan.host, plan.port, "--port")
     plan.admin = _listen(plan.admin_host, plan.admin_port, "--admin-port", host_option="--admin-host")
     plan.mqtt = _listen(plan.host, plan.mqtt_port, "--mqtt-port")
@@ -155,25 +155,25 @@ def _check(plan: Plan) -> None:
     )
     for port, option in ports:
         if not 0 <= port <= PORT_MAX:
-            raise CannotStart(f"{option} must be from 0 (any free one) to {PORT_MAX}.")
+            raise CannotStart(f"{option} must be from 0 (any free port) to {PORT_MAX}.")
 
 
-def _take_data_dir(plan: Plan) -> None:
+def _lock_data_dir(plan: Plan) -> None:
     try:
         plan.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         plan.lock = take(plan.data_dir)
-        (plan.data_dir / READY_FILE).unlink(missing_ok=True)  # one that was killed leaves its own behind
+        (plan.data_dir / READY_FILE).unlink(missing_ok=True)  # left behind by an `up` that was killed
     except DataDirTaken as error:
-        raise CannotStart(f"{error}; choose another by --data-dir.") from None
+        raise CannotStart(f"{error}; choose another with --data-dir.") from None
     except OSError as error:
         raise CannotStart(
-            f"Cannot write to {plan.data_dir} ({error.strerror}); choose another by --data-dir."
+            f"Cannot write to {plan.data_dir} ({error.strerror}); choose another with --data-dir."
         ) from None
 
 
 def _place_engines(plan: Plan) -> None:
-    """Prepare each engine that no URL names, on the port that it had before where that is free."""
-    secrets = load_or_make(plan.data_dir)
+    """Configure each engine without a URL, on its previous port if that is free."""
+    secrets = load_or_create(plan.data_dir)
     before = _read(plan.data_dir / ENGINES_BEFORE_FILE) | _read(plan.data_dir / env.ENGINES_FILE)
     urls = {}
     if not env.text("REDIS_URL"):
@@ -200,9 +200,9 @@ def _listen(host: str, port: int, option: str, *, host_option: str = "--host") -
     except OSError as error:
         listening.close()
         if error.errno == errno.EADDRINUSE:
-            raise CannotStart(f"Port {port} on {host} is taken; choose another by {option}.") from None
+            raise CannotStart(f"Port {port} on {host} is in use; choose another with {option}.") from None
         raise CannotStart(
-            f"Cannot listen on {host}:{port} ({error.strerror}); choose another by {host_option} or {option}."
+            f"Cannot listen on {host}:{port} ({error.strerror}); choose another with {host_option} or {option}."
         ) from None
     listening.setblocking(False)
     return listening
@@ -210,13 +210,13 @@ def _listen(host: str, port: int, option: str, *, host_option: str = "--host") -
 
 def _read(path: Path) -> dict[str, str]:
     with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-        found: dict[str, str] = json.loads(path.read_text())
-        return found
+        urls: dict[str, str] = json.loads(path.read_text())
+        return urls
     return {}
 
 
 def allow_open_files() -> None:
-    """Let this process and its children open as many files as the system allows: a connection is one, a stream too."""
+    """Raise the limit of open files to the hard limit, as each connection and each stream needs one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
@@ -224,11 +224,11 @@ def allow_open_files() -> None:
 
 
 reserved: list[Plan] = []
-"""The plan of this process, once its ports and its data directory are taken."""
+"""The plan of this process, once its ports and its data directory are reserved."""
 
 
-def asked() -> None:
-    """Reserve where the command line is `manage.py up`; ends the process with a clear message where that fails."""
+def reserve_for_up() -> None:
+    """Reserve resources if the command line is `manage.py up`; exits with a message if that fails."""
     if sys.argv[1:2] != ["up"] or {"-h", "--help"} & set(sys.argv):
         return
     os.umask(0o077)

@@ -1,4 +1,4 @@
-"""What each supervised process runs: entered after the fork, in a process of its own."""
+"""Entry points of the supervised processes, called after the fork."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WORKER_THREADS = 4
 
 
 def follow(parent: int) -> None:
-    """Die when the supervisor does, even where it is killed (Linux)."""
+    """Have the kernel kill this process when the supervisor dies (Linux)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -33,9 +33,9 @@ def follow(parent: int) -> None:
 
 
 def enter(name: str, log: Path, parent: int) -> None:
-    """Become a supervised process: named, logging to its file, deaf to Ctrl-C, gone when the supervisor is.
+    """Set up a supervised process: its name, its log file, its signals, and that it dies with the supervisor.
 
-    Ctrl-C in a terminal reaches its whole group, so each leaves it: only the supervisor acts, and all leave in order.
+    Ctrl-C in a terminal signals the whole process group, so each process leaves it: only the supervisor acts on it.
     """
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -96,7 +96,7 @@ def mqtt(listening: socket.socket, number: int, serves: Callable[[], None]) -> N
 
 
 def _collect_rarely() -> None:
-    """Look for cycles rarely: calls leave none behind, and looking costs each of them."""
+    """Collect garbage cycles rarely: calls create none, and collections delay them."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
 
@@ -119,7 +119,7 @@ def worker(serves: Callable[[], None]) -> None:
 
 
 def beat(data_dir: Path, serves: Callable[[], None]) -> None:
-    """Tell the worker what is due."""
+    """Enqueue scheduled tasks."""
     from celery.signals import beat_init
 
     from apimgmt.celery import application
@@ -129,12 +129,12 @@ def beat(data_dir: Path, serves: Callable[[], None]) -> None:
 
 
 def projector(serves: Callable[[], None]) -> None:
-    """Carry changes down, and usage, dead letters and jobs up; answer what the data plane asks."""
+    """Publish configuration, project usage, dead letters and jobs, and serve the requests of the data plane."""
     asyncio.run(_project(serves))
 
 
 def delivery(serves: Callable[[], None]) -> None:
-    """Deliver webhooks, and watch how far subscriptions have come."""
+    """Deliver webhooks and watch the lag of subscriptions."""
     import uvloop
 
     uvloop.run(_deliver(serves))
@@ -148,15 +148,15 @@ def connectors(serves: Callable[[], None]) -> None:
 
 
 def demo_upstream(listening: socket.socket, serves: Callable[[], None]) -> None:
-    """Serve the demo's quotes."""
+    """Serve the demo's upstream."""
     from demo.upstream import main
 
-    serves()  # what comes meanwhile waits in the backlog of the socket, which listens already
+    serves()  # the socket listens already: connections wait in its backlog
     main(listening)
 
 
 def demo_sensor(host: str, mqtt_port: int, key: str, serves: Callable[[], None]) -> None:
-    """Send simulated readings."""
+    """Publish the demo's sensor readings."""
     from demo.sensor import main
 
     serves()
@@ -210,14 +210,14 @@ async def _project(serves: Callable[[], None]) -> None:
 async def kept_running(
     part: Callable[[Any, Any, asyncio.Event], Awaitable[None]], client: Any, js: Any, stop: asyncio.Event
 ) -> None:
-    """Run one part; where it fails or ends it begins again, after a pause that doubles, unnoticed by the others."""
+    """Run one part until ``stop`` is set; if it fails or ends, restart it after a delay that doubles."""
     pause_s = RESTART_S
     while not stop.is_set():
         began_at = time.monotonic()
         try:
             await part(client, js, stop)
         except Exception:
-            logger.exception("%s failed and begins again", part.__module__)
+            logger.exception("%s failed and is restarted", part.__module__)
         pause_s = RESTART_S if time.monotonic() - began_at > STEADY_AFTER_S else min(pause_s * 2, RESTART_MAX_S)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), pause_s)

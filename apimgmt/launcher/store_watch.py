@@ -1,4 +1,4 @@
-"""Starts the embedded NATS anew once there is room again: a stream that met a full disk stores nothing more before."""
+"""Restarts the embedded NATS after its disk was full, once there is space: until then its streams store nothing."""
 
 from __future__ import annotations
 
@@ -9,50 +9,50 @@ from pathlib import Path
 
 from gateway.log.disk import Disk
 
-LOOK_S = 1.0
+CHECK_S = 1.0
 RESTART_EVERY_S = 30.0
-"""No more often: where it meets an end that is not seen here, such as a quota, it would never serve."""
+"""Minimum time between restarts: a limit that is not visible here, such as a quota, would cause them in a loop."""
 READ_MAX_BYTES = 256 * 1024
-SAID = b"no space left on device"
+DISK_FULL = b"no space left on device"
 
 
 @dataclass(slots=True)
 class StoreWatch:
-    """What the log of one NATS says of its disk."""
+    """Watches the log of NATS for a full disk."""
 
     log: Path
     disk: Disk
     restart: Callable[[], None]
-    """Called where it met a full disk, and there is room now."""
-    has_met_its_end: bool = False
+    """Called once the disk was full and has space again."""
+    was_full: bool = False
     _read_to: int = field(default=0)
-    _look_at: float = 0.0
+    _check_at: float = 0.0
     _restart_at: float = 0.0
 
     def __post_init__(self) -> None:
-        """Begin at the end: what earlier runs have met was mended by their end."""
+        """Start at the end of the file: errors of earlier runs ended with them."""
         self._read_to = self._size()
 
-    def look(self) -> None:
-        """Look, once in a while. To be called often."""
-        if time.monotonic() < self._look_at:
+    def check(self) -> None:
+        """Read new lines and restart NATS if needed, at most once per ``CHECK_S``; may be called more often."""
+        if time.monotonic() < self._check_at:
             return
-        self._look_at = time.monotonic() + LOOK_S
-        self.has_met_its_end = self._says_so() or self.has_met_its_end
-        if self.has_met_its_end and not self.disk.is_full and time.monotonic() >= self._restart_at:
-            self.has_met_its_end = False
+        self._check_at = time.monotonic() + CHECK_S
+        self.was_full = self._reports_full_disk() or self.was_full
+        if self.was_full and not self.disk.is_full and time.monotonic() >= self._restart_at:
+            self.was_full = False
             self._restart_at = time.monotonic() + RESTART_EVERY_S
             self.restart()
 
-    def _says_so(self) -> bool:
+    def _reports_full_disk(self) -> bool:
         size, begin = self._size(), self._read_to
         self._read_to = size
         if size in (begin, 0):
             return False
         begin = max(begin if begin < size else 0, size - READ_MAX_BYTES)
         with self.log.open("rb") as file:
-            file.seek(max(begin - len(SAID), 0))
-            return SAID in file.read(READ_MAX_BYTES + len(SAID))
+            file.seek(max(begin - len(DISK_FULL), 0))
+            return DISK_FULL in file.read(READ_MAX_BYTES + len(DISK_FULL))
 
     def _size(self) -> int:
         try:

@@ -1,6 +1,6 @@
-"""Keeps processes running: forks them, notices at once when one ends, starts it again, and takes all down in order.
+"""Supervises processes: forks them, restarts those that end, and stops all of them in order.
 
-One thread and no event loop: what is forked from here begins clean, with everything already imported.
+It has one thread and no event loop, so that a fork is safe and has everything imported already.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from apimgmt.launcher import processes
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 0.05
+CHECK_S = 0.05
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.5
 STEADY_AFTER_S = 10.0
-"""A process that ran for so long is started again at once; one that did not, after a pause that doubles."""
+"""A process that ran for so long is restarted after the first delay; otherwise the delay doubles."""
 
 
 def _one_byte() -> mmap.mmap:
@@ -34,35 +34,35 @@ def _one_byte() -> mmap.mmap:
 
 @dataclass(slots=True)
 class Supervised:
-    """One process that must run."""
+    """A process to keep running."""
 
     kind: str
-    """Its name in ready.json."""
+    """Its key in ready.json."""
     name: str
     run: Callable[[Callable[[], None]], None] | None = None
-    """What a forked child does; it calls its argument as soon as it serves. None for a program."""
+    """Runs in the forked child, and calls its argument once it serves. None for a program."""
     command: tuple[str, ...] = ()
     stop_within_s: float = 10.0
     listening: socket.socket | None = None
-    """The socket that it serves."""
+    """The listening socket that it serves."""
     pid: int = 0
     began_at: float = 0.0
     pause_s: float = FIRST_PAUSE_S
     start_at: float = 0.0
     _mark: mmap.mmap = field(default_factory=_one_byte)
-    """Memory shared with the child, in which it says that it serves."""
+    """Memory shared with the child, which sets it once it serves."""
 
     @property
     def is_serving(self) -> bool:
-        """Say whether the process that runs now has said that it serves."""
+        """Whether the current process has reported that it serves."""
         return bool(self.pid) and self._mark[0] == 1
 
     def serves(self) -> None:
-        """Say, in the child, that it serves."""
+        """Report, from the child, that it serves."""
         self._mark[0] = 1
 
     def starts(self) -> None:
-        """Note that it begins, and does not serve yet."""
+        """Record a start; the process does not serve yet."""
         self.began_at = time.monotonic()
         self._mark[0] = 0
 
@@ -72,33 +72,34 @@ class Supervisor:
     """All processes of one `up`, in the order of their start."""
 
     logs: Path
-    tell: Callable[[str, str], None]
-    """Called with a process's name and what became of it."""
+    report: Callable[[str, str], None]
+    """Called with a process's name and what happened to it."""
     changed: Callable[[], None] = lambda: None
-    """Called when a process was started again."""
+    """Called after a process was restarted."""
     held: tuple[int, ...] = ()
-    """Descriptors that programs keep open, beside what forked children keep anyway."""
+    """Descriptors that programs inherit; forked children inherit all."""
     hurry: Callable[[], bool] = lambda: False
-    """Whether who stops it has lost patience."""
+    """Returns whether to stop without waiting."""
     listening: list[socket.socket] = field(default_factory=list)
-    """All sockets that any process serves; the others close it, so that callers are refused once its own have left."""
+    """All listening sockets. A child closes those it does not serve, so that connections are refused once their
+    processes have ended."""
     all: list[Supervised] = field(default_factory=list)
     is_stopping: bool = False
 
     def start(self, supervised: Supervised) -> None:
-        """Start a process and keep it running from now on."""
+        """Start a process and keep it running."""
         self.all.append(supervised)
         self._spawn(supervised)
 
-    def look(self) -> None:
-        """Notice what has ended, and start what is due. To be called often."""
+    def check(self) -> None:
+        """Reap processes that have ended and start those that are due. Must be called often."""
         for supervised, status in self._ended():
             now = time.monotonic()
             if now - supervised.began_at > STEADY_AFTER_S:
                 supervised.pause_s = FIRST_PAUSE_S
             supervised.start_at = now + supervised.pause_s
             supervised.pause_s = min(supervised.pause_s * 2, LONGEST_PAUSE_S)
-            self.tell(supervised.name, f"ended ({_said(status)}) and is started again")
+            self.report(supervised.name, f"ended ({_describe(status)}) and is restarted")
         due = [one for one in self.all if not one.pid and one.start_at <= time.monotonic()]
         for supervised in due:
             self._spawn(supervised)
@@ -106,38 +107,38 @@ class Supervisor:
             self.changed()
 
     def restart(self, kind: str) -> None:
-        """End the processes of a kind, for :meth:`look` to start them again."""
+        """Terminate the processes of a kind; :meth:`check` starts them again."""
         for one in self.all:
             if one.kind == kind:
                 _signal(one, signal.SIGTERM)
 
     def pids(self, kind: str) -> list[int]:
-        """Give the process ids of a kind."""
+        """Return the process ids of a kind."""
         return [one.pid for one in self.all if one.kind == kind and one.pid]
 
     def not_serving(self) -> list[str]:
-        """Name the forked processes that do not serve yet."""
+        """Return the names of forked processes that do not serve yet."""
         return [one.name for one in self.all if one.run is not None and not one.is_serving]
 
     def stop(self, *kinds: str) -> None:
-        """End the processes of these kinds together: SIGTERM, and SIGKILL for those that do not leave in time."""
+        """Stop the processes of these kinds together: SIGTERM, then SIGKILL for those that do not end in time."""
         self.is_stopping = True
         leaving = [one for one in self.all if one.kind in kinds]
         for one in leaving:
             if one.listening is not None:
-                one.listening.close()  # the child has its own; when that is closed too, callers are refused at once
+                one.listening.close()  # once the child closes its copy too, connections are refused
             _signal(one, signal.SIGTERM)
         ends_at = time.monotonic() + max((one.stop_within_s for one in leaving), default=0)
         while any(one.pid for one in leaving) and time.monotonic() < ends_at and not self.hurry():
             self._ended()
-            time.sleep(LOOK_S / 2)
+            time.sleep(CHECK_S / 2)
         for one in leaving:
             if one.pid:
-                self.tell(one.name, "did not leave in time and is killed")
+                self.report(one.name, "did not end in time and is killed")
                 _signal(one, signal.SIGKILL)
         while any(one.pid for one in leaving):
             self._ended()
-            time.sleep(LOOK_S / 2)
+            time.sleep(CHECK_S / 2)
         self.all = [one for one in self.all if one not in leaving]
 
     def _spawn(self, supervised: Supervised) -> None:
@@ -150,7 +151,7 @@ class Supervisor:
         others = [one for one in self.listening if one is not supervised.listening]
         sys.stdout.flush()
         sys.stderr.flush()
-        # Until the child has its own handlers, ours would swallow what is meant for it.
+        # Until the child has set its own handlers, the inherited ones would swallow its signals.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         supervised.pid = os.fork()
         if supervised.pid == 0:
@@ -158,7 +159,7 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _ended(self) -> list[tuple[Supervised, int]]:
-        """Reap what has ended."""
+        """Reap and return the processes that have ended."""
         ended = []
         for supervised in self.all:
             if not supervised.pid:
@@ -204,14 +205,14 @@ def _child(supervised: Supervised, log: Path, parent: int, others: list[socket.s
 def _program(command: tuple[str, ...], log: Path, held: tuple[int, ...], parent: int) -> int:
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        process = subprocess.Popen(  # noqa: S603 - an engine's own command, written by us
+        process = subprocess.Popen(  # noqa: S603 - the command of an engine
             command,
             stdin=subprocess.DEVNULL,
             stdout=descriptor,
             stderr=descriptor,
             start_new_session=True,
             pass_fds=held,
-            preexec_fn=partial(processes.follow, parent),  # noqa: PLW1509 - this process has one thread
+            preexec_fn=partial(processes.follow, parent),  # noqa: PLW1509 - this process is single-threaded
         )
     finally:
         os.close(descriptor)
@@ -219,5 +220,5 @@ def _program(command: tuple[str, ...], log: Path, held: tuple[int, ...], parent:
     return process.pid
 
 
-def _said(status: int) -> str:
+def _describe(status: int) -> str:
     return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"code {os.WEXITSTATUS(status)}"

@@ -1,1 +1,1 @@
-"""SQLite as the database of Django, with writers that wait in turns (see ``base``)."""
+"""A database backend for SQLite whose writers wait fairly (see ``base``)."""

@@ -16,7 +16,7 @@ BUSY = "database is locked"
 
 
 class DatabaseWrapper(DjangosWrapper):
-    """Begins a transaction as soon as it can, within the timeout of the settings."""
+    """Begins a transaction as soon as the write lock is free, within the configured timeout."""
 
     def _start_transaction_under_autocommit(self) -> None:
         timeout_s = self.settings_dict["OPTIONS"].get("timeout", 5)

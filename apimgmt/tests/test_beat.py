@@ -16,7 +16,7 @@ def scheduler(tmp_path):
 
 @pytest.mark.parametrize("ran", [timedelta(hours=1), timedelta(hours=-1)], ids=["clock set back", "clock set on"])
 def test_what_is_due_runs_soon_whatever_became_of_the_clock(scheduler, ran):
-    entry = scheduler.schedule["queue again what no worker has"]
+    entry = scheduler.schedule["requeue lost jobs"]
     entry.last_run_at = entry.default_now() + ran
     is_due, look_again_s = scheduler.is_due(entry)
     assert is_due or look_again_s <= 2

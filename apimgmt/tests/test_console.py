@@ -49,7 +49,7 @@ def test_without_a_demo_there_is_no_command_without_a_key(capsys):
 
 
 def test_what_processes_say_steers_no_terminal(capsys):
-    Console().told("web-1", "before\x1b[2J\nafter" + "x" * 1000)
+    Console().report("web-1", "before\x1b[2J\nafter" + "x" * 1000)
     printed = capsys.readouterr().out
     assert printed.startswith("web-1: before [2J after")
     assert len(printed) < 300

@@ -14,7 +14,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def told(monkeypatch):
-    monkeypatch.setattr(log_watch, "LOOK_S", 0)
+    monkeypatch.setattr(log_watch, "CHECK_S", 0)
     return []
 
 
@@ -35,31 +35,31 @@ def add(path, text):
 def test_new_errors_are_told_and_nothing_else(folder, watch, told):
     add(folder / "web-1.log", line("info", "began") + "a banner\n{}\n[1]\n" + line("error", "it failed"))
     add(folder / "worker.log", line("critical", "it is worse"))
-    watch.look()
-    watch.look()
+    watch.check()
+    watch.check()
     assert told == [("web-1", "it failed"), ("worker", "it is worse")]
 
 
 def test_a_line_that_is_half_written_is_told_when_it_is_whole(folder, watch, told):
     whole = line("error", "in two parts")
     add(folder / "web-1.log", whole[:20])
-    watch.look()
+    watch.check()
     assert told == []
     add(folder / "web-1.log", whole[20:])
-    watch.look()
+    watch.check()
     assert told == [("web-1", "in two parts")]
 
 
 def test_what_is_said_again_and_again_is_told_once(folder, watch, told):
     for number in range(5):
         add(folder / "worker.log", line("error", f"no broker, try {number}"))
-        watch.look()
+        watch.check()
     assert told == [("worker", "no broker, try 0")]
 
 
 def test_many_errors_are_counted(folder, watch, told):
     add(folder / "web-1.log", "".join(line("error", letter) for letter in "abcdefgh"))
-    watch.look()
+    watch.check()
     assert [what for _, what in told[:3]] == ["a", "b", "c"]
     assert told[3][1].startswith("5 more errors are in ")
 
@@ -70,19 +70,19 @@ def test_a_file_that_grows_is_begun_anew_and_goes_on_being_read(folder, watch, t
     with path.open("a") as process:
         process.write(line("info", "x" * 2000))
         process.flush()
-        watch.look()
+        watch.check()
         assert path.stat().st_size == 0
         assert "x" * 2000 in path.with_suffix(".log.1").read_text()
         process.write(line("error", "after"))
         process.flush()
-        watch.look()
+        watch.check()
     assert told == [("web-1", "after")]
 
 
 def test_a_line_without_end_is_passed_over(folder, watch, told, monkeypatch):
     monkeypatch.setattr(log_watch, "READ_MAX_BYTES", 100)
     add(folder / "web-1.log", "x" * 500)
-    watch.look()
+    watch.check()
     add(folder / "web-1.log", "\n" + line("error", "after"))
-    watch.look()
+    watch.check()
     assert told == [("web-1", "after")]

@@ -30,7 +30,7 @@ def reserve(tmp_path):
 
     yield reserved
     for one in made:
-        one.give_back()
+        one.release()
 
 
 def test_ports_are_taken_before_anything_starts(reserve):
@@ -46,7 +46,8 @@ def test_ports_are_taken_before_anything_starts(reserve):
 def test_a_taken_port_names_its_option(reserve, option):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(plan.CannotStart, match=rf"Port {port} on 127.0.0.1 is taken; choose another by {option}\."):
+        message = rf"Port {port} on 127.0.0.1 is in use; choose another with {option}\."
+        with pytest.raises(plan.CannotStart, match=message):
             reserve(option, str(port))
 
 
@@ -58,8 +59,8 @@ def test_a_taken_port_names_its_option(reserve, option):
         (("--admin-port", "-1"), "--admin-port must be from 0"),
         (("--admin-host", "192.0.2.1"), "choose another by --admin-host or --admin-port"),
         (("--mqtt-port", "-1"), "--mqtt-port must be from 0"),
-        (("--host", "192.0.2.1"), "choose another by --host or --port"),
-        (("--data-dir", "/proc/nowhere"), "choose another by --data-dir"),
+        (("--host", "192.0.2.1"), "choose another with --host or --port"),
+        (("--data-dir", "/proc/nowhere"), "choose another with --data-dir"),
     ],
 )
 def test_what_cannot_be_is_said_with_its_option(reserve, options, said):
@@ -81,7 +82,7 @@ def test_a_wrong_interval_is_found_before_anything_starts(reserve, monkeypatch):
 
 def test_a_data_directory_has_one_up(reserve):
     reserve()
-    with pytest.raises(plan.CannotStart, match=rf"process {os.getpid()}\) runs with .*--data-dir"):
+    with pytest.raises(plan.CannotStart, match=rf"process {os.getpid()}\) is running with .*--data-dir"):
         reserve()
 
 
@@ -122,7 +123,7 @@ def test_engines_are_where_they_were(reserve, tmp_path):
     engines = tmp_path / "var" / "engines.json"
     before = json.loads(engines.read_text())
     assert set(before) == {"REDIS_URL", "NATS_URL"}
-    first.give_back()
+    first.release()
     engines.rename(engines.with_name("engines.last.json"))  # as a clean end leaves it
     reserve()
     assert json.loads(engines.read_text()) == before

@@ -10,7 +10,7 @@ MET = "[7] [ERR] JetStream failed to store a msg: write 9.blk: no space left on 
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_watch, "LOOK_S", 0)
+    monkeypatch.setattr(store_watch, "CHECK_S", 0)
     monkeypatch.setattr(store_watch, "RESTART_EVERY_S", 0)
     log = tmp_path / "nats.log"
     log.write_text(MET)
@@ -26,7 +26,7 @@ def store(tmp_path, monkeypatch):
 def say(store, text):
     with store.log.open("a") as file:
         file.write(text)
-    store.watch.look()
+    store.watch.check()
 
 
 def test_what_met_a_full_disk_is_started_anew_once_when_there_is_room(store):
@@ -34,7 +34,7 @@ def test_what_met_a_full_disk_is_started_anew_once_when_there_is_room(store):
     say(store, MET)
     assert store.restarts == 0
     store.disk.is_full = False
-    store.watch.look()
+    store.watch.check()
     say(store, "[8] [INF] Server is ready\n")
     assert store.restarts == 1
     say(store, MET)
@@ -43,10 +43,10 @@ def test_what_met_a_full_disk_is_started_anew_once_when_there_is_room(store):
 
 def test_what_an_earlier_run_met_and_other_words_are_nothing(store):
     store.disk.is_full = False
-    store.watch.look()
+    store.watch.check()
     say(store, "[7] [WRN] slow\n")
     store.log.unlink()
-    store.watch.look()
+    store.watch.check()
     assert store.restarts == 0
 
 
@@ -62,4 +62,4 @@ def test_an_end_that_is_not_seen_here_does_not_keep_it_from_serving(store, monke
     store.disk.is_full = False
     for _ in range(3):
         say(store, MET)
-    assert (store.restarts, store.watch.has_met_its_end) == (1, True)
+    assert (store.restarts, store.watch.was_full) == (1, True)

@@ -153,7 +153,7 @@ def test_a_taken_port_is_a_clear_error_that_names_the_option(up, tmp_path, optio
         "--data-dir", str(tmp_path), "--port", "0", "--admin-port", "0", "--mqtt-port", "0", option, str(port)
     )
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr == f"error: Port {port} on 127.0.0.1 is taken; choose another by {option}.\n"
+    assert refused.stderr == f"error: Port {port} on 127.0.0.1 is in use; choose another with {option}.\n"
 
 
 @pytest.mark.parametrize(

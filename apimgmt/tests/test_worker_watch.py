@@ -1,4 +1,4 @@
-from apimgmt.worker_watch import LOOK_S, STUCK, STUCK_AFTER_S, WorkerWatch
+from apimgmt.worker_watch import CHECK_S, STUCK, STUCK_AFTER_S, WorkerWatch
 
 
 def stuck_within(watch, looks=20, at=None):
@@ -6,13 +6,13 @@ def stuck_within(watch, looks=20, at=None):
     for number in range(looks):
         if at is not None:
             at(number)
-        if watch.look(1e9 + number * LOOK_S):
+        if watch.is_stuck(1e9 + number * CHECK_S):
             return number
     return None
 
 
 def test_a_worker_that_takes_nothing_of_what_waits_is_stuck():
-    assert stuck_within(WorkerWatch(lambda: 3)) == STUCK_AFTER_S / LOOK_S
+    assert stuck_within(WorkerWatch(lambda: 3)) == STUCK_AFTER_S / CHECK_S
 
 
 def test_one_that_has_nothing_to_do_is_not():
@@ -31,7 +31,7 @@ def test_one_that_takes_what_waits_is_not_however_much_that_is():
     watch = WorkerWatch(lambda: 3)
 
     def take(number):
-        watch._took_at = 1e9 + number * LOOK_S  # as ``took`` does, on the clock of this test
+        watch._took_at = 1e9 + number * CHECK_S  # as ``took`` does, on the clock of this test
 
     assert stuck_within(watch, at=take) is None
 
@@ -44,7 +44,7 @@ def test_one_whose_broker_is_away_is_not():
 
 
 def test_a_stuck_worker_ends(monkeypatch):
-    monkeypatch.setattr("apimgmt.worker_watch.LOOK_S", 0.001)
+    monkeypatch.setattr("apimgmt.worker_watch.CHECK_S", 0.001)
     monkeypatch.setattr("apimgmt.worker_watch.STUCK_AFTER_S", 0.01)
     ended = []
     watch = WorkerWatch(lambda: 1, ended.append)

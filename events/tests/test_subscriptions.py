@@ -135,7 +135,7 @@ def test_an_overlap_is_bounded(make, overlap_s):
 def test_what_signs_nothing_has_no_secret(make):
     row, secret = make()
     assert secret is None
-    with pytest.raises(ValidationError, match="Nothing is signed"):
+    with pytest.raises(ValidationError, match="no secret to rotate"):
         rotate_secret(row, by="ann")
     _, secret = make(alert_url="https://1.1.1.1/", alert_lag_s=60)
     assert secret.startswith("whsec_")

@@ -347,7 +347,7 @@ def test_a_subscription_is_shown_with_its_tries_paused_resumed_and_deleted(page,
     shown = page.get(url("events_subscription", "change", quote(row.pk))).content.decode()
     assert "&lt;script&gt;1" in shown
     assert "<script>1</script>" not in shown
-    for text in ("try 2: failed", "3 events, 9 s", "It answered 500."):
+    for text in ("attempt 2: failed", "3 events, 9 s", "It answered 500."):
         assert text in shown
     for action, state in (("pause_selected", "paused"), ("resume_selected", "active")):
         page.post(url("events_subscription"), {"action": action, "_selected_action": [row.pk]})
@@ -362,4 +362,4 @@ def test_a_subscription_is_shown_while_the_event_log_is_unavailable(page, consum
     create_channel(address="trades", by="test")
     row, _ = create_subscription(consumer=consumer, type="pull", channel="trades", position=0, by="test")
     shown = page.get(url("events_subscription", "change", quote(row.pk))).content.decode()
-    assert "The event log does not answer." in shown
+    assert "NATS is unavailable." in shown

@@ -39,7 +39,7 @@ def test_dead_letters_are_redriven_and_discarded_by_their_filters(api, monkeypat
     assert [json.loads(data) for _, data, _ in stored] == [{"n": 0}, {"n": 1}, {"n": 2}]
     (kept,) = said["refused"]
     assert kept["id"] == refused.id
-    assert "schema refuses it still" in kept["detail"]
+    assert "schema still rejects it" in kept["detail"]
     said = api.post("/api/v1/dead-letters/redrive?channel=trades", {"as_is": True}, format="json").json()
     assert (said["done"], said["left"]) == (1, 0)
     assert DeadLetter.objects.get() == other

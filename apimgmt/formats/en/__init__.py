@@ -1,1 +1,1 @@
-"""In English, of no country."""
+"""Formats for English, independent of a country."""

@@ -1,4 +1,4 @@
-"""Instants from the largest unit to the smallest, in 24 hours."""
+"""ISO dates and 24-hour times."""
 
 DATE_FORMAT = SHORT_DATE_FORMAT = "Y-m-d"
 TIME_FORMAT = "H:i"

@@ -13,13 +13,15 @@ from apimgmt.launcher.plan import add_options, reserved
 
 
 class Command(BaseCommand):
-    """Runs everything."""
+    """Runs all processes."""
 
-    help = "Start the engines that no URL names, migrate, load the demo, and run every process until Ctrl-C."
+    help = (
+        "Start the engines that are not configured by URL, migrate, load the demo, and run every process until Ctrl-C."
+    )
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the options."""
+        """Add the command's options."""
         add_options(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
