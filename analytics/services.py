@@ -24,6 +24,8 @@ SUMS = ("calls", "messages_in", "messages_out", "bytes_in", "bytes_out", "thrott
 FLOWED = ("messages_in", "messages_out", "bytes_in", "bytes_out", "throttled")
 TEXT_MAX = {"target": 255, "outcome": 40, "error_class": 20, "consumer": 100, "key": 40, "tier": 100, "protocol": 10}
 OPENED = ("consumer", "key", "tier", "protocol", "route", "channel", "ip")
+OPENED_MAX = {**TEXT_MAX, "route": 100, "channel": 255, "ip": 45}
+"""Characters that a column takes: of a batch with a longer text, nothing would be projected."""
 CLOSED = ("closed_by", "close_code", "error_class", "messages_in", "messages_out", "bytes_in", "bytes_out", "throttled")
 
 Batch = Mapping[str, Any]
@@ -137,12 +139,16 @@ def _open(batch: Batch) -> None:
                 id=row["id"],
                 process=batch["process"],
                 opened_at=_instant(row["opened_at"]),
-                **{name: row[name] for name in OPENED},
+                **_opened(row),
             )
             for row in batch.get("opened", ())
         ],
         ignore_conflicts=True,
     )
+
+
+def _opened(row: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(row[name])[: OPENED_MAX[name]] for name in OPENED}
 
 
 def _flow(batch: Batch) -> None:
@@ -161,7 +167,8 @@ def _close(batch: Batch) -> None:
                 process=batch["process"],
                 opened_at=_instant(row["opened_at"]),
                 closed_at=_instant(row["closed_at"]),
-                **{name: row[name] for name in (*OPENED, *CLOSED)},
+                **_opened(row),
+                **{name: row[name] for name in CLOSED},
             )
             for row in batch.get("closed", ())
         ],

@@ -72,7 +72,14 @@ class Plane:
             is_open=self.jobs.are_open,
         )
         self.connections = Connections(self.snapshot)
-        self.usage = Usage(config, self.connections, js, limits=self.limiter.usage_records)
+        self.usage = Usage(
+            config,
+            self.connections,
+            self.snapshot,
+            js,
+            limits=self.limiter.usage_records,
+            max_payload=lambda: client.max_payload,
+        )
         self.reporter = Reporter(client, config.process, self.usage.metrics.registry)
         self.log = EventLog(client, js, Disk(config.events_dir, config.disk_free_min_bytes))
         self.hub = Hub(client, self.log, self.snapshot)

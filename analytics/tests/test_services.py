@@ -53,6 +53,12 @@ def test_tallies_of_one_label_are_one_row():
     assert (refused.outcome, refused.calls) == ("rate-limited", 2)
 
 
+def test_a_text_that_is_longer_than_its_column_is_cut():
+    project([(1, batch(tallies=[tally(target="x" * 9000)], closed=[CLOSED | {"channel": "y" * 9000}]))])
+    assert UsageMinute.objects.get().target == "x" * 255
+    assert ConnectionRecord.objects.get().channel == "y" * 255
+
+
 def test_rows_and_position_are_written_together_or_not_at_all():
     with pytest.raises(KeyError), transaction.atomic():
         project([(1, batch(tallies=[tally()])), (2, batch(closed=[{"id": "broken"}]))])

@@ -94,6 +94,11 @@ class ProcessMetrics:
         self._dropped = Counter(
             "apimgmt_usage_dropped", "Usage batches and tallies dropped; analytics lacks them.", registry=self.registry
         )
+        self._batches_too_large = Counter(
+            "apimgmt_usage_batches_too_large",
+            "Usage batches that NATS refused for their size; they are split, and a single record is dropped.",
+            registry=self.registry,
+        )
         self._latencies = Latencies()
         self.observe_latency = self._latencies.observe
         self.registry.register(self._latencies)
@@ -113,6 +118,10 @@ class ProcessMetrics:
     def dropped(self) -> None:
         """Count a batch or a tally that analytics will never have."""
         self._dropped.inc()
+
+    def batch_too_large(self) -> None:
+        """Count a batch that NATS refused for its size."""
+        self._batches_too_large.inc()
 
     def _of(self, protocol: str, outcome: str) -> list[Counter]:
         children = self._children.get((protocol, outcome))

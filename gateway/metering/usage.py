@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import orjson
+from nats.aio.client import DEFAULT_MAX_PAYLOAD_SIZE
 
 from gateway.concurrency.stopping import stop_tasks
 from gateway.link.nats import USAGE_SUBJECT
+from gateway.metering.batches import RECORDS_A_BATCH, Batches, Record, cut
+from gateway.metering.labels import Label, Labels, bounded
 from gateway.metering.process_metrics import ProcessMetrics
 from gateway.protocol import Protocol
 from gateway.refusals import Packet
@@ -23,23 +25,18 @@ if TYPE_CHECKING:
     from gateway.call import Call, Reply
     from gateway.config import Config
     from gateway.connections.open import Connection, Connections
+    from gateway.snapshot.picture import Snapshot
 
 logger = logging.getLogger(__name__)
 
 FLUSH_S = 1.0
 HEARTBEAT_S = 5.0
 """The longest time between two batches, also of an idle process."""
-BATCHES_KEPT = 600
-"""Batches kept while NATS is unavailable: ten minutes of them. Beyond, the oldest are dropped and counted."""
-RECORDS_A_BATCH = 500
 FLOWING_EVERY = 5
 """Every so many batches, open connections and consumers near a limit are reported."""
 FLOWED = ("messages_in", "messages_out", "bytes_in", "bytes_out", "throttled")
 LABELS_MAX = 5_000
 """Labels per flush. Tallies beyond it are dropped and counted, so that a flood of names takes no memory."""
-
-Label = tuple[str, str, str, str, str, str, str]
-"""Protocol, consumer, key, tier, target, outcome, error class."""
 
 
 def _no_limits(*, with_levels: bool) -> list[dict[str, Any]]:
@@ -82,28 +79,36 @@ class Usage:
         self,
         config: Config,
         connections: Connections,
+        snapshot: Snapshot,
         js: JetStreamContext,
         *,
         limits: Callable[..., list[dict[str, Any]]] = _no_limits,
+        max_payload: Callable[[], int] = lambda: DEFAULT_MAX_PAYLOAD_SIZE,
     ) -> None:
         self._config = config
         self._limits = limits
         """Returns and resets what limits did (see :class:`gateway.limits.tallies.LimitUsage`)."""
         self._connections = connections
-        self._js = js
+        self._labels = Labels(snapshot)
         self._tallies: dict[Label, Tally] = {}
         self._closed: list[dict[str, Any]] = []
-        self._waiting: deque[tuple[int, bytes]] = deque()
         self._sequence = 0
         self._dropped = 0
         self._flushed_at = time.monotonic()
         self._sent_at = 0.0
         self._task: asyncio.Task[None] | None = None
-        self.metrics = ProcessMetrics(self._open_counts, lambda: len(self._waiting))
+        self.metrics = ProcessMetrics(self._open_counts, lambda: len(self._batches))
+        self._batches = Batches(
+            js,
+            f"{USAGE_SUBJECT}.{config.process}",
+            dropped=self._drop,
+            too_large=self.metrics.batch_too_large,
+            max_payload=max_payload,
+        )
 
     def call_ended(self, call: Call, reply: Reply, latency_ms: float) -> None:
         """Count a call without a row in the ledger: a request, or a refused handshake."""
-        tally = self._tally(_label(call, _outcome(reply), _error_class(reply, at_handshake=True)))
+        tally = self._tally(self._label_of(call, reply, _error_class(reply, at_handshake=True)))
         tally.calls += 1
         tally.messages_in += reply.messages_in
         tally.messages_out += reply.messages_out
@@ -119,7 +124,7 @@ class Usage:
 
     def delivered(self, call: Call, messages: int, bytes_: int) -> None:
         """Count what was sent for a consumer without a call of it, such as a webhook."""
-        tally = self._tally(_label(call, "ok", ""))
+        tally = self._tally(self._labels.of(call, "ok", "", is_refused=False))
         tally.messages_out += messages
         tally.bytes_out += bytes_
 
@@ -129,7 +134,7 @@ class Usage:
             reply.refused = connection.closing
         self._sweep(connection)
         error_class = _error_class(reply, at_handshake=False)
-        tally = self._tally(_label(connection.call, _outcome(reply), error_class))
+        tally = self._tally(self._label_of(connection.call, reply, error_class))
         tally.calls += 1
         if reply.refused is not None:
             self.metrics.refused(connection.call.protocol, reply.refused.reason)
@@ -158,22 +163,27 @@ class Usage:
         self._gather(is_stopping=True)
         try:
             async with asyncio.timeout(2):
-                await self._send()
+                await self._batches.send()
         except Exception:
-            logger.warning("usage: %d batches could not be sent before the process stopped", len(self._waiting))
+            logger.warning("usage: %d batches could not be sent before the process stopped", len(self._batches))
 
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_S)
             try:
                 self._gather()
-                await self._send()
+                await self._batches.send()
             except Exception as error:
                 logger.warning(
                     "usage: %d batches could not be sent yet: %s",
-                    len(self._waiting),
+                    len(self._batches),
                     str(error) or type(error).__name__,
                 )
+
+    def _label_of(self, call: Call, reply: Reply, error_class: str) -> Label:
+        # A connection that was refused after it had opened is labelled as it was while it was open.
+        is_refused = reply.refused is not None and call.connection is None
+        return self._labels.of(call, _outcome(reply), error_class, is_refused=is_refused)
 
     def _tally(self, label: Label) -> Tally:
         tally = self._tallies.get(label)
@@ -198,7 +208,7 @@ class Usage:
             connection.throttled,
         )
         if now != connection.tallied:
-            tally = self._tally(_label(connection.call, "ok", ""))
+            tally = self._tally(self._labels.of(connection.call, "ok", "", is_refused=False))
             was = connection.tallied
             tally.messages_in += now[0] - was[0]
             tally.messages_out += now[1] - was[1]
@@ -208,7 +218,7 @@ class Usage:
             connection.tallied = now
         if connection.refusals:
             for cause, count in connection.refusals.items():
-                self._tally(_label(connection.call, cause, "")).calls += count
+                self._tally(self._labels.of(connection.call, cause, "", is_refused=False)).calls += count
             connection.refusals = {}
             for reason, count in connection.refused_reasons.items():
                 self.metrics.refused(connection.call.protocol, reason, count)
@@ -235,9 +245,9 @@ class Usage:
             self._flushed_at = now
             return
         interval_s, self._flushed_at, self._sent_at = now - self._flushed_at, now, now
-        for start in range(0, max(len(records), 1), RECORDS_A_BATCH):
-            is_last = start + RECORDS_A_BATCH >= len(records)
-            self._enqueue(records[start : start + RECORDS_A_BATCH], interval_s, is_stopping=is_stopping and is_last)
+        parts = list(cut(self._batches.encode(records)))
+        for number, part in enumerate(parts, 1):
+            self._enqueue(part, interval_s, is_stopping=is_stopping and number == len(parts))
 
     def _flowing(self) -> list[dict[str, Any]]:
         """Return the changed accounts of open connections, at most a batch of them, every ``FLOWING_EVERY`` batches."""
@@ -245,7 +255,7 @@ class Usage:
             return []
         records = []
         for connection in self._connections:
-            readings = connection.readings()
+            readings = [{**reading, "channel": bounded(reading["channel"])} for reading in connection.readings()]
             if (connection.tallied, readings) != (connection.reported, connection.reported_readings):
                 connection.reported, connection.reported_readings = connection.tallied, readings
                 flowed = dict(zip(FLOWED, connection.tallied, strict=True))
@@ -254,9 +264,9 @@ class Usage:
                 break
         return records
 
-    def _enqueue(self, records: list[tuple[str, dict[str, Any]]], interval_s: float, *, is_stopping: bool) -> None:
+    def _enqueue(self, records: list[Record], interval_s: float, *, is_stopping: bool) -> None:
         self._sequence += 1
-        batch: dict[str, Any] = {
+        head = {
             "process": self._config.process,
             "kind": self._config.kind,
             "sequence": self._sequence,
@@ -265,39 +275,11 @@ class Usage:
             "dropped": self._dropped,
             "stopping": is_stopping,
             "open": [{"protocol": protocol, "count": count} for protocol, count in self._open_counts().items()],
-            "tallies": [],
-            "opened": [],
-            "flowing": [],
-            "closed": [],
-            "limits": [],
         }
-        for name, record in records:
-            batch[name].append(record)
-        if len(self._waiting) >= BATCHES_KEPT:
-            self._waiting.popleft()
-            self._drop()
-        self._waiting.append((self._sequence, orjson.dumps(batch)))
+        self._batches.add(f"{self._config.process}-{self._sequence}", head, records)
 
     def _open_counts(self) -> Counter[str]:
         return Counter(connection.call.protocol.value for connection in self._connections)
-
-    async def _send(self) -> None:
-        subject = f"{USAGE_SUBJECT}.{self._config.process}"
-        while self._waiting:
-            sequence, batch = self._waiting[0]
-            # By its message id, a batch whose acknowledgement was lost is stored once.
-            await self._js.publish(
-                subject, batch, timeout=1, headers={"Nats-Msg-Id": f"{self._config.process}-{sequence}"}
-            )
-            if self._waiting and self._waiting[0][0] == sequence:
-                self._waiting.popleft()
-
-
-def _label(call: Call, outcome: str, error_class: str) -> Label:
-    caller = call.principal
-    if caller is None:
-        return (call.protocol, "", "", "", call.target, outcome, error_class)
-    return (call.protocol, caller.consumer, caller.key, caller.tier, call.target, outcome, error_class)
 
 
 def _outcome(reply: Reply) -> str:
@@ -334,8 +316,8 @@ def _opened(connection: Connection) -> dict[str, Any]:
         "key": call.caller.key,
         "tier": call.caller.tier,
         "protocol": call.protocol.value,
-        "route": route,
-        "channel": call.parameters.get("address") or ("" if call.target == route else call.target),
+        "route": bounded(route),
+        "channel": bounded(call.parameters.get("address") or ("" if call.target == route else call.target)),
         "ip": call.ip,
         "opened_at": connection.opened_at,
     }

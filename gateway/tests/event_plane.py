@@ -104,7 +104,7 @@ class EventPlane:
         await ensure_infrastructure(self.js)
         self.log = EventLog(self.nats, self.js)
         self.hub = Hub(self.nats, self.log, self.snapshot)
-        self.usage = Usage(self.config, self.connections, self.js)
+        self.usage = Usage(self.config, self.connections, self.snapshot, self.js)
         self.jobs = JobStates(self.js)
         self.publisher = Publisher(self.config, self.snapshot, self.limiter, self.validators, self.log)
         self.retained = RetainedEvents(self.nats, self.log, self.snapshot)

@@ -67,7 +67,7 @@ class HttpPlane:
         self.redis = redis.Redis.from_url(config.redis_url)
         self.limiter = Limiter(self.redis, owner=config.process, has_legacy_fields=config.legacy_ratelimit_headers)
         self.connections = Connections(self.snapshot)
-        self.usage = Usage(config, self.connections, None)  # type: ignore[arg-type]  # it is never flushed here
+        self.usage = Usage(config, self.connections, self.snapshot, None)  # type: ignore[arg-type]  # it is never flushed here
         self.upstreams = UpstreamClient(config)
         self.key_sets = KeySets(self.snapshot, self.upstreams, config)
         self.tickets = Tickets(self.redis, config, self.snapshot, self.key_sets)

@@ -20,14 +20,14 @@ def free_port() -> int:
 
 
 class NatsServer:
-    def __init__(self, folder: Path, store_max: str = "1PB") -> None:
+    def __init__(self, folder: Path, store_max: str = "1PB", max_payload: str = "1MB") -> None:
         self.port, self.mqtt_port = free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._config = folder / "server.conf"
         self._config.write_text(
             f"server_name: tests\nlisten: 127.0.0.1:{self.port}\n"
             f'jetstream {{ store_dir: "{folder}", sync_interval: 1s, max_file_store: {store_max} }}\n'
-            f"mqtt {{ listen: 127.0.0.1:{self.mqtt_port} }}\n"
+            f"max_payload: {max_payload}\nmqtt {{ listen: 127.0.0.1:{self.mqtt_port} }}\n"
         )
 
     @property

@@ -135,10 +135,10 @@ async def test_usage_tells_it_once_for_as_long_as_nothing_changes(plane):
         def flowing():
             plane.usage._sequence = 0
             plane.usage._gather()
-            return [record for _, batch in plane.usage._waiting for record in orjson.loads(batch)["flowing"]]
+            return [record for batch in plane.usage._batches._waiting for record in orjson.loads(batch.data)["flowing"]]
 
         (record,) = flowing()
         assert record["id"] == wire.call.connection.id
         assert record["subscriptions"][0]["last_id"] == str(last)
-        plane.usage._waiting.clear()
+        plane.usage._batches._waiting.clear()
         assert flowing() == []

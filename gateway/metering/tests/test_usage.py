@@ -7,7 +7,8 @@ import pytest
 
 from gateway.call import Call, Reply
 from gateway.connections.open import Connections
-from gateway.metering.usage import BATCHES_KEPT, Usage
+from gateway.metering.batches import BATCHES_KEPT
+from gateway.metering.usage import Usage
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Snapshot
@@ -51,8 +52,8 @@ def connections(snapshot):
 
 
 @pytest.fixture
-def usage(connections, stream):
-    return Usage(SimpleNamespace(process="web-1", kind="web"), connections, stream)
+def usage(connections, snapshot, stream):
+    return Usage(SimpleNamespace(process="web-1", kind="web"), connections, snapshot, stream)
 
 
 def call(protocol=Protocol.HTTP, target="quotes"):
@@ -117,7 +118,7 @@ async def test_what_could_not_be_sent_waits_and_is_sent_in_order(usage, stream):
         usage.call_ended(call(), Reply(status=200), 1)
         usage._gather()
         with pytest.raises(TimeoutError):
-            await usage._send()
+            await usage._batches.send()
     stream.is_away = False
     await usage.stop()
     assert [message_id for _, message_id, _ in stream.published] == ["web-1-1", "web-1-2", "web-1-3"]
