@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from functools import lru_cache
 
+from gateway.concurrency.short_cache import short_cache
 from gateway.identity.rights import allowed
 from gateway.snapshot.principal import Principal
 from gateway.snapshot.right import Right, Verb
@@ -99,7 +99,7 @@ class _Patterns:
         return states
 
 
-@lru_cache(maxsize=1024)
+@short_cache(1_024)
 def _patterns(scopes: tuple[str, ...]) -> _Patterns:
     return _Patterns(scopes)
 

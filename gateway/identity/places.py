@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
+from gateway.concurrency.short_cache import short_cache
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.documents import Key
 
 
-@lru_cache(maxsize=4096)
+@short_cache(4_096)
 def address(text: str) -> IPv4Address | IPv6Address:
     """Parse an IP address; an IPv4-mapped IPv6 address becomes IPv4. Raises ValueError."""
     ip = ip_address(text)

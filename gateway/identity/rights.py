@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 
+from gateway.concurrency.short_cache import short_cache
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.principal import Principal
 from gateway.snapshot.right import MAX_S, Right, Verb, interval_of
@@ -73,7 +73,7 @@ def conflated_s(principal: Principal, right: Right) -> float:
     return max(_conflated_s(scopes, right.text) for scopes in held if scopes is not None)
 
 
-@lru_cache(maxsize=65_536)
+@short_cache(8_192)
 def _conflated_s(scopes: tuple[str, ...], wanted: str) -> float:
     covering = (scope.partition(CONFLATE) for scope in scopes)
     return min(

@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
 from urllib.parse import quote, unquote
 
 import orjson
 
+from gateway.concurrency.short_cache import short_cache
 from gateway.wire.subjects import LIVE_PREFIX, address_of
 
 JSON_TYPE = "application/json"
@@ -165,7 +165,7 @@ def is_text(content_type: str) -> bool:
     return content_type.lower().startswith("text/")
 
 
-@lru_cache(maxsize=1024)
+@short_cache(1_024)
 def encoded(value: str) -> str:
     """Percent-encode text for a header (CloudEvents HTTP binding 3.1.3.2)."""
     return quote(value, safe=_HEADER_SAFE)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from urllib.parse import quote, unquote_to_bytes
 
+from gateway.concurrency.short_cache import short_cache
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.endpoints import CHANNEL_PREFIX, REGISTRY_PREFIX
 
@@ -15,7 +15,7 @@ _MEANT_UNDER = (CHANNEL_PREFIX, REGISTRY_PREFIX + "/")
 _SAFE = "/:@!$&'()*+,;=~"
 
 
-@lru_cache(maxsize=4096)
+@short_cache(4_096)
 def normalised(raw_path: bytes) -> str:
     """Decode a path once. Raises Refused for what two readers could read in two ways.
 

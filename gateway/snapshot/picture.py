@@ -43,6 +43,8 @@ __all__ = ["Channel", "Connector", "Consumer", "Key", "Limit", "Match", "Metric"
 logger = logging.getLogger(__name__)
 
 MATCHES_KEPT = 4096
+NAME_MAX_CHARS = 255
+"""Paths and addresses are kept if they are no longer, so that these caches have a ceiling in bytes."""
 
 _NAMES = {"key": "id", "channel": "address", "subscription": "id"}
 
@@ -220,9 +222,10 @@ class Snapshot:
         found = self._addresses.find(address)
         if not found:
             return None
-        if len(self._channels) >= MATCHES_KEPT:
-            self._channels.clear()
-        self._channels[address] = found[0]
+        if len(address) <= NAME_MAX_CHARS:
+            if len(self._channels) >= MATCHES_KEPT:
+                self._channels.clear()
+            self._channels[address] = found[0]
         return found[0]
 
     def channels(self) -> Iterable[Channel]:
@@ -264,9 +267,10 @@ class Snapshot:
         known = self._matches.get((is_socket, method, path))
         if known is None:
             known = self._find_match(protocol, "GET" if method == "HEAD" else method, path)
-            if len(self._matches) >= MATCHES_KEPT:
-                self._matches.clear()
-            self._matches[is_socket, method, path] = known
+            if len(path) <= NAME_MAX_CHARS:
+                if len(self._matches) >= MATCHES_KEPT:
+                    self._matches.clear()
+                self._matches[is_socket, method, path] = known
         return known
 
     def _find_match(self, protocol: Protocol, method: str, path: str) -> Match:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+
+from gateway.concurrency.short_cache import short_cache
 
 SCOPE = re.compile(r"\*|(?:call|publish|subscribe|jobs):[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
 """A verb and a name, where ``*`` matches any text and ``{parameter}`` one level of an address."""
@@ -12,7 +13,7 @@ CONFLATE = "?conflate="
 _LEVEL = re.compile(r"(?<=[/:])(\{[^/{}]*\})(?=/|\Z)")
 
 
-@lru_cache(maxsize=65_536)
+@short_cache(8_192)
 def is_covered(scopes: tuple[str, ...], right: str) -> bool:
     """Return whether one of the scopes covers a right, which is written as a scope is."""
     return right in scopes or any(covers(scope.partition(CONFLATE)[0], right) for scope in scopes)
@@ -23,7 +24,7 @@ def covers(scope: str, right: str) -> bool:
     return _pattern(scope).fullmatch(right) is not None
 
 
-@lru_cache(maxsize=4_096)
+@short_cache(4_096)
 def _pattern(scope: str) -> re.Pattern[str]:
     """Compile a scope. The text between two ``*`` is matched atomically at its first place, so nothing backtracks."""
     *parts, last = scope.split("*")

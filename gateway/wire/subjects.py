@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Self
+
+from gateway.concurrency.short_cache import short_cache
 
 LIVE_PREFIX = "_apimgmt.live."
 ADDRESS_MAX_BYTES = 1024
@@ -24,7 +25,7 @@ class AddressError(ValueError):
     """The text is not a valid address, template or filter; the message is safe to show to the caller."""
 
 
-@lru_cache(maxsize=4096)
+@short_cache(4_096)
 def subject_of(address: str) -> str:
     """Return the subject of a concrete address. Raises AddressError."""
     levels = _levels(address)
@@ -33,7 +34,7 @@ def subject_of(address: str) -> str:
     return ".".join(map(_token, levels))
 
 
-@lru_cache(maxsize=4096)
+@short_cache(4_096)
 def address_of(subject: str) -> str:
     """Return the address of a subject; the inverse of :func:`subject_of`."""
     return "/".join("" if part == "/" else part.replace("//", ".") for part in subject.split("."))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from gateway.call import Call
+from gateway.concurrency.short_cache import short_cache
 from gateway.snapshot.principal import Principal
 from gateway.wire.header_fields import Headers, has_body
 
@@ -71,7 +72,7 @@ def is_operators_cookie(cookie: bytes) -> bool:
     return pair.partition(b"=")[0].strip(b" \t").lower() in OPERATORS_COOKIES
 
 
-@lru_cache(maxsize=4096)
+@short_cache(4_096)
 def _forwarded(ip: str, host: bytes, scheme: str) -> bytes:
     """Return the ``X-Forwarded-*`` headers and the end of the head."""
     fields = f"x-forwarded-for: {ip}\r\nx-forwarded-proto: {scheme}\r\n".encode()
@@ -123,6 +124,6 @@ def named_in_connection(headers: Headers) -> frozenset[bytes]:
     return named
 
 
-@lru_cache(maxsize=256)
+@short_cache(256)
 def _tokens(value: bytes) -> frozenset[bytes]:
     return frozenset(token.strip().lower() for token in value.split(b","))

@@ -1,0 +1,35 @@
+"""A cache of functions of texts that callers choose: it has a ceiling in bytes, not only in entries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Any, TypeVar
+
+ARGUMENT_MAX = 255
+"""The longest text, and the most members of a tuple, that an entry is kept for."""
+
+Result = TypeVar("Result")
+
+
+def short_cache(entries_max: int) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """Cache the results for short arguments, as ``functools.lru_cache`` does; others are computed each time.
+
+    Each argument must have a length. A longest entry takes a few KiB, so the whole cache a few MiB for each thousand
+    entries, whatever callers send.
+    """
+
+    def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
+        cached = lru_cache(maxsize=entries_max)(function)
+
+        @wraps(function)
+        def call(*arguments: Any) -> Result:
+            for argument in arguments:
+                if len(argument) > ARGUMENT_MAX:
+                    return function(*arguments)
+            return cached(*arguments)
+
+        call.cached_entries = lambda: cached.cache_info().currsize  # type: ignore[attr-defined]  # for tests
+        return call
+
+    return decorate
