@@ -62,6 +62,7 @@ CAUSES = {
     "path-malformed": ("Malformed path", Reason.INVALID_REQUEST),
     "policy-unusable": ("Policy cannot be used", Reason.INTERNAL),
     "schema-unusable": ("Schema cannot be used", Reason.INTERNAL),
+    "refused-calls": ("Too many refused calls", Reason.RATE_LIMITED),
     "route-deleted": ("Route deleted", Reason.NOT_FOUND),
     "subscription-paused": ("Paused subscription", Reason.FORBIDDEN),
     "ticket-as-page": ("Ticket in the URL of a page", Reason.FORBIDDEN),

@@ -64,6 +64,8 @@ class Authenticator:
         principal = self._proved_before(proof_id) or await self._prove_first(call, call.credential, proof_id)
         if principal.token is None and (key := self._snapshot.key(principal.key)) is not None:
             require_place(key, call.ip, call.origin)
+        # From here on a refusal is charged to the caller, not to its address.
+        call.principal = principal
         lacks = lacking(principal, call.rights, call.headers)
         if lacks is not None:
             raise forbidden(principal, lacks)

@@ -59,6 +59,8 @@ class Config:
     """Limit of one delivery attempt: name resolution, connection, request and response together."""
     drain_s: float = 30
     failed_keys_per_minute: int = 20
+    refused_per_minute: int = 6_000
+    """Refused calls without a proved credential, and CORS preflights, that one IP address may send."""
     json_depth_max: int = 64
     number_digits_max: int = 400
     ticket_s: int = 30

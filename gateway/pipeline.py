@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from gateway.authenticate import Authenticator
+from gateway.authenticate import ANONYMOUS, Authenticator
 from gateway.call import Call, Reply, abandoned
 from gateway.limit import limit, release
 from gateway.limiter import Limiter
+from gateway.limits.refused_calls import RefusedCalls
 from gateway.meter import Meter
 from gateway.peer import ClientGone
 from gateway.refusals import Reason, Refused
@@ -25,6 +26,7 @@ class Pipeline:
     limiter: Limiter
     handle: Callable[[Call], Awaitable[Reply]]
     meter: Meter
+    refused_calls: RefusedCalls = field(default_factory=RefusedCalls)
 
     async def run(self, call: Call) -> Reply:
         """Run one call through the path and return its reply. Never raises but for cancellation.
@@ -34,10 +36,12 @@ class Pipeline:
         """
         reply = abandoned()
         try:
-            call.principal = await self.authenticator.authenticate(call)
+            await self._authenticate(call)
             await limit(self.limiter, call)
             reply = await self.handle(call)
-        except Refused as refused:
+        except Refused as raised:
+            is_proved = call.principal is not None and call.principal is not ANONYMOUS
+            refused = raised if is_proved else self.refused_calls.charged(call.ip, raised)
             reply = Reply(status=refused.status, refused=refused.bare())
         except ClientGone:
             pass
@@ -49,3 +53,12 @@ class Pipeline:
             release(self.limiter, call)
             self.meter.count(call, reply)
         return reply
+
+    async def _authenticate(self, call: Call) -> None:
+        """Prove the caller. Raises Refused; a caller that is proved and lacks a right is charged for the call."""
+        try:
+            call.principal = await self.authenticator.authenticate(call)
+        except Refused:
+            if call.principal is not None:
+                await limit(self.limiter, call)
+            raise

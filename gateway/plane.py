@@ -28,6 +28,7 @@ from gateway.hooks.functions import HookFunctions
 from gateway.identity.jwks import KeySets
 from gateway.identity.tickets import Tickets
 from gateway.limiter import Limiter
+from gateway.limits.refused_calls import RefusedCalls
 from gateway.link.metrics import Reporter
 from gateway.link.nats import CONTROL_SUBJECT, connect, ensure_infrastructure
 from gateway.log.disk import Disk
@@ -109,7 +110,9 @@ class Plane:
         self.retained = RetainedEvents(client, self.log, self.snapshot)
         self.meter = Meter(self.connections, self.usage)
         dispatcher = Dispatcher(self.policies, self.limiter, self._run_handler)
-        self.pipeline = Pipeline(self.authenticator, self.limiter, dispatcher.handle, self.meter)
+        self.pipeline = Pipeline(
+            self.authenticator, self.limiter, dispatcher.handle, self.meter, RefusedCalls(config.refused_per_minute)
+        )
         self.draining = False
         self._feed = SnapshotFeed(client, self.snapshot)
 

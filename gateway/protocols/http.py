@@ -63,7 +63,10 @@ async def serve_call(plane: Plane, call: Call, exchange: Exchange) -> None:
 async def _serve(plane: Plane, call: Call, exchange: Exchange) -> None:
     try:
         prepare(plane, call)
-    except Refused as refused:
+        if not call.handler:
+            plane.pipeline.refused_calls.charge(call.ip)
+    except Refused as raised:
+        refused = plane.pipeline.refused_calls.charged(call.ip, raised)
         plane.meter.count(call, Reply(status=refused.status, refused=refused))
         await _refuse(plane, call, exchange, refused)
         return
@@ -86,7 +89,8 @@ async def serve_websocket(plane: Plane, scope: Message, receive: Receive, send: 
     socket = call.peer = AsgiSocket(scope, receive, send)
     try:
         prepare(plane, call, scope.get("subprotocols", ()))
-    except Refused as refused:
+    except Refused as raised:
+        refused = plane.pipeline.refused_calls.charged(call.ip, raised)
         plane.meter.count(call, Reply(status=refused.status, refused=refused))
         await _deny(plane, call, socket, refused)
         return

@@ -26,6 +26,7 @@ from gateway.handlers.proxy import websocket
 from gateway.identity.jwks import KeySets
 from gateway.identity.tickets import Tickets
 from gateway.limiter import Limiter
+from gateway.limits.refused_calls import RefusedCalls
 from gateway.meter import Meter
 from gateway.metering.usage import Usage
 from gateway.pipeline import Pipeline
@@ -89,7 +90,8 @@ class HttpPlane:
         self.policies = policies_for(self)
         self.policies.follow(self.connections)
         dispatcher = Dispatcher(self.policies, self.limiter, self._run_handler)
-        self.pipeline = Pipeline(self.authenticator, self.limiter, dispatcher.handle, self.meter)
+        refused_calls = RefusedCalls(self.config.refused_per_minute)
+        self.pipeline = Pipeline(self.authenticator, self.limiter, dispatcher.handle, self.meter, refused_calls)
 
     def _run_handler(self, call: Call) -> Awaitable[Reply]:
         return self.handlers[call.handler](self, call)
