@@ -70,7 +70,9 @@ def parse_submitted(fields: Any, *, normalize: bool = False) -> SubmittedSchema:
 def _digest(parsed: Parsed, references: list[dict[str, Any]], extra: dict[str, Any]) -> str:
     """Return the digest that identifies a schema: of Avro in normal form, of JSON Schema as written."""
     is_avro = parsed.type == AVRO
-    value = json.dumps(avro.normal(parsed.value) if is_avro else parsed.value, sort_keys=is_avro, separators=(",", ":"))
+    value = json.dumps(
+        avro.normalize(parsed.value) if is_avro else parsed.value, sort_keys=is_avro, separators=(",", ":")
+    )
     same = [parsed.type, value, references, *([extra] if extra else [])]
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 
@@ -143,5 +145,5 @@ def resolve_references(references: list[dict[str, Any]]) -> list[tuple[str, str]
 
 
 def _normal(parsed: Parsed) -> str:
-    value = avro.normal(parsed.value) if parsed.type == AVRO else parsed.value
+    value = avro.normalize(parsed.value) if parsed.type == AVRO else parsed.value
     return json.dumps(value, sort_keys=parsed.type == JSON, separators=(",", ":"), ensure_ascii=False)

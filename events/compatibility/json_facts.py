@@ -15,7 +15,7 @@ import jsonschema_rs
 from events.compatibility.budget import Budget
 from events.compatibility.json_documents import Document, Schema, has_references, same
 from gateway.schemas.errors import InvalidSchema
-from gateway.schemas.json_schema import compiled
+from gateway.schemas.json_schema import compile_validator
 
 NUMBERS = frozenset({"integer", "fraction"})
 TYPES = frozenset({"null", "boolean", "string", "array", "object"}) | NUMBERS
@@ -282,7 +282,9 @@ def validator_of(schema: Schema) -> jsonschema_rs.Validator | None:
         compiled_by_id[id(schema.raw)] = None
         if isinstance(schema.raw, dict) and not has_references(schema.raw):
             with contextlib.suppress(InvalidSchema):
-                compiled_by_id[id(schema.raw)] = compiled({**schema.raw, "$schema": _META[schema.document.draft]}, {})
+                compiled_by_id[id(schema.raw)] = compile_validator(
+                    {**schema.raw, "$schema": _META[schema.document.draft]}, {}
+                )
     return compiled_by_id[id(schema.raw)]
 
 
@@ -305,7 +307,7 @@ _META = {
 
 @lru_cache(maxsize=512)
 def _pattern(pattern: str) -> jsonschema_rs.Validator:
-    return compiled({"pattern": pattern}, {})
+    return compile_validator({"pattern": pattern}, {})
 
 
 @lru_cache(maxsize=4096)

@@ -10,7 +10,7 @@ from django.apps.registry import Apps
 from django.db import migrations
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
-from gateway.schemas.avro import normal
+from gateway.schemas.avro import normalize
 
 
 def _know_again(apps: Apps, _: BaseDatabaseSchemaEditor) -> None:
@@ -23,7 +23,7 @@ def _know_again(apps: Apps, _: BaseDatabaseSchemaEditor) -> None:
 
 
 def _digest(text: str, references: list[Any], extra: dict[str, Any]) -> str:
-    value = json.dumps(normal(json.loads(text)), sort_keys=True, separators=(",", ":"))
+    value = json.dumps(normalize(json.loads(text)), sort_keys=True, separators=(",", ":"))
     same = ["AVRO", value, references, *([extra] if extra else [])]
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 

@@ -6,7 +6,7 @@ import pytest
 
 from events.compatibility.avro import find_avro_mismatch
 from events.compatibility.budget import Budget
-from gateway.schemas.avro import is_scalar, normal, parse
+from gateway.schemas.avro import is_scalar, normalize, parse
 from gateway.schemas.errors import InvalidSchema, TooComplex
 
 
@@ -120,7 +120,7 @@ def test_what_is_no_schema_is_refused_with_its_place(schema, at):
 
 def test_a_normal_form_says_names_whole_and_types_short():
     given = {"type": "record", "name": "R", "namespace": "n", "fields": [{"name": "a", "type": {"type": "int"}}]}
-    assert normal(given) == {"type": "record", "name": "n.R", "fields": [{"name": "a", "type": "int"}]}
+    assert normalize(given) == {"type": "record", "name": "n.R", "fields": [{"name": "a", "type": "int"}]}
 
 
 def test_a_symbol_is_looked_for_without_going_through_all_of_them():

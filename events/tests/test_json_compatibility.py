@@ -14,7 +14,7 @@ from events.compatibility.budget import Budget
 from events.compatibility.json_documents import Document
 from events.compatibility.json_schema import find_json_mismatch
 from gateway.schemas.errors import TooComplex
-from gateway.schemas.json_schema import compiled
+from gateway.schemas.json_schema import compile_validator
 
 CLOSED = {"type": "object", "additionalProperties": False}
 OPEN = {"type": "object"}
@@ -289,7 +289,7 @@ def test_what_is_said_to_be_compatible_is(pair, instances):
             return
     except TooComplex:
         return
-    before, after = compiled(old, {}), compiled(new, {})
+    before, after = compile_validator(old, {}), compile_validator(new, {})
     for instance in instances:
         assert after.is_valid(instance) or not before.is_valid(instance), (old, new, instance)
 

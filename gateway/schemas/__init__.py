@@ -1,1 +1,1 @@
-"""Schemas of the registry as the data plane knows them: what they are, how they are told apart, what they accept."""
+"""Schemas of events: Avro and JSON Schema, parsed and checked within bounds."""

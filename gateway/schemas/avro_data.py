@@ -1,4 +1,4 @@
-"""JSON data checked by an Avro schema: Avro's JSON encoding (specification 1.12, "JSON Encoding")."""
+"""Checks JSON values by an Avro schema, in Avro's JSON encoding (specification 1.12, "JSON Encoding")."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ Path = tuple["Path", str | int] | None
 
 
 def check(node: Node, value: Any) -> None:
-    """Raise Refused ``invalid-payload`` with the JSON Pointer of the fault where the value is not of the type.
+    """Raise Refused ``invalid-payload`` with the JSON Pointer of the violation if the value is not of the type.
 
-    A field that has a default may be left out; a field that the record lacks is a fault.
+    A field with a default may be missing; a field that the record does not define is a violation.
     """
     _check(node, value, None)
 
 
 def _check(node: Node, value: Any, path: Path) -> None:
-    checked = _OF_KIND.get(node.kind)
-    if checked is not None:
-        checked(node, value, path)
+    check_kind = _OF_KIND.get(node.kind)
+    if check_kind is not None:
+        check_kind(node, value, path)
     elif not is_scalar(node, value):
         _wrong(node, path)
 
@@ -29,17 +29,17 @@ def _check(node: Node, value: Any, path: Path) -> None:
 def _check_record(node: Node, value: Any, path: Path) -> None:
     if not isinstance(value, dict):
         _wrong(node, path)
-    found = 0
+    defined = 0
     for field in node.fields:
         if field.name in value:
-            found += 1
+            defined += 1
             _check(field.node, value[field.name], (path, field.name))
         elif field.default is MISSING:
             fail(f"The field {field.name!r} is missing.", _pointer(path))
-    if found != len(value):
-        known = {field.name for field in node.fields}
-        extra = next(name for name in value if name not in known)
-        fail(f"{node.name} has no such field.", _pointer((path, extra)))
+    if defined != len(value):
+        names = {field.name for field in node.fields}
+        extra = next(name for name in value if name not in names)
+        fail(f"{node.name} does not define the field {extra[:100]!r}.", _pointer((path, extra)))
 
 
 def _check_array(node: Node, value: Any, path: Path) -> None:
@@ -57,7 +57,7 @@ def _check_map(node: Node, value: Any, path: Path) -> None:
 
 
 def _check_union(node: Node, value: Any, path: Path) -> None:
-    """``null`` stands as it is; a value of another branch as ``{"branch": value}``."""
+    """``null`` is encoded as itself, a value of another branch as ``{"branch": value}``."""
     label = "null" if value is None else next(iter(value)) if isinstance(value, dict) and len(value) == 1 else None
     for branch in node.branches:
         if branch.label == label:
@@ -73,9 +73,9 @@ _OF_KIND = {"record": _check_record, "array": _check_array, "map": _check_map, "
 def _wrong(node: Node, path: Path) -> NoReturn:
     if node.kind == "union":
         labels = ", ".join("null" if branch.kind == "null" else f'{{"{branch.label}": …}}' for branch in node.branches)
-        fail(f"Not a value of the union: one of {labels[:200]}.", _pointer(path))
+        fail(f"The value matches no branch of the union. Send one of {labels[:200]}.", _pointer(path))
     named = f" {node.name}" if node.name else ""
-    fail(f"Not of the Avro type {node.kind}{named}.", _pointer(path))
+    fail(f"The value is not of the Avro type {node.kind}{named}.", _pointer(path))
 
 
 def _pointer(path: Path) -> str:

@@ -1,7 +1,7 @@
-"""How much checking a value by a JSON Schema may take, told from the schema beforehand. Pure: no I/O, no clock.
+"""Estimates the cost of checking a value by a JSON Schema, from the schema alone. Pure: no I/O, no clock.
 
-The library finds in microseconds that a value is invalid, but it inlines references, so a few lines of schema may ask
-for a check a million times; and it describes each branch that failed with a copy of the value, which may take minutes.
+The validator decides in microseconds, but it inlines references, so a few lines of schema may need a million checks;
+and it describes every failed branch with a copy of the value, which may take minutes.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 from urllib.parse import unquote
 
 EVALUATIONS_MAX = 100_000
-"""Times that a schema may ask for a check on the way to one value."""
+"""Most checks that a schema may need for one value."""
 SMALL = 100
-"""A schema that asks for no more of one value is checked whatever the value: one of the largest takes a second."""
+"""A schema that needs no more checks per value is used for values of any size: the largest take a second."""
 CHECKS_MAX = 100_000_000
-"""Checks of all values in a value together; they take about a second."""
+"""Most checks of all inner values together; they take about a second."""
 OF_COMPOSITE = 20
-"""Comparing with an array or object of an ``enum`` takes so many times as long as another check."""
+"""Cost of comparing with an array or object of an ``enum``, in checks."""
 DESCRIPTION_MAX = 200_000
-"""What describing a fault may take, in about microseconds."""
+"""Most effort of describing a violation, in approximate microseconds."""
 _LISTS = ("allOf", "anyOf", "oneOf")
 _SAME_VALUE = ("not", "if", "then", "else")
 _ANY_MEMBER = (
@@ -30,43 +30,43 @@ _ANY_MEMBER = (
 
 
 class Unbounded(ValueError):
-    """The schema asks for more checks of one value than are made."""
+    """The schema needs more checks for one value than are allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """What checking one value may take."""
+    """The effort of checking one value."""
 
     evaluations: int = 1
     has_branches: bool = False
     recursions: int = 0
-    """Places in which the schema leads back to itself."""
+    """Number of places at which the schema refers back to itself."""
 
     def allows_checking(self, value: Any) -> bool:
-        """Say whether a value may be checked at all: the schema asks for much, and the value is large."""
+        """Return whether a value may be checked: an expensive schema allows only small values."""
         if self.evaluations <= SMALL:
             return True
         most = CHECKS_MAX // self.evaluations
         return _measured(value, most)[0] <= most
 
     def allows_describing(self, value: Any) -> bool:
-        """Say whether the library may be asked what is wrong with a value, branch by branch."""
+        """Return whether the validator may describe the violations of a value, branch by branch."""
         nodes, depth = _measured(value)
         if not self.has_branches:
             return nodes <= DESCRIPTION_MAX
-        again: int = max(1, self.recursions) ** min(depth, 64)
-        return nodes * self.evaluations * again <= DESCRIPTION_MAX
+        repetitions: int = max(1, self.recursions) ** min(depth, 64)
+        return nodes * self.evaluations * repetitions <= DESCRIPTION_MAX
 
 
 def effort_of(schema: Any, others: Mapping[str, Any] | None = None) -> Effort:
-    """Measure a schema; ``others`` are those that it refers to by name. Raises Unbounded."""
+    """Return the effort of a schema; ``others`` are those that it refers to by name. Raises Unbounded."""
     measuring = _Measuring(others or {})
     try:
         evaluations = measuring.of(schema, schema)
     except RecursionError:
-        raise Unbounded("It refers to itself through too many others.") from None
+        raise Unbounded("The schema refers to itself through too many other schemas.") from None
     if evaluations > EVALUATIONS_MAX:
-        raise Unbounded(f"It asks for more than {EVALUATIONS_MAX} checks of one value: its branches multiply.")
+        raise Unbounded(f"The schema needs more than {EVALUATIONS_MAX} checks for one value, as its branches multiply.")
     return Effort(evaluations, measuring.has_branches, measuring.recursions)
 
 
@@ -75,25 +75,25 @@ class _Measuring:
     others: Mapping[str, Any]
     has_branches: bool = False
     recursions: int = 0
-    known: dict[int, int] = field(default_factory=dict)
+    counted: dict[int, int] = field(default_factory=dict)
     open: set[int] = field(default_factory=set)
     named: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """Of each document that a reference has looked for a name in, its parts by their names."""
+    """Subschemas by name, for each document in which a reference was resolved by name."""
 
     def of(self, schema: Any, root: Any) -> int:
-        """Count the checks that are made on the way down to any one value; leading back to itself counts once."""
+        """Return the most checks on the path to any one value; a reference back to itself counts once."""
         if not isinstance(schema, dict):
             return 1
         if id(schema) in self.open:
             self.recursions += 1
             return 1
-        if id(schema) not in self.known:
+        if id(schema) not in self.counted:
             self.open.add(id(schema))
-            self.known[id(schema)] = self._counted(schema, root)
+            self.counted[id(schema)] = self._count(schema, root)
             self.open.remove(id(schema))
-        return self.known[id(schema)]
+        return self.counted[id(schema)]
 
-    def _counted(self, schema: dict[str, Any], root: Any) -> int:
+    def _count(self, schema: dict[str, Any], root: Any) -> int:
         self.has_branches |= not {"anyOf", "oneOf"}.isdisjoint(schema)
         here = 1 + OF_COMPOSITE * sum(isinstance(each, dict | list) for each in _items(schema.get("enum")))
         here += sum(self.of(each, where) for each, where in self._of_the_same_value(schema, root))
@@ -118,7 +118,7 @@ class _Measuring:
         own = root.get("$id", root.get("id")) if isinstance(root, dict) else None
         if name and name != own:
             last = name.rpartition("/")[2]
-            root = next((each for known, each in self.others.items() if known.rpartition("/")[2] == last), root)
+            root = next((each for uri, each in self.others.items() if uri.rpartition("/")[2] == last), root)
         if fragment and not fragment.startswith("/"):
             return self._named(root).get(fragment), root
         node = root
@@ -130,11 +130,11 @@ class _Measuring:
 
     def _named(self, root: Any) -> dict[str, Any]:
         if id(root) not in self.named:
-            found: dict[str, Any] = {}
+            by_name: dict[str, Any] = {}
             for each in _inside(root):
                 for name in _names(each):
-                    found.setdefault(name, each)
-            self.named[id(root)] = found
+                    by_name.setdefault(name, each)
+            self.named[id(root)] = by_name
         return self.named[id(root)]
 
 
@@ -170,7 +170,7 @@ def _inside(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def _measured(value: Any, most: int = DESCRIPTION_MAX) -> tuple[int, int]:
-    """Count the values in a value, and its levels; counting ends where there are more than so many."""
+    """Return the number of inner values and levels of a value; counting stops above ``most``."""
     nodes, depth, level = 0, 0, [value]
     while level and nodes <= most:
         nodes, depth = nodes + len(level), depth + 1

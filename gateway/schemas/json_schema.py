@@ -1,4 +1,4 @@
-"""JSON Schemas of the registry: compiled with the schemas that they refer to, nothing ever fetched."""
+"""Compiles JSON Schemas of the registry with the schemas that they refer to. Nothing is ever fetched."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ DETAIL_MAX_CHARS = 300
 
 
 def draft_of(schema: Any) -> int:
-    """Say by which draft a schema is read: 4, 6, 7, 2019 or 2020, the default. Raises InvalidSchema for another."""
-    said = schema.get("$schema") if isinstance(schema, dict) else None
-    if said is None:
+    """Return the draft of a schema: 4, 6, 7, 2019 or 2020, the default. Raises InvalidSchema for others."""
+    uri = schema.get("$schema") if isinstance(schema, dict) else None
+    if uri is None:
         return 2020
-    draft = _DRAFTS.get(said.rstrip("#")) if isinstance(said, str) else None
+    draft = _DRAFTS.get(uri.rstrip("#")) if isinstance(uri, str) else None
     if draft is None:
-        raise InvalidSchema(f"`$schema` names no draft that is known here: {str(said)[:100]}.", "/$schema")
+        raise InvalidSchema(f"`$schema` is not a supported draft: {str(uri)[:100]}.", "/$schema")
     return draft
 
 
-def compiled(schema: Any, others: Mapping[str, Any]) -> jsonschema_rs.Validator:
-    """Compile a schema; ``others`` holds what its references name. Raises InvalidSchema.
+def compile_validator(schema: Any, others: Mapping[str, Any]) -> jsonschema_rs.Validator:
+    """Compile a schema; ``others`` maps the names of its references to schemas. Raises InvalidSchema.
 
-    Patterns run on a linear-time engine, so look-around is refused.
+    Patterns run on a linear-time engine, so look-around is invalid.
     """
     if not isinstance(schema, dict | bool):
-        raise InvalidSchema("A JSON Schema is an object, or true or false.")
+        raise InvalidSchema("A JSON Schema must be an object, true or false.")
     draft_of(schema)
     for other in others.values():
         draft_of(other)
 
     def retrieve(uri: str) -> Any:
-        return _retrieved(uri, others)
+        return _retrieve(uri, others)
 
     try:
         return jsonschema_rs.validator_for(
@@ -52,25 +52,25 @@ def compiled(schema: Any, others: Mapping[str, Any]) -> jsonschema_rs.Validator:
             validate_formats=True,
         )
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
-        said = str(getattr(error, "message", None) or error)
-        raise InvalidSchema(said[:DETAIL_MAX_CHARS]) from None
+        message = str(getattr(error, "message", None) or error)
+        raise InvalidSchema(message[:DETAIL_MAX_CHARS]) from None
 
 
 def referenced(name: str, others: Mapping[str, Any]) -> Any | None:
-    """Find what a reference names: by all of its name, or by its last part, which no two of them share."""
+    """Return the schema that a reference names, by its full name or by its last part, which is unique."""
     if name in others:
         return others[name]
     last = last_part(name)
-    return next((other for known, other in others.items() if last_part(known) == last), None)
+    return next((other for other_name, other in others.items() if last_part(other_name) == last), None)
 
 
 def last_part(name: str) -> str:
-    """Give what a reference is told apart by."""
+    """Return the last part of the name of a reference, which is unique in a schema."""
     return name.rpartition("/")[2]
 
 
-def _retrieved(uri: str, others: Mapping[str, Any]) -> Any:
-    found = referenced(uri, others)
-    if found is None:
-        raise ValueError(f"{uri[:200]} is none of the schema's `references`, and references are not fetched")
-    return found
+def _retrieve(uri: str, others: Mapping[str, Any]) -> Any:
+    schema = referenced(uri, others)
+    if schema is None:
+        raise ValueError(f"{uri[:200]} is not among the schema's `references`, and references are not fetched")
+    return schema
