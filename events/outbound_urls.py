@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -14,9 +15,15 @@ from gateway.upstream.outbound import is_inner
 
 URL_MAX_CHARS = 2000
 RESOLVE_WITHIN_S = 1.2
+RESOLVER_THREADS = 4
 _SAFE = re.compile(r"[!-~]+")
 """Printable ASCII: internationalized names must be in punycode, other bytes percent-encoded."""
-_resolvers = ThreadPoolExecutor(4, "resolver")
+
+
+@cache
+def _resolvers() -> ThreadPoolExecutor:
+    """Return the threads that resolve names, started by the first look-up: a resolver that hangs blocks no request."""
+    return ThreadPoolExecutor(RESOLVER_THREADS, "resolver")
 
 
 def check_url(url: object, field: str = "url") -> str:
@@ -53,7 +60,7 @@ def _check_host(host: str, port: int, field: str) -> None:
 
 def _addresses(host: str, port: int) -> list[str]:
     try:
-        results = _resolvers.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM).result(RESOLVE_WITHIN_S)
+        results = _resolvers().submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM).result(RESOLVE_WITHIN_S)
     except (TimeoutError, OSError, UnicodeError):
         return []
     return [str(address[0]) for *_, address in results]
