@@ -32,6 +32,7 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
 def operators_module(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let policies name the functions of the tests, as those of a module of an operator."""
     monkeypatch.setitem(sys.modules, HOOKS, hooks_of_tests)
+    monkeypatch.setenv("HOOK_MODULES", f"demo, {HOOKS}")
     hooks_of_tests.CALLS.clear()
     hooks_of_tests.RELEASED.clear()
     yield

@@ -7,8 +7,6 @@ from typing import Any, TypeVar, cast
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.auth.admin import UserAdmin
-from django.contrib.auth.models import Group, User
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -17,16 +15,14 @@ from rest_framework.authtoken.models import TokenProxy
 from unfold.admin import ModelAdmin
 from unfold.decorators import action as unfold_action
 from unfold.decorators import display as unfold_display
-from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+from operators import account_admin  # noqa: F401 - registers its page
 from operators.throttle import throttled_sign_in
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 admin.site.login = throttled_sign_in(admin.site.login)  # type: ignore[method-assign]
 admin.site.index_template = "operators/front_page.html"
-admin.site.unregister(Group)
-admin.site.unregister(User)
 # A token is a password, and the page would show it.
 admin.site.unregister(TokenProxy)
 
@@ -151,17 +147,6 @@ class ReadOnlyAdmin(ServiceAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Return False."""
         return False
-
-
-@admin.register(User)
-class Users(UserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
-    """Operators, who sign in to the admin."""
-
-    form = UserChangeForm
-    add_form = UserCreationForm
-    change_password_form = AdminPasswordChangeForm
-    list_display = ("username", "email", "is_staff", "is_superuser", "is_active", "last_login")
-    list_filter = ("is_staff", "is_active")
 
 
 def chips(values: Any) -> Any:

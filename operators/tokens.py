@@ -29,6 +29,11 @@ def store_token(user: User, text: str) -> None:
         Token.objects.create(user=user, key=digest(text))
 
 
+def is_token_of(user: User, text: str) -> bool:
+    """Return whether this is the operator's token now."""
+    return Token.objects.filter(user=user, key=digest(text)).exists()
+
+
 def digest(text: str) -> str:
     """Return the digest that is stored of a token."""
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_CHARS]

@@ -45,11 +45,12 @@ class Console:
         """Print that all processes have ended."""
         self._print("[green]✓[/] stopped")
 
-    def ready(self, ready: dict[str, Any]) -> None:
-        """Print the addresses, and commands to paste."""
+    def ready(self, ready: dict[str, Any], *, password: str | None) -> None:
+        """Print where everything is, and the administrator's password on the run that created it."""
         base_url, admin = ready["base_url"], ready["admin"]
+        sign_in = f"  {admin['username']} / {password}" if password is not None else ""
         places = (
-            ("admin", admin["url"], f"  {admin['username']} / {admin['password']}"),
+            ("admin", admin["url"], sign_in),
             ("dashboards", urljoin(admin["url"], "/dashboards/"), ""),
             ("API", admin["api_url"], "  Authorization: Token …, see ready.json"),
             ("docs", f"{base_url}/docs/", ""),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hmac
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
-from django.db import connection
+from django.db import connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
@@ -18,7 +19,7 @@ from configuration.apply import apply_text
 from consumers.models import Consumer
 from keys.models import Key
 from keys.services import issue_key
-from operators.tokens import store_token
+from operators.tokens import is_token_of, store_token
 from routes.models import Route
 from routes.services import update_route
 
@@ -66,19 +67,39 @@ def _refuse_newer(executor: MigrationExecutor) -> None:
         )
 
 
-def administrator(data_dir: Path) -> dict[str, str]:
-    """Return the administrator's name, password and token; created on the first run, and stable from then on."""
+@dataclass(frozen=True, slots=True)
+class Administrator:
+    """The first operator: what opens the account now, of what the first run created."""
+
+    username: str
+    password: str | None
+    """None once it is no longer the password of the account, or where the account is not the one of the first run."""
+    token: str | None
+    """None once it is revoked or replaced."""
+    is_new: bool
+    """Whether this run created the account: its password is printed then, and never again."""
+
+
+def administrator(data_dir: Path) -> Administrator:
+    """Return the administrator, who is created with a password and a token where there is no operator yet.
+
+    Nothing that an operator has deleted, revoked or changed since is restored.
+    """
+    users = get_user_model().objects
     password = load_or_create(data_dir)["admin_password"]
-    user, is_new = get_user_model().objects.get_or_create(
-        username=ADMIN, defaults={"is_staff": True, "is_superuser": True}
-    )
-    if is_new:
-        user.set_password(password)
-        user.save(update_fields=["password"])
-    # Derived from the secret of this data directory, so that it is stable without being stored.
+    # Derived from the secret of this data directory, so that it need not be kept anywhere.
     token = hmac.digest(settings.SECRET_KEY.encode(), b"token of the administrator", "sha256").hex()[:40]
-    store_token(user, token)
-    return {"username": ADMIN, "password": password, "token": token}
+    with transaction.atomic():
+        is_new = not users.exists()
+        if is_new:
+            store_token(users.create_superuser(ADMIN, password=password), token)
+    user = users.filter(username=ADMIN).first()
+    return Administrator(
+        username=ADMIN,
+        password=password if user is not None and user.check_password(password) else None,
+        token=token if user is not None and is_token_of(user, token) else None,
+        is_new=is_new,
+    )
 
 
 def demo_upstream_port(data_dir: Path) -> int:

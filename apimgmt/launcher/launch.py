@@ -124,7 +124,7 @@ class Launch:
         )
         console.done("processes", ", ".join(one.name for one in self._supervisor.all if one.run))
         self._write_ready()
-        console.ready(self._ready)
+        console.ready(self._ready, password=admin.password if admin.is_new else None)
 
     def _start_processes(self, upstream: socket.socket | None, keys: dict[str, str]) -> None:
         plan, start = self._plan, self._supervisor.start
@@ -174,7 +174,7 @@ class Launch:
         if self._stop_signals:
             self._console.stopped()
 
-    def _describe(self, admin: dict[str, str], keys: dict[str, str]) -> None:
+    def _describe(self, admin: first_run.Administrator, keys: dict[str, str]) -> None:
         plan = self._plan
         base_url = plan.base_url
         host = f"[{plan.local_host}]" if ":" in plan.local_host else plan.local_host
@@ -183,7 +183,13 @@ class Launch:
             "ws_url": base_url.replace("http", "ws", 1),
             "mqtt": f"{host}:{plan.mqtt_port}",
             "amqp": None,
-            "admin": {"url": f"{plan.admin_url}/admin/", "api_url": f"{plan.admin_url}/api/v1/", **admin},
+            "admin": {
+                "url": f"{plan.admin_url}/admin/",
+                "api_url": f"{plan.admin_url}/api/v1/",
+                "username": admin.username,
+                "password": admin.password,
+                "token": admin.token,
+            },
             "keys": {name: keys[name] for name in ("gold", "free", "bench") if name in keys},
         }
 

@@ -20,7 +20,7 @@ READY = {
 
 
 def test_it_prints_every_address_and_a_command_for_each_protocol(capsys):
-    Console().ready(READY)
+    Console().ready(READY, password="[bold]pass")
     printed = capsys.readouterr().out
     for place in (
         ":8001/dashboards/",
@@ -43,8 +43,13 @@ def test_a_command_is_one_line_that_a_shell_can_read(name, command):
     assert shlex.split(command)
 
 
+def test_the_password_of_an_earlier_run_is_not_printed_again(capsys):
+    Console().ready(READY, password=None)
+    assert "pass" not in capsys.readouterr().out
+
+
 def test_without_a_demo_there_is_no_command_without_a_key(capsys):
-    Console().ready(READY | {"keys": {}})
+    Console().ready(READY | {"keys": {}}, password=None)
     assert "X-API-Key" not in capsys.readouterr().out
 
 

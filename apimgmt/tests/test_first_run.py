@@ -1,16 +1,20 @@
 import json
 import sqlite3
+from dataclasses import replace
 
 import pytest
 from django.contrib.auth import authenticate
+from django.contrib.auth.models import User
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
+from rest_framework.authtoken.models import Token
 
 from apimgmt.launcher import first_run
 from consumers.models import Consumer
 from consumers.services import update_consumer
 from keys.models import Key
 from keys.services import revoke_key
+from operators.tokens import is_token_of, issue_token
 from routes.models import Route
 from routes.services import update_route
 
@@ -64,21 +68,52 @@ def test_routes_follow_the_upstream_and_keep_what_was_changed(tmp_path):
     assert first_run.demo_upstream_port(tmp_path) == 7777
 
 
-def test_the_administrator_is_the_same_ever_after(tmp_path):
-    made = first_run.administrator(tmp_path)
-    assert first_run.administrator(tmp_path) == made
-    user = authenticate(username=made["username"], password=made["password"])
-    assert user is not None
+def test_the_administrator_is_created_once(tmp_path):
+    created = first_run.administrator(tmp_path)
+    assert created.is_new
+    assert first_run.administrator(tmp_path) == replace(created, is_new=False)
+    user = authenticate(username=created.username, password=created.password)
     assert user.is_superuser
+    assert is_token_of(user, created.token)
 
 
 def test_a_password_that_was_changed_stays_changed(tmp_path):
-    made = first_run.administrator(tmp_path)
-    user = authenticate(username=made["username"], password=made["password"])
+    created = first_run.administrator(tmp_path)
+    user = authenticate(username=created.username, password=created.password)
     user.set_password("another-long-passphrase")
     user.save()
-    first_run.administrator(tmp_path)
+    assert first_run.administrator(tmp_path).password is None
     assert authenticate(username="admin", password="another-long-passphrase") is not None
+    assert authenticate(username="admin", password=created.password) is None
+
+
+def test_a_token_that_was_revoked_or_replaced_stays_so(tmp_path):
+    created = first_run.administrator(tmp_path)
+    Token.objects.all().delete()
+    assert first_run.administrator(tmp_path).token is None
+    assert not Token.objects.exists()
+    user = User.objects.get()
+    newer = issue_token(user)
+    assert first_run.administrator(tmp_path).token is None
+    assert is_token_of(user, newer)
+    assert not is_token_of(user, created.token)
+
+
+def test_an_administrator_who_was_deleted_or_disabled_stays_so(tmp_path):
+    first_run.administrator(tmp_path)
+    User.objects.update(is_active=False, is_superuser=False)
+    first_run.administrator(tmp_path)
+    assert User.objects.filter(is_active=False, is_superuser=False).count() == 1
+    User.objects.all().delete()
+    User.objects.create_superuser("olga", password="a-long-enough-passphrase")
+    assert first_run.administrator(tmp_path) == first_run.Administrator("admin", None, None, is_new=False)
+    assert User.objects.get().username == "olga"
+
+
+def test_an_account_that_up_did_not_create_is_left_alone(tmp_path):
+    User.objects.create_superuser("admin", password="a-long-enough-passphrase")
+    assert first_run.administrator(tmp_path) == first_run.Administrator("admin", None, None, is_new=False)
+    assert not Token.objects.exists()
 
 
 def test_tables_of_a_newer_version_are_refused_with_words(tmp_path):

@@ -12,6 +12,8 @@ from typing import Any
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 NAME_MAX_CHARS = 200
+DEFAULT_MODULES = "demo"
+"""What ``HOOK_MODULES`` allows if it is unset: the right to edit a route must not be the right to run any code."""
 PRODUCT_PACKAGES = frozenset(
     {
         "analytics", "apimgmt", "audit", "configuration", "consumers", "events", "gateway", "jobs", "keys", "operators",
@@ -24,8 +26,8 @@ PRODUCT_PACKAGES = frozenset(
 def load(name: Any) -> Callable[..., Any]:
     """Import a hook. Raises ValueError with a message for the operator.
 
-    Modules of the standard library and of the product cannot be named; nor can others than those that ``HOOK_MODULES``
-    allows, where it is set.
+    Only modules that ``HOOK_MODULES`` allows can be named (``demo`` if it is unset), and none of the standard library
+    and of the product.
     """
     if not isinstance(name, str) or len(name) > NAME_MAX_CHARS or not NAME.fullmatch(name):
         raise ValueError("A function must be named as module:name.")
@@ -47,6 +49,6 @@ def _check_allowed(module_name: str) -> None:
         raise ValueError(
             f"{package} belongs to the standard library or to the product; name a function of a module of your own."
         )
-    allowed = [part.strip() for part in os.environ.get("HOOK_MODULES", "").split(",") if part.strip()]
-    if allowed and not any(module_name == prefix or module_name.startswith(f"{prefix}.") for prefix in allowed):
-        raise ValueError(f"HOOK_MODULES does not allow {module_name}; it allows {', '.join(allowed)}.")
+    allowed = [part.strip() for part in os.environ.get("HOOK_MODULES", DEFAULT_MODULES).split(",") if part.strip()]
+    if not any(module_name == prefix or module_name.startswith(f"{prefix}.") for prefix in allowed):
+        raise ValueError(f"HOOK_MODULES does not allow {module_name}; it allows {', '.join(allowed) or 'no module'}.")

@@ -131,6 +131,7 @@ def test_only_functions_of_hook_modules_can_be_named(name):
 
 @pytest.mark.parametrize("fault", ["SystemExit", "KeyboardInterrupt", "ValueError"])
 def test_a_module_that_fails_to_import_is_reported(tmp_path, monkeypatch, fault):
+    monkeypatch.setenv("HOOK_MODULES", "broken_module_of_an_operator")
     (tmp_path / "broken_module_of_an_operator.py").write_text(f"raise {fault}('no')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -143,9 +144,12 @@ def test_hook_modules_says_which_modules_may_be_named(monkeypatch):
     module.f = lambda *arguments: None
     monkeypatch.setitem(sys.modules, "allowed_of_an_operator", module)
     named = [{"type": "custom", "options": {"function": "allowed_of_an_operator:f"}}]
-    monkeypatch.setenv("HOOK_MODULES", "demo, allowed_of")
-    with pytest.raises(ValidationError, match="HOOK_MODULES does not allow"):
-        clean_policies(named)
+    for value in (None, "", "demo, allowed_of"):
+        monkeypatch.delenv("HOOK_MODULES", raising=False) if value is None else monkeypatch.setenv(
+            "HOOK_MODULES", value
+        )
+        with pytest.raises(ValidationError, match="HOOK_MODULES does not allow"):
+            clean_policies(named)
     monkeypatch.setenv("HOOK_MODULES", "demo.hooks, allowed_of_an_operator")
     assert clean_policies(named)
     assert clean_policies([{"type": "custom", "options": {"function": "demo.hooks:stamp"}}])

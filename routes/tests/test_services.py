@@ -192,6 +192,7 @@ def f(*arguments):
 
 @pytest.mark.django_db(transaction=True)
 def test_a_slow_import_of_a_module_holds_no_lock(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOOK_MODULES", "slow_module_of_an_operator")
     (tmp_path / "slow_module_of_an_operator.py").write_text(SLOW_MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     route = make()
