@@ -20,7 +20,7 @@ import orjson
 from gateway.credentials.public_keys import InvalidKeySet, PublicKey
 from gateway.identity.jwks import KeySets
 from gateway.refusals import Reason, Refused
-from gateway.snapshot.documents import ALGORITHMS, Issuer, Standing
+from gateway.snapshot.documents import ALGORITHMS, Issuer, Membership
 from gateway.snapshot.picture import Snapshot
 from gateway.snapshot.principal import Principal, Token, bearer
 from gateway.snapshot.scopes import SCOPE
@@ -74,7 +74,7 @@ async def prove(snapshot: Snapshot, key_sets: KeySets, text: str) -> Principal:
         raise _refused(cause="token-issuer-unknown")
     signer = _signer(opened, keys[:SAME_KID_MAX], algorithm)
     _for_us(opened.claims, issuer)
-    token = Token(issuer, signer, algorithm, opened.claims, _standing(snapshot, opened.claims, issuer))
+    token = Token(issuer, signer, algorithm, opened.claims, _membership(snapshot, opened.claims, issuer))
     return bearer(token, _scopes(opened.claims), expires_at)
 
 
@@ -184,13 +184,13 @@ def _for_us(claims: Claims, issuer: Issuer) -> None:
         raise _refused(cause="token-bound")
 
 
-def _standing(snapshot: Snapshot, claims: Claims, issuer: Issuer) -> Standing:
+def _membership(snapshot: Snapshot, claims: Claims, issuer: Issuer) -> Membership:
     """Return the active consumer that the claim names, with its tier. Raises Refused if there is none."""
     consumer = claims.get(issuer.consumer_claim)
-    standing = snapshot.standing(consumer) if isinstance(consumer, str) else None
-    if standing is None:
+    membership = snapshot.membership(consumer) if isinstance(consumer, str) else None
+    if membership is None:
         raise _refused(cause="token-consumer-unknown")
-    return standing
+    return membership
 
 
 def _scopes(claims: Claims) -> tuple[str, ...]:

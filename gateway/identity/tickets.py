@@ -75,8 +75,8 @@ class Tickets:
     async def _bearer(self, proof: dict[str, Any]) -> Principal | None:
         """Return the principal of a token that was proved before, if its issuer, signer and consumer still stand."""
         issuer = self._snapshot.issuer(proof["issuer"])
-        standing = self._snapshot.standing(proof["consumer"])
-        if issuer is None or _fingerprint(issuer) != proof["as"] or standing is None:
+        membership = self._snapshot.membership(proof["consumer"])
+        if issuer is None or _fingerprint(issuer) != proof["as"] or membership is None:
             return None
         try:
             keys = await self._key_sets.keys(issuer, proof["kid"], proof["algorithm"])
@@ -89,7 +89,7 @@ class Tickets:
         signer = next((key for key in keys if key.thumbprint == proof["signer"]), None)
         if signer is None:
             return None
-        token = Token(issuer, signer, proof["algorithm"], proof["claims"], standing)
+        token = Token(issuer, signer, proof["algorithm"], proof["claims"], membership)
         return bearer(token, tuple(proof["scopes"]), proof["expires_at"])
 
 

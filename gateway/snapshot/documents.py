@@ -18,8 +18,8 @@ from gateway.snapshot.right import Verb
 EVERY_SCOPE = frozenset(f"{verb.value}:*" for verb in Verb)
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""By which tokens may be signed. Asymmetric ones alone: a shared secret, or no signature, would let whoever knows a
-public key sign."""
+"""Signature algorithms of tokens. Asymmetric ones only: with a shared secret or no signature, anyone who knows the
+public key could sign."""
 
 
 class Metric(StrEnum):
@@ -63,7 +63,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One policy of a route, in the order that the route names."""
+    """One policy of a route."""
 
     type: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What may be called: a path and what handles it."""
+    """A path that may be called, and what handles it."""
 
     name: str
     path: str
@@ -96,10 +96,10 @@ class Channel:
     retention: Mapping[str, Any] = field(default_factory=dict)
     protocols: tuple[str, ...] = ()
     subject_of_schema: str = ""
-    """The subject of the registry that its schema names, if it names one."""
+    """The subject of the registry that its schema refers to, if any."""
 
     def document(self) -> dict[str, Any]:
-        """Say what its stream is made by."""
+        """Return the document that its stream is created from."""
         return {
             "address": self.address,
             "stream": self.stream,
@@ -120,25 +120,25 @@ class Connector:
     channel: str
     options: Mapping[str, Any] = field(default_factory=dict)
     address: str = ""
-    """Where a source's records go, with ``{places}`` of theirs; empty is the channel's own address."""
+    """Where a source publishes, with ``{placeholders}`` filled from each record; empty: the channel's own address."""
     start: str = "latest"
-    """Where a sink begins, the first time."""
+    """Where a sink begins on its first start."""
     is_active: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A named set of limits, and the most that its consumers may do."""
+    """A named set of limits, and the ceiling of its consumers' scopes."""
 
     name: str
     limits: tuple[Limit, ...] = ()
     scopes: tuple[str, ...] | None = None
-    """None where they bound nothing."""
+    """None if they restrict nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """Who calls."""
+    """An API consumer."""
 
     name: str
     tier: str
@@ -149,7 +149,7 @@ class Consumer:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """How a consumer proves itself; the digest is all there is of its secret."""
+    """An API key of a consumer. Of its secret, only the digest is stored."""
 
     id: str
     consumer: str
@@ -165,7 +165,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """Who may sign tokens that stand in for keys, and how they are read (docs/identity.md)."""
+    """An issuer of tokens that are used instead of keys (docs/identity.md)."""
 
     name: str
     issuer: str
@@ -177,8 +177,8 @@ class Issuer:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Standing:
-    """How a consumer stands: who it is, in which tier, and the limits that follow from both."""
+class Membership:
+    """An active consumer in its tier, and the limits that follow from both."""
 
     consumer: Consumer
     tier: Tier
@@ -279,7 +279,7 @@ def _latest(document: Mapping[str, Any]) -> Latest | None:
 
 def _algorithms(names: Any) -> tuple[str, ...]:
     if not names or not all(name in ALGORITHMS for name in names):
-        raise ValueError(f"an issuer's algorithms are of {', '.join(ALGORITHMS)}")
+        raise ValueError(f"an issuer's algorithms must be among {', '.join(ALGORITHMS)}")
     return tuple(names)
 
 

@@ -1,4 +1,4 @@
-"""The addresses under ``/v1`` that the data plane itself answers, and the right that each needs."""
+"""The data plane's own endpoints under ``/v1``, and the right that each needs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from gateway.snapshot.right import Verb
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One method of one reserved address."""
+    """One method of one reserved path."""
 
     protocol: Protocol
     method: str
     path: str
     handler: str
     verb: Verb | None = None
-    """The right that it needs, on the name that ``parameter`` matched."""
+    """The verb of the right that it needs, on the name that ``parameter`` matched."""
     parameter: str = ""
     anonymous: bool = False
-    """Served without a key: a signed link is its own proof."""
+    """Served without a key: the link itself is signed."""
 
 
 HTTP, SSE, WEBSOCKET = Protocol.HTTP, Protocol.SSE, Protocol.WEBSOCKET
@@ -52,10 +52,10 @@ ENDPOINTS = (
 """Channel addresses may hold slashes, so ``/v1/channels/{address}/events`` is matched by :data:`CHANNEL_EVENTS`."""
 
 BUILTIN = "builtin"
-"""The handler of a route that is one of the gateway's own doors, with policies before it."""
+"""The handler type of a route that puts policies before one of the gateway's own endpoints."""
 MQTT_PATH = "/mqtt"
 BUILTINS = {Protocol.WEBSOCKET: "/v1/stream", Protocol.SSE: "/v1/events", Protocol.MQTT: MQTT_PATH}
-"""These doors, and the path by which a route names each. The listener of MQTT has none of its own."""
+"""These endpoints by protocol, and the path of a route to each. MQTT has no path of its own."""
 
 REGISTRY_PREFIX = "/registry"
 REGISTRY = tuple(
@@ -63,7 +63,7 @@ REGISTRY = tuple(
     for method in ("GET", "POST", "PUT", "DELETE")
     for path in (REGISTRY_PREFIX, REGISTRY_PREFIX + "/{rest...}")
 )
-"""What lies below is read from the path as it came: names of subjects may hold slashes."""
+"""The rest is read from the raw path, as names of subjects may contain slashes."""
 
 CHANNEL_PREFIX, CHANNEL_SUFFIX = "/v1/channels/", "/events"
 CHANNEL_EVENTS = (
@@ -72,9 +72,9 @@ CHANNEL_EVENTS = (
 )
 
 RESERVED_PREFIXES = ("/v1", "/registry", "/docs", "/static", "/healthz", "/readyz")
-"""A route may take an address under these only when it is exact and marked ``reserved_override``."""
+"""A route may take a path under these only if it is exact and marked ``reserved_override``."""
 
 
 def is_reserved(path: str) -> bool:
-    """Say whether the path lies under a reserved prefix."""
+    """Return whether the path lies under a reserved prefix."""
     return any(path == prefix or path.startswith(prefix + "/") for prefix in RESERVED_PREFIXES)

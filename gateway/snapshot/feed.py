@@ -1,4 +1,4 @@
-"""The crossing down: keeps a Snapshot equal to the NATS KV bucket, through restarts and recreation of the bucket."""
+"""Keeps a Snapshot equal to the NATS KV bucket, through restarts and recreation of the bucket."""
 
 from __future__ import annotations
 
@@ -19,69 +19,72 @@ from gateway.snapshot.picture import Snapshot
 
 logger = logging.getLogger(__name__)
 
-LOOK_AGAIN_S = 5.0
-"""A lost nudge is made good after this time."""
-LOOK_AFTER_S = (0.02, 0.05, 0.1, 0.25, 0.5)
-"""A nudge may be faster than what it tells of: NATS hands a message on while it stores it. So it is looked again."""
+POLL_S = 5.0
+"""The longest time between two reads, in case a notification is lost."""
+REREAD_S = (0.02, 0.05, 0.1, 0.25, 0.5)
+"""Reads after a notification: it may arrive before its message can be read, as NATS forwards and stores at once."""
 RETRY_S = 0.5
 BATCH = 500
 
 
 class SnapshotFeed:
-    """Reads the bucket in the order of its sequences; a message on its subject only says that it is time to look."""
+    """Reads the bucket in the order of its sequences. A message on its subject only triggers the next read."""
 
     def __init__(self, client: Client, snapshot: Snapshot) -> None:
         self._client = client
         self._snapshot = snapshot
         self._next = 1
-        self._nudge = asyncio.Event()
+        self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Load all there is, then follow. Raises TimeoutError when the bucket does not answer."""
-        await self._client.subscribe(f"{PREFIX}>", cb=self._nudged)
+        """Load the whole bucket, then follow its changes. Raises TimeoutError if the bucket does not answer."""
+        await self._client.subscribe(f"{PREFIX}>", cb=self._notified)
         await self._read_on()
         self._task = asyncio.create_task(self._follow(), name="snapshot feed")
 
     async def stop(self) -> None:
-        """Stop following; the snapshot stays as it is."""
+        """Stop following. The snapshot keeps its content."""
         await stop_tasks(self._task)
 
-    async def _nudged(self, message: Msg) -> None:
-        self._nudge.set()
+    async def _notified(self, message: Msg) -> None:
+        self._changed.set()
 
     async def _follow(self) -> None:
         link = self._client.stats["reconnects"]
-        looks: Iterator[float] = iter(())
+        rereads: Iterator[float] = iter(())
         while True:
             with contextlib.suppress(TimeoutError):
-                # Not wait_for: until Python 3.12 it forgets that it was cancelled where a nudge comes at that moment.
-                async with asyncio.timeout(next(looks, LOOK_AGAIN_S)):
-                    await self._nudge.wait()
-            if self._nudge.is_set():
-                self._nudge.clear()
-                looks = iter(LOOK_AFTER_S)
+                # Not wait_for: before Python 3.12, it loses a cancellation that coincides with a notification.
+                async with asyncio.timeout(next(rereads, POLL_S)):
+                    await self._changed.wait()
+            if self._changed.is_set():
+                self._changed.clear()
+                rereads = iter(REREAD_S)
             try:
                 if self._client.stats["reconnects"] != link:
-                    # The bucket may be another one with lower sequences: compare it whole.
+                    # The bucket may have been recreated, with lower sequences: compare all of it.
                     await self._reload()
                     link = self._client.stats["reconnects"]
                 await self._read_on()
             except Exception as error:
-                logger.warning("snapshot: not read, serving the last one: %s", str(error) or type(error).__name__)
+                logger.warning(
+                    "snapshot: the bucket could not be read, serving the last state: %s",
+                    str(error) or type(error).__name__,
+                )
                 await asyncio.sleep(RETRY_S)
-                self._nudge.set()
+                self._changed.set()
 
     async def _reload(self) -> None:
-        gone = self._snapshot.names()
+        removed = self._snapshot.names()
         self._next = 1
         read = await self._read_all()
         if not read:
-            # An emptied bucket is being filled again by the relay; an empty picture would close every socket.
-            logger.warning("snapshot: the bucket is empty, serving the last one until it is filled")
+            # The relay fills an emptied bucket again; an empty snapshot would close every connection.
+            logger.warning("snapshot: the bucket is empty, serving the last state until it is filled")
             return
-        gone -= {(kind, name) for kind, name, document in read if document is not None}
-        self._snapshot.apply([*read, *((kind, name, None) for kind, name in gone)])
+        removed -= {(kind, name) for kind, name, document in read if document is not None}
+        self._snapshot.apply([*read, *((kind, name, None) for kind, name in removed)])
 
     async def _read_on(self) -> None:
         changes = await self._read_all()
@@ -109,5 +112,5 @@ def _change(message: Msg) -> tuple[str, str, dict[str, Any] | None] | None:
             return kind, name, None
         return kind, name, orjson.loads(message.data)
     except ValueError:
-        logger.warning("snapshot: a document in the bucket is not ours: %s", headers.get("Nats-Subject"))
+        logger.warning("snapshot: ignored a message of another format in the bucket: %s", headers.get("Nats-Subject"))
         return None

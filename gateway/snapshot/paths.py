@@ -1,4 +1,4 @@
-"""One normalisation of a request's path: what is matched is what is forwarded."""
+"""Normalises a request's path once: the path that is matched is the path that is forwarded."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SAFE = "/:@!$&'()*+,;=~"
 
 @short_cache(4_096)
 def normalised(raw_path: bytes) -> str:
-    """Decode a path once. Raises Refused for what two readers could read in two ways.
+    """Percent-decode a path once. Raises Refused for a path that two parsers could read differently.
 
-    Refused: an encoded slash (but in a channel's address and a subject's name, where it is meant), a dot segment, NUL
-    and other control characters, bad UTF-8, a backslash.
+    Refused are an encoded slash (except in a channel's address and a registry subject), a dot segment, a control
+    character, invalid UTF-8 and a backslash.
     """
     try:
         text = raw_path.decode("ascii")
@@ -39,7 +39,7 @@ def normalised(raw_path: bytes) -> str:
 
 
 def encoded(text: str) -> str:
-    """Write a matched parameter back into a path, each character as itself or percent-encoded."""
+    """Percent-encode a matched parameter for a path."""
     return text if _PLAIN.fullmatch(text) else quote(text, safe=_SAFE)
 
 

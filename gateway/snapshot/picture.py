@@ -1,4 +1,4 @@
-"""All that the control plane says of callers and of what they may call: one picture, kept fresh from NATS KV."""
+"""The snapshot: consumers, keys, routes, channels and all else that the control plane configures, in memory."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from gateway.snapshot.documents import (
     Issuer,
     Key,
     Limit,
+    Membership,
     Metric,
     Policy,
     Route,
-    Standing,
     Tier,
 )
 from gateway.snapshot.endpoints import (
@@ -51,7 +51,7 @@ _NAMES = {"key": "id", "channel": "address", "subscription": "id"}
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What a request turned out to mean."""
+    """The route or endpoint that a request is for, and how it is handled."""
 
     protocol: Protocol
     handler: str
@@ -63,14 +63,14 @@ class Match:
 
 
 class Snapshot:
-    """The picture as of one revision. Reading is looking up in dictionaries; :mod:`gateway.snapshot.feed` writes."""
+    """The configuration as of one revision: look-ups in dictionaries. :mod:`gateway.snapshot.feed` updates it."""
 
     def __init__(self) -> None:
         self.revision = 0
         self._documents: dict[str, dict[str, Any]] = {kind: {} for kind in READERS}
         self._principals: dict[str, Principal] = {}
         self._keys_of: dict[str, set[str]] = {}
-        self._standings: dict[str, Standing] = {}
+        self._memberships: dict[str, Membership] = {}
         self._issuers: dict[str, Issuer] = {}
         """By the ``iss`` of their tokens."""
         self._listeners: list[Callable[[frozenset[str]], None]] = []
@@ -79,12 +79,12 @@ class Snapshot:
         self._matches: dict[tuple[bool, str, str], Match] = {}
         self._addresses: PathTable[Channel] = PathTable()
         self._channels: dict[str, tuple[Channel, Mapping[str, str]]] = {}
-        """Channels of addresses that were asked for lately."""
+        """Cached channels of concrete addresses."""
         self._rebuild_tables({"route", "channel"})
 
     @classmethod
     def from_documents(cls, documents: Mapping[str, Iterable[Mapping[str, Any]]]) -> Snapshot:
-        """Build one in memory from documents by kind, as docs/architecture.md describes them."""
+        """Return a snapshot of documents by kind (see docs/architecture.md)."""
         snapshot = cls()
         snapshot.apply(
             [
@@ -96,9 +96,9 @@ class Snapshot:
         return snapshot
 
     def apply(self, changes: Iterable[tuple[str, str, Mapping[str, Any] | None]]) -> None:
-        """Take over changes in order: (kind, name, document, or None where it was deleted); then tell the listeners.
+        """Apply changes in order: (kind, name, document or None for a deletion). Then notify the listeners.
 
-        A document that cannot be read is logged and left out: one bad row never stops the others.
+        A document that cannot be read is logged and skipped, so that it does not stop the others.
         """
         kinds: set[str] = set()
         for kind, name, document in changes:
@@ -118,107 +118,104 @@ class Snapshot:
             listener(frozenset(kinds))
 
     def on_change(self, listener: Callable[[frozenset[str]], None]) -> None:
-        """Call the listener after each change with the kinds of documents that changed."""
+        """Register a listener, called after each update with the kinds of documents that changed."""
         self._listeners.append(listener)
 
     def names(self) -> set[tuple[str, str]]:
-        """Say which documents there are, as (kind, name)."""
+        """Return the (kind, name) of every document."""
         return {(kind, name) for kind, documents in self._documents.items() for name in documents}
 
     def key(self, key_id: str) -> Key | None:
-        """Give a key, revoked and expired ones included."""
+        """Return a key, also if it is revoked or expired."""
         key: Key | None = self._documents["key"].get(key_id)
         return key
 
     def principal(self, key_id: str) -> Principal | None:
-        """Give whom a key stands for, with the limits that apply to it; None where it may not be used (any more).
+        """Return the principal of a key; None if the key is unknown or revoked, or its consumer inactive.
 
-        A key's expiry is not looked at: it depends on the time.
+        Its expiry is for the caller to check: this method uses no clock.
         """
-        known = self._principals.get(key_id)
-        if known is not None:
-            return known
+        cached = self._principals.get(key_id)
+        if cached is not None:
+            return cached
         key = self.key(key_id)
         if key is None or key.revoked_at is not None:
             return None
-        standing = self.standing(key.consumer)
-        if standing is None:
+        membership = self.membership(key.consumer)
+        if membership is None:
             return None
         principal = Principal(
-            consumer=standing.consumer.name,
+            consumer=membership.consumer.name,
             key=key.id,
-            tier=standing.tier.name,
+            tier=membership.tier.name,
             scopes=key.scopes,
-            ceiling=standing.tier.scopes,
-            limits=_overridden(standing.limits, key.limits),
-            metadata={**standing.consumer.metadata, **key.metadata},
+            ceiling=membership.tier.scopes,
+            limits=_overridden(membership.limits, key.limits),
+            metadata={**membership.consumer.metadata, **key.metadata},
             expires_at=key.expires_at,
         )
         self._principals[key_id] = principal
         return principal
 
     def current_principal(self, principal: Principal) -> Principal | None:
-        """Give who the bearer of a key or token is now; None where it may not be here any more.
+        """Return the principal of the same key or token as of now; None if it is no longer valid.
 
-        The same object where nothing about it has changed. Its expiry is not looked at: it depends on the time.
+        Returns the same object if nothing about it has changed. Its expiry is for the caller to check.
         """
         token = principal.token
         if token is None:
             return self.principal(principal.key)
         if self.issuer(token.issuer.name) is not token.issuer or token.signer.is_withdrawn:
             return None
-        standing = self.standing(principal.consumer)
-        if standing is None:
+        membership = self.membership(principal.consumer)
+        if membership is None:
             return None
-        if standing is token.standing:
+        if membership is token.membership:
             return principal
-        return bearer(replace(token, standing=standing), principal.scopes, principal.expires_at)
+        return bearer(replace(token, membership=membership), principal.scopes, principal.expires_at)
 
-    def standing(self, consumer_name: str) -> Standing | None:
-        """Say how a consumer stands; None where there is none, or none that is active."""
-        known = self._standings.get(consumer_name)
-        if known is not None:
-            return known
+    def membership(self, consumer_name: str) -> Membership | None:
+        """Return an active consumer with its tier and limits; None if it is unknown or inactive."""
+        cached = self._memberships.get(consumer_name)
+        if cached is not None:
+            return cached
         consumer: Consumer | None = self._documents["consumer"].get(consumer_name)
         if consumer is None or not consumer.is_active:
             return None
         tier: Tier = self._documents["tier"].get(consumer.tier) or Tier(consumer.tier)
-        standing = Standing(consumer, tier, _overridden(tier.limits, consumer.limits))
-        self._standings[consumer_name] = standing
-        return standing
+        membership = Membership(consumer, tier, _overridden(tier.limits, consumer.limits))
+        self._memberships[consumer_name] = membership
+        return membership
 
     def issuer(self, name: str) -> Issuer | None:
-        """Give an issuer by its name."""
         issuer: Issuer | None = self._documents["issuer"].get(name)
         return issuer
 
     def issuer_of(self, iss: str) -> Issuer | None:
-        """Give the issuer whose tokens have exactly this ``iss``."""
+        """Return the issuer whose tokens have exactly this ``iss``."""
         return self._issuers.get(iss)
 
     def issuers(self) -> Iterable[Issuer]:
-        """Give all issuers."""
         return self._documents["issuer"].values()
 
     def touch(self, kind: str) -> None:
-        """Tell the listeners that what follows from documents of this kind has changed, as if these had."""
+        """Notify the listeners as if documents of this kind had changed: something derived from them has."""
         for listener in self._listeners:
             listener(frozenset({kind}))
 
     def subscription(self, subscription_id: str) -> Subscription | None:
-        """Give a durable subscription, paused and ended ones included."""
+        """Return a durable subscription, also if it is paused or ended."""
         subscription: Subscription | None = self._documents["subscription"].get(subscription_id)
         return subscription
 
     def subscriptions(self) -> Iterable[Subscription]:
-        """Give all durable subscriptions."""
         return self._documents["subscription"].values()
 
     def channel(self, address: str) -> tuple[Channel, Mapping[str, str]] | None:
-        """Find the channel of a concrete address, and what its parameters are there."""
-        known = self._channels.get(address)
-        if known is not None:
-            return known
+        """Return the channel of a concrete address, and the values of its parameters."""
+        cached = self._channels.get(address)
+        if cached is not None:
+            return cached
         found = self._addresses.find(address)
         if not found:
             return None
@@ -229,49 +226,45 @@ class Snapshot:
         return found[0]
 
     def channels(self) -> Iterable[Channel]:
-        """Give all channels."""
         return self._documents["channel"].values()
 
     def schema(self, subject: str) -> Latest | None:
-        """Give the latest version of a subject of the registry."""
+        """Return the latest version of a subject of the registry."""
         latest: Latest | None = self._documents["schema"].get(subject)
         return latest
 
     def subjects(self) -> Mapping[str, Latest]:
-        """Give the latest version of each subject of the registry that has one, by its name."""
+        """Return the latest version of each subject of the registry that has one, by its name."""
         return {name: latest for name, latest in self._documents["schema"].items() if latest is not None}
 
     def route(self, name: str) -> Route | None:
-        """Give a route by its name."""
         route: Route | None = self._documents["route"].get(name)
         return route
 
     def builtin(self, protocol: Protocol) -> Route | None:
-        """Give the route that stands before the gateway's own door of a protocol, if there is one."""
+        """Return the route to the gateway's own endpoint of a protocol, if there is one."""
         return self._builtin.get(protocol.value)
 
     def connectors(self) -> Iterable[Connector]:
-        """Give all connectors."""
         return self._documents["connector"].values()
 
     def routes(self) -> Iterable[Route]:
-        """Give all routes."""
         return self._documents["route"].values()
 
     def match(self, protocol: Protocol, method: str, path: str) -> Match:
-        """Say what a request means. ``protocol`` is WEBSOCKET for an upgrade, else HTTP.
+        """Return what a request is for. ``protocol`` is WEBSOCKET for an upgrade, else HTTP.
 
         Raises Refused ``not-found``, ``method-not-allowed`` or ``upgrade-required``.
         """
         is_socket = protocol is Protocol.WEBSOCKET
-        known = self._matches.get((is_socket, method, path))
-        if known is None:
-            known = self._find_match(protocol, "GET" if method == "HEAD" else method, path)
+        match = self._matches.get((is_socket, method, path))
+        if match is None:
+            match = self._find_match(protocol, "GET" if method == "HEAD" else method, path)
             if len(path) <= NAME_MAX_CHARS:
                 if len(self._matches) >= MATCHES_KEPT:
                     self._matches.clear()
-                self._matches[is_socket, method, path] = known
-        return known
+                self._matches[is_socket, method, path] = match
+        return match
 
     def _find_match(self, protocol: Protocol, method: str, path: str) -> Match:
         found = self._paths.find(path) or _channel_events(path)
@@ -296,7 +289,7 @@ class Snapshot:
         documents = self._documents[kind]
         before = documents.get(name)
         if kind == "issuer" and document == before:
-            # Told again, not changed: what was proved by its word stays proved.
+            # Unchanged: principals of its tokens stay valid.
             return
         if document is None:
             documents.pop(name, None)
@@ -305,7 +298,7 @@ class Snapshot:
         self._forget(kind, name, before, document)
 
     def _forget(self, kind: str, name: str, before: Any, document: Any) -> None:
-        """Let go of what was made of a document that has changed."""
+        """Drop what was derived from a changed document."""
         if kind == "key":
             self._principals.pop(name, None)
             if before is not None:
@@ -313,11 +306,11 @@ class Snapshot:
             if document is not None:
                 self._keys_of.setdefault(document.consumer, set()).add(name)
         elif kind == "consumer":
-            self._standings.pop(name, None)
+            self._memberships.pop(name, None)
             for key_id in self._keys_of.get(name, ()):
                 self._principals.pop(key_id, None)
         elif kind == "tier":
-            self._standings.clear()
+            self._memberships.clear()
             self._principals.clear()
 
     def _rebuild_tables(self, kinds: set[str]) -> None:
@@ -387,14 +380,14 @@ def _route_match(route: Route, parameters: Mapping[str, str], method: str) -> Ma
 
 
 def target_of(route: Route) -> str:
-    """Say as what the calls of a route are counted: one before the gateway's own door is no target."""
+    """Return the target that calls of a route are counted for: behind it, one of the gateway's own endpoints may be."""
     if route.handler.get("type") != BUILTIN:
         return route.name
     return Protocol.MQTT.value if route.protocol == Protocol.MQTT else route.path
 
 
 def _overridden(limits: tuple[Limit, ...], overrides: tuple[Limit, ...]) -> tuple[Limit, ...]:
-    """Replace each limit that an override of the same metric and period names; add those that are new."""
+    """Return the limits with the overrides, each of which replaces those of the same metric and period."""
     if not overrides:
         return limits
     replaced = {(limit.metric, limit.per) for limit in overrides}

@@ -1,4 +1,4 @@
-"""Who a caller was proved to be, as of one snapshot revision."""
+"""Principals: authenticated callers, as of one revision of the snapshot."""
 
 from __future__ import annotations
 
@@ -7,54 +7,54 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.credentials.public_keys import PublicKey
-from gateway.snapshot.documents import Issuer, Limit, Standing
+from gateway.snapshot.documents import Issuer, Limit, Membership
 
 JWT = "jwt:"
-"""What the key of a principal begins with whose proof was a token; the issuer's name follows."""
+"""The prefix of :attr:`Principal.key` for the bearer of a token; the issuer's name follows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Token:
-    """A JWT that was proved: by whose word, with which of their keys, and what it claims (docs/identity.md)."""
+    """A verified JWT: its issuer, the key that signed it, and its claims (docs/identity.md)."""
 
     issuer: Issuer
     signer: PublicKey
     algorithm: str
     claims: Mapping[str, Any]
-    standing: Standing
-    """How its consumer stood when the principal was made."""
+    membership: Membership
+    """Its consumer as of the creation of the principal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who a key or token was proved to belong to, as of one snapshot revision."""
+    """The owner of a verified key or token, as of one revision of the snapshot."""
 
     consumer: str
     key: str
-    """The id of the key, or ``jwt:ISSUER`` for the holder of a token."""
+    """The id of the key, or ``jwt:ISSUER`` for the bearer of a token."""
     tier: str
     scopes: tuple[str, ...] = ()
     ceiling: tuple[str, ...] | None = None
-    """The tier's scopes: what is not in both is not allowed. None where the tier bounds nothing."""
+    """The tier's scopes: a right must be covered by these too. None if the tier restricts nothing."""
     limits: tuple[Limit, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     expires_at: float | None = None
-    """Unix seconds; None where the credential does not expire."""
+    """Unix seconds; None if the credential does not expire."""
     token: Token | None = None
-    """What the holder of a JWT has proved; None for a key's."""
+    """The verified token; None for a key."""
 
 
 def bearer(token: Token, scopes: tuple[str, ...], expires_at: float | None) -> Principal:
-    """Give whom a proved token stands for: what it may do is the token's, its limits are its consumer's."""
-    standing = token.standing
+    """Return the principal of a verified token: it has the scopes of the token and the limits of its consumer."""
+    membership = token.membership
     return Principal(
-        consumer=standing.consumer.name,
+        consumer=membership.consumer.name,
         key=f"{JWT}{token.issuer.name}",
-        tier=standing.tier.name,
+        tier=membership.tier.name,
         scopes=scopes,
-        ceiling=standing.tier.scopes,
-        limits=standing.limits,
-        metadata={**standing.consumer.metadata, "claims": token.claims},
+        ceiling=membership.tier.scopes,
+        limits=membership.limits,
+        metadata={**membership.consumer.metadata, "claims": token.claims},
         expires_at=expires_at,
         token=token,
     )

@@ -1,4 +1,4 @@
-"""Rights: what a scope may allow, and the interval at which it may conflate."""
+"""Rights, which scopes cover, and the intervals of conflation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 
 class Verb(StrEnum):
-    """What a scope may allow: the part before its colon."""
+    """The verb of a scope: the part before its colon."""
 
     CALL = "call"
     PUBLISH = "publish"
@@ -29,7 +29,7 @@ class Right:
     verb: Verb
     name: str
     text: str = field(init=False, compare=False)
-    """As a scope would say it."""
+    """The right written as a scope."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", f"{self.verb.value}:{self.name}")
@@ -39,7 +39,7 @@ class Right:
 
 
 def interval_of(text: str) -> float:
-    """Read an interval as ``500ms``, ``1s`` or ``2m``, in seconds. Raises Refused ``invalid-request``."""
+    """Parse an interval such as ``500ms``, ``1s`` or ``2m`` to seconds. Raises Refused ``invalid-request``."""
     found = _INTERVAL.fullmatch(text)
     interval_s = float(found[1]) * _UNIT_S[found[2]] if found else 0.0
     if not MIN_S <= interval_s <= MAX_S:

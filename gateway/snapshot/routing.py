@@ -1,4 +1,4 @@
-"""Which route or endpoint a path means: literal segments first, then ``{parameter}``, then ``{rest...}``."""
+"""Matches paths to templates: literal segments first, then ``{parameter}``, then ``{rest...}``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _Node(Generic[T]):
 
 
 class PathTable(Generic[T]):
-    """Templates of paths (or channel addresses) and what each means. Look-up costs one step a segment."""
+    """Values by templates of paths (or channel addresses). A look-up takes time linear in the number of segments."""
 
     def __init__(self, entries: Iterable[tuple[str, T]] = ()) -> None:
         self._root: _Node[T] = _Node()
@@ -27,7 +27,7 @@ class PathTable(Generic[T]):
             self.add(template, value)
 
     def add(self, template: str, value: T) -> None:
-        """Add one template: ``/api/{version}/{rest...}``."""
+        """Add a template such as ``/api/{version}/{rest...}``."""
         if "{" not in template:
             self._exact.setdefault(template, []).append((value, {}))
             return
@@ -45,7 +45,7 @@ class PathTable(Generic[T]):
         node.ends.append((value, tuple(names)))
 
     def find(self, path: str) -> list[tuple[T, Mapping[str, str]]]:
-        """Give all that the path means in its most special template, with what the parameters matched."""
+        """Return the values of the most specific template that matches, each with the values of the parameters."""
         exact = self._exact.get(path)
         if exact is not None:
             return exact

@@ -1,4 +1,4 @@
-"""Durable subscriptions as values: what a consumer reads, how it is delivered, and whether it may be just now."""
+"""Durable subscriptions as values: their channel, the way of delivery, and their state."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 ID_PREFIX = "sub_"
 SECRET_PREFIX = "whsec_"  # noqa: S105 - how secrets begin
 WINDOW = 1000
-"""Events of a webhook in the order of its keys that may be sent or wait for their next try."""
+"""The most events of a webhook in key order that are being sent or wait for their next attempt."""
 RETRY_SCHEDULE_S = (0.0, 5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 36_000.0)
-"""Pauses before each try, unless the subscription has its own."""
+"""The pause before each attempt, unless the subscription sets others."""
 
 
 class Type(StrEnum):
@@ -28,14 +28,14 @@ class Type(StrEnum):
 
 
 class Order(StrEnum):
-    """Within what events keep their order: an event waits until the one before it is delivered or given up."""
+    """The scope of the order: within it, an event waits until the one before it is delivered or given up."""
 
     CHANNEL = "channel"
     KEY = "key"
 
 
 class State(StrEnum):
-    """Whether it delivers."""
+    """Whether a subscription delivers."""
 
     ACTIVE = "active"
     PAUSED = "paused"
@@ -43,7 +43,7 @@ class State(StrEnum):
 
 
 class Why(StrEnum):
-    """Why it does not deliver, or only probes."""
+    """Why a subscription does not deliver, or only probes."""
 
     REQUESTED = "requested"
     FAILING = "endpoint-failing"
@@ -57,15 +57,15 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """One durable reader of a channel, as the snapshot has it."""
+    """One durable subscription to a channel."""
 
     id: str
     consumer: str
     key: str
-    """The key whose rights it delivers by; empty where an operator made it, whose word is enough."""
+    """The key whose rights it needs; empty if an operator created it."""
     type: str
     channel: str
-    """As it was named: a concrete address, a channel's template, or one with ``+`` for a level."""
+    """As requested: a concrete address, a channel's template, or one with ``+`` for a level."""
     url: str = ""
     order: str = Order.CHANNEL
     max_in_flight: int = 1
@@ -91,7 +91,7 @@ class Subscription:
 
 
 def read(document: Mapping[str, Any]) -> Subscription:
-    """Read a document of the snapshot. Raises KeyError, TypeError and ValueError."""
+    """Parse a document of the snapshot. Raises KeyError, TypeError and ValueError."""
     return Subscription(
         id=document["id"],
         consumer=document["consumer"],
@@ -118,12 +118,12 @@ def read(document: Mapping[str, Any]) -> Subscription:
 
 
 def window(subscription: Subscription) -> int:
-    """Say how many of its events may be out at once; more than are sent at once where some wait for their next try."""
+    """Return how many events may be unsettled at once: those being sent, and those that wait for their next attempt."""
     if subscription.type == Type.PULL or subscription.order == Order.CHANNEL:
         return subscription.max_in_flight
     return max(WINDOW, subscription.max_in_flight)
 
 
 def ack_wait_s(subscription: Subscription, webhook_timeout_s: float) -> float:
-    """Say after how long what is out and not settled is given again."""
+    """Return after how many seconds an unsettled event is redelivered."""
     return subscription.ack_wait_s if subscription.type == Type.PULL else webhook_timeout_s * 4 / 3

@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 JUSTIFIED = Path(__file__).with_name("survivors.txt")
 MODULES = {
     "gateway.identity.rights": "gateway/identity/tests/test_rights.py",
+    "gateway.snapshot.scopes": "gateway/identity/tests/test_rights.py",
     "gateway.log.catch_up": "gateway/log/tests/test_catch_up.py",
     "gateway.limits.open_slots": "gateway/limits/tests/test_open_slots.py",
     "gateway.delivery.order": "gateway/delivery/tests/test_delivery_order.py",

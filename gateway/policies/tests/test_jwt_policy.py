@@ -8,15 +8,15 @@ from gateway.policies import BadOption
 from gateway.policies.jwt import jwt
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
-from gateway.snapshot.documents import Consumer, Issuer, Standing, Tier
+from gateway.snapshot.documents import Consumer, Issuer, Membership, Tier
 from gateway.snapshot.principal import Token, bearer
 
-STANDING = Standing(Consumer("acme", "free"), Tier("free"), ())
+MEMBERSHIP = Membership(Consumer("acme", "free"), Tier("free"), ())
 
 
 def caller(issuer="idp", **claims):
     trusted = Issuer(issuer, "https://id.example/", "https://id.example/jwks", "api")
-    token = Token(trusted, PublicKey("k1", None, {"kty": "RSA"}), "RS256", claims, STANDING)
+    token = Token(trusted, PublicKey("k1", None, {"kty": "RSA"}), "RS256", claims, MEMBERSHIP)
     call = Call(Protocol.HTTP, "/", "192.0.2.1")
     call.principal = bearer(token, (), 1.0)
     return call

@@ -121,7 +121,7 @@ async def test_the_comparison_is_tried_again_when_the_bucket_does_not_answer(buc
     bucket.failures = 2
     await bucket.reconnect()
     await until(lambda: started.names() == tiers("silver"))
-    assert "not read" in caplog.text
+    assert "could not be read" in caplog.text
     assert "TimeoutError" in caplog.text
 
 
@@ -168,7 +168,7 @@ async def test_documents_that_cannot_be_read_are_left_out_and_logged(bucket, sta
 
 
 async def test_without_a_nudge_it_looks_again_after_a_while(bucket, monkeypatch):
-    monkeypatch.setattr(snapshot_feed, "LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr(snapshot_feed, "POLL_S", 0.01)
     snapshot = Snapshot()
     feed = SnapshotFeed(bucket, snapshot)
     await feed.start()
@@ -187,3 +187,36 @@ def test_names_of_any_characters_make_a_valid_key(name):
 def test_ids_of_keys_are_kept_as_they_are():
     assert kv_key("key", "0aZ") == "key.0aZ"
     assert object_of("key.0aZ") == ("key", "0aZ")
+
+
+async def test_a_failed_read_is_repeated_after_a_pause_and_without_another_notification(bucket, monkeypatch):
+    monkeypatch.setattr(snapshot_feed, "POLL_S", 60)
+    monkeypatch.setattr(snapshot_feed, "REREAD_S", ())
+    monkeypatch.setattr(snapshot_feed, "RETRY_S", 0.2)
+    snapshot = Snapshot()
+    feed = SnapshotFeed(bucket, snapshot)
+    await feed.start()
+    bucket.put("gold")
+    bucket.failures = 1
+    began_at = asyncio.get_running_loop().time()
+    await bucket.nudge(None)
+    await until(lambda: snapshot.names() == tiers("gold"))
+    assert asyncio.get_running_loop().time() - began_at >= 0.2
+    await feed.stop()
+
+
+async def test_a_stopped_feed_reads_nothing_more(bucket):
+    feed = SnapshotFeed(bucket, Snapshot())
+    await feed.start()
+    await feed.stop()
+    reads = len(bucket.reads)
+    await bucket.nudge(None)
+    await asyncio.sleep(0.05)
+    assert len(bucket.reads) == reads
+
+
+@pytest.mark.parametrize(("data", "headers"), [(b"", {}), (b'{"name": "gold"}', {"KV-Operation": "DEL"})])
+async def test_an_empty_document_and_a_delete_marker_remove_the_object(bucket, started, data, headers):
+    bucket.put_raw(kv_key("tier", "gold"), data, **headers)
+    await bucket.nudge(None)
+    await until(lambda: started.names() == tiers("free"))

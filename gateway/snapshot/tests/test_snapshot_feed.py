@@ -10,7 +10,7 @@ from nats.js.errors import NotFoundError
 from gateway.link.nats import connect, ensure_infrastructure
 from gateway.snapshot import feed as snapshot_feed
 from gateway.snapshot.bucket import STREAM, kv_key
-from gateway.snapshot.feed import LOOK_AGAIN_S, SnapshotFeed
+from gateway.snapshot.feed import POLL_S, SnapshotFeed
 from gateway.snapshot.picture import Snapshot
 
 WITHIN_S = 20
@@ -71,7 +71,7 @@ async def test_a_nudge_that_is_faster_than_what_it_tells_of_costs_no_seconds(buc
         await put(stored, f"tier-{number}")
         await revision(snapshot, number)
     # Each would take all of it by itself.
-    assert asyncio.get_running_loop().time() - began_at < 4 * LOOK_AGAIN_S / 2
+    assert asyncio.get_running_loop().time() - began_at < 4 * POLL_S / 2
     await feed.stop()
 
 
@@ -80,6 +80,6 @@ async def test_it_stops_whatever_comes_at_that_moment(bucket):
     feed = SnapshotFeed(client, Snapshot())
     await feed.start()
     await asyncio.sleep(0.05)  # it waits for a nudge by now
-    feed._nudge.set()
+    feed._changed.set()
     async with asyncio.timeout(WITHIN_S):
         await feed.stop()
