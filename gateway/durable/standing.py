@@ -53,7 +53,7 @@ def standing(snapshot: Snapshot, subscription: Subscription, now: float) -> Stan
 
 
 def _pause_reason(snapshot: Snapshot, subscription: Subscription, now: float) -> Why | None:
-    if snapshot.standing(subscription.consumer) is None:
+    if snapshot.membership(subscription.consumer) is None:
         return Why.CONSUMER_DISABLED
     if subscription.key and subscription.type == Type.WEBHOOK:  # each pull is authenticated anyway
         key = snapshot.key(subscription.key)
@@ -72,7 +72,7 @@ def principal_of(snapshot: Snapshot, subscription: Subscription) -> Principal:
     principal = snapshot.principal(subscription.key) if subscription.key else None
     if principal is not None:
         return principal
-    consumer = snapshot.standing(subscription.consumer)
+    consumer = snapshot.membership(subscription.consumer)
     if consumer is None:
         return Principal(subscription.consumer, "", "")
     return Principal(subscription.consumer, "", consumer.tier.name, limits=consumer.limits)
