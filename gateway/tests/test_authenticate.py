@@ -247,7 +247,7 @@ async def test_who_is_refused_learns_whether_the_key_or_its_tier_lacks_the_scope
     plane = plane_with(scopes=["call:*"])
     plane.snapshot.apply([("tier", "gold", {"name": "gold", "scopes": ["call:quotes"]})])
     refused = await refusal(plane, call_with(rights=(Right(Verb.CALL, "orders"),)))
-    assert refused.detail == "This key's tier does not give the scope `call:orders`."
+    assert refused.detail == "This key's tier does not allow the scope `call:orders`."
 
 
 def test_no_scope_gives_no_right():
