@@ -6,7 +6,8 @@ from typing import Any
 
 from django.db.models import QuerySet
 from django_filters import rest_framework as filters
-from drf_spectacular.utils import extend_schema, extend_schema_field
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -16,7 +17,10 @@ from rest_framework.routers import BaseRouter
 from events import letters, services
 from events.models import Channel, DeadLetter, OnInvalid
 from events.services import PROTOCOLS
+from operators.filters import EVERY
 from operators.objects import Collection, Fields, Objects
+
+EVERY_ROW = OpenApiParameter(EVERY, OpenApiTypes.BOOL, description="`true` for every row, instead of filters.")
 
 
 class RetentionFields(serializers.Serializer[Any]):
@@ -130,6 +134,7 @@ class DeadLetters(Collection):
     filterset_class = DeadLetterFilters
     ordering = ("-id",)
     lookup_value_regex = "[0-9]{1,18}"
+    bulk_actions = ("redrive_all", "discard_all")
     rights = {  # noqa: RUF012
         "redrive": "events.change_deadletter",
         "redrive_all": "events.change_deadletter",
@@ -149,14 +154,24 @@ class DeadLetters(Collection):
         return Response(status=204)
 
     @extend_schema(
-        request=RedriveFields, responses=RedrivenFields, filters=True, operation_id="dead_letters_redrive_all"
+        request=RedriveFields,
+        responses=RedrivenFields,
+        parameters=[EVERY_ROW],
+        filters=True,
+        operation_id="dead_letters_redrive_all",
     )
     @action(detail=False, methods=["post"], url_path="redrive", url_name="redrive-all")
     def redrive_all(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Redrive the oldest 500 letters that match the filters; those that cannot be redriven are kept."""
         return self._response(letters.redrive_all(self._filtered(), **self.read_body(RedriveFields), by=self.operator))
 
-    @extend_schema(request=None, responses=RedrivenFields, filters=True, operation_id="dead_letters_discard_all")
+    @extend_schema(
+        request=None,
+        responses=RedrivenFields,
+        parameters=[EVERY_ROW],
+        filters=True,
+        operation_id="dead_letters_discard_all",
+    )
     @action(detail=False, methods=["post"], url_path="discard", url_name="discard-all")
     def discard_all(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Discard the oldest 500 letters that match the filters."""
@@ -164,7 +179,7 @@ class DeadLetters(Collection):
 
     def _filtered(self) -> QuerySet[DeadLetter]:
         """Return the letters that match the filters, which are those of the list."""
-        letters_: QuerySet[DeadLetter] = super(Collection, self).filter_queryset(self.get_queryset())
+        letters_: QuerySet[DeadLetter] = self.filter_queryset(self.get_queryset())
         return letters_
 
     def _response(self, outcome: letters.Outcome) -> Response:

@@ -11,6 +11,8 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from operators.filters import require_single_values
+
 ID_MAX_CHARS = 1024
 
 
@@ -26,9 +28,14 @@ class Fields(serializers.Serializer[Any]):
                 str(name): f"Unknown field; the fields are {known_names}." for name in data if name not in self.fields
             }
             fixed = {name: "Cannot be set." for name in data if name in self.fields and self.fields[name].read_only}
-            if unknown or fixed:
-                raise ValidationError(unknown | fixed)
+            if errors := unknown | fixed | self._not_text(data):
+                raise ValidationError(errors)
         return super().to_internal_value(data)
+
+    def _not_text(self, data: dict[str, Any]) -> dict[str, str]:
+        """Return an error for each text that is a number, which the framework would turn into a text."""
+        texts = [name for name, field in self.fields.items() if isinstance(field, serializers.CharField)]
+        return {name: "Must be a string." for name in texts if not isinstance(data.get(name), str | None)}
 
     def to_representation(self, instance: Any) -> dict[str, Any]:
         """Return the representation of a row, or the fields of a dictionary."""
@@ -40,11 +47,18 @@ class Collection(viewsets.GenericViewSet[Any]):
     """A read-only collection of rows."""
 
     ordering: tuple[str, ...] = ("name",)
+    bulk_actions: tuple[str, ...] = ()
+    """Actions on all rows that the filters of the list select; they need a filter, or ``all=true``."""
 
     @property
     def operator(self) -> str:
         """The name of the operator, for the audit log."""
         return str(self.request.user.get_username())
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Refuse empty and repeated query parameters of every action, once the caller is authenticated."""
+        super().initial(request, *args, **kwargs)
+        require_single_values(request)
 
     def get_object(self) -> Any:
         """Return the row in the URL. Raises Http404."""
@@ -63,8 +77,8 @@ class Collection(viewsets.GenericViewSet[Any]):
         return Response(self.get_serializer(self.get_object()).data)
 
     def filter_queryset(self, queryset: Any) -> Any:
-        """Return the filtered rows of a list; other actions find their row by the URL alone."""
-        return super().filter_queryset(queryset) if self.action == "list" else queryset
+        """Return the filtered rows of a list or a bulk action; other actions find their row by the URL alone."""
+        return super().filter_queryset(queryset) if self.action in ("list", *self.bulk_actions) else queryset
 
     def read_body(self, serializer_class: type[Fields], *, partial: bool = False) -> dict[str, Any]:
         """Return the validated fields of the body. Raises ValidationError."""

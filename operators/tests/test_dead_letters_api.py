@@ -44,7 +44,7 @@ def test_dead_letters_are_redriven_and_discarded_by_their_filters(api, monkeypat
     assert (said["done"], said["left"]) == (1, 0)
     assert DeadLetter.objects.get() == other
     assert api.post("/api/v1/dead-letters/discard/?channel=none").json() == {"done": 0, "refused": [], "left": 0}
-    assert api.post("/api/v1/dead-letters/discard").json() == {"done": 1, "refused": [], "left": 0}
+    assert api.post("/api/v1/dead-letters/discard?all=true").json() == {"done": 1, "refused": [], "left": 0}
     assert Change.objects.filter(kind="dead-letter").count() == 5
 
 
