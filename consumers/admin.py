@@ -14,6 +14,7 @@ from django.utils.html import format_html
 from consumers import services
 from consumers.limits import EXCEEDS, FAILS, MODES, SCOPES
 from consumers.models import Consumer, Tier
+from consumers.scopes import every_scope
 from gateway.snapshot.documents import Metric
 from operators.admin import ServiceAdmin, ServiceForm, chips, display
 from operators.form_fields import Column, JsonField, LinesField, RowsField
@@ -54,12 +55,17 @@ class TierForm(ServiceForm):
     scopes = LinesField(
         label="Scopes",
         placeholder="publish:sensors/*",
-        help_text="Bound the scopes of its consumers' keys; one per line.",
+        required=False,
+        help_text="Bound the scopes of its consumers' keys; one per line. Empty: no bound, every scope.",
     )
 
     class Meta:
         model = Tier
         fields = ("name", "description", "limits", "scopes")
+
+    def clean_scopes(self) -> list[str]:
+        """Return the scopes; an empty field leaves them out, which means every scope here as in the API and in YAML."""
+        return self.cleaned_data["scopes"] or every_scope()
 
     def create(self, fields: dict[str, Any]) -> Tier:
         """Create the tier."""

@@ -11,6 +11,7 @@ from django.utils.html import escape
 from audit import bus
 from audit.models import Change
 from consumers.models import Consumer, Tier
+from consumers.scopes import every_scope
 from consumers.services import create_consumer
 from events import subscription_status
 from events.models import Channel, DeadLetter
@@ -101,6 +102,13 @@ def test_a_list_costs_no_more_queries_for_many_rows(page, tier, model, django_as
         User.objects.create_user(f"u{number}")
     with django_assert_max_num_queries(12):
         assert page.get(url(model)).status_code == 200
+
+
+def test_a_tier_with_no_scopes_filled_in_allows_all_as_over_the_api_and_in_yaml(page):
+    empty = {"name": "open", "description": "", "limits": "[]", "scopes": ""}
+    answer = page.post(url("consumers_tier", "add"), empty)
+    assert answer.status_code == 302, answer.content
+    assert Tier.objects.get(name="open").scopes == every_scope()
 
 
 def test_a_tier_is_made_with_limits_from_the_table(page):
