@@ -89,7 +89,7 @@ def test_a_channel_keeps_the_subject_that_it_names():
     ("payloads", "said"),
     [
         ([avro(USER), {"type": "object"}], "either all messages of a channel must be in Avro"),
-        ([avro({"type": "nothing"})], "There is no type 'nothing' here"),
+        ([avro({"type": "nothing"})], "The type 'nothing' is not defined"),
         ([avro({**USER, "fields": [{"name": "name", "type": "int"}]})], "incompatible with an earlier schema"),
     ],
 )

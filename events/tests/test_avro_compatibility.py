@@ -69,9 +69,9 @@ def test_a_change_is_readable_as_it_should_be(old, new, is_backward, is_forward)
     assert (fault(new, old) is None, fault(old, new) is None) == (is_backward, is_forward)
 
 
-def test_the_fault_is_named_by_its_place():
-    said = str(fault(record(field("b", "string")), record(A)))
-    assert said == "READER_FIELD_MISSING_DEFAULT_VALUE at #/fields/0: b has no default"
+def test_a_mismatch_names_its_place():
+    text = str(fault(record(field("b", "string")), record(A)))
+    assert text == "READER_FIELD_MISSING_DEFAULT_VALUE at #/fields/0: b has no default"
 
 
 def test_comparing_has_an_end():
@@ -112,7 +112,7 @@ def test_a_default_is_looked_at_once_whatever_unions_lead_to_it():
         (5, ""),
     ],
 )
-def test_what_is_no_schema_is_refused_with_its_place(schema, at):
+def test_an_invalid_schema_is_refused_with_its_place(schema, at):
     with pytest.raises(InvalidSchema) as refused:
         parse(schema)
     assert refused.value.pointer == at

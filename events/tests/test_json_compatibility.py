@@ -282,7 +282,7 @@ def pairs(draw):
 
 @settings(max_examples=300, suppress_health_check=list(HealthCheck), deadline=None)
 @given(pairs(), st.lists(VALUES, min_size=30, max_size=60))
-def test_what_is_said_to_be_compatible_is(pair, instances):
+def test_schemas_proved_compatible_accept_the_same_instances(pair, instances):
     old, new = pair
     try:
         if fault(new, old) is not None:

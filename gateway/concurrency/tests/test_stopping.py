@@ -47,7 +47,7 @@ async def test_code_that_cannot_await_stops_a_task_that_swallows_cancellations()
     assert task.cancelled()
 
 
-async def test_what_a_task_raises_when_it_is_stopped_soon_is_not_logged():
+async def test_the_exception_of_a_task_stopped_soon_is_not_logged():
     async def fail():
         try:
             await asyncio.sleep(60)

@@ -103,7 +103,7 @@ async def test_behind_tls_its_servers_are_those_of_tls():
     assert servers["mqtt"] == ("secure-mqtt", "m.example:8883")
 
 
-async def test_what_has_not_changed_is_not_sent_again():
+async def test_an_unchanged_document_is_not_sent_again():
     plane = Plane(channel("a"))
     first = await plane.ask("*")
     again = await plane.ask("*", etag=f'"x", W/{first.headers["etag"]}')
@@ -132,7 +132,7 @@ async def test_a_document_is_written_once_for_all_keys_with_the_same_rights(monk
     assert len(written) == 2
 
 
-async def test_what_is_kept_is_bounded(monkeypatch):
+async def test_the_cache_is_bounded(monkeypatch):
     monkeypatch.setattr(document_cache, "CACHE_MAX_BYTES", 4000)
     plane = Plane(channel("a"))
     for number in range(10):
@@ -142,7 +142,7 @@ async def test_what_is_kept_is_bounded(monkeypatch):
     assert sum(len(written.body) for written in kept.values()) == plane.document_cache._cached_bytes <= 4000
 
 
-async def test_a_document_that_is_too_large_is_asked_for_in_parts(monkeypatch):
+async def test_a_document_that_is_too_large_is_requested_by_channel(monkeypatch):
     monkeypatch.setattr(document_cache, "DOCUMENT_MAX_BYTES", 6000)
     plane = Plane(channel("a", schema={"description": "x" * 3000}), channel("b", schema={"description": "y" * 3000}))
     with pytest.raises(Refused) as refused:
@@ -151,7 +151,7 @@ async def test_a_document_that_is_too_large_is_asked_for_in_parts(monkeypatch):
     assert addresses(await plane.document("*", query=b"channel=b")) == ["b"]
 
 
-async def test_its_turn_is_not_waited_for_without_end_and_it_is_there_when_asked_for_again(monkeypatch):
+async def test_a_slow_document_is_refused_in_time_and_cached_for_the_retry(monkeypatch):
     monkeypatch.setattr(document_cache, "WAIT_S", 0.01)
     plane = Plane(channel("a"))
     async with plane.document_cache._building:
@@ -164,7 +164,7 @@ async def test_its_turn_is_not_waited_for_without_end_and_it_is_there_when_asked
     assert not plane.document_cache._pending
 
 
-async def test_what_changes_while_it_is_written_is_in_what_is_asked_for_then():
+async def test_a_change_during_a_build_is_in_the_document_of_the_next_request():
     plane = Plane(channel("a"))
     async with plane.document_cache._building:
         before = asyncio.create_task(plane.document("*"))

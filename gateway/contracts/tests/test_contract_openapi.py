@@ -52,15 +52,17 @@ def test_a_right_to_one_operation_of_a_route_shows_the_route():
 
 def test_every_address_of_ours_is_described():
     written = document()
-    operations = [said for item in written["paths"].values() for method, said in item.items() if method != "parameters"]
+    operations = [
+        operation for item in written["paths"].values() for method, operation in item.items() if method != "parameters"
+    ]
     assert len(operations) == len({*ENDPOINTS, *CHANNEL_EVENTS})
-    ids = {said["operationId"].removeprefix("v1.") for said in operations}
+    ids = {operation["operationId"].removeprefix("v1.") for operation in operations}
     assert ids == {endpoint.handler for endpoint in (*ENDPOINTS, *CHANNEL_EVENTS)}
-    assert all(said["summary"] for said in operations)
+    assert all(operation["summary"] for operation in operations)
     assert written["paths"]["/v1/jobs/{id}/result"]["get"]["security"] == []
 
 
-def test_what_an_address_of_ours_says_is_said_of_an_address_that_there_is():
+def test_every_described_operation_is_one_of_an_existing_endpoint():
     assert set(OPERATIONS) <= {endpoint.handler for endpoint in (*ENDPOINTS, *CHANNEL_EVENTS)}
 
 
@@ -150,5 +152,5 @@ ROUTES = st.fixed_dictionaries(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(ROUTES, max_size=4))
-def test_whatever_routes_there_are_the_document_is_valid(routes):
+def test_the_document_of_any_routes_is_valid(routes):
     document(*({**route(f"r{number}", ""), **fields} for number, fields in enumerate(routes)))

@@ -46,7 +46,7 @@ def test_one_wrong_character_is_detected_without_a_lookup(at, character):
 
 
 @pytest.mark.parametrize("text", ["", "apim_", "apim_é", "apim_" + "a" * 10_000, "Bearer x", "\x00"])
-def test_what_cannot_be_a_key_is_malformed(text):
+def test_a_text_that_cannot_be_a_key_is_malformed(text):
     with pytest.raises(MalformedKey):
         parse(text)
 

@@ -1,4 +1,4 @@
-"""Schemas and values whose check would not end soon: refused beforehand, or told without detail."""
+"""Schemas and values whose check would take too long are refused beforehand, or without detail."""
 
 import pytest
 
@@ -64,7 +64,7 @@ TREE = {"type": "object", "properties": {"v": {}, "kids": {"type": "array", "ite
         ({"properties": {"x": {"$ref": "#/nowhere"}, "enum": {}, "const": {"$ref": "#"}}}, 3, 1),
     ],
 )
-def test_what_a_schema_takes_is_counted(schema, evaluations, recursions):
+def test_the_checks_that_a_schema_needs_are_counted(schema, evaluations, recursions):
     effort = effort_of(schema)
     assert (effort.evaluations, effort.recursions) == (evaluations, recursions)
 
@@ -92,7 +92,7 @@ def test_a_large_value_is_refused_without_a_copy_for_each_branch():
     assert plain.violation({"list": [*range(100_000), "x"]}).pointer == "/list/100000"
 
 
-def test_what_is_described_is_bounded_by_value_branches_and_depth():
+def test_describing_is_bounded_by_value_branches_and_depth():
     assert Effort().allows_describing(list(range(1000)))
     assert not Effort().allows_describing([[0] * 1000] * 1000)
     assert not Effort(EVALUATIONS_MAX, has_branches=True).allows_describing([1, 2])

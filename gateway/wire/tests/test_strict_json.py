@@ -20,7 +20,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_what_json_can_say_is_read_whole(value):
+def test_any_json_value_is_parsed_without_loss(value):
     assert parse(json.dumps(value)) == value
     assert json.loads(dump(parse(json.dumps(value)))) == value
 
@@ -53,11 +53,11 @@ def test_every_digit_of_an_integer_is_kept():
     assert dump(parse(text)) == text
 
 
-def test_a_pointer_escapes_what_rfc_6901_says():
+def test_a_pointer_is_escaped_as_rfc_6901_requires():
     assert pointer(["a/b", 0, "~"]) == "/a~1b/0/~0"
 
 
-def test_a_name_that_comes_twice_is_found_without_comparing_all_with_all():
+def test_a_duplicate_member_is_found_without_comparing_all_pairs():
     compared = []
 
     class Name(str):

@@ -183,10 +183,10 @@ def test_subscribe_of_another_implementation_is_read(filters, packet_id):
     )
 
 
-def test_what_the_server_writes_is_read_by_another_implementation():
-    told = {"reason": "no", "user": [("retry_after_s", "1.5")]}
-    theirs, _ = mqtt5.read(codec.connack(V5, 0x97, told))
-    assert (theirs.reason_code, theirs.reason_str, theirs.user_properties) == (0x97, "no", told["user"])
+def test_packets_of_the_server_are_parsed_by_another_implementation():
+    properties = {"reason": "no", "user": [("retry_after_s", "1.5")]}
+    theirs, _ = mqtt5.read(codec.connack(V5, 0x97, properties))
+    assert (theirs.reason_code, theirs.reason_str, theirs.user_properties) == (0x97, "no", properties["user"])
     theirs, _ = mqtt5.read(codec.ack(V5, Ack(Type.PUBACK, 3, 0x83), "bad", [("pointer", "/a")]))
     assert (theirs.packet_id, theirs.reason_code, theirs.reason_str) == (3, 0x83, "bad")
     theirs, _ = mqtt5.read(codec.ack(V5, Ack(Type.PUBCOMP, 3, 0x92)))

@@ -92,7 +92,7 @@ def test_packet_ids_begin_again_after_the_last_and_leave_out_what_is_in_flight()
     assert mine.next_id() not in (first, *taken)
 
 
-def test_a_topic_alias_stands_for_what_was_last_said_with_it():
+def test_a_topic_alias_is_the_topic_last_sent_with_it():
     mine = session()
     assert mine.topic_of(Publish("a", b"")) == "a"
     assert mine.topic_of(Publish("a", b"", properties={"topic_alias": 1})) == "a"
@@ -102,17 +102,21 @@ def test_a_topic_alias_stands_for_what_was_last_said_with_it():
 
 
 @pytest.mark.parametrize(("alias", "code"), [(TOPIC_ALIAS_MAX + 1, BAD_ALIAS), (2, PROTOCOL_ERROR)])
-def test_an_alias_out_of_range_or_never_said_is_a_fault(alias, code):
+def test_an_alias_out_of_range_or_never_set_is_an_error(alias, code):
     with pytest.raises(PacketError) as fault:
         session().topic_of(Publish("", b"", properties={"topic_alias": alias}))
     assert fault.value.code == code
 
 
 def test_connack_of_mqtt_5_says_what_is_taken_and_names_a_client_without_id():
-    told = session(client_id="").limits(1000)
-    assert (told["maximum_packet_size"], told["receive_maximum"], told["session_expiry"]) == (1000, RECEIVE_MAX, 0)
-    assert told["assigned_client_id"].startswith("auto-")
-    assert session(client_id="").limits(1000)["assigned_client_id"] != told["assigned_client_id"]
+    limits = session(client_id="").limits(1000)
+    assert (limits["maximum_packet_size"], limits["receive_maximum"], limits["session_expiry"]) == (
+        1000,
+        RECEIVE_MAX,
+        0,
+    )
+    assert limits["assigned_client_id"].startswith("auto-")
+    assert session(client_id="").limits(1000)["assigned_client_id"] != limits["assigned_client_id"]
     assert "assigned_client_id" not in session().limits(1000)
     assert session(V311).limits(1000) == {}
 
