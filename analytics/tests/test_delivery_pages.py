@@ -100,7 +100,7 @@ def test_those_that_are_shown_are_put_back_and_no_others(staff, stored):
 def test_what_cannot_be_put_back_is_kept_and_said_why(staff):
     kept = letter()
     page = staff.post(f"{LETTERS}/{kept.pk}/redrive", follow=True).content.decode()
-    assert "no such channel" in page
+    assert "The channel no longer exists." in page
     assert DeadLetter.objects.exists()
 
 

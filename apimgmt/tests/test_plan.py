@@ -57,7 +57,7 @@ def test_a_taken_port_names_its_option(reserve, option):
         (("--workers", "0"), "--workers must be at least 1"),
         (("--port", "65536"), "--port must be from 0"),
         (("--admin-port", "-1"), "--admin-port must be from 0"),
-        (("--admin-host", "192.0.2.1"), "choose another by --admin-host or --admin-port"),
+        (("--admin-host", "192.0.2.1"), "choose another with --admin-host or --admin-port"),
         (("--mqtt-port", "-1"), "--mqtt-port must be from 0"),
         (("--host", "192.0.2.1"), "choose another with --host or --port"),
         (("--data-dir", "/proc/nowhere"), "choose another with --data-dir"),
