@@ -288,7 +288,7 @@ def test_a_process_that_hangs_does_not_keep_it_from_stopping(tmp_path):
     product.process.send_signal(signal.SIGTERM)  # the second one does not wait
     assert product.process.wait(30) == 0
     assert [pid for pid in pids if lives(pid)] == []
-    assert "beat: did not leave in time and is killed" in product.printed()
+    assert "beat: did not end in time and is killed" in product.printed()
 
 
 def test_help_needs_nothing(tmp_path):
