@@ -132,6 +132,7 @@ def config(**settings: Any) -> Any:
     """Settings of the parts that prove tokens."""
     known = {
         "outbound_allowed_networks": (),
+        "own_endpoints": frozenset(),
         "upstream_connect_timeout_s": 5,
         "upstream_first_byte_timeout_s": 30,
         "upstream_idle_timeout_s": 300,
