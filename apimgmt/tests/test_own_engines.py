@@ -35,7 +35,7 @@ def test_it_runs_on_engines_of_ones_own(tmp_path, postgres_url, own_redis_url, n
         again.stop()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1300)
 def test_what_is_kept_in_tables_is_kept_in_postgresql_too(postgres_url):
     """The tests of every app that has tables, once more, on PostgreSQL."""
     ran = subprocess.run(
@@ -44,7 +44,7 @@ def test_what_is_kept_in_tables_is_kept_in_postgresql_too(postgres_url):
         env=strangers_environment() | {"TESTS_DATABASE_URL": postgres_url},
         capture_output=True,
         text=True,
-        timeout=800,
+        timeout=1200,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout[-10_000:] + ran.stderr[-2000:]
