@@ -66,7 +66,7 @@ async def _serve(plane: Plane, call: Call, exchange: Exchange) -> None:
         if not call.handler:
             plane.pipeline.refused_calls.charge(call.ip)
     except Refused as raised:
-        refused = plane.pipeline.refused_calls.charged(call.ip, raised)
+        refused = plane.pipeline.refused_calls.charged(call.ip, raised).bare()
         plane.meter.count(call, Reply(status=refused.status, refused=refused))
         await _refuse(plane, call, exchange, refused)
         return
@@ -90,7 +90,7 @@ async def serve_websocket(plane: Plane, scope: Message, receive: Receive, send: 
     try:
         prepare(plane, call, scope.get("subprotocols", ()))
     except Refused as raised:
-        refused = plane.pipeline.refused_calls.charged(call.ip, raised)
+        refused = plane.pipeline.refused_calls.charged(call.ip, raised).bare()
         plane.meter.count(call, Reply(status=refused.status, refused=refused))
         await _deny(plane, call, socket, refused)
         return

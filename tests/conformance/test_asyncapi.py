@@ -23,7 +23,7 @@ def parsed(documents):
     """Return the parser's findings for each document."""
     lines = "\n".join(json.dumps(document) for document in documents)
     said = subprocess.run(
-        [tool("node"), "asyncapi.mjs"], cwd=HERE, input=lines, capture_output=True, text=True, timeout=100, check=True
+        [tool("node"), "asyncapi.mjs"], cwd=HERE, input=lines, capture_output=True, text=True, timeout=240, check=True
     )
     return [json.loads(line) for line in said.stdout.splitlines()]
 
@@ -46,6 +46,7 @@ def any_documents():
 
 
 @pytest.mark.services
+@pytest.mark.timeout(300)
 def test_the_parser_reads_whatever_channels_there_are():
     documents = any_documents()
     for document, found in zip(documents, parsed(documents), strict=True):
