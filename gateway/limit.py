@@ -16,7 +16,7 @@ async def limit(limiter: Limiter, call: Call) -> None:
 
 
 def release(limiter: Limiter, call: Call) -> None:
-    """Give back what the call held while it was open. Never waits, never raises."""
+    """Return what the call held while it was open. Never waits, never raises."""
     limiter.released(call)
 
 
@@ -60,7 +60,7 @@ class BodyLimit:
         recheck(self._snapshot, self._call)
 
     def settle(self) -> None:
-        """Give back what was charged ahead and not received."""
+        """Return what was charged ahead and not received."""
         if self._prepaid:
             self._limiter.put_back(self._prepaid_from, self._prepaid)
             self._prepaid = 0

@@ -78,7 +78,7 @@ class Limiter:
         self._keeper = asyncio.create_task(self._keep(), name="limiter")
 
     async def stop(self) -> None:
-        """Give back all leases and slots."""
+        """Return all leases and slots."""
         await stop_tasks(self._keeper)
         self._slots.drop_all()
         await self._leasing.stop()
@@ -163,7 +163,7 @@ class Limiter:
             )  # fmt: skip
 
     def put_back(self, counters: Counters, cost: float) -> None:
-        """Give back what was charged ahead and not received."""
+        """Return what was charged ahead and not received."""
         for counter in counters:
             self._leasing.give_back(counter, cost)
 
@@ -248,7 +248,7 @@ class Limiter:
                 self._leasing.give_back(held.counter, -difference)
 
     def released(self, call: Call) -> None:
-        """Give back the call's open slots. Never waits."""
+        """Return the call's open slots. Never waits."""
         if call.budget is not None:
             for slot in call.budget.slots:
                 self._slots.drop(slot)
@@ -264,7 +264,7 @@ class Limiter:
         return await self._jobs.take_all(places, job_id, call.caller.consumer, self.usage)
 
     def give_back_place(self, keys: Iterable[str], job_id: str) -> None:
-        """Give back the places of a job that was not created. Never waits."""
+        """Return the places of a job that was not created. Never waits."""
         for key in keys:
             self._jobs.drop(key, job_id)
 

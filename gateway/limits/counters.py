@@ -262,7 +262,7 @@ class Counter:
         return spent
 
     def returned(self) -> float:
-        """Give up the lease; return how many tokens it held."""
+        """Release the lease; return how many tokens it held."""
         held, self.lease = self.lease, 0.0
         self.leased -= held
         return held
