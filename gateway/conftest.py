@@ -1,13 +1,17 @@
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 import uvloop
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from gateway.tests import hooks_of_tests
 from gateway.tests.nats_server import NatsServer
 from gateway.tests.policed import HOOKS
+from gateway.tests.valkey_server import ValkeyServer
 
 OF_THE_SERVER = ("test_http_", "test_upstream_", "test_proxy_")
 """Modules whose tests run on uvloop, as the server does."""
@@ -26,6 +30,24 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    """A counter store that the tests of one module may stop; it is running when a test begins."""
+    server = ValkeyServer(tmp_path_factory.mktemp("valkey"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def redis(valkey: ValkeyServer) -> AsyncIterator[Redis]:
+    """A client of an empty counter store; it does not try again by itself."""
+    client = Redis.from_url(valkey.url, retry=Retry(NoBackoff(), 0))
+    await client.flushall()
+    yield client
+    await client.aclose()
 
 
 @pytest.fixture

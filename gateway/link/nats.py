@@ -6,6 +6,7 @@ import asyncio
 import logging
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import orjson
 from nats.aio.client import Client
@@ -50,62 +51,29 @@ HEALTH_S = 30.0
 """A connector that has not reported its state for this long is not running."""
 
 _DAY_S = timedelta(days=1).total_seconds()
+_GIB = 1024**3
+
+
+def _stream(name: str, subjects: str, max_bytes: int, **more: Any) -> StreamConfig:
+    """Return a stream in files that drops its oldest messages beyond a bound."""
+    return StreamConfig(
+        name=name,
+        subjects=[subjects],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        max_bytes=max_bytes,
+        allow_direct=True,
+        **more,
+    )
+
+
 _STREAMS = (
-    StreamConfig(
-        name=USAGE_STREAM,
-        subjects=[f"{USAGE_SUBJECT}.>"],
-        retention=RetentionPolicy.LIMITS,
-        storage=StorageType.FILE,
-        max_age=35 * _DAY_S,
-        max_bytes=2 * 1024**3,
-        allow_direct=True,
-    ),
-    StreamConfig(
-        name=DEAD_STREAM,
-        subjects=[f"{DEAD_SUBJECT}.>"],
-        retention=RetentionPolicy.LIMITS,
-        storage=StorageType.FILE,
-        max_age=35 * _DAY_S,
-        max_bytes=2 * 1024**3,
-        allow_direct=True,
-    ),
-    StreamConfig(
-        name=RETAINED_STREAM,
-        subjects=[f"{RETAINED_SUBJECT}.>"],
-        retention=RetentionPolicy.LIMITS,
-        storage=StorageType.FILE,
-        max_msgs_per_subject=1,
-        max_bytes=256 * 1024**2,
-        allow_direct=True,
-    ),
-    StreamConfig(
-        name=ATTEMPTS_STREAM,
-        subjects=[f"{ATTEMPTS_SUBJECT}.*"],
-        retention=RetentionPolicy.LIMITS,
-        storage=StorageType.FILE,
-        max_age=7 * _DAY_S,
-        max_msgs_per_subject=ATTEMPTS_KEPT,
-        max_bytes=1024**3,
-        allow_direct=True,
-    ),
-    StreamConfig(
-        name=RETRIES_STREAM,
-        subjects=[f"{RETRIES_SUBJECT}.*.*"],
-        retention=RetentionPolicy.LIMITS,
-        storage=StorageType.FILE,
-        max_msgs_per_subject=1,
-        max_bytes=1024**3,
-        allow_direct=True,
-    ),
-    StreamConfig(
-        name=WITHHELD_STREAM,
-        subjects=[f"{WITHHELD_SUBJECT}.*.*"],
-        retention=RetentionPolicy.LIMITS,
-        storage=StorageType.FILE,
-        max_msgs_per_subject=1,
-        max_bytes=1024**3,
-        allow_direct=True,
-    ),
+    _stream(USAGE_STREAM, f"{USAGE_SUBJECT}.>", 2 * _GIB, max_age=35 * _DAY_S),
+    _stream(DEAD_STREAM, f"{DEAD_SUBJECT}.>", 2 * _GIB, max_age=35 * _DAY_S),
+    _stream(RETAINED_STREAM, f"{RETAINED_SUBJECT}.>", _GIB // 4, max_msgs_per_subject=1),
+    _stream(ATTEMPTS_STREAM, f"{ATTEMPTS_SUBJECT}.*", _GIB, max_age=7 * _DAY_S, max_msgs_per_subject=ATTEMPTS_KEPT),
+    _stream(RETRIES_STREAM, f"{RETRIES_SUBJECT}.*.*", _GIB, max_msgs_per_subject=1),
+    _stream(WITHHELD_STREAM, f"{WITHHELD_SUBJECT}.*.*", _GIB, max_msgs_per_subject=1),
 )
 _BUCKETS = (
     KeyValueConfig(bucket=SNAPSHOT_BUCKET, history=1, storage=StorageType.FILE, direct=True),

@@ -12,26 +12,9 @@ from redis.asyncio import Redis
 
 from gateway.limits.counters import Terms, month_ends_at
 from gateway.limits.store import LimitStore
-from gateway.tests.valkey_server import ValkeyServer
 
 ONE = Terms(1, 1, 1)
 NOTHING = Terms(0, 0, 0)
-
-
-@pytest.fixture(scope="module")
-def valkey(tmp_path_factory):
-    server = ValkeyServer(tmp_path_factory.mktemp("valkey"))
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-async def redis(valkey):
-    client = Redis.from_url(valkey.url)
-    await client.flushall()
-    yield client
-    await client.aclose()
 
 
 @pytest.fixture

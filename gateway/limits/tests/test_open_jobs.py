@@ -6,7 +6,6 @@ import asyncio
 
 import orjson
 import pytest
-from redis.asyncio import Redis
 
 from gateway.handlers import job as handlers
 from gateway.handlers import me
@@ -15,26 +14,9 @@ from gateway.limits import open_jobs
 from gateway.link.nats import JOBS_BUCKET
 from gateway.refusals import Reason, Refused
 from gateway.tests.event_plane import HttpExchange, running
-from gateway.tests.valkey_server import ValkeyServer
 
 TWO = {"metric": "open_jobs", "amount": 2}
 KEYS = "open:{consumer:acme}:open_jobs"
-
-
-@pytest.fixture(scope="module")
-def valkey(tmp_path_factory):
-    server = ValkeyServer(tmp_path_factory.mktemp("valkey"))
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-async def redis(valkey):
-    client = Redis.from_url(valkey.url)
-    await client.flushall()
-    yield client
-    await client.aclose()
 
 
 @pytest.fixture

@@ -2,28 +2,10 @@ from __future__ import annotations
 
 import pytest
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from gateway.limiter import Limiter
 from gateway.tests.limiter.support import Clock
 from gateway.tests.valkey_server import ValkeyServer
-
-
-@pytest.fixture(scope="module")
-def valkey(tmp_path_factory):
-    server = ValkeyServer(tmp_path_factory.mktemp("valkey"))
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-async def redis(valkey):
-    client = Redis.from_url(valkey.url, retry=Retry(NoBackoff(), 0))
-    await client.flushall()
-    yield client
-    await client.aclose()
 
 
 @pytest.fixture

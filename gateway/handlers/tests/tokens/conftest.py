@@ -11,7 +11,6 @@ from gateway.handlers.tests.tokens.token_clients import CHANNELS, TOKENS_ALONE
 from gateway.tests.http_plane import route, upstream_that
 from gateway.tests.identity_provider import identity_provider
 from gateway.tests.mqtt_plane import mqtt_plane
-from gateway.tests.valkey_server import ValkeyServer
 
 
 async def feed(asked, reader, writer):
@@ -26,14 +25,6 @@ async def echo(socket):
         await socket.send(message)
 
 
-@pytest.fixture(scope="module")
-def valkey_server(tmp_path_factory):
-    server = ValkeyServer(tmp_path_factory.mktemp("valkey"))
-    server.start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 async def provider():
     async with identity_provider() as made:
@@ -41,7 +32,7 @@ async def provider():
 
 
 @pytest.fixture
-async def plane(nats_server, valkey_server, tmp_path, provider):
+async def plane(nats_server, valkey, tmp_path, provider):
     async with serve_sockets(echo, "127.0.0.1", 0, compression=None) as upstream, upstream_that(feed) as feeding:
         port = upstream.sockets[0].getsockname()[1]
         routes = [
@@ -49,7 +40,7 @@ async def plane(nats_server, valkey_server, tmp_path, provider):
             route("feed", "/feed", feeding.url, protocol="sse"),
             TOKENS_ALONE,
         ]
-        settings = {"routes": routes, "redis_url": valkey_server.url}
+        settings = {"routes": routes, "redis_url": valkey.url}
         async with mqtt_plane(nats_server.url, tmp_path, CHANNELS, **settings) as plane:
             plane.handlers |= {
                 "websocket": websocket.proxy,

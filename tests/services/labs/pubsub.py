@@ -1,0 +1,99 @@
+"""Google Pub/Sub in a lab: a stand-in of ours that speaks its REST API."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import orjson
+
+from tests.services.labs.lab import Lab
+
+
+class PubsubLab(Lab):
+    """The calls of Pub/Sub's REST interface that a client makes, as its documentation describes them.
+
+    Google's emulator comes with its own tools alone; this keeps messages, hands them out and takes acknowledgements.
+    """
+
+    type = "google-pubsub"
+    can_restart = False
+    prefix = "ce-"
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        lab = self
+        self.messages, self.acknowledged, self.numbers = [], set(), itertools.count(1)
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                self.say({"name": self.path})
+
+            def do_POST(self):
+                body = orjson.loads(self.rfile.read(int(self.headers["content-length"])))
+                verb = self.path.rpartition(":")[2]
+                self.say({"publish": lab.publish, "pull": lab.pull, "acknowledge": lab.acknowledge}[verb](body))
+
+            def say(self, said):
+                data = orjson.dumps(said)
+                self.send_response(200)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *args): ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    def publish(self, body):
+        ids = []
+        for message in body["messages"]:
+            id_ = str(next(self.numbers))
+            self.messages.append(message | {"messageId": id_, "publishTime": "2026-03-01T12:00:00Z"})
+            ids.append(id_)
+        return {"messageIds": ids}
+
+    def pull(self, body):
+        left = [message for message in self.messages if message["messageId"] not in self.acknowledged]
+        return {
+            "receivedMessages": [
+                {"ackId": message["messageId"], "message": message} for message in left[: body["maxMessages"]]
+            ]
+        }
+
+    def acknowledge(self, body):
+        self.acknowledged.update(body["ackIds"])
+        return {}
+
+    def fresh(self):
+        super().fresh()
+        self.messages, self.acknowledged = [], set()
+
+    def start(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+    @property
+    def link(self):
+        return {"project": "p", "endpoint": f"http://127.0.0.1:{self.server.server_port}/v1"}
+
+    def source(self):
+        return self.link | {"subscription": self.name}
+
+    def sink(self):
+        return self.link | {"topic": self.name}
+
+    async def put(self, messages):
+        body = [{"data": base64.b64encode(data).decode(), "attributes": headers} for data, headers in messages]
+        self.publish({"messages": body})
+
+    async def got(self):
+        return [(base64.b64decode(message["data"]), message["attributes"]) for message in self.messages]
