@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from gateway.call import Call
 from gateway.connections.in_flight import recheck
 from gateway.limiter import Limiter
@@ -10,9 +12,9 @@ from gateway.limits.budget import Counters
 from gateway.snapshot.picture import Snapshot
 
 
-async def limit(limiter: Limiter, call: Call) -> None:
+def limit(limiter: Limiter, call: Call) -> Awaitable[None]:
     """Admit the call, or raise Refused. A dry run (``/v1/me?would=``) is not charged."""
-    await limiter.admit(call)
+    return limiter.admit(call)
 
 
 def release(limiter: Limiter, call: Call) -> None:

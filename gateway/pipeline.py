@@ -36,7 +36,13 @@ class Pipeline:
         """
         reply = abandoned()
         try:
-            await self._authenticate(call)
+            try:
+                call.principal = await self.authenticator.authenticate(call)
+            except Refused:
+                if call.principal is not None:
+                    # The caller is proved and lacks a right: the refusal counts as its request.
+                    await limit(self.limiter, call)
+                raise
             await limit(self.limiter, call)
             reply = await self.handle(call)
         except Refused as raised:
@@ -53,12 +59,3 @@ class Pipeline:
             release(self.limiter, call)
             self.meter.count(call, reply)
         return reply
-
-    async def _authenticate(self, call: Call) -> None:
-        """Prove the caller. Raises Refused; a caller that is proved and lacks a right is charged for the call."""
-        try:
-            call.principal = await self.authenticator.authenticate(call)
-        except Refused:
-            if call.principal is not None:
-                await limit(self.limiter, call)
-            raise

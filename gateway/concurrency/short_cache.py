@@ -22,13 +22,18 @@ def short_cache(entries_max: int) -> Callable[[Callable[..., Result]], Callable[
     def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
         cached = lru_cache(maxsize=entries_max)(function)
 
-        @wraps(function)
-        def call(*arguments: Any) -> Result:
-            for argument in arguments:
-                if len(argument) > ARGUMENT_MAX:
-                    return function(*arguments)
-            return cached(*arguments)
+        def call_one(argument: Any) -> Result:
+            return cached(argument) if len(argument) <= ARGUMENT_MAX else function(argument)
 
+        def call_two(one: Any, other: Any) -> Result:
+            is_short = len(one) <= ARGUMENT_MAX and len(other) <= ARGUMENT_MAX
+            return cached(one, other) if is_short else function(one, other)
+
+        def call_many(*arguments: Any) -> Result:
+            return cached(*arguments) if max(map(len, arguments)) <= ARGUMENT_MAX else function(*arguments)
+
+        # Requests come by here: a fixed signature takes half the time of an unpacked one.
+        call = wraps(function)({1: call_one, 2: call_two}.get(function.__code__.co_argcount, call_many))
         call.cached_entries = lambda: cached.cache_info().currsize  # type: ignore[attr-defined]  # for tests
         return call
 

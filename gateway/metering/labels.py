@@ -45,13 +45,18 @@ class Labels:
         Refused calls and those without a principal are labelled only with names that exist, so that a flood of
         invented names shares one label.
         """
+        if outcome != "ok":
+            outcome = bounded(outcome)
         caller = call.principal
         if caller is None or not caller.consumer:
-            return (call.protocol, "", "", "", self._known_target(call), bounded(outcome), error_class)
-        target = self._known_target(call) if is_refused else bounded(call.target)
-        if not is_refused and call.handler == "job.submit" and len(self._job_types) < JOB_TYPES_MAX:
-            self._job_types.add(target)
-        return (call.protocol, caller.consumer, caller.key, caller.tier, target, bounded(outcome), error_class)
+            return (call.protocol, "", "", "", self._known_target(call), outcome, error_class)
+        if is_refused:
+            target = self._known_target(call)
+        else:
+            target = bounded(call.target)
+            if call.handler == "job.submit" and len(self._job_types) < JOB_TYPES_MAX:
+                self._job_types.add(target)
+        return (call.protocol, caller.consumer, caller.key, caller.tier, target, outcome, error_class)
 
     def _known_target(self, call: Call) -> str:
         """Return the target of a call if it exists: a route, an endpoint, the channel of an address, a job type."""

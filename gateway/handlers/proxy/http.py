@@ -106,7 +106,8 @@ async def _exchange(
             await answer.pass_back()
     finally:
         peer.watch(None)
-        await stop_tasks(sending)
+        if sending is not None:
+            await stop_tasks(sending)
     reply.bytes_in = peer.bytes_in
     if connection.status >= 500 and reply.refused is None:
         reply.error_class = ErrorClass.UPSTREAM_LOST.value
