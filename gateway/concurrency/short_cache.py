@@ -33,7 +33,8 @@ def short_cache(entries_max: int) -> Callable[[Callable[..., Result]], Callable[
             return cached(*arguments) if max(map(len, arguments)) <= ARGUMENT_MAX else function(*arguments)
 
         # Requests come by here: a fixed signature takes half the time of an unpacked one.
-        call = wraps(function)({1: call_one, 2: call_two}.get(function.__code__.co_argcount, call_many))
+        by_arguments: dict[int, Callable[..., Result]] = {1: call_one, 2: call_two}
+        call = wraps(function)(by_arguments.get(function.__code__.co_argcount, call_many))
         call.cached_entries = lambda: cached.cache_info().currsize  # type: ignore[attr-defined]  # for tests
         return call
 
