@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from django.contrib import messages
@@ -16,6 +15,7 @@ from django.utils.http import urlencode
 from django.views.decorators.http import require_GET, require_POST
 from django_filters import FilterSet
 
+from analytics import kept_words
 from analytics.filters import faults
 from analytics.views import ROWS_A_PAGE, operators_only
 from audit import bus
@@ -27,7 +27,6 @@ from events.subscription_api import SubscriptionFilters
 SUBSCRIPTIONS, LETTERS = "events.view_subscription", "events.view_deadletter"
 REDRIVE, DISCARD = "events.change_deadletter", "events.delete_deadletter"
 REFUSED_SHOWN = 5
-SHOWN_CHARS = 160
 
 
 @require_GET
@@ -46,12 +45,12 @@ def subscriptions(request: HttpRequest) -> HttpResponse:
 @operators_only(LETTERS)  # type: ignore[untyped-decorator]
 def dead_letters(request: HttpRequest) -> HttpResponse:
     """Render the dead letters, newest first."""
-    filters, context = _filtered(request, DeadLetterFilters, DeadLetter.objects.all(), "dead-letters")
+    filters, context = _filtered(request, DeadLetterFilters, DeadLetter.objects.defer("event"), "dead-letters")
     context |= {
         "reasons": filters.qs.order_by().values("channel", "reason").annotate(count=Count("id")).order_by("-count")[:20]
         if not context["faults"]
         else [],
-        "rows": [(letter, json.dumps(letter.event, ensure_ascii=False)[:SHOWN_CHARS]) for letter in context["page"]],
+        "kept": kept_words.of_letters(),
         "may_redrive": request.user.has_perm(REDRIVE),
         "may_discard": request.user.has_perm(DISCARD),
     }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
+from apimgmt.kept import Retention
 from apimgmt.secret_store import load_or_create
 from gateway.config import Config, Network
 
@@ -20,6 +21,7 @@ FALSE = frozenset({"", "0", "false", "no", "off"})
 ENGINES_FILE = "engines.json"
 """The URLs of the embedded engines, while they run."""
 BOUND_MAX = 2**40
+DAYS_MAX = 36_500
 
 
 class InvalidSetting(ValueError):
@@ -149,6 +151,18 @@ def bounds() -> dict[str, float]:
             raise InvalidSetting(f"{name} is {value}; it must be greater than 0 and less than {BOUND_MAX}.")
         values[field.name] = value
     return values
+
+
+def retention() -> Retention:
+    """Return the bounds of what is kept. Raises InvalidSetting."""
+    values = {}
+    for field in fields(Retention):
+        name = f"RETENTION_{field.name.upper()}"
+        values[field.name] = value = number(name, cast("int", field.default))
+        most = DAYS_MAX if name.endswith("_DAYS") else BOUND_MAX
+        if not 0 <= value <= most:
+            raise InvalidSetting(f"{name} is {value}; it must be from 0 (no such bound) to {most}.")
+    return Retention(**values)
 
 
 def events_dir() -> Path | None:

@@ -28,6 +28,7 @@ CSRF_TRUSTED_ORIGINS = env.names("CSRF_TRUSTED_ORIGINS", ADMIN_PUBLIC_URL)
 TRUSTED_PROXIES = env.networks("TRUSTED_PROXIES")
 OUTBOUND_ALLOWED_NETWORKS = env.networks("OUTBOUND_ALLOWED_NETWORKS")
 OWN_ENDPOINTS = env.own_endpoints()
+RETENTION = env.retention()
 REDIS_URL = env.engine_url("REDIS_URL")
 NATS_URL = env.engine_url("NATS_URL")
 

@@ -127,7 +127,7 @@ class Channels(ServiceAdmin):
 class DeadLetters(ReadOnlyAdmin):
     """Events that could not be accepted or delivered, to redrive or discard."""
 
-    list_display = ("address", "shown_reason", "detail", "consumer", "protocol", "attempts", "dead_at")
+    list_display = ("address", "shown_reason", "detail", "consumer", "protocol", "attempts", "event_bytes", "dead_at")
     list_filter = ("reason", "protocol", "channel")
     search_fields = ("address", "consumer", "detail")
     ordering = ("-id",)
@@ -139,6 +139,11 @@ class DeadLetters(ReadOnlyAdmin):
         ("Event", {"fields": ("shown_event",)}),
     )
     readonly_fields = ("shown_event",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[DeadLetter]:
+        """Return the letters; their events are read where they are shown or redriven."""
+        rows: QuerySet[DeadLetter] = super().get_queryset(request)
+        return rows.defer("event")
 
     def has_redrive_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
         """Return whether the user may redrive dead letters."""

@@ -62,8 +62,8 @@ class DeadEvent(serializers.JSONField):
     """The event: `data`, or `data_base64` if it is not JSON."""
 
 
-class DeadLetterFields(Fields):
-    """The fields of an event that could not be accepted or delivered."""
+class ListedDeadLetterFields(Fields):
+    """The fields of a dead letter in the list, which leaves out the event: it may be large."""
 
     id = serializers.IntegerField(read_only=True)
     channel = serializers.CharField(read_only=True)
@@ -77,8 +77,18 @@ class DeadLetterFields(Fields):
         read_only=True, help_text="The subscription that could not deliver it; empty if it was refused."
     )
     attempts = serializers.IntegerField(read_only=True)
-    event = DeadEvent(read_only=True)
+    event_bytes = serializers.IntegerField(read_only=True, help_text="The size of the event.")
     dead_at = serializers.DateTimeField(read_only=True)
+
+
+class DeadLetterFields(ListedDeadLetterFields):
+    """The fields of an event that could not be accepted or delivered."""
+
+    event = DeadEvent(read_only=True)
+
+    def to_representation(self, instance: DeadLetter) -> dict[str, Any]:
+        """Return the representation of a letter, with its event."""
+        return super().to_representation(instance) | {"event": instance.event}
 
 
 class RedriveFields(Fields):
@@ -130,7 +140,6 @@ class DeadLetters(Collection):
     """Events that could not be accepted or delivered, each with its reason."""
 
     queryset = DeadLetter.objects.all()
-    serializer_class = DeadLetterFields
     filterset_class = DeadLetterFilters
     ordering = ("-id",)
     lookup_value_regex = "[0-9]{1,18}"
@@ -140,6 +149,15 @@ class DeadLetters(Collection):
         "redrive_all": "events.change_deadletter",
         "discard_all": "events.delete_deadletter",
     }
+
+    def get_serializer_class(self) -> type[Fields]:
+        """Return the fields of the list, or those of one letter, which include its event."""
+        return ListedDeadLetterFields if self.action == "list" else DeadLetterFields
+
+    def get_queryset(self) -> QuerySet[DeadLetter]:
+        """Return the letters; without their events in lists, and where they are discarded."""
+        rows: QuerySet[DeadLetter] = super().get_queryset()
+        return rows.defer("event") if self.action in ("list", "discard_all", "destroy") else rows
 
     def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Discard a dead letter."""

@@ -18,6 +18,7 @@ from django.utils.dateparse import parse_datetime
 from audit import bus, recording
 from audit.storable import require_plain
 from events import registry
+from events.letter_bounds import trim
 from events.models import Channel, DeadLetter, DeadLetterPosition, Subscription
 from gateway.durable.readers import ADDRESS_HEADER, DEAD_ID_HEADER
 from gateway.log.event import EVENT_TYPE, JSON_TYPE, encoded, rfc3339
@@ -74,6 +75,7 @@ def record_dead_letters(letters: Iterable[tuple[int, bytes]], made_at: str) -> N
         fresh = [(sequence, data) for sequence, data in letters if sequence > stored.sequence]
         rows = [row for sequence, data in fresh if (row := _letter(sequence, data, made_at)) is not None]
         DeadLetter.objects.bulk_create(rows)
+        trim(row.channel for row in rows)
         if fresh:
             stored.sequence = max(sequence for sequence, _ in fresh)
             stored.save(update_fields=["sequence"])
@@ -198,12 +200,14 @@ def _letter(sequence: int, data: bytes, made_at: str) -> DeadLetter | None:
     try:
         document = json.loads(data)  # which keeps every digit of an integer
         texts = {name: _text(document.get(name, ""), most) for name, most in _TEXTS.items()}
+        event = _event(document["event"])
         return DeadLetter(
             made_at=made_at,
             sequence=sequence,
             **texts | {"address": texts["address"] or texts["channel"]},
             attempts=int(document.get("attempts") or 1),
-            event=_event(document["event"]),
+            event=event,
+            event_bytes=len(json.dumps(event)),
             dead_at=_instant(document.get("dead_at")),
         )
     except (AttributeError, KeyError, TypeError, ValueError):

@@ -225,7 +225,7 @@ class DeadLetter(Represented):
     made_at = models.CharField(max_length=40, blank=True)
     """When the stream it arrived on was created: sequences are unique only within one stream."""
     sequence = models.BigIntegerField()
-    channel = models.CharField(max_length=200, db_index=True)
+    channel = models.CharField(max_length=200)
     address = models.CharField(max_length=1024)
     reason = models.CharField(max_length=40, db_index=True)
     detail = models.CharField(max_length=1000, blank=True)
@@ -236,19 +236,24 @@ class DeadLetter(Represented):
     """The subscription that could not deliver it; empty if it was never accepted."""
     attempts = models.PositiveIntegerField(default=1)
     event = models.JSONField()
+    event_bytes = models.PositiveIntegerField(default=0)
+    """The size of the event as it is stored."""
     dead_at = models.DateTimeField(db_index=True)
 
     identity = "id"
     represented = (
         "id", "channel", "address", "reason", "detail", "pointer", "consumer", "protocol", "subscription", "attempts",
-        "event", "dead_at",
+        "event_bytes", "dead_at",
     )  # fmt: skip
+    """Without the event, which may be large: lists do not show it, and the audit log keeps it no longer than this."""
 
     objects = DeadLetterQuerySet.as_manager()
 
     class Meta:
         ordering = ("-id",)
         constraints = (models.UniqueConstraint(fields=("made_at", "sequence"), name="dead_letter_once"),)
+        # What the bounds of a channel are computed from, without reading the rows.
+        indexes = (models.Index(fields=("channel", "id", "event_bytes"), name="dead_letter_bounds"),)
 
     def __str__(self) -> str:
         return f"{self.address}: {self.reason}"

@@ -74,8 +74,11 @@ def test_a_letter_is_shown_as_text_put_back_or_forgotten(staff, stored):
     create_channel(address="trades", by="test")
     first, second = letter(1, event={"data": "<script>1</script>"}), letter(2)
     page = staff.get(LETTERS).content.decode()
-    assert "<script>1" not in page
-    assert "&lt;script&gt;1" in page
+    assert "script&gt;1" not in page
+    assert "kept for 30 days, at most 10,000 and 100 MiB of each channel" in page
+    event = f"/admin/events/deadletter/{first.pk}/change/"
+    assert event in page
+    assert "&lt;script&gt;1" in staff.get(event).content.decode()
     answer = staff.post(f"{LETTERS}/{first.pk}/redrive", {"filters": "channel=trades"})
     assert answer.url == f"{LETTERS}?channel=trades"
     assert [data for _, data, _ in stored] == [b'"<script>1</script>"']

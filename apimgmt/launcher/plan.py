@@ -141,6 +141,7 @@ def _reserve(plan: Plan) -> None:
         "MQTT_PORT": str(plan.mqtt_port),
     }
     env.bounds()
+    env.retention()
     _place_engines(plan)
 
 

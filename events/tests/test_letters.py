@@ -42,8 +42,14 @@ def keep(*documents, first=1, made_at="2026"):
 
 def test_a_letter_is_kept_with_its_fault():
     keep(LETTER)
-    shown = DeadLetter.objects.get().representation()
-    assert shown == LETTER | {"id": shown["id"], "subscription": "", "dead_at": "2026-11-23T10:00:00.500000Z"}
+    letter = DeadLetter.objects.get()
+    assert letter.event == LETTER["event"]
+    assert letter.representation() == {name: LETTER[name] for name in LETTER if name != "event"} | {
+        "id": letter.id,
+        "subscription": "",
+        "event_bytes": len('{"data": {"unit": "C"}}'),
+        "dead_at": "2026-11-23T10:00:00.500000Z",
+    }
 
 
 def test_a_letter_is_kept_once_however_often_it_is_read():
@@ -97,14 +103,15 @@ def test_nothing_is_half_kept(monkeypatch):
     assert letters.position("2026") == 0
 
 
-def test_discarding_is_recorded_with_what_was_lost():
+def test_discarding_is_recorded_without_the_event_which_is_kept_no_longer():
     keep(LETTER)
     letter = DeadLetter.objects.get()
     stale = DeadLetter.objects.get()
     discard(letter, by="ann")
     change = Change.objects.get()
     assert (change.actor, change.kind, change.action, change.note) == ("ann", "dead-letter", "deleted", "discarded")
-    assert change.before["event"] == LETTER["event"]
+    assert (change.before["address"], change.before["reason"]) == ("sensors/7", "invalid-payload")
+    assert "event" not in change.before
     with pytest.raises(ValidationError, match="was deleted meanwhile"):
         discard(stale, by="ann")
 
