@@ -44,6 +44,7 @@ class Route(Configured):
 
     class Meta:
         ordering = ("name",)
+        permissions = (("name_hook", "Can name functions (hooks) in policies"),)
 
     def __str__(self) -> str:
         return self.name

@@ -10,6 +10,7 @@ from django.db import transaction
 from audit import recording
 from audit.locks import lock_configuration
 from routes import validation
+from routes.hook_rights import check_hooks
 from routes.models import Route
 
 FIELDS = ("path", "methods", "protocol", "handler", "policies", "reserved_override")
@@ -26,7 +27,8 @@ def create_route(
     reserved_override: bool = False,
     by: str,
 ) -> Route:
-    """Create a route. Raises ValidationError."""
+    """Create a route; naming a hook needs the right for it. Raises ValidationError."""
+    check_hooks([], policies, by=by)
     route = Route(
         name=name,
         path=path,
@@ -46,7 +48,8 @@ def create_route(
 def update_route(route: Route, *, by: str, **changes: Any) -> Route:
     """Update a route; its open connections are kept. Raises ValidationError.
 
-    A change of the protocol alone resets the methods to the defaults of the new protocol.
+    A change of the protocol alone resets the methods to the defaults of the new protocol. An author without the right
+    to name hooks may change everything but the hooks.
     """
     for field in changes:
         if field == "name":
@@ -54,11 +57,13 @@ def update_route(route: Route, *, by: str, **changes: Any) -> Route:
         if field not in FIELDS:
             raise ValidationError({field: f"Unknown field; these can be changed: {', '.join(FIELDS)}."})
     if "policies" in changes:
+        check_hooks(route.policies, changes["policies"], by=by)
         # Importing the module of a function may take long: do it before others wait for the lock.
         changes["policies"] = validation.clean_policies(changes["policies"])
     with transaction.atomic():
         lock_configuration()
         recording.lock(route, route.name)
+        check_hooks(route.policies, changes.get("policies", route.policies), by=by)
         if changes.get("protocol", route.protocol) != route.protocol:
             changes.setdefault("methods", [])
         changed = Route(pk=route.pk, **(route.document() | changes))

@@ -158,9 +158,9 @@ def test_the_policies_of_a_project_are_converted_in_order_with_their_options():
 @pytest.mark.django_db
 def test_a_projects_policies_can_be_saved_and_imported_twice():
     paths, policies = project([given["name"] for given, ours in PROJECT if ours["type"] in KNOWN])
-    import_document(document({"openapi": "3.1.0", "paths": paths, **policies}), by="ann")
+    import_document(document({"openapi": "3.1.0", "paths": paths, **policies}), by="manage.py import")
     assert [policy["type"] for policy in Route.objects.get().policies][-1] == "cors"
-    assert not import_document(document({"openapi": "3.1.0", "paths": paths, **policies}), by="ann")
+    assert not import_document(document({"openapi": "3.1.0", "paths": paths, **policies}), by="manage.py import")
 
 
 @pytest.mark.parametrize(

@@ -196,9 +196,7 @@ def test_a_slow_import_of_a_module_holds_no_lock(tmp_path, monkeypatch):
     (tmp_path / "slow_module_of_an_operator.py").write_text(SLOW_MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     route = make()
-    update_route(
-        route, policies=[{"type": "custom", "options": {"function": "slow_module_of_an_operator:f"}}], by="ann"
-    )
+    update_route(route, policies=[{"type": "custom", "options": {"function": "slow_module_of_an_operator:f"}}], by="up")
     assert sys.modules.pop("slow_module_of_an_operator").was_locked is False
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from configuration.apply import apply_document
+from configuration.authors import add_author_option, author_of
 from configuration.yaml_documents import DocumentError, parse, read
 
 DRIFT = 2
@@ -20,6 +21,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
+        add_author_option(parser)
         parser.add_argument("file", help="the document; - for standard input")
         parser.add_argument(
             "--dry-run", action="store_true", help="change nothing; exit with 2 if there are differences"
@@ -34,7 +36,7 @@ class Command(BaseCommand):
         try:
             name = options["file"]
             document = parse(sys.stdin.read(), "standard input") if name == "-" else read(name)
-            diff = apply_document(document, by="manage.py apply", prune=options["prune"], dry_run=dry_run)
+            diff = apply_document(document, by=author_of(options, "apply"), prune=options["prune"], dry_run=dry_run)
         except DocumentError as error:
             raise CommandError(str(error)) from None
         diff.show(self.stdout, is_dry_run=dry_run, no_color=options["no_color"])

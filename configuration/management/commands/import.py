@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from configuration.authors import add_author_option, author_of
 from configuration.importing import import_file
 from configuration.yaml_documents import DocumentError
 
@@ -19,6 +20,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
+        add_author_option(parser)
         parser.add_argument("file")
         parser.add_argument(
             "--key",
@@ -39,7 +41,7 @@ class Command(BaseCommand):
                 options["file"],
                 policies=options["policies"],
                 key_id=options["key"],
-                by="manage.py import",
+                by=author_of(options, "import"),
                 dry_run=dry_run,
             )
         except DocumentError as error:
