@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from django.conf import settings
-from django.contrib.auth import get_user_model
+from django.contrib.auth.models import User
+from django.contrib.auth.password_validation import validate_password
 from django.core.management import call_command
 from django.db import connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
+from apimgmt import env
 from apimgmt.secret_store import load_or_create, write_private
 from configuration.apply import apply_text
 from consumers.models import Consumer
 from keys.models import Key
-from keys.services import issue_key
+from keys.services import issue_key, revoke_key
 from operators.tokens import is_token_of, store_token
 from routes.models import Route
 from routes.services import update_route
@@ -73,33 +75,45 @@ class Administrator:
 
     username: str
     password: str | None
-    """None once it is no longer the password of the account, or where the account is not the one of the first run."""
+    """The generated one. None where the account has another: one was given on the first run, or set since."""
     token: str | None
     """None once it is revoked or replaced."""
     is_new: bool
-    """Whether this run created the account: its password is printed then, and never again."""
+    """Whether this run created the account: a generated password is printed then, and never again."""
 
 
 def administrator(data_dir: Path) -> Administrator:
     """Return the administrator, who is created with a password and a token where there is no operator yet.
 
-    Nothing that an operator has deleted, revoked or changed since is restored.
+    The password is a generated one, or that of ``DJANGO_SUPERUSER_PASSWORD``, which is printed and stored nowhere.
+    Nothing that an operator has deleted, revoked or changed since is restored. Raises ValidationError for a given
+    password or name that is not allowed.
     """
-    users = get_user_model().objects
     password = load_or_create(data_dir)["admin_password"]
     # Derived from the secret of this data directory, so that it need not be kept anywhere.
     token = hmac.digest(settings.SECRET_KEY.encode(), b"token of the administrator", "sha256").hex()[:40]
+    username = env.text("DJANGO_SUPERUSER_USERNAME", ADMIN)
     with transaction.atomic():
-        is_new = not users.exists()
+        is_new = not User.objects.exists()
         if is_new:
-            store_token(users.create_superuser(ADMIN, password=password), token)
-    user = users.filter(username=ADMIN).first()
+            store_token(_create_superuser(username, env.text("DJANGO_SUPERUSER_PASSWORD"), password), token)
+    user = User.objects.filter(username=username).first()
     return Administrator(
-        username=ADMIN,
+        username=username,
         password=password if user is not None and user.check_password(password) else None,
         token=token if user is not None and is_token_of(user, token) else None,
         is_new=is_new,
     )
+
+
+def _create_superuser(username: str, given: str, generated: str) -> User:
+    """Create the first operator with the password that is given, if one is."""
+    email = env.text("DJANGO_SUPERUSER_EMAIL")
+    account = User(username=username, email=email)
+    account.full_clean(exclude=["password"])
+    if given:
+        validate_password(given, account)
+    return User.objects.create_superuser(username, email, given or generated)
 
 
 def demo_upstream_port(data_dir: Path) -> int:
@@ -117,6 +131,17 @@ def demo(data_dir: Path, upstream: str) -> dict[str, str]:
         _move_upstream(marker.read_text(), upstream)
     write_private(marker, upstream)
     return _demo_keys(data_dir / KEYS_FILE)
+
+
+def revoke_demo(data_dir: Path) -> int:
+    """Revoke the demo's keys of earlier runs, whose texts are in a file, and return how many were valid."""
+    path = data_dir / KEYS_FILE
+    texts: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    usable = Key.objects.usable(timezone.now()).filter(id__in=[text.split("_")[1] for text in texts.values()])
+    keys = list(usable)
+    for key in keys:
+        revoke_key(key, reason="the demo's, and the gateway is public", by="up")
+    return len(keys)
 
 
 def _move_upstream(before: str, now: str) -> None:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+from django.core.exceptions import ValidationError
 from django.db import OperationalError, connections
 from django.urls import get_resolver
 
@@ -22,7 +23,7 @@ from apimgmt import checks, engines, env
 from apimgmt.launcher import first_run, processes
 from apimgmt.launcher.console import Console
 from apimgmt.launcher.log_watch import LogWatch
-from apimgmt.launcher.plan import ENGINES_BEFORE_FILE, READY_FILE, CannotStart, Plan
+from apimgmt.launcher.plan import ENGINES_BEFORE_FILE, READY_FILE, CannotStart, Plan, public_addresses
 from apimgmt.launcher.store_watch import StoreWatch
 from apimgmt.launcher.supervisor import CHECK_S, Supervised, Supervisor
 from apimgmt.secret_store import write_private
@@ -108,13 +109,18 @@ class Launch:
         except first_run.NewerTables as error:
             raise CannotStart(str(error)) from None
         console.done("tables", f"{applied} migrations applied" if applied else "up to date")
-        admin = first_run.administrator(plan.data_dir)
+        try:
+            admin = first_run.administrator(plan.data_dir)
+        except ValidationError as error:
+            raise CannotStart(f"The superuser of DJANGO_SUPERUSER_…: {' '.join(error.messages)}") from None
         keys: dict[str, str] = {}
         upstream: socket.socket | None = None
         if plan.has_demo:
             upstream = engines.listen(first_run.demo_upstream_port(plan.data_dir))
             keys = first_run.demo(plan.data_dir, "{}:{}".format(*upstream.getsockname()))
             console.done("demo", f"{len(keys)} consumers with keys")
+        elif not plan.may_show_demo and public_addresses(plan) and (revoked := first_run.revoke_demo(plan.data_dir)):
+            console.done("demo", f"{revoked} keys of an earlier run are revoked")
         connections.close_all()
         self._start_processes(upstream, keys)
         self._describe(admin, keys)

@@ -11,6 +11,7 @@ import resource
 import socket
 import sys
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TextIO
 from urllib.parse import urlsplit
@@ -43,6 +44,8 @@ class Plan:
     data_dir: Path
     workers: int
     has_demo: bool
+    may_show_demo: bool = False
+    """Whether the demo's keys may be valid on a public address."""
     engines: list[Engine] = field(default_factory=list)
     web: socket.socket | None = None
     admin: socket.socket | None = None
@@ -93,7 +96,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", default=env.text("DATA_DIR", "var"), help="folder of persistent data (DATA_DIR)")
     parser.add_argument("--workers", type=int, default=env.number("WORKERS", 1), help="web processes (WORKERS)")
     parser.add_argument(
-        "--no-demo", action="store_true", default=env.flag("NO_DEMO"), help="do not load the demo (NO_DEMO)"
+        "--no-demo",
+        action="store_true",
+        default=env.flag("NO_DEMO"),
+        help="do not load the demo; on a public address, revoke its keys of earlier runs (NO_DEMO)",
+    )
+    parser.add_argument(
+        "--public-demo",
+        action="store_true",
+        default=env.flag("PUBLIC_DEMO"),
+        help="load the demo on a public address too (PUBLIC_DEMO)",
     )
 
 
@@ -115,6 +127,7 @@ def reserve(arguments: list[str]) -> Plan:
         Path(options.data_dir).absolute(),
         options.workers,
         not options.no_demo,
+        options.public_demo,
     )
     try:
         _reserve(plan)
@@ -157,6 +170,28 @@ def _check(plan: Plan) -> None:
     for port, option in ports:
         if not 0 <= port <= PORT_MAX:
             raise CannotStart(f"{option} must be from 0 (any free port) to {PORT_MAX}.")
+    if plan.has_demo and not plan.may_show_demo and (public := public_addresses(plan)):
+        raise CannotStart(
+            f"The demo would be public ({', '.join(public)}): its keys may call and publish everything. Start with "
+            "--no-demo, or with --public-demo if that is what you want."
+        )
+
+
+def public_addresses(plan: Plan) -> list[str]:
+    """Return the options and settings that make a run reachable from other machines, with their values."""
+    urls = {name: env.text(name) for name in ("PUBLIC_URL", "ADMIN_PUBLIC_URL", "MQTT_PUBLIC_URL")}
+    hosts = {name: (url, urlsplit(url).hostname or url) for name, url in urls.items() if url}
+    hosts |= {"--host": (plan.host, plan.host), "--admin-host": (plan.admin_host, plan.admin_host)}
+    return [f"{name} {value or 'for all addresses'}" for name, (value, host) in hosts.items() if not _is_local(host)]
+
+
+def _is_local(host: str) -> bool:
+    """Return whether only this machine reaches a host; any name but ``localhost`` may be public."""
+    try:
+        address = ip_address(host.strip("[]"))
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _lock_data_dir(plan: Plan) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from django.contrib.auth import authenticate
 from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 from rest_framework.authtoken.models import Token
@@ -13,7 +14,7 @@ from apimgmt.launcher import first_run
 from consumers.models import Consumer
 from consumers.services import update_consumer
 from keys.models import Key
-from keys.services import revoke_key
+from keys.services import issue_key, revoke_key
 from operators.tokens import is_token_of, issue_token
 from routes.models import Route
 from routes.services import update_route
@@ -108,6 +109,38 @@ def test_an_administrator_who_was_deleted_or_disabled_stays_so(tmp_path):
     User.objects.create_superuser("olga", password="a-long-enough-passphrase")
     assert first_run.administrator(tmp_path) == first_run.Administrator("admin", None, None, is_new=False)
     assert User.objects.get().username == "olga"
+
+
+def test_a_password_that_is_given_is_used_and_neither_printed_nor_stored(tmp_path, monkeypatch):
+    monkeypatch.setenv("DJANGO_SUPERUSER_USERNAME", "olga")
+    monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", "a-long-enough-passphrase")
+    created = first_run.administrator(tmp_path)
+    assert (created.username, created.password, created.is_new) == ("olga", None, True)
+    assert authenticate(username="olga", password="a-long-enough-passphrase").is_superuser
+    assert "a-long-enough-passphrase" not in "".join(path.read_text() for path in tmp_path.iterdir())
+    monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", "another-long-passphrase")
+    first_run.administrator(tmp_path)
+    assert authenticate(username="olga", password="another-long-passphrase") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("PASSWORD", "short"), ("PASSWORD", "olga-olga-olga"), ("USERNAME", "a b")]
+)
+def test_a_superuser_that_is_given_is_validated(tmp_path, monkeypatch, name, value):
+    monkeypatch.setenv("DJANGO_SUPERUSER_USERNAME", "olga-olga-olga")
+    monkeypatch.setenv(f"DJANGO_SUPERUSER_{name}", value)
+    with pytest.raises(ValidationError):
+        first_run.administrator(tmp_path)
+    assert not User.objects.exists()
+
+
+def test_the_demos_keys_of_earlier_runs_are_revoked(tmp_path):
+    assert first_run.revoke_demo(tmp_path) == 0
+    first_run.demo(tmp_path, UPSTREAM)
+    issue_key(consumer=Consumer.objects.get(name="gold"), name="ours", by="olga")
+    assert first_run.revoke_demo(tmp_path) == 4
+    assert Key.objects.get(revoked_at=None).name == "ours"
+    assert first_run.revoke_demo(tmp_path) == 0
 
 
 def test_an_account_that_up_did_not_create_is_left_alone(tmp_path):

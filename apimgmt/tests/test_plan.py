@@ -42,6 +42,34 @@ def test_ports_are_taken_before_anything_starts(reserve):
     assert one.admin_url == f"http://127.0.0.1:{one.admin_port}"
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1", "gw.example", "0"])
+@pytest.mark.parametrize("option", ["--host", "--admin-host"])
+def test_a_public_address_with_the_demo_is_refused_with_both_ways_out(reserve, option, host):
+    with pytest.raises(plan.CannotStart, match=rf"public \({option} {host}\).*--no-demo.*--public-demo"):
+        reserve(option, host)
+
+
+@pytest.mark.parametrize("name", ["PUBLIC_URL", "ADMIN_PUBLIC_URL", "MQTT_PUBLIC_URL"])
+def test_a_public_url_with_the_demo_is_refused(reserve, monkeypatch, name):
+    monkeypatch.setenv(name, "https://gw.example")
+    with pytest.raises(plan.CannotStart, match=rf"public \({name} https://gw.example\)"):
+        reserve()
+    monkeypatch.setenv(name, "https://localhost:8443")
+    assert reserve().has_demo
+
+
+def test_a_public_address_starts_without_the_demo_or_where_it_is_wanted(reserve, monkeypatch, tmp_path):
+    assert not reserve("--host", "0.0.0.0", "--no-demo").has_demo
+    assert reserve("--host", "0.0.0.0", "--public-demo", "--data-dir", str(tmp_path / "b")).has_demo
+    monkeypatch.setenv("PUBLIC_DEMO", "1")
+    assert reserve("--host", "0.0.0.0", "--data-dir", str(tmp_path / "c")).has_demo
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost"])
+def test_loopback_is_not_public(reserve, host):
+    assert reserve("--host", host, "--admin-host", host).has_demo
+
+
 @pytest.mark.parametrize("option", ["--port", "--admin-port", "--mqtt-port"])
 def test_a_taken_port_names_its_option(reserve, option):
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -57,9 +85,9 @@ def test_a_taken_port_names_its_option(reserve, option):
         (("--workers", "0"), "--workers must be at least 1"),
         (("--port", "65536"), "--port must be from 0"),
         (("--admin-port", "-1"), "--admin-port must be from 0"),
-        (("--admin-host", "192.0.2.1"), "choose another with --admin-host or --admin-port"),
+        (("--admin-host", "192.0.2.1", "--no-demo"), "choose another with --admin-host or --admin-port"),
         (("--mqtt-port", "-1"), "--mqtt-port must be from 0"),
-        (("--host", "192.0.2.1"), "choose another with --host or --port"),
+        (("--host", "192.0.2.1", "--no-demo"), "choose another with --host or --port"),
         (("--data-dir", "/proc/nowhere"), "choose another with --data-dir"),
     ],
 )

@@ -304,5 +304,6 @@ def test_help_needs_nothing(tmp_path):
         "--data-dir",
         "--workers",
         "--no-demo",
+        "--public-demo",
     ):
         assert option in told.stdout
