@@ -32,7 +32,6 @@ from analytics.live import live
 from analytics.models import ConnectionRecord, LimitMinute, UsageMinute
 from analytics.services import disconnect as disconnect_now
 from audit import bus
-from operators.throttle import RETRY_AFTER_S, SIGN_IN_RATE, exceeds_rate
 
 ROWS_A_PAGE = 50
 LEDGER = "analytics.view_connectionrecord"
@@ -186,18 +185,10 @@ async def live_events(request: HttpRequest) -> HttpResponse | StreamingHttpRespo
 
 
 class Login(LoginView):
-    """Sign-in of operators, rate-limited by IP."""
+    """Sign-in of operators."""
 
     template_name = "dashboards/login.html"
     redirect_authenticated_user = True
-
-    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Check a password, or answer 429 after too many attempts."""
-        if exceeds_rate(request, "dashboards-sign-in", "ip", SIGN_IN_RATE):
-            answer = render(request, "429.html", status=429)
-            answer["Retry-After"] = str(RETRY_AFTER_S)
-            return answer
-        return super().post(request, *args, **kwargs)
 
 
 def _leave_database() -> None:

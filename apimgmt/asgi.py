@@ -10,7 +10,6 @@ from channels.routing import ProtocolTypeRouter
 from django.core.asgi import get_asgi_application
 
 from apimgmt import env
-from apimgmt.body_bound import serve_bounded
 from apimgmt.data_plane import DataPlane
 from apimgmt.websocket_consumer import WebSocketConsumer
 from gateway.protocols.socket import AsgiSocket, Message, Receive, Send
@@ -19,6 +18,7 @@ from gateway.refusals import Reason, Refused
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "apimgmt.settings")
 django_application: Any = get_asgi_application()
 from analytics.live import live  # noqa: E402 - imported once Django is set up
+from apimgmt import django_entry  # noqa: E402
 from apimgmt.health import scraper  # noqa: E402
 from apimgmt.origins import as_public_page  # noqa: E402
 
@@ -43,7 +43,7 @@ data_plane = DataPlane(
 async def serve_http(scope: Message, receive: Receive, send: Send) -> None:
     """Serve one request on the data plane's origin: the public pages by Django, all others by the data plane."""
     if _first_segment(scope["path"]) in PUBLIC_PREFIXES:
-        await serve_bounded(django_application, *as_public_page(scope, receive, send))
+        await django_entry.serve(django_application, *as_public_page(scope, receive, send))
     else:
         await data_plane.serve(scope, receive, send)
 
@@ -55,7 +55,7 @@ def is_public_page_raw(path: bytes) -> bool:
 
 async def serve_operators(scope: Message, receive: Receive, send: Send) -> None:
     """Serve one request on the operators' origin."""
-    await serve_bounded(django_application, scope, receive, send)
+    await django_entry.serve(django_application, scope, receive, send)
 
 
 async def _serve_http_in_development(scope: Message, receive: Receive, send: Send) -> None:

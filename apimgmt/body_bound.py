@@ -33,7 +33,7 @@ async def serve_bounded(application: Any, scope: Message, receive: Receive, send
             raise _TooLarge
         await application(scope, counted, send)
     except _TooLarge:
-        await _refuse(send)
+        await refuse(send, Refused(Reason.TOO_LARGE, f"The body may have at most {BODY_MAX_BYTES} bytes."))
 
 
 def _declared_length(scope: Message) -> int:
@@ -43,8 +43,8 @@ def _declared_length(scope: Message) -> int:
     return 0
 
 
-async def _refuse(send: Send) -> None:
-    refused = Refused(Reason.TOO_LARGE, f"The body may have at most {BODY_MAX_BYTES} bytes.")
+async def refuse(send: Send, refused: Refused) -> None:
+    """Answer a request with problem details, and close its connection."""
     headers = [*refused.http_headers(), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": orjson.dumps(refused.problem())})

@@ -27,10 +27,8 @@ ANONYMOUS = Principal(consumer="", key="", tier="")
 PROOFS_KEPT = 10_000
 
 _UNKNOWN_DIGEST = "0" * 64
-_NOT_A_GUESS = frozenset(
-    {"consumer-disabled", "token-expired", "token-too-early", "token-audience", "token-bound", "token-consumer-unknown"}
-)
-"""Causes that do not count as guessing: the credential was signed, or only its validity period failed."""
+_WRONG_KEY = frozenset({"key-malformed", "key-unknown", "key-revoked", "key-expired"})
+"""Causes that count as guessing. Tickets and tokens are none: one is random and used once, the other is signed."""
 
 
 class Authenticator:
@@ -85,16 +83,15 @@ class Authenticator:
         return _unexpired(principal)
 
     async def _prove_first(self, call: Call, credential: Credential, proof_id: bytes) -> Principal:
-        """Prove a credential that this process has no proof of; an address that guesses is refused before any look-up.
+        """Prove a credential that this process has no proof of. A wrong key is charged to the caller's address.
 
-        Credentials proved before need no look-up, so they keep working from such an address.
+        The look-up comes first and is cheap, so that no address is locked out by what others send from it.
         """
-        self._failed_keys.check(call.ip)
         try:
             principal, proof = await self._prove(credential)
         except Refused as refused:
-            if refused.reason is Reason.UNAUTHENTICATED and refused.cause not in _NOT_A_GUESS:
-                self._failed_keys.add(call.ip)
+            if credential.kind == "key" and refused.cause in _WRONG_KEY:
+                raise self._failed_keys.charged(call.ip, refused) from None
             raise
         if proof is not None:
             if len(self._proofs) >= PROOFS_KEPT:

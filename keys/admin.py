@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +22,8 @@ from gateway.snapshot.documents import ALGORITHMS
 from keys import issuers, services
 from keys.models import JwtIssuer, Key
 from operators.admin import ServiceAdmin, ServiceForm, action, chips, display
+from operators.attempts import Budget, UsedUp, attempts
 from operators.form_fields import JsonField, LinesField
-from operators.throttle import KEYS_RATE, exceeds_rate
 
 HISTORY = ("id", "created_at", "last_used_at", "revoked_at", "revoked_reason", "rotated_from")
 OVERLAPS = (
@@ -31,6 +32,8 @@ OVERLAPS = (
     (86400, "24 hours", "Enough for a deployment a day."),
     (604800, "7 days", "For keys that are stored in many places."),
 )
+ISSUED = Budget("issue-key", 60, 60)
+"""Keys that one operator may issue on the page."""
 
 
 class KeyForm(ServiceForm):
@@ -114,9 +117,12 @@ class Keys(ServiceAdmin):
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
         """Issue a key, unless the operator exceeds the rate."""
-        if exceeds_rate(request, "admin-issue-key", "user", KEYS_RATE):
-            self.message_user(request, "Too many keys were issued. Try again in a minute.", messages.ERROR)
-            return HttpResponseRedirect(reverse("admin:keys_key_changelist"))
+        if request.method == "POST":
+            try:
+                attempts.charge(ISSUED.counter(request.user.get_username(), now_s=time.time()))
+            except UsedUp:
+                self.message_user(request, "Too many keys were issued. Try again in a minute.", messages.ERROR)
+                return HttpResponseRedirect(reverse("admin:keys_key_changelist"))
         response: HttpResponse = super().add_view(request, form_url, extra_context)
         return response
 

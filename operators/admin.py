@@ -17,11 +17,13 @@ from unfold.decorators import action as unfold_action
 from unfold.decorators import display as unfold_display
 
 from operators import account_admin  # noqa: F401 - registers its page
-from operators.throttle import throttled_sign_in
+from operators.sign_in import limited_password_change
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
-admin.site.login = throttled_sign_in(admin.site.login)  # type: ignore[method-assign]
+admin.site.password_change = limited_password_change(  # type: ignore[assignment, method-assign]
+    admin.site.password_change
+)
 admin.site.index_template = "operators/front_page.html"
 # A token is a password, and the page would show it.
 admin.site.unregister(TokenProxy)

@@ -10,6 +10,10 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from rest_framework.authentication import TokenAuthentication
 from rest_framework.authtoken.models import Token
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.request import Request
+
+from operators.sign_in import wrong_token
 
 DIGEST_CHARS = 40
 """The length of the framework's column: 160 bits of the SHA-256 digest of a random secret."""
@@ -41,6 +45,13 @@ def digest(text: str) -> str:
 
 class DigestedTokenAuthentication(TokenAuthentication):
     """The framework's authentication, with tokens found by their digest: the table contains no usable token."""
+
+    def authenticate(self, request: Request) -> Any:
+        """Return the operator and the token, or None without a token. Raises AuthenticationFailed and Refused."""
+        try:
+            return super().authenticate(request)
+        except AuthenticationFailed as failed:
+            raise wrong_token(request, failed) from None
 
     def authenticate_credentials(self, key: str) -> Any:
         """Return the operator and the token. Raises AuthenticationFailed."""

@@ -9,7 +9,7 @@ from gateway.authenticate import PROOFS_KEPT
 from gateway.config import Config
 from gateway.credentials import public_keys
 from gateway.credentials.api_keys import CREDENTIAL_MAX_BYTES
-from gateway.identity import jwks, jwt_proof
+from gateway.identity import failed_keys, jwks, jwt_proof
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "identity.md").read_text()
 DEFAULTS = {name: field.default for name, field in Config.__dataclass_fields__.items()}
@@ -25,7 +25,8 @@ DEFAULTS = {name: field.default for name, field in Config.__dataclass_fields__.i
         (DEFAULTS["jwks_timeout_s"], {5: "100 keys and 5 s"}),
         (DEFAULTS["jwks_wait_s"], {3: "wait at most 3 s"}),
         (DEFAULTS["jwks_max_age_s"], {86_400: "for 24 hours"}),
-        (DEFAULTS["failed_keys_per_minute"], {20: "20 wrong credentials within a minute"}),
+        (DEFAULTS["failed_keys_per_minute"], {20: "20 wrong keys within a minute"}),
+        (failed_keys.ADDRESSES_KEPT, {10_000: "for at most 10,000 addresses"}),
         (jwks.FLOOR_S, {30: "at most once in 30 s for an issuer in each process"}),
         (public_keys.KEYS_MAX, {100: "100 keys and"}),
         (public_keys.RSA_BITS, {range(2048, 8193): "2,048 or above 8,192 bits"}),

@@ -161,14 +161,6 @@ def test_what_could_not_be_closed_is_told(staff, connection, monkeypatch):
     assert b"was not closed" in answer.content
 
 
-def test_passwords_cannot_be_tried_without_end(client):
-    get_user_model().objects.create_superuser("ann", password="right")
-    tries = [client.post("/dashboards/login", {"username": "ann", "password": "wrong"}) for _ in range(10)]
-    assert {answer.status_code for answer in tries} == {200}
-    last = client.post("/dashboards/login", {"username": "ann", "password": "right"})
-    assert (last.status_code, last["retry-after"]) == (429, "60")
-
-
 def test_signing_in_leads_to_where_one_wanted(client):
     get_user_model().objects.create_superuser("ann", password="right")
     said = {"username": "ann", "password": "right", "next": "/dashboards/usage"}

@@ -1,40 +1,41 @@
-"""Counts failed credentials by IP address, so that guessing is refused before any look-up."""
+"""Counts wrong keys by IP address. Only wrong keys are answered with 429: a valid credential is never refused here."""
 
 from __future__ import annotations
 
 import time
 
+from gateway.identity.client_address import network_of
 from gateway.refusals import Reason, Refused
 
-IPS_REMEMBERED = 10_000
+ADDRESSES_KEPT = 10_000
 WINDOW_S = 60.0
 
 
 class FailedKeys:
-    """The failures of each IP address within its current minute; at most ``IPS_REMEMBERED`` addresses are kept."""
+    """The wrong keys of each IPv4 address and IPv6 /64 within its current minute, local to this process.
+
+    At most ``ADDRESSES_KEPT`` are kept; beyond that, the one whose last wrong key is oldest is forgotten.
+    """
 
     def __init__(self, per_minute: int) -> None:
         self._per_minute = per_minute
         self._failures: dict[str, tuple[float, int]] = {}
+        """When the minute of each address began, and its wrong keys since."""
 
-    def check(self, ip: str) -> None:
-        """Raise Refused ``rate-limited`` if the address has failed too often within its current minute."""
-        began_at, count = self._failures.get(ip, (0.0, 0))
-        left_s = began_at + WINDOW_S - time.monotonic()
-        if count >= self._per_minute and left_s > 0:
-            raise Refused(
-                Reason.RATE_LIMITED,
-                "Too many failed keys from this address.",
-                retry_after_s=left_s,
-                cause="failed-keys",
-            )
-
-    def add(self, ip: str) -> None:
-        """Count one failure."""
-        now = time.monotonic()
-        began_at, count = self._failures.get(ip, (now, 0))
+    def charged(self, ip: str, refused: Refused) -> Refused:
+        """Count a wrong key, and return its refusal, or that by this budget."""
+        now, place = time.monotonic(), network_of(ip)
+        began_at, count = self._failures.pop(place, (now, 0))
         if now - began_at >= WINDOW_S:
             began_at, count = now, 0
-        if len(self._failures) >= IPS_REMEMBERED and ip not in self._failures:
-            self._failures.pop(next(iter(self._failures)))
-        self._failures[ip] = (began_at, count + 1)
+        while len(self._failures) >= ADDRESSES_KEPT:
+            del self._failures[next(iter(self._failures))]
+        self._failures[place] = (began_at, count + 1)
+        if count < self._per_minute:
+            return refused
+        return Refused(
+            Reason.RATE_LIMITED,
+            "Too many wrong keys from this address.",
+            retry_after_s=began_at + WINDOW_S - now,
+            cause="failed-keys",
+        )

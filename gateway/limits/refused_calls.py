@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from ipaddress import IPv6Address, ip_address
 
+from gateway.identity.client_address import network_of
 from gateway.refusals import Reason, Refused
 
 PER_MINUTE = 6_000
 BURST_S = 10
 """The burst is what is refilled in this time."""
 ADDRESSES_KEPT = 10_000
-IPV6_PREFIX_BITS = 64
-"""The smallest network that a site gets: its addresses share one budget."""
 
 
 class RefusedCalls:
@@ -31,7 +29,7 @@ class RefusedCalls:
 
     def charge(self, ip: str) -> None:
         """Charge one call. Raises Refused ``rate-limited`` beyond the budget."""
-        now, place = self._clock(), _place(ip)
+        now, place = self._clock(), network_of(ip)
         tokens, counted_at = self._buckets.pop(place, (self._size, now))
         tokens = min(self._size, tokens + (now - counted_at) * self._per_s)
         while len(self._buckets) >= ADDRESSES_KEPT:
@@ -54,13 +52,3 @@ class RefusedCalls:
         except Refused as beyond:
             return beyond
         return refused
-
-
-def _place(ip: str) -> str:
-    if ":" not in ip:
-        return ip
-    try:
-        address = ip_address(ip)
-    except ValueError:
-        return "invalid"
-    return str(int(address) >> 128 - IPV6_PREFIX_BITS) if isinstance(address, IPv6Address) else ip

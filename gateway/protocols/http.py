@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
 from gateway import tracing
 from gateway.call import Call, Reply
 from gateway.credentials.api_keys import from_request, without_ticket
 from gateway.handlers.registry import REGISTRY, add_registry_error
-from gateway.identity.places import address, plain
+from gateway.identity.client_address import client_ip
 from gateway.peer import ClientGone
 from gateway.protocol import Protocol
 from gateway.protocols.exchange import AsgiExchange, Exchange
@@ -114,10 +113,9 @@ def accepted(
     plane: Plane, protocol: Protocol, method: str, raw_path: bytes, query: bytes, headers: Headers, ip: str
 ) -> Call:
     """Return the call of a request's head."""
-    call = Call(protocol=protocol, address="", ip=plain(ip), method=method, query=query, headers=headers)
+    ip = client_ip(ip, headers, plane.config.trusted_proxies)
+    call = Call(protocol=protocol, address="", ip=ip, method=method, query=query, headers=headers)
     call.raw_path = raw_path
-    if plane.config.trusted_proxies:
-        call.ip = _ip(call, plane.config.trusted_proxies)
     return call
 
 
@@ -199,20 +197,3 @@ async def _refuse(plane: Plane, call: Call, exchange: Exchange, refused: Refused
 def _client(scope: Message) -> str:
     client: tuple[str, int] | None = scope.get("client")
     return client[0] if client else "0.0.0.0"
-
-
-def _ip(call: Call, trusted: tuple[IPv4Network | IPv6Network, ...]) -> str:
-    """Return the caller's IP: from the right, the first that no trusted proxy wrote."""
-    forwarded = [
-        part.strip()
-        for name, value in call.headers
-        if name == b"x-forwarded-for"
-        for part in value.decode("latin-1").split(",")
-    ]
-    ip = call.ip
-    try:
-        while forwarded and any(address(ip) in network for network in trusted):
-            ip = str(address(forwarded.pop()))
-    except ValueError:
-        return ip
-    return ip

@@ -108,23 +108,34 @@ async def test_no_credential_is_refused():
     assert (await refusal(plane_with(), call)).cause == "credential-missing"
 
 
-async def test_guessing_stops_before_any_look_up():
+async def test_wrong_keys_are_throttled_and_lock_nobody_out():
     plane = plane_with()
     for _ in range(20):
-        await refusal(plane, call_with("nonsense"))
-    refused = await refusal(plane, call_with())
-    assert refused.retry_after_s <= 60
-
-
-async def test_a_key_proved_before_works_on_where_others_guess():
-    plane = plane_with()
-    await plane.authenticator.authenticate(call_with())
-    for _ in range(20):
-        await refusal(plane, call_with("nonsense"))
-    assert await plane.authenticator.authenticate(call_with())
-    refused = await refusal(plane, call_with("other nonsense"))
+        assert (await refusal(plane, call_with("nonsense"))).reason is Reason.UNAUTHENTICATED
+    refused = await refusal(plane, call_with(new_key(PEPPER).text))
     assert (refused.reason, refused.cause) == (Reason.RATE_LIMITED, "failed-keys")
     assert 0 < refused.retry_after_s <= 60
+    # A valid key from the same address, first used now, and used again.
+    assert await plane.authenticator.authenticate(call_with())
+    assert await plane.authenticator.authenticate(call_with())
+
+
+@pytest.mark.parametrize("document", [{"revoked_at": 1.0}, {"expires_at": 1.0}, {"digest": "ab"}])
+async def test_the_budget_of_wrong_keys_does_not_distinguish_them(document):
+    plane = plane_with(**document)
+    reasons = [(await refusal(plane, call_with())).reason for _ in range(21)]
+    assert reasons == [Reason.UNAUTHENTICATED] * 20 + [Reason.RATE_LIMITED]
+
+
+async def test_a_ticket_is_no_guess_of_a_key():
+    plane = plane_with()
+    call = call_with()
+    call.credential = Credential("ticket", "tick_wrong")
+    for _ in range(50):
+        assert (await refusal(plane, call)).cause == "ticket-unknown"
+    for _ in range(21):
+        await refusal(plane, call_with("nonsense"))
+    assert (await refusal(plane, call)).cause == "ticket-unknown"
 
 
 async def test_what_was_proved_as_one_kind_of_credential_is_none_of_another():

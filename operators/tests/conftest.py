@@ -4,6 +4,7 @@ from django.core.cache import cache
 from rest_framework.test import APIClient
 
 from consumers.services import create_consumer, create_tier
+from operators.attempts import attempts
 from operators.tokens import issue_token
 
 
@@ -32,3 +33,4 @@ def consumer(tier):
 @pytest.fixture(autouse=True)
 def _no_tries_yet():
     cache.clear()
+    attempts.forget()

@@ -146,13 +146,10 @@ async def test_slots_that_expired_by_a_jump_are_taken_again_at_once(limiter, red
 
 @EACH_WAY
 def test_failed_keys_are_counted_as_before(clock, jump_s):
-    failed = FailedKeys(2)
-    failed.add("192.0.2.1")
-    failed.add("192.0.2.1")
+    failed, refused = FailedKeys(2), Refused(Reason.UNAUTHENTICATED)
+    assert failed.charged("192.0.2.1", refused) is failed.charged("192.0.2.1", refused) is refused
     clock.jump(jump_s)
-    with pytest.raises(Refused) as caught:
-        failed.check("192.0.2.1")
-    assert 50 < caught.value.retry_after_s <= 60
+    assert 50 < failed.charged("192.0.2.1", refused).retry_after_s <= 60
 
 
 @EACH_WAY

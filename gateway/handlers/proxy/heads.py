@@ -28,7 +28,9 @@ SET_BY_GATEWAY = frozenset(
     }
 )  # fmt: skip
 NOT_PASSED_ON = HOP_BY_HOP | SET_BY_GATEWAY | {b"cookie"}
-OPERATORS_COOKIES = frozenset({b"sessionid", b"csrftoken", b"__host-sessionid", b"__host-csrftoken"})
+OPERATORS_COOKIES = frozenset(
+    prefix + name for prefix in (b"", b"__host-") for name in (b"sessionid", b"csrftoken", b"apimgmt_device")
+)
 """Cookies of the operators' pages in lower case. Browsers share cookies between the ports of a host, so no upstream
 receives or sets them."""
 UNNAMED = b" \t="
@@ -61,7 +63,7 @@ def request_head(call: Call, target: str, host: str, scheme: str) -> bytes:
 def cookies_of(value: bytes) -> bytes:
     """Return the cookies without those of the operators' pages."""
     lowered = value.lower()
-    if b"sessionid" not in lowered and b"csrftoken" not in lowered:
+    if b"sessionid" not in lowered and b"csrftoken" not in lowered and b"apimgmt_device" not in lowered:
         return value
     return b"; ".join(cookie.strip() for cookie in value.split(b";") if not is_operators_cookie(cookie))
 

@@ -5,7 +5,9 @@ import pytest
 from gateway.handlers.proxy.heads import cookies_of, response_headers
 
 
-@pytest.mark.parametrize("name", ["sessionid", "csrftoken", "__Host-sessionid", "__Host-csrftoken"])
+@pytest.mark.parametrize(
+    "name", ["sessionid", "csrftoken", "apimgmt_device", "__Host-sessionid", "__Host-apimgmt_device"]
+)
 @pytest.mark.parametrize("written", ["{}=x", " {} =x; Path=/", "={}=x", " = {}=x", "\t{}\t=x", "{}", "{}=; Max-Age=0"])
 def test_no_upstream_sets_a_cookie_of_the_operators(name, written):
     for spelling in (name, name.upper(), name.lower()):
@@ -24,6 +26,7 @@ def test_other_cookies_of_an_upstream_pass(cookie):
         (b"a=1; b=2", b"a=1; b=2"),
         (b"a=1; sessionid=x; b=2", b"a=1; b=2"),
         (b"__Host-sessionid=x; __Host-csrftoken=y", b""),
+        (b"a=1; Apimgmt_Device=x; b=2", b"a=1; b=2"),
         (b"__host-SESSIONID=x;a=1", b"a=1"),
         (b"=sessionid=x; a=1; CSRFtoken=y", b"a=1"),
     ],

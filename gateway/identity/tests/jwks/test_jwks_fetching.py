@@ -141,7 +141,7 @@ async def test_an_unknown_kid_makes_us_ask_at_most_once_in_30_s(provider):
             await refusal(plane, token(kid=f"unknown{number}", key=private_key("k1")))
             await settled(plane)
         assert provider.asked == 7
-        assert plane.authenticator._failed_keys._failures["192.0.2.7"][1] == 100
+        assert plane.authenticator._failed_keys._failures == {}
 
 
 async def test_a_rotated_key_is_found_by_the_first_token_that_names_it(provider):
