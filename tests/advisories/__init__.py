@@ -1,0 +1,1 @@
+"""The audit of our requirements against published advisories."""
