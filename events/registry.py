@@ -312,9 +312,9 @@ def _require_unused(subject: Subject, numbers: list[int]) -> None:
     for schema in Schema.objects.exclude(references=[]).filter(versions__isnull=False).distinct():
         for reference in schema.references:
             if reference["subject"] == subject.name and reference["version"] in numbers:
-                raise RegistryError(42206, f"One or more references exist to the schema: from schema {schema.pk}.")
+                raise RegistryError(42206, f"One or more references exist to a schema of {subject.name}.")
     if live(subject).exclude(version__in=numbers).exists():
         return
     for channel in Channel.objects.exclude(schema=None):
         if subject_named(channel.schema) == subject.name:
-            raise RegistryError(42206, f"The channel {channel.address} validates its events by {subject.name}.")
+            raise RegistryError(42206, f"A channel validates its events by {subject.name}.")

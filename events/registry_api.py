@@ -44,23 +44,34 @@ class SubjectFields(Fields):
     def to_representation(self, instance: Subject) -> dict[str, Any]:
         """Return the representation, with the effective level and mode."""
         latest = instance.latest
+        versions = instance.versions.all() if instance.pk else ()
         return {
             "name": instance.name,
             "compatibility": registry.compatibility_of(instance.name).value,
             "mode": registry.mode_of(instance.name).value,
-            "versions": [version.version for version in instance.versions.all() if not version.is_deleted],
+            "versions": [version.version for version in versions if not version.is_deleted],
             "latest": latest and {name: latest[name] for name in ("version", "id", "type", "schema")},
         }
 
 
 class Schemas(Collection):
-    """Subjects of the schema registry; their versions are registered at `/registry`."""
+    """Subjects of the schema registry; their versions are registered at `/registry`.
+
+    The subject `*` holds the level and the mode of all subjects that have none of their own; it is not listed.
+    """
 
     queryset = Subject.objects.exclude(name=GLOBAL).prefetch_related("versions")
     serializer_class = SubjectFields
     lookup_field = "name"
     lookup_value_regex = ".+?"
     http_method_names = ("get", "head", "options", "patch")
+
+    def get_object(self) -> Subject:
+        """Return the subject in the URL, or the row of the defaults, which may not be stored yet. Raises Http404."""
+        if self.kwargs[self.lookup_field] == GLOBAL:
+            return Subject.objects.filter(name=GLOBAL).first() or Subject(name=GLOBAL)
+        subject: Subject = super().get_object()
+        return subject
 
     def partial_update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Set the compatibility level or the mode of a subject."""

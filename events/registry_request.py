@@ -6,14 +6,17 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from events.registry_access import Access
 from events.registry_schemas import RegistryError
 
 T = TypeVar("T")
 NUMBER = re.compile(r"[0-9]{1,9}")
+PAIRED = ("key", "value")
+"""Parameters that are repeated equally often, and together form pairs."""
 
 
 class RegistryRequest:
-    """Method, path, query, body and actor of one request."""
+    """Method, path, query, body, actor and rights of one request."""
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
         self.method: str = fields["method"]
@@ -22,6 +25,7 @@ class RegistryRequest:
         self.by: str = fields["by"]
         self._query: list[tuple[str, str]] = [(name, value) for name, value in fields["query"]]
         self._last = dict(self._query)
+        self.access = Access(fields)
 
     def require_text(self) -> None:
         """Raise RegistryError for a NUL character, which PostgreSQL accepts neither in values nor in queries."""
@@ -32,9 +36,21 @@ class RegistryRequest:
         if _holds_nul(self.body):
             raise RegistryError(42201, "Invalid schema: it contains NUL.")
 
+    def require_single_values(self) -> None:
+        """Raise RegistryError for a parameter of the query that is empty or repeated."""
+        names = [name for name, _ in self._query]
+        for name, value in self._query:
+            if not value.strip():
+                raise _invalid(name, "must not be empty; leave the parameter out")
+            if name not in PAIRED and names.count(name) > 1:
+                raise _invalid(name, "must be given once")
+
     def flag(self, name: str) -> bool:
-        """Return whether a parameter of the query is true."""
-        return self._last.get(name, "").lower() == "true"
+        """Return whether a parameter of the query is true. Raises RegistryError for what is neither true nor false."""
+        text = self._last.get(name, "false").lower()
+        if text not in ("true", "false"):
+            raise _invalid(name, "must be `true` or `false`")
+        return text == "true"
 
     def text(self, name: str) -> str:
         """Return a parameter of the query; empty if it is missing."""
@@ -51,9 +67,15 @@ class RegistryRequest:
         return items[first : first + self.number("limit", len(items))]
 
     def number(self, name: str, default: int) -> int:
-        """Return a numeric parameter of the query."""
-        text = self.text(name)
-        return int(text) if NUMBER.fullmatch(text) else default
+        """Return a numeric parameter of the query, where -1 is its default. Raises RegistryError."""
+        text = self._last.get(name, "-1")
+        if text != "-1" and not NUMBER.fullmatch(text):
+            raise _invalid(name, "must be a whole number")
+        return default if text == "-1" else int(text)
+
+
+def _invalid(name: str, why: str) -> RegistryError:
+    return RegistryError(400, f"HTTP 400 Bad Request: the parameter `{name[:40]}` {why}.")
 
 
 def _holds_nul(value: Any) -> bool:

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+from django.db.models import Max
+
 from events import registry, registry_settings
 from events.models import Schema, SchemaVersion, Subject
 from events.registry import GLOBAL, live
+from events.registry_access import Need
 from events.registry_request import NUMBER, RegistryRequest
-from events.registry_schemas import RegistryError, parse_submitted
+from events.registry_schemas import RegistryError, SubmittedSchema, parse_submitted
 from gateway.schemas.registered import AVRO, TYPES
 
 LATEST = ("latest", "-1")
@@ -28,10 +31,14 @@ Answer = Callable[..., Any]
 
 
 def handle(fields: dict[str, Any]) -> dict[str, Any]:
-    """Handle one request and return ``{"status", "body"}``, or ``text`` for a body that is not JSON."""
+    """Handle one request and return ``{"status", "body"}``, or ``text`` for a body that is not JSON.
+
+    Raises Refused where the caller lacks a right.
+    """
     request = RegistryRequest(fields)
     try:
         request.require_text()
+        request.require_single_values()
         body = _dispatch(request)
         return {"status": 200, "text" if isinstance(body, Raw) else "body": body}
     except RegistryError as error:
@@ -41,11 +48,13 @@ def handle(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _dispatch(request: RegistryRequest) -> Any:
     methods = set()
-    for method, template, function in ROUTES:
+    for method, template, function, need in ROUTES:
         names = _matched(template, request.path)
         if names is None:
             continue
         if method == request.method:
+            if need is not Need.NOTHING:
+                request.access.require(need, names[0] if names else GLOBAL)
             return function(request, *names)
         methods.add(method)
     if methods:
@@ -88,7 +97,7 @@ def _subjects(request: RegistryRequest) -> list[str]:
         subjects = subjects.filter(versions__isnull=False)
     else:
         subjects = subjects.filter(versions__is_deleted=False)
-    return request.page(sorted(set(subjects.values_list("name", flat=True))))
+    return request.page(sorted(filter(request.access.may_read, set(subjects.values_list("name", flat=True)))))
 
 
 def _versions(request: RegistryRequest, name: str) -> list[int]:
@@ -122,17 +131,18 @@ def _referenced_by(request: RegistryRequest, name: str, number: str) -> list[int
         schema.pk
         for schema in schemas
         if any((reference["subject"], reference["version"]) == pair for reference in schema.references)
+        and _is_readable(request, schema)
     ]
 
 
 def _register(request: RegistryRequest, name: str) -> dict[str, Any]:
-    schema = parse_submitted(request.body, normalize=request.flag("normalize"))
+    schema = _submitted(request)
     version = registry.register(name, schema, by=request.by)
     return {"id": version.schema_id, "version": version.version, **_described(version.schema)}
 
 
 def _look_up(request: RegistryRequest, name: str) -> dict[str, Any]:
-    schema = parse_submitted(request.body, normalize=request.flag("normalize"))
+    schema = _submitted(request)
     found = [version for version in _all(request, name) if version.schema.digest in schema.digests]
     if not found:
         raise RegistryError(40403, "Schema not found")
@@ -175,19 +185,19 @@ def _delete_version(request: RegistryRequest, name: str, number: str) -> int:
 
 
 def _schema(request: RegistryRequest, number: str) -> dict[str, Any]:
-    schema = _by_id(number)
-    last = {"maxId": Schema.objects.latest("id").pk} if request.flag("fetchMaxId") else {}
+    schema = _by_id(request, number)
+    last = {"maxId": _last_id(request)} if request.flag("fetchMaxId") else {}
     return {"schema": schema.text, **_described(schema), **last}
 
 
 def _schema_alone(request: RegistryRequest, number: str) -> Raw:
-    return Raw(_by_id(number).text)
+    return Raw(_by_id(request, number).text)
 
 
 def _schema_by_guid(request: RegistryRequest, guid: str) -> dict[str, Any]:
     digest = guid.replace("-", "")
     schema = Schema.objects.filter(digest__startswith=digest).first() if len(digest) == GUID_DIGITS else None
-    if schema is None:
+    if schema is None or not _is_readable(request, schema):
         raise RegistryError(40403, f"Schema {guid[:50]} not found")
     return {"schema": schema.text, "id": schema.pk, **_described(schema)}
 
@@ -206,7 +216,7 @@ def _schemas(request: RegistryRequest) -> list[dict[str, Any]]:
     rows = rows.filter(subject__name__startswith=request.text("subjectPrefix"))
     if not request.flag("deleted"):
         rows = rows.filter(is_deleted=False)
-    found = list(rows)
+    found = [version for version in rows if request.access.may_read(version.subject.name)]
     if request.flag("latestOnly"):
         found = list({version.subject_id: version for version in found}.values())
     first = request.number("offset", 0)
@@ -236,12 +246,16 @@ def _test_all(request: RegistryRequest, name: str) -> dict[str, Any]:
 
 
 def _tested(request: RegistryRequest, name: str, versions: list[SchemaVersion]) -> dict[str, Any]:
-    schema = parse_submitted(request.body, normalize=request.flag("normalize"))
+    schema = _submitted(request)
     faults = registry.incompatible(name, schema, versions)
     return {"is_compatible": not faults, **({"messages": faults} if request.flag("verbose") else {})}
 
 
 # Shared
+
+
+def _submitted(request: RegistryRequest) -> SubmittedSchema:
+    return parse_submitted(request.body, normalize=request.flag("normalize"), may_read=request.access.may_read)
 
 
 def _subject(name: str) -> Subject:
@@ -279,18 +293,30 @@ def _numbered(versions: list[SchemaVersion], number: str) -> SchemaVersion:
     return found
 
 
-def _by_id(number: str) -> Schema:
+def _by_id(request: RegistryRequest, number: str) -> Schema:
+    """Return a schema of a subject that the caller may read. Raises RegistryError, as for one that does not exist."""
     schema = Schema.objects.filter(id=int(number)).first() if NUMBER.fullmatch(number) else None
-    if schema is None:
+    if schema is None or not _is_readable(request, schema):
         raise RegistryError(40403, f"Schema {number[:20]} not found")
     return schema
 
 
+def _is_readable(request: RegistryRequest, schema: Schema) -> bool:
+    return any(map(request.access.may_read, schema.versions.values_list("subject__name", flat=True)))
+
+
+def _last_id(request: RegistryRequest) -> int:
+    """Return the largest id of the schemas that the caller may read."""
+    last = SchemaVersion.objects.order_by().values_list("subject__name").annotate(Max("schema_id"))
+    return max((number for name, number in last if request.access.may_read(name)), default=0)
+
+
 def _holding(request: RegistryRequest, number: str) -> list[SchemaVersion]:
-    versions = _by_id(number).versions.select_related("subject").order_by("subject__name", "version")
+    versions = _by_id(request, number).versions.select_related("subject").order_by("subject__name", "version")
     if request.text("subject"):
         versions = versions.filter(subject__name=request.text("subject"))
-    return list(versions if request.flag("deleted") else versions.filter(is_deleted=False))
+    found = versions if request.flag("deleted") else versions.filter(is_deleted=False)
+    return [version for version in found if request.access.may_read(version.subject.name)]
 
 
 def _representation(version: SchemaVersion) -> dict[str, Any]:
@@ -310,37 +336,37 @@ def _described(schema: Schema) -> dict[str, Any]:
     return description | ({"references": schema.references} if schema.references else {})
 
 
-ROUTES: tuple[tuple[str, tuple[str, ...], Answer], ...] = (
-    ("GET", (), _nothing),
-    ("GET", ("contexts",), _contexts),
-    ("GET", ("subjects",), _subjects),
-    ("POST", ("subjects", "*"), _look_up),
-    ("DELETE", ("subjects", "*"), _delete_subject),
-    ("GET", ("subjects", "*", "metadata"), _latest_with),
-    ("GET", ("subjects", "*", "versions"), _versions),
-    ("POST", ("subjects", "*", "versions"), _register),
-    ("GET", ("subjects", "*", "versions", "*"), _show),
-    ("DELETE", ("subjects", "*", "versions", "*"), _delete_version),
-    ("GET", ("subjects", "*", "versions", "*", "schema"), _show_schema),
-    ("GET", ("subjects", "*", "versions", "*", "referencedby"), _referenced_by),
-    ("GET", ("schemas",), _schemas),
-    ("GET", ("schemas", "types"), _types),
-    ("GET", ("schemas", "ids", "*"), _schema),
-    ("GET", ("schemas", "ids", "*", "schema"), _schema_alone),
-    ("GET", ("schemas", "ids", "*", "subjects"), _schema_subjects),
-    ("GET", ("schemas", "ids", "*", "versions"), _schema_versions),
-    ("GET", ("schemas", "guids", "*"), _schema_by_guid),
-    ("POST", ("compatibility", "subjects", "*", "versions"), _test_all),
-    ("POST", ("compatibility", "subjects", "*", "versions", "*"), _test_one),
-    ("GET", ("config",), registry_settings.config),
-    ("PUT", ("config",), registry_settings.set_config),
-    ("DELETE", ("config",), registry_settings.delete_config),
-    ("GET", ("config", "*"), registry_settings.config),
-    ("PUT", ("config", "*"), registry_settings.set_config),
-    ("DELETE", ("config", "*"), registry_settings.delete_config),
-    ("GET", ("mode",), registry_settings.mode),
-    ("PUT", ("mode",), registry_settings.set_mode),
-    ("GET", ("mode", "*"), registry_settings.mode),
-    ("PUT", ("mode", "*"), registry_settings.set_mode),
-    ("DELETE", ("mode", "*"), registry_settings.delete_mode),
+ROUTES: tuple[tuple[str, tuple[str, ...], Answer, Need], ...] = (
+    ("GET", (), _nothing, Need.NOTHING),
+    ("GET", ("contexts",), _contexts, Need.NOTHING),
+    ("GET", ("subjects",), _subjects, Need.NOTHING),
+    ("POST", ("subjects", "*"), _look_up, Need.READ),
+    ("DELETE", ("subjects", "*"), _delete_subject, Need.WRITE),
+    ("GET", ("subjects", "*", "metadata"), _latest_with, Need.READ),
+    ("GET", ("subjects", "*", "versions"), _versions, Need.READ),
+    ("POST", ("subjects", "*", "versions"), _register, Need.WRITE),
+    ("GET", ("subjects", "*", "versions", "*"), _show, Need.READ),
+    ("DELETE", ("subjects", "*", "versions", "*"), _delete_version, Need.WRITE),
+    ("GET", ("subjects", "*", "versions", "*", "schema"), _show_schema, Need.READ),
+    ("GET", ("subjects", "*", "versions", "*", "referencedby"), _referenced_by, Need.READ),
+    ("GET", ("schemas",), _schemas, Need.NOTHING),
+    ("GET", ("schemas", "types"), _types, Need.NOTHING),
+    ("GET", ("schemas", "ids", "*"), _schema, Need.NOTHING),
+    ("GET", ("schemas", "ids", "*", "schema"), _schema_alone, Need.NOTHING),
+    ("GET", ("schemas", "ids", "*", "subjects"), _schema_subjects, Need.NOTHING),
+    ("GET", ("schemas", "ids", "*", "versions"), _schema_versions, Need.NOTHING),
+    ("GET", ("schemas", "guids", "*"), _schema_by_guid, Need.NOTHING),
+    ("POST", ("compatibility", "subjects", "*", "versions"), _test_all, Need.READ),
+    ("POST", ("compatibility", "subjects", "*", "versions", "*"), _test_one, Need.READ),
+    ("GET", ("config",), registry_settings.config, Need.READ),
+    ("PUT", ("config",), registry_settings.set_config, Need.WRITE),
+    ("DELETE", ("config",), registry_settings.delete_config, Need.WRITE),
+    ("GET", ("config", "*"), registry_settings.config, Need.READ),
+    ("PUT", ("config", "*"), registry_settings.set_config, Need.WRITE),
+    ("DELETE", ("config", "*"), registry_settings.delete_config, Need.WRITE),
+    ("GET", ("mode",), registry_settings.mode, Need.READ),
+    ("PUT", ("mode",), registry_settings.set_mode, Need.WRITE),
+    ("GET", ("mode", "*"), registry_settings.mode, Need.READ),
+    ("PUT", ("mode", "*"), registry_settings.set_mode, Need.WRITE),
+    ("DELETE", ("mode", "*"), registry_settings.delete_mode, Need.WRITE),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,8 +44,13 @@ class SubmittedSchema:
     """Digests that identify it: its own and, if it was normalized, that of the submitted text."""
 
 
-def parse_submitted(fields: Any, *, normalize: bool = False) -> SubmittedSchema:
-    """Parse ``schema``, ``schemaType`` and ``references`` of a request. Raises RegistryError."""
+def parse_submitted(
+    fields: Any, *, normalize: bool = False, may_read: Callable[[str], bool] = lambda subject: True
+) -> SubmittedSchema:
+    """Parse ``schema``, ``schemaType`` and ``references`` of a request. Raises RegistryError.
+
+    A reference to a subject that may not be read is refused like one to a subject that does not exist.
+    """
     if not isinstance(fields, Mapping) or not isinstance(fields.get("schema"), str):
         raise RegistryError(42201, "Invalid schema: the body must be an object whose `schema` is a string.")
     text, type_ = fields["schema"], fields.get("schemaType") or AVRO
@@ -53,7 +58,7 @@ def parse_submitted(fields: Any, *, normalize: bool = False) -> SubmittedSchema:
         raise RegistryError(42201, f"Invalid schema: `schemaType` must be {' or '.join(TYPES)}.")
     if len(text) > TEXT_MAX_CHARS:
         raise RegistryError(42201, f"Invalid schema: it has more than {TEXT_MAX_CHARS} characters.")
-    references = _references(fields.get("references"))
+    references = _references(fields.get("references"), may_read)
     texts, extra = resolve_references(references), _extra(fields)
     try:
         parsed = read(type_, text, texts)
@@ -89,7 +94,7 @@ def _extra(fields: Mapping[str, Any]) -> dict[str, Any]:
     return extra
 
 
-def _references(references: Any) -> list[dict[str, Any]]:
+def _references(references: Any, may_read: Callable[[str], bool]) -> list[dict[str, Any]]:
     if references is None:
         return []
     if not isinstance(references, list) or len(references) > REFERENCES_MAX:
@@ -98,7 +103,7 @@ def _references(references: Any) -> list[dict[str, Any]]:
     for reference in references:
         if not isinstance(reference, Mapping) or not _is_reference(reference):
             raise RegistryError(42201, "Invalid schema: a reference has `name`, `subject` and `version`.")
-        version = _version(reference["subject"], reference["version"])
+        version = _version(reference["subject"], reference["version"], may_read)
         resolved.append({"name": reference["name"], "subject": reference["subject"], "version": version.version})
     return resolved
 
@@ -113,11 +118,11 @@ def _is_reference(reference: Mapping[str, Any]) -> bool:
     )
 
 
-def _version(subject_name: str, number: int) -> SchemaVersion:
+def _version(subject_name: str, number: int, may_read: Callable[[str], bool]) -> SchemaVersion:
     """Return the version that a reference names; -1 is the latest."""
     versions = SchemaVersion.objects.select_related("schema").filter(subject__name=subject_name, is_deleted=False)
     version = (versions.filter(version=number) if number != -1 else versions.order_by("version")).last()
-    if version is None:
+    if version is None or not may_read(subject_name):
         raise RegistryError(
             42201, f"Invalid schema: no schema reference found for subject {subject_name[:100]} version {number}."
         )

@@ -9,6 +9,7 @@ from events.models import Subject
 from events.registry import GLOBAL, Compatibility, Mode
 from events.registry_request import RegistryRequest
 from events.registry_schemas import RegistryError
+from gateway.refusals import Reason, Refused
 
 
 def config(request: RegistryRequest, name: str = GLOBAL) -> dict[str, str]:
@@ -46,6 +47,8 @@ def set_mode(request: RegistryRequest, name: str = GLOBAL) -> dict[str, str]:
     new_mode = request.body.get("mode") if isinstance(request.body, Mapping) else None
     if not isinstance(new_mode, str) or new_mode.upper() not in list(Mode):
         raise RegistryError(42204, f"Invalid mode. Valid values are {', '.join(Mode)}")
+    if new_mode.upper() != Mode.READONLY and registry.mode_of(GLOBAL) is Mode.READONLY:
+        raise Refused(Reason.FORBIDDEN, "Operators have made the registry read-only.")
     registry.configure(name, mode=new_mode.upper(), by=request.by)
     return {"mode": new_mode.upper()}
 

@@ -51,7 +51,9 @@ class Job(models.Model):
     id = models.CharField(max_length=40, primary_key=True)
     type = models.CharField(max_length=100, db_index=True)
     consumer = models.CharField(max_length=100, db_index=True)
-    key = models.CharField(max_length=40)
+    key = models.CharField(max_length=120)
+    maker = models.CharField(max_length=160, blank=True)
+    """The credential that submitted it, which may use it without a right to all jobs of the type."""
     state = models.CharField(max_length=10, choices=State, default=State.QUEUED, db_index=True)
     progress = models.FloatField(default=0)
     message = models.CharField(max_length=500, blank=True)
@@ -94,6 +96,7 @@ class Job(models.Model):
             "type": self.type,
             "consumer": self.consumer,
             "key": self.key,
+            "maker": self.maker,
             "state": self.state,
             "progress": self.progress,
             "message": self.message,

@@ -44,6 +44,7 @@ def accept(document: Mapping[str, Any]) -> Job | None:
         "type": document["type"],
         "consumer": document["consumer"],
         "key": document["key"],
+        "maker": document.get("maker", ""),
         "input": document["input"],
         "body_hash": document["body_hash"],
         "submitted_at": datetime.fromtimestamp(document["submitted_at"], tz=UTC),

@@ -22,7 +22,8 @@ def ask(method, path, body=None, **query):
     pairs = [
         (name, value) for name, values in query.items() for value in ([values] if isinstance(values, str) else values)
     ]
-    said = handle({"method": method, "path": path.split("/"), "query": pairs, "body": body, "by": "acme (k)"})
+    rights = {"scopes": ["*"], "ceiling": None}
+    said = handle({"method": method, "path": path.split("/"), "query": pairs, "body": body, "by": "acme (k)", **rights})
     return said["status"], said.get("text", said.get("body"))
 
 
@@ -192,3 +193,14 @@ def test_what_was_registered_while_a_schema_was_compared_is_compared_with_too():
     with mock.patch.object(registry, "incompatible", compared), pytest.raises(Exception, match="version 2"):
         registry.register("a", schema, by="ann")
     assert Schema.objects.count() == 2
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [({"deleted": "banana"}, "deleted"), ({"limit": "many"}, "limit"), ({"offset": "-2"}, "offset"),
+     ({"subjectPrefix": ""}, "subjectPrefix"), ({"deleted": ["true", "false"]}, "deleted")],
+)  # fmt: skip
+def test_an_empty_repeated_or_malformed_parameter_is_refused_by_its_name(query, name):
+    status, said = ask("GET", "subjects", **query)
+    assert (status, said["error_code"]) == (400, 400)
+    assert f"`{name}`" in said["message"]

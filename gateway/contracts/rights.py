@@ -13,6 +13,7 @@ from gateway.concurrency.short_cache import short_cache
 from gateway.identity.rights import allowed
 from gateway.snapshot.principal import Principal
 from gateway.snapshot.right import Right, Verb
+from gateway.snapshot.scopes import CONFLATE
 
 _WILDCARD = re.compile(r"(\*|(?<=[/:])\{[^/{}]*\}(?=[/*]|\Z))")
 
@@ -23,6 +24,12 @@ def may(who: Principal, verb: Verb, template: str) -> bool:
         return True
     right = f"{verb}:{template}"
     return all(_patterns(scopes).meet(right) for scopes in (who.scopes, who.ceiling) if scopes is not None)
+
+
+def may_anything(who: Principal) -> bool:
+    """Return whether the principal has any right at all."""
+    plain = [scope.partition(CONFLATE)[0] for scope in who.scopes]
+    return bool(plain) if who.ceiling is None else any(_patterns(who.ceiling).meet(scope) for scope in plain)
 
 
 def meet(scope: str, template: str) -> bool:
@@ -65,7 +72,7 @@ class _Patterns:
 
     def _add(self, scope: str) -> None:
         self._starts |= 1 << self._size
-        for part, is_wildcard in _parts(scope):
+        for part, is_wildcard in _parts(scope.partition(CONFLATE)[0]):
             if not is_wildcard:
                 for char in part:
                     self._texts[char] |= self._state()

@@ -24,10 +24,12 @@ from gateway.connections.open import Connection
 from gateway.durable.job_states import FINAL_STATES
 from gateway.handlers.events import HEADERS as SSE_HEADERS
 from gateway.handlers.events import HEARTBEAT
-from gateway.handlers.requests import idempotency_key, query_pairs, read_body
+from gateway.handlers.requests import idempotency_key, query_values, read_body
 from gateway.handlers.responses import Header, send_json
+from gateway.identity.rights import allowed, may_use
 from gateway.policies.json_body import require_plain
 from gateway.refusals import NOSNIFF, Reason, Refused
+from gateway.snapshot.right import Right, Verb
 from gateway.wire.event_stream import final_event
 from gateway.wire.header_fields import Headers
 from gateway.wire.strict_json import parse
@@ -63,6 +65,7 @@ async def submit(plane: Plane, call: Call) -> Reply:
         "type": type_,
         "consumer": call.caller.consumer,
         "key": call.caller.key,
+        "maker": call.caller.maker,
         "state": "queued",
         "progress": 0,
         "message": "",
@@ -82,7 +85,7 @@ async def submit(plane: Plane, call: Call) -> Reply:
 
 
 async def status(plane: Plane, call: Call) -> Reply:
-    """Serve ``GET /v1/jobs/{id}``: the state of one of the caller's own jobs."""
+    """Serve ``GET /v1/jobs/{id}``: the state of a job that the caller may use."""
     job = await _own(plane, call)
     return await _send(plane, call, 200, job, _poll_again(job))
 
@@ -99,7 +102,7 @@ async def cancel(plane: Plane, call: Call) -> Reply:
 async def result(plane: Plane, call: Call) -> Reply:
     """Send the file of a signed link. The link is the credential: it needs no key, and it expires."""
     job_id = call.parameters["id"]
-    query = dict(query_pairs(call))
+    query = query_values(call, {"expires", "signature"})
     expires, signature = query.get("expires", ""), query.get("signature", "")
     if not hmac.compare_digest(signature.encode(), _signature(plane, job_id, expires).encode()):
         raise Refused(Reason.FORBIDDEN, "The download link is not valid; the job's status has a new one.")
@@ -130,6 +133,9 @@ async def events(plane: Plane, call: Call) -> Reply:
             ending.set_result(refused)
 
     connection = plane.connections.open(call, end)
+    connection.keeps_rights = lambda: _may_use(call, job)
+    if not connection.keeps_rights():
+        raise Refused(Reason.FORBIDDEN)
     await call.peer.start(200, [*SSE_HEADERS, *plane.limiter.headers(call)])
     gone = asyncio.create_task(call.peer.gone(), name="job events gone")
     writer = asyncio.create_task(_send_changes(plane, call, connection, job), name="job events writer")
@@ -190,19 +196,32 @@ async def _send_changes(plane: Plane, call: Call, connection: Connection, job: J
 
 
 def _job_id(call: Call, type_: str, key: str | None) -> str:
-    """Return a random id, or the one that belongs to this consumer, type and idempotency key."""
+    """Return a random id, or the one that belongs to this consumer, type and idempotency key.
+
+    A caller without the right to every job of the type, as on a route of jobs, finds only those that it made itself.
+    """
     if key is None:
         return f"job_{secrets.token_hex(12)}"
-    scope = "\0".join((call.caller.consumer, type_, key))
+    maker = () if allowed(call.caller, Right(Verb.JOBS, type_)) else (call.caller.maker,)
+    scope = "\0".join((call.caller.consumer, type_, key, *maker))
     return f"job_{hashlib.sha256(scope.encode()).hexdigest()[:24]}"
 
 
 async def _own(plane: Plane, call: Call) -> JobDocument:
-    """Return the caller's own job. Raises Refused ``not-found`` for a job of another consumer, too."""
+    """Return a job that the caller may use: it submitted the job, or it has the right to all jobs of the type.
+
+    Raises Refused ``not-found`` for any other, so that none can be told from one that does not exist.
+    """
     job = await plane.jobs.get(call.parameters["id"])
-    if job is None or job["consumer"] != call.caller.consumer:
+    if job is None or not _may_use(call, job):
         raise Refused(Reason.NOT_FOUND, "There is no such job.")
     return job
+
+
+def _may_use(call: Call, job: JobDocument) -> bool:
+    is_own: bool = job["consumer"] == call.caller.consumer
+    made_by = job.get("maker") or job["key"]
+    return is_own and may_use(call.caller, Right(Verb.JOBS, job["type"]), made_by)
 
 
 def _public(plane: Plane, job: JobDocument) -> dict[str, Any]:

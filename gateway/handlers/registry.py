@@ -1,7 +1,6 @@
 """The schema registry at ``/registry``: Confluent's REST API, answered by the control plane.
 
-Reading needs any valid key. Changing a subject needs the right to publish under the subject's name, and changing the
-defaults of all subjects needs ``publish:*``.
+The control plane decides by the caller's scopes what it may read and change (:mod:`events.registry_access`).
 """
 
 from __future__ import annotations
@@ -14,11 +13,9 @@ import orjson
 from gateway.call import Call, Reply
 from gateway.handlers.requests import query_pairs, read_body
 from gateway.handlers.responses import send_body
-from gateway.identity.rights import require
 from gateway.link.control_plane import request_control_plane
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.endpoints import REGISTRY_PREFIX
-from gateway.snapshot.right import Right, Verb
 from gateway.wire.strict_json import parse
 
 if TYPE_CHECKING:
@@ -28,13 +25,11 @@ CONTENT_TYPE = b"application/vnd.schemaregistry.v1+json"
 REGISTRY = "registry"
 REQUEST_TIMEOUT_S = 5.0
 """The control plane compares pathological schemas for up to a second."""
-_SUBJECT_RESOURCES = ("subjects", "config", "mode")
 
 
 async def serve(plane: Plane, call: Call) -> Reply:
     """Serve any method of any path under ``/registry``."""
     parts = _parts(call)
-    _require_right(call, parts)
     body = await read_body(call)
     answer = await request_control_plane(
         plane.nats,
@@ -45,6 +40,8 @@ async def serve(plane: Plane, call: Call) -> Reply:
             "query": query_pairs(call),
             "body": parse(body) if body else None,
             "by": f"{call.caller.consumer} ({call.caller.key})",
+            "scopes": call.caller.scopes,
+            "ceiling": call.caller.ceiling,
         },
         REQUEST_TIMEOUT_S,
     )
@@ -67,11 +64,3 @@ def _parts(call: Call) -> list[str]:
     except UnicodeDecodeError:
         raise Refused(Reason.INVALID_REQUEST, "The path is not UTF-8.") from None
     return [part for part in parts if part]
-
-
-def _require_right(call: Call, parts: list[str]) -> None:
-    is_lookup = call.method == "POST" and (parts[:1] == ["compatibility"] or len(parts) == 2)
-    if call.method in ("GET", "HEAD") or is_lookup:
-        return
-    subject = parts[1] if len(parts) > 1 and parts[0] in _SUBJECT_RESOURCES else "*"
-    require(call.caller, Right(Verb.PUBLISH, subject))

@@ -20,7 +20,7 @@ from gateway.durable.health import describe, describe_unmeasured
 from gateway.durable.standing import channel_of
 from gateway.handlers.requests import idempotency_key, query_values, read_object
 from gateway.handlers.responses import send_empty, send_json
-from gateway.identity.rights import require
+from gateway.identity.rights import may_use, require
 from gateway.link.control_plane import request_control_plane
 from gateway.link.nats import ATTEMPTS_KEPT
 from gateway.log.position import parse_position
@@ -59,7 +59,8 @@ async def create(plane: Plane, call: Call) -> Reply:
             raise Refused(Reason.INVALID_REQUEST, f"`{name}` is required, and must be a string.")
     _require_a_key(call)
     position = await _position(plane, call, body["channel"], start)
-    answer = await _request(plane, call, "create", {"id": _new_id(call), "position": position, "fields": body})
+    id_ = _new_id(call, body["channel"])
+    answer = await _request(plane, call, "create", {"id": id_, "position": position, "fields": body})
     subscription = await _applied(plane, answer["document"])
     await _ensure_reader(plane, subscription)
     description = await _describe(plane, subscription)
@@ -70,9 +71,9 @@ async def create(plane: Plane, call: Call) -> Reply:
 
 
 async def list_own(plane: Plane, call: Call) -> Reply:
-    """Serve ``GET /v1/subscriptions``: the caller's own, the newest first."""
+    """Serve ``GET /v1/subscriptions``: those that the caller may use, the newest first."""
     query = query_values(call, {"channel", "state", "type"})
-    own = [one for one in plane.snapshot.subscriptions() if one.consumer == call.caller.consumer]
+    own = [one for one in plane.snapshot.subscriptions() if _may_use(call, one)]
     own.sort(key=lambda one: (-one.created_at, one.id))
     descriptions = await _describe_within(plane, own, LIST_TIMEOUT_S)
     results = [one for one in descriptions if all(one[name] == value for name, value in query.items())]
@@ -135,11 +136,19 @@ async def attempts(plane: Plane, call: Call) -> Reply:
 
 
 def own(plane: Plane, call: Call) -> Subscription:
-    """Return the caller's own subscription. Raises Refused ``not-found`` for one of another consumer, too."""
+    """Return a subscription that the caller may use: its key delivers, or it has the right to the channel.
+
+    Raises Refused ``not-found`` for any other, so that none can be told from one that does not exist.
+    """
     subscription = plane.snapshot.subscription(call.parameters["id"])
-    if subscription is None or subscription.consumer != call.caller.consumer:
+    if subscription is None or not _may_use(call, subscription):
         raise Refused(Reason.NOT_FOUND, "There is no such subscription.")
     return subscription
+
+
+def _may_use(call: Call, subscription: Subscription) -> bool:
+    is_own = subscription.consumer == call.caller.consumer
+    return is_own and may_use(call.caller, subscription.right, subscription.key)
 
 
 async def _request(plane: Plane, call: Call, verb: str, arguments: dict[str, Any]) -> Any:
@@ -165,12 +174,15 @@ def _require_a_key(call: Call) -> None:
         raise Refused(Reason.FORBIDDEN, "A subscription outlives a token: use an API key.", cause="token-for-durable")
 
 
-def _new_id(call: Call) -> str:
-    """Return a random id, or the one that belongs to this consumer and idempotency key."""
+def _new_id(call: Call, channel: str) -> str:
+    """Return a random id, or the one that belongs to this consumer, channel and idempotency key.
+
+    The channel is a part of it, as the answer to a repeated request contains the secret of the subscription.
+    """
     key = idempotency_key(call)
     if key is None:
         return subscriptions.ID_PREFIX + secrets.token_hex(12)
-    scope = "\0".join((call.caller.consumer, "subscription", key))
+    scope = "\0".join((call.caller.consumer, "subscription", channel, key))
     return subscriptions.ID_PREFIX + hashlib.sha256(scope.encode()).hexdigest()[:24]
 
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.call import Call, Reply
+from gateway.contracts.rights import may_anything
+from gateway.handlers.requests import query_values
 from gateway.handlers.responses import send_json
+from gateway.refusals import Reason, Refused
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
 
 
 async def issue(plane: Plane, call: Call) -> Reply:
-    """Answer 201 with a ticket that proves, once and within ``ticket_s`` seconds, what the caller's credential does."""
+    """Answer 201 with a ticket that proves, once and within ``ticket_s`` seconds, what the caller's credential does.
+
+    Raises Refused ``forbidden`` for a credential without any right: there is nothing that its ticket could open.
+    """
+    query_values(call, ())
+    if not may_anything(call.caller):
+        raise Refused(Reason.FORBIDDEN, "This key has no right that a ticket could use.")
     ticket = await plane.tickets.issue(call.caller)
     return await send_json(plane.limiter, call, 201, {"ticket": ticket, "expires_in_s": plane.config.ticket_s})

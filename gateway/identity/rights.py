@@ -33,6 +33,11 @@ def allowed(principal: Principal, right: Right) -> bool:
     return is_covered(principal.scopes, right.text) and (ceiling is None or is_covered(ceiling, right.text))
 
 
+def may_use(principal: Principal, right: Right, made_by: str) -> bool:
+    """Return whether the principal may use what its consumer holds: it has the right to it, or made it itself."""
+    return made_by == principal.maker or allowed(principal, right)
+
+
 def lacking(principal: Principal, rights: Iterable[Right], headers: Headers) -> Right | None:
     """Return the first right that is needed and missing, or None.
 

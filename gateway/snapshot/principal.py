@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +13,7 @@ from gateway.snapshot.documents import Issuer, Limit, Membership
 
 JWT = "jwt:"
 """The prefix of :attr:`Principal.key` for the bearer of a token; the issuer's name follows."""
+MAKER_DIGITS = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +45,20 @@ class Principal:
     """Unix seconds; None if the credential does not expire."""
     token: Token | None = None
     """The verified token; None for a key."""
+
+    @property
+    def maker(self) -> str:
+        """The identity under which it makes jobs and subscriptions: the key's id, or a hash for the bearer of a token.
+
+        Tokens of one subject with the same scopes, such as a renewed one, are one maker; without a subject, each token
+        is its own.
+        """
+        if self.token is None:
+            return self.key
+        subject = self.token.claims.get("sub") or dict(self.token.claims)
+        identity = json.dumps([subject, sorted(self.scopes)], sort_keys=True)
+        digest = hashlib.sha256(identity.encode()).hexdigest()
+        return f"{self.key}#{digest[:MAKER_DIGITS]}"
 
 
 def bearer(token: Token, scopes: tuple[str, ...], expires_at: float | None) -> Principal:

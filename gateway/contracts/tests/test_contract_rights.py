@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.contracts.rights import may, meet
+from gateway.contracts.rights import may, may_anything, meet
 from gateway.identity.rights import allowed
 from gateway.snapshot.principal import Principal
 from gateway.snapshot.right import Right, Verb
@@ -75,3 +75,23 @@ def test_for_a_concrete_address_it_is_the_same_as_being_allowed(scope, address):
 
 def test_many_wildcards_take_no_long_time():
     assert not meet("publish:" + "*a" * 100, "publish:" + "b" * 200)
+
+
+def test_a_conflated_scope_covers_the_same_addresses():
+    assert may(who("subscribe:sensors/7?conflate=1s"), Verb.SUBSCRIBE, "sensors/{id}")
+
+
+@pytest.mark.parametrize(
+    ("scopes", "ceiling", "has_any"),
+    [
+        ((), None, False),
+        ((), ("*",), False),
+        (("publish:a",), None, True),
+        (("publish:a",), (), False),
+        (("publish:a", "subscribe:b/{id}"), ("subscribe:b/*",), True),
+        (("publish:a",), ("subscribe:*", "publish:b"), False),
+        (("subscribe:a?conflate=1s",), ("subscribe:a?conflate=2s",), True),
+    ],
+)
+def test_a_caller_has_a_right_where_its_scopes_meet_those_of_its_tier(scopes, ceiling, has_any):
+    assert may_anything(replace(who(*scopes), ceiling=ceiling)) is has_any

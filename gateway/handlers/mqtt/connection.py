@@ -80,12 +80,13 @@ class MqttConnection:
     async def serve(self) -> Reply:
         """Answer CONNECT and serve until the connection ends. Raises Refused where the gateway ends it."""
         self._require_publishable_will()
-        clients, consumer, client_id = self._peer.clients, self._call.caller.consumer, self._session.client_id
-        clients.register(consumer, client_id, self.leave)
+        clients, client_id = self._peer.clients, self._session.client_id
+        owner = f"{self._call.caller.consumer}\0{self._call.caller.maker}"
+        clients.register(owner, client_id, self.leave)
         try:
             return await self._serve()
         finally:
-            clients.unregister(consumer, client_id, self.leave)
+            clients.unregister(owner, client_id, self.leave)
 
     def close(self, refused: Refused) -> None:
         """End the connection with this refusal. Returns immediately; the first call wins."""

@@ -147,22 +147,22 @@ class Session:
 
 
 class ConnectedClients:
-    """The connections of this process by consumer and client id: a client that connects again ends the older one.
+    """The connections of this process by owner and client id: a client that connects again ends the older one.
 
-    Clients of different consumers never share an id.
+    An owner is a credential of a consumer: clients of different owners never share an id.
     """
 
     def __init__(self) -> None:
         self._connected: dict[tuple[str, str], Callable[[], None]] = {}
 
-    def register(self, consumer: str, client_id: str, disconnect: Callable[[], None]) -> None:
+    def register(self, owner: str, client_id: str, disconnect: Callable[[], None]) -> None:
         """Register a connection, and disconnect the older one of the same client."""
-        older = self._connected.get((consumer, client_id))
-        self._connected[consumer, client_id] = disconnect
+        older = self._connected.get((owner, client_id))
+        self._connected[owner, client_id] = disconnect
         if older is not None:
             older()
 
-    def unregister(self, consumer: str, client_id: str, disconnect: Callable[[], None]) -> None:
+    def unregister(self, owner: str, client_id: str, disconnect: Callable[[], None]) -> None:
         """Remove a connection, unless a newer one has replaced it."""
-        if self._connected.get((consumer, client_id)) == disconnect:
-            del self._connected[consumer, client_id]
+        if self._connected.get((owner, client_id)) == disconnect:
+            del self._connected[owner, client_id]
