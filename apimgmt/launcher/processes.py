@@ -76,9 +76,11 @@ def admin(listening: socket.socket, serves: Callable[[], None]) -> None:
 
     from apimgmt import env
     from apimgmt.asgi import admin_application, stop_operators_streams
+    from apimgmt.process_reports import ProcessReports, own_registry
     from gateway.server.http import Site
     from gateway.server.server import serve
 
+    ProcessReports("admin-1", env.engine_url("NATS_URL"), own_registry()).start()
     site = Site(env.gateway_config("admin"), lambda: None, lambda path: True, lambda refused: None)
     uvloop.run(serve(admin_application(serves), listening, site, drain=stop_operators_streams))
 
@@ -105,9 +107,16 @@ def worker(serves: Callable[[], None]) -> None:
     """Run jobs."""
     from celery.signals import task_postrun, task_prerun, task_received, worker_ready
 
+    from apimgmt import env
     from apimgmt.celery import application
+    from apimgmt.process_reports import ProcessReports, TaskMetrics, own_registry
     from apimgmt.worker_watch import WorkerWatch, waiting
 
+    registry = own_registry()
+    metrics = TaskMetrics(registry)
+    task_prerun.connect(metrics.begins, weak=False)
+    task_postrun.connect(metrics.ends, weak=False)
+    ProcessReports("worker-1", env.engine_url("NATS_URL"), registry).start()
     watch = WorkerWatch(lambda: waiting(application))
     task_received.connect(watch.took, weak=False)
     task_prerun.connect(watch.begins, weak=False)
@@ -122,8 +131,11 @@ def beat(data_dir: Path, serves: Callable[[], None]) -> None:
     """Enqueue scheduled tasks."""
     from celery.signals import beat_init
 
+    from apimgmt import env
     from apimgmt.celery import application
+    from apimgmt.process_reports import ProcessReports, own_registry
 
+    ProcessReports("beat-1", env.engine_url("NATS_URL"), own_registry()).start()
     beat_init.connect(lambda **_: serves(), weak=False)
     application.start(["beat", "--schedule", str(data_dir / "beat-schedule"), "--pidfile", "", "--loglevel", "WARNING"])
 
@@ -182,10 +194,9 @@ async def _connect(serves: Callable[[], None]) -> None:
 
 
 async def _project(serves: Callable[[], None]) -> None:
-    from prometheus_client import CollectorRegistry, ProcessCollector
-
     from analytics import projector as usage
     from apimgmt import env
+    from apimgmt.process_reports import own_registry
     from audit import relay
     from audit.data_plane_requests import serve_requests
     from events import data_plane_handlers, dead_letter_intake
@@ -194,9 +205,7 @@ async def _project(serves: Callable[[], None]) -> None:
     from jobs import intake
 
     client, js = await connect(env.engine_url("NATS_URL"), "projector")
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    reporter = Reporter(client, f"projector-1-{secrets.token_hex(3)}", registry)
+    reporter = Reporter(client, f"projector-1-{secrets.token_hex(3)}", own_registry())
     await reporter.start()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

@@ -107,7 +107,8 @@ def test_metrics_are_of_every_process_and_do_not_depend_on_analytics(up):
         running = {sample.labels["process"] for sample in samples if (sample.name, sample.value) == UP}
         return running, sum(sample.value for sample in samples if sample.name == "apimgmt_calls_total")
 
-    everything = {"web-1", "web-2", "mqtt-1", "delivery-1", "connectors-1", "projector-1"}
+    others = ("admin", "beat", "connectors", "delivery", "mqtt", "projector", "worker")
+    everything = {"web-1", "web-2", *(f"{kind}-1" for kind in others)}
     eventually(lambda: figures()[0] == everything and figures()[1] >= 1)
     counted = figures()[1]
     rebuilt = [sys.executable, "manage.py", "rebuild", "analytics", "--data-dir", str(up.data_dir)]
