@@ -48,7 +48,7 @@ class Origins:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        """Answer a request; no other origin may embed the answer."""
+        """Answer a request; no other origin may embed the answer, and no cache keeps what operators see."""
         if is_public(request):
             setattr(request, "urlconf", "apimgmt.public_urls")  # noqa: B010 - read by Django's URL resolution
         elif request.method not in SAFE_METHODS and request.headers.get("Sec-Fetch-Site", "") not in OWN_SITES:
@@ -56,6 +56,8 @@ class Origins:
             return JsonResponse(refused.problem(), status=refused.status, content_type=CONTENT_TYPE)
         response = self._get_response(request)
         response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+        if not is_public(request):
+            response.headers.setdefault("Cache-Control", "no-store")
         return response
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import orjson
 
 NOSNIFF = (b"x-content-type-options", b"nosniff")
+NO_PAGE = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+"""The gateway's own answers are data: no browser runs, loads or frames anything of them."""
 """Part of every answer of the gateway's own: a browser takes it for nothing but its content type."""
 CLOSE_REASON_MAX_BYTES = 123
 """A close frame's payload is at most 125 bytes, two of them the code (RFC 6455 5.5)."""
@@ -271,6 +273,7 @@ class Refused(Exception):
             (b"content-type", b"application/problem+json"),
             (b"cache-control", b"no-store"),
             NOSNIFF,
+            NO_PAGE,
             *self.headers,
         ]
         if self.status == 401:

@@ -20,7 +20,7 @@ from gateway.log.conflation import Conflation
 from gateway.log.event import Event
 from gateway.log.hub import Listener
 from gateway.peer import ClientGone
-from gateway.refusals import NOSNIFF, Reason, Refused
+from gateway.refusals import NO_PAGE, NOSNIFF, Reason, Refused
 from gateway.wire.event_stream import error_event, final_event, named_event
 from gateway.wire.header_fields import Headers
 
@@ -34,6 +34,7 @@ HEADERS: Headers = [
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
     NOSNIFF,
+    NO_PAGE,
 ]
 Position = int | datetime | None
 

@@ -28,7 +28,7 @@ from gateway.handlers.requests import idempotency_key, query_values, read_body
 from gateway.handlers.responses import Header, send_json
 from gateway.identity.rights import allowed, may_use
 from gateway.policies.json_body import require_plain
-from gateway.refusals import NOSNIFF, Reason, Refused
+from gateway.refusals import NO_PAGE, NOSNIFF, Reason, Refused
 from gateway.snapshot.right import Right, Verb
 from gateway.wire.event_stream import final_event
 from gateway.wire.header_fields import Headers
@@ -271,6 +271,7 @@ def _file_headers(file: dict[str, str], size: int) -> Headers:
         (b"content-disposition", f"attachment; filename*=UTF-8''{quote(file['name'])}".encode()),
         (b"cache-control", PRIVATE),
         NOSNIFF,
+        NO_PAGE,
     ]
 
 

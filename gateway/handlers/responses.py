@@ -9,7 +9,7 @@ import orjson
 
 from gateway.call import Call, Reply
 from gateway.limiter import Limiter
-from gateway.refusals import NOSNIFF
+from gateway.refusals import NO_PAGE, NOSNIFF
 
 JSON = b"application/json"
 NO_STORE = b"no-store"
@@ -50,6 +50,7 @@ async def send_body(
         (b"content-length", str(len(body)).encode()),
         (b"cache-control", cache_control),
         NOSNIFF,
+        NO_PAGE,
         *headers,
         *limiter.headers(call),
     ]

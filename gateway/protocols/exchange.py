@@ -17,18 +17,23 @@ from gateway.wire.header_fields import Headers, has_body
 if TYPE_CHECKING:
     from gateway.plane import Plane
 
+HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains; preload")
+"""As on the pages. It precedes that of an upstream, since browsers obey the first one (RFC 6797 8.1)."""
 ANY_ORIGIN: Headers = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"*")]
 
 
 class Exchange:
     """Implements :class:`gateway.peer.Exchange`, except for how bytes travel, which each server's subclass knows."""
 
-    __slots__ = ("_buffered", "_call", "_limit", "_policies", "body_max_bytes", "bytes_in", "has_started", "is_read")
+    __slots__ = (
+        "_buffered", "_call", "_fixed", "_limit", "_policies", "body_max_bytes", "bytes_in", "has_started", "is_read",
+    )  # fmt: skip
 
     def __init__(self, plane: Plane, call: Call) -> None:
         self._call = call
         self._policies = plane.policies
         self._limit = BodyLimit(plane.limiter, plane.snapshot, call)
+        self._fixed = (HSTS,) if plane.config.public_scheme == "https" else ()
         self.is_read = not has_body(call.headers)
         """Nothing of the body is left to read."""
         self.has_started = False
@@ -103,13 +108,13 @@ class Exchange:
         elif call.origin is not None:
             headers = [*headers, *ANY_ORIGIN]
         self.has_started = True
-        await self._head(status, headers)
+        await self._head(status, [*self._fixed, *headers])
 
     async def end(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """Send a whole response, which no policy changes. A client that is gone is ignored."""
         self.has_started = True
         try:
-            await self._head(status, [*headers, NOSNIFF])
+            await self._head(status, [*self._fixed, *headers, NOSNIFF])
             await self.send(body, more=False)
         except ClientGone:
             return
