@@ -10,7 +10,7 @@ from dataclasses import fields
 from ipaddress import ip_network
 from pathlib import Path
 from typing import cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from apimgmt.kept import Retention
 from apimgmt.secret_store import load_or_create
@@ -22,6 +22,7 @@ ENGINES_FILE = "engines.json"
 """The URLs of the embedded engines, while they run."""
 BOUND_MAX = 2**40
 DAYS_MAX = 36_500
+POSTGRES_OPTIONS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
 
 
 class InvalidSetting(ValueError):
@@ -87,6 +88,14 @@ def engine_url(name: str) -> str:
         return cast("str", json.loads((data_dir() / ENGINES_FILE).read_text()).get(name, ""))
     except (FileNotFoundError, json.JSONDecodeError):
         return ""
+
+
+def postgres_options(query: str) -> dict[str, str]:
+    """Return the options of TLS in the query of DATABASE_URL. Raises InvalidSetting for any other: none is ignored."""
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    if unknown := [name for name in options if name not in POSTGRES_OPTIONS]:
+        raise InvalidSetting(f"DATABASE_URL has the option {unknown[0]}; it may have {', '.join(POSTGRES_OPTIONS)}.")
+    return options
 
 
 def secret(name: str) -> str:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from apimgmt import env
+from apimgmt import env, settings
 from gateway.config import Config
 
 
@@ -120,3 +120,12 @@ def test_a_bound_is_a_sensible_number(monkeypatch, said):
     monkeypatch.setenv("DRAIN_S", said)
     with pytest.raises(env.InvalidSetting, match="DRAIN_S"):
         env.bounds()
+
+
+def test_the_options_of_tls_of_a_database_are_read_and_others_are_refused(monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", "postgres://me@db.example/name?sslmode=verify-full&sslrootcert=/etc/ca.pem")
+    options = {"connect_timeout": 5, "sslmode": "verify-full", "sslrootcert": "/etc/ca.pem"}
+    assert settings._database()["OPTIONS"] == options
+    for query in ("sslmod=verify-full", "sslmode=verify-full&options=-c%20x", "host=elsewhere"):
+        with pytest.raises(env.InvalidSetting, match="it may have sslmode"):
+            env.postgres_options(query)
