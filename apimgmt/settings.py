@@ -59,6 +59,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
+    "operators.refused_operators.RefusedOperators",
     "apimgmt.origins.Origins",
     "csp.middleware.CSPMiddleware",
     "apimgmt.admin_csp.AdminPolicy",
@@ -114,7 +115,7 @@ def _database() -> dict[str, Any]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": parts.hostname or "",
         "PORT": str(parts.port or ""),
-        "OPTIONS": {"connect_timeout": 5},
+        "OPTIONS": {"connect_timeout": 5, **env.postgres_options(parts.query)},
     }
 
 
