@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import Sum
-from django.db.models.functions import TruncHour
+from django.db.models import Max, Sum
+from django.db.models.functions import TruncDay, TruncHour
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -24,6 +24,10 @@ LEDGER = (
     "subscriptions",
 )  # fmt: skip
 USAGE = ("minute", "protocol", "consumer", "tier", "target", "outcome", "error_class")
+
+
+GROUPS = {"hour": (TruncHour, 3600), "day": (TruncDay, 86_400)}
+"""Of each group, the function of its begin and its seconds."""
 
 
 class ConnectionFields(serializers.ModelSerializer[ConnectionRecord]):
@@ -53,9 +57,12 @@ class Connections(Collection):
 
 
 class UsageFields(Fields):
-    """The fields of usage: sums for one combination of labels in one minute or hour."""
+    """The fields of usage: sums for one combination of labels in one minute, hour or day."""
 
-    minute = serializers.DateTimeField(read_only=True)
+    minute = serializers.DateTimeField(read_only=True, help_text="The begin of the minute, hour or day, in UTC.")
+    span_s = serializers.IntegerField(
+        read_only=True, help_text="The seconds that are summed: old usage is kept by the hour, and then by the day."
+    )
     protocol = serializers.CharField(read_only=True)
     consumer = serializers.CharField(read_only=True)
     tier = serializers.CharField(read_only=True)
@@ -71,7 +78,7 @@ class UsageFields(Fields):
 
 
 class Usage(Collection):
-    """Calls, messages and bytes by minute or hour, newest first."""
+    """Calls, messages and bytes by minute, hour or day, newest first."""
 
     queryset = UsageMinute.objects.all()
     serializer_class = UsageFields
@@ -80,26 +87,32 @@ class Usage(Collection):
     http_method_names = ("get", "head", "options")
 
     def filter_queryset(self, queryset: Any) -> Any:
-        """Filter, then sum over keys, and over the minutes of each hour if grouped by hour."""
+        """Filter, then sum over keys, and over the minutes of each hour or day if grouped by it."""
         rows = super().filter_queryset(queryset)
         labels = list(USAGE)
-        if self.request.query_params.get("group") == "hour":
-            rows = rows.annotate(hour=TruncHour("minute"))
-            labels[0] = "hour"
+        if (group := self._group()) in GROUPS:
+            rows = rows.annotate(**{group: GROUPS[group][0]("minute")})
+            labels[0] = group
             # Pagination uses this ordering; ordering by minute would add the minute to the GROUP BY.
-            self.ordering = ("-hour", *self.ordering[1:])
+            self.ordering = (f"-{group}", *self.ordering[1:])
         return (
             rows.values(*labels)
-            .annotate(**{f"sum_{name}": Sum(name) for name in COUNTED})
+            .annotate(**{f"sum_{name}": Sum(name) for name in COUNTED}, longest_s=Max("span_s"))
             .order_by(f"-{labels[0]}", *self.ordering[1:])
         )
+
+    def _group(self) -> str:
+        return str(self.request.query_params.get("group", "minute"))
 
     @extend_schema(responses={200: UsageFields(many=True)})
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """List usage, a page at a time."""
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset())) or []
+        group = self._group()
+        least_s = GROUPS[group][1] if group in GROUPS else 0
         records = [
-            {"minute": row.get("minute") or row.get("hour"), **{name: row[name] for name in USAGE[1:]}}
+            {"minute": row[group], "span_s": max(least_s, row["longest_s"])}
+            | {name: row[name] for name in USAGE[1:]}
             | {name: row[f"sum_{name}"] for name in COUNTED}
             for row in page
         ]

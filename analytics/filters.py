@@ -27,7 +27,7 @@ class ConnectionFilters(filters.FilterSet):  # type: ignore[misc]
 class UsageFilters(filters.FilterSet):  # type: ignore[misc]
     """Filters of usage."""
 
-    group = filters.ChoiceFilter(choices=(("minute", "minute"), ("hour", "hour")), method="grouped")
+    group = filters.ChoiceFilter(choices=(("minute", "minute"), ("hour", "hour"), ("day", "day")), method="grouped")
 
     class Meta:
         model = UsageMinute

@@ -1,4 +1,4 @@
-"""Tables that usage is projected into: roll-ups by minute, the connection ledger, and the projector's position."""
+"""Tables that usage is projected into: roll-ups, the connection ledger, and the projector's position."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from django.db import models
 
 
 class UsageMinute(models.Model):
-    """Usage of one combination of labels in one minute."""
+    """Usage of one combination of labels in one minute; of old usage, in one hour or one day in UTC."""
 
-    minute = models.DateTimeField(db_index=True)
+    minute = models.DateTimeField()
+    """The begin of the minute, hour or day."""
+    span_s = models.PositiveIntegerField(default=60)
     protocol = models.CharField(max_length=10)
     consumer = models.CharField(max_length=100, blank=True)
     key = models.CharField(max_length=40, blank=True)
@@ -35,16 +37,24 @@ class UsageMinute(models.Model):
                 name="usage_minute_label",
             ),
         )
-        indexes = (models.Index(fields=("consumer", "minute")),)
+        indexes = (
+            models.Index(fields=("consumer", "minute")),
+            models.Index(fields=("span_s", "minute"), name="usage_minute_span"),
+        )
 
     def __str__(self) -> str:
         return f"{self.minute:%H:%M} {self.protocol} {self.consumer} {self.target}: {self.calls}"
 
 
 class LimitMinute(models.Model):
-    """Refusals of one limit, or one policy in shadow mode, for one consumer in one minute, and the limit's level."""
+    """Refusals of one limit, or one policy in shadow mode, for one consumer in one minute, and the limit's level.
 
-    minute = models.DateTimeField(db_index=True)
+    Of old rows, in one hour in UTC, or one day.
+    """
+
+    minute = models.DateTimeField()
+    """The begin of the minute, hour or day."""
+    span_s = models.PositiveIntegerField(default=60)
     consumer = models.CharField(max_length=100, blank=True)
     name = models.CharField(max_length=100)
     scope = models.CharField(max_length=12)
@@ -66,6 +76,7 @@ class LimitMinute(models.Model):
                 fields=("minute", "consumer", "name", "scope", "mode", "route", "reason"), name="limit_minute_label"
             ),
         )
+        indexes = (models.Index(fields=("span_s", "minute"), name="limit_minute_span"),)
 
     def __str__(self) -> str:
         return f"{self.minute:%H:%M} {self.consumer} {self.name}: {self.refused}"
@@ -136,6 +147,10 @@ class ProjectorPosition(models.Model):
     made_at = models.CharField(max_length=40, blank=True)
     """When the stream was created: another instant means another stream, to be read from its start."""
     sequence = models.BigIntegerField(default=0)
+    kept_before = models.DateTimeField(null=True)
+    """The last rebuild kept the rows of earlier minutes, as the stream no longer has all of them."""
+    kept_up_to = models.BigIntegerField(default=0)
+    """The sequence up to which those rows contain the stream: of these batches, they are not projected again."""
 
     def __str__(self) -> str:
         return f"{self.stream} {self.sequence}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Count, F, QuerySet, Sum
-from django.db.models.functions import TruncHour
+from django.db.models.functions import TruncDay, TruncHour
 
 from analytics import words
 from analytics.models import ConnectionRecord, UsageMinute
@@ -19,7 +20,12 @@ PERIODS = {
     "day": ("Last 24 hours", timedelta(days=1)),
     "week": ("Last 7 days", timedelta(days=7)),
     "month": ("Last 30 days", timedelta(days=30)),
+    "quarter": ("Last 90 days", timedelta(days=90)),
+    "year": ("Last 12 months", timedelta(days=365)),
 }
+MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
+HOURS_SHOWN = timedelta(days=35)
+"""Longer periods are shown by the day."""
 COUNTED = ("calls", "messages_in", "messages_out", "bytes_in", "bytes_out", "throttled")
 ROWS_MAX = 50
 FINE = ("ok", "abandoned")
@@ -83,10 +89,10 @@ def just_closed() -> list[dict[str, Any]]:
 def usage(rows: Rows, period: str, now: datetime) -> dict[str, Any]:
     """Return the usage of a period: in total, over time, by consumer, by target and by outcome."""
     rows = rows.filter(minute__gt=now - PERIODS[period][1]).order_by()
-    is_by_minute = period == "hour"
-    over_time = rows.annotate(slot=F("minute") if is_by_minute else TruncHour("minute"))
+    slot_s = slot_of(period)
+    over_time = rows.annotate(slot={MINUTE_S: F, HOUR_S: TruncHour, DAY_S: TruncDay}[slot_s]("minute"))
     return {
-        "slot_s": 60 if is_by_minute else 3600,
+        "slot_s": slot_s,
         "total": rows.aggregate(
             **{f"all_{name}": Sum(name, default=0) for name in COUNTED},
             latency=Sum("latency_ms_sum", default=0),
@@ -111,6 +117,22 @@ def usage(rows: Rows, period: str, now: datetime) -> dict[str, Any]:
             .order_by("-count")[:ROWS_MAX]
         ],
     }
+
+
+def slot_of(period: str) -> int:
+    """Return the seconds of a slot in which a period is shown, by how fine its rows are kept."""
+    if period == "hour":
+        return MINUTE_S
+    hours_days = settings.RETENTION.usage_hours_days
+    hours = min(HOURS_SHOWN, timedelta(days=hours_days)) if hours_days else HOURS_SHOWN
+    return HOUR_S if PERIODS[period][1] <= hours else DAY_S
+
+
+def shortfall(period: str, days: int) -> str:
+    """Return the notice that a period is longer than rows are kept, in days (0: always); empty if it is not."""
+    if not days or PERIODS[period][1] <= timedelta(days=days):
+        return ""
+    return f"Kept for {days} {'day' if days == 1 else 'days'}: earlier figures are not available."
 
 
 def _summed(rows: Rows, *labels: str) -> list[dict[str, Any]]:

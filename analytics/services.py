@@ -49,10 +49,11 @@ def project(batches: Iterable[tuple[int, Batch]], made_at: str, *, after: int) -
     limits: LimitTallies = {}
     with transaction.atomic():
         # The lock is held to the end: of concurrent projectors one continues, the others see a changed position.
-        stored, _ = ProjectorPosition.objects.select_for_update().get_or_create(stream=USAGE_STREAM)
+        stored = lock_position()
         if _sequence_of(stored, made_at) != after:
             return False
-        for _, batch in numbered:
+        for sequence, read in numbered:
+            batch = without_kept(read, sequence, stored) if stored.made_at == made_at else read
             _gather(tallies, used, batch)
             gather_limits(limits, batch)
             _close_missed(batch)
@@ -63,9 +64,16 @@ def project(batches: Iterable[tuple[int, Batch]], made_at: str, *, after: int) -
         _write(tallies)
         write_limits(limits)
         touch(used)
+        if stored.made_at != made_at:
+            stored.kept_before, stored.kept_up_to = None, 0
         stored.made_at, stored.sequence = made_at, numbered[-1][0]
         stored.save()
     return True
+
+
+def lock_position() -> ProjectorPosition:
+    """Return the projector's position, locked until the transaction ends: no roll-up changes meanwhile."""
+    return ProjectorPosition.objects.select_for_update().get_or_create(stream=USAGE_STREAM)[0]
 
 
 def restart_silence(now: datetime) -> None:
@@ -86,6 +94,15 @@ def disconnect(row: ConnectionRecord, *, by: str) -> None:
     """Ask the process that holds a connection to close it. Raises bus.Unavailable if NATS is unavailable."""
     bus.publish(f"{CONTROL_SUBJECT}.close", orjson.dumps({"connection": row.pk}))
     logger.info("connection %s of %s: close requested by operator %s", row.pk, row.consumer, by)
+
+
+def without_kept(batch: Batch, sequence: int, position: ProjectorPosition) -> Batch:
+    """Return a batch without what the last rebuild has kept of it."""
+    if position.kept_before is None or sequence > position.kept_up_to:
+        return batch
+    first_s = position.kept_before.timestamp()
+    kept = {name: [row for row in batch.get(name, ()) if row["minute"] >= first_s] for name in ("tallies", "limits")}
+    return {**batch, **kept}
 
 
 def _sequence_of(row: ProjectorPosition, made_at: str) -> int:

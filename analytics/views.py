@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.admin.views.decorators import staff_member_required
 from django.contrib.auth.decorators import permission_required
@@ -26,7 +27,7 @@ from django.utils.http import urlencode
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from analytics import limit_reports, reports, words
+from analytics import kept_words, limit_reports, reports, words
 from analytics.filters import ConnectionFilters, LimitFilters, UsageFilters, faults
 from analytics.live import live
 from analytics.models import ConnectionRecord, LimitMinute, UsageMinute
@@ -94,6 +95,7 @@ def connections(request: HttpRequest) -> HttpResponse:
         "page": page,
         "rows": [(row, words.end_text(row.error_class)) for row in page],
         "faults": errors,
+        "kept": kept_words.of_connections(),
         "state": state,
         "states": STATES,
         "chosen": chosen,
@@ -138,6 +140,8 @@ def usage(request: HttpRequest) -> HttpResponse:
         "seed": {"slots": report["slots"], "slotSeconds": report["slot_s"], "protocols": words.PROTOCOLS}
         | {"periodSeconds": reports.PERIODS[period][1].total_seconds()},
         "faults": errors,
+        "kept": kept_words.of_usage(),
+        "shortfall": reports.shortfall(period, settings.RETENTION.usage_days),
         "period": period,
         "periods": {name: title for name, (title, _) in reports.PERIODS.items()},
         "chosen": {name: value for name, value in query.items() if value},
@@ -163,6 +167,8 @@ def limits(request: HttpRequest) -> HttpResponse:
         "section": "limits",
         "report": limit_reports.limits(rows, now - length, now),
         "faults": errors,
+        "kept": kept_words.of_limits(),
+        "shortfall": reports.shortfall(period, settings.RETENTION.limits_days),
         "period": period,
         "period_words": words_of_period.lower(),
         "periods": {name: title for name, (title, _) in reports.PERIODS.items()},

@@ -29,6 +29,7 @@ TRUSTED_PROXIES = env.networks("TRUSTED_PROXIES")
 OUTBOUND_ALLOWED_NETWORKS = env.networks("OUTBOUND_ALLOWED_NETWORKS")
 OWN_ENDPOINTS = env.own_endpoints()
 RETENTION = env.retention()
+RETENTION_AUDIT_DIR = Path(env.text("RETENTION_AUDIT_DIR") or DATA_DIR / "audit")
 REDIS_URL = env.engine_url("REDIS_URL")
 NATS_URL = env.engine_url("NATS_URL")
 
@@ -101,7 +102,10 @@ def _database() -> dict[str, Any]:
                 # Immediate, so that a transaction that reads and then writes waits for the lock instead of failing.
                 "transaction_mode": "IMMEDIATE",
                 "timeout": 5,
-                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-16000;",
+                "init_command": (
+                    "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; "
+                    "PRAGMA cache_size=-16000; PRAGMA journal_size_limit=67108864;"
+                ),
             },
             "TEST": {"NAME": DATA_DIR / "test.sqlite3"},
         }
@@ -213,7 +217,11 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULER = "apimgmt.beat:Scheduler"
 CELERY_BEAT_SCHEDULE = {
     "requeue lost jobs": {"task": "jobs.sweep", "schedule": 2.0, "options": {"expires": 2}},
-    "delete expired jobs": {"task": "jobs.clean", "schedule": 3600.0},
+    "keep to the bounds of what is kept": {
+        "task": "apimgmt.keep_bounds",
+        "schedule": 60.0,
+        "options": {"expires": 60},
+    },
 }
 
 LOGGING: dict[str, Any] = {

@@ -19,7 +19,7 @@ from rest_framework.routers import BaseRouter
 
 from audit.diff import Diff
 from audit.models import Action, Change
-from audit.services import diff_between, instant_of, without_hidden
+from audit.services import NotAvailable, diff_between, instant_of, require_available, without_hidden
 from operators.objects import Collection, Fields
 
 
@@ -85,7 +85,8 @@ class ChangeFilters(filters.FilterSet):  # type: ignore[misc]
         fields = ("kind", "name", "actor", "action")
 
     def in_force_at(self, changes: QuerySet[Change], name: str, instant: datetime) -> QuerySet[Change]:
-        """Return the last change of each object until the instant, without deleted objects."""
+        """Return the last change of each object until the instant, without deleted objects. Raises ValidationError."""
+        _require_available("as_of", instant)
         last = (
             Change.objects.filter(at__lte=instant)
             .order_by()
@@ -121,6 +122,8 @@ class Changes(Collection):
             raise ValidationError({unknown[0]: "Unknown parameter; known are since and until."})
         since = _instant("since", values.get("since", [""])[-1])
         until = _instant("until", values["until"][-1]) if "until" in values else timezone.now()
+        _require_available("since", since)
+        _require_available("until", until)
         return Response({"changes": render_diff(diff_between(since, until))})
 
 
@@ -136,6 +139,13 @@ def _instant(name: str, text: str) -> datetime:
     try:
         return instant_of(text)
     except ValueError as error:
+        raise ValidationError({name: str(error)}) from None
+
+
+def _require_available(name: str, instant: datetime) -> None:
+    try:
+        require_available(instant)
+    except NotAvailable as error:
         raise ValidationError({name: str(error)}) from None
 
 

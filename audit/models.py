@@ -1,4 +1,4 @@
-"""Change: one entry of the audit log, with its actor and the object before and after. It is immutable."""
+"""The audit log: changes, each with its actor and the object before and after, and the checkpoint of a bounded log."""
 
 from __future__ import annotations
 
@@ -35,6 +35,10 @@ class ChangeQuerySet(models.QuerySet["Change"]):
         """Raise TypeError: the audit log is immutable."""
         _immutable()
 
+    def remove_exported(self) -> None:
+        """Delete changes that were exported, where an operator bounds the log (:mod:`audit.retention`)."""
+        models.QuerySet.delete(self)
+
 
 class Change(models.Model):
     """One change. ``before`` and ``after`` are records (:mod:`audit.configured`), None where there is no object."""
@@ -67,6 +71,31 @@ class Change(models.Model):
     def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Raise TypeError: the audit log is immutable."""
         _immutable()
+
+
+class Checkpoint(models.Model):
+    """From when on the audit log is complete, where an operator bounds it; one row."""
+
+    begins_at = models.DateTimeField()
+    """The configuration of every instant since follows from the log."""
+    exported = models.BigIntegerField(default=0)
+    """How many changes have been exported and deleted."""
+    last_file = models.CharField(max_length=200)
+
+    def __str__(self) -> str:
+        return f"complete since {self.begins_at:%Y-%m-%dT%H:%M:%SZ}"
+
+    @classmethod
+    def advance(cls, begins_at: datetime, *, changes: int, file: str) -> None:
+        """Note that changes before an instant were exported to a file, in the transaction that deletes them."""
+        row = cls.objects.select_for_update().filter(pk=1).first() or cls(pk=1, begins_at=begins_at)
+        row.begins_at, row.exported, row.last_file = max(row.begins_at, begins_at), row.exported + changes, file
+        row.save()
+
+    @classmethod
+    def complete_since(cls) -> datetime | None:
+        """Return the instant since which the log is complete; None if nothing was ever deleted from it."""
+        return cls.objects.values_list("begins_at", flat=True).first()
 
 
 def _immutable() -> NoReturn:

@@ -12,8 +12,9 @@ from django.db import connection
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
+from audit.configured import rfc3339
 from audit.diff import Diff
-from audit.models import Action, Change
+from audit.models import Action, Change, Checkpoint
 
 Record = Mapping[str, Any]
 """What ``recorded()`` of a row returns (:mod:`audit.configured`)."""
@@ -57,8 +58,26 @@ def mark_published(changes: list[int]) -> None:
     Change.objects.filter(id__in=changes).update(published_at=timezone.now())
 
 
+class NotAvailable(ValueError):
+    """The log no longer has the configuration of an instant: earlier changes were exported."""
+
+
+def require_available(instant: datetime) -> None:
+    """Raise NotAvailable for an instant before the one since which a bounded log is complete."""
+    begins_at = Checkpoint.complete_since()
+    if begins_at is not None and instant < begins_at:
+        raise NotAvailable(
+            f"The audit log is complete since {rfc3339(begins_at)}: earlier changes were exported and deleted, so the "
+            f"configuration of {rfc3339(instant)} is not available."
+        )
+
+
 def configuration_as_of(instant: datetime) -> dict[tuple[str, str], Record]:
-    """Return the record of every object as of an instant, by (kind, name), from the audit log alone."""
+    """Return the record of every object as of an instant, by (kind, name), from the audit log alone.
+
+    Raises NotAvailable.
+    """
+    require_available(instant)
     documents: dict[tuple[str, str], Record] = {}
     for change in Change.objects.as_of(instant).iterator():
         if change.after is None:
@@ -78,7 +97,7 @@ def instant_of(text: str) -> datetime:
 
 
 def diff_between(since: datetime, until: datetime) -> Diff:
-    """Return how each object differs between two instants, without hidden fields."""
+    """Return how each object differs between two instants, without hidden fields. Raises NotAvailable."""
     before, after = configuration_as_of(since), configuration_as_of(until)
     diff = Diff()
     for which in sorted({*before, *after}):

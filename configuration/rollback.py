@@ -19,7 +19,7 @@ from django.utils import timezone
 from audit.diff import Diff
 from audit.locks import lock_configuration
 from audit.models import Action, Change
-from audit.services import configuration_as_of, default_note
+from audit.services import NotAvailable, configuration_as_of, default_note, require_available
 from configuration.apply import put
 from configuration.kinds import CHANNEL, CONSUMER, ISSUER, KINDS, REQUIRED, ROUTE, TIER, Kind
 from consumers.models import Consumer
@@ -61,6 +61,10 @@ def _check(instant: datetime) -> None:
     if first is None or instant < first:
         begins = "is empty" if first is None else f"begins at {first.isoformat()}"
         raise ValidationError({"to": f"The audit log {begins}: it has no configuration of {instant.isoformat()}."})
+    try:
+        require_available(instant)
+    except NotAvailable as error:
+        raise ValidationError({"to": str(error)}) from None
     if instant > timezone.now():
         raise ValidationError({"to": "Must be in the past."})
 

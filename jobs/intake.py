@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from typing import Any
 
 import orjson
@@ -14,10 +15,12 @@ from django.db import close_old_connections
 from kombu.exceptions import OperationalError
 from nats.aio.client import Client
 from nats.js import JetStreamContext
+from nats.js.errors import APIError
 from nats.js.kv import KeyValue
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from gateway.concurrency.log_throttle import LogThrottle
 from gateway.link.nats import JOBS_BUCKET, ensure_infrastructure, read_batch
 from jobs import registry, services, tasks
 from jobs.models import Job
@@ -32,6 +35,10 @@ POLL_S = 0.2
 STORE_TIMEOUT_S = 0.5
 """Timeout of the store of shared limits."""
 BATCH = 200
+TYPES_AGAIN_S = 3600.0
+BUCKET_FULL = 10077
+"""Error code of JetStream: maximum bytes exceeded."""
+_throttle = LogThrottle()
 
 
 async def run(nc: Client, js: JetStreamContext, stop: asyncio.Event) -> None:
@@ -45,15 +52,18 @@ async def run(nc: Client, js: JetStreamContext, stop: asyncio.Event) -> None:
             if nc.stats["reconnects"] != reconnects:
                 # A new connection may lead to an emptied NATS, whose sequences start again.
                 reconnects, position = nc.stats["reconnects"], 1
-                bucket = await _bucket_with_types(js)
+                bucket, types_at = await _bucket_with_types(js), time.monotonic()
+            if time.monotonic() - types_at > TYPES_AGAIN_S:
+                await _put_types(bucket)
+                types_at = time.monotonic()
             position = await _accept_new(nc, position)
             is_store_available = True
             for job in await sync_to_async(_changed)():
                 if job.is_final and is_store_available:
                     # Before the document, so that a client that sees the end can submit the next job.
                     is_store_available = await _release_places(store, job)
-                await bucket.put(job.id, orjson.dumps(job.document()))
-                await sync_to_async(_published)(job.id, job.version)
+                if await _put(bucket, job):
+                    await sync_to_async(_published)(job.id, job.version)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), POLL_S)
 
@@ -62,10 +72,28 @@ async def _bucket_with_types(js: JetStreamContext) -> KeyValue:
     """Create the bucket if it is missing, and store the job types in it."""
     await ensure_infrastructure(js)
     bucket = await js.key_value(JOBS_BUCKET)
+    await _put_types(bucket)
+    return bucket
+
+
+async def _put_types(bucket: KeyValue) -> None:
+    """Store the job types, which expire like every document of the bucket."""
     for type_ in registry.all_types():
         document = {"name": type_.name, "title": type_.title, "schema": type_.schema}
         await bucket.put(TYPE_PREFIX + type_.name, orjson.dumps(document))
-    return bucket
+
+
+async def _put(bucket: KeyValue, job: Job) -> bool:
+    """Store the document of a job; return False if the bucket is full, until the oldest jobs are deleted."""
+    try:
+        await bucket.put(job.id, orjson.dumps(job.document()))
+    except APIError as error:
+        if error.err_code != BUCKET_FULL:
+            raise
+        if (suffix := _throttle.suffix(BUCKET_FULL)) is not None:
+            logger.error("the bucket of jobs is full (RETENTION_JOB_DOCUMENTS_BYTES): states are late%s", suffix)
+        return False
+    return True
 
 
 async def _accept_new(nc: Client, position: int) -> int:

@@ -40,9 +40,9 @@ class JobQuerySet(models.QuerySet["Job"]):
         is_silent = models.Q(heartbeat_at__lt=now - STALE_AFTER) | models.Q(heartbeat_at__gt=now + STALE_AFTER)
         return self.filter(models.Q(state=State.QUEUED) | models.Q(is_silent, state=State.RUNNING))
 
-    def expired(self, now: datetime) -> Self:
-        """Return jobs whose retention is over."""
-        return self.filter(expires_at__lt=now, state__in=FINAL)
+    def ended(self) -> Self:
+        """Return jobs that have ended, and whose end clients can see."""
+        return self.filter(state__in=FINAL, version__lte=models.F("published_version"))
 
 
 class Job(models.Model):
@@ -62,14 +62,14 @@ class Job(models.Model):
     result = models.JSONField(null=True)
     file_name = models.CharField(max_length=200, blank=True)
     file_type = models.CharField(max_length=100, blank=True)
+    file_bytes = models.BigIntegerField(default=0)
     error = models.JSONField(null=True)
     attempts = models.PositiveIntegerField(default=0)
     claim = models.CharField(max_length=40, blank=True)
     heartbeat_at = models.DateTimeField(null=True)
     submitted_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
-    ended_at = models.DateTimeField(null=True)
-    expires_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True, db_index=True)
     traceparent = models.CharField(max_length=64, blank=True)
     places = models.JSONField(default=list)
     """Keys of the limit store under which the data plane counts the job as open."""

@@ -1,4 +1,4 @@
-"""State changes of a job: accept, claim, run, cancel, and delete after its retention."""
+"""State changes of a job: accept, claim, run and cancel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from jobs.models import ATTEMPTS_MAX, FINAL, Job, State
 
 logger = logging.getLogger(__name__)
 
-KEPT_FOR = timedelta(days=7)
 HEARTBEAT_S = 5.0
 
 
@@ -57,7 +56,7 @@ def accept(document: Mapping[str, Any]) -> Job | None:
     except (TypeError, ValueError) as error:
         now = timezone.now()
         problem = _problem(f"The input cannot be stored: {error}", title="Invalid input", status=422)
-        row |= {"input": {}, "state": State.FAILED, "error": problem, "ended_at": now, "expires_at": now + KEPT_FOR}
+        row |= {"input": {}, "state": State.FAILED, "error": problem, "ended_at": now}
         row["version"] = 2  # newer than the document that the data plane has
     job, is_new = Job.objects.get_or_create(id=document["id"], defaults=row)
     return job if is_new and not job.is_final else None
@@ -107,19 +106,8 @@ def cancel(job_id: str) -> None:
     """Cancel a job that has not ended; its worker stops when it reports progress next."""
     now = timezone.now()
     Job.objects.filter(id=job_id).exclude(state__in=FINAL).update(
-        state=State.CANCELLED, ended_at=now, expires_at=now + KEPT_FOR, version=F("version") + 1
+        state=State.CANCELLED, ended_at=now, version=F("version") + 1
     )
-
-
-def clean(now: datetime) -> int:
-    """Delete jobs whose retention is over, with their results. Returns their number."""
-    expired = list(Job.objects.expired(now)[:1000])
-    store = results()
-    for job in expired:
-        if job.file_name:
-            store.delete(f"{job.id}/{job.file_name}")
-        job.delete()
-    return len(expired)
 
 
 def _run(job: Job) -> None:
@@ -132,8 +120,10 @@ def _run(job: Job) -> None:
 
     produced = type_.run(registry.Task(job.id, job.consumer, job.input, progress))
     if produced.file is not None:
-        name = results().save(f"{job.id}/{produced.file_name}", produced.file)
-        _end(job, State.COMPLETED, progress=1.0, message="", file_name=Path(name).name, file_type=produced.file_type)
+        store = results()
+        name = store.save(f"{job.id}/{produced.file_name}", produced.file)
+        file = {"file_name": Path(name).name, "file_type": produced.file_type, "file_bytes": store.size(name)}
+        _end(job, State.COMPLETED, progress=1.0, message="", **file)
     else:
         _end(job, State.COMPLETED, progress=1.0, message="", result=produced.result)
 
@@ -148,7 +138,7 @@ def _update(job: Job, **changes: Any) -> None:
 def _end(job: Job, state: State, **changes: Any) -> None:
     now = timezone.now()
     with transaction.atomic():
-        _update(job, state=state, ended_at=now, expires_at=now + KEPT_FOR, **changes)
+        _update(job, state=state, ended_at=now, **changes)
 
 
 def _problem(detail: str, *, title: str = "Job failed", status: int = 500) -> dict[str, Any]:

@@ -21,9 +21,3 @@ def run(job_id: str) -> None:
 def sweep() -> None:
     """Queue lost jobs again."""
     _lost_jobs.requeue(timezone.now(), run.delay)
-
-
-@shared_task(name="jobs.clean")
-def clean() -> None:
-    """Delete jobs whose retention is over."""
-    services.clean(timezone.now())

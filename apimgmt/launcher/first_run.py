@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from apimgmt import env
 from apimgmt.secret_store import load_or_create, write_private
+from apimgmt.sqlite.free_pages import ensure_incremental
 from configuration.apply import apply_text
 from consumers.models import Consumer
 from keys.models import Key
@@ -52,8 +53,18 @@ def migrate(data_dir: Path) -> int:
         copy = data_dir / f"apimgmt-{timezone.now():%Y%m%dT%H%M%S}.sqlite3"
         with connection.cursor() as cursor:
             cursor.execute("VACUUM INTO %s", [str(copy)])
+        delete_old_copies(data_dir)
     call_command("migrate", verbosity=0, interactive=False)
+    ensure_incremental()
     return len(plan)
+
+
+def delete_old_copies(data_dir: Path) -> None:
+    """Delete the oldest copies of the database, of which an upgrade makes one each."""
+    copies = sorted(data_dir.glob("apimgmt-*T*.sqlite3"))
+    most = settings.RETENTION.database_copies
+    for path in copies[:-most] if most else ():
+        path.unlink()
 
 
 def _refuse_newer(executor: MigrationExecutor) -> None:

@@ -65,7 +65,7 @@ class Launch:
         self._ready: dict[str, Any] = {}
         logs = plan.data_dir / "logs"
         logs.mkdir(mode=0o700, exist_ok=True)
-        self._log_watch = LogWatch(logs, console.report)
+        self._log_watch = LogWatch(logs, console.report, env.retention().log_bytes)
         disk = Disk(env.events_dir(), int(env.bounds()["disk_free_min_bytes"]))
         self._store_watch = StoreWatch(logs / "nats.log", disk, self._restart_store)
         self._supervisor = Supervisor(

@@ -12,7 +12,6 @@ from pathlib import Path
 
 CHECK_S = 1.0
 READ_MAX_BYTES = 256 * 1024
-FILE_MAX_BYTES = 16 * 1024 * 1024
 REPORTED_MAX = 3
 """Maximum number of errors reported per process and check; its log file has them all."""
 SAME_AGAIN_S = 60.0
@@ -27,6 +26,8 @@ class LogWatch:
     folder: Path
     report: Callable[[str, str], None]
     """Called with a process's name and its message."""
+    file_max_bytes: int
+    """A larger file is rotated; 0: none is."""
     _read_to: dict[Path, int] = field(default_factory=dict)
     _reported_at: dict[tuple[str, str], float] = field(default_factory=dict)
     _check_at: float = 0.0
@@ -42,7 +43,7 @@ class LogWatch:
         self._check_at = time.monotonic() + CHECK_S
         for path in sorted(self.folder.glob("*.log")):
             self._report_errors(path)
-            if self._read_to[path] > FILE_MAX_BYTES:
+            if 0 < self.file_max_bytes < self._read_to[path]:
                 self._rotate(path)
 
     def _report_errors(self, path: Path) -> None:

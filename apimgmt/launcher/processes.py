@@ -110,9 +110,13 @@ def worker(serves: Callable[[], None]) -> None:
     from apimgmt import env
     from apimgmt.celery import application
     from apimgmt.process_reports import ProcessReports, TaskMetrics, own_registry
+    from apimgmt.retention import KEPT_AT
     from apimgmt.worker_watch import WorkerWatch, waiting
+    from operators.batches import REMOVED
 
     registry = own_registry()
+    registry.register(REMOVED)
+    registry.register(KEPT_AT)
     metrics = TaskMetrics(registry)
     task_prerun.connect(metrics.begins, weak=False)
     task_postrun.connect(metrics.ends, weak=False)
@@ -197,20 +201,26 @@ async def _project(serves: Callable[[], None]) -> None:
     from analytics import projector as usage
     from apimgmt import env
     from apimgmt.process_reports import own_registry
+    from apimgmt.stream_bounds import StreamBounds
     from audit import relay
     from audit.data_plane_requests import serve_requests
     from events import data_plane_handlers, dead_letter_intake
     from gateway.link.metrics import Reporter
     from gateway.link.nats import connect
     from jobs import intake
+    from operators.batches import REMOVED
 
     client, js = await connect(env.engine_url("NATS_URL"), "projector")
-    reporter = Reporter(client, f"projector-1-{secrets.token_hex(3)}", own_registry())
+    registry = own_registry()
+    registry.register(REMOVED)
+    reporter = Reporter(client, f"projector-1-{secrets.token_hex(3)}", registry)
     await reporter.start()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     serves()
-    parts = (relay.run, usage.run, dead_letter_intake.run, intake.run, serve_requests(data_plane_handlers.HANDLERS))
+    bounds = StreamBounds(env.retention())
+    requests = serve_requests(data_plane_handlers.HANDLERS)
+    parts = (relay.run, usage.run, dead_letter_intake.run, intake.run, requests, bounds.run)
     await asyncio.gather(*(kept_running(part, client, js, stop) for part in parts))
     await reporter.stop()
     await client.close()

@@ -20,7 +20,7 @@ def told(monkeypatch):
 
 @pytest.fixture
 def watch(folder, told):
-    return LogWatch(folder, lambda name, what: told.append((name, what)))
+    return LogWatch(folder, lambda name, what: told.append((name, what)), file_max_bytes=1000)
 
 
 def line(level, message):
@@ -64,8 +64,7 @@ def test_many_errors_are_counted(folder, watch, told):
     assert told[3][1].startswith("5 more errors are in ")
 
 
-def test_a_file_that_grows_is_begun_anew_and_goes_on_being_read(folder, watch, told, monkeypatch):
-    monkeypatch.setattr(log_watch, "FILE_MAX_BYTES", 1000)
+def test_a_file_that_grows_is_begun_anew_and_goes_on_being_read(folder, watch, told):
     path = folder / "web-1.log"
     with path.open("a") as process:
         process.write(line("info", "x" * 2000))
@@ -86,3 +85,10 @@ def test_a_line_without_end_is_passed_over(folder, watch, told, monkeypatch):
     add(folder / "web-1.log", "\n" + line("error", "after"))
     watch.check()
     assert told == [("web-1", "after")]
+
+
+def test_without_a_bound_a_file_grows(folder, told):
+    watch = LogWatch(folder, lambda name, what: told.append((name, what)), file_max_bytes=0)
+    add(folder / "web-1.log", line("info", "x" * 5000))
+    watch.check()
+    assert (folder / "web-1.log").stat().st_size > 5000

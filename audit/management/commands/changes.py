@@ -9,8 +9,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
-from audit.models import Change
-from audit.services import configuration_as_of, diff_between, instant_of, without_hidden
+from audit.models import Change, Checkpoint
+from audit.services import NotAvailable, configuration_as_of, diff_between, instant_of, without_hidden
 
 
 class Command(BaseCommand):
@@ -30,6 +30,14 @@ class Command(BaseCommand):
         as_of, since, until = (_instant(name, options[name]) for name in ("as_of", "since", "until"))
         if (until and not since) or (as_of and since):
             raise CommandError("Use --as-of, or --since with an optional --until.")
+        try:
+            self._show(since, until, as_of, options)
+        except NotAvailable as error:
+            raise CommandError(str(error)) from None
+
+    def _show(
+        self, since: datetime | None, until: datetime | None, as_of: datetime | None, options: dict[str, Any]
+    ) -> None:
         if since:
             diff = diff_between(since, until or timezone.now())
             diff.show(self.stdout, no_color=options["no_color"])
@@ -39,6 +47,8 @@ class Command(BaseCommand):
         else:
             for change in Change.objects.all()[: options["limit"]]:
                 self.stdout.write(f"{change.at:%Y-%m-%dT%H:%M:%SZ}  {change.actor:20}  {change}")
+            if (checkpoint := Checkpoint.objects.first()) is not None:
+                self.stdout.write(f"The log is {checkpoint}; {checkpoint.exported:,} earlier changes were exported.")
 
 
 def _instant(option: str, text: str | None) -> datetime | None:
