@@ -11,6 +11,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminS
 
 from consumers.limits import MODES
 from gateway.policies import KNOWN
+from gateway.wire.header_fields import OVERRIDES
 from operators.admin import ServiceAdmin, ServiceForm, chips, display
 from operators.form_fields import Column, RowsField
 from routes import services
@@ -22,7 +23,7 @@ POLICY_COLUMNS = (
     Column("options", "Options (JSON)", is_json=True, placeholder='{"max_bytes": 65536}'),
     Column("mode", "Mode", MODES),
 )
-_HANDLER = {f"handler_{name}": name for name in ("type", "url", "rewrite", "channel", "job_type")}
+_HANDLER = {f"handler_{name}": name for name in ("type", "url", "rewrite", "override_headers", "channel", "job_type")}
 
 
 def _text(label: str, help_text: str) -> forms.CharField:
@@ -43,6 +44,13 @@ class RouteForm(ServiceForm):
     )
     handler_url = _text("Upstream URL", "May contain parameters of the path: https://service.internal/items/{rest}.")
     handler_rewrite = _text("Rewrite", "The path that is requested from the upstream instead.")
+    handler_override_headers = forms.MultipleChoiceField(
+        choices=[(name, name) for name in sorted(OVERRIDES)],
+        required=False,
+        label="Override headers",
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        help_text="Passed on to the upstream, which may then serve another method, path or host. Others are dropped.",
+    )
     handler_channel = _text("Channel", "The address of the channel that the route publishes to and reads.")
     handler_job_type = _text("Job type", "The type of the jobs that the route submits.")
     policies = RowsField(POLICY_COLUMNS, noun="policy", help_text="Applied in this order.")

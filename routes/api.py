@@ -11,6 +11,7 @@ from rest_framework.routers import BaseRouter
 
 from consumers.limits import MODES
 from gateway.policies import KNOWN
+from gateway.wire.header_fields import OVERRIDES
 from operators.objects import Fields, Objects
 from routes import services
 from routes.models import Route, RouteProtocol
@@ -26,6 +27,11 @@ class HandlerFields(serializers.Serializer[Any]):
     )
     rewrite = serializers.CharField(
         required=False, help_text="For `upstream`: the path that is requested from it instead."
+    )
+    override_headers = serializers.ListField(
+        child=serializers.ChoiceField(sorted(OVERRIDES)),
+        required=False,
+        help_text="For `upstream`: headers that override the method, path or host, and are dropped otherwise.",
     )
     channel = serializers.CharField(required=False, help_text="For `channel`: its address.")
     job_type = serializers.CharField(required=False, help_text="For `job`: the type of the submitted job.")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
 
 from gateway.upstream.outbound import is_forbidden, is_own
+from gateway.wire.dot_segments import has_dot_segment
+from gateway.wire.header_fields import OVERRIDES
 
 SCHEMES = {"http": ("http", "https"), "sse": ("http", "https"), "websocket": ("ws", "wss", "http", "https")}
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
@@ -60,7 +63,22 @@ def check_rewrite(rewrite: str | None, parameters: list[str]) -> None:
     _check_parameters("handler.rewrite", rewrite, parameters)
 
 
+def clean_override_headers(names: Any) -> list[str]:
+    """Return the names in lower case, each once. Raises ValidationError for any other than those that are dropped."""
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ValidationError({"handler.override_headers": "Must be a list of names of headers."})
+    cleaned = [name.lower() for name in names]
+    if unknown := [name for name in cleaned if name not in OVERRIDES]:
+        raise ValidationError(
+            {"handler.override_headers": f"{unknown[0]} is not one of {', '.join(sorted(OVERRIDES))}."}
+        )
+    return list(dict.fromkeys(cleaned))
+
+
 def _check_parameters(field: str, path: str, parameters: list[str]) -> None:
     for name in _PARAMETER.findall(path):
         if name.removesuffix("...") not in parameters:
             raise ValidationError({field: f"{{{name}}} is not a parameter of the route's path."})
+    # With what a caller may put there: `.{id}` would become `.;`, which some upstreams read as a dot segment.
+    if has_dot_segment(unquote(_PARAMETER.sub(";", path))):
+        raise ValidationError({field: "Must not contain a dot segment, nor one that a parameter completes."})

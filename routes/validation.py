@@ -13,13 +13,15 @@ from gateway.protocol import Protocol
 from gateway.snapshot.endpoints import BUILTIN, BUILTINS, is_reserved
 from gateway.wire.subjects import AddressError, Template
 from routes.models import Route
-from routes.upstreams import check_rewrite, check_url
+from routes.upstreams import check_rewrite, check_url, clean_override_headers
 
+OVERRIDE_HEADERS = "override_headers"
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 PROTOCOLS = ("http", "sse", "websocket", "mqtt")
 HANDLER_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "upstream": ("url", "rewrite"), "channel": ("channel",), "job": ("job_type",), BUILTIN: (),
+    "upstream": ("url", "rewrite", OVERRIDE_HEADERS), "channel": ("channel",), "job": ("job_type",), BUILTIN: (),
 }  # fmt: skip
+OPTIONAL_FIELDS = frozenset({"rewrite", OVERRIDE_HEADERS})
 MQTT_POLICIES = ("api-key", "ip-restriction", "jwt", "rate-limit")
 """The policies that need neither headers nor responses, which MQTT lacks."""
 PATH_MAX_CHARS = 1000
@@ -123,6 +125,8 @@ def clean_handler(value: Any, protocol: str, parameters: list[str]) -> dict[str,
     if kind == "upstream":
         check_url(cleaned["url"], protocol, parameters)
         check_rewrite(cleaned.get("rewrite"), parameters)
+        if overrides := clean_override_headers(cleaned.pop(OVERRIDE_HEADERS, [])):
+            cleaned[OVERRIDE_HEADERS] = overrides
     elif kind == "channel":
         _check_channel(cleaned["channel"])
     elif kind == "job" and (protocol != "http" or len(cleaned["job_type"]) > JOB_TYPE_MAX_CHARS):
@@ -138,10 +142,10 @@ def _check_fields(handler: Mapping[str, Any], fields: tuple[str, ...]) -> None:
             raise ValidationError(
                 {f"handler.{field}": f"Unknown field; the fields of this handler are {', '.join(('type', *fields))}."}
             )
-        if not isinstance(member, str) or not member:
+        if field != OVERRIDE_HEADERS and (not isinstance(member, str) or not member):
             raise ValidationError({f"handler.{field}": "Must be a string that is not empty."})
     for field in fields:
-        if field != "rewrite" and field not in handler:
+        if field not in OPTIONAL_FIELDS and field not in handler:
             raise ValidationError({f"handler.{field}": "Is required."})
 
 

@@ -18,6 +18,7 @@ from gateway.protocols.socket import AsgiSocket, Message, Receive, Send
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.paths import normalised
 from gateway.wire.header_fields import Headers
+from gateway.wire.host import is_host
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -166,13 +167,15 @@ def _require_place_of_ticket(call: Call) -> None:
 
 
 def _read_head(call: Call) -> str:
-    """Read the headers that every call may have, and return the method that a preflight announces."""
+    """Read the headers that every call may have, and return the method that a preflight announces. Raises Refused."""
     announced = ""
     for name, value in call.headers:
         if name == b"origin":
             call.origin = value.decode("latin-1")
         elif name == b"traceparent":
             tracing.begin(call)
+        elif name == b"host" and not is_host(value):
+            raise Refused(Reason.INVALID_REQUEST, "The Host is not valid.", cause="malformed-request")
         elif name == b"access-control-request-method":
             announced = value.decode("latin-1")
     return announced

@@ -21,7 +21,9 @@ from gateway.protocols.http import accepted
 from gateway.protocols.problem import render
 from gateway.refusals import Reason, Refused
 from gateway.server.exchange import DirectExchange
+from gateway.server.heads import fault_of_head, fault_of_old_head
 from gateway.server.websocket import BoundedSocket
+from gateway.wire.host import is_host
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -30,7 +32,6 @@ LINGER_S = 2.0
 """How long input is still read and dropped after a refusal: closing at once would lose the answer"""
 LOOKED_AT = frozenset({b"content-length", b"transfer-encoding", b"expect", b"host"})
 OF_UPGRADES = frozenset({b"connection", b"upgrade", b"http2-settings"})
-VERSIONS = frozenset({"1.1", "1.0"})
 REASON_PHRASES = {
     400: b"Bad Request",
     408: b"Request Timeout",
@@ -132,7 +133,7 @@ class BoundedHttp(HttpToolsProtocol):
         elif method == b"CONNECT":
             self._refuse(_malformed("CONNECT is not served"))
         else:
-            lines = [b"%b %b HTTP/1.1\r\n" % (method, self.url)]
+            lines = [b"%b %b HTTP/%b\r\n" % (method, self.url, self.parser.get_http_version().encode())]
             lines += [b"%b: %b\r\n" % header for header in self.headers if header[0] not in OF_UPGRADES]
             self.parser = httptools.HttpRequestParser(self)
             self.data_received(b"".join([*lines, b"\r\n", rest]))
@@ -209,29 +210,33 @@ class BoundedHttp(HttpToolsProtocol):
         self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > self.site.bounds.head_max_bytes or len(self.headers) > self.site.bounds.head_max_count:
             self._refuse(Refused(Reason.HEAD_TOO_LARGE))
-        if lowered not in LOOKED_AT:
-            return
+        if lowered in LOOKED_AT:
+            self._look_at(lowered, value)
+
+    def _look_at(self, lowered: bytes, value: bytes) -> None:
+        """Read a header that says how the request is framed, or to whom it goes."""
         if lowered == b"host":
             self._hosts += 1
+            if not is_host(value):
+                self._refuse(_malformed("its Host is not a host name or address, with a port or without"))
         elif lowered == b"expect":
             self.expect_100_continue = value.lower() == b"100-continue"
         else:
             self._lengths += 1
             if self._lengths > 1:
                 self._refuse(_malformed("its length is given twice"))
-            elif lowered == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            elif lowered == b"transfer-encoding" and value.strip(b" \t").lower() != b"chunked":
                 self._refuse(_malformed("`chunked` is the only supported Transfer-Encoding"))
 
     def on_headers_complete(self) -> None:
         if self._is_refused:
             return
         version = self.parser.get_http_version()
-        if version not in VERSIONS:
-            self._refuse(_malformed("it is not HTTP/1.1"))
-        elif self._hosts > 1 or (self._hosts == 0 and version == "1.1"):
-            self._refuse(_malformed("it needs one Host"))
-        elif self._lengths and version == "1.0" and (b"transfer-encoding", b"chunked") in self.headers:
-            self._refuse(_malformed("HTTP/1.0 has no Transfer-Encoding"))
+        fault = fault_of_head(version, self.url, hosts=self._hosts)
+        if not fault and version == "1.0":
+            fault = fault_of_old_head(self.headers, upgrade=self._get_upgrade())
+        if fault:
+            self._refuse(_malformed(fault))
         elif self.parser.should_upgrade():
             if self._should_upgrade():
                 self._make_scope()

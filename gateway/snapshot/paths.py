@@ -8,6 +8,7 @@ from urllib.parse import quote, unquote_to_bytes
 from gateway.concurrency.short_cache import short_cache
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.endpoints import CHANNEL_PREFIX, REGISTRY_PREFIX
+from gateway.wire.dot_segments import has_dot_segment
 
 _ENCODED_SLASH = re.compile(r"%2[fF]|%5[cC]")
 _PLAIN = re.compile(r"[A-Za-z0-9/._-]*")
@@ -19,8 +20,8 @@ _SAFE = "/:@!$&'()*+,;=~"
 def normalised(raw_path: bytes) -> str:
     """Percent-decode a path once. Raises Refused for a path that two parsers could read differently.
 
-    Refused are an encoded slash (except in a channel's address and a registry subject), a dot segment, a control
-    character, invalid UTF-8 and a backslash.
+    Refused are an encoded slash (except in a channel's address and a registry subject), a dot segment however it is
+    disguised, a control character, invalid UTF-8 and a backslash.
     """
     try:
         text = raw_path.decode("ascii")
@@ -33,7 +34,7 @@ def normalised(raw_path: bytes) -> str:
         raise _malformed("holds an encoded slash")
     if any(char < " " or char in "\x7f\\" for char in path):
         raise _malformed("holds a control character or a backslash")
-    if "/." in path and any(segment in (".", "..") for segment in path.split("/")):
+    if has_dot_segment(path):
         raise _malformed("holds a dot segment")
     return path
 

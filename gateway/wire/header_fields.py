@@ -11,6 +11,15 @@ OF_THE_CONNECTION = frozenset(
     }
 )  # fmt: skip
 """Headers that frame messages or identify the caller: no policy may set or remove them."""
+OVERRIDES = frozenset(
+    {
+        "x-http-method", "x-http-method-override", "x-method-override", "x-original-method",
+        "x-original-path", "x-original-uri", "x-original-url", "x-override-url", "x-proxy-url", "x-rewrite-url",
+        "x-envoy-original-path", "x-host", "x-http-host-override", "x-original-host",
+    }
+)  # fmt: skip
+"""Headers by which some servers serve another method, URL or host than the request's, past the rights and policies of
+its route. They are dropped unless the route names them in ``override_headers``."""
 
 
 Headers = list[tuple[bytes, bytes]]

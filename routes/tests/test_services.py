@@ -73,6 +73,13 @@ def test_paths_of_the_operators_origin_are_free_for_routes(path):
     assert make(path=path).path == path
 
 
+def test_the_headers_that_override_a_request_are_kept_in_lower_case_and_once():
+    route = make(handler=UPSTREAM | {"override_headers": ["X-Original-URL", "x-original-url", "X-HTTP-Method"]})
+    assert route.handler == UPSTREAM | {"override_headers": ["x-original-url", "x-http-method"]}
+    update_route(route, handler=UPSTREAM | {"override_headers": []}, by="bob")
+    assert Route.objects.get().handler == UPSTREAM
+
+
 def test_omitted_methods_are_those_of_the_protocol():
     assert "DELETE" in make().methods
     assert make(name="s", path="/s", protocol="sse").methods == ["GET"]
@@ -105,6 +112,13 @@ def test_a_new_protocol_resets_the_methods():
         ({"handler": UPSTREAM | {"rewrite": "x"}}, "handler.rewrite"),
         ({"handler": UPSTREAM | {"rewrite": "/a\r\nx: y"}}, "handler.rewrite"),
         ({"handler": UPSTREAM | {"rewrite": "/{other}"}}, "handler.rewrite"),
+        ({"handler": UPSTREAM | {"rewrite": "/a/../b"}}, "handler.rewrite"),
+        ({"path": "/{id}", "handler": UPSTREAM | {"rewrite": "/a/.{id}"}}, "handler.rewrite"),
+        ({"handler": UPSTREAM | {"url": "http://127.0.0.1:9/x/%2e%2e;a/y"}}, "handler.url"),
+        ({"handler": UPSTREAM | {"override_headers": "x-original-url"}}, "handler.override_headers"),
+        ({"handler": UPSTREAM | {"override_headers": ["x-forwarded-for"]}}, "handler.override_headers"),
+        ({"handler": UPSTREAM | {"override_headers": [1]}}, "handler.override_headers"),
+        ({"handler": {"type": "channel", "channel": "a", "override_headers": []}}, "handler.override_headers"),
         ({"handler": {"type": "channel"}}, "handler.channel"),
         ({"handler": {"type": "channel", "channel": "a/*"}}, "handler.channel"),
         ({"handler": {"type": "job"}}, "handler.job_type"),

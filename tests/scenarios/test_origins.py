@@ -238,7 +238,7 @@ def test_an_operator_who_opens_an_upstreams_page_loses_nothing(product, evil):
         page.click("main button[type=submit]")
         page.wait_for_url("**/dashboards/")
         cookies = {cookie["name"]: cookie for cookie in context.cookies()}
-        assert set(cookies) == {"sessionid", "csrftoken"}
+        assert set(cookies) == {"sessionid", "csrftoken", "apimgmt_device"}
         assert all(cookie["httpOnly"] and cookie["sameSite"] == "Lax" for cookie in cookies.values())
 
         for route in ("evil/page", "evil-events"):  # the plain link that shows an upstream's page

@@ -7,7 +7,7 @@ from functools import lru_cache
 from gateway.call import Call
 from gateway.concurrency.short_cache import short_cache
 from gateway.snapshot.principal import Principal
-from gateway.wire.header_fields import Headers, has_body
+from gateway.wire.header_fields import OVERRIDES, Headers, has_body
 
 HOP_BY_HOP = frozenset(
     {
@@ -24,10 +24,13 @@ BY_KEY = (b"vary", b"Authorization, X-API-Key")
 SET_BY_GATEWAY = frozenset(
     {
         b"host", b"authorization", b"x-api-key", b"content-length", b"forwarded", b"x-real-ip", b"x-client-ip",
-        b"x-cluster-client-ip", b"true-client-ip", b"cf-connecting-ip",
+        b"x-cluster-client-ip", b"true-client-ip", b"cf-connecting-ip", b"fastly-client-ip",
+        b"x-original-forwarded-for", b"x-envoy-external-address",
     }
 )  # fmt: skip
-NOT_PASSED_ON = HOP_BY_HOP | SET_BY_GATEWAY | {b"cookie"}
+OVERRIDES_RAW = frozenset(name.encode() for name in OVERRIDES)
+EXAMINED = HOP_BY_HOP | SET_BY_GATEWAY | OVERRIDES_RAW | {b"cookie", b"proxy"}
+"""The others pass to the upstream. CGI takes ``Proxy`` for the variable ``HTTP_PROXY``."""
 OPERATORS_COOKIES = frozenset(
     prefix + name for prefix in (b"", b"__host-") for name in (b"sessionid", b"csrftoken", b"apimgmt_device")
 )
@@ -39,16 +42,9 @@ IDENTITY_PREFIXES = (b"x-consumer-", b"x-forwarded-", b"x-apimgmt-")
 
 
 def request_head(call: Call, target: str, host: str, scheme: str) -> bytes:
+    """Return the head of a request to the upstream."""
     lines = [f"{call.method} {target} HTTP/1.1\r\nhost: {host}\r\n".encode("latin-1")]
-    named = named_in_connection(call.headers)
-    requested_host = b""
-    for name, value in call.headers:
-        if name == b"host":
-            requested_host = value
-        elif not (name in NOT_PASSED_ON or name in named or name.startswith(IDENTITY_PREFIXES) or b"_" in name):
-            lines.append(b"%b: %b\r\n" % (name, value))
-        elif name == b"cookie" and name not in named and (cookies := cookies_of(value)):
-            lines.append(b"cookie: %b\r\n" % cookies)
+    lines += [b"%b: %b\r\n" % header for header in passed_on(call)]
     if has_body(call.headers):
         length = call.header(b"content-length")
         lines.append(
@@ -56,8 +52,35 @@ def request_head(call: Call, target: str, host: str, scheme: str) -> bytes:
         )
     lines += [b"%b: %b\r\n" % header for header in call.added_headers]
     lines.append(_identity(call.caller))
-    lines.append(_forwarded(call.ip, requested_host, scheme))
+    lines.append(_forwarded(call.ip, (call.header(b"host") or "").encode("latin-1"), scheme))
     return b"".join(lines)
+
+
+def passed_on(call: Call) -> Headers:
+    """Return the headers of a request that pass to the upstream.
+
+    A name with other characters than letters, digits and hyphens does not pass: some servers take it for another one.
+    """
+    named = _named_in_connection(call.headers)
+    passed: Headers = []
+    for header in call.headers:
+        name = header[0]
+        if name not in EXAMINED:
+            if not (name in named or name.startswith(IDENTITY_PREFIXES)) and name.replace(b"-", b"").isalnum():
+                passed.append(header)
+        elif name in named:
+            continue
+        elif name == b"cookie":
+            if cookies := cookies_of(header[1]):
+                passed.append((name, cookies))
+        elif name in OVERRIDES_RAW and _asks_for(call, name):
+            passed.append(header)
+    return passed
+
+
+def _asks_for(call: Call, override: bytes) -> bool:
+    """Return whether the route wants a header that its upstream obeys instead of the request line."""
+    return call.route is not None and override.decode() in call.route.handler.get("override_headers", ())
 
 
 def cookies_of(value: bytes) -> bytes:
@@ -117,7 +140,7 @@ def response_headers(headers: Headers, limits: Headers) -> Headers:
     return kept
 
 
-def named_in_connection(headers: Headers) -> frozenset[bytes]:
+def _named_in_connection(headers: Headers) -> frozenset[bytes]:
     """Return the names of the headers that concern this connection only (RFC 9110 7.6.1)."""
     named: frozenset[bytes] = frozenset()
     for name, value in headers:

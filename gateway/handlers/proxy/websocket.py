@@ -14,7 +14,7 @@ from gateway.call import Call, Reply
 from gateway.concurrency.stopping import stop_tasks
 from gateway.connections.open import Connection
 from gateway.handlers.proxy.answer import THROTTLED_S
-from gateway.handlers.proxy.heads import IDENTITY_PREFIXES, NOT_PASSED_ON, cookies_of, named_in_connection
+from gateway.handlers.proxy.heads import passed_on
 from gateway.handlers.proxy.target import target_of
 from gateway.peer import ClientGone
 from gateway.refusals import SENT_BEFORE_CLOSE, ErrorClass, Reason, Refused
@@ -27,7 +27,7 @@ BEARER = "bearer"
 """The subprotocol after which a browser sends its credential."""
 SEND_TIMEOUT_S = 10.0
 PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 5.0
-OF_THE_GATEWAY = (*IDENTITY_PREFIXES, b"sec-websocket-")
+OF_THE_HANDSHAKE = b"sec-websocket-"
 
 
 async def proxy(plane: Plane, call: Call) -> Reply:
@@ -225,14 +225,7 @@ def _subprotocol(call: Call, upstream: UpstreamSocket) -> str | None:
 
 def _headers(call: Call, host: str, scheme: str) -> list[tuple[str, str]]:
     caller = call.caller
-    named = named_in_connection(call.headers)
-    passed = [
-        (name, value)
-        for name, value in call.headers
-        if not (name in NOT_PASSED_ON or name in named or name.startswith(OF_THE_GATEWAY) or b"_" in name)
-    ]
-    if b"cookie" not in named:
-        passed += [(name, cookies_of(value)) for name, value in call.headers if name == b"cookie" and cookies_of(value)]
+    passed = [header for header in passed_on(call) if not header[0].startswith(OF_THE_HANDSHAKE)]
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in (*passed, *call.added_headers)]
     if offered := _offered(call):
         headers.append(("Sec-WebSocket-Protocol", ", ".join(offered)))

@@ -34,65 +34,6 @@ async def strict(behind, tmp_path):
         yield plane
 
 
-MALFORMED = {
-    "both lengths": POST + "content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-    "both lengths, the other way": POST + "transfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n0\r\n\r\n",
-    "length twice": POST + "content-length: 3\r\ncontent-length: 3\r\n\r\nabc",
-    "two lengths in one": POST + "content-length: 3, 3\r\n\r\nabc",
-    "signed length": POST + "content-length: +3\r\n\r\nabc",
-    "negative length": POST + "content-length: -3\r\n\r\nabc",
-    "hexadecimal length": POST + "content-length: 0x3\r\n\r\nabc",
-    "length without end": POST + f"content-length: {'9' * 40}\r\n\r\nabc",
-    "encoding twice": POST + "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-    "encoding hidden": POST + "transfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
-    "encoding not last": POST + "transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n",
-    "other encoding first": POST + "transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-    "encoding in HTTP/1.0": f"POST /echo HTTP/1.0\r\n{HOST}transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-    "bare LF everywhere": "GET /echo HTTP/1.1\nhost: gateway.test\n\n",
-    "bare LF in a header": GET + "x-a: 1\nx-b: 2\r\n\r\n",
-    "bare LF at the end": GET + "\n",
-    "bare LF after the request line": f"GET /echo HTTP/1.1\n{HOST}\r\n",
-    "bare CR": GET + "x-a: 1\rx-b: 2\r\n\r\n",
-    "NUL": GET + "x-a: 1\x002\r\n\r\n",
-    "space before the colon": GET + "x-a : 1\r\n\r\n",
-    "header without a name": GET + ": 1\r\n\r\n",
-    "folded header": GET + "x-a: 1\r\n x-b: 2\r\n\r\n",
-    "folded encoding": POST + "transfer-encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
-    "header before all": f"GET /echo HTTP/1.1\r\n {HOST}\r\n",
-    "chunk size with a sign": CHUNKED + "-3\r\nabc\r\n0\r\n\r\n",
-    "chunk size with 0x": CHUNKED + "0x3\r\nabc\r\n0\r\n\r\n",
-    "chunk size without end": CHUNKED + "f" * 20 + "\r\nabc\r\n0\r\n\r\n",
-    "chunk size with a space": CHUNKED + "3 \r\nabc\r\n0\r\n\r\n",
-    "chunk longer than said": CHUNKED + "3\r\nabcd\r\n0\r\n\r\n",
-    "chunk with bare LF": CHUNKED + "3\nabc\n0\n\n",
-    "extension with bare LF": CHUNKED + "3;a\nb\r\nabc\r\n0\r\n\r\n",
-    "no host": "GET /echo HTTP/1.1\r\n\r\n",
-    "two hosts": GET + HOST + "\r\n",
-    "HTTP/0.9": "GET /echo\r\n\r\n",
-    "HTTP/2": f"GET /echo HTTP/2.0\r\n{HOST}\r\n",
-    "HTTP/2 with prior knowledge": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "CONNECT": f"CONNECT evil.test:443 HTTP/1.1\r\n{HOST}\r\n",
-    "unknown method": f"FROBNICATE /echo HTTP/1.1\r\n{HOST}\r\n",
-    "lower-case method": f"get /echo HTTP/1.1\r\n{HOST}\r\n",
-    "TLS": "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-}
-
-
-@pytest.mark.parametrize("request_", MALFORMED.values(), ids=MALFORMED)
-async def test_a_malformed_request_gets_400_and_the_connection_closed(plane, behind, request_):
-    async with caller_of(plane) as caller:
-        keyed = request_.replace(HOST, f"{HOST}x-api-key: {plane.key.text}\r\n", 1)
-        # A second request hides behind the first, as a smuggler would send it.
-        caller.send(keyed.encode("latin-1") + caller.head("GET", "/echo?smuggled"))
-        answer = await caller.answer()
-        assert (answer.status, json.loads(answer.body)["reason"]) == (400, "invalid-request")
-        assert answer.header("content-type") == "application/problem+json"
-        assert answer.header("connection") == "close"
-        assert await caller.is_closed()
-    assert not any("smuggled" in asked.target for asked in behind.asked)
-    assert len(plane.never_calls) + len(plane.outcomes) == 1
-
-
 @pytest.mark.parametrize("size", [1, 7])
 async def test_a_request_may_come_in_small_pieces(plane, size):
     async with caller_of(plane) as caller:

@@ -9,8 +9,10 @@ import pytest
 
 from gateway.credentials.api_keys import new_key
 from gateway.protocol import Protocol
-from gateway.protocols.http import accepted
+from gateway.protocols.http import accepted, prepare
+from gateway.refusals import Refused
 from gateway.tests.http_plane import PEPPER, ask, caller_of, echo, eventually, route, running, say, upstream_that
+from gateway.wire.header_fields import OVERRIDES
 
 PRIVATE_UPSTREAM = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n{}\r\nok"
 
@@ -76,7 +78,7 @@ async def test_a_route_may_rewrite_the_path(plane, behind, asked, seen):
 @pytest.mark.parametrize(
     "path",
     ["/api/1/../2", "/api/1/%2e%2e/2", "/api/1/a%2fb", "/api/1/a%5cb", "/api/1/a%00b", "/api/1/a%0d%0ab", "/api/1/%ff",
-     "/api/1/.", "/api/1/a%7fb"],
+     "/api/1/.", "/api/1/a%7fb", "/api/1/..;/2", "/api/1/..%3Ba=b/2", "/api/1/%252e%252e/2", "/api/1/..%255c2", "/api/1/%c0%ae."],
 )  # fmt: skip
 async def test_a_path_that_could_be_read_in_two_ways_is_refused(plane, behind, path):
     assert is_problem(await ask(plane, "GET", path), 400, "invalid-request")
@@ -200,6 +202,36 @@ async def test_the_upstream_sees_who_calls_and_nothing_that_pretends_to_be_us(pl
     assert not set(names) & {"x-api-key", "authorization", "x-secret", "keep-alive", "te", "forwarded",
                              "x-real-ip", "x_consumer_name", "proxy-authorization", "trailer", "connection", "cf-connecting-ip"}  # fmt: skip
     assert plane.key.text not in str(asked.headers)
+
+
+@pytest.mark.parametrize("name", sorted(OVERRIDES))
+async def test_a_header_that_overrides_the_request_is_dropped_unless_the_route_asks(tmp_path, behind, is_direct, name):
+    asking = route("asking", "/asking", behind.url, handler={"override_headers": [name]})
+    async with running(tmp_path, [*routes(behind.url), asking], is_direct=is_direct) as plane:
+        lines = [
+            f"{spelling}: /admin"
+            for spelling in (name.title(), name.replace("-", "_"), name.replace("-", "."), f"x!{name}")
+        ]
+        for path in ("/echo", "/asking"):
+            await ask(plane, "GET", path, *lines, "Proxy: evil.test")
+    values = [[value for _, value in asked.headers if value in ("/admin", "evil.test")] for asked in behind.asked]
+    assert values == [[], ["/admin"]]
+    assert behind.asked[1].header(name) == ["/admin"]
+
+
+async def test_an_invalid_host_is_refused_whichever_server_runs(tmp_path, behind):
+    async with running(tmp_path, routes(behind.url), is_direct=False) as plane:
+        call = accepted(plane, Protocol.HTTP, "GET", b"/echo", b"", [(b"host", b"user@gateway.test")], "192.0.2.1")
+        with pytest.raises(Refused) as caught:
+            prepare(plane, call)
+    assert (caught.value.status, caught.value.cause) == (400, "malformed-request")
+
+
+async def test_a_header_that_the_connection_claims_is_no_override(tmp_path, behind):
+    asking = route("asking", "/asking", behind.url, handler={"override_headers": ["x-http-method"]})
+    async with running(tmp_path, [asking]) as plane:
+        await ask(plane, "GET", "/asking", "connection: x-http-method", "x-http-method: DELETE")
+    assert not behind.asked[0].header("x-http-method")
 
 
 @pytest.mark.parametrize(

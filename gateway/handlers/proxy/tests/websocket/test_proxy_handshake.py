@@ -118,6 +118,7 @@ async def test_the_upstream_sees_who_calls_and_nothing_that_pretends_to_be_us(pl
     headers = [
         ("X-Consumer-Name", "boss"), ("x_consumer_name", "boss"), ("X-Forwarded-For", "9.9.9.9"),
         ("Connection", "X-Secret"), ("X-Secret", "1"), ("X-Kept", "yes"), ("Forwarded", "for=9.9.9.9"),
+        ("X-Original-URL", "/admin"), ("X-HTTP-Method-Override", "DELETE"), ("Proxy", "evil.test"), ("Cookie", "a=1; sessionid=x"),
     ]  # fmt: skip
     async with socket_of(plane, "/of/a/b?q=1", headers=headers) as socket:
         await socket.send("x")
@@ -130,7 +131,9 @@ async def test_the_upstream_sees_who_calls_and_nothing_that_pretends_to_be_us(pl
     assert sent["x-forwarded-host"] == [f"127.0.0.1:{plane.port}"]
     assert sent["host"] == [f"127.0.0.1:{plane.behind.port}"]
     assert sent["x-kept"] == ["yes"]
+    assert sent["cookie"] == ["a=1"]
     assert not set(sent) & {"authorization", "x-secret", "forwarded", "x_consumer_name"}
+    assert not set(sent) & {"x-original-url", "x-http-method-override", "proxy"}
     assert plane.key.text not in str(sent)
 
 

@@ -1,0 +1,24 @@
+"""What is wrong with a request's head, once it is complete (RFC 9112 3.2, 6.1; RFC 6455 4.1)."""
+
+from __future__ import annotations
+
+from gateway.wire.header_fields import Headers
+from gateway.wire.host import has_valid_host
+
+VERSIONS = frozenset({"1.1", "1.0"})
+
+
+def fault_of_head(version: str, target: bytes, *, hosts: int) -> str:
+    """Return what is wrong with a head that has this many ``Host`` headers, or an empty text."""
+    if version not in VERSIONS:
+        return "it is not HTTP/1.1"
+    if hosts > 1 or (hosts == 0 and version == "1.1"):
+        return "it needs one Host"
+    return "" if has_valid_host(target) else "its target has no valid host"
+
+
+def fault_of_old_head(headers: Headers, *, upgrade: bytes | None) -> str:
+    """Return what HTTP/1.1 has and this head of HTTP/1.0 must not have, or an empty text."""
+    if any(name == b"transfer-encoding" for name, _ in headers):
+        return "HTTP/1.0 has no Transfer-Encoding"
+    return "a WebSocket needs HTTP/1.1" if upgrade == b"websocket" else ""
