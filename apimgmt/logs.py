@@ -9,8 +9,11 @@ from typing import Any
 
 import orjson
 
+from gateway.concurrency.log_throttle import LogThrottle
+
 REDACTED = "[redacted]"
 TEXT_MAX_CHARS = 16 * 1024
+STRANGERS_MAX_CHARS = 300
 _SECRETS = re.compile(
     r"apim_(?P<key>[0-9A-Za-z]{12})_[0-9A-Za-z]+"
     r"|tick_[\w-]+|whsec_[\w+/=-]+|eyJ[\w-]+\.eyJ[\w-]+\.[\w-]*"
@@ -39,6 +42,25 @@ def _sanitized(text: str) -> str:
     if len(text) > TEXT_MAX_CHARS:
         text = f"{text[:TEXT_MAX_CHARS]}… ({len(text)} characters)"
     return _CONTROL.sub(lambda match: "\n" if match[0] == "\n" else f"\\u{ord(match[0]):04x}", redacted(text))
+
+
+class StrangersLines(logging.Filter):
+    """Keeps what strangers cause short and rare: Django's security warnings, each kind once a minute, are no errors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._throttle = LogThrottle()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to log a record."""
+        if not record.name.startswith("django.security"):
+            return True
+        suffix = self._throttle.suffix(record.name)
+        if suffix is None:
+            return False
+        record.levelno, record.levelname, record.exc_info = logging.WARNING, "WARNING", None
+        record.msg, record.args = record.getMessage()[:STRANGERS_MAX_CHARS] + suffix, ()
+        return True
 
 
 class JsonFormatter(logging.Formatter):

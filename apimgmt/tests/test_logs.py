@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from apimgmt.logs import JsonFormatter, redacted
+from apimgmt.logs import JsonFormatter, StrangersLines, redacted
 from gateway.credentials.api_keys import new_key
 
 
@@ -65,3 +65,16 @@ def test_what_is_said_of_a_call_names_its_trace():
     assert json.loads(JsonFormatter().format(record))["trace_id"] == "a" * 32
     record.traceparent = None
     assert "trace_id" not in json.loads(JsonFormatter().format(record))
+
+
+def test_what_strangers_cause_in_django_is_one_short_warning_a_minute():
+    def passed(name):
+        record = logging.LogRecord(name, logging.ERROR, __file__, 1, "x" * 5_000, (), (ValueError, ValueError(), None))
+        return json.loads(JsonFormatter().format(record)) if lines.filter(record) else None
+
+    lines = StrangersLines()
+    first = passed("django.security.DisallowedHost")
+    assert (first["level"], len(first["message"]), "exception" in first) == ("warning", 300, False)
+    assert [passed("django.security.DisallowedHost") for _ in range(50)] == [None] * 50
+    assert passed("django.security.csrf") is not None
+    assert [passed("gateway.pipeline")["level"] for _ in range(2)] == ["error", "error"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from asyncio import BaseTransport
 from http import HTTPStatus
 from typing import Any
 
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets import http11
 from websockets.datastructures import Headers
@@ -16,6 +18,9 @@ from websockets.server import ServerProtocol
 from gateway.protocols.problem import render
 from gateway.refusals import Reason, Refused
 from gateway.wire.fragments import Fragments
+
+logger = logging.getLogger(__name__)
+"""uvicorn and websockets log each handshake to it, as ``info``; by default only warnings are written."""
 
 http11.MAX_LINE_LENGTH = 64 * 1024
 """The head was bounded before it is parsed here; the library's own 8 KiB a line is less than what is accepted."""
@@ -61,7 +66,8 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         super().__init__(*arguments, **options)
         self.stream_message_max_bytes = stream_message_max_bytes
         """The bound of a message on ``/v1/stream``; elsewhere the server's own bound applies."""
-        self.conn = Frames(max_size=self.config.ws_max_size, logger=self.logger)
+        self.logger = logger
+        self.conn = Frames(max_size=self.config.ws_max_size, logger=logger)
         self.fragments = Fragments()
 
     def connection_made(self, transport: BaseTransport) -> None:
@@ -85,6 +91,19 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         if event.path.partition("?")[0] == STREAM_PATH and self.stream_message_max_bytes is not None:
             self.conn.max_message_size = self.stream_message_max_bytes
         super().handle_connect(event)
+
+    async def run_asgi(self) -> None:
+        """Run the application. uvicorn would log an error for each handshake that is refused by an answer."""
+        try:
+            await self.app(self.scope, self.receive, self.send)
+        except ClientDisconnected:
+            return
+        except Exception:
+            logger.exception("serving a WebSocket failed")
+            self.send_500_response()
+        finally:
+            if self.close_timer is None:
+                self.transport.close()
 
     def handle_cont(self, event: Frame) -> None:
         """Process one more fragment of a message."""

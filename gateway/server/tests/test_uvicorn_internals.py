@@ -32,7 +32,7 @@ OVERRIDDEN = {
     },
     BoundedSocket: {
         "connection_made", "connection_lost", "handle_connect", "handle_cont", "send_receive_event_to_app",
-        "handle_ping", "keepalive_timeout",
+        "handle_ping", "keepalive_timeout", "run_asgi",
     },
     Frames: {"reject", "fail", "recv_frame"},
     Server: {"startup", "shutdown"},
