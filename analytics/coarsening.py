@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-from django.db import connection, models, transaction
+from django.db import models, transaction
 
 from analytics import limit_rows, services
 from analytics.models import LimitMinute, UsageMinute
@@ -58,40 +59,43 @@ def begin_of(instant: datetime, span_s: int) -> datetime:
 
 
 def _merge_some(rollup: Rollup, fine_s: int, coarse_s: int, before: datetime) -> int:
-    """Merge rows of the oldest period that has any, at most a batch."""
-    fine = rollup.model._default_manager.filter(span_s=fine_s).order_by("minute")
-    oldest = fine.filter(minute__lt=before).values_list("minute", flat=True).first()
-    if oldest is None:
+    """Merge the oldest rows, at most a batch. Whatever lies between two batches of a period is added to its row."""
+    manager = rollup.model._default_manager
+    columns = ("pk", "minute", *rollup.labels, *rollup.sums, *rollup.highest)
+    fine = list(manager.filter(span_s=fine_s, minute__lt=before).order_by("minute", "pk").values(*columns)[:BATCH])
+    if not fine:
         return 0
-    begin = begin_of(oldest, coarse_s)
-    end = datetime.fromtimestamp(begin.timestamp() + coarse_s, tz=UTC)
-    # The first row of a label has the instant of the coarse row already: it becomes that row.
-    merged = fine.filter(minute=begin).update(span_s=coarse_s, **dict.fromkeys(rollup.of_minutes))
-    keys = list(fine.filter(minute__gt=begin, minute__lt=end).values_list("pk", flat=True)[:BATCH])
-    if keys:
-        _add(rollup, keys, begin, coarse_s)
-        rollup.model._default_manager.filter(pk__in=keys).delete()
-    return merged + len(keys)
+    begins = {row["minute"]: begin_of(row["minute"], coarse_s) for row in fine}
+    merged: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in fine:
+        _merge(rollup, merged, row, begin=begins[row["minute"]], span_s=coarse_s)
+    keys = [row["pk"] for row in fine]
+    consumers = {row["consumer"] for row in fine}
+    coarse = manager.filter(minute__in=set(begins.values()), consumer__in=consumers, span_s__gt=fine_s)
+    for row in coarse.values(*columns, "span_s"):
+        if (row["minute"], *(row[label] for label in rollup.labels)) in merged:
+            _merge(rollup, merged, row, begin=row["minute"], span_s=row["span_s"])
+    rows = [rollup.model(**fields) for fields in merged.values()]
+    changed = ["span_s", *rollup.sums, *rollup.highest, *rollup.of_minutes]
+    unique = ["minute", *rollup.labels]
+    manager.bulk_create(rows, update_conflicts=True, unique_fields=unique, update_fields=changed)
+    # A row that has the instant of its coarse row has become that row.
+    manager.filter(pk__in=keys).exclude(span_s__gt=fine_s).delete()
+    return len(fine)
 
 
-def _add(rollup: Rollup, keys: list[int], begin: datetime, coarse_s: int) -> None:
-    """Add rows to those of their labels at an instant, in one statement: the rows of a busy hour are many."""
-    name = connection.ops.quote_name
-    table = name(rollup.model._meta.db_table)
-    labels, sums, highest = (
-        [name(column) for column in columns] for columns in (rollup.labels, rollup.sums, rollup.highest)
-    )
-    columns = ", ".join([name("minute"), name("span_s"), *labels, *sums, *highest])
-    values = ", ".join(["%s", "%s", *labels, *(f"SUM({one})" for one in sums), *(f"MAX({one})" for one in highest)])
-    changes = [f"{one} = kept.{one} + excluded.{one}" for one in sums]
-    changes += [
-        f"{one} = CASE WHEN kept.{one} IS NULL OR excluded.{one} > kept.{one} THEN excluded.{one} ELSE kept.{one} END"
-        for one in highest
-    ]
-    statement = (
-        f"INSERT INTO {table} AS kept ({columns}) SELECT {values} FROM {table}"  # noqa: S608 - names of columns
-        f" WHERE id IN ({', '.join(['%s'] * len(keys))}) GROUP BY {', '.join(labels)}"
-        f" ON CONFLICT ({name('minute')}, {', '.join(labels)}) DO UPDATE SET {', '.join(changes)}"
-    )
-    with connection.cursor() as cursor:
-        cursor.execute(statement, [connection.ops.adapt_datetimefield_value(begin), coarse_s, *keys])
+def _merge(
+    rollup: Rollup, merged: dict[tuple[Any, ...], dict[str, Any]], row: dict[str, Any], *, begin: datetime, span_s: int
+) -> None:
+    """Add a row to the coarse one of its labels."""
+    labels = {label: row[label] for label in rollup.labels}
+    columns = (*rollup.sums, *rollup.highest)
+    fields = {"minute": begin, "span_s": span_s, **labels, **{name: row[name] for name in columns}}
+    into = merged.setdefault((begin, *labels.values()), fields)
+    if into is fields:
+        return
+    into["span_s"] = max(into["span_s"], span_s)
+    for name in rollup.sums:
+        into[name] += row[name]
+    for name in rollup.highest:
+        into[name] = max((level for level in (into[name], row[name]) if level is not None), default=None)

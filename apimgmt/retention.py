@@ -42,18 +42,31 @@ KINDS: Kinds = {
     "audit": keep_changes,
     "sessions": keep_sessions,
     "admin log": keep_admin_log,
-    "free pages": return_free_pages,
 }
+AFTERWARDS: Kinds = {"free pages": return_free_pages}
+"""What is done once everything is within its bounds: pages that are freed before are used by other rows."""
 
 
-def keep_bounds(now: datetime, *, within_s: float = float("inf"), kinds: Kinds = KINDS) -> dict[str, int]:
+def keep_bounds(
+    now: datetime, *, within_s: float = float("inf"), kinds: Kinds = KINDS, afterwards: Kinds = AFTERWARDS
+) -> dict[str, int]:
     """Remove what is beyond the bounds, and return how much of each kind.
 
     Stops after ``within_s``; the next call continues. A kind that fails is logged, and does not keep the others.
     """
     ends_at = time.monotonic() + within_s
-    left = {what: keep(now) for what, keep in kinds.items()}
     removed: Counter[str] = Counter()
+    are_kept = _keep(kinds, now, ends_at, removed)
+    if _keep(afterwards, now, ends_at, removed) and are_kept:
+        KEPT_AT.set_to_current_time()
+    if removed:
+        logger.info("retention: removed %s", ", ".join(f"{count} of {what}" for what, count in removed.items()))
+    return dict(removed)
+
+
+def _keep(kinds: Kinds, now: datetime, ends_at: float, removed: Counter[str]) -> bool:
+    """Bring kinds within their bounds, in turn, and return whether all are in time."""
+    left = {what: keep(now) for what, keep in kinds.items()}
     has_failed = False
     while left and time.monotonic() < ends_at:
         for what in list(left):
@@ -70,8 +83,4 @@ def keep_bounds(now: datetime, *, within_s: float = float("inf"), kinds: Kinds =
             REMOVED.labels(what).inc(count)
             # As long as the batch took: whoever waited for the database writes now.
             time.sleep(min(max(time.monotonic() - began_at, PAUSE_MIN_S), PAUSE_MAX_S))
-    if not left and not has_failed:
-        KEPT_AT.set_to_current_time()
-    if removed:
-        logger.info("retention: removed %s", ", ".join(f"{count} of {what}" for what, count in removed.items()))
-    return dict(removed)
+    return not left and not has_failed

@@ -57,14 +57,14 @@ class StreamBounds:
 
     async def run(self, client: Client, js: JetStreamContext, stop: asyncio.Event) -> None:
         """Check every minute until ``stop`` is set; a stream may have been recreated with its defaults."""
-        markers_at = 0.0
+        markers_at = time.monotonic() + CHECK_S
         while not stop.is_set():
             for name, (seconds, most_bytes) in self._bounds.items():
                 await set_bounds(js, name, seconds, most_bytes)
             if time.monotonic() >= markers_at:
                 markers_at = time.monotonic() + MARKERS_EVERY_S
                 for bucket in (SNAPSHOT_BUCKET, HEALTH_BUCKET):
-                    await delete_markers(client, js, bucket, datetime.now(UTC) - MARKERS_KEPT)
+                    await _delete_old_markers(client, js, bucket)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), CHECK_S)
 
@@ -81,6 +81,13 @@ async def set_bounds(js: JetStreamContext, name: str, seconds: float, most_bytes
         return  # created when it is first needed
     except APIError as error:
         logger.warning("stream %s keeps its bounds, as NATS refuses new ones: %s", name, error.description)
+
+
+async def _delete_old_markers(client: Client, js: JetStreamContext, bucket: str) -> None:
+    try:
+        await delete_markers(client, js, bucket, datetime.now(UTC) - MARKERS_KEPT)
+    except TimeoutError as error:
+        logger.warning("the markers of bucket %s are deleted later: %s", bucket, error)
 
 
 async def delete_markers(client: Client, js: JetStreamContext, bucket: str, before: datetime) -> int:

@@ -105,7 +105,7 @@ def _collect_rarely() -> None:
 
 def worker(serves: Callable[[], None]) -> None:
     """Run jobs."""
-    from celery.signals import task_postrun, task_prerun, task_received, worker_ready
+    from celery.signals import setup_logging, task_postrun, task_prerun, task_received, worker_ready
 
     from apimgmt import env
     from apimgmt.celery import application
@@ -121,6 +121,7 @@ def worker(serves: Callable[[], None]) -> None:
     task_prerun.connect(metrics.begins, weak=False)
     task_postrun.connect(metrics.ends, weak=False)
     ProcessReports("worker-1", env.engine_url("NATS_URL"), registry).start()
+    setup_logging.connect(lambda **_: None, weak=False)  # Celery leaves the project's logging as it is
     watch = WorkerWatch(lambda: waiting(application))
     task_received.connect(watch.took, weak=False)
     task_prerun.connect(watch.begins, weak=False)

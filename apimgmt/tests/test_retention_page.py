@@ -8,7 +8,7 @@ import pytest
 from django.apps import apps
 
 from apimgmt.kept import Retention
-from apimgmt.retention import KINDS
+from apimgmt.retention import AFTERWARDS, KINDS
 from gateway.link import nats
 
 PAGE = (Path(__file__).resolve().parent.parent.parent / "docs" / "retention.md").read_text()
@@ -55,4 +55,4 @@ def test_every_stream_is_on_the_page(stream):
 
 
 def test_every_kind_of_the_metric_is_on_the_page():
-    assert [what for what in KINDS if f"`{what}`" not in PAGE] == []
+    assert [what for what in {**KINDS, **AFTERWARDS} if f"`{what}`" not in PAGE] == []

@@ -1,5 +1,6 @@
 import asyncio
 import socket
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -157,3 +158,26 @@ async def test_a_store_that_hangs_holds_the_ends_of_many_jobs_up_once(
         for number in range(20):
             await until(lambda number=number: stands(bucket, f"j{number}", State.CANCELLED))
     assert sum("not released yet" in record.message for record in caplog.records) == 1
+
+
+async def test_a_full_bucket_makes_states_late_and_holds_up_nothing_else(link, bucket, queued, document, caplog):
+    client, js = link
+    config = (await js.stream_info(f"KV_{JOBS_BUCKET}")).config
+    async with running(intake.run, client, js):
+        await lay(bucket, document(id="a"))
+        await until(lambda: Job.objects.filter(id="a").aexists())
+        await bucket.put("type.filler", b"x" * 100_000)
+        await js.update_stream(replace(config, max_bytes=(await js.stream_info(f"KV_{JOBS_BUCKET}")).state.bytes + 10))
+        await sync_to_async(services.cancel)("a")
+        await until(lambda: is_logged(caplog, "the bucket of jobs is full"))
+        assert (await told(bucket, "a"))["state"] == "queued"
+        await js.purge_stream(f"KV_{JOBS_BUCKET}", subject=f"$KV.{JOBS_BUCKET}.type.filler")
+        await until(lambda: has_state(bucket, "a", "cancelled"))
+
+
+async def is_logged(caplog, text):
+    return text in caplog.text
+
+
+async def has_state(bucket, job_id, state):
+    return (await told(bucket, job_id))["state"] == state
