@@ -12,11 +12,11 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils.http import urlencode
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django_filters import FilterSet
 
 from analytics import kept_words
-from analytics.filters import faults
+from analytics.filters import PAGE, faults
 from analytics.views import ROWS_A_PAGE, operators_only
 from audit import bus
 from events import letters, subscription_status
@@ -26,7 +26,6 @@ from events.subscription_api import SubscriptionFilters
 
 SUBSCRIPTIONS, LETTERS = "events.view_subscription", "events.view_deadletter"
 REDRIVE, DISCARD = "events.change_deadletter", "events.delete_deadletter"
-REFUSED_SHOWN = 5
 
 
 @require_GET
@@ -59,18 +58,11 @@ def dead_letters(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 @operators_only(REDRIVE)  # type: ignore[untyped-decorator]
-def redrive(request: HttpRequest, letter_id: int | None = None) -> HttpResponse:
-    """Redrive one dead letter, or the oldest 500 that match the filters."""
-    by = request.user.get_username()
+def redrive(request: HttpRequest, letter_id: int) -> HttpResponse:
+    """Redrive one dead letter."""
     try:
-        if letter_id is not None:
-            letters.redrive(get_object_or_404(DeadLetter, pk=letter_id), by=by)
-            messages.success(request, "1 event was redriven.")
-        else:
-            outcome = letters.redrive_all(_shown(request), by=by)
-            messages.success(request, f"{outcome.done} events were redriven.")
-            for letter, why in outcome.refused[:REFUSED_SHOWN]:
-                messages.error(request, f"{letter.address}: {why}")
+        letters.redrive(get_object_or_404(DeadLetter, pk=letter_id), by=request.user.get_username())
+        messages.success(request, "1 event was redriven.")
     except ValidationError as error:
         messages.error(request, " ".join(error.messages))
     except bus.Unavailable:
@@ -78,11 +70,15 @@ def redrive(request: HttpRequest, letter_id: int | None = None) -> HttpResponse:
     return _back(request)
 
 
-@require_POST
+@require_http_methods(["GET", "POST"])
 @operators_only(DISCARD)  # type: ignore[untyped-decorator]
 def discard(request: HttpRequest, letter_id: int) -> HttpResponse:
-    """Discard one dead letter."""
-    letters.discard(get_object_or_404(DeadLetter, pk=letter_id), by=request.user.get_username())
+    """Ask whether to discard one dead letter; once confirmed, discard it."""
+    letter = get_object_or_404(DeadLetter.objects.defer("event"), pk=letter_id)
+    if request.method == "GET":
+        context = {"section": "dead-letters", "letter": letter, "filters": request.GET.urlencode()}
+        return render(request, "dashboards/letter_discard.html", context)
+    letters.discard(letter, by=request.user.get_username())
     messages.success(request, "1 event was discarded.")
     return _back(request)
 
@@ -90,19 +86,12 @@ def discard(request: HttpRequest, letter_id: int) -> HttpResponse:
 def _filtered(request: HttpRequest, kind: type[FilterSet], rows: Any, section: str) -> tuple[FilterSet, dict[str, Any]]:
     query = request.GET.dict()
     filters = kind(query, rows)
-    wrong = faults(filters, query, ("page",))
-    page = Paginator(rows.none() if wrong else filters.qs, ROWS_A_PAGE).get_page(query.pop("page", 1))
+    wrong = faults(filters, request.GET, (PAGE,))
+    page = Paginator(rows.none() if wrong else filters.qs, ROWS_A_PAGE).get_page(query.pop(PAGE, 1))
     chosen = {name: value for name, value in query.items() if value}
     return filters, {
         "section": section, "page": page, "faults": wrong, "chosen": chosen, "query": urlencode(chosen),
     }  # fmt: skip
-
-
-def _shown(request: HttpRequest) -> Any:
-    """Return the dead letters that match the page's filters; none if the filters are invalid."""
-    query = QueryDict(request.POST.get("filters", "")).dict()
-    filters = DeadLetterFilters(query, DeadLetter.objects.all())
-    return DeadLetter.objects.none() if faults(filters, query, ()) else filters.qs
 
 
 def _back(request: HttpRequest) -> HttpResponse:

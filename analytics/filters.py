@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection
 from typing import Any
 
+from django.http import QueryDict
 from django_filters import rest_framework as filters
 
 from analytics.models import ConnectionRecord, LimitMinute, UsageMinute
+from operators.filters import value_errors
+
+PAGE = "page"
+"""The parameter that selects a page of a list."""
+_PAGE_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 
 class ConnectionFilters(filters.FilterSet):  # type: ignore[misc]
@@ -50,10 +57,17 @@ UsageFilters.base_filters["from"] = filters.IsoDateTimeFilter(field_name="minute
 UsageFilters.base_filters["to"] = filters.IsoDateTimeFilter(field_name="minute", lookup_expr="lt")
 
 
-def faults(filterset: filters.FilterSet, query: Mapping[str, str], also: Collection[str]) -> list[str]:
-    """Return the errors in the filters of a query string; parameters in ``also`` are not filters."""
-    known = set(filterset.base_filters) | set(also)
-    unknown = [f"Unknown filter: {name}." for name in query if name not in known]
-    if filterset.is_valid():
-        return unknown
-    return unknown + [f"{name}: {' '.join(texts)}" for name, texts in filterset.errors.items()]
+def faults(filterset: filters.FilterSet, query: QueryDict, also: Collection[str] = ()) -> list[str]:
+    """Return the errors in the filters of a query string; parameters in ``also`` are not filters.
+
+    What is unknown, empty, repeated or malformed is named, and so is a page that is no number.
+    """
+    known = {*filterset.base_filters, *also}
+    found = [f"Unknown filter: {name}." for name in query if name not in known]
+    values = value_errors(query)
+    found += [f"{name}: {text}" for name, text in values.items() if name in known]
+    if PAGE in also and not _PAGE_NUMBER.fullmatch(query.get(PAGE) or "1"):
+        found.append(f"{PAGE}: Must be a whole number from 1.")
+    if not filterset.is_valid():
+        found += [f"{name}: {' '.join(texts)}" for name, texts in filterset.errors.items() if name not in values]
+    return found

@@ -4,7 +4,7 @@ from django.contrib.auth.views import LogoutView
 from django.urls import path
 from django.views.generic import RedirectView
 
-from analytics import delivery_views, document_urls, public_views, views
+from analytics import delivery_views, document_urls, letter_job_views, public_views, views
 
 urlpatterns = [
     path("", public_views.landing, name="landing"),
@@ -17,7 +17,10 @@ urlpatterns = [
     path("dashboards/limits", views.limits, name="limits"),
     path("dashboards/subscriptions", delivery_views.subscriptions, name="subscriptions"),
     path("dashboards/dead-letters", delivery_views.dead_letters, name="dead-letters"),
-    path("dashboards/dead-letters/redrive", delivery_views.redrive, name="redrive-all"),
+    path("dashboards/dead-letters/redrive", letter_job_views.settle, {"action": "redrive"}, name="redrive-all"),
+    path("dashboards/dead-letters/discard", letter_job_views.settle, {"action": "discard"}, name="discard-all"),
+    path("dashboards/dead-letters/jobs/<str:job_id>", letter_job_views.progress, name="letter-job"),
+    path("dashboards/dead-letters/jobs/<str:job_id>/cancel", letter_job_views.cancel, name="letter-job-cancel"),
     path("dashboards/dead-letters/<int:letter_id>/redrive", delivery_views.redrive, name="redrive"),
     path("dashboards/dead-letters/<int:letter_id>/discard", delivery_views.discard, name="discard"),
     path("dashboards/login", views.Login.as_view(), name="login"),

@@ -28,7 +28,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from analytics import kept_words, limit_reports, reports, words
-from analytics.filters import ConnectionFilters, LimitFilters, UsageFilters, faults
+from analytics.filters import PAGE, ConnectionFilters, LimitFilters, UsageFilters, faults
 from analytics.live import live
 from analytics.models import ConnectionRecord, LimitMinute, UsageMinute
 from analytics.services import disconnect as disconnect_now
@@ -87,8 +87,8 @@ def connections(request: HttpRequest) -> HttpResponse:
     query = request.GET.dict()
     state = query.pop("state", "open")
     filters = ConnectionFilters(query if state == "all" else query | {"state": state}, ConnectionRecord.objects.all())
-    errors = faults(filters, query, ("state", "page"))
-    page = Paginator(filters.qs.none() if errors else filters.qs, ROWS_A_PAGE).get_page(query.pop("page", 1))
+    errors = faults(filters, request.GET, (PAGE,))
+    page = Paginator(filters.qs.none() if errors else filters.qs, ROWS_A_PAGE).get_page(query.pop(PAGE, 1))
     chosen = {name: value for name, value in query.items() if value}
     context = {
         "section": "connections",
@@ -130,9 +130,9 @@ def usage(request: HttpRequest) -> HttpResponse:
     query = request.GET.dict()
     period = query.pop("period", "day")
     filters = UsageFilters(query, UsageMinute.objects.all())
-    errors = faults(filters, query, ("period",))
+    errors = faults(filters, request.GET, ("period",))
     if period not in reports.PERIODS:
-        errors, period = [*errors, f"Unknown period: {period}."], "day"
+        errors, period = [*errors, f"period: {period} is none of {', '.join(reports.PERIODS)}."], "day"
     report = reports.usage(filters.qs.none() if errors else filters.qs, period, timezone.now())
     context = {
         "section": "usage",
@@ -157,9 +157,9 @@ def limits(request: HttpRequest) -> HttpResponse:
     query = request.GET.dict()
     period = query.pop("period", "hour")
     filters = LimitFilters(query, LimitMinute.objects.all())
-    errors = faults(filters, query, ("period",))
+    errors = faults(filters, request.GET, ("period",))
     if period not in reports.PERIODS:
-        errors, period = [*errors, f"Unknown period: {period}."], "hour"
+        errors, period = [*errors, f"period: {period} is none of {', '.join(reports.PERIODS)}."], "hour"
     words_of_period, length = reports.PERIODS[period]
     now = timezone.now()
     rows = filters.qs.none() if errors else filters.qs

@@ -28,4 +28,4 @@ class PromptAMQP(AMQP):
 
 application = Celery("apimgmt", amqp=PromptAMQP)
 application.config_from_object("django.conf:settings", namespace="CELERY")
-application.autodiscover_tasks(["jobs", "apimgmt"])
+application.autodiscover_tasks(["apimgmt", "events", "jobs"])

@@ -24,6 +24,7 @@ PARTS = (
     "keys.api",
     "routes.api",
     "events.api",
+    "events.letter_job_api",
     "events.subscription_api",
     "events.connector_api",
     "events.registry_api",

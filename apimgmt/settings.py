@@ -222,6 +222,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 60.0,
         "options": {"expires": 60},
     },
+    "requeue lost jobs of dead letters": {
+        "task": "events.sweep_letter_jobs",
+        "schedule": 10.0,
+        "options": {"expires": 10},
+    },
 }
 
 LOGGING: dict[str, Any] = {

@@ -12,9 +12,12 @@ from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.reverse import reverse
 from rest_framework.routers import BaseRouter
 
-from events import letters, services
+from events import letter_jobs, letters, services
+from events.letter_job_api import LetterJobFields
+from events.letter_job_models import LetterAction
 from events.models import Channel, DeadLetter, OnInvalid
 from events.services import PROTOCOLS
 from operators.filters import EVERY
@@ -97,24 +100,6 @@ class RedriveFields(Fields):
     as_is = serializers.BooleanField(required=False, help_text="Skip validation by the channel's schema.")
 
 
-@extend_schema_field(
-    {
-        "type": "array",
-        "items": {"type": "object", "properties": {"id": {"type": "integer"}, "detail": {"type": "string"}}},
-    }
-)
-class Kept(serializers.JSONField):
-    """Letters that could not be redriven, with the reason."""
-
-
-class RedrivenFields(Fields):
-    """The result of redriving or discarding several letters."""
-
-    done = serializers.IntegerField(read_only=True)
-    refused = Kept(read_only=True)
-    left = serializers.IntegerField(read_only=True, help_text="How many letters still match the filters.")
-
-
 class DeadLetterFilters(filters.FilterSet):  # type: ignore[misc]
     """Filters of dead letters."""
 
@@ -173,37 +158,34 @@ class DeadLetters(Collection):
 
     @extend_schema(
         request=RedriveFields,
-        responses=RedrivenFields,
+        responses={202: LetterJobFields},
         parameters=[EVERY_ROW],
         filters=True,
         operation_id="dead_letters_redrive_all",
     )
     @action(detail=False, methods=["post"], url_path="redrive", url_name="redrive-all")
     def redrive_all(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Redrive the oldest 500 letters that match the filters; those that cannot be redriven are kept."""
-        return self._response(letters.redrive_all(self._filtered(), **self.read_body(RedriveFields), by=self.operator))
+        """Start a job that redrives the letters that match the filters; those that cannot be redriven are kept."""
+        return self._start(LetterAction.REDRIVE, **self.read_body(RedriveFields))
 
     @extend_schema(
         request=None,
-        responses=RedrivenFields,
+        responses={202: LetterJobFields},
         parameters=[EVERY_ROW],
         filters=True,
         operation_id="dead_letters_discard_all",
     )
     @action(detail=False, methods=["post"], url_path="discard", url_name="discard-all")
     def discard_all(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Discard the oldest 500 letters that match the filters."""
-        return self._response(letters.discard_all(self._filtered(), by=self.operator))
+        """Start a job that discards the letters that match the filters."""
+        return self._start(LetterAction.DISCARD)
 
-    def _filtered(self) -> QuerySet[DeadLetter]:
-        """Return the letters that match the filters, which are those of the list."""
-        letters_: QuerySet[DeadLetter] = self.filter_queryset(self.get_queryset())
-        return letters_
-
-    def _response(self, outcome: letters.Outcome) -> Response:
-        left = self._filtered().count()
-        refused = [{"id": letter.pk, "detail": why} for letter, why in outcome.refused]
-        return Response({"done": outcome.done, "refused": refused, "left": left})
+    def _start(self, action_: LetterAction, **options: Any) -> Response:
+        self.filter_queryset(self.get_queryset())  # refuses what is no filter, and a request without any
+        selection = {name: str(value).strip() for name, value in self.request.query_params.items() if name != EVERY}
+        job = letter_jobs.start_job(action=action_, selection=selection, **options, by=self.operator)
+        location = reverse("dead-letter-job-detail", [job.id], request=self.request)
+        return Response(LetterJobFields(job).data, 202, headers={"Location": location})
 
 
 def register(router: BaseRouter) -> None:

@@ -6,13 +6,11 @@ import base64
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import QuerySet
 from django.utils.dateparse import parse_datetime
 
 from audit import bus, recording
@@ -34,8 +32,6 @@ logger = logging.getLogger(__name__)
 
 Message = tuple[str, bytes, dict[str, str]]
 """Subject, payload and headers of what is stored in the log."""
-AT_ONCE_MAX = 500
-"""Maximum number of letters that one call redrives or discards; the next call continues."""
 
 _TEXTS = {
     "channel": 200,
@@ -47,15 +43,6 @@ _TEXTS = {
     "protocol": 10,
     "subscription": 40,
 }
-
-
-@dataclass
-class Outcome:
-    """The result of redriving or discarding several letters."""
-
-    done: int = 0
-    refused: list[tuple[DeadLetter, str]] = field(default_factory=list)
-    """Letters that could not be redriven, with the reason."""
 
 
 def position(made_at: str) -> int:
@@ -92,37 +79,28 @@ def redrive(letter: DeadLetter, *, as_is: bool = False, by: str) -> None:
     recording.delete("dead-letter", letter, str(letter.pk), note="redriven", by=by)
 
 
-def redrive_all(letters: QuerySet[DeadLetter], *, as_is: bool = False, by: str) -> Outcome:
-    """Redrive the oldest of these letters, at most :data:`AT_ONCE_MAX`, in order. See :func:`redrive`."""
-    outcome = Outcome()
-    messages = []
-    for letter in letters.order_by("id")[:AT_ONCE_MAX]:
+def store_all(
+    batch: Iterable[DeadLetter], *, as_is: bool = False
+) -> tuple[list[DeadLetter], list[tuple[DeadLetter, str]]]:
+    """Store the events of several letters again, in order, as :func:`redrive` does, and leave the letters.
+
+    Returns the letters whose events are stored, and the others with the reason. Raises bus.Unavailable.
+    """
+    stored, refused, messages = [], [], []
+    for letter in batch:
         try:
-            messages.append((letter, _message(letter, as_is=as_is)))
+            messages.append(_message(letter, as_is=as_is))
         except ValidationError as error:
-            outcome.refused.append((letter, " ".join(error.messages)))
-    bus.store_all([message for _, message in messages])
-    outcome.done = sum(_delete(letter, "redriven", by) for letter, _ in messages)
-    return outcome
+            refused.append((letter, " ".join(error.messages)))
+        else:
+            stored.append(letter)
+    bus.store_all(messages)
+    return stored, refused
 
 
 def discard(letter: DeadLetter, *, by: str) -> None:
     """Delete a dead letter. Raises ValidationError if it no longer exists."""
     recording.delete("dead-letter", letter, str(letter.pk), note="discarded", by=by)
-
-
-def discard_all(letters: QuerySet[DeadLetter], *, by: str) -> Outcome:
-    """Delete the oldest of these letters, at most :data:`AT_ONCE_MAX`."""
-    oldest = letters.order_by("id")[:AT_ONCE_MAX]
-    return Outcome(done=sum(_delete(letter, "discarded", by) for letter in oldest))
-
-
-def _delete(letter: DeadLetter, note: str, by: str) -> bool:
-    try:
-        recording.delete("dead-letter", letter, str(letter.pk), note=note, by=by)
-    except ValidationError:
-        return False  # another caller was faster
-    return True
 
 
 def _message(letter: DeadLetter, *, as_is: bool) -> Message:

@@ -8,6 +8,7 @@ from django.db import models
 
 from audit.configured import Configured, Represented
 from consumers.models import Consumer, name_validator
+from events import letter_job_models  # noqa: F401 - a model of this app
 from gateway.wire.subjects import Template, stream_of
 
 

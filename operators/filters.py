@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from django.db.models import QuerySet
+from django.http import QueryDict
 from django_filters.rest_framework import BooleanFilter, DjangoFilterBackend
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -48,14 +49,19 @@ def require_known(request: Request, names: Collection[str]) -> None:
 
 def require_single_values(request: Request) -> None:
     """Raise ValidationError for parameters that are empty or repeated."""
+    if errors := value_errors(request.query_params):
+        raise ValidationError(errors)
+
+
+def value_errors(query: QueryDict) -> dict[str, str]:
+    """Return an error for each parameter that is empty or repeated, by its name."""
     errors = {}
-    for name, values in request.query_params.lists():
+    for name, values in query.lists():
         if len(values) > 1:
             errors[name] = "Must be given once."
         elif not values[0].strip():
             errors[name] = "Must not be empty; leave the parameter out."
-    if errors:
-        raise ValidationError(errors)
+    return errors
 
 
 def _require_flags(request: Request, names: Collection[str]) -> None:

@@ -1,12 +1,17 @@
 """The pages of what is delivered: what they show, and what may be done there."""
 
+import re
+from html import unescape
+
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.utils import timezone
 
 from audit import bus
+from audit.models import Change
 from consumers.services import create_consumer, create_tier
-from events import subscription_status
+from events import letter_jobs, subscription_status
+from events.letter_job_models import DeadLetterJob
 from events.models import DeadLetter
 from events.services import create_channel
 from events.subscriptions import create_subscription
@@ -82,22 +87,101 @@ def test_a_letter_is_shown_as_text_put_back_or_forgotten(staff, stored):
     answer = staff.post(f"{LETTERS}/{first.pk}/redrive", {"filters": "channel=trades"})
     assert answer.url == f"{LETTERS}?channel=trades"
     assert [data for _, data, _ in stored] == [b'"<script>1</script>"']
+    assert "Discard 1 event" in staff.get(f"{LETTERS}/{second.pk}/discard").content.decode()
+    assert DeadLetter.objects.exists()
     staff.post(f"{LETTERS}/{second.pk}/discard")
     assert not DeadLetter.objects.exists()
     assert staff.post(f"{LETTERS}/{second.pk}/redrive").status_code == 404
 
 
-def test_those_that_are_shown_are_put_back_and_no_others(staff, stored):
+def confirm(staff, page):
+    """Confirm what a page asks, as its form does. Returns the page of the job, once it has run."""
+    fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.content.decode()))
+    answer = staff.post(page.request["PATH_INFO"], {name: unescape(value) for name, value in fields.items()})
+    letter_jobs.run(answer.url.rpartition("/")[2])
+    return staff.get(answer.url).content.decode()
+
+
+def test_those_that_are_shown_are_put_back_after_the_question_and_no_others(staff, stored):
     create_channel(address="trades", by="test")
     letter(1), letter(2)
     other = letter(3, consumer="bolt", event={"data": 1})
-    staff.post(f"{LETTERS}/redrive", {"filters": "colour=red"})
-    assert not stored
-    staff.post(f"{LETTERS}/redrive", {"filters": "consumer=bolt"})
+    page = staff.get(f"{LETTERS}/redrive?consumer=bolt")
+    assert "Redrive 1 dead letter?" in page.content.decode()
+    assert DeadLetter.objects.filter(pk=other.pk).exists()
+    assert "completed" in confirm(staff, page)
     assert not DeadLetter.objects.filter(pk=other.pk).exists()
-    assert len(stored) == 1
-    staff.post(f"{LETTERS}/redrive", {"filters": ""})
+    page = staff.get(f"{LETTERS}/redrive?all=true")
+    late = letter(9)
+    confirm(staff, page)
     assert len(stored) == 3
+    assert DeadLetter.objects.get() == late
+
+
+def test_many_letters_are_discarded_after_the_question(staff):
+    letter(1), letter(2, channel="other")
+    page = staff.get(f"{LETTERS}/discard?channel=trades")
+    text = page.content.decode()
+    assert "Discard 1 dead letter?" in text
+    assert "channel is trades" in text
+    assert "completed" in confirm(staff, page)
+    assert DeadLetter.objects.get().channel == "other"
+    (change,) = Change.objects.all()
+    assert (change.kind, change.actor) == ("dead-letters", "ann")
+
+
+@pytest.mark.parametrize("action", ["redrive", "discard"])
+@pytest.mark.parametrize(
+    ("filters", "name"),
+    [("", "all"), ("channel=", "channel"), ("channel=a&channel=b", "channel"), ("colour=red", "colour"),
+     ("all=yes", "all"), ("all=true&channel=a", "all"), ("reason=%00", "reason")],
+)  # fmt: skip
+def test_letters_that_are_not_named_are_not_settled(staff, action, filters, name):
+    letter()
+    for answer in (
+        staff.get(f"{LETTERS}/{action}?{filters}"),
+        staff.post(f"{LETTERS}/{action}", {"filters": filters, "last_id": "99999"}),
+    ):
+        assert answer.status_code == 400
+        assert name in answer.content.decode()
+    assert not DeadLetterJob.objects.exists()
+
+
+def test_a_post_that_confirms_nothing_shows_the_question(staff):
+    letter()
+    page = staff.post(f"{LETTERS}/discard", {"filters": "all=true"})
+    assert "Discard 1 dead letter?" in page.content.decode()
+    assert not DeadLetterJob.objects.exists()
+
+
+def test_a_job_is_stopped_from_its_page(staff):
+    letter()
+    job = letter_jobs.start_job(action="discard", selection={}, by="ann")
+    assert 'data-reload="2"' in staff.get(f"{LETTERS}/jobs/{job.id}").content.decode()
+    page = staff.post(f"{LETTERS}/jobs/{job.id}/cancel", follow=True).content.decode()
+    assert "Cancelled by ann." in page
+    assert 'data-reload=""' in page
+    assert staff.get(f"{LETTERS}/jobs/nothing").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [(LETTERS, "channel"), ("/dashboards/subscriptions", "type"), ("/dashboards/connections", "consumer"),
+     ("/dashboards/connections", "state"), ("/dashboards/usage", "protocol"), ("/dashboards/usage", "period"),
+     ("/dashboards/limits", "name"), ("/dashboards/limits", "period"), (LETTERS, "page")],
+)  # fmt: skip
+def test_empty_and_repeated_filters_of_pages_are_refused_by_name(staff, path, name):
+    for query in (f"{name}=", f"{name}=%20", f"{name}=a&{name}=b"):
+        answer = staff.get(f"{path}?{query}")
+        assert (answer.status_code, name in answer.content.decode()) == (400, True), query
+
+
+@pytest.mark.parametrize(
+    "query", ["connections?state=banana", "connections?page=0", "usage?from=yesterday", "subscriptions?page=x",
+              "usage?period=never", "dead-letters?page=-1", "connections?protocol=banana&page=1x"],
+)  # fmt: skip
+def test_malformed_filters_of_pages_are_refused(staff, query):
+    assert staff.get(f"/dashboards/{query}").status_code == 400
 
 
 def test_what_cannot_be_put_back_is_kept_and_said_why(staff):
@@ -115,6 +199,10 @@ def test_who_may_look_may_not_put_back_or_forget(client):
     page = client.get(LETTERS)
     assert page.status_code == 200
     assert "Redrive" not in page.content.decode()
-    for path in (f"{LETTERS}/{kept.pk}/redrive", f"{LETTERS}/redrive", f"{LETTERS}/{kept.pk}/discard"):
-        assert client.post(path).status_code == 403
+    job = letter_jobs.start_job(action="discard", selection={}, by="ann")
+    assert client.get(f"{LETTERS}/jobs/{job.id}").status_code == 200
+    many = (f"{LETTERS}/redrive", f"{LETTERS}/discard", f"{LETTERS}/jobs/{job.id}/cancel")
+    for path in (f"{LETTERS}/{kept.pk}/redrive", f"{LETTERS}/{kept.pk}/discard", *many):
+        assert client.post(path, {"filters": "all=true", "last_id": "1"}).status_code == 403
+    assert client.get(f"{LETTERS}/discard?all=true").status_code == 403
     assert client.get("/dashboards/subscriptions").status_code == 403

@@ -2,6 +2,7 @@ import json
 
 from audit import bus
 from audit.models import Change
+from events import letter_jobs
 from events.models import DeadLetter
 from events.services import create_channel
 from operators.tests.api_cases import dead_letter, problem
@@ -35,18 +36,39 @@ def test_dead_letters_are_redriven_and_discarded_by_their_filters(api, monkeypat
     problem(
         api.post("/api/v1/dead-letters/redrive?channel=trades", {"how": "now"}, format="json"), 400, "invalid-request"
     )
-    said = api.post("/api/v1/dead-letters/redrive?channel=trades").json()
-    assert (said["done"], said["left"]) == (3, 1)
+    job = run(api, api.post("/api/v1/dead-letters/redrive?channel=trades"))
+    assert (job["state"], job["total"], job["done"], job["failed"]) == ("completed", 4, 3, 1)
     assert [json.loads(data) for _, data, _ in stored] == [{"n": 0}, {"n": 1}, {"n": 2}]
-    (kept,) = said["refused"]
+    (kept,) = job["refused"]
     assert kept["id"] == refused.id
     assert "schema still rejects it" in kept["detail"]
-    said = api.post("/api/v1/dead-letters/redrive?channel=trades", {"as_is": True}, format="json").json()
-    assert (said["done"], said["left"]) == (1, 0)
+    job = run(api, api.post("/api/v1/dead-letters/redrive?channel=trades", {"as_is": True}, format="json"))
+    assert (job["done"], job["failed"], job["as_is"]) == (1, 0, True)
     assert DeadLetter.objects.get() == other
-    assert api.post("/api/v1/dead-letters/discard/?channel=none").json() == {"done": 0, "refused": [], "left": 0}
-    assert api.post("/api/v1/dead-letters/discard?all=true").json() == {"done": 1, "refused": [], "left": 0}
-    assert Change.objects.filter(kind="dead-letter").count() == 5
+    assert run(api, api.post("/api/v1/dead-letters/discard/?channel=none"))["total"] == 0
+    assert run(api, api.post("/api/v1/dead-letters/discard?all=true"))["done"] == 1
+    assert Change.objects.filter(kind="dead-letters").count() == 4
+    assert not Change.objects.filter(kind="dead-letter").exists()
+
+
+def run(api, answer):
+    """Run the job that was accepted and return it."""
+    assert answer.status_code == 202
+    assert answer.json()["state"] == "queued"
+    letter_jobs.run(answer.json()["id"])
+    return api.get(answer["location"]).json()
+
+
+def test_jobs_of_dead_letters_are_listed_and_cancelled(api):
+    dead_letter()
+    job = api.post("/api/v1/dead-letters/discard?channel=trades").json()
+    assert [one["id"] for one in api.get("/api/v1/dead-letter-jobs/?state=queued").json()["results"]] == [job["id"]]
+    assert api.delete(f"/api/v1/dead-letter-jobs/{job['id']}").status_code == 204
+    letter_jobs.run(job["id"])
+    job = api.get(f"/api/v1/dead-letter-jobs/{job['id']}").json()
+    assert (job["state"], job["done"], job["ended_at"] is None) == ("cancelled", 0, False)
+    assert DeadLetter.objects.exists()
+    problem(api.get("/api/v1/dead-letter-jobs/?state=banana"), 400, "invalid-request")
 
 
 def test_an_unavailable_engine_is_a_503_with_retry_after(api, monkeypatch):

@@ -50,8 +50,8 @@ def test_a_bulk_action_without_a_valid_filter_does_nothing(api, letters, action,
 
 
 def test_a_bulk_action_selects_by_filters_or_every_row(api, letters):
-    assert api.post("/api/v1/dead-letters/discard?channel=trades").json()["done"] == 1
-    assert api.post("/api/v1/dead-letters/discard?all=true").json()["done"] == 1
+    assert api.post("/api/v1/dead-letters/discard?channel=trades").json()["total"] == 1
+    assert api.post("/api/v1/dead-letters/discard?all=true").json()["total"] == 2
 
 
 @pytest.mark.parametrize(
