@@ -21,8 +21,8 @@ NAME = re.compile(r"(?:decisions/)?[a-z0-9-]{1,60}")
 PICTURE = re.compile(r"[a-z0-9-]{1,60}\.png")
 ORDER = (
     "configuration", "identity", "limits", "policies", "events", "subscriptions", "schemas", "connectors", "contracts",
-    "mqtt", "refusals", "management-api", "audit", "dashboards", "operations", "retention", "tracing", "promises",
-    "benchmarks", "architecture", "glossary",
+    "mqtt", "refusals", "management-api", "operators", "audit", "dashboards", "operations", "retention",
+    "tracing", "promises", "benchmarks", "architecture", "glossary",
 )  # fmt: skip
 """The order of the list; documents that are not named here follow, decisions last."""
 SUMMARY_MAX_CHARS = 170

@@ -43,6 +43,14 @@ def number(name: str, default: int) -> int:
         raise InvalidSetting(f"{name} is {value!r}; it must be a whole number.") from None
 
 
+def positive(name: str, default: int) -> int:
+    """Return a variable as a whole number of at least 1. Raises InvalidSetting."""
+    value = number(name, default)
+    if not 0 < value < BOUND_MAX:
+        raise InvalidSetting(f"{name} is {value}; it must be at least 1 and less than {BOUND_MAX}.")
+    return value
+
+
 def seconds(name: str, default: float) -> float:
     """Return a variable as a number. Raises InvalidSetting."""
     value = os.environ.get(name, "")

@@ -75,6 +75,8 @@ UNFOLD: dict[str, Any] = {
                 "System",
                 _list("Audit log", "history", "audit", "change"),
                 _list("Users", "manage_accounts", "auth", "user"),
+                _item("API tokens", "vpn_key", reverse_lazy("admin:accounts_token_changelist")),
+                _item("Your account", "shield_person", reverse_lazy("account")),
             ),
         ],
     },

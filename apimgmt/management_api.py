@@ -20,6 +20,7 @@ from audit.publication import wait_until_published
 from operators.problems import not_found
 
 PARTS = (
+    "accounts.api",
     "consumers.api",
     "keys.api",
     "routes.api",

@@ -43,11 +43,11 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "rest_framework",
-    "rest_framework.authtoken",
     "django_filters",
     "drf_spectacular",
     "csp",
     "operators",
+    "accounts",
     "audit",
     "consumers",
     "keys",
@@ -70,6 +70,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "operators.known_devices.SignIns",
+    "accounts.sessions.OperatorSessions",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 ROOT_URLCONF = "apimgmt.urls"
@@ -146,6 +147,10 @@ AUTH_PASSWORD_VALIDATORS: list[dict[str, Any]] = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
+TOKEN_DAYS = env.positive("TOKEN_DAYS", 90)
+SESSION_IDLE_S = env.positive("SESSION_IDLE_S", 3600)
+SESSION_MAX_S = SESSION_COOKIE_AGE = env.positive("SESSION_MAX_S", 12 * 3600)
+REQUIRE_SECOND_FACTOR = env.flag("REQUIRE_SECOND_FACTOR")
 LOGIN_URL = "/dashboards/login"
 LOGIN_REDIRECT_URL = "/dashboards/"
 LOGOUT_REDIRECT_URL = "/"

@@ -14,5 +14,6 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/v1/", include("apimgmt.management_api")),
     path("docs/reference/", include("configuration.urls")),
+    path("dashboards/", include("accounts.urls")),
     path("", include("analytics.urls")),
 ]

@@ -12,6 +12,15 @@ from audit.models import Change
 from audit.services import without_hidden
 from operators.admin import ReadOnlyAdmin, display
 
+COLOURS = {
+    "created": "success",
+    "updated": "info",
+    "deleted": "danger",
+    "signed-in": "success",
+    "signed-out": "info",
+    "sign-in-failed": "warning",
+}
+
 
 @admin.register(Change)
 class Changes(ReadOnlyAdmin):
@@ -28,9 +37,7 @@ class Changes(ReadOnlyAdmin):
     )
     readonly_fields = ("difference",)
 
-    @display(
-        description="Action", ordering="action", label={"created": "success", "updated": "info", "deleted": "danger"}
-    )
+    @display(description="Action", ordering="action", label=COLOURS)
     def shown_action(self, change: Change) -> str:
         return change.action
 

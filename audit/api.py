@@ -94,7 +94,7 @@ class ChangeFilters(filters.FilterSet):  # type: ignore[misc]
             .annotate(last=Max("id"))
             .values("last")
         )
-        return changes.filter(id__in=last).exclude(action=Action.DELETED)
+        return changes.filter(id__in=last, after__isnull=False)
 
 
 class Changes(Collection):

@@ -9,11 +9,14 @@ from django.db import models
 
 
 class Action(models.TextChoices):
-    """What was done to the object."""
+    """What was done to the object; the last three are done by an operator, and change no object."""
 
     CREATED = "created"
     UPDATED = "updated"
     DELETED = "deleted"
+    SIGNED_IN = "signed-in"
+    SIGNED_OUT = "signed-out"
+    SIGN_IN_FAILED = "sign-in-failed"
 
 
 class ChangeQuerySet(models.QuerySet["Change"]):
@@ -47,7 +50,7 @@ class Change(models.Model):
     actor = models.CharField(max_length=150)
     kind = models.CharField(max_length=20)
     name = models.CharField(max_length=255)
-    action = models.CharField(max_length=10, choices=Action)
+    action = models.CharField(max_length=20, choices=Action)
     before = models.JSONField(null=True)
     after = models.JSONField(null=True)
     note = models.CharField(max_length=300, blank=True)

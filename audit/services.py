@@ -43,6 +43,11 @@ def record(
     )
 
 
+def record_event(kind: str, name: str, action: Action, *, note: str = "", by: str) -> Change:
+    """Append something that changes no object, such as a sign-in."""
+    return Change.objects.create(actor=by[:150], kind=kind, name=name[:255], action=action, note=note[:300])
+
+
 @contextmanager
 def default_note(note: str) -> Iterator[None]:
     """Set the note of every change that is recorded within the block without a note."""

@@ -11,12 +11,10 @@ from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.html import format_html, format_html_join
-from rest_framework.authtoken.models import TokenProxy
 from unfold.admin import ModelAdmin
 from unfold.decorators import action as unfold_action
 from unfold.decorators import display as unfold_display
 
-from operators import account_admin  # noqa: F401 - registers its page
 from operators.sign_in import limited_password_change
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -25,8 +23,6 @@ admin.site.password_change = limited_password_change(  # type: ignore[assignment
     admin.site.password_change
 )
 admin.site.index_template = "operators/front_page.html"
-# A token is a password, and the page would show it.
-admin.site.unregister(TokenProxy)
 
 
 def display(**options: Any) -> Callable[[Method], Method]:

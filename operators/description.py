@@ -39,7 +39,7 @@ def describe_problems(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
     return result
 
 
-class DigestedTokenScheme(TokenScheme):  # type: ignore[no-untyped-call]
-    """Describes digested tokens as the framework's, which they are to clients."""
+class OperatorTokenScheme(TokenScheme):  # type: ignore[no-untyped-call]
+    """Describes tokens of operators as the framework's, which they are to clients."""
 
-    target_class = "operators.tokens.DigestedTokenAuthentication"
+    target_class = "accounts.authentication.OperatorTokens"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hmac
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.contrib.auth.password_validation import validate_password
 from django.core.management import call_command
@@ -15,6 +13,8 @@ from django.db import connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
+from accounts.actor import acting
+from accounts.tokens import issue_ready_token, ready_token
 from apimgmt import env
 from apimgmt.secret_store import load_or_create, write_private
 from apimgmt.sqlite.free_pages import ensure_incremental
@@ -22,7 +22,6 @@ from configuration.apply import apply_text
 from consumers.models import Consumer
 from keys.models import Key
 from keys.services import issue_key, revoke_key
-from operators.tokens import is_token_of, store_token
 from routes.models import Route
 from routes.services import update_route
 
@@ -101,20 +100,15 @@ def administrator(data_dir: Path) -> Administrator:
     password or name that is not allowed.
     """
     password = load_or_create(data_dir)["admin_password"]
-    # Derived from the secret of this data directory, so that it need not be kept anywhere.
-    token = hmac.digest(settings.SECRET_KEY.encode(), b"token of the administrator", "sha256").hex()[:40]
-    username = env.text("DJANGO_SUPERUSER_USERNAME", ADMIN)
-    with transaction.atomic():
+    with transaction.atomic(), acting("up"):
         is_new = not User.objects.exists()
         if is_new:
-            store_token(_create_superuser(username, env.text("DJANGO_SUPERUSER_PASSWORD"), password), token)
-    user = User.objects.filter(username=username).first()
-    return Administrator(
-        username=username,
-        password=password if user is not None and user.check_password(password) else None,
-        token=token if user is not None and is_token_of(user, token) else None,
-        is_new=is_new,
-    )
+            username = env.text("DJANGO_SUPERUSER_USERNAME", ADMIN)
+            issue_ready_token(_create_superuser(username, env.text("DJANGO_SUPERUSER_PASSWORD"), password), by="up")
+        first = ready_token(by="up")
+    user, token = first or (User.objects.filter(username=ADMIN).first(), None)
+    is_password = user is not None and user.check_password(password)
+    return Administrator(user.username if user else ADMIN, password if is_password else None, token, is_new=is_new)
 
 
 def _create_superuser(username: str, given: str, generated: str) -> User:

@@ -1,21 +1,24 @@
 import json
 import sqlite3
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
+import time_machine
 from django.contrib.auth import authenticate
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
-from rest_framework.authtoken.models import Token
+from django.utils import timezone
 
+from accounts.models import Token
+from accounts.tokens import digest, issue_token, revoke_token
 from apimgmt.launcher import first_run
 from consumers.models import Consumer
 from consumers.services import update_consumer
 from keys.models import Key
 from keys.services import issue_key, revoke_key
-from operators.tokens import is_token_of, issue_token
 from routes.models import Route
 from routes.services import update_route
 
@@ -75,7 +78,7 @@ def test_the_administrator_is_created_once(tmp_path):
     assert first_run.administrator(tmp_path) == replace(created, is_new=False)
     user = authenticate(username=created.username, password=created.password)
     assert user.is_superuser
-    assert is_token_of(user, created.token)
+    assert Token.objects.get(account=user).digest == digest(created.token)
 
 
 def test_a_password_that_was_changed_stays_changed(tmp_path):
@@ -88,16 +91,26 @@ def test_a_password_that_was_changed_stays_changed(tmp_path):
     assert authenticate(username="admin", password=created.password) is None
 
 
-def test_a_token_that_was_revoked_or_replaced_stays_so(tmp_path):
+def test_a_token_that_was_revoked_or_deleted_stays_so(tmp_path):
     created = first_run.administrator(tmp_path)
+    revoke_token(Token.objects.get(), by="olga")
+    assert first_run.administrator(tmp_path) == replace(created, is_new=False, token=None)
     Token.objects.all().delete()
+    assert first_run.administrator(tmp_path) == replace(created, is_new=False, token=None)
+    issue_token(User.objects.get(), name="ready.json", by="olga")
     assert first_run.administrator(tmp_path).token is None
-    assert not Token.objects.exists()
-    user = User.objects.get()
-    newer = issue_token(user)
-    assert first_run.administrator(tmp_path).token is None
-    assert is_token_of(user, newer)
-    assert not is_token_of(user, created.token)
+
+
+def test_a_token_that_has_expired_is_replaced_by_another_one(tmp_path):
+    created = first_run.administrator(tmp_path)
+    with time_machine.travel(datetime.now(UTC) + timedelta(days=91)):
+        renewed = first_run.administrator(tmp_path)
+        assert renewed.token not in (None, created.token)
+        assert first_run.administrator(tmp_path) == renewed
+        usable = Token.objects.usable(timezone.now()).get()
+        assert usable.digest == digest(renewed.token)
+        revoke_token(usable, by="olga")
+        assert first_run.administrator(tmp_path).token is None
 
 
 def test_an_administrator_who_was_deleted_or_disabled_stays_so(tmp_path):

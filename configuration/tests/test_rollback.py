@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rest_framework.test import APIClient
 
+from accounts.tests.tokens import token_of
 from audit.models import Change
 from audit.services import configuration_as_of
 from audit.snapshot_documents import all_documents, snapshot_document
@@ -22,7 +23,6 @@ from events.models import Channel
 from events.services import create_channel, delete_channel
 from keys.models import Key
 from keys.services import delete_key, issue_key, revoke_key, rotate_key, update_key
-from operators.tokens import issue_token
 from routes.models import Route
 from routes.services import create_route, delete_route, update_route
 
@@ -180,7 +180,7 @@ def test_an_instant_before_the_audit_log_is_refused(consumer, instant):
 
 def client_of(user):
     client = APIClient()
-    client.credentials(HTTP_AUTHORIZATION=f"Token {issue_token(user)}")
+    client.credentials(HTTP_AUTHORIZATION=f"Token {token_of(user)}")
     return client
 
 

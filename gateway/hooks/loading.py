@@ -16,8 +16,8 @@ DEFAULT_MODULES = "demo"
 """What ``HOOK_MODULES`` allows if it is unset: the right to edit a route must not be the right to run any code."""
 PRODUCT_PACKAGES = frozenset(
     {
-        "analytics", "apimgmt", "audit", "configuration", "consumers", "events", "gateway", "jobs", "keys", "operators",
-        "routes",
+        "accounts", "analytics", "apimgmt", "audit", "configuration", "consumers", "events", "gateway", "jobs", "keys",
+        "operators", "routes",
     }
 )  # fmt: skip
 """The packages of the product: nothing in them was written to be called as a hook."""

@@ -3,9 +3,9 @@ from django.contrib.auth.models import User
 from django.core.cache import cache
 from rest_framework.test import APIClient
 
+from accounts.tests.tokens import token_of
 from consumers.services import create_consumer, create_tier
 from operators.attempts import attempts
-from operators.tokens import issue_token
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def operator(db):
 @pytest.fixture
 def api(operator):
     client = APIClient()
-    client.credentials(HTTP_AUTHORIZATION=f"Token {issue_token(operator)}")
+    client.credentials(HTTP_AUTHORIZATION=f"Token {token_of(operator)}")
     return client
 
 

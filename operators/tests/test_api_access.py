@@ -1,15 +1,15 @@
 from django.contrib.auth.models import Permission, User
 from rest_framework.test import APIClient
 
+from accounts.tests.tokens import token_of
 from keys.services import issue_key
 from operators.tests.api_cases import problem
-from operators.tokens import issue_token
 
 
 def test_strangers_consumers_and_users_without_staff_stay_outside(api, consumer, db):
     _, text = issue_key(consumer=consumer, scopes=["call:*", "publish:*"], by="test")
     user = User.objects.create_user("eve", password="x")
-    token = issue_token(user)
+    token = token_of(user)
     for headers in (
         {},
         {"HTTP_AUTHORIZATION": f"Bearer {text}"},

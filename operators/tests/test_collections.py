@@ -125,8 +125,9 @@ def test_a_list_costs_as_many_queries_for_many_rows_as_for_one(api, tier, django
         issue_key(consumer=consumer, by="test")
         create_channel(address=f"a/{number}", by="test")
         dead_letter(sequence=number)
+    api.get(f"/api/v1/{collection}/")  # stores when the token was used, once a minute
     with django_assert_max_num_queries(2):  # the token with its user, the page
-        assert len(api.get(f"/api/v1/{collection}/").json()["results"]) in (0, 1, 20, 61)
+        assert len(api.get(f"/api/v1/{collection}/").json()["results"]) in (0, 1, 20, 63)
 
 
 def test_the_audit_log_tells_what_stood_at_an_instant(api, tier):

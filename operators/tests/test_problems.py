@@ -3,12 +3,12 @@ import json
 import pytest
 from rest_framework.test import APIClient
 
+from accounts.tests.tokens import token_of
 from consumers.models import Consumer
 from events import letters
 from events.models import Channel
 from events.services import create_channel
 from operators.tests.api_cases import UPSTREAM, dead_letter, problem
-from operators.tokens import issue_token
 from routes.models import Route
 
 
@@ -60,7 +60,7 @@ def test_an_unknown_url_is_a_problem(api, address):
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
 def test_an_unknown_url_is_a_problem_for_every_method(operator, address, method):
     client = APIClient(enforce_csrf_checks=True)
-    client.credentials(HTTP_AUTHORIZATION=f"Token {issue_token(operator)}")
+    client.credentials(HTTP_AUTHORIZATION=f"Token {token_of(operator)}")
     problem(getattr(client, method)(f"/api/v1/{address}"), 404, "not-found")
 
 

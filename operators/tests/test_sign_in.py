@@ -1,22 +1,18 @@
 import contextlib
-import json
 import time
-from io import StringIO
 
 import pytest
 import time_machine
 from django.contrib.auth.models import User
-from django.core.management import CommandError, call_command
 from django.test import Client
 from redis.exceptions import ConnectionError as Away
-from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
+from accounts.tests.tokens import token_of
 from keys.models import Key
 from operators import attempts as module
 from operators import sign_in
 from operators.attempts import Attempts, Budget, UsedUp
-from operators.tokens import issue_token
 
 WRONG = {"username": "olga", "password": "wrong"}
 RIGHT = {"username": "olga", "password": "a-long-enough-passphrase"}
@@ -154,7 +150,7 @@ def test_unknown_tokens_are_throttled_and_lock_out_no_valid_one(operator):
     def status(token):
         return APIClient().get("/api/v1/tiers", HTTP_AUTHORIZATION=f"Token {token}").status_code
 
-    token = issue_token(operator)
+    token = token_of(operator)
     assert [status("wrong") for _ in range(21)] == [401] * 20 + [TOO_MANY]
     assert status(token) == 200
 
@@ -199,26 +195,3 @@ def test_issuing_keys_is_rate_limited(client, operator, consumer):
         assert client.post("/admin/keys/key/add/", data).status_code == 200
     assert client.post("/admin/keys/key/add/", data).status_code == 302
     assert Key.objects.count() == 60
-
-
-def test_only_a_digest_of_a_token_is_stored_and_a_new_one_replaces_it(operator):
-    def status(token):
-        return APIClient().get("/api/v1/tiers", HTTP_AUTHORIZATION=f"Token {token}").status_code
-
-    first = issue_token(operator)
-    kept = Token.objects.get().key
-    assert kept != first
-    assert (status(first), status(kept)) == (200, 401)
-    second = issue_token(operator)
-    assert (status(first), status(second)) == (401, 200)
-
-
-def test_a_token_is_issued_on_the_command_line_to_operators_alone(operator):
-    out = StringIO()
-    call_command("issue_token", "olga", "--json", stdout=out)
-    token = json.loads(out.getvalue())["token"]
-    assert APIClient().get("/api/v1/tiers", HTTP_AUTHORIZATION=f"Token {token}").status_code == 200
-    User.objects.create_user("eve")
-    for name in ("eve", "nobody"):
-        with pytest.raises(CommandError):
-            call_command("issue_token", name)
