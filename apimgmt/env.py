@@ -13,7 +13,7 @@ from typing import cast
 from urllib.parse import parse_qsl, urlsplit
 
 from apimgmt.kept import Retention
-from apimgmt.secret_store import load_or_create
+from apimgmt.secret_store import load_or_create, write_private
 from gateway.config import Config, Network
 
 TRUE = frozenset({"1", "true", "yes", "on"})
@@ -22,6 +22,9 @@ ENGINES_FILE = "engines.json"
 """The URLs of the embedded engines, while they run."""
 BOUND_MAX = 2**40
 DAYS_MAX = 36_500
+RETENTION = "RETENTION_"
+RETENTION_FILE = "retention.json"
+"""The ``RETENTION_*`` settings of the last ``up``."""
 POSTGRES_OPTIONS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
 
 
@@ -36,7 +39,10 @@ def text(name: str, default: str = "") -> str:
 
 def number(name: str, default: int) -> int:
     """Return a variable as a whole number. Raises InvalidSetting."""
-    value = os.environ.get(name, "")
+    return _whole(name, os.environ.get(name, ""), default)
+
+
+def _whole(name: str, value: str, default: int) -> int:
     try:
         return int(value) if value else default
     except ValueError:
@@ -174,12 +180,32 @@ def retention() -> Retention:
     """Return the bounds of what is kept. Raises InvalidSetting."""
     values = {}
     for field in fields(Retention):
-        name = f"RETENTION_{field.name.upper()}"
-        values[field.name] = value = number(name, cast("int", field.default))
+        name = f"{RETENTION}{field.name.upper()}"
+        values[field.name] = value = _whole(name, retention_text(name), cast("int", field.default))
         most = DAYS_MAX if name.endswith("_DAYS") else BOUND_MAX
         if not 0 <= value <= most:
             raise InvalidSetting(f"{name} is {value}; it must be from 0 (no such bound) to {most}.")
     return Retention(**values)
+
+
+def retention_text(name: str) -> str:
+    """Return a variable, from the environment or else that of the last ``up`` in this data directory.
+
+    A command in another shell must not delete what ``up`` was started to keep.
+    """
+    if name in os.environ:
+        return os.environ[name]
+    try:
+        return cast("str", json.loads((data_dir() / RETENTION_FILE).read_text()).get(name, ""))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return ""
+
+
+def publish_retention() -> None:
+    """Write the bounds of this environment for commands that run beside ``up``. Raises InvalidSetting."""
+    named = {name: value for name, value in os.environ.items() if name.startswith(RETENTION)}
+    write_private(data_dir() / RETENTION_FILE, json.dumps(named, indent=1))
+    retention()
 
 
 def events_dir() -> Path | None:

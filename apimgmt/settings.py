@@ -29,7 +29,7 @@ TRUSTED_PROXIES = env.networks("TRUSTED_PROXIES")
 OUTBOUND_ALLOWED_NETWORKS = env.networks("OUTBOUND_ALLOWED_NETWORKS")
 OWN_ENDPOINTS = env.own_endpoints()
 RETENTION = env.retention()
-RETENTION_AUDIT_DIR = Path(env.text("RETENTION_AUDIT_DIR") or DATA_DIR / "audit")
+RETENTION_AUDIT_DIR = Path(env.retention_text("RETENTION_AUDIT_DIR") or DATA_DIR / "audit")
 REDIS_URL = env.engine_url("REDIS_URL")
 NATS_URL = env.engine_url("NATS_URL")
 

@@ -15,6 +15,8 @@ from audit.models import Change
 
 CHECKSUMS = "SHA256SUMS"
 """The list of all files, in the order in which they were written; `sha256sum -c` checks them."""
+PARTIAL = ".partial"
+"""A file that is being written; of a write that failed, the next one deletes it."""
 
 
 def export(changes: Sequence[Change], folder: Path) -> str:
@@ -28,16 +30,22 @@ def export(changes: Sequence[Change], folder: Path) -> str:
     name = f"audit-{changes[0].pk:012}-{changes[-1].pk:012}-{checksum[:12]}.jsonl.gz"
     path = folder / name
     if not path.exists():
-        partial = folder / f".{name}"
-        _write(partial, data, os.O_TRUNC)
+        partial = folder / PARTIAL
+        partial.unlink(missing_ok=True)
+        _write(partial, data, os.O_EXCL)
         partial.chmod(0o400)
         partial.rename(path)
-    listed = folder / CHECKSUMS
-    line = f"{checksum}  {name}\n".encode()
-    if not listed.exists() or line not in listed.read_bytes():
-        _write(listed, line, os.O_APPEND)
+    _list(folder / CHECKSUMS, f"{checksum}  {name}\n".encode())
     _sync_folder(folder)
     return name
+
+
+def _list(checksums: Path, line: bytes) -> None:
+    """Append a line to the list unless it is there; after a line that a crash cut off, begin a new one."""
+    listed = checksums.read_bytes() if checksums.exists() else b""
+    if line not in listed:
+        is_cut_off = listed and not listed.endswith(b"\n")
+        _write(checksums, b"\n" + line if is_cut_off else line, os.O_APPEND)
 
 
 def _line(change: Change) -> bytes:

@@ -154,7 +154,7 @@ def _reserve(plan: Plan) -> None:
         "MQTT_PORT": str(plan.mqtt_port),
     }
     env.bounds()
-    env.retention()
+    env.publish_retention()
     _place_engines(plan)
 
 

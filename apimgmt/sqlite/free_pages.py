@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from datetime import datetime
 
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
+
+logger = logging.getLogger(__name__)
 
 PAGES = 500
 """Pages of one step: 2 MB, which are moved in some milliseconds."""
@@ -26,12 +29,19 @@ def return_free_pages(now: datetime) -> Iterator[int]:
 
 
 def ensure_incremental() -> bool:
-    """Rewrite a file that an earlier version created, so that its free pages can be returned."""
+    """Rewrite a file that an earlier version created, so that its free pages can be returned.
+
+    Where the disk has no room for that the file is left as it is; it reuses its free pages, but does not shrink.
+    """
     if connection.vendor != "sqlite" or pragma("auto_vacuum") == INCREMENTAL:
         return False
-    with connection.cursor() as cursor:
-        cursor.execute(f"PRAGMA auto_vacuum = {INCREMENTAL}")
-        cursor.execute("VACUUM")
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(f"PRAGMA auto_vacuum = {INCREMENTAL}")
+            cursor.execute("VACUUM")
+    except OperationalError as error:
+        logger.warning("the database file cannot be rewritten, and will not shrink: %s", error)
+        return False
     return True
 
 

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from apimgmt import env, settings
+from apimgmt.kept import Retention
 from gateway.config import Config
 
 
@@ -129,3 +130,26 @@ def test_the_options_of_tls_of_a_database_are_read_and_others_are_refused(monkey
     for query in ("sslmod=verify-full", "sslmode=verify-full&options=-c%20x", "host=elsewhere"):
         with pytest.raises(env.InvalidSetting, match="it may have sslmode"):
             env.postgres_options(query)
+
+
+def test_commands_beside_up_keep_what_it_was_started_to_keep(tmp_path, monkeypatch):
+    monkeypatch.setenv("RETENTION_CONNECTIONS_DAYS", "365")
+    monkeypatch.setenv("RETENTION_AUDIT_DIR", "/srv/audit")
+    env.publish_retention()
+    assert (tmp_path / env.RETENTION_FILE).stat().st_mode & 0o777 == 0o600
+    for name in ("RETENTION_CONNECTIONS_DAYS", "RETENTION_AUDIT_DIR"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RETENTION_AUDIT_DAYS", "30")
+    kept = env.retention()
+    assert (kept.connections_days, kept.audit_days) == (365, 30)
+    assert env.retention_text("RETENTION_AUDIT_DIR") == "/srv/audit"
+
+
+def test_what_up_is_started_without_is_a_default_again(tmp_path, monkeypatch):
+    (tmp_path / env.RETENTION_FILE).write_text('{"RETENTION_CONNECTIONS_DAYS": "365"}')
+    monkeypatch.delenv("RETENTION_CONNECTIONS_DAYS", raising=False)
+    env.publish_retention()
+    assert env.retention().connections_days == Retention().connections_days
+    monkeypatch.setenv("RETENTION_CONNECTIONS_DAYS", "-1")
+    with pytest.raises(env.InvalidSetting, match="RETENTION_CONNECTIONS_DAYS"):
+        env.publish_retention()

@@ -121,6 +121,18 @@ def test_after_a_crash_between_file_and_tables_nothing_is_lost(folder, monkeypat
     assert len((folder / "SHA256SUMS").read_text().splitlines()) == 1
 
 
+def test_what_a_crash_left_half_written_is_in_the_way_of_nothing(folder):
+    folder.mkdir()
+    (folder / ".partial").write_bytes(b"half")
+    (folder / ".partial").chmod(0o400)
+    (folder / "SHA256SUMS").write_text("0123 cut")
+    record(change(CUT - timedelta(days=3)), change(CUT - timedelta(days=2)))
+    list(keep_changes(NOW))
+    (path,) = folder.glob("audit-*.jsonl.gz")
+    assert (folder / "SHA256SUMS").read_text().splitlines()[1].endswith(path.name)
+    assert sorted(one.name for one in folder.iterdir()) == ["SHA256SUMS", path.name]
+
+
 def test_an_export_that_fails_deletes_nothing(settings, tmp_path):
     (tmp_path / "file").write_text("in the way")
     settings.RETENTION_AUDIT_DIR = tmp_path / "file"
