@@ -22,7 +22,7 @@ PICTURE = re.compile(r"[a-z0-9-]{1,60}\.png")
 ORDER = (
     "configuration", "identity", "limits", "policies", "events", "subscriptions", "schemas", "connectors", "contracts",
     "mqtt", "refusals", "management-api", "operators", "audit", "dashboards", "operations", "retention",
-    "tracing", "promises", "benchmarks", "architecture", "glossary",
+    "tracing", "promises", "security", "asvs", "benchmarks", "architecture", "glossary",
 )  # fmt: skip
 """The order of the list; documents that are not named here follow, decisions last."""
 SUMMARY_MAX_CHARS = 170

@@ -18,7 +18,7 @@ from operators.problems import CONTENT_TYPE
 PUBLIC = "apimgmt.is_public_page"
 """Set in the ASGI scope of a request on the data plane's origin."""
 CREDENTIALS = frozenset({b"cookie", b"authorization"})
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OWN_SITES = frozenset({"", "same-origin", "none"})
 """Values of ``Sec-Fetch-Site`` of requests that no other origin makes; a client that is no browser sends none."""
 
@@ -49,16 +49,21 @@ class Origins:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Answer a request; no other origin may embed the answer, and no cache keeps what operators see."""
+        if request.method == "TRACE":
+            return _refuse(Refused(Reason.METHOD_NOT_ALLOWED, "TRACE is not served."))
         if is_public(request):
             setattr(request, "urlconf", "apimgmt.public_urls")  # noqa: B010 - read by Django's URL resolution
         elif request.method not in SAFE_METHODS and request.headers.get("Sec-Fetch-Site", "") not in OWN_SITES:
-            refused = Refused(Reason.ORIGIN_NOT_ALLOWED, "A page of another origin may not change anything here.")
-            return JsonResponse(refused.problem(), status=refused.status, content_type=CONTENT_TYPE)
+            return _refuse(Refused(Reason.ORIGIN_NOT_ALLOWED, "A page of another origin may not change anything here."))
         response = self._get_response(request)
         response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
         if not is_public(request):
             response.headers.setdefault("Cache-Control", "no-store")
         return response
+
+
+def _refuse(refused: Refused) -> HttpResponse:
+    return JsonResponse(refused.problem(), status=refused.status, content_type=CONTENT_TYPE)
 
 
 def links(request: HttpRequest) -> dict[str, Any]:

@@ -1,13 +1,10 @@
 """Every test that the page of promises names is there."""
 
-import re
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "promises.md").read_text()
-NAMED = sorted(set(re.findall(r"`((?:\w+/)+(?:\w+\.py)?(?:::\w+)?)`", PAGE)))
+from tests.named import ROOT, is_there, named_in
+
+NAMED = named_in((ROOT / "docs" / "promises.md").read_text())
 
 
 def test_tests_are_named_at_all():
@@ -16,7 +13,4 @@ def test_tests_are_named_at_all():
 
 @pytest.mark.parametrize("named", NAMED)
 def test_what_is_named_is_there(named):
-    path, _, test = named.partition("::")
-    assert (ROOT / path).exists()
-    if test:
-        assert re.search(rf"^(?:async )?def {test}\(", (ROOT / path).read_text(), re.MULTILINE)
+    assert is_there(named)

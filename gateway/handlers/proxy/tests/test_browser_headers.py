@@ -13,7 +13,10 @@ RESETTING = b"HTTP/1.1 200 OK\r\nstrict-transport-security: max-age=0\r\ncontent
 @pytest.fixture(params=[True, False], ids=["direct", "asgi"])
 async def plane(request, tmp_path):
     async with upstream_that(echo) as plain, upstream_that(say(RESETTING)) as resetting:
-        routes = [route("echo", "/echo", f"{plain.url}/echo"), route("resets", "/resets", f"{resetting.url}/resets")]
+        routes = [
+            route("echo", "/echo", f"{plain.url}/echo", methods=["GET", "OPTIONS"]),
+            route("resets", "/resets", f"{resetting.url}/resets"),
+        ]
         async with running(tmp_path, routes, is_direct=request.param) as plane:
             yield plane
 
@@ -23,6 +26,10 @@ async def test_the_gateways_own_answers_are_no_pages(plane):
         answer = await ask(plane, "GET", path)
         assert answer.header("content-security-policy") == "default-src 'none'; frame-ancestors 'none'", path
     assert (await ask(plane, "GET", "/echo")).header("content-security-policy") is None
+
+
+async def test_no_request_is_echoed_by_trace(plane):
+    assert (await ask(plane, "TRACE", "/echo", "x-secret: 1")).status == 405
 
 
 async def test_behind_tls_every_answer_says_so_and_no_upstream_undoes_it(plane):
