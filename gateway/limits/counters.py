@@ -29,9 +29,13 @@ TAIL_S = 0.05
 RATE_WINDOW_S = 0.05
 """The shortest time over which a rate is measured."""
 PROBE_S = 0.025
-"""The shortest time between two requests to a bucket that is nearly dry, so that tokens arrive in handfuls."""
+"""The shortest time between two requests to a bucket that is nearly dry, so that tokens arrive in handfuls …"""
+PROBE_SHARE = 0.25
+"""… but no more than this share of the time in which the bucket refills."""
 BELIEVED_S = 1.0
 """How long a bucket is believed to be dry: other processes may return leased tokens meanwhile."""
+MONTH_WAIT_S = 3600.0
+"""How long a caller waits for a quota that is used up while the end of the month is unknown."""
 ALONE = 2.0**50
 """The lease of a counter without a store: practically unlimited, and still exact to the token."""
 NEVER = float("-inf")
@@ -94,12 +98,10 @@ class Counter:
         "low",
         "marked",
         "marked_at",
-        "moved_at",
         "pace",
         "rate",
         "reset_at",
         "retry_at",
-        "seen",
         "size",
         "span_s",
         "unit",
@@ -119,10 +121,10 @@ class Counter:
         self.full_at = 0.0
         """When this process's own bucket will be full again."""
         self.is_alone = not is_shared
-        self.lease = 0.0 if is_shared else ALONE
+        self.lease = 0.0 if is_shared else self.size if self.is_month else ALONE
         self.low = 0.0
         """Below this, :meth:`runs_low` is called."""
-        self.left = self.size
+        self.left = self.size if is_shared else 0.0
         """What the shared bucket had left at ``left_at``."""
         self.left_at = NEVER
         self.reset_at: float | None = None
@@ -130,10 +132,10 @@ class Counter:
         self.retry_at = 0.0
         """The shared bucket is not asked for more before this instant."""
         self.held = 0.0
-        """The lease at the moment when the store became unavailable."""
+        """Of what is spent alone, the part not owed to the store: it had leased that, or a month has ended since."""
         self.unit = 0.0
         """The latest single cost."""
-        self.leased = 0.0
+        self.leased = self.lease
         """All that was leased and not returned; ``leased - lease`` is what was spent."""
         self.marked = 0.0
         self.marked_at = 0.0
@@ -142,9 +144,6 @@ class Counter:
         """… at so many tokens per second before it."""
         self.waiting = 0.0
         """The sum of the costs that wait here for the store's answer."""
-        self.seen = 0.0
-        """The lease when it last changed, at ``moved_at``: an idle lease is returned."""
-        self.moved_at = 0.0
 
     @property
     def is_month(self) -> bool:
@@ -169,7 +168,7 @@ class Counter:
         if short <= TOLERANCE_S * max(1.0, self.rate) or self.is_stale(now):
             return self.retry_at - now
         if self.is_month:
-            return max(1.0, self.reset_at - now if self.reset_at is not None else 3600.0)
+            return max(1.0, self.reset_at - now if self.reset_at is not None else MONTH_WAIT_S)
         return max(short * self.interval_s, self.retry_at - now)
 
     def is_stale(self, now: float) -> bool:
@@ -219,10 +218,10 @@ class Counter:
         return terms(cost=cost, unit=self.unit, waiting=self.waiting, held=self.lease, size=self.size, rate=rate)
 
     def _pace(self, now: float) -> float:
-        """Return the recent spending, in tokens per second."""
+        """Return the recent spending, in tokens per second; below 0 where more was put back."""
         spent = self.leased - self.lease
         elapsed = now - self.marked_at
-        rate = max(0.0, spent - self.marked) / max(elapsed, RATE_WINDOW_S)
+        rate = (spent - self.marked) / max(elapsed, RATE_WINDOW_S)
         if elapsed < LEASE_S:
             return max(rate, self.pace)
         self.pace, self.marked, self.marked_at = rate, spent, now
@@ -235,7 +234,7 @@ class Counter:
         self.left, self.left_at = left, now
         self.reset_at = now + reset_s if reset_s else None
         self.low = max(self.lease / 2, 1.5 * self.unit) if self.size * LEASE_SHARE >= 2 * self.unit else 0.0
-        self.retry_at = now + min(PROBE_S, self.span_s / 4) if tokens < requested.want / 2 else 0.0
+        self.retry_at = now + min(PROBE_S, self.span_s * PROBE_SHARE) if tokens < requested.want / 2 else 0.0
 
     def go_local(self) -> None:
         """Count alone: the store is unavailable. A quota continues with what was last known to be left of it."""
@@ -258,8 +257,17 @@ class Counter:
         spent = self.leased - self.lease
         self.is_alone = False
         self.lease = self.leased = self.marked = 0.0
-        self.low, self.left, self.left_at, self.retry_at = 0.0, self.size, NEVER, 0.0
+        self.left, self.left_at = self.size, NEVER
         return spent
+
+    def begin_month(self) -> None:
+        """Begin a month of which the store has stated nothing yet. Tokens that were leased in the last one are void."""
+        self.returned()
+        self.left, self.reset_at = self.size, None
+        if self.is_alone:
+            self.held = self.leased
+            self.lease, self.left = self.size, 0.0
+            self.leased += self.lease
 
     def returned(self) -> float:
         """Release the lease; return how many tokens it held."""
@@ -276,8 +284,8 @@ class Counter:
         if self.left_at != NEVER:
             remaining += self.rate * (now - self.left_at)
         own = self.size - self.rate * (self.full_at - now) if self.full_at > now else self.size
-        remaining = max(0.0, min(own, remaining))
-        return remaining, (self.size - remaining) * self.interval_s
+        remaining = min(own, remaining)
+        return max(0.0, remaining), (self.size - remaining) * self.interval_s
 
 
 class Flood:

@@ -44,7 +44,8 @@ class TokenLeasing:
         self._clock = clock
         self._on_unshared = on_unshared
         self._counters: WeakValueDictionary[tuple[str, Limit], Counter] = WeakValueDictionary()
-        self._leased: set[Counter] = set()
+        self._leased: dict[Counter, tuple[float, float]] = {}
+        """The counters with a lease: how large it was when it last changed, and when that was."""
         self._alone: set[Counter] = set()
         self._requests: dict[Counter, asyncio.Task[bool]] = {}
         """The request to the store that is under way for a counter: there is one at a time."""
@@ -101,16 +102,14 @@ class TokenLeasing:
         finally:
             del self._requests[counter]
         now = self._clock()
-        if granted is not None:
-            if not counter.is_alone:
-                counter.granted(terms, granted.tokens, granted.left, granted.reset_s, now)
-                counter.moved_at = now
-                self._leased.add(counter)
-        elif counter.limit.fail != "closed" or counter.limit.mode == "shadow":
+        if granted is None:
+            if counter.limit.fail == "closed" and counter.limit.mode != "shadow":
+                return False
             counter.go_local()
             self._alone.add(counter)
-        else:
-            return False
+        elif not counter.is_alone:
+            counter.granted(terms, granted.tokens, granted.left, granted.reset_s, now)
+        self._leased[counter] = counter.lease, now
         return True
 
     def _lease_ahead(self, counter: Counter) -> None:
@@ -134,20 +133,20 @@ class TokenLeasing:
             self.spawn(self._pay(counter))
 
     def _keep(self, counter: Counter, now: float) -> None:
+        lease, changed_at = self._leased[counter]
         if counter.is_month and counter.reset_at is not None and now >= counter.reset_at:
-            counter.returned()  # tokens of a month that has ended are worth nothing to the store
-            counter.left, counter.reset_at = counter.size, None
-            self._leased.discard(counter)
-        elif counter.lease != counter.seen:
-            counter.seen, counter.moved_at = counter.lease, now
-        elif now - counter.moved_at >= IDLE_S:
+            counter.begin_month()
+            del self._leased[counter]
+        elif counter.lease != lease:
+            self._leased[counter] = counter.lease, now
+        elif now - changed_at >= IDLE_S:
             self._return(counter)
 
     def _return(self, counter: Counter) -> None:
         """Return the lease to the store, for other processes."""
         if self._store.is_unavailable:
             return
-        self._leased.discard(counter)
+        self._leased.pop(counter, None)
         if counter.is_alone or counter.lease <= 0:
             return
         held = counter.returned()

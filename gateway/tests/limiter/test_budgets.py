@@ -93,9 +93,11 @@ async def test_a_scope_has_a_budget_of_its_own(limiter, scope, same, others):
     await limiter.charge(others, messages_in=1)
 
 
-async def test_limits_of_a_connection_need_no_store(limiter):
-    one = call(principal(Limit(Metric.MESSAGES_IN, 3, 60.0, scope="connection")))
+@pytest.mark.parametrize("per", [60.0, "month"])
+async def test_limits_of_a_connection_need_no_store(limiter, per):
+    one = call(principal(Limit(Metric.MESSAGES_IN, 3, per, scope="connection")))
     assert [limiter.charge_now(one, messages_in=1) for _ in range(4)] == [True, True, True, False]
+    assert (await refusal(limiter.charge(one, messages_in=1))).retry_after_s > 0
     assert limiter.store.calls == 0
 
 

@@ -3,11 +3,14 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
+from redis.asyncio import Redis
+
 from gateway.limiter import Limiter
 from gateway.protocol import Protocol
 from gateway.refusals import Reason
 from gateway.snapshot.picture import Limit, Metric
-from gateway.tests.limiter.support import OPEN, admitted, call, principal, refusal, told
+from gateway.tests.limiter.support import OPEN, Clock, admitted, call, principal, refusal, told
 
 
 async def until_back(limiter: Limiter) -> None:
@@ -55,6 +58,29 @@ async def test_a_quota_spent_while_the_store_is_away_is_paid_when_it_is_back(own
         while shaken.left(who)[0]["remaining"] != 699:
             await asyncio.sleep(0.05)
             await shaken.look(who)
+
+
+@pytest.mark.parametrize("is_idle", [False, True])
+async def test_a_quota_begins_anew_with_the_month_while_the_store_is_away(own_valkey, is_idle):
+    clock, client = Clock(), Redis.from_url(own_valkey.url)
+    limiter = Limiter(client, owner="process-1", clock=clock)
+    await limiter.start()
+    who = principal(Limit(Metric.REQUESTS, 20, "month"))
+    await limiter.admit(call(who, Protocol.HTTP))
+    [bucket] = await client.keys("lim:*")
+    async with asyncio.timeout(5):
+        while is_idle and float(await client.hget(bucket, "used")) != 1:
+            clock.now += 1
+            await asyncio.sleep(0.05)  # until the lease is returned
+    own_valkey.stop()
+    assert await admitted(limiter, [call(who, Protocol.HTTP) for _ in range(50)]) == 19
+    clock.now += 32 * 86_400
+    async with asyncio.timeout(5):
+        while limiter.left(who)[0]["remaining"] != 20:
+            await asyncio.sleep(0.05)
+        assert await admitted(limiter, [call(who, Protocol.HTTP) for _ in range(50)]) == 20
+    await limiter.stop()
+    await client.aclose()
 
 
 async def test_a_frozen_store_holds_nobody_up(own_valkey, shaken):
