@@ -23,7 +23,7 @@ from types import ModuleType
 import hypothesis
 import pytest
 
-from tests.mutation.changes import Mutant, mutants
+from tests.mutation.changes import Mutant, lies_in, mutants
 
 ROOT = Path(__file__).parents[2]
 JUSTIFIED = Path(__file__).with_name("survivors.txt")
@@ -35,8 +35,12 @@ MODULES = {
     "gateway.delivery.order": "gateway/delivery/tests/test_delivery_order.py",
     "gateway.credentials.api_keys": "gateway/credentials/tests/test_credentials.py",
     "gateway.snapshot.feed": "gateway/snapshot/tests/test_feed_reads.py",
-    "gateway.limits.counters": "gateway/limits/tests/test_counters.py gateway/limits/tests/test_reservation.py",
+    "gateway.limits.counters": " ".join(
+        f"gateway/limits/tests/test_{subject}.py"
+        for subject in ("counter_levels", "counter_leases", "counter_paces", "counter_alone", "counters", "reservation")
+    ),
 }
+"""The pure cores, and the tests of each: the fastest first, as the first that fails ends a mutant."""
 OPTIONS = (
     *("-q", "-x", "-c", os.devnull, "--rootdir", str(ROOT), "--noconftest", "-W", "ignore", "-o", "asyncio_mode=auto"),
     *("-p", "no:django", "-p", "no:cacheprovider", "-p", "no:xdist"),
@@ -128,18 +132,22 @@ def survives(running: Running) -> bool | None:
     return False
 
 
-def survivors(module: str, tests: str, jobs: int) -> Iterator[str]:
+def source_of(module: str) -> str:
+    return (ROOT / module.replace(".", "/")).with_suffix(".py").read_text()
+
+
+def survivors(module: str, chosen: Sequence[Mutant], jobs: int) -> Iterator[str]:
     """Yield the names of the mutants that the tests do not notice. Raises SystemExit where they fail without one."""
-    source = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text()
+    tests = MODULES[module]
     import_all_but(module, tests)
     began_at = time.monotonic()
-    unchanged = start(module, tests, Mutant("", source), 300)
+    unchanged = start(module, tests, Mutant("", source_of(module)), 300)
     while (passes := survives(unchanged)) is None:
         time.sleep(0.01)
     if not passes:
         raise SystemExit(f"{tests}: failed without any change")
     within_s = max(LEAST_S, TIMES_LONGER * jobs * (time.monotonic() - began_at))
-    waiting, running = [*mutants(source)][::-1], list[Running]()
+    waiting, running = [*chosen][::-1], list[Running]()
     sys.stdout.write(f"{module}: {len(waiting)} mutants\n")
     while waiting or running:
         while waiting and len(running) < jobs:
@@ -161,14 +169,21 @@ def justified() -> dict[str, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="script/mutants", description=__doc__)
     parser.add_argument("--module", action="append", choices=sorted(MODULES), help="only this one; may be repeated")
+    parser.add_argument("--function", action="append", default=[], help="only this one, or class; may be repeated")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="mutants tested at once")
     options = parser.parse_args(arguments)
-    chosen = options.module or [*MODULES]
+    chosen = {
+        module: [mutant for mutant in mutants(source_of(module)) if lies_in(mutant.name, options.function)]
+        for module in options.module or MODULES
+    }
+    if not any(chosen.values()):
+        parser.error("nothing to change in " + ", ".join(options.function))
     reasons = justified()
     failures = [f"justified without a reason: {name}" for name, reason in reasons.items() if not reason]
-    for module in chosen:
-        found = {*survivors(module, MODULES[module], options.jobs)}
-        listed = {name for name in reasons if name.split()[0] == module}
+    for module in [module for module in chosen if chosen[module]]:
+        found = {*survivors(module, chosen[module], options.jobs)}
+        listed = {name for name in reasons if name.startswith(f"{module} ")}
+        listed = {name for name in listed if lies_in(name.removeprefix(f"{module} "), options.function)}
         failures += [f"survived: {name}" for name in sorted(found - listed)]
         failures += [f"justified, but killed or gone: {name}" for name in sorted(listed - found)]
     sys.stdout.writelines(f"{failure}\n" for failure in failures)

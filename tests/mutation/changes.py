@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -56,6 +56,12 @@ def mutants(source: str) -> Iterator[Mutant]:
             counted[change] += 1
             name = change if counted[change] == 1 else f"{change} #{counted[change]}"
             yield Mutant(name, _with(tree, path, after))
+
+
+def lies_in(name: str, functions: Sequence[str]) -> bool:
+    """Return whether the mutant of this name lies in one of these functions or classes, if there are any."""
+    where = f"{name.partition(':')[0]}."
+    return not functions or any(where.startswith(f"{function}.") for function in functions)
 
 
 Path = tuple[tuple[str, int | None], ...]

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.mutation.changes import mutants
+from tests.mutation.changes import lies_in, mutants
 
 
 def names(source):
@@ -38,3 +38,10 @@ def test_docstrings_logs_slots_annotations_and_tuning_values_are_left_alone(sour
 def test_a_mutant_differs_from_its_module_in_one_place():
     [changed, *_] = mutants("x = a < b\ny = c")
     assert changed.source == "x = a <= b\ny = c"
+
+
+def test_mutants_are_chosen_by_function_or_class():
+    found = names("def f(): return a\ndef ff(): return a\nclass C:\n    def f(self): return a")
+    chosen = {function: [name.partition(":")[0] for name in found if lies_in(name, (function,))] for function in "fC"}
+    assert chosen == {"f": ["f"], "C": ["C.f"]}
+    assert all(lies_in(name, ()) for name in found)

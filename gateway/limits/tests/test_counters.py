@@ -4,36 +4,21 @@ from __future__ import annotations
 
 import calendar
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Self
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.limits.counters import LEASE_SHARE, LEFT_SHARE, TAIL_S, Counter, Flood, Terms, month_ends_at, spend, terms
+from gateway.limits.counters import LEASE_SHARE, Counter, Flood, Terms, month_ends_at, spend, terms
+from gateway.limits.tests.counting import Bucket, alone, lend
 from gateway.snapshot.picture import Limit, Metric
 
 SIZES = st.integers(1, 50)
 PERS = st.sampled_from([0.5, 1.0, 3.0, 10.0, 60.0])
 STEPS = st.lists(st.tuples(st.floats(0, 5), st.integers(1, 10)), min_size=1, max_size=60)
 NEAR = 1e-4
-
-
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """A token bucket as it stood at one instant: the plain model that the counters must agree with."""
-
-    tokens: float
-    at_s: float
-
-    def refilled(self, rate: float, size: float, now_s: float) -> Self:
-        return replace(self, tokens=min(size, self.tokens + rate * (now_s - self.at_s)), at_s=now_s)
-
-
-def alone(amount: float, per: float | str = 1.0, burst: float = 0) -> Counter:
-    return Counter(Limit(Metric.MESSAGES_IN, amount, per, burst), "", "acme")
 
 
 @given(SIZES, PERS, STEPS)
@@ -109,15 +94,6 @@ def test_a_lease_is_never_larger_than_its_share_the_cost_or_what_waits(cost, uni
     assert asked.short <= asked.want
     assert held + asked.want + asked.ahead <= max(held, cost, min(waiting, size), size * LEASE_SHARE) * (1 + 1e-9)
     assert held + asked.enough == pytest.approx(min(cost, size), abs=1e-3)
-
-
-def lend(bucket: Bucket, rate: float, asked: Terms) -> tuple[Bucket, float]:
-    """Do what the store's script does."""
-    if asked.want + asked.ahead <= 0 or bucket.tokens < asked.enough - 1e-6:
-        return bucket, 0.0
-    ahead = min(asked.ahead, max(bucket.tokens * LEFT_SHARE, rate * TAIL_S))
-    tokens = max(asked.short, float(min(asked.want + ahead, bucket.tokens) // 1))
-    return replace(bucket, tokens=bucket.tokens - tokens), tokens
 
 
 class Shared:
@@ -204,6 +180,25 @@ def test_a_flood_is_called_one_only_past_its_multiple_of_the_amount(amount, clos
 def test_a_flood_below_its_multiple_is_never_called_one():
     flood = Flood(Limit(Metric.MESSAGES_IN, 10, 1.0, close_at=20))
     assert not any(flood.rises(1, 1000.0 + n / 190) for n in range(5000))
+
+
+def test_a_flood_is_more_than_its_multiple_of_the_amount():
+    flood = Flood(Limit(Metric.MESSAGES_IN, 4, 1.0, close_at=2))
+    assert [flood.rises(1, 0.0) for _ in range(9)] == [False] * 8 + [True]
+
+
+@pytest.mark.parametrize("close_at", [0.1, 1])
+def test_however_small_its_multiple_a_flood_is_more_than_the_amount_and_one(close_at):
+    flood = Flood(Limit(Metric.MESSAGES_IN, 7, 1.0, close_at=close_at))
+    assert not flood.rises(8, 0.0)
+    assert flood.rises(0.5, 0.0)
+
+
+@pytest.mark.parametrize("per", [None, 0, -1])
+def test_a_limit_without_a_window_counts_by_the_second(per):
+    counter = Counter(Limit(Metric.MESSAGES_IN, 10, per), "", "acme")
+    assert spend((counter,), 10, 0.0)
+    assert counter.wait_s(5, 0.0) == pytest.approx(0.5, abs=NEAR)
 
 
 @pytest.mark.parametrize("amount", [0, -1])
