@@ -197,7 +197,10 @@ class UpstreamConnection(asyncio.Protocol):
             raise ValueError("a second answer to one request")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        name = name.lower()
+        if name == b"transfer-encoding" and value.strip(b" \t").lower() != b"chunked":
+            raise ValueError("a transfer coding that the gateway does not decode")
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None, "called by the parser"
