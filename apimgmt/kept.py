@@ -39,6 +39,8 @@ class Retention:
     """Of the stream of usage, from which analytics can be rebuilt."""
     usage_log_bytes: int = 2 * 1024**3
     admin_log_days: int = 90
+    tokens_days: int = 90
+    """Of operators, counted from when they expired or were revoked."""
     database_copies: int = 3
     log_bytes: int = 16 * 1024**2
     """Of the log file of a process, and of the one before it."""

@@ -14,6 +14,7 @@ from datetime import datetime
 
 from prometheus_client import Gauge
 
+from accounts.retention import keep_tokens
 from analytics.retention import keep_connections, keep_limits, keep_usage
 from apimgmt.sqlite.free_pages import return_free_pages
 from audit.retention import keep_changes
@@ -41,6 +42,7 @@ KINDS: Kinds = {
     "jobs": keep_jobs,
     "audit": keep_changes,
     "sessions": keep_sessions,
+    "tokens": keep_tokens,
     "admin log": keep_admin_log,
 }
 AFTERWARDS: Kinds = {"free pages": return_free_pages}

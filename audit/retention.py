@@ -1,8 +1,8 @@
 """Shortens the audit log where an operator bounds it: what goes is exported first, and a checkpoint tells from when on
 the log is complete.
 
-Of each object, the last change before the checkpoint stays: from it and the later ones follows the configuration of
-every instant since. Changes of kinds that are no part of the configuration, such as sign-ins, go entirely.
+Of each object, the last change before the checkpoint stays: from it and the later ones follows the state of every
+instant since. What changed no object, such as a sign-in, goes entirely, and so does the deletion of an object.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from django.db.models import Exists, OuterRef, Q
 
 from audit.export import export
 from audit.models import Action, Change, ChangeQuerySet, Checkpoint
-from audit.snapshot_documents import KINDS
 
 logger = logging.getLogger(__name__)
 
 BATCH = 1000
+OF_OBJECTS = (Action.CREATED, Action.UPDATED, Action.DELETED)
 
 
 def keep_changes(now: datetime) -> Iterator[int]:
@@ -53,5 +53,5 @@ def superseded(until: datetime) -> ChangeQuerySet:
     later = of_same_object.filter(pk__gt=OuterRef("pk"), at__lt=until)
     # A deletion hides what was recorded before it; a clock that was set back may have recorded that for later.
     earlier = of_same_object.filter(pk__lt=OuterRef("pk"))
-    is_needless = ~Q(kind__in=KINDS) | Exists(later) | (Q(action=Action.DELETED) & ~Exists(earlier))
+    is_needless = ~Q(action__in=OF_OBJECTS) | Exists(later) | (Q(action=Action.DELETED) & ~Exists(earlier))
     return old.filter(is_needless).order_by("pk")

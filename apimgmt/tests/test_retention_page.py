@@ -18,20 +18,23 @@ ROWS_OF = {
     "audit": {"Change": "the audit log"},
     "consumers": {"Consumer": "consumers", "Tier": "tiers"},
     "events": {"Channel": "channels", "Schema": "schemas", "Subject": "subjects", "SchemaVersion": "versions",
-               "Subscription": "subscriptions", "DeadLetter": "dead letters", "Connector": "connectors"},
+               "Subscription": "subscriptions", "DeadLetter": "dead letters", "Connector": "connectors",
+               "DeadLetterJob": "redrive or discard dead letters"},
+    "accounts": {"Token": "tokens of operators", "Authenticator": "second factors", "RecoveryCode": "second factors",
+                 "Identity": "identities"},
     "jobs": {"Job": "jobs"},
     "keys": {"Key": "keys", "JwtIssuer": "issuers"},
     "routes": {"Route": "routes"},
     "sessions": {"Session": "sessions"},
     "admin": {"LogEntry": "own log of recent actions"},
-    "authtoken": {"Token": "tokens of operators", "TokenProxy": "tokens of operators"},
+    "auth": {"User": "accounts of operators", "Group": "groups"},
 }  # fmt: skip
 """How the page calls the rows of each table."""
 FEW = {
     "analytics": {"GatewayProcess", "ProjectorPosition"},
     "audit": {"Checkpoint"},
     "events": {"DeadLetterPosition"},
-    "auth": {"User", "Group", "Permission"},
+    "auth": {"Permission"},
     "contenttypes": {"ContentType"},
 }
 """Tables whose rows are as many as processes, streams and operators, or are deleted with what they belong to."""

@@ -36,9 +36,11 @@ def folder(tmp_path, settings):
 
 
 def change(at, *, kind="tier", name="gold", number=1, action="updated", is_published=True):
-    after = None if action == "deleted" else {"name": name, "description": str(number)}
+    is_of_object = action in ("created", "updated", "deleted")
+    before = {"name": name} if is_of_object else None
+    after = {"name": name, "description": str(number)} if action in ("created", "updated") else None
     return Change(
-        at=at, actor="ann", kind=kind, name=name, action=action, before={"name": name}, after=after,
+        at=at, actor="ann", kind=kind, name=name, action=action, before=before, after=after,
         published_at=at if is_published else None,
     )  # fmt: skip
 
@@ -73,16 +75,17 @@ def test_of_each_object_the_last_earlier_change_stays_and_what_goes_is_in_the_fi
         change(CUT - timedelta(days=2), name="old", number=3),
         change(CUT - timedelta(days=1), name="old", action="deleted"),
         change(CUT - timedelta(days=1), kind="dead-letter", name="7", action="deleted"),
+        change(CUT - timedelta(days=1), kind="session", name="ann", action="signed-in"),
+        change(CUT - timedelta(days=1), kind="account", name="ann", action="created"),
         change(CUT + timedelta(hours=1), number=4),
     )
     before = {at: configuration_as_of(at) for at in (CUT, CUT + timedelta(hours=2))}
     list(keep_changes(NOW))
-    kept = [one.after["description"] for one in Change.objects.order_by("pk") if one.after]
-    assert kept == ["2", "4"]
-    assert Change.objects.count() == 2
+    kept = [(one.kind, one.after["description"]) for one in Change.objects.order_by("pk")]
+    assert kept == [("tier", "2"), ("account", "1"), ("tier", "4")]
     assert [(one["kind"], one["name"], one["action"]) for one in exported(folder)] == [
         ("tier", "gold", "updated"), ("tier", "old", "updated"), ("dead-letter", "7", "deleted"),
-        ("tier", "old", "deleted"),
+        ("session", "ann", "signed-in"), ("tier", "old", "deleted"),
     ]  # fmt: skip
     assert {at: configuration_as_of(at) for at in before} == before
     assert list(keep_changes(NOW)) == []
