@@ -3,6 +3,7 @@
 from django.urls import path
 
 from accounts import views
+from accounts.oidc import views as oidc_views
 
 urlpatterns = [
     path("account", views.account, name="account"),
@@ -10,4 +11,6 @@ urlpatterns = [
     path("account/second-factor/remove", views.remove_second_factor, name="remove-second-factor"),
     path("second-factor", views.prove, name="second-factor"),
     path("second-factor/enrol", views.enrol, name="enrol"),
+    path("oidc/begin", oidc_views.begin, name="oidc-begin"),
+    path("oidc/callback", oidc_views.callback, name="oidc-callback"),
 ]

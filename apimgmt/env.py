@@ -9,9 +9,11 @@ import socket
 from dataclasses import fields
 from ipaddress import ip_network
 from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 from urllib.parse import parse_qsl, urlsplit
 
+from accounts.oidc.provider_settings import ProviderSettings
 from apimgmt.kept import Retention
 from apimgmt.secret_store import load_or_create, write_private
 from gateway.config import Config, Network
@@ -206,6 +208,36 @@ def publish_retention() -> None:
     named = {name: value for name, value in os.environ.items() if name.startswith(RETENTION)}
     write_private(data_dir() / RETENTION_FILE, json.dumps(named, indent=1))
     retention()
+
+
+def oidc() -> ProviderSettings | None:
+    """Return the OpenID Connect provider of operators, or None if ``OIDC_ISSUER`` is not set. Raises InvalidSetting."""
+    if not text("OIDC_ISSUER"):
+        return None
+    pairs = [pair.partition("=") for pair in names("OIDC_GROUPS")]
+    provider = ProviderSettings(
+        issuer=text("OIDC_ISSUER"),
+        client_id=text("OIDC_CLIENT_ID"),
+        client_secret=text("OIDC_CLIENT_SECRET"),
+        name=text("OIDC_NAME", "single sign-on"),
+        redirect_uri=f"{admin_public_url()}/dashboards/oidc/callback",
+        scopes=tuple(text("OIDC_SCOPES", "openid email profile").split()),
+        algorithms=tuple(names("OIDC_ALGORITHMS", "RS256")),
+        groups_claim=text("OIDC_GROUPS_CLAIM", "groups"),
+        allowed_groups=frozenset(names("OIDC_ALLOWED_GROUPS")),
+        allowed_emails=frozenset(email.lower() for email in names("OIDC_ALLOWED_EMAILS")),
+        superuser_groups=frozenset(names("OIDC_SUPERUSER_GROUPS")),
+        groups=MappingProxyType({group.strip(): name.strip() for group, _, name in pairs}),
+        creates_accounts=flag("OIDC_CREATE_ACCOUNTS"),
+        links_by_email=flag("OIDC_LINK_BY_EMAIL"),
+    )
+    faults = [
+        *provider.faults(),
+        *(f"OIDC_GROUPS: {group} has no group after =." for group, _, name in pairs if not name),
+    ]
+    if faults:
+        raise InvalidSetting(" ".join(faults))
+    return provider
 
 
 def events_dir() -> Path | None:

@@ -68,4 +68,5 @@ def _refuse(refused: Refused) -> HttpResponse:
 
 def links(request: HttpRequest) -> dict[str, Any]:
     """Return what templates link to: on the data plane's origin nothing of the operators'."""
-    return {"is_operators": not is_public(request), "base_url": settings.PUBLIC_URL}
+    oidc_name = "" if settings.OIDC is None else settings.OIDC.name
+    return {"is_operators": not is_public(request), "base_url": settings.PUBLIC_URL, "oidc_name": oidc_name}

@@ -151,6 +151,7 @@ TOKEN_DAYS = env.positive("TOKEN_DAYS", 90)
 SESSION_IDLE_S = env.positive("SESSION_IDLE_S", 3600)
 SESSION_MAX_S = SESSION_COOKIE_AGE = env.positive("SESSION_MAX_S", 12 * 3600)
 REQUIRE_SECOND_FACTOR = env.flag("REQUIRE_SECOND_FACTOR")
+OIDC = env.oidc()
 LOGIN_URL = "/dashboards/login"
 LOGIN_REDIRECT_URL = "/dashboards/"
 LOGOUT_REDIRECT_URL = "/"
@@ -172,8 +173,8 @@ SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = IS_HTTPS
 # Browsers accept a cookie named `__Host-…` only from this exact host, over https and for every path.
-SESSION_COOKIE_NAME, CSRF_COOKIE_NAME, DEVICE_COOKIE_NAME = (
-    f"{'__Host-' if IS_HTTPS else ''}{name}" for name in ("sessionid", "csrftoken", "apimgmt_device")
+SESSION_COOKIE_NAME, CSRF_COOKIE_NAME, DEVICE_COOKIE_NAME, OIDC_COOKIE_NAME = (
+    f"{'__Host-' if IS_HTTPS else ''}{name}" for name in ("sessionid", "csrftoken", "apimgmt_device", "apimgmt_oidc")
 )
 SECURE_SSL_REDIRECT = False  # TLS is terminated by the reverse proxy, which redirects
 SECURE_HSTS_SECONDS = 31_536_000 if IS_HTTPS or PUBLIC_URL.startswith("https://") else 0  # sent over https only

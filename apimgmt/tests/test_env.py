@@ -153,3 +153,42 @@ def test_what_up_is_started_without_is_a_default_again(tmp_path, monkeypatch):
     monkeypatch.setenv("RETENTION_CONNECTIONS_DAYS", "-1")
     with pytest.raises(env.InvalidSetting, match="RETENTION_CONNECTIONS_DAYS"):
         env.publish_retention()
+
+
+def test_an_openid_connect_provider_is_read_with_its_groups(monkeypatch):
+    assert env.oidc() is None
+    good = {
+        "OIDC_ISSUER": "https://id.example",
+        "OIDC_CLIENT_ID": "gateway",
+        "OIDC_ALLOWED_EMAILS": "Ann@Example.com, @ours.example",
+        "OIDC_GROUPS": "ops=Keepers of keys, read=Readers",
+        "ADMIN_PUBLIC_URL": "https://admin.example/",
+    }
+    for name, value in good.items():
+        monkeypatch.setenv(name, value)
+    provider = env.oidc()
+    assert provider.redirect_uri == "https://admin.example/dashboards/oidc/callback"
+    assert provider.allowed_emails == {"ann@example.com", "@ours.example"}
+    assert dict(provider.groups) == {"ops": "Keepers of keys", "read": "Readers"}
+    assert (provider.creates_accounts, provider.links_by_email, provider.algorithms) == (False, False, ("RS256",))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OIDC_ISSUER", "http://id.example"),
+        ("OIDC_ISSUER", "https://user@id.example"),
+        ("OIDC_CLIENT_ID", ""),
+        ("OIDC_ALGORITHMS", "HS256"),
+        ("OIDC_ALGORITHMS", "RS256,none"),
+        ("OIDC_SCOPES", "email"),
+        ("OIDC_ALLOWED_GROUPS", ""),
+        ("OIDC_GROUPS", "ops"),
+    ],
+)
+def test_an_openid_connect_provider_that_is_not_safe_is_refused(monkeypatch, name, value):
+    good = {"OIDC_ISSUER": "https://id.example", "OIDC_CLIENT_ID": "gateway", "OIDC_ALLOWED_GROUPS": "ops"}
+    for setting, text in (good | {name: value}).items():
+        monkeypatch.setenv(setting, text)
+    with pytest.raises(env.InvalidSetting, match=name):
+        env.oidc()

@@ -32,7 +32,9 @@ OVERRIDES_RAW = frozenset(name.encode() for name in OVERRIDES)
 EXAMINED = HOP_BY_HOP | SET_BY_GATEWAY | OVERRIDES_RAW | {b"cookie", b"proxy"}
 """The others pass to the upstream. CGI takes ``Proxy`` for the variable ``HTTP_PROXY``."""
 OPERATORS_COOKIES = frozenset(
-    prefix + name for prefix in (b"", b"__host-") for name in (b"sessionid", b"csrftoken", b"apimgmt_device")
+    prefix + name
+    for prefix in (b"", b"__host-")
+    for name in (b"sessionid", b"csrftoken", b"apimgmt_device", b"apimgmt_oidc")
 )
 """Cookies of the operators' pages in lower case. Browsers share cookies between the ports of a host, so no upstream
 receives or sets them."""
@@ -86,7 +88,7 @@ def _asks_for(call: Call, override: bytes) -> bool:
 def cookies_of(value: bytes) -> bytes:
     """Return the cookies without those of the operators' pages."""
     lowered = value.lower()
-    if b"sessionid" not in lowered and b"csrftoken" not in lowered and b"apimgmt_device" not in lowered:
+    if b"sessionid" not in lowered and b"csrftoken" not in lowered and b"apimgmt_" not in lowered:
         return value
     return b"; ".join(cookie.strip() for cookie in value.split(b";") if not is_operators_cookie(cookie))
 

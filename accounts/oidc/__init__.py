@@ -1,0 +1,1 @@
+"""Sign-in of operators at an OpenID Connect provider: its settings, its protocol, and whose account it opens."""
