@@ -55,6 +55,8 @@ def operators_only(permission: str) -> Any:
 @operators_only(USAGE)  # type: ignore[untyped-decorator]
 def overview(request: HttpRequest) -> HttpResponse:
     """Render the overview: the last hour from the roll-ups, which the page then updates live."""
+    if request.GET:
+        return _unknown_parameters(request)
     closed = reports.just_closed() if request.user.has_perm(LEDGER) else []
     seed = reports.last_hour(timezone.now()) | {
         "closed": closed,
@@ -77,6 +79,8 @@ def overview(request: HttpRequest) -> HttpResponse:
 @operators_only(USAGE)  # type: ignore[untyped-decorator]
 def last_hour(request: HttpRequest) -> HttpResponse:
     """Return the overview's last hour as JSON; an open page requests it every minute."""
+    if request.GET:
+        return _unknown_parameters(request)
     return JsonResponse(reports.last_hour(timezone.now()))
 
 
@@ -182,12 +186,19 @@ async def live_events(request: HttpRequest) -> HttpResponse | StreamingHttpRespo
     user = await request.auser()
     if not (user.is_active and user.is_staff and await user.ahas_perm(USAGE)):
         return HttpResponseForbidden("Sign in first.")
+    if request.GET:
+        return _unknown_parameters(request)
     await sync_to_async(_leave_database)()
     return StreamingHttpResponse(
         live.watch(),
         content_type="text/event-stream; charset=utf-8",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
+
+
+def _unknown_parameters(request: HttpRequest) -> HttpResponse:
+    names = ", ".join(request.GET)
+    return HttpResponse(f"Unknown parameters: {names}.", status=400, content_type="text/plain; charset=utf-8")
 
 
 class Login(LoginView):

@@ -106,6 +106,7 @@ class Changes(Collection):
     ordering = ("-id",)
     lookup_value_regex = "[0-9]{1,18}"
     rights: ClassVar[dict[str, str]] = {"diff": "audit.view_change"}
+    parameters: ClassVar[dict[str, tuple[str, ...]]] = {"diff": ("since", "until")}
 
     @extend_schema(
         parameters=[
@@ -117,11 +118,9 @@ class Changes(Collection):
     @action(detail=False, methods=["get"], filterset_class=None, pagination_class=None)
     def diff(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Return how each object differs between two instants."""
-        values = {name: request.query_params.getlist(name) for name in request.query_params}
-        if unknown := sorted(set(values) - {"since", "until"}):
-            raise ValidationError({unknown[0]: "Unknown parameter; known are since and until."})
-        since = _instant("since", values.get("since", [""])[-1])
-        until = _instant("until", values["until"][-1]) if "until" in values else timezone.now()
+        query = request.query_params
+        since = _instant("since", query.get("since", ""))
+        until = _instant("until", query["until"]) if "until" in query else timezone.now()
         _require_available("since", since)
         _require_available("until", until)
         return Response({"changes": render_diff(diff_between(since, until))})

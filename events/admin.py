@@ -19,17 +19,23 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminT
 
 from events import (
     connector_admin,  # noqa: F401 - registers its pages
+    letter_jobs,
     letters,
     registry_admin,  # noqa: F401 - registers its pages
     services,
     subscription_admin,  # noqa: F401 - registers its pages
 )
+from events.letter_job_models import LetterAction
 from events.models import Channel, DeadLetter
 from events.services import PROTOCOLS
 from gateway.schemas.registered import subject_named
 from operators.admin import ReadOnlyAdmin, ServiceAdmin, ServiceForm, action, chips, display
 from operators.form_fields import JsonField
 
+EXPLAINED = {
+    LetterAction.REDRIVE: "Each event goes back where it failed. Those that cannot be redriven are kept.",
+    LetterAction.DISCARD: "Their events are deleted, and cannot be restored.",
+}
 REFUSED_SHOWN = 5
 _RETENTION = {"max_age_s": "Maximum age (s)", "max_events": "Maximum events", "max_bytes": "Maximum bytes"}
 
@@ -164,14 +170,14 @@ class DeadLetters(ReadOnlyAdmin):
         return format_html('<pre class="plain-json">{}</pre>', json.dumps(letter.event, indent=2, ensure_ascii=False))
 
     @action(description="Redrive: publish again", permissions=["redrive"], icon="replay")
-    def redrive_selected(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> None:
-        """Redrive each letter, and report those that cannot be."""
-        self._each(request, queryset, letters.redrive, "redriven")
+    def redrive_selected(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> HttpResponse:
+        """Redrive the letters as a job, after confirmation."""
+        return self._settle(request, queryset, LetterAction.REDRIVE)
 
     @action(description="Discard", permissions=["discard"], icon="delete")
-    def discard_selected(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> None:
-        """Discard each letter."""
-        self._each(request, queryset, letters.discard, "discarded")
+    def discard_selected(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> HttpResponse:
+        """Discard the letters as a job, after confirmation."""
+        return self._settle(request, queryset, LetterAction.DISCARD)
 
     @action(
         description="Redrive", permissions=["redrive"], url_path="redrive", icon="replay", variant=ActionVariant.PRIMARY
@@ -186,6 +192,29 @@ class DeadLetters(ReadOnlyAdmin):
     def discard_letter(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Discard one letter, after confirmation."""
         return self._one(request, object_id, letters.discard, "Discard")
+
+    def _settle(
+        self, request: HttpRequest, queryset: QuerySet[DeadLetter], letter_action: LetterAction
+    ) -> HttpResponse:
+        """Ask what to do with the selected letters; once confirmed, start the job and show its progress."""
+        ids = self.confirmed(request)
+        if ids is not None:
+            selection = {"ids": [int(one) for one in ids if one.isascii() and one.isdigit()]}
+            job = letter_jobs.start_job(action=letter_action, selection=selection, by=request.user.get_username())
+            return HttpResponseRedirect(reverse("letter-job", args=[job.id]))
+        selected = list(queryset.order_by("id").values_list("pk", flat=True)[: letter_jobs.IDS_MAX + 1])
+        if len(selected) > letter_jobs.IDS_MAX:
+            raise ValidationError(
+                f"Select at most {letter_jobs.IDS_MAX:,} dead letters; the dashboards settle all that match a filter."
+            )
+        found, verb = letter_jobs.preview({"ids": selected}), letter_jobs.WORDS[letter_action]
+        return self.ask(  # type: ignore[no-any-return]
+            request,
+            selected,
+            title=f"{verb} {found['total']:,} dead {'letter' if found['total'] == 1 else 'letters'}?",
+            text=EXPLAINED[letter_action],
+            lines=[(row["channel"], row["count"]) for row in found["channels"]],
+        )
 
     def _one(self, request: HttpRequest, object_id: str, service: Callable[..., None], verb: str) -> HttpResponse:
         letter = self.get_object(request, object_id)

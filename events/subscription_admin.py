@@ -90,16 +90,26 @@ class Subscriptions(ReadOnlyAdmin):
         )
 
     @action(description="Pause", permissions=["pause"], icon="pause")
-    def pause_selected(self, request: HttpRequest, queryset: QuerySet[Subscription]) -> None:
-        """Pause delivery; positions are kept."""
-        self._each(request, queryset, SubscriptionState.PAUSED, "paused")
+    def pause_selected(self, request: HttpRequest, queryset: QuerySet[Subscription]) -> Any:
+        """Pause delivery, after confirmation; positions are kept."""
+        return self._each(request, queryset, SubscriptionState.PAUSED, "paused")
 
     @action(description="Resume", permissions=["pause"], icon="play_arrow")
-    def resume_selected(self, request: HttpRequest, queryset: QuerySet[Subscription]) -> None:
-        """Resume delivery."""
-        self._each(request, queryset, SubscriptionState.ACTIVE, "resumed")
+    def resume_selected(self, request: HttpRequest, queryset: QuerySet[Subscription]) -> Any:
+        """Resume delivery, after confirmation."""
+        return self._each(request, queryset, SubscriptionState.ACTIVE, "resumed")
 
-    def _each(self, request: HttpRequest, rows: QuerySet[Subscription], state: SubscriptionState, said: str) -> None:
+    def _each(self, request: HttpRequest, rows: QuerySet[Subscription], state: SubscriptionState, said: str) -> Any:
+        ids = self.confirmed(request)
+        if ids is None:
+            return self.ask(
+                request,
+                rows.values_list("pk", flat=True),
+                title=f"{len(rows)} {'subscription' if len(rows) == 1 else 'subscriptions'} will be {said}. Continue?",
+                text="Positions are kept: what is published meanwhile is delivered after delivery has resumed.",
+                lines=[(f"{row.consumer.name}, {row.channel}", row.id) for row in rows],
+            )
+        rows = self.get_queryset(request).filter(pk__in=ids)
         change: Callable[..., Any] = subscriptions.update_subscription
         done, refused = 0, []
         for row in rows:
@@ -113,6 +123,7 @@ class Subscriptions(ReadOnlyAdmin):
             self.message_user(request, f"{done} {'subscription' if done == 1 else 'subscriptions'} {said}.")
         for text in refused[:REFUSED_SHOWN]:
             self.message_user(request, text, messages.ERROR)
+        return None
 
     def _standing(self, row: Subscription) -> dict[str, Any]:
         return subscription_status.shown(row, self._healths.get(row.id, {}))

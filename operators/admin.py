@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.views.main import ERROR_FLAG, SEARCH_VAR
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
 from django.utils.html import format_html, format_html_join
 from unfold.admin import ModelAdmin
 from unfold.decorators import action as unfold_action
 from unfold.decorators import display as unfold_display
 
+from operators.filters import value_errors
 from operators.sign_in import limited_password_change
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -114,8 +117,47 @@ class ServiceAdmin(ModelAdmin):  # type: ignore[misc]
         return self._run(request, lambda: super(ServiceAdmin, self).delete_view(request, object_id, extra_context))
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """List the objects or run an action on the selected ones, or show why a service refuses to."""
-        return self._run(request, lambda: super(ServiceAdmin, self).changelist_view(request, extra_context))
+        """List the objects or run an action on the selected ones, or show why a service refuses to.
+
+        A filter that is empty, repeated or malformed is refused: Django's own answer to it is the list of all objects.
+        """
+        if errors := self._filter_errors(request):
+            return self._refusal(request, errors)
+        answer = self._run(request, lambda: super(ServiceAdmin, self).changelist_view(request, extra_context))
+        if answer.status_code == 302 and answer["Location"] == f"{request.path}?{ERROR_FLAG}=1":
+            return self._refusal(request, {", ".join(request.GET): "Unknown or malformed filter."})
+        return answer
+
+    def ask(self, request: HttpRequest, rows: Any, *, title: str, text: str, lines: Iterable[tuple[str, Any]]) -> Any:
+        """Return the page that asks whether to run the action on the selected rows, which it names."""
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": title,
+            "text": text,
+            "lines": list(lines),
+            "ids": [str(row_id) for row_id in rows],
+            "action": request.POST.get("action", ""),
+        }
+        return TemplateResponse(request, "operators/question.html", context)
+
+    def confirmed(self, request: HttpRequest) -> list[str] | None:
+        """Return the ids that the question named, once it was confirmed; None before."""
+        return request.POST["confirmed"].split(",") if request.POST.get("confirmed") else None
+
+    def _filter_errors(self, request: HttpRequest) -> dict[str, str]:
+        # An empty search selects everything, as its empty field says.
+        errors = {name: text for name, text in value_errors(request.GET).items() if name != SEARCH_VAR}
+        return {name: text for name, text in errors.items() if not self._is_listed_empty(name, request)}
+
+    def _is_listed_empty(self, name: str, request: HttpRequest) -> bool:
+        """Return whether it is the link of a list's filter to the rows in which the field is empty."""
+        is_empty = name in self.list_filter and request.GET.getlist(name) == [""]
+        return is_empty and self.model.objects.filter(**{name: ""}).exists()
+
+    def _refusal(self, request: HttpRequest, errors: dict[str, str]) -> HttpResponse:
+        context = {**self.admin_site.each_context(request), "opts": self.opts, "title": "Bad filter", "errors": errors}
+        return TemplateResponse(request, "operators/bad_filter.html", context, status=400)
 
     def _run(self, request: HttpRequest, view: Callable[[], HttpResponse]) -> HttpResponse:
         try:

@@ -44,7 +44,8 @@ def require_known(request: Request, names: Collection[str]) -> None:
     """Raise ValidationError for parameters that have none of these names."""
     unknown = [name for name in request.query_params if name not in names]
     if unknown:
-        raise ValidationError({name: f"Unknown filter; the filters are {', '.join(names)}." for name in unknown})
+        known_names = f"the parameters are {', '.join(names)}" if names else "there are none"
+        raise ValidationError(dict.fromkeys(unknown, f"Unknown parameter; {known_names}."))
 
 
 def require_single_values(request: Request) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, cast
 
 from django.http import Http404
 from rest_framework import serializers, viewsets
@@ -11,7 +11,7 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from operators.filters import require_single_values
+from operators.filters import require_known, require_single_values
 
 ID_MAX_CHARS = 1024
 
@@ -49,6 +49,8 @@ class Collection(viewsets.GenericViewSet[Any]):
     ordering: tuple[str, ...] = ("name",)
     bulk_actions: tuple[str, ...] = ()
     """Actions on all rows that the filters of the list select; they need a filter, or ``all=true``."""
+    parameters: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """The query parameters of other actions, by action; an action that is not named has none."""
 
     @property
     def operator(self) -> str:
@@ -56,9 +58,14 @@ class Collection(viewsets.GenericViewSet[Any]):
         return str(self.request.user.get_username())
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Refuse empty and repeated query parameters of every action, once the caller is authenticated."""
+        """Refuse query parameters that are unknown, empty or repeated, once the caller is authenticated.
+
+        Ignored, ``?dry_run=true`` would promise what a deletion does not do.
+        """
         super().initial(request, *args, **kwargs)
         require_single_values(request)
+        if self.action not in (None, "metadata", "list", *self.bulk_actions):
+            require_known(request, self.parameters.get(self.action, ()))
 
     def get_object(self) -> Any:
         """Return the row in the URL. Raises Http404."""

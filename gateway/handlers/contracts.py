@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.call import Call, Reply
-from gateway.handlers.requests import query_lists
+from gateway.handlers.requests import query_lists, require_no_query
 from gateway.handlers.responses import Header, send_body, send_empty
 from gateway.refusals import Reason, Refused
 
@@ -26,7 +26,7 @@ async def asyncapi(plane: Plane, call: Call) -> Reply:
 
 async def openapi(plane: Plane, call: Call) -> Reply:
     """Serve ``GET /v1/openapi.json``."""
-    query_lists(call, ())
+    require_no_query(call)
     return await _serve(plane, call, "openapi", frozenset())
 
 

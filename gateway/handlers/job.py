@@ -24,7 +24,7 @@ from gateway.connections.open import Connection
 from gateway.durable.job_states import FINAL_STATES
 from gateway.handlers.events import HEADERS as SSE_HEADERS
 from gateway.handlers.events import HEARTBEAT
-from gateway.handlers.requests import idempotency_key, query_values, read_body
+from gateway.handlers.requests import idempotency_key, query_values, read_body, require_no_query
 from gateway.handlers.responses import Header, send_json
 from gateway.identity.rights import allowed, may_use
 from gateway.policies.json_body import require_plain
@@ -86,12 +86,14 @@ async def submit(plane: Plane, call: Call) -> Reply:
 
 async def status(plane: Plane, call: Call) -> Reply:
     """Serve ``GET /v1/jobs/{id}``: the state of a job that the caller may use."""
+    require_no_query(call)
     job = await _own(plane, call)
     return await _send(plane, call, 200, job, _poll_again(job))
 
 
 async def cancel(plane: Plane, call: Call) -> Reply:
     """Request cancellation and wait up to ``CANCEL_WAIT_S`` for it: 200 once the job has ended, otherwise 202."""
+    require_no_query(call)
     job = await _own(plane, call)
     if job["state"] not in FINAL_STATES:
         await plane.jobs.request_cancel(job["id"], by=call.caller.key)
@@ -125,6 +127,7 @@ async def result(plane: Plane, call: Call) -> Reply:
 
 async def events(plane: Plane, call: Call) -> Reply:
     """Send the state of a job as server-sent events, now and at each change, until it has ended."""
+    require_no_query(call)
     job = await _own(plane, call)
     ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
 

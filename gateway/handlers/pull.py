@@ -17,7 +17,7 @@ from gateway.durable.readers import BATCH_MAX, Delivery
 from gateway.durable.standing import channel_of, standing
 from gateway.durable.withheld import COUNTS_MAX
 from gateway.handlers.channel import charge_read
-from gateway.handlers.requests import query_values, read_object
+from gateway.handlers.requests import query_values, read_object, require_no_query
 from gateway.handlers.responses import send_body, send_json
 from gateway.handlers.subscription import own
 from gateway.identity.rights import require
@@ -68,6 +68,7 @@ async def pull(plane: Plane, call: Call) -> Reply:
 
 async def ack(plane: Plane, call: Call) -> Reply:
     """Serve ``POST …/ack`` ``{"ids": […]}``: these events are processed; ``seconds`` is ignored."""
+    require_no_query(call)
     subscription, channel = _readable(plane, call)
     ids, _, size = await _read_ids(call)
     unknown = await plane.readers.ack_ids(subscription, channel, ids)
@@ -76,6 +77,7 @@ async def ack(plane: Plane, call: Call) -> Reply:
 
 async def nack(plane: Plane, call: Call) -> Reply:
     """Serve ``POST …/nack`` ``{"ids": […], "seconds": 0}``: redeliver these events after a delay."""
+    require_no_query(call)
     subscription, channel = _readable(plane, call)
     ids, seconds, size = await _read_ids(call)
     unknown = await plane.readers.nak_ids(subscription, channel, ids, seconds or 0)
@@ -84,6 +86,7 @@ async def nack(plane: Plane, call: Call) -> Reply:
 
 async def extend(plane: Plane, call: Call) -> Reply:
     """Serve ``POST …/extend`` ``{"ids": […], "seconds": 60}``: do not redeliver these events before then."""
+    require_no_query(call)
     subscription, channel = _readable(plane, call)
     ids, seconds, size = await _read_ids(call)
     seconds = subscription.ack_wait_s if seconds is None else seconds

@@ -46,7 +46,7 @@ def query_pairs(call: Call) -> list[tuple[str, str]]:
 def query_lists(call: Call, names: Collection[str], repeatable: Collection[str] = ()) -> dict[str, list[str]]:
     """Return the values of each of these query parameters.
 
-    Raises Refused for a parameter of another name, which would be ignored, and for a repeated one.
+    Raises Refused for a parameter of another name, which would be ignored, and for one that is repeated or empty.
     """
     values: dict[str, list[str]] = {name: [] for name in names}
     for name, value in query_pairs(call):
@@ -54,6 +54,8 @@ def query_lists(call: Call, names: Collection[str], repeatable: Collection[str] 
             raise Refused(Reason.INVALID_REQUEST, f"Unknown query parameter {name[:40]!r}.")
         if values[name] and name not in repeatable:
             raise Refused(Reason.INVALID_REQUEST, f"The query parameter `{name}` is repeated.")
+        if not value.strip():
+            raise Refused(Reason.INVALID_REQUEST, f"The query parameter `{name}` is empty; leave it out.")
         values[name].append(value)
     return values
 
@@ -61,6 +63,11 @@ def query_lists(call: Call, names: Collection[str], repeatable: Collection[str] 
 def query_values(call: Call, names: Collection[str]) -> dict[str, str]:
     """Return the value of each of these query parameters that is present. Raises Refused as :func:`query_lists`."""
     return {name: values[0] for name, values in query_lists(call, names).items() if values}
+
+
+def require_no_query(call: Call) -> None:
+    """Raise Refused for any query parameter: ignored, it could promise what the call does not do."""
+    query_lists(call, ())
 
 
 def idempotency_key(call: Call) -> str | None:

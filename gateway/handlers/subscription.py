@@ -18,7 +18,7 @@ from gateway.concurrency.stopping import stop_tasks
 from gateway.durable.attempts import read_attempts
 from gateway.durable.health import describe, describe_unmeasured
 from gateway.durable.standing import channel_of
-from gateway.handlers.requests import idempotency_key, query_values, read_object
+from gateway.handlers.requests import idempotency_key, query_values, read_object, require_no_query
 from gateway.handlers.responses import send_empty, send_json
 from gateway.identity.rights import may_use, require
 from gateway.link.control_plane import request_control_plane
@@ -28,7 +28,7 @@ from gateway.log.unavailable import log_unavailable
 from gateway.refusals import Reason, Refused
 from gateway.snapshot import subscriptions
 from gateway.snapshot.right import Right, Verb
-from gateway.snapshot.subscriptions import Subscription, Type, ack_wait_s, window
+from gateway.snapshot.subscriptions import State, Subscription, Type, ack_wait_s, window
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -51,6 +51,7 @@ LIST_TIMEOUT_S = 1.8
 
 async def create(plane: Plane, call: Call) -> Reply:
     """Serve ``POST /v1/subscriptions``: 201 with the secret, which is shown only this once."""
+    require_no_query(call)
     body, size = await read_object(call)
     start = body.pop("from", None)
     _require_known(body, FIELDS)
@@ -73,6 +74,9 @@ async def create(plane: Plane, call: Call) -> Reply:
 async def list_own(plane: Plane, call: Call) -> Reply:
     """Serve ``GET /v1/subscriptions``: those that the caller may use, the newest first."""
     query = query_values(call, {"channel", "state", "type"})
+    for name, kind in (("state", State), ("type", Type)):
+        if query.get(name, next(iter(kind)).value) not in list(kind):
+            raise Refused(Reason.INVALID_REQUEST, f"`{name}` is one of {', '.join(kind)}.")
     own = [one for one in plane.snapshot.subscriptions() if _may_use(call, one)]
     own.sort(key=lambda one: (-one.created_at, one.id))
     descriptions = await _describe_within(plane, own, LIST_TIMEOUT_S)
@@ -82,11 +86,13 @@ async def list_own(plane: Plane, call: Call) -> Reply:
 
 async def show(plane: Plane, call: Call) -> Reply:
     """Serve ``GET /v1/subscriptions/{id}``."""
+    require_no_query(call)
     return await send_json(plane.limiter, call, 200, await _describe(plane, own(plane, call)))
 
 
 async def change(plane: Plane, call: Call) -> Reply:
     """Serve ``PATCH /v1/subscriptions/{id}``: from then on it delivers with the rights of the caller's key."""
+    require_no_query(call)
     subscription = own(plane, call)
     changes, size = await read_object(call)
     _require_known(changes, (*FIELDS, "state"))
@@ -99,6 +105,7 @@ async def change(plane: Plane, call: Call) -> Reply:
 
 async def rotate(plane: Plane, call: Call) -> Reply:
     """Serve ``POST /v1/subscriptions/{id}/rotate``: a new secret; the previous one stays valid for the overlap."""
+    require_no_query(call)
     subscription = own(plane, call)
     options, size = await read_object(call)
     if set(options) - {"overlap_s"}:
@@ -112,6 +119,7 @@ async def rotate(plane: Plane, call: Call) -> Reply:
 
 async def delete(plane: Plane, call: Call) -> Reply:
     """Serve ``DELETE /v1/subscriptions/{id}``."""
+    require_no_query(call)
     subscription = own(plane, call)
     await _request(plane, call, "delete", {"id": subscription.id})
     ends_at = time.monotonic() + APPLIED_WITHIN_S

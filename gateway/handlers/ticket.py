@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from gateway.call import Call, Reply
 from gateway.contracts.rights import may_anything
-from gateway.handlers.requests import query_values
+from gateway.handlers.requests import require_no_query
 from gateway.handlers.responses import send_json
 from gateway.refusals import Reason, Refused
 
@@ -19,7 +19,7 @@ async def issue(plane: Plane, call: Call) -> Reply:
 
     Raises Refused ``forbidden`` for a credential without any right: there is nothing that its ticket could open.
     """
-    query_values(call, ())
+    require_no_query(call)
     if not may_anything(call.caller):
         raise Refused(Reason.FORBIDDEN, "This key has no right that a ticket could use.")
     ticket = await plane.tickets.issue(call.caller)

@@ -15,13 +15,14 @@ from audit.models import Change
 from consumers.models import Consumer, Tier
 from consumers.scopes import every_scope
 from consumers.services import create_consumer
-from events import subscription_status
+from events import letter_jobs, subscription_status
 from events.models import Channel, DeadLetter
 from events.services import create_channel
 from events.subscriptions import create_subscription
 from gateway.credentials.api_keys import parse
 from keys.models import JwtIssuer, Key
 from keys.services import issue_key
+from operators.tests.admin_cases import confirm
 from routes.models import Route
 from routes.services import create_route
 
@@ -282,8 +283,13 @@ def test_dead_letters_are_shown_as_text_and_put_back(page, monkeypatch):
     assert stored == []
     page.post(address)
     assert stored == ["trades"]
-    page.post(url("events_deadletter"), {"action": "discard_selected", "_selected_action": [second.pk]})
+    shown = page.post(url("events_deadletter"), {"action": "discard_selected", "_selected_action": [second.pk]})
+    assert "Discard 1 dead letter?" in shown.content.decode()
+    assert "trades: 1" in shown.content.decode()
+    assert DeadLetter.objects.exists()
+    letter_jobs.run(confirm(page, "events_deadletter", shown).url.rpartition("/")[2])
     assert not DeadLetter.objects.exists()
+    assert Change.objects.filter(kind="dead-letters").count() == 1
 
 
 def test_an_unavailable_engine_is_reported_and_nothing_is_lost(page, monkeypatch):
@@ -297,7 +303,6 @@ def test_an_unavailable_engine_is_reported_and_nothing_is_lost(page, monkeypatch
     answer = page.post(address, follow=True)
     assert answer.status_code == 200
     assert "does not answer" in answer.content.decode()
-    page.post(url("events_deadletter"), {"action": "redrive_selected", "_selected_action": [letter.pk]})
     assert DeadLetter.objects.exists()
 
 
@@ -359,7 +364,12 @@ def test_a_subscription_is_shown_with_its_tries_paused_resumed_and_deleted(page,
     for text in ("attempt 2: failed", "3 events, 9 s", "It answered 500."):
         assert text in shown
     for action, state in (("pause_selected", "paused"), ("resume_selected", "active")):
-        page.post(url("events_subscription"), {"action": action, "_selected_action": [row.pk]})
+        before = row.state
+        shown = page.post(url("events_subscription"), {"action": action, "_selected_action": [row.pk]})
+        row.refresh_from_db()
+        assert row.state == before
+        assert "acme, trades" in shown.content.decode()
+        confirm(page, "events_subscription", shown)
         row.refresh_from_db()
         assert row.state == state
     page.post(url("events_subscription", "delete", quote(row.pk)), {"post": "yes"})

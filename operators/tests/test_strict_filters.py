@@ -108,3 +108,30 @@ def test_a_leaked_key_is_a_text(api, value):
 )  # fmt: skip
 def test_a_number_is_no_text(api, tier, path, body, name):
     assert name in problem(api.post(f"/api/v1/{path}", body), 400, "invalid-request")["errors"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("get", "consumers/acme?fields=name"),
+        ("delete", "consumers/acme?dry_run=true"),
+        ("patch", "consumers/acme?force=true"),
+        ("post", "consumers/?dry_run=true"),
+        ("post", "keys/leaked?dry_run=true"),
+        ("delete", "tiers/gold?cascade=false"),
+        ("delete", "connections/abc?state=open"),
+        ("delete", "dead-letter-jobs/dlj_x?dry_run=true"),
+        ("post", "audit/rollback/?dry_run=true"),
+        ("get", "audit/diff?since=2026-01-01T00:00:00Z&untill=2026-01-01T00:00:00Z"),
+    ],
+)
+def test_a_parameter_that_an_action_does_not_have_is_refused_by_name(api, consumer, method, path):
+    refused = problem(getattr(api, method)(f"/api/v1/{path}"), 400, "invalid-request")
+    assert list(refused["errors"]) == [path.rpartition("=")[0].rpartition("?")[2].rpartition("&")[2]]
+    assert api.get("/api/v1/consumers/acme").status_code == 200
+
+
+@pytest.mark.parametrize("collection", COLLECTIONS)
+def test_no_collection_is_deleted_as_a_whole(api, collection):
+    assert api.delete(f"/api/v1/{collection}/").status_code == 405
+    assert api.delete(f"/api/v1/{collection}").status_code == 405

@@ -287,3 +287,26 @@ def test_every_address_is_in_the_table():
             for part in parts
             if part or not template
         ), (method, template)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/subscriptions?state=banana"),
+        ("GET", "/v1/subscriptions?type="),
+        ("DELETE", "/v1/subscriptions/{sub}?dry_run=true"),
+        ("DELETE", "/v1/jobs/{job}?dry_run=true"),
+        ("GET", "/v1/subscriptions/{sub}/attempts?limit="),
+        ("GET", "/v1/channels/trades/events?limit=5&limit=6"),
+        ("GET", "/v1/events?channel=trades&from="),
+        ("GET", "/v1/me?would="),
+        ("DELETE", "/registry/subjects/trades-value?permanent=yes"),
+        ("DELETE", "/registry/subjects/trades-value?permanent="),
+    ],
+)
+async def test_bad_parameters_are_refused_by_name_and_nothing_is_done(consumers, method, path):
+    await consumers.make()
+    status, body = await consumers.answer(method, path, None, consumers.keys["right"][1])
+    name = path.rpartition("=")[0].rpartition("?")[2].rpartition("&")[2]
+    assert (status, name in body.decode()) == (400, True), body
+    assert consumers.whole.plane.snapshot.subscription(SUBSCRIPTION) is not None
