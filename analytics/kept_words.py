@@ -10,7 +10,8 @@ from analytics.templatetags.display import data, thousands
 def of_letters() -> str:
     """Return the bounds of dead letters."""
     kept = settings.RETENTION
-    sizes = (_rows(kept.dead_letters_rows), _bytes(kept.dead_letters_bytes))
+    count = thousands(kept.dead_letters_rows) if kept.dead_letters_rows else ""
+    sizes = (count, _bytes(kept.dead_letters_bytes))
     return _joined(_days(kept.dead_letters_days), *sizes, of="of each channel")
 
 
@@ -40,7 +41,7 @@ def _days(days: int) -> str:
 
 
 def _rows(most: int) -> str:
-    return thousands(most) if most else ""
+    return f"{thousands(most)} rows" if most else ""
 
 
 def _bytes(most: int) -> str:

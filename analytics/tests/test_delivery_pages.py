@@ -126,8 +126,8 @@ def test_many_letters_are_discarded_after_the_question(staff):
     assert "channel is trades" in text
     assert "completed" in confirm(staff, page)
     assert DeadLetter.objects.get().channel == "other"
-    (change,) = Change.objects.all()
-    assert (change.kind, change.actor) == ("dead-letters", "ann")
+    (change,) = Change.objects.filter(kind="dead-letters")
+    assert change.actor == "ann"
 
 
 @pytest.mark.parametrize("action", ["redrive", "discard"])

@@ -127,7 +127,7 @@ def test_without_bounds_nothing_goes(bounds):
 
 def test_the_words_name_the_bounds(bounds):
     assert kept_words.of_usage() == (
-        "kept for 400 days, at most 2,000,000, by the minute for 2 days, by the hour for 35 days"
+        "kept for 400 days, at most 2,000,000 rows, by the minute for 2 days, by the hour for 35 days"
     )
     bounds(connections_days=1, connections_rows=0)
     assert kept_words.of_connections() == "kept for 1 day"

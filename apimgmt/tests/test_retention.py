@@ -1,5 +1,6 @@
 """The periodic task: every kind in turn, within its time, with writers let in between, whatever fails."""
 
+import threading
 import time
 from dataclasses import fields
 from datetime import timedelta
@@ -8,11 +9,13 @@ from io import StringIO
 import pytest
 from django.contrib.sessions.models import Session
 from django.core.management import call_command
+from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from apimgmt import env, retention, tasks
 from apimgmt.kept import Retention
 from operators.batches import REMOVED
+from operators.retention import keep_sessions
 
 pytestmark = pytest.mark.django_db
 
@@ -86,3 +89,31 @@ def test_zero_is_no_bound_and_nothing_is_the_default(monkeypatch):
     monkeypatch.setenv("RETENTION_USAGE_ROWS", "")
     assert (env.retention().usage_days, env.retention().usage_rows) == (0, Retention().usage_rows)
     assert all(isinstance(field.default, int) for field in fields(Retention))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_writers_go_on_meanwhile():
+    now = timezone.now()
+    old = {"expire_date": now - timedelta(days=1)}
+    Session.objects.bulk_create([Session(session_key=f"old-{number}", **old) for number in range(5000)])
+    has_ended, written, errors = threading.Event(), [], []
+
+    def write():
+        try:
+            while not has_ended.is_set():
+                key = f"new-{len(written)}"
+                Session.objects.create(session_key=key, expire_date=now + timedelta(days=1))
+                written.append(key)
+        except DatabaseError as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    removed = retention.keep_bounds(now, kinds={"sessions": keep_sessions}, afterwards={})
+    has_ended.set()
+    writer.join()
+    assert removed == {"sessions": 5000}
+    assert not errors
+    assert Session.objects.count() == len(written) > 0
