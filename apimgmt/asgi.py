@@ -20,6 +20,7 @@ django_application: Any = get_asgi_application()
 from analytics.live import live  # noqa: E402 - imported once Django is set up
 from apimgmt import django_entry  # noqa: E402
 from apimgmt.health import scraper  # noqa: E402
+from apimgmt.operators_connections import proving  # noqa: E402
 from apimgmt.origins import as_public_page  # noqa: E402
 
 PUBLIC_PREFIXES = frozenset({"docs", "static", "healthz", "readyz"})
@@ -55,7 +56,7 @@ def is_public_page_raw(path: bytes) -> bool:
 
 async def serve_operators(scope: Message, receive: Receive, send: Send) -> None:
     """Serve one request on the operators' origin."""
-    await django_entry.serve(django_application, scope, receive, send)
+    await django_entry.serve(django_application, scope, receive, proving(scope, send))
 
 
 async def _serve_http_in_development(scope: Message, receive: Receive, send: Send) -> None:

@@ -28,6 +28,8 @@ RETENTION = "RETENTION_"
 RETENTION_FILE = "retention.json"
 """The ``RETENTION_*`` settings of the last ``up``."""
 POSTGRES_OPTIONS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
+LISTENERS_OF_CALLERS = frozenset({"web", "mqtt"})
+"""Processes whose listeners a proxy may reach by the PROXY protocol."""
 
 
 class InvalidSetting(ValueError):
@@ -240,6 +242,16 @@ def oidc() -> ProviderSettings | None:
     return provider
 
 
+def memory_max_bytes() -> int | None:
+    """Return the memory budget of each listening process (``MEMORY_MAX_BYTES``), or None. Raises InvalidSetting."""
+    if not text("MEMORY_MAX_BYTES"):
+        return None
+    value = number("MEMORY_MAX_BYTES", 0)
+    if not 0 < value < BOUND_MAX:
+        raise InvalidSetting(f"MEMORY_MAX_BYTES is {value}; it must be greater than 0 and less than {BOUND_MAX}.")
+    return value
+
+
 def events_dir() -> Path | None:
     """Return the folder of the event store: ``EVENTS_DIR``, or that of the embedded NATS; None if it is elsewhere."""
     folder = text("EVENTS_DIR")
@@ -283,6 +295,8 @@ def gateway_config(kind: str, number_: int = 1) -> Config:
         host=text("HOST", "127.0.0.1"),
         port=number("PORT", 8000),
         trusted_proxies=networks("TRUSTED_PROXIES"),
+        proxy_protocol_from=networks("PROXY_PROTOCOL_FROM") if kind in LISTENERS_OF_CALLERS else (),
+        memory_max_bytes=memory_max_bytes(),
         legacy_ratelimit_headers=flag("LEGACY_RATELIMIT_HEADERS"),
         outbound_allowed_networks=networks("OUTBOUND_ALLOWED_NETWORKS"),
         own_endpoints=own_endpoints(),

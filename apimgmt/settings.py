@@ -68,6 +68,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "apimgmt.operators_connections.OperatorsConnections",
     "django.contrib.messages.middleware.MessageMiddleware",
     "operators.known_devices.SignIns",
     "accounts.sessions.OperatorSessions",

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import orjson
 
+from apimgmt.own_clients import first_bytes
 from gateway.wire.mqtt import codec
 from gateway.wire.mqtt.packets import V311, Connect, Publish
 
@@ -49,6 +50,7 @@ async def _publish_for_ever(host: str, port: int, key: str) -> None:
 async def _publish(host: str, port: int, key: str) -> None:
     reader, writer = await asyncio.open_connection(host, port)
     try:
+        writer.write(first_bytes(writer.get_extra_info("sockname")[0]))
         writer.write(codec.connect(Connect(V311, "demo-sensor", True, KEEP_ALIVE_S, "key", key.encode())))
         connack = await reader.readexactly(4)
         if connack[3] != 0:

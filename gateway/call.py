@@ -42,6 +42,19 @@ class OpenConnection(Interface):
         """Close the connection with this refusal; only the first call has an effect."""
 
 
+class CallersConnection(Interface):
+    """The TCP connection that a call came by, as its listener counts it (:mod:`gateway.listening`)."""
+
+    def asked_by(self, ip: str) -> None:
+        """Count it as the client's for which a proxy passes on a request."""
+
+    def proved(self) -> None:
+        """Note that the call in progress has proved a credential."""
+
+    def unproved(self) -> None:
+        """Note that the call in progress is refused: its caller holds nothing here."""
+
+
 class InFlight(AbstractContextManager[None], Interface):
     """A request whose answer is still being passed on. Ending it cancels the task that serves it."""
 
@@ -80,6 +93,8 @@ class Call:
     """The values of the path parameters of the route or endpoint."""
     peer: Any = None
     """The :class:`Exchange` (HTTP, SSE) or :class:`Socket` (WebSocket) of this call."""
+    tcp: CallersConnection | None = None
+    """The TCP connection that it came by; None under other servers than ours."""
     principal: Principal | None = None
     connection: OpenConnection | None = None
     """Set for SSE, WebSocket, MQTT and AMQP once the connection is counted as open."""

@@ -30,10 +30,18 @@ class Config:
     host: str = "127.0.0.1"
     port: int = 8000
     trusted_proxies: tuple[Network, ...] = ()
+    proxy_protocol_from: tuple[Network, ...] = ()
+    """Proxies whose connections to the data plane's listeners begin with a PROXY header."""
     allowed_origins: tuple[str, ...] = ()
     engine_timeout_s: float = 0.5
     head_timeout_s: float = 10
     keep_alive_s: float = 75
+    anonymous_keep_alive_s: float = 5
+    """The same after a request that proved no credential."""
+    anonymous_connections_max: int = 8_192
+    """Connections of a process on which no credential is proved, at most a quarter of the files that it may open."""
+    anonymous_connections_per_ip: int = 512
+    """Those of one IPv4 address or IPv6 /64 that are older than two seconds."""
     body_rate_floor_bytes_per_s: int = 500
     body_rate_grace_s: float = 5
     send_timeout_s: float = 60
@@ -79,6 +87,8 @@ class Config:
     jwks_max_bytes: int = 256 * 1024
     legacy_ratelimit_headers: bool = False
     """Send limits in ``X-RateLimit-*`` headers too."""
+    memory_max_bytes: int | None = None
+    """The memory budget of a process; None for its share of the machine's memory."""
     outbound_allowed_networks: tuple[Network, ...] = field(default=())
     own_endpoints: frozenset[tuple[str, int]] = frozenset()
     """Hosts and ports of the engines and the operators' pages, which no upstream or webhook may name."""

@@ -43,12 +43,16 @@ class Pipeline:
                     # The caller is proved and lacks a right: the refusal counts as its request.
                     await limit(self.limiter, call)
                 raise
+            if call.tcp is not None and call.principal is not ANONYMOUS:
+                call.tcp.proved()
             await limit(self.limiter, call)
             reply = await self.handle(call)
         except Refused as raised:
             is_proved = call.principal is not None and call.principal is not ANONYMOUS
             refused = raised if is_proved else self.refused_calls.charged(call.ip, raised)
             reply = Reply(status=refused.status, refused=refused.bare())
+            if call.tcp is not None and refused.status < 500:
+                call.tcp.unproved()
         except ClientGone:
             pass
         except Exception:

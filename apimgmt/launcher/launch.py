@@ -26,12 +26,15 @@ from apimgmt.launcher.log_watch import LogWatch
 from apimgmt.launcher.plan import ENGINES_BEFORE_FILE, READY_FILE, CannotStart, Plan, public_addresses
 from apimgmt.launcher.store_watch import StoreWatch
 from apimgmt.launcher.supervisor import CHECK_S, Supervised, Supervisor
+from apimgmt.own_clients import first_bytes
 from apimgmt.secret_store import write_private
+from gateway.listening.ceilings import open_files_max
 from gateway.log.disk import Disk
 
 READY_WITHIN_S = 40.0
 ENGINES_WITHIN_S = 5.0
 PROBE_TIMEOUT_S = 2.0
+FILES_ADVISED = 4096
 BEYOND_DRAIN_S = 10.0
 """How long a process may take to end after the drain period of its connections."""
 KINDS = (
@@ -99,6 +102,8 @@ class Launch:
     def _start(self) -> None:
         plan, console = self._plan, self._console
         _refuse_exposure()
+        if (files := open_files_max()) < FILES_ADVISED:
+            console.report("files", f"only {files} may be open at once; raise the hard limit (ulimit -Hn)")
         for engine in plan.engines:
             self._supervisor.start(Supervised(engine.name, engine.name, command=engine.command))
         _preload()
@@ -213,6 +218,8 @@ class Launch:
         path, headers = ("/healthz", {}) if key is None else ("/v1/me", {"X-API-Key": key})
         caller = http.client.HTTPConnection(self._plan.local_host, self._plan.port, timeout=PROBE_TIMEOUT_S)
         try:
+            caller.connect()
+            caller.sock.sendall(first_bytes(caller.sock.getsockname()[0]))
             caller.request("GET", path, headers=headers)
             # The key may be refused because of the operator's hosts, IPs or limits.
             return caller.getresponse().status in (200, 400, 403, 429)

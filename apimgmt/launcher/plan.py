@@ -25,6 +25,7 @@ READY_FILE = "ready.json"
 ENGINES_BEFORE_FILE = "engines.last.json"
 """The URLs of the embedded engines in the previous run, whose ports are used again."""
 PORT_MAX = 65_535
+FILES_MAX = 2**20
 
 
 class CannotStart(RuntimeError):
@@ -254,9 +255,11 @@ def _read(path: Path) -> dict[str, str]:
 def allow_open_files() -> None:
     """Raise the limit of open files to the hard limit, as each connection and each stream needs one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
+    # Programs that close every possible file would take minutes with more.
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    if soft == resource.RLIM_INFINITY or soft < wanted:
         with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 reserved: list[Plan] = []

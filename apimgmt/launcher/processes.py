@@ -62,11 +62,13 @@ def web(listening: socket.socket, number: int, serves: Callable[[], None]) -> No
     _collect_rarely()
     from apimgmt import env
     from apimgmt.asgi import data_plane, is_public_page_raw, server_application
-    from gateway.server.http import Site
+    from gateway.listening.capacity import Capacity
     from gateway.server.server import serve
+    from gateway.server.site import Site
 
     data_plane.started = serves
-    site = Site(env.gateway_config("web", number), lambda: data_plane.plane, is_public_page_raw, data_plane.count)
+    config = env.gateway_config("web", number)
+    site = Site(config, lambda: data_plane.plane, is_public_page_raw, data_plane.count, Capacity(config))
     uvloop.run(serve(server_application, listening, site, drain=data_plane.stop))
 
 
@@ -77,11 +79,15 @@ def admin(listening: socket.socket, serves: Callable[[], None]) -> None:
     from apimgmt import env
     from apimgmt.asgi import admin_application, stop_operators_streams
     from apimgmt.process_reports import ProcessReports, own_registry
-    from gateway.server.http import Site
+    from gateway.listening.capacity import Capacity
     from gateway.server.server import serve
+    from gateway.server.site import Site
 
-    ProcessReports("admin-1", env.engine_url("NATS_URL"), own_registry()).start()
-    site = Site(env.gateway_config("admin"), lambda: None, lambda path: True, lambda refused: None)
+    config = env.gateway_config("admin")
+    site = Site(config, lambda: None, lambda path: True, lambda refused: None, Capacity(config))
+    registry = own_registry()
+    registry.register(site.capacity)
+    ProcessReports("admin-1", env.engine_url("NATS_URL"), registry).start()
     uvloop.run(serve(admin_application(serves), listening, site, drain=stop_operators_streams))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from gateway import tracing
-from gateway.call import Call, Reply
+from gateway.call import Call, CallersConnection, Reply
 from gateway.credentials.api_keys import from_request, without_ticket
 from gateway.handlers.registry import REGISTRY, add_registry_error
 from gateway.identity.client_address import client_ip
@@ -40,8 +40,9 @@ TICKET_DESTINATIONS = frozenset({b"empty", b"websocket"})
 async def serve_http(plane: Plane, scope: Message, receive: Receive, send: Send) -> None:
     """Serve one request of any ASGI server."""
     raw_path = scope.get("raw_path") or scope["path"].encode()
+    tcp = (scope.get("state") or {}).get("tcp")
     call = accepted(
-        plane, Protocol.HTTP, scope["method"], raw_path, scope["query_string"], scope["headers"], _client(scope)
+        plane, Protocol.HTTP, scope["method"], raw_path, scope["query_string"], scope["headers"], _client(scope), tcp
     )
     await serve_call(plane, call, AsgiExchange(plane, call, receive, send))
 
@@ -85,7 +86,10 @@ async def _serve(plane: Plane, call: Call, exchange: Exchange) -> None:
 async def serve_websocket(plane: Plane, scope: Message, receive: Receive, send: Send) -> None:
     """Serve one WebSocket, from its handshake to its end."""
     raw_path = scope.get("raw_path") or scope["path"].encode()
-    call = accepted(plane, Protocol.WEBSOCKET, "GET", raw_path, scope["query_string"], scope["headers"], _client(scope))
+    tcp = (scope.get("state") or {}).get("tcp")
+    call = accepted(
+        plane, Protocol.WEBSOCKET, "GET", raw_path, scope["query_string"], scope["headers"], _client(scope), tcp
+    )
     socket = call.peer = AsgiSocket(scope, receive, send)
     try:
         prepare(plane, call, scope.get("subprotocols", ()))
@@ -111,12 +115,22 @@ async def _deny(plane: Plane, call: Call, socket: AsgiSocket, refused: Refused) 
 
 
 def accepted(
-    plane: Plane, protocol: Protocol, method: str, raw_path: bytes, query: bytes, headers: Headers, ip: str
+    plane: Plane,
+    protocol: Protocol,
+    method: str,
+    raw_path: bytes,
+    query: bytes,
+    headers: Headers,
+    ip: str,
+    tcp: CallersConnection | None = None,
 ) -> Call:
     """Return the call of a request's head."""
     ip = client_ip(ip, headers, plane.config.trusted_proxies)
     call = Call(protocol=protocol, address="", ip=ip, method=method, query=query, headers=headers)
     call.raw_path = raw_path
+    if tcp is not None:
+        call.tcp = tcp
+        tcp.asked_by(call.ip)
     return call
 
 

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 
 from gateway.call import Call, Reply
 from gateway.credentials.api_keys import Credential, from_text
-from gateway.identity.places import plain
+from gateway.listening.capacity import Capacity, overloaded
+from gateway.listening.listener import Listener as TcpListener
+from gateway.listening.listener import listen
+from gateway.listening.tcp_connections import TcpConnection
 from gateway.peer import ClientGone
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
@@ -26,14 +29,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SWEEP_S = 0.5
+SWEPT_AT_ONCE = 64
+"""Connections swept before others are served: each may have to be refused."""
 BAD_METHOD = 0x8C
 
 
 class Listener:
     """The state that all connections of a listener share."""
 
-    def __init__(self, plane: Plane) -> None:
+    def __init__(self, plane: Plane, capacity: Capacity) -> None:
         self.plane = plane
+        self.capacity = capacity
         self.peers: set[MqttPeer] = set()
         self.clients: ConnectedClients = ConnectedClients()
 
@@ -42,8 +48,12 @@ class Listener:
         while True:
             await asyncio.sleep(SWEEP_S)
             now = time.monotonic()
-            for peer in list(self.peers):
-                peer.sweep(now)
+            for count, peer in enumerate(list(self.peers), 1):
+                if peer in self.peers:
+                    peer.sweep(now)
+                if count % SWEPT_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            self.capacity.sweep(now)
 
 
 class MqttPeer(asyncio.Protocol):
@@ -53,8 +63,9 @@ class MqttPeer(asyncio.Protocol):
     client.
     """
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, tcp: TcpConnection) -> None:
         self._listener = listener
+        self._tcp = tcp
         self._plane = listener.plane
         self.clients = listener.clients
         self._packet_max_bytes = listener.plane.config.mqtt_packet_max_bytes
@@ -71,7 +82,7 @@ class MqttPeer(asyncio.Protocol):
         self._fell_silent: Callable[[], None] | None = None
         self.connect: Connect | None = None
         self.is_accepted = False
-        self.ip = "0.0.0.0"
+        self.ip = tcp.ip
 
     async def next(self) -> Packet:
         """Return the next packet. Raises ClientGone."""
@@ -138,8 +149,8 @@ class MqttPeer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
-        self.ip = plain((transport.get_extra_info("peername") or ("0.0.0.0",))[0])
         self._listener.peers.add(self)
+        self._tcp.closed_by(self._shed)
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = time.monotonic()
@@ -159,6 +170,7 @@ class MqttPeer(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_gone = True
+        self._tcp.closed()
         self._listener.peers.discard(self)
         self._wake()
         self.resume_writing()
@@ -185,6 +197,7 @@ class MqttPeer(asyncio.Protocol):
     def _first(self, packet: Packet) -> None:
         if isinstance(packet, Connect):
             self.connect = packet
+            self._tcp.busy()
             self._task = asyncio.get_running_loop().create_task(self._serve(packet))
             return
         assert isinstance(packet, Malformed), "the parser gives CONNECT first"
@@ -201,10 +214,14 @@ class MqttPeer(asyncio.Protocol):
         self.close()
 
     async def _serve(self, connect: Connect) -> None:
-        call = Call(protocol=Protocol.MQTT, address="", ip=self.ip, handler="mqtt", target="mqtt", peer=self)
+        call = Call(
+            protocol=Protocol.MQTT, address="", ip=self.ip, handler="mqtt", target="mqtt", peer=self, tcp=self._tcp
+        )
         try:
             if self._plane.draining:
                 raise Refused(Reason.DRAINING, retry_after_s=1)
+            if (scarce := self._listener.capacity.refusal()) is not None:
+                raise scarce
             if len(connect.client_id) > CLIENT_ID_MAX_CHARS:
                 raise ProtocolViolation(
                     codec.BAD_CLIENT_ID, f"a client id has at most {CLIENT_ID_MAX_CHARS} characters"
@@ -220,6 +237,14 @@ class MqttPeer(asyncio.Protocol):
             self.refuse(connect, reply.refused)
         self.close()
 
+    def _shed(self) -> None:
+        """Close because of a ceiling: without an answer before CONNECT, as there is none in MQTT (3.1.4)."""
+        if self._transport is None:
+            return
+        if self.connect is not None and self._closed_at is None:
+            self.write(Replies(self.connect).connack(overloaded("connection-ceiling")))
+        self._transport.close()
+
     def refuse(self, connect: Connect, refused: Refused) -> None:
         """Send the refusal as this version and state of the connection allow, and close."""
         answers = Replies(connect)
@@ -227,11 +252,15 @@ class MqttPeer(asyncio.Protocol):
         self.close()
 
 
-async def serve(plane: Plane, listening: socket.socket) -> tuple[asyncio.Server, asyncio.Task[None]]:
-    """Start to listen; return the server and the task that enforces deadlines."""
-    listener = Listener(plane)
-    server = await asyncio.get_running_loop().create_server(lambda: MqttPeer(listener), sock=listening, backlog=4096)
-    return server, asyncio.create_task(listener.sweep(), name="mqtt deadlines")
+async def serve(
+    plane: Plane, listening: socket.socket, capacity: Capacity | None = None
+) -> tuple[TcpListener, asyncio.Task[None]]:
+    """Start to listen; return the listener and the task that enforces deadlines."""
+    capacity = capacity or Capacity(plane.config)
+    plane.usage.metrics.registry.register(capacity)
+    listener = Listener(plane, capacity)
+    accepting = listen(listening, lambda tcp: MqttPeer(listener, tcp), capacity, plane.config)
+    return accepting, asyncio.create_task(listener.sweep(), name="mqtt deadlines")
 
 
 def _credential(connect: Connect) -> Credential | None:

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.config import Config
+from gateway.listening.tcp_connections import TcpConnection
 from gateway.protocol import Protocol
 from gateway.protocols.http import accepted
-from gateway.protocols.problem import render
+from gateway.protocols.problem import closing
 from gateway.refusals import Reason, Refused
 from gateway.server.exchange import DirectExchange
 from gateway.server.heads import fault_of_head, fault_of_old_head
+from gateway.server.site import CEILING_EXCEEDED, Site
 from gateway.server.websocket import BoundedSocket
 from gateway.wire.host import is_host
 
@@ -32,38 +31,20 @@ LINGER_S = 2.0
 """How long input is still read and dropped after a refusal: closing at once would lose the answer"""
 LOOKED_AT = frozenset({b"content-length", b"transfer-encoding", b"expect", b"host"})
 OF_UPGRADES = frozenset({b"connection", b"upgrade", b"http2-settings"})
-REASON_PHRASES = {
-    400: b"Bad Request",
-    408: b"Request Timeout",
-    414: b"URI Too Long",
-    431: b"Request Header Fields Too Large",
-}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Site:
-    """What the connections of this process serve, and their bounds."""
-
-    bounds: Config
-    plane: Callable[[], Plane | None]
-    """Returns the data plane, which takes calls without ASGI messages; if None, the application gets every request."""
-    is_elsewhere: Callable[[bytes], bool]
-    """Returns whether a path belongs to the application and not to the data plane."""
-    refused: Callable[[Refused], None]
-    """Counts a refusal of what never became a call."""
-    open: set[BoundedHttp] = field(default_factory=set)
-    """The open HTTP connections, whose deadlines are swept."""
 
 
 class BoundedHttp(HttpToolsProtocol):
     """uvicorn's HTTP protocol with deadlines and bounds."""
 
-    def __init__(self, *arguments: Any, site: Site, **options: Any) -> None:
+    def __init__(self, *arguments: Any, site: Site, tcp: TcpConnection, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.site = site
+        self.tcp = tcp
+        self.app_state = {**self.app_state, "tcp": tcp}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.client = (self.tcp.ip, self.tcp.port)
         self.head_began_at: float | None = time.monotonic()
         self.body_began_at: float | None = None
         self.idle_since: float | None = None
@@ -82,8 +63,10 @@ class BoundedHttp(HttpToolsProtocol):
         self._lingers_until: float | None = None
         self._unsent = (0, 0.0)
         self.site.open.add(self)
+        self.tcp.closed_by(self.shed)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.tcp.closed()
         self.site.open.discard(self)
         for cycle in (self._running, *(queued for queued, _ in self.pipeline)):
             _disconnect(cycle)
@@ -152,11 +135,12 @@ class BoundedHttp(HttpToolsProtocol):
         if isinstance(socket, BoundedSocket) and socket.is_unreadable:
             refused = _malformed("its head cannot be read")
             self.site.refused(refused)
-            self.transport.write(_response_bytes(refused))
+            self.transport.write(closing(refused))
             self.transport.close()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle
+        self.tcp.busy()
         if isinstance(cycle, DirectExchange):
             # The server keeps no reference to this task: it waits for the connection, which waits for its answer.
             cycle.task = self.loop.create_task(cycle.run_asgi(app))
@@ -179,6 +163,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._part(self._parting)
         else:
             self.idle_since = time.monotonic()
+            self.tcp.idle()
 
     def on_message_begin(self) -> None:
         """Begin a request; uvicorn's scope is made only for requests to the application."""
@@ -237,6 +222,8 @@ class BoundedHttp(HttpToolsProtocol):
             fault = fault_of_old_head(self.headers, upgrade=self._get_upgrade())
         if fault:
             self._refuse(_malformed(fault))
+        elif (scarce := self.site.scarcity(self.url)) is not None:
+            self._refuse(scarce)
         elif self.parser.should_upgrade():
             if self._should_upgrade():
                 self._make_scope()
@@ -260,9 +247,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _begin(self, plane: Plane, path: bytes, query: bytes, version: str) -> None:
         """Start a call of the data plane, or queue it behind the one being answered (pipelining, RFC 9112 9.3.2)."""
-        ip = self.client[0] if self.client else "0.0.0.0"
         method = self.parser.get_method().decode("ascii")
-        call = accepted(plane, Protocol.HTTP, method, path, query, self.headers, ip)
+        call = accepted(plane, Protocol.HTTP, method, path, query, self.headers, self.tcp.ip, self.tcp)
         before = self.cycle
         exchange = DirectExchange(
             plane,
@@ -304,7 +290,8 @@ class BoundedHttp(HttpToolsProtocol):
             self._sweep_request(now)
 
     def _sweep_idle(self, idle_s: float) -> None:
-        if idle_s > self.site.bounds.keep_alive_s:
+        is_kept = self.tcp.is_proved or self.tcp.is_of_proxy
+        if idle_s > (self.site.bounds.keep_alive_s if is_kept else self.site.bounds.anonymous_keep_alive_s):
             self.transport.close()
 
     def _sweep_request(self, now: float) -> None:
@@ -328,6 +315,16 @@ class BoundedHttp(HttpToolsProtocol):
         elif now - since > self.site.bounds.send_timeout_s:
             self.transport.abort()
 
+    def shed(self) -> None:
+        """Close because of a ceiling: with a refusal if a head is awaited, in the middle of an answer without."""
+        is_answering = self._running is not None and not self._running.response_complete
+        if is_answering or self._lingers_until is not None or self.transport.is_closing():
+            self.transport.abort()
+            return
+        if self.head_began_at is not None:
+            self.transport.write(CEILING_EXCEEDED)
+        self.transport.close()
+
     def _refuse(self, refused: Refused) -> None:
         """Send a refusal once the earlier requests are answered, and close; nothing more is read."""
         if self._is_refused:
@@ -344,11 +341,11 @@ class BoundedHttp(HttpToolsProtocol):
             _disconnect(reading)
             running = None if reading is running else running
         if running is not None:
-            self._parting = _response_bytes(refused)
+            self._parting = closing(refused)
         elif reading is not None and reading.response_started:
             self.transport.close()
         else:
-            self._part(_response_bytes(refused))
+            self._part(closing(refused))
 
     def linger(self) -> None:
         """Close once the client has stopped sending, or has had time to read the response."""
@@ -379,13 +376,6 @@ def _disconnect(cycle: Any) -> None:
     if cycle is not None and not cycle.response_complete:
         cycle.disconnected = True
         cycle.message_event.set()
-
-
-def _response_bytes(refused: Refused) -> bytes:
-    headers, body = render(refused)
-    lines = [b"HTTP/1.1 %d %b\r\n" % (refused.status, REASON_PHRASES.get(refused.status, b""))]
-    lines += [b"%b: %b\r\n" % header for header in headers]
-    return b"".join([*lines, b"connection: close\r\n\r\n", body])
 
 
 def _malformed(what: str) -> Refused:

@@ -12,10 +12,15 @@ from typing import Any, Literal
 import uvicorn
 
 from gateway.concurrency.stopping import stop_tasks
-from gateway.server.http import BoundedHttp, Site
+from gateway.listening.listener import Listener, listen
+from gateway.listening.tcp_connections import TcpConnection
+from gateway.server.http import BoundedHttp
+from gateway.server.site import CEILING_EXCEEDED, Site
 from gateway.server.websocket import BoundedSocket
 
 SWEEP_S = 0.5
+SWEPT_AT_ONCE = 64
+"""Connections swept before others are served: each may have to be refused."""
 
 
 class Server(uvicorn.Server):
@@ -25,28 +30,49 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._site = site
         self._drain = drain
+        self._listeners: list[Listener] = []
         self._sweeper: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to listen and to enforce deadlines."""
-        await super().startup(sockets)
+        """Start to listen, within the ceilings, and to enforce deadlines."""
+        await super().startup([])
+        site = self._site
+        if (plane := site.plane()) is not None:
+            plane.usage.metrics.registry.register(site.capacity)
+        for one in sockets or []:
+            self._listeners.append(listen(one, self._protocol, site.capacity, site.bounds, CEILING_EXCEEDED))
         self._sweeper = asyncio.create_task(self._sweep(), name="http deadlines")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, ask open sockets to leave, and finish the requests in flight."""
-        for server in self.servers:
-            server.close()
+        await self.stop_listening()
         await self._drain()
         # Deadlines hold until the end: a client that stalls in the middle of a request must not delay the shutdown.
         await super().shutdown(sockets)
         await stop_tasks(self._sweeper)
 
+    async def stop_listening(self) -> None:
+        """Accept nothing more."""
+        for listener in self._listeners:
+            await listener.stop()
+
+    def _protocol(self, tcp: TcpConnection) -> asyncio.Protocol:
+        protocol: Any = self.config.http_protocol_class
+        made: asyncio.Protocol = protocol(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state, tcp=tcp
+        )
+        return made
+
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
             now = time.monotonic()
-            for connection in list(self._site.open):
-                connection.sweep(now)
+            for count, connection in enumerate(list(self._site.open), 1):
+                if connection in self._site.open:
+                    connection.sweep(now)
+                if count % SWEPT_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            self._site.capacity.sweep(now)
 
 
 def server_of(

@@ -15,8 +15,10 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
+from gateway.listening.tcp_connections import TcpConnection
 from gateway.protocols.problem import render
 from gateway.refusals import Reason, Refused
+from gateway.server.site import CEILING_EXCEEDED
 from gateway.wire.fragments import Fragments
 
 logger = logging.getLogger(__name__)
@@ -69,11 +71,24 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         self.logger = logger
         self.conn = Frames(max_size=self.config.ws_max_size, logger=logger)
         self.fragments = Fragments()
+        self.tcp: TcpConnection | None = self.app_state.get("tcp")
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Start; the closing handshake has its own deadline."""
         super().connection_made(transport)
         self.close_timeout = CLOSE_TIMEOUT_S
+        if self.tcp is not None:
+            self.client = (self.tcp.ip, self.tcp.port)
+            self.tcp.busy()
+            self.tcp.closed_by(self.shed)
+
+    def shed(self) -> None:
+        """Close because of a ceiling: with a refusal if the handshake is not answered yet."""
+        if self.handshake_complete or self.transport.is_closing():
+            self.transport.abort()
+        else:
+            self.transport.write(CEILING_EXCEEDED)
+            self.transport.close()
 
     @property
     def is_unreadable(self) -> bool:
@@ -81,7 +96,9 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         return self.conn.handshake_exc is not None and not self.handshake_initiated
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Report 1006 if the peer left without a close frame, for which uvicorn reports 1005."""
+        """Leave the ceilings. Report 1006 if the peer left without a close frame, for which uvicorn reports 1005."""
+        if self.tcp is not None:
+            self.tcp.closed()
         if self.handshake_complete and not self.close_sent and self.conn.close_rcvd is None:
             self.queue.put_nowait({"type": "websocket.disconnect", "code": CloseCode.ABNORMAL_CLOSURE.value})
         super().connection_lost(exc)

@@ -27,12 +27,13 @@ from gateway.identity.jwks import KeySets
 from gateway.identity.tickets import Tickets
 from gateway.limiter import Limiter
 from gateway.limits.refused_calls import RefusedCalls
+from gateway.listening.capacity import Capacity
 from gateway.meter import Meter
 from gateway.metering.usage import Usage
 from gateway.pipeline import Pipeline
 from gateway.refusals import Refused
-from gateway.server.http import Site
 from gateway.server.server import Server, server_of
+from gateway.server.site import Site
 from gateway.snapshot.picture import Snapshot
 from gateway.tests.policed import policies_for
 from gateway.upstream.client import UpstreamClient
@@ -79,6 +80,7 @@ class HttpPlane:
         self.never_calls: list[Refused] = []
         """What was refused before it became a call."""
         self.port = 0
+        self.capacity = Capacity(config)
 
     @property
     def outcomes(self) -> list[tuple[str, str]]:
@@ -123,6 +125,7 @@ async def running(
     limits: list[dict[str, Any]] | None = None,
     scopes: list[str] | None = None,
     redis_url: str = f"redis://127.0.0.1:{NOWHERE}",
+    capacity: Capacity | None = None,
     **settings: Any,
 ) -> AsyncIterator[HttpPlane]:
     """Serve these routes on a free port; ``is_direct=False`` sends every call through ASGI's messages."""
@@ -138,11 +141,18 @@ async def running(
         **settings,
     )
     plane = HttpPlane(config, routes, limits or [], scopes if scopes is not None else ["call:*"])
+    plane.capacity = capacity or plane.capacity
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await serve(plane, scope, receive, send)  # type: ignore[arg-type]
 
-    site = Site(config, lambda: plane if is_direct else None, lambda path: False, plane.never_calls.append)  # type: ignore[arg-type, return-value]
+    site = Site(
+        config,
+        lambda: plane if is_direct else None,  # type: ignore[arg-type, return-value]
+        lambda path: False,
+        plane.never_calls.append,
+        plane.capacity,
+    )
     server = server_of(application, site, drain=plane.stop, lifespan="off")
     server.capture_signals = nullcontext  # type: ignore[assignment, method-assign]
     listening = socket.create_server(("127.0.0.1", 0))
@@ -178,8 +188,7 @@ async def _started(server: Server, listening: socket.socket) -> AsyncIterator[No
     try:
         yield
     finally:
-        for listener in server.servers:
-            listener.close()
+        await server.stop_listening()
         for protocol in list(server.server_state.connections):
             protocol.transport.abort()
         await stop_tasks(server._sweeper, *server.server_state.tasks)

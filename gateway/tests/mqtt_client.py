@@ -59,12 +59,13 @@ def unsubscribe(version: int, packet_id: int, *filters: str) -> bytes:
 
 
 class MqttClient:
-    def __init__(self, port: int, version: int) -> None:
+    def __init__(self, port: int, version: int, ip: str = "127.0.0.1") -> None:
         self._port = port
+        self._ip = ip
         self.version = version
 
     async def open(self) -> None:
-        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self._port, local_addr=(self._ip, 0))
 
     def write(self, data: bytes) -> None:
         self.writer.write(data)
@@ -133,9 +134,9 @@ class MqttClient:
 
 
 @asynccontextmanager
-async def client(plane: EventPlane, version: int) -> AsyncIterator[MqttClient]:
+async def client(plane: EventPlane, version: int, ip: str = "127.0.0.1") -> AsyncIterator[MqttClient]:
     """Open a connection; nothing is said on it yet."""
-    one = MqttClient(plane.mqtt_port, version)  # type: ignore[attr-defined]
+    one = MqttClient(plane.mqtt_port, version, ip)  # type: ignore[attr-defined]
     await one.open()
     try:
         yield one

@@ -10,23 +10,24 @@ from typing import Any
 
 from gateway.concurrency.stopping import stop_tasks
 from gateway.handlers.mqtt.connection import handle_mqtt
+from gateway.listening.capacity import Capacity
 from gateway.protocols.mqtt import serve
 from gateway.tests.event_plane import EventPlane, running
 
 
 @asynccontextmanager
 async def mqtt_plane(
-    nats_url: str, folder: Path, channels: list[dict[str, Any]], **settings: Any
+    nats_url: str, folder: Path, channels: list[dict[str, Any]], *, capacity: Capacity | None = None, **settings: Any
 ) -> AsyncIterator[EventPlane]:
     """Run a listener with these channels, whose logs are new and empty."""
     async with running(nats_url, folder, channels, **settings) as plane:
         plane.handlers["mqtt"] = handle_mqtt
         listening = socket.create_server(("127.0.0.1", 0))
-        server, sweeper = await serve(plane, listening)
+        accepting, sweeper = await serve(plane, listening, capacity or Capacity(plane.config))
         plane.mqtt_port = listening.getsockname()[1]
         try:
             yield plane
         finally:
-            server.close()
+            await accepting.stop()
             await plane.connections.drain(5)
             await stop_tasks(sweeper)
