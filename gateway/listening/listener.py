@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 from collections.abc import Callable
@@ -29,6 +30,7 @@ Serve = Callable[[TcpConnection], asyncio.Protocol]
 BACKLOG = 4096
 ACCEPTED_AT_ONCE = 16
 """Connections accepted before those accepted earlier are served: their keys keep them open."""
+OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 PAUSE_S = 0.1
 """How long nothing is accepted for want of files or memory."""
 OPENING_S = 0.1
@@ -66,12 +68,6 @@ class Listener:
         listening.setblocking(False)
         self._loop.add_reader(listening, self._accept)
 
-    @property
-    def port(self) -> int:
-        """The port that it listens on."""
-        port: int = self._listening.getsockname()[1]
-        return port
-
     def close(self) -> None:
         """Stop accepting. Connections that are open stay so."""
         if self._resuming is not None:
@@ -93,9 +89,9 @@ class Listener:
                 accepted, address = self._listening.accept()
             except (BlockingIOError, InterruptedError):
                 return
-            except ConnectionAbortedError:
-                continue
             except OSError as error:
+                if error.errno not in OUT_OF_RESOURCES:
+                    continue  # this connection failed before it was accepted
                 # Without a free file Linux says so even if no connection waits: only the first attempt tells.
                 if count == 0:
                     self._pause(error)
