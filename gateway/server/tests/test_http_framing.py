@@ -179,15 +179,16 @@ async def test_an_upgrade_to_http_2_is_ignored(plane, behind, method):
     assert not behind.asked[0].header("upgrade")
 
 
+@pytest.mark.parametrize("lines", [(), ("connection: upgrade", "upgrade: h2c")], ids=["plain", "upgrade ignored"])
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-async def test_an_answer_without_length_is_read_by_old_clients_too(tmp_path, version):
+async def test_an_answer_without_length_is_read_by_old_clients_too(tmp_path, version, lines):
     chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
     async with (
         upstream_that(say(chunked)) as behind,
         running(tmp_path, [route("r", "/r", behind.url)]) as plane,
         caller_of(plane) as caller,
     ):
-        caller.send(caller.head("GET", "/r").replace(b"HTTP/1.1", f"HTTP/{version}".encode()))
+        caller.send(caller.head("GET", "/r", *lines).replace(b"HTTP/1.1", f"HTTP/{version}".encode()))
         answer = await caller.answer()
         assert answer.body == b"abc"
         assert (answer.header("transfer-encoding") is None) is (version == "1.0")
