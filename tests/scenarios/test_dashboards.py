@@ -113,6 +113,29 @@ def test_an_operator_closes_a_connection_and_sees_it_go(page, product):
     assert "gold" in shown(page, "#ledger tbody tr")
 
 
+def test_empty_fields_of_a_form_of_filters_are_left_out(page, product):
+    page.goto(product.admin_url + "/dashboards/dead-letters")
+    page.fill("[name=channel]", "trades")
+    page.click("form.filters button[type=submit]")
+    page.wait_for_url("**/dashboards/dead-letters?channel=trades")
+    page.fill("[name=channel]", "")
+    page.click("form.filters button[type=submit]")
+    page.wait_for_url(lambda url: "channel" not in url)
+    assert page.query_selector(".notice.error") is None
+
+
+def test_the_question_before_a_bulk_action_is_answered_in_the_browser(page, product):
+    page.goto(product.admin_url + "/dashboards/dead-letters/discard?all=true")
+    assert "Discard 0 dead letters?" in shown(page, "h1")
+    product.call("POST", "/v1/channels/sensors/a/temperature/events", {"value": "warm"}, product.ready["keys"]["gold"])
+    eventually(lambda: product.admin("GET", "dead-letters/")["results"])
+    page.reload()
+    page.click("main form button[type=submit]")
+    page.wait_for_url("**/dashboards/dead-letters/jobs/*")
+    page.wait_for_selector(".head :text('completed')")
+    assert product.admin("GET", "dead-letters/")["results"] == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_fit_a_narrow_screen_and_break_no_policy(page, product, scheme):
     page.emulate_media(color_scheme=scheme)
