@@ -94,19 +94,19 @@ def _create(account: User, name: str, prefix: str, text: str, expires_at: dateti
     return token
 
 
-def _expiry(asked: datetime | None, not_after: datetime | None) -> datetime:
+def _expiry(requested: datetime | None, not_after: datetime | None) -> datetime:
     """Return when a token expires. Raises ValidationError for an instant that is past or too late."""
     now = timezone.now()
     latest = now + timedelta(days=settings.TOKEN_DAYS)
     if not_after is not None:
         latest = min(latest, not_after)
-    if asked is None:
+    if requested is None:
         return latest
-    if asked <= now:
+    if requested <= now:
         raise ValidationError({"expires_at": "Must be in the future."})
-    if asked > latest + timedelta(minutes=1):
+    if requested > latest + timedelta(minutes=1):
         raise ValidationError({"expires_at": f"Must be {latest:%Y-%m-%dT%H:%M:%SZ} at the latest."})
-    return asked
+    return requested
 
 
 def _derived(prefix: str) -> str:

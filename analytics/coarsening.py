@@ -23,7 +23,7 @@ MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 
 @dataclass(frozen=True, slots=True)
 class Rollup:
-    """A table of roll-ups: what its rows are told apart by, and how their other columns are merged."""
+    """A table of roll-ups: what distinguishes its rows, and how their other columns are merged."""
 
     model: type[models.Model]
     labels: tuple[str, ...]

@@ -8,10 +8,10 @@ from django.urls import reverse_lazy
 
 
 def _item(title: str, icon: str, link: Any, permission: str = "", **more: Any) -> dict[str, Any]:
-    said = {"title": title, "icon": icon, "link": link, **more}
+    item = {"title": title, "icon": icon, "link": link, **more}
     if permission:
-        said["permission"] = lambda request: request.user.has_perm(permission)
-    return said
+        item["permission"] = lambda request: request.user.has_perm(permission)
+    return item
 
 
 def _list(title: str, icon: str, app: str, model: str, **more: Any) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Member:
     opened: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     ended: asyncio.Future[End] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     heard: list[Any] = field(default_factory=list)
-    """What it was told since it opened, but for events."""
+    """Messages received since it opened, without events."""
     events: int = 0
     writer: Any = None
     """Takes what it says: a transport of a WebSocket, a stream writer of MQTT."""
@@ -125,21 +125,21 @@ class Listener(picows.WSListener):
             self._member.is_open()
 
     def on_ws_frame(self, transport: Any, frame: Any) -> None:
-        """Keep what is said, and why it is over."""
+        """Keep the reason of the close, or the message."""
         if frame.msg_type == picows.WSMsgType.CLOSE:
-            said = frame.get_close_reason() or ""
-            reason = json.loads(said).get("reason", "") if said.startswith("{") else said
+            payload = frame.get_close_reason() or ""
+            reason = json.loads(payload).get("reason", "") if payload.startswith("{") else payload
             self._member.has_ended(int(frame.get_close_code() or 1005), reason)
             transport.disconnect()
         elif frame.msg_type == picows.WSMsgType.TEXT:
-            said = frame.get_payload_as_bytes()
+            payload = frame.get_payload_as_bytes()
             # What an upstream says may be anything.
             self._hear(
-                json.loads(said) if self._member.kind != "proxied" or said.startswith(b'{"type":"error"') else {}
+                json.loads(payload) if self._member.kind != "proxied" or payload.startswith(b'{"type":"error"') else {}
             )
 
-    def _hear(self, told: dict[str, Any]) -> None:
-        type_ = told.get("type", "event")
+    def _hear(self, message: dict[str, Any]) -> None:
+        type_ = message.get("type", "event")
         if type_ == "subscribed":
             self._member.is_open()
         elif type_ == "event":
@@ -148,7 +148,7 @@ class Listener(picows.WSListener):
             if self._member.kind == "idle":
                 self._member.is_open()
         else:
-            self._member.heard.append(told)
+            self._member.heard.append(message)
 
     def on_ws_disconnected(self, transport: Any) -> None:
         """Hung up without a word."""

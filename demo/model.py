@@ -11,21 +11,21 @@ import orjson
 WORD_S = 0.05
 SAYING = "A limit that counts an answer when it is over has no say in how long it gets. This one goes on and on."
 WORDS_MAX = 1000
-"""What is said where nobody asked for less."""
+"""The most words of an answer, and its length where a request names none."""
 EVENT_STREAM = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
 
 _numbers = count(1)
 
 
 async def complete(body: bytes, send: Any) -> None:
-    """Answer one request over ASGI, streamed where it says so; what is no request of a chat is told so."""
+    """Answer one request over ASGI, streamed if it asks for that; anything but a chat request is refused."""
     try:
-        asked = orjson.loads(body)
-        prompt = "".join(str(message["content"]) for message in asked["messages"])
+        request = orjson.loads(body)
+        prompt = "".join(str(message["content"]) for message in request["messages"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
         await _json(send, 400, {"error": {"type": "invalid_request_error", "message": "Send `messages`."}})
         return
-    wanted = asked.get("max_tokens")
+    wanted = request.get("max_tokens")
     most = min(wanted, WORDS_MAX) if isinstance(wanted, int) and wanted > 0 else WORDS_MAX
     usage = {
         "prompt_tokens": -(-len(prompt) // 4),
@@ -34,7 +34,7 @@ async def complete(body: bytes, send: Any) -> None:
     }
     words = [f"{word} " for word in islice(cycle(SAYING.split()), most)]
     made = {"id": f"chatcmpl-{next(_numbers)}", "model": "demo"}
-    if not asked.get("stream"):
+    if not request.get("stream"):
         message = {"index": 0, "message": {"role": "assistant", "content": "".join(words)}, "finish_reason": "length"}
         await _json(send, 200, {**made, "object": "chat.completion", "choices": [message], "usage": usage})
         return
@@ -48,12 +48,12 @@ async def complete(body: bytes, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
 
 
-async def _event(send: Any, said: dict[str, Any]) -> None:
-    await send({"type": "http.response.body", "body": b"data: %b\n\n" % orjson.dumps(said), "more_body": True})
+async def _event(send: Any, fields: dict[str, Any]) -> None:
+    await send({"type": "http.response.body", "body": b"data: %b\n\n" % orjson.dumps(fields), "more_body": True})
 
 
-async def _json(send: Any, status: int, said: dict[str, Any]) -> None:
-    body = orjson.dumps(said)
+async def _json(send: Any, status: int, fields: dict[str, Any]) -> None:
+    body = orjson.dumps(fields)
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -22,7 +22,7 @@ KEEP_ALIVE_S = 30
 
 
 def main(host: str, port: int, key: str) -> None:
-    """Publish until told to stop; a lost connection is made again."""
+    """Publish until the process is stopped; reconnect after a lost connection."""
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_publish_for_ever(host, port, key))
 
@@ -30,13 +30,13 @@ def main(host: str, port: int, key: str) -> None:
 def reading(device: str, at_s: float) -> bytes:
     """Return a reading: a slow wave over the day with a fast one on top."""
     value = 18 + 6 * math.sin(at_s / DAY_S * 2 * math.pi) + math.sin(at_s / 20 + len(device) * hash(device) % 7)
-    said = {
+    reading = {
         "deviceId": device,
         "value": round(value, 2),
         "unit": "C",
         "timestamp": datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds"),
     }
-    return orjson.dumps(said)
+    return orjson.dumps(reading)
 
 
 async def _publish_for_ever(host: str, port: int, key: str) -> None:

@@ -97,7 +97,7 @@ async def _echo(scope: Scope, receive: Receive) -> dict[str, Any]:
 
 
 async def _websocket(scope: Scope, receive: Receive, send: Send) -> None:
-    """Send a tick every half second, and answer what is said with an echo."""
+    """Send a tick every half second, and echo each message."""
     await receive()
     if scope["path"] != "/market-data":
         await send({"type": "websocket.close", "code": 4404})
@@ -124,6 +124,6 @@ async def _tick(send: Send) -> None:
 
 
 def main(sock: socket.socket) -> None:
-    """Serve on a listening socket until told to stop."""
+    """Serve on a listening socket until the process is stopped."""
     config = uvicorn.Config(application, log_level="warning", access_log=False, lifespan="off", ws="websockets-sansio")
     uvicorn.Server(config).run(sockets=[sock])

@@ -220,13 +220,13 @@ def _schemas(request: RegistryRequest) -> list[dict[str, Any]]:
     if request.flag("latestOnly"):
         found = list({version.subject_id: version for version in found}.values())
     first = request.number("offset", 0)
-    said, chars = [], 0
+    representations, chars = [], 0
     for version in found[first : first + min(request.number("limit", LIST_MAX), LIST_MAX)]:
         chars += len(version.schema.text)
         if chars > LIST_MAX_CHARS:
             break
-        said.append(_representation(version))
-    return said
+        representations.append(_representation(version))
+    return representations
 
 
 # Compatibility

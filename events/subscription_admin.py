@@ -58,8 +58,10 @@ class Subscriptions(ReadOnlyAdmin):
     @display(description="State", label=True)
     def shown_state(self, row: Subscription) -> str:
         """Return its state and the reason for it."""
-        said = self._standing(row)
-        return f"{said['state']}: {said['state_reason']}" if said["state_reason"] else str(said["state"])
+        standing = self._standing(row)
+        return (
+            f"{standing['state']}: {standing['state_reason']}" if standing["state_reason"] else str(standing["state"])
+        )
 
     @display(description="Lag")
     def shown_lag(self, row: Subscription) -> str:
@@ -99,13 +101,13 @@ class Subscriptions(ReadOnlyAdmin):
         """Resume delivery, after confirmation."""
         return self._each(request, queryset, SubscriptionState.ACTIVE, "resumed")
 
-    def _each(self, request: HttpRequest, rows: QuerySet[Subscription], state: SubscriptionState, said: str) -> Any:
+    def _each(self, request: HttpRequest, rows: QuerySet[Subscription], state: SubscriptionState, verb: str) -> Any:
         ids = self.confirmed(request)
         if ids is None:
             return self.ask(
                 request,
                 rows.values_list("pk", flat=True),
-                title=f"{len(rows)} {'subscription' if len(rows) == 1 else 'subscriptions'} will be {said}. Continue?",
+                title=f"{len(rows)} {'subscription' if len(rows) == 1 else 'subscriptions'} will be {verb}. Continue?",
                 text="Positions are kept: what is published meanwhile is delivered after delivery has resumed.",
                 lines=[(f"{row.consumer.name}, {row.channel}", row.id) for row in rows],
             )
@@ -120,7 +122,7 @@ class Subscriptions(ReadOnlyAdmin):
             else:
                 done += 1
         if done:
-            self.message_user(request, f"{done} {'subscription' if done == 1 else 'subscriptions'} {said}.")
+            self.message_user(request, f"{done} {'subscription' if done == 1 else 'subscriptions'} {verb}.")
         for text in refused[:REFUSED_SHOWN]:
             self.message_user(request, text, messages.ERROR)
         return None

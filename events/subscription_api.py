@@ -154,8 +154,8 @@ class Subscriptions(Collection):
         """List the subscriptions, a page at a time."""
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
         known = subscription_status.healths() if page else {}
-        said = [subscription_status.shown(row, known.get(row.id, {})) for row in page or ()]
-        return self.get_paginated_response(self.get_serializer(said, many=True).data)
+        fields = [subscription_status.shown(row, known.get(row.id, {})) for row in page or ()]
+        return self.get_paginated_response(self.get_serializer(fields, many=True).data)
 
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Return one subscription."""
@@ -200,16 +200,16 @@ class Subscriptions(Collection):
         return Response({"results": subscription_status.attempts(self.get_object().id), "next": None})
 
     def _shown(self, row: Subscription) -> dict[str, Any]:
-        said: dict[str, Any] = SubscriptionFields(
+        fields: dict[str, Any] = SubscriptionFields(
             subscription_status.shown(row, subscription_status.health_now(row))
         ).data
-        return said
+        return fields
 
     def _shown_once(self, row: Subscription, secret: str | None) -> Response:
-        said = subscription_status.shown(row, {}) | ({} if secret is None else {"secret": secret})
+        fields = subscription_status.shown(row, {}) | ({} if secret is None else {"secret": secret})
         location = self.request.build_absolute_uri(self.reverse_action("detail", [row.id]))
         headers = {"Location": location, "Cache-Control": "no-store"}
-        return Response(ShownSubscriptionFields(said).data, 201, headers=headers)
+        return Response(ShownSubscriptionFields(fields).data, 201, headers=headers)
 
 
 def register(router: BaseRouter) -> None:

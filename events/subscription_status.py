@@ -87,5 +87,5 @@ def shown(row: Subscription, health: dict[str, Any]) -> dict[str, Any]:
     stands = Standing(State(subscription.state), subscription.state_reason)
     if stands.state is State.ACTIVE and health.get("state"):
         stands = Standing(State(health["state"]), health.get("state_reason") or "")
-    said = fields(subscription, stands, is_pull=subscription.type == Type.PULL)
-    return said | UNMEASURED | {"last_error": None} | {name: health[name] for name in _MEASURED if name in health}
+    known = fields(subscription, stands, is_pull=subscription.type == Type.PULL)
+    return known | UNMEASURED | {"last_error": None} | {name: health[name] for name in _MEASURED if name in health}

@@ -151,11 +151,11 @@ class Limiter:
             (budget.messages_in, messages_in), (budget.messages_out, messages_out), (budget.bytes_in, bytes_in),
             (budget.bytes_out, bytes_out), (budget.tokens_in, tokens_in), (budget.tokens_out, tokens_out),
         )  # fmt: skip
-        asked: list[Spending] = [(counter, cost) for counters, cost in costs if cost for counter in counters]
+        spendings: list[Spending] = [(counter, cost) for counters, cost in costs if cost for counter in counters]
         is_request = call.protocol is Protocol.HTTP and messages_in > 0
         delay_s = DELAY_REQUEST_MAX_S if is_request else DELAY_MAX_S
         try:
-            await self._settling.settle(budget, asked, delay_s, lambda: call.caller.limits is not budget.limits)
+            await self._settling.settle(budget, spendings, delay_s, lambda: call.caller.limits is not budget.limits)
         except Rebound:
             await self.charge(
                 call, messages_in=messages_in, messages_out=messages_out, bytes_in=bytes_in, bytes_out=bytes_out,
@@ -204,16 +204,16 @@ class Limiter:
                 await asyncio.sleep(PROBE_S)
 
     async def _reserve(self, budget: Budget, tokens_in: int, tokens_out: int) -> Reservation:
-        asked: list[Spending] = []
+        spendings: list[Spending] = []
         too_large: list[Spending] = []
         for counters, cost in ((budget.tokens_in, tokens_in), (budget.tokens_out, tokens_out)):
             for counter in counters if cost else ():
-                (too_large if cost > counter.size else asked).append((counter, cost))
+                (too_large if cost > counter.size else spendings).append((counter, cost))
         never = [spending for spending in too_large if spending[0].limit.mode != "shadow"]
         if never:
             raise never_held(never)
         self._settling.tally_shadows(too_large)
-        taken = await self._settling.settle(budget, asked, DELAY_REQUEST_MAX_S)
+        taken = await self._settling.settle(budget, spendings, DELAY_REQUEST_MAX_S)
         return Reservation.of([counter for counter, _ in taken], budget, tokens_in, tokens_out)
 
     def _tokens_left(self, budget: Budget) -> int:
@@ -234,8 +234,8 @@ class Limiter:
 
     async def reserve_more(self, call: Call, reservation: Reservation, tokens_out: int) -> None:
         """Charge tokens beyond the reservation, waiting as limits delay it. Raises Refused."""
-        asked: list[Spending] = [(held.counter, tokens_out) for held in reservation.out]
-        reservation.keep(await self._settling.settle(self._bound(call), asked, DELAY_MAX_S))
+        spendings: list[Spending] = [(held.counter, tokens_out) for held in reservation.out]
+        reservation.keep(await self._settling.settle(self._bound(call), spendings, DELAY_MAX_S))
         reservation.tokens_out += tokens_out
 
     def correct(self, reservation: Reservation, *, tokens_in: int, tokens_out: int) -> None:

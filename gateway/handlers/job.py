@@ -213,7 +213,7 @@ def _job_id(call: Call, type_: str, key: str | None) -> str:
 async def _own(plane: Plane, call: Call) -> JobDocument:
     """Return a job that the caller may use: it submitted the job, or it has the right to all jobs of the type.
 
-    Raises Refused ``not-found`` for any other, so that none can be told from one that does not exist.
+    Raises Refused ``not-found`` for any other, so that it cannot be distinguished from one that does not exist.
     """
     job = await plane.jobs.get(call.parameters["id"])
     if job is None or not _may_use(call, job):

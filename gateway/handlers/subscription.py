@@ -146,7 +146,7 @@ async def attempts(plane: Plane, call: Call) -> Reply:
 def own(plane: Plane, call: Call) -> Subscription:
     """Return a subscription that the caller may use: its key delivers, or it has the right to the channel.
 
-    Raises Refused ``not-found`` for any other, so that none can be told from one that does not exist.
+    Raises Refused ``not-found`` for any other, so that it cannot be distinguished from one that does not exist.
     """
     subscription = plane.snapshot.subscription(call.parameters["id"])
     if subscription is None or not _may_use(call, subscription):

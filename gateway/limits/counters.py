@@ -130,7 +130,7 @@ class Counter:
         self.reset_at: float | None = None
         """When the calendar month ends; None while unknown."""
         self.retry_at = 0.0
-        """The shared bucket is not asked for more before this instant."""
+        """The shared bucket is not queried for more before this instant."""
         self.held = 0.0
         """Of what is spent alone, the part not owed to the store: it had leased that, or a month has ended since."""
         self.unit = 0.0

@@ -48,12 +48,12 @@ async def request_control_plane(
     reply = json.loads(message.data)
     if "refused" in reply:
         raise _decode_refusal(reply["refused"])
-    return reply["said"]
+    return reply["result"]
 
 
 def encode_result(result: Any) -> bytes:
     """Return the reply that carries a result."""
-    return dump({"said": result})
+    return dump({"result": result})
 
 
 def encode_refusal(refused: Refused) -> bytes:

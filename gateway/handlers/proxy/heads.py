@@ -99,9 +99,9 @@ def is_operators_cookie(cookie: bytes) -> bool:
     return pair.partition(b"=")[0].strip(b" \t").lower() in OPERATORS_COOKIES
 
 
-@short_cache(4_096)
+@lru_cache(maxsize=4096)
 def _forwarded(ip: str, host: bytes, scheme: str) -> bytes:
-    """Return the ``X-Forwarded-*`` headers and the end of the head."""
+    """Return the ``X-Forwarded-*`` headers and the end of the head. A host that is served has at most 255 bytes."""
     fields = f"x-forwarded-for: {ip}\r\nx-forwarded-proto: {scheme}\r\n".encode()
     return fields + (b"x-forwarded-host: %b\r\n\r\n" % host if host else b"\r\n")
 

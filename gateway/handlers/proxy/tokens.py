@@ -36,13 +36,13 @@ class Kind(Enum):
 class Metering:
     """The tokens of one call."""
 
-    def __init__(self, plane: Plane, call: Call, asked: ModelRequest | None) -> None:
+    def __init__(self, plane: Plane, call: Call, request: ModelRequest | None) -> None:
         self._plane = plane
         self._call = call
-        self._asked = asked
+        self._request = request
         self.reservation = plane.limiter.unreserved(call)
         self._kind = Kind.NOTHING
-        self._counting = TokenCounter(asked.tokens_out if asked is not None else None)
+        self._counting = TokenCounter(request.tokens_out if request is not None else None)
         self._brings = False
         self._passed = 0
         """Tokens of the events passed on so far."""
@@ -55,12 +55,12 @@ class Metering:
         body = await call.peer.read_all() if _is_readable_json(call.headers) else b""
         # A compressed answer could not be parsed.
         call.headers = [*(header for header in call.headers if header[0] != IDENTITY_ENCODING[0]), IDENTITY_ENCODING]
-        asked = parse_model_request(body)
-        metering = cls(plane, call, asked)
-        if asked is not None:
+        request = parse_model_request(body)
+        metering = cls(plane, call, request)
+        if request is not None:
             try:
                 metering.reservation = await plane.limiter.reserve(
-                    call, tokens_in=asked.tokens_in, tokens_out=asked.tokens_out
+                    call, tokens_in=request.tokens_in, tokens_out=request.tokens_out
                 )
             except Refused as refused:
                 add_error_for_ai_clients(refused)
@@ -114,7 +114,7 @@ class Metering:
         self._plane.limiter.correct(self.reservation, tokens_in=tokens_in, tokens_out=tokens_out)
 
     def _used(self) -> tuple[int, int]:
-        prompt = self._asked.tokens_in if self._asked is not None else 0
+        prompt = self._request.tokens_in if self._request is not None else 0
         if self._kind is Kind.FAILURE:
             return 0, 0
         if self._kind is Kind.EVENTS:
@@ -122,7 +122,7 @@ class Metering:
             return prompt if reported is None else reported, self._passed
         if self._kind is Kind.JSON and (usage := parse_usage(bytes(self._answer))) is not None:
             return prompt if usage.tokens_in is None else usage.tokens_in, usage.tokens_out or 0
-        if self._asked is None or self._kind is Kind.NOTHING:
+        if self._request is None or self._kind is Kind.NOTHING:
             return prompt, 0
         return prompt, estimate_tokens(self._answer_bytes)
 
