@@ -50,7 +50,9 @@ class TierForm(ServiceForm):
     """A tier's form."""
 
     limits = limits_field(
-        "Limits", "Heartbeats never count. Defaults: burst is the amount, counted by consumer, reject."
+        "Limits",
+        "Heartbeats never count. Defaults: burst is the amount, counted by consumer, reject. "
+        "A tier without a limit of bytes_in gets one of 100 MiB in 10 s.",
     )
     scopes = LinesField(
         label="Scopes",

@@ -22,6 +22,8 @@ MODES = ("enforce", "shadow")
 FAILS = ("open", "closed")
 FIELDS = ("metric", "amount", "per", "burst", "scope", "exceed", "mode", "close_at", "fail")
 LIMITS_MAX = 50
+BYTES_IN_DEFAULT: Mapping[str, Any] = {"metric": Metric.BYTES_IN.value, "amount": 100 * 1024 * 1024, "per": 10}
+"""The limit of a tier that sets none of ``bytes_in`` itself: ten of the largest bodies at once."""
 
 
 def clean_limits(limits: Any, field: str = "limits") -> list[dict[str, Any]]:
@@ -38,6 +40,14 @@ def clean_limits(limits: Any, field: str = "limits") -> list[dict[str, Any]]:
             raise ValidationError({f"{field}[{number}]": "Another limit has the same metric, per and scope."})
         seen.add(identity)
     return cleaned
+
+
+def clean_tier_limits(limits: Any, field: str = "limits") -> list[dict[str, Any]]:
+    """Do as :func:`clean_limits` for a tier, which has the default limit of ``bytes_in`` unless it sets one."""
+    cleaned = clean_limits(limits, field)
+    if any(limit["metric"] == Metric.BYTES_IN for limit in cleaned):
+        return cleaned
+    return clean_limits([*cleaned, BYTES_IN_DEFAULT], field)
 
 
 def _limit(limit: Any, at: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from audit import recording
-from consumers.limits import clean_limits
+from consumers.limits import clean_limits, clean_tier_limits
 from consumers.metadata import clean_metadata
 from consumers.models import Consumer, Tier
 from consumers.scopes import clean_scopes, every_scope
@@ -29,11 +29,11 @@ def create_tier(
     scopes: list[str] | None = None,
     by: str,
 ) -> Tier:
-    """Create a tier; ``scopes`` default to all. Raises ValidationError."""
+    """Create a tier; ``scopes`` default to all, and ``bytes_in`` is always limited. Raises ValidationError."""
     tier = Tier(
         name=name,
         description=description,
-        limits=clean_limits([] if limits is None else limits),
+        limits=clean_tier_limits([] if limits is None else limits),
         scopes=clean_scopes(every_scope() if scopes is None else scopes),
     )
     return recording.create("tier", tier, name, by=by)
@@ -44,7 +44,10 @@ def update_tier(tier: Tier, *, by: str, **changes: Any) -> Tier:
 
     Connections that need a right which the tier no longer allows are closed.
     """
-    return recording.update("tier", tier, tier.name, _clean(changes, ("description", "limits", "scopes")), by=by)
+    cleaned = _clean(changes, ("description", "limits", "scopes"))
+    if "limits" in cleaned:
+        cleaned["limits"] = clean_tier_limits(cleaned["limits"])
+    return recording.update("tier", tier, tier.name, cleaned, by=by)
 
 
 def delete_tier(tier: Tier, *, by: str) -> None:

@@ -1,7 +1,10 @@
+from importlib import import_module
+
 import pytest
 from django.core.exceptions import ValidationError
 
 from audit.models import Change
+from consumers.limits import BYTES_IN_DEFAULT, clean_limits
 from consumers.models import Consumer, Tier
 from consumers.scopes import every_scope
 from consumers.services import (
@@ -177,3 +180,19 @@ def test_a_list_with_tiers_takes_one_query(consumer, django_assert_num_queries):
         assert {found.representation()["tier"] for found in Consumer.objects.with_tier()} == {"gold"}
     with django_assert_num_queries(1):
         assert [found.consumer_count for found in Tier.objects.with_counts()] == [2]
+
+
+def test_every_tier_limits_what_its_consumers_send():
+    added = next(iter(clean_limits([BYTES_IN_DEFAULT])))
+    tier = create_tier(name="plain", by="ann")
+    assert tier.limits == [added]
+    update_tier(tier, limits=[LIMIT], by="ann")
+    assert tier.limits == [*clean_limits([LIMIT]), added]
+    own = clean_limits([{"metric": "bytes_in", "amount": 5, "per": 1}])
+    update_tier(tier, limits=own, by="ann")
+    assert tier.limits == own
+
+
+def test_the_migration_of_tiers_has_the_same_default():
+    migration = import_module("consumers.migrations.0003_tier_bytes_in")
+    assert clean_limits([BYTES_IN_DEFAULT]) == [migration.BYTES_IN_DEFAULT]

@@ -36,7 +36,7 @@ def test_an_invalid_cursor_is_refused(api, consumer, position, collection):
 @pytest.mark.parametrize(
     ("collection", "body", "name"),
     [
-        ("tiers", {"name": "free", "description": "Small", "limits": []}, "free"),
+        ("tiers", {"name": "free", "description": "Small"}, "free"),
         ("consumers", {"name": "acme", "tier": "gold", "metadata": {"plan": 1}}, "acme"),
         ("routes", {"name": "a", "path": "/a/{rest...}", "handler": UPSTREAM}, "a"),
         ("channels", {"address": "sensors/{id}/heat", "schema": {"type": "object"}}, "sensors%2F%7Bid%7D%2Fheat"),
