@@ -6,10 +6,13 @@ from typing import Any
 
 import orjson
 
+from gateway.limits.held_bodies import HeldBodies
 from gateway.protocols.socket import Message, Receive, Send
 from gateway.refusals import Reason, Refused
 
 BODY_MAX_BYTES = 2 * 1024 * 1024
+held_bodies = HeldBodies(consumer_max_bytes=16 * 1024 * 1024, process_max_bytes=64 * 1024 * 1024)
+"""The bodies that this process holds for Django, by the address of the client."""
 
 
 class _TooLarge(Exception):
@@ -17,15 +20,22 @@ class _TooLarge(Exception):
 
 
 async def serve_bounded(application: Any, scope: Message, receive: Receive, send: Send) -> None:
-    """Serve a request by an application; answer 413 if its body is declared, or turns out, to be too large."""
-    remaining = BODY_MAX_BYTES
+    """Serve a request by an application; answer 413 if its body is declared, or turns out, to be too large.
+
+    Where the bodies of this client, or of all, hold too much memory, answer 429 or 503.
+    """
+    client = (scope.get("client") or ("0.0.0.0", 0))[0]
+    held = 0
 
     async def counted() -> Message:
-        nonlocal remaining
+        nonlocal held
         message = await receive()
-        remaining -= len(message.get("body", b""))
-        if remaining < 0:
+        size = len(message.get("body", b""))
+        if held + size > BODY_MAX_BYTES:
             raise _TooLarge
+        if size:
+            held_bodies.hold(client, size)
+            held += size
         return message
 
     try:
@@ -34,6 +44,11 @@ async def serve_bounded(application: Any, scope: Message, receive: Receive, send
         await application(scope, counted, send)
     except _TooLarge:
         await refuse(send, Refused(Reason.TOO_LARGE, f"The body may have at most {BODY_MAX_BYTES} bytes."))
+    except Refused as refused:
+        await refuse(send, refused)
+    finally:
+        if held:
+            held_bodies.release(client, held)
 
 
 def _declared_length(scope: Message) -> int:

@@ -44,12 +44,18 @@ class Config:
     """Those of one IPv4 address or IPv6 /64 that are older than two seconds."""
     body_rate_floor_bytes_per_s: int = 500
     body_rate_grace_s: float = 5
+    body_stall_s: float = 15
+    """How long a body that was fast before may pause."""
     send_timeout_s: float = 60
     """How long sending may be blocked by a caller that does not read."""
     head_max_bytes: int = 32 * 1024
     head_max_count: int = 100
     path_max_bytes: int = 8 * 1024
     body_max_bytes: int = 10 * 1024 * 1024
+    held_bodies_max_bytes: int = 64 * 1024 * 1024
+    """Bytes of unfinished request bodies that one consumer may have in the memory of a process."""
+    held_bodies_process_max_bytes: int = 256 * 1024 * 1024
+    """The same for all consumers together; each may hold no more than is still free."""
     stream_message_max_bytes: int = 64 * 1024
     proxied_message_max_bytes: int = 1024 * 1024
     ping_interval_s: float = 20

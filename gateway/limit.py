@@ -25,7 +25,7 @@ def release(limiter: Limiter, call: Call) -> None:
 class BodyLimit:
     """Charges the body of one request to ``bytes_in``: whole if its length is known and fits, or else part by part."""
 
-    __slots__ = ("_call", "_limiter", "_prepaid", "_prepaid_from", "_snapshot")
+    __slots__ = ("_call", "_held", "_held_for", "_limiter", "_prepaid", "_prepaid_from", "_snapshot")
 
     def __init__(self, limiter: Limiter, snapshot: Snapshot, call: Call) -> None:
         self._limiter = limiter
@@ -35,6 +35,9 @@ class BodyLimit:
         """Bytes that are charged and not received yet."""
         self._prepaid_from: Counters = ()
         """The counters that were charged: the caller's limits may have changed since."""
+        self._held = 0
+        """Bytes of the body that are held in memory."""
+        self._held_for = ""
 
     async def begin(self, length: int) -> None:
         """Charge a body of this length ahead, if all of it fits its limits. Raises Refused."""
@@ -57,12 +60,27 @@ class BodyLimit:
         for piece in pieces(part, budget.bytes_in):
             await limiter.charge(self._call, bytes_in=len(piece))
 
+    def hold(self, part: bytes) -> None:
+        """Count a part of a body that is held in memory. Raises Refused beyond what a consumer, or all, may hold."""
+        if not self._held_for:
+            principal = self._call.principal
+            self._held_for = (principal.consumer if principal is not None else "") or self._call.ip
+        self._limiter.held_bodies.hold(self._held_for, len(part))
+        self._held += len(part)
+
+    def release(self) -> None:
+        """Count the body as held no longer."""
+        if self._held:
+            self._limiter.held_bodies.release(self._held_for, self._held)
+            self._held = 0
+
     def completed(self) -> None:
         """Check the caller again once the body has arrived. Raises Refused if it lost its right to the call."""
         recheck(self._snapshot, self._call)
 
     def settle(self) -> None:
-        """Return what was charged ahead and not received."""
+        """Return what was charged ahead and not received, and what is held."""
+        self.release()
         if self._prepaid:
             self._limiter.put_back(self._prepaid_from, self._prepaid)
             self._prepaid = 0

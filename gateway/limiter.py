@@ -19,6 +19,7 @@ from gateway.concurrency.stopping import stop_tasks
 from gateway.limits.budget import Budget, Counters, Plan, Spending, bucket_key
 from gateway.limits.counters import PROBE_S, Counter, put_back, spend
 from gateway.limits.fields import fact, facts, fields, legacy_fields, with_own
+from gateway.limits.held_bodies import HeldBodies
 from gateway.limits.leasing import TokenLeasing
 from gateway.limits.open_jobs import IsOpen, OpenJobs, cannot_look_up
 from gateway.limits.open_slots import BEAT_S, OpenSlots
@@ -61,6 +62,7 @@ class Limiter:
         clock: Callable[[], float] = time.monotonic,
         has_legacy_fields: bool = False,
         is_open: IsOpen = cannot_look_up,
+        held_bodies: HeldBodies | None = None,
     ) -> None:
         self._has_legacy_fields = has_legacy_fields
         self._clock = clock
@@ -70,6 +72,7 @@ class Limiter:
         self._settling = Settling(self._leasing, self.usage, clock)
         self._slots = OpenSlots(self.store, owner)
         self._jobs = OpenJobs(self.store, is_open)
+        self.held_bodies = held_bodies or HeldBodies()
         self._plans: dict[tuple[str, str, str], Plan] = {}
         self._keeper: asyncio.Task[None] | None = None
 

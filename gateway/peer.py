@@ -14,6 +14,9 @@ class Exchange(Interface):
     Reading and sending raise :class:`ClientGone` once the client has disconnected.
     """
 
+    body_max_bytes: int
+    """The largest body that is read."""
+
     @property
     def is_read(self) -> bool:
         """Nothing of the body is left to read."""

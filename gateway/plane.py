@@ -28,6 +28,7 @@ from gateway.hooks.functions import HookFunctions
 from gateway.identity.jwks import KeySets
 from gateway.identity.tickets import Tickets
 from gateway.limiter import Limiter
+from gateway.limits.held_bodies import HeldBodies
 from gateway.limits.refused_calls import RefusedCalls
 from gateway.link.metrics import Reporter
 from gateway.link.nats import CONTROL_SUBJECT, connect, ensure_infrastructure
@@ -40,6 +41,7 @@ from gateway.pipeline import Pipeline
 from gateway.policies import Dependencies, Policies
 from gateway.refusals import Reason, Refused
 from gateway.schemas.checker import Validators
+from gateway.side_thread import SideThreads
 from gateway.snapshot.feed import SnapshotFeed
 from gateway.snapshot.picture import Snapshot
 from gateway.upstream.client import UpstreamClient
@@ -71,6 +73,7 @@ class Plane:
             timeout_s=config.engine_timeout_s,
             has_legacy_fields=config.legacy_ratelimit_headers,
             is_open=self.jobs.are_open,
+            held_bodies=HeldBodies(config.held_bodies_max_bytes, config.held_bodies_process_max_bytes),
         )
         self.connections = Connections(self.snapshot)
         self.usage = Usage(
@@ -94,7 +97,8 @@ class Plane:
         self.key_sets = KeySets(self.snapshot, self.upstreams, config)
         self.tickets = Tickets(self.redis, config, self.snapshot, self.key_sets)
         self.authenticator = Authenticator(config, self.snapshot, self.key_sets, self.tickets)
-        self.publisher = Publisher(config, self.snapshot, self.limiter, self.validators, self.log)
+        self.side_threads = SideThreads()
+        self.publisher = Publisher(config, self.snapshot, self.limiter, self.validators, self.log, self.side_threads)
         self.policies = Policies(
             Dependencies(
                 config=config,
@@ -104,6 +108,7 @@ class Plane:
                 hooks=HookFunctions(timeout_s=config.hook_timeout_s, threads_each=config.hook_threads),
                 log=self.log,
                 publisher=self.publisher,
+                side_threads=self.side_threads,
             )
         )
         self.policies.follow(self.connections)
@@ -146,6 +151,7 @@ class Plane:
         await self.upstreams.close()
         await self.hub.stop()
         await self.log.stop()
+        self.side_threads.stop()
         await self.redis.aclose()
         try:
             async with asyncio.timeout(2):

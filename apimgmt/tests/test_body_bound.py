@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from apimgmt.body_bound import BODY_MAX_BYTES, serve_bounded
+from apimgmt.body_bound import BODY_MAX_BYTES, held_bodies, serve_bounded
 
 
 async def asked(parts, headers=()):
@@ -49,3 +49,25 @@ async def test_a_body_beyond_it_is_refused_and_read_no_further(parts, headers):
     assert sent[0]["status"] == 413
     assert json.loads(sent[1]["body"])["reason"] == "too-large"
     assert read <= BODY_MAX_BYTES
+
+
+async def test_bodies_that_are_never_finished_are_bounded_and_released():
+    client, sent = ("203.0.113.7", 1), []
+    held_bodies.hold(client[0], 16 * 1024 * 1024 - 10)
+
+    async def receive():
+        return {"type": "http.request", "body": b"a" * 20, "more_body": True}
+
+    async def send(message):
+        sent.append(message)
+
+    async def application(scope, receive, send):
+        while True:
+            await receive()
+
+    try:
+        await serve_bounded(application, {"type": "http", "headers": [], "client": client}, receive, send)
+    finally:
+        held_bodies.release(client[0], 16 * 1024 * 1024 - 10)
+    assert sent[0]["status"] == 429
+    assert held_bodies.total_bytes == 0

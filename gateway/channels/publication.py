@@ -53,6 +53,8 @@ class Admitted:
     subject: str
     headers: dict[str, str]
     fault: Refused | None
+    weight: int = 0
+    """How much its check took, as :mod:`gateway.side_thread` weighs it."""
 
 
 def attributes_as_headers(call: Call, publication: Publication) -> dict[str, str]:

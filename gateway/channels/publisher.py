@@ -15,7 +15,7 @@ import orjson
 from gateway import tracing
 from gateway.call import Call
 from gateway.channels.access import channel_for
-from gateway.channels.checking import check_event
+from gateway.channels.checking import check_event, evaluations_of
 from gateway.channels.publication import UNREAD, Admitted, Publication, attributes_as_headers
 from gateway.config import Config
 from gateway.limiter import Limiter
@@ -25,6 +25,7 @@ from gateway.log.event_log import EventLog, Stored
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.schemas.checker import Validators
+from gateway.side_thread import INLINE_MAX_BYTES, SideThreads, weight_of
 from gateway.snapshot.picture import Channel, Snapshot
 from gateway.snapshot.right import Verb
 from gateway.wire.strict_json import fail, parse
@@ -32,19 +33,28 @@ from gateway.wire.strict_json import fail, parse
 logger = logging.getLogger(__name__)
 
 DETAIL_MAX_CHARS = 500
+SLICE_EVENTS = 50
+"""So many events of an array are checked or stored before the event loop serves others."""
 
 
 class Publisher:
     """The one way an event gets in, by every protocol: right, channel, size, validation, limits, then the log."""
 
     def __init__(
-        self, config: Config, snapshot: Snapshot, limiter: Limiter, validators: Validators, log: EventLog
+        self,
+        config: Config,
+        snapshot: Snapshot,
+        limiter: Limiter,
+        validators: Validators,
+        log: EventLog,
+        side_threads: SideThreads,
     ) -> None:
         self._config = config
         self._snapshot = snapshot
         self._limiter = limiter
         self._validators = validators
         self._log = log
+        self._side_threads = side_threads
 
     async def publish(self, call: Call, publication: Publication) -> Stored:
         """Store one event. Raises Refused; an invalid event is dead-lettered if its channel asks for that."""
@@ -53,9 +63,10 @@ class Publisher:
     async def admit(self, call: Call, publication: Publication) -> Admitted:
         """Do all of :meth:`publish` but store the event, so that a connection may store many concurrently.
 
-        Waits only while a limit delays; the connection should then admit nothing else before.
+        Waits only while a limit delays, or for the check of a large event; the connection should then admit nothing
+        else before.
         """
-        admitted = self._accept(call, publication)
+        admitted = await self._accept(call, publication)
         await self._charge(call, 1, len(publication.data))
         if admitted.fault is not None:
             await self._dead_letter(call, admitted, admitted.fault)
@@ -81,7 +92,7 @@ class Publisher:
 
         If the log fails midway some may be stored; with an idempotency key, a retry stores only the others.
         """
-        all_ = [self._accept(call, publication) for publication in publications]
+        all_ = await self._accept_all(call, publications)
         is_keyed = publications[0].idempotency_key is not None
         await self._charge(call, len(all_), sum(len(publication.data) for publication in publications))
         for number, admitted in enumerate(all_):
@@ -94,25 +105,46 @@ class Publisher:
             # The first event carries the key and a digest of the whole body: another body with that key stores nothing.
             all_[0].headers[BATCH_HEADER] = _digest(publications)
             stored.append(await self.store(call, all_.pop(0)))
-        outcomes = await asyncio.gather(*(self.store(call, admitted) for admitted in all_), return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
-            stored.append(outcome)
+        while all_:
+            part, all_ = all_[:SLICE_EVENTS], all_[SLICE_EVENTS:]
+            outcomes = await asyncio.gather(*(self.store(call, admitted) for admitted in part), return_exceptions=True)
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                stored.append(outcome)
         return stored
 
-    def _accept(self, call: Call, publication: Publication) -> Admitted:
+    async def _accept_all(self, call: Call, publications: Sequence[Publication]) -> list[Admitted]:
+        """Accept several events, a slice at a time: between two, the event loop serves others."""
+        all_: list[Admitted] = []
+        events = weight = 0
+        for publication in publications:
+            all_.append(await self._accept(call, publication))
+            events, weight = events + 1, weight + all_[-1].weight
+            if events >= SLICE_EVENTS or weight >= INLINE_MAX_BYTES:
+                await asyncio.sleep(0)
+                events = weight = 0
+        return all_
+
+    async def _accept(self, call: Call, publication: Publication) -> Admitted:
         channel, subject = channel_for(self._snapshot, call, publication.address, Verb.PUBLISH)
         if len(publication.data) > self._log.payload_max_bytes:
             raise Refused(Reason.TOO_LARGE, f"An event holds at most {self._log.payload_max_bytes} bytes.")
         fault: Refused | None = None
+        weight = len(publication.data)
         headers: dict[str, str] = {}
         try:
-            self._validate(channel, publication)
+            weight = self._weight(channel, publication)
+            await self._side_threads.run(call.caller.consumer, weight, self._validate, channel, publication)
             headers = attributes_as_headers(call, publication)
         except Refused as refused:
             fault = refused
-        return Admitted(publication, channel, subject, headers, fault)
+        return Admitted(publication, channel, subject, headers, fault, weight)
+
+    def _weight(self, channel: Channel, publication: Publication) -> int:
+        if channel.schema is None or not is_json(publication.content_type):
+            return len(publication.data)
+        return weight_of(len(publication.data), evaluations_of(self._snapshot, self._validators, channel))
 
     def _validate(self, channel: Channel, publication: Publication) -> None:
         if not is_json(publication.content_type):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -27,14 +26,18 @@ from gateway.policies.json_body import require_plain
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.right import interval_of
 from gateway.wire.header_fields import Headers
-from gateway.wire.strict_json import fail, parse
+from gateway.wire.json_array import cut_array, is_array
+from gateway.wire.strict_json import fail, has_more_parts, parse_at
 
 if TYPE_CHECKING:
+    from gateway.config import Config
     from gateway.plane import Plane
 
 STRUCTURED, BATCHED = "application/cloudevents+json", "application/cloudevents-batch+json"
 FORM = "application/x-www-form-urlencoded"
 BATCH_MAX = 1000
+BATCH_PARTS_MAX = 1_000_000
+"""Most values, names and brackets of all events of an array: for one event, see :mod:`gateway.wire.strict_json`."""
 HISTORY_DEFAULT, HISTORY_MAX = 100, 1000
 HISTORY_MAX_BYTES = 4 * 1024 * 1024
 CHARGE_MAX_S = 3.0
@@ -69,7 +72,9 @@ async def publish_events(plane: Plane, call: Call) -> Reply:
     """Serve ``POST /v1/channels/{address}/events``: one event, or a JSON array of them."""
     require_plain(call)
     body = await read_body(call)
-    publications, is_batch = _publications(plane, call, body)
+    publications, is_batch = await plane.side_threads.run(
+        call.caller.consumer, len(body), _publications, plane.config, call, body, 2 * plane.log.payload_max_bytes
+    )
     if is_batch:
         ids = [str(stored.sequence) for stored in await plane.publisher.publish_all(call, publications)]
         reply = await send_json(plane.limiter, call, 201, {"ids": ids}, bytes_in=len(body))
@@ -138,32 +143,43 @@ async def charge_read(plane: Plane, call: Call, events: list[Event]) -> list[Eve
     return events[:count]
 
 
-def _publications(plane: Plane, call: Call, body: bytes) -> tuple[list[Publication], bool]:
-    """Parse the body by its content type; the flag is whether it is a batch, whose answer is a list of ids."""
+def _publications(config: Config, call: Call, body: bytes, event_max_bytes: int) -> tuple[list[Publication], bool]:
+    """Cut the body into events, as its content type says; the flag is whether it is a batch, answered by many ids.
 
-    def read(levels: int) -> Any:
-        """Parse a body whose events are nested ``levels`` deep, which their own depth limit does not count."""
-        config = plane.config
-        return parse(body, depth_max=config.json_depth_max + levels, digits_max=config.number_digits_max)
-
+    An event whose text is longer than ``event_max_bytes`` is not looked at. Raises Refused.
+    """
     content_type = call.header(b"content-type") or JSON_TYPE
     essence = content_type.partition(";")[0].strip().lower()
     if essence == STRUCTURED:
-        return [_structured(call, read(1))], False
+        _require_size([body], event_max_bytes)
+        return [_structured(config, call, body)], False
     if essence == BATCHED:
-        batch = read(2)
-        if not isinstance(batch, list):
-            fail("A CloudEvents batch must be a JSON array.")
-        return _numbered([_structured(call, event, f"/{number}") for number, event in enumerate(batch)]), True
+        events = _events(body, event_max_bytes)
+        return _numbered([_structured(config, call, event, f"/{number}") for number, event in enumerate(events)]), True
     attributes = binary_attributes(call.headers)
     if essence == FORM:  # the default of `curl -d`
         content_type = JSON_TYPE
-    if essence in (JSON_TYPE, FORM) and not attributes and body.lstrip()[:1] == b"[":
-        parts = read(1)
-        return _numbered(
-            [_publication(call, part, value=value) for part, value in zip(_split(body), parts, strict=True)]
-        ), True
+    if essence in (JSON_TYPE, FORM) and not attributes and is_array(body):
+        return _numbered([_publication(call, event) for event in _events(body, event_max_bytes)]), True
     return [_publication(call, body, content_type=content_type, attributes=attributes)], False
+
+
+def _events(body: bytes, event_max_bytes: int) -> list[bytes]:
+    """Return the texts of the events of an array, which are not parsed yet. Raises Refused if there are too many."""
+    if not is_array(body):
+        fail("A CloudEvents batch must be a JSON array.")
+    if has_more_parts(body, BATCH_PARTS_MAX):
+        fail(f"The events of an array have at most {BATCH_PARTS_MAX} values, names and brackets.")
+    events = cut_array(body, BATCH_MAX)
+    if not events:
+        fail("An array must have at least one event.")
+    _require_size(events, event_max_bytes)
+    return events
+
+
+def _require_size(events: list[bytes], event_max_bytes: int) -> None:
+    if any(len(event) > event_max_bytes for event in events):
+        raise Refused(Reason.TOO_LARGE, f"The text of an event may have at most {event_max_bytes} bytes.")
 
 
 def _publication(call: Call, data: bytes, **more: Any) -> Publication:
@@ -177,8 +193,6 @@ def _publication(call: Call, data: bytes, **more: Any) -> Publication:
 
 def _numbered(publications: list[Publication]) -> list[Publication]:
     """Derive an idempotency key for each event of a batch; the first event keeps that of the batch."""
-    if not 0 < len(publications) <= BATCH_MAX:
-        fail(f"An array must have 1 to {BATCH_MAX} events.")
     return [
         replace(publication, idempotency_key=f"{publication.idempotency_key}\n{number}")
         if number and publication.idempotency_key
@@ -187,30 +201,11 @@ def _numbered(publications: list[Publication]) -> list[Publication]:
     ]
 
 
-def _structured(call: Call, event: Any, at: str = "") -> Publication:
-    content = structured(event, at)
+def _structured(config: Config, call: Call, event: bytes, at: str = "") -> Publication:
+    """Parse a CloudEvent, whose envelope adds a level around its data."""
+    value = parse_at(event, at, depth_max=config.json_depth_max + 1, digits_max=config.number_digits_max)
+    content = structured(value, at)
     return _publication(call, content.data, content_type=content.content_type, attributes=content.attributes)
-
-
-def _split(body: bytes) -> list[bytes]:
-    """Split a well-formed JSON array into the unchanged text of its elements."""
-    text = body.decode()
-    decoder = json.JSONDecoder()
-    elements = []
-    at = _past_space(text, text.index("[") + 1)
-    while text[at] != "]":
-        _, end = decoder.raw_decode(text, at)
-        elements.append(text[at:end].encode())
-        at = _past_space(text, end)
-        if text[at] == ",":
-            at = _past_space(text, at + 1)
-    return elements
-
-
-def _past_space(text: str, at: int) -> int:
-    while text[at] in " \t\r\n":
-        at += 1
-    return at
 
 
 def _start(call: Call, query: Mapping[str, list[str]], count: int) -> list[Position]:

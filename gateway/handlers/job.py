@@ -29,6 +29,7 @@ from gateway.handlers.responses import Header, send_json
 from gateway.identity.rights import allowed, may_use
 from gateway.policies.json_body import require_plain
 from gateway.refusals import NO_PAGE, NOSNIFF, Reason, Refused
+from gateway.side_thread import weight_of
 from gateway.snapshot.right import Right, Verb
 from gateway.wire.event_stream import final_event
 from gateway.wire.header_fields import Headers
@@ -56,9 +57,8 @@ async def submit(plane: Plane, call: Call) -> Reply:
     """
     type_ = call.parameters["type"]
     require_plain(call)
-    body = await read_body(call)
-    value = parse(body) if body else {}
-    plane.validators.check(await plane.jobs.input_schema(type_), value)
+    body = await read_body(call, plane.log.payload_max_bytes)
+    value = await _checked(plane, call, body, await plane.jobs.input_schema(type_))
     key = idempotency_key(call)
     document: JobDocument = {
         "id": _job_id(call, type_, key),
@@ -153,6 +153,18 @@ async def events(plane: Plane, call: Call) -> Reply:
     if refused is None:
         return Reply(status=200)
     return Reply(status=200, refused=refused, error_class=refused.row.live.value, closed_by="gateway")
+
+
+async def _checked(plane: Plane, call: Call, body: bytes, schema: Mapping[str, Any] | None) -> Any:
+    """Return the parsed input of a job. Raises Refused where it does not match the schema of its type."""
+
+    def check() -> Any:
+        value = parse(body) if body else {}
+        plane.validators.check(schema, value)
+        return value
+
+    weight = weight_of(len(body), plane.validators.evaluations_of(schema))
+    return await plane.side_threads.run(call.caller.consumer, weight, check)
 
 
 async def _create(plane: Plane, call: Call, document: JobDocument) -> JobDocument:

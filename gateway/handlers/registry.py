@@ -30,7 +30,7 @@ REQUEST_TIMEOUT_S = 5.0
 async def serve(plane: Plane, call: Call) -> Reply:
     """Serve any method of any path under ``/registry``."""
     parts = _parts(call)
-    body = await read_body(call)
+    body = await read_body(call, plane.log.payload_max_bytes)
     answer = await request_control_plane(
         plane.nats,
         REGISTRY,
@@ -38,7 +38,7 @@ async def serve(plane: Plane, call: Call) -> Reply:
             "method": "GET" if call.method == "HEAD" else call.method,
             "path": parts,
             "query": query_pairs(call),
-            "body": parse(body) if body else None,
+            "body": await plane.side_threads.run(call.caller.consumer, len(body), parse, body) if body else None,
             "by": f"{call.caller.consumer} ({call.caller.key})",
             "scopes": call.caller.scopes,
             "ceiling": call.caller.ceiling,

@@ -19,6 +19,8 @@ from gateway.wire.strict_json import dump
 
 REQUEST_SUBJECT = "_apimgmt.ask"
 REQUEST_TIMEOUT_S = 2.0
+INLINE_MAX_BYTES = 64 * 1024
+"""A larger reply is parsed on a thread."""
 
 
 async def request_control_plane(
@@ -45,7 +47,10 @@ async def request_control_plane(
             cause="control-plane-away",
         ) from error
     # orjson would turn integers beyond 64 bits into floats.
-    reply = json.loads(message.data)
+    if len(message.data) <= INLINE_MAX_BYTES:
+        reply = json.loads(message.data)
+    else:
+        reply = await asyncio.to_thread(json.loads, message.data)
     if "refused" in reply:
         raise _decode_refusal(reply["refused"])
     return reply["result"]

@@ -81,7 +81,10 @@ def wants_json(headers: Headers) -> Wants:
 
 
 def read_answer(headers: Headers, body: bytes | None) -> Any:
-    """Parse the body of an answer whose content type is JSON. Raises Refused ``upstream-unavailable`` (502)."""
+    """Parse the body of an answer whose content type is JSON. Raises Refused ``upstream-unavailable`` (502).
+
+    An answer with more values than one text may have cannot be parsed either.
+    """
     if is_encoded(headers):
         raise invalid_answer("The upstream compressed its answer, so the policies of this route cannot read it.")
     try:

@@ -65,6 +65,15 @@ class PolicedExchange:
         return self._exchange.is_read
 
     @property
+    def body_max_bytes(self) -> int:
+        """The largest body that is read."""
+        return self._exchange.body_max_bytes
+
+    @body_max_bytes.setter
+    def body_max_bytes(self, most: int) -> None:
+        self._exchange.body_max_bytes = most
+
+    @property
     def bytes_in(self) -> int:
         """How many bytes of the body were read."""
         return self._exchange.bytes_in

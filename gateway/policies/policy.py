@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gateway.limiter import Limiter
     from gateway.limits.tallies import LimitUsage
     from gateway.log.event_log import EventLog
+    from gateway.side_thread import SideThreads
     from gateway.snapshot.picture import Snapshot
 
 
@@ -32,6 +33,7 @@ class Dependencies:
     hooks: HookFunctions
     log: EventLog
     publisher: Publisher
+    side_threads: SideThreads
 
 
 class Wants(Enum):

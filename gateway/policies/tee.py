@@ -37,12 +37,7 @@ class Tee(Policy):
     def __init__(self, template: str, linger_s: float, dependencies: Dependencies) -> None:
         self._template = template
         self._linger_s = linger_s
-        self._channel = TeeChannel(
-            snapshot=dependencies.snapshot,
-            log=dependencies.log,
-            publisher=dependencies.publisher,
-            public_url=dependencies.config.public_url,
-        )
+        self._channel = TeeChannel(dependencies)
 
     async def admit(self, call: Call) -> OutgoingAnswer | None:
         """Wrap the exchange, so that the answer is published while it is sent."""

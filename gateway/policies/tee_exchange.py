@@ -13,9 +13,10 @@ from urllib.parse import quote
 import orjson
 
 from gateway.call import Call
-from gateway.channels.publication import Publication
+from gateway.channels.publication import Admitted, Publication
 from gateway.concurrency.log_throttle import LogThrottle
 from gateway.log.event import JSON_TYPE
+from gateway.log.event_log import Stored
 from gateway.peer import ClientGone
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
@@ -25,10 +26,8 @@ from gateway.wire.header_fields import Headers
 from gateway.wire.strict_json import parse
 
 if TYPE_CHECKING:
-    from gateway.channels.publisher import Publisher
-    from gateway.log.event_log import EventLog
     from gateway.peer import Exchange
-    from gateway.snapshot.picture import Snapshot
+    from gateway.policies.policy import Dependencies
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +41,12 @@ _ID_LINE = re.compile(rb"(?m)^id(?::[^\r\n]*)?(?:\r\n|\n|\r)")
 class TeeChannel:
     """Where the answers of one route are published, and the log of what could not be."""
 
-    def __init__(self, *, snapshot: Snapshot, log: EventLog, publisher: Publisher, public_url: str) -> None:
-        self._snapshot = snapshot
-        self._log = log
-        self._publisher = publisher
-        self._public_url = public_url
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._snapshot = dependencies.snapshot
+        self._log = dependencies.log
+        self._publisher = dependencies.publisher
+        self._side_threads = dependencies.side_threads
+        self._public_url = dependencies.config.public_url
         self._throttle = LogThrottle()
 
     async def last_position(self, address: str) -> str:
@@ -61,10 +61,24 @@ class TeeChannel:
         """Return the URL at which the stream can be resumed from a position."""
         return f"{self._public_url}/v1/events?channel={quote(address, safe='')}&from={position}"
 
-    async def publish(self, call: Call, publication: Publication) -> int:
-        """Store an event; return its id. Raises Refused."""
-        stored = await self._publisher.store(call, await self._publisher.admit(call, publication))
-        return stored.sequence
+    async def publication(self, call: Call, address: str, event: bytes, text: bytes) -> Publication:
+        """Return an event with this data as a publication."""
+        run, consumer = self._side_threads.run, call.caller.consumer
+        return await run(consumer, len(text), _publication, address, event, text)
+
+    async def publish(self, call: Call, publications: list[Publication]) -> list[int | BaseException]:
+        """Store events in their order; return the id of each, or the exception that it raised."""
+        admitted = [await self._admitted(call, publication) for publication in publications]
+        storing = [self._publisher.store(call, one) for one in admitted if isinstance(one, Admitted)]
+        outcomes = iter(await asyncio.gather(*storing, return_exceptions=True))
+        stored = [next(outcomes) if isinstance(one, Admitted) else one for one in admitted]
+        return [one.sequence if isinstance(one, Stored) else one for one in stored]
+
+    async def _admitted(self, call: Call, publication: Publication) -> Admitted | BaseException:
+        try:
+            return await self._publisher.admit(call, publication)
+        except Exception as failure:
+            return failure
 
     def report(self, route: str, address: str, refused: Refused) -> None:
         """Log that an answer is not published: once a minute for each route."""
@@ -160,15 +174,14 @@ class TeeExchange:
             return b"".join([*events, cutter.rest()])
         data = [data_of(event) for event in events]
         pairs = list(zip(events, data, strict=True))
-        publications = [_publication(self._address, event, text) for event, text in pairs if text]
+        new = self._channel.publication
+        publications = [await new(self._call, self._address, event, text) for event, text in pairs if text]
         ids = iter(await self._publish(publications))
         return b"".join(_with_id(event, next(ids, None)) if text else event for event, text in pairs)
 
     async def _publish(self, publications: list[Publication]) -> list[int | None]:
         """Publish events in their order; return their ids, None for each that could not be published."""
-        outcomes = await asyncio.gather(
-            *[self._channel.publish(self._call, publication) for publication in publications], return_exceptions=True
-        )
+        outcomes = await self._channel.publish(self._call, publications)
         ids: list[int | None] = []
         for outcome in outcomes:
             if isinstance(outcome, Refused):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call
@@ -34,6 +34,7 @@ from gateway.wire.strict_json import dump, parse
 
 if TYPE_CHECKING:
     from gateway.config import Config
+    from gateway.side_thread import SideThreads
 
 STEPS_MAX = 100
 DEPTH_MAX = 32
@@ -50,16 +51,27 @@ def transform(options: Mapping[str, Any]) -> Build:
     if not inbound and not outbound:
         raise BadOption("inbound", "Steps are required: in inbound, outbound, or both.")
     refuses_others = choice(options, "on_other", ("pass", "refuse"), "pass") == "refuse"
-    return lambda dependencies: Transform(inbound, outbound, dependencies.config, refuses_others=refuses_others)
+    return lambda dependencies: Transform(
+        inbound, outbound, dependencies.config, dependencies.side_threads, refuses_others=refuses_others
+    )
 
 
 class Transform(Policy):
     """Changes JSON on its way in and out."""
 
-    def __init__(self, inbound: list[Step], outbound: list[Step], config: Config, *, refuses_others: bool) -> None:
+    def __init__(
+        self,
+        inbound: list[Step],
+        outbound: list[Step],
+        config: Config,
+        side_threads: SideThreads,
+        *,
+        refuses_others: bool,
+    ) -> None:
         self._inbound = inbound
         self._outbound = outbound
         self._config = config
+        self._side_threads = side_threads
         self._refuses_others = refuses_others
         self.reads_answers = bool(outbound)
 
@@ -76,10 +88,17 @@ class Transform(Policy):
         require_plain(call)
         body = await call.peer.read_all()
         if body or self._refuses_others:
-            config = self._config
-            value = read_body(body, depth_max=config.json_depth_max, digits_max=config.number_digits_max)
-            replace_body(call, dump(apply_steps(self._inbound, value)))
+            replace_body(call, await self._run(call, self._changed_body, body))
         return None
+
+    async def _run(self, call: Call, change: Callable[..., bytes], *arguments: Any) -> bytes:
+        """Return the text that is the last of the arguments, changed. Raises Refused."""
+        return await self._side_threads.run(call.caller.consumer, len(arguments[-1]), change, *arguments)
+
+    def _changed_body(self, body: bytes) -> bytes:
+        config = self._config
+        value = read_body(body, depth_max=config.json_depth_max, digits_max=config.number_digits_max)
+        return dump(apply_steps(self._inbound, value))
 
     def wants(self, call: Call, status: int, headers: Headers) -> Wants:
         """Return ``WHOLE`` for answers that are JSON, and for those that have to be under ``on_other: refuse``."""
@@ -91,35 +110,38 @@ class Transform(Policy):
         if not is_json(answer.headers, default=False):
             raise invalid_answer("The upstream's answer is not JSON.")
         if answer.body:
-            answer.body = dump(apply_steps(self._outbound, read_answer(answer.headers, answer.body)))
+            answer.body = await self._run(call, self._changed_answer, answer.headers, answer.body)
+
+    def _changed_answer(self, headers: Headers, body: bytes) -> bytes:
+        return dump(apply_steps(self._outbound, read_answer(headers, body)))
 
     async def message_in(self, call: Call, message: str | bytes) -> str | bytes | None:
         """Return the changed message of the caller."""
         try:
-            value = _read_message(message)
-        except Refused:
-            if self._refuses_others:
+            return (await self._run(call, _changed_message, self._inbound, message)).decode()
+        except Refused as refused:
+            if self._refuses_others or refused.reason is not Reason.INVALID_PAYLOAD:
                 raise
             return message
-        return dump(apply_steps(self._inbound, value)).decode()
 
     async def message_out(self, call: Call, message: str | bytes) -> str | bytes | None:
         """Return the changed message to the caller."""
         try:
-            value = _read_message(message)
-        except Refused:
+            return (await self._run(call, _changed_message, self._outbound, message)).decode()
+        except Refused as refused:
+            if refused.reason is not Reason.INVALID_PAYLOAD:
+                raise
             if self._refuses_others:
                 raise invalid_answer("A message of the upstream is not JSON.") from None
             return message
-        return dump(apply_steps(self._outbound, value)).decode()
 
 
-def _read_message(message: str | bytes) -> Any:
+def _changed_message(steps: list[Step], message: str | bytes) -> bytes:
     if isinstance(message, bytes):
         raise Refused(
             Reason.INVALID_PAYLOAD, "Messages must be JSON text; this one is binary.", members={"pointer": ""}
         )
-    return parse(message)
+    return dump(apply_steps(steps, parse(message)))
 
 
 # Options

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from gateway.policies.policy import Build, OutgoingAnswer, Policy, Wants
 from gateway.refusals import Reason, Refused
 from gateway.schemas.checker import Checker, compile_schema
 from gateway.schemas.errors import InvalidSchema
+from gateway.side_thread import SideThreads, weight_of
 from gateway.wire.header_fields import Headers
 from gateway.wire.strict_json import DETAIL_MAX_CHARS, dump, parse
 
@@ -39,16 +40,19 @@ def validate(options: Mapping[str, Any]) -> Build:
     inbound, outbound = _checker(options, "schema"), _checker(options, "outbound_schema")
     if inbound is None and outbound is None:
         raise BadOption("schema", "A JSON Schema is required: as schema, outbound_schema, or both.")
-    return lambda dependencies: Validate(inbound, outbound, dependencies.config)
+    return lambda dependencies: Validate(inbound, outbound, dependencies.config, dependencies.side_threads)
 
 
 class Validate(Policy):
     """Refuses requests, answers and messages that do not satisfy a schema."""
 
-    def __init__(self, inbound: Checker | None, outbound: Checker | None, config: Config) -> None:
+    def __init__(
+        self, inbound: Checker | None, outbound: Checker | None, config: Config, side_threads: SideThreads
+    ) -> None:
         self._inbound = inbound
         self._outbound = outbound
         self._config = config
+        self._side_threads = side_threads
         self.reads_answers = outbound is not None
 
     def has(self, method: str) -> bool:
@@ -62,10 +66,19 @@ class Validate(Policy):
             require_plain(call)
             require_json_type(call)
             body = await call.peer.read_all()
-            config = self._config
-            value = read_body(body, depth_max=config.json_depth_max, digits_max=config.number_digits_max)
-            self._check_inbound(value, len(body))
+            await self._run(call, self._inbound, self._check_body, body)
         return None
+
+    async def _run(self, call: Call, checker: Checker | None, check: Callable[..., None], *arguments: Any) -> None:
+        """Check the text that is the last of the arguments. Raises Refused."""
+        evaluations = checker.effort.evaluations if checker is not None else 1
+        weight = weight_of(len(arguments[-1] or ()), evaluations)
+        await self._side_threads.run(call.caller.consumer, weight, check, *arguments)
+
+    def _check_body(self, body: bytes) -> None:
+        config = self._config
+        value = read_body(body, depth_max=config.json_depth_max, digits_max=config.number_digits_max)
+        self._check_inbound(value, len(body))
 
     def wants(self, call: Call, status: int, headers: Headers) -> Wants:
         """Return ``WHOLE`` for successful answers that are JSON."""
@@ -73,7 +86,10 @@ class Validate(Policy):
 
     async def answer(self, call: Call, answer: OutgoingAnswer) -> None:
         """Raise Refused for an answer that does not satisfy the schema."""
-        self._check_outbound(read_answer(answer.headers, answer.body))
+        await self._run(call, self._outbound, self._check_answer, answer.headers, answer.body)
+
+    def _check_answer(self, headers: Headers, body: bytes | None) -> None:
+        self._check_outbound(read_answer(headers, body))
 
     async def message_in(self, call: Call, message: str | bytes) -> str | bytes | None:
         """Raise Refused for a message that is invalid, or not JSON text."""
@@ -81,17 +97,23 @@ class Validate(Policy):
             raise Refused(
                 Reason.INVALID_PAYLOAD, "Messages must be JSON text; this one is binary.", members={"pointer": ""}
             )
-        self._check_inbound(parse(message), len(message))
+        await self._run(call, self._inbound, self._check_message_in, message)
         return message
+
+    def _check_message_in(self, message: str) -> None:
+        self._check_inbound(parse(message), len(message))
 
     async def message_out(self, call: Call, message: str | bytes) -> str | bytes | None:
         """Raise Refused for a message of the upstream, or an event of a channel, that is invalid."""
+        await self._run(call, self._outbound, self._check_message_out, message)
+        return message
+
+    def _check_message_out(self, message: str | bytes) -> None:
         try:
             value = parse(message)
         except Refused:
             raise invalid_answer("A message of the upstream is not JSON.") from None
         self._check_outbound(value)
-        return message
 
     def _check_inbound(self, value: Any, size: int) -> None:
         assert self._inbound is not None, "only called where there is a schema"

@@ -77,10 +77,14 @@ class Exchange:
         return self.is_read or self._buffered is not None
 
     async def read_all(self) -> bytes:
-        """Read the body to its end and return it; ``read`` returns it again. Raises as ``read`` does."""
+        """Read the body to its end and return it; ``read`` returns it again. Raises as ``read`` does.
+
+        It is held, and counted as such, until the response starts. Raises Refused where too much is held.
+        """
         if self._buffered is None:
             parts = []
             while part := await self.read():
+                self._limit.hold(part)
                 parts.append(part)
             self.replace_body(b"".join(parts))
         return self._buffered or b""
@@ -103,6 +107,7 @@ class Exchange:
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head, as the route's policies change it. Raises ClientGone."""
         call = self._call
+        self._limit.release()
         if call.route is not None:
             headers = self._policies.outbound(call, status, headers)
         elif call.origin is not None:

@@ -27,6 +27,10 @@ class Validators:
             return
         self._checker(schema).check(value)
 
+    def evaluations_of(self, schema: Mapping[str, Any] | None) -> int:
+        """Return how many checks a schema needs at most for each inner value."""
+        return 1 if schema is None else self._checker(schema).effort.evaluations
+
     def _checker(self, schema: Mapping[str, Any]) -> Checker:
         cached = self._compiled.get(id(schema))
         if cached is not None and cached[0] is schema:

@@ -13,14 +13,16 @@ from urllib.parse import unquote
 
 EVALUATIONS_MAX = 100_000
 """Most checks that a schema may need for one value."""
-SMALL = 100
-"""A schema that needs no more checks per value is used for values of any size: the largest take a second."""
-CHECKS_MAX = 100_000_000
-"""Most checks of all inner values together; they take about a second."""
+SMALL = 10
+"""A schema that needs no more checks per value is used for values of any size."""
+CHECKS_MAX = 2_000_000
+"""Most checks of all inner values together; they take some 20 ms, in which no other thread runs."""
 OF_COMPOSITE = 20
 """Cost of comparing with an array or object of an ``enum``, in checks."""
-DESCRIPTION_MAX = 200_000
-"""Most effort of describing a violation, in approximate microseconds."""
+DESCRIPTION_MAX = 50_000
+"""Most effort of describing a violation, in approximate microseconds: nothing else runs meanwhile."""
+CHARACTERS_A_NODE = 100
+"""Characters of a string that take as long to describe as one inner value."""
 _LISTS = ("allOf", "anyOf", "oneOf")
 _SAME_VALUE = ("not", "if", "then", "else")
 _ANY_MEMBER = (
@@ -51,7 +53,8 @@ class Effort:
 
     def allows_describing(self, value: Any) -> bool:
         """Return whether the validator may describe the violations of a value, branch by branch."""
-        nodes, depth = _measured(value)
+        nodes, depth, characters = _measured(value)
+        nodes += characters // CHARACTERS_A_NODE
         if not self.has_branches:
             return nodes <= DESCRIPTION_MAX
         repetitions: int = max(1, self.recursions) ** min(depth, 64)
@@ -169,11 +172,12 @@ def _inside(node: Any) -> Iterator[dict[str, Any]]:
             waiting.extend(node)
 
 
-def _measured(value: Any, most: int = DESCRIPTION_MAX) -> tuple[int, int]:
-    """Return the number of inner values and levels of a value; counting stops above ``most``."""
-    nodes, depth, level = 0, 0, [value]
+def _measured(value: Any, most: int = DESCRIPTION_MAX) -> tuple[int, int, int]:
+    """Return the number of inner values, levels and characters of a value; counting stops above ``most`` values."""
+    nodes, depth, characters, level = 0, 0, 0, [value]
     while level and nodes <= most:
         nodes, depth = nodes + len(level), depth + 1
+        characters += sum(len(each) for each in level if isinstance(each, str))
         below = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
         level = [one for each in below for one in each]
-    return nodes, depth
+    return nodes, depth, characters

@@ -32,6 +32,8 @@ class Parsed:
     check: Check
     node: avro.Node | None = None
     """The root node of an Avro schema."""
+    evaluations: int = 1
+    """Most checks that one inner value needs."""
 
 
 def read(type_: str, text: str, references: Sequence[tuple[str, str]] = ()) -> Parsed:
@@ -51,7 +53,8 @@ def read(type_: str, text: str, references: Sequence[tuple[str, str]] = ()) -> P
             effort = effort_of(value, others)
         except Unbounded as error:
             raise InvalidSchema(str(error)) from None
-        return Parsed(type_, value, others, Checker(json_schema.compile_validator(value, others), effort).check)
+        check = Checker(json_schema.compile_validator(value, others), effort).check
+        return Parsed(type_, value, others, check, evaluations=effort.evaluations)
     raise InvalidSchema(f"The type of a schema must be {' or '.join(TYPES)}.")
 
 

@@ -1,7 +1,7 @@
 """One HTTP connection: uvicorn's protocol with the deadlines and bounds that it lacks.
 
-Heads: complete within 10 s, 32 KiB, 100 headers, a path of 8 KiB. Bodies: no slower than 500 B/s after 5 s. Ambiguous
-framing (RFC 9112 6.3, 11.2) is refused with 400, and the connection is closed.
+Heads: complete within 10 s, 32 KiB, 100 headers, a path of 8 KiB. Bodies: no slower than 500 B/s (:mod:`.pace`).
+Ambiguous framing (RFC 9112 6.3, 11.2) is refused with 400, and the connection is closed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from gateway.protocols.problem import closing
 from gateway.refusals import Reason, Refused
 from gateway.server.exchange import DirectExchange
 from gateway.server.heads import fault_of_head, fault_of_old_head
+from gateway.server.pace import Pace
 from gateway.server.site import CEILING_EXCEEDED, Site
 from gateway.server.websocket import BoundedSocket
 from gateway.wire.host import is_host
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 LINGER_S = 2.0
 """How long input is still read and dropped after a refusal: closing at once would lose the answer"""
+PIPELINED_MAX = 50
+"""Requests of one connection that may wait for the answer of an earlier one (RFC 9112 9.3.2)."""
+PARTS_MAX, PART_MIN_BYTES = 2000, 16
+"""More chunks that arrive at once must have so many bytes on average: each takes time, however small."""
 LOOKED_AT = frozenset({b"content-length", b"transfer-encoding", b"expect", b"host"})
 OF_UPGRADES = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
@@ -47,10 +52,11 @@ class BoundedHttp(HttpToolsProtocol):
         self.client = (self.tcp.ip, self.tcp.port)
         self.head_began_at: float | None = time.monotonic()
         self.body_began_at: float | None = None
+        self._pace = Pace(self.site.bounds, 0.0)
         self.idle_since: float | None = None
         """Since when a used connection has been idle."""
         self._body_bytes = 0
-        self._head_bytes = 0
+        self._head_bytes = self._parts = self._parts_from = 0
         self._hosts = 0
         self._lengths = 0
         self._received = 0
@@ -89,6 +95,7 @@ class BoundedHttp(HttpToolsProtocol):
         if self.head_began_at is None and self.body_began_at is None:
             self.head_began_at = time.monotonic()
         began_at, body_bytes = (self.head_began_at, self.body_began_at), self._body_bytes
+        self._parts, self._parts_from = 0, body_bytes
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -233,9 +240,14 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _head_complete(self, version: str) -> None:
         """Start a call of the data plane, or a cycle of the application."""
+        if len(self.pipeline) >= PIPELINED_MAX:
+            self._refuse(_malformed("too many requests before it are not answered yet"))
+            return
         self.head_began_at = None
         self._body_bytes = self._received = 0
-        self.body_began_at = time.monotonic() if self._lengths else None
+        if self._lengths:
+            self.body_began_at = time.monotonic()
+            self._pace = Pace(self.site.bounds, self.body_began_at)
         plane = self.site.plane()
         if plane is not None:
             path, query = _target(self.url)
@@ -269,6 +281,9 @@ class BoundedHttp(HttpToolsProtocol):
         self._received = 0
         if not self._is_refused:
             self._body_bytes += len(body)
+            self._parts += 1
+            if self._parts > PARTS_MAX and self._body_bytes - self._parts_from < self._parts * PART_MIN_BYTES:
+                self._refuse(_malformed("its chunks are too small"))
             super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -298,13 +313,9 @@ class BoundedHttp(HttpToolsProtocol):
         """Refuse a head that is not complete in time, and a body that arrives too slowly."""
         bounds = self.site.bounds
         if self.head_began_at is not None and now - self.head_began_at > bounds.head_timeout_s:
-            self._refuse(
-                Refused(Reason.IDLE, f"The request's head was not complete within {bounds.head_timeout_s:g} s.")
-            )
-        elif self.body_began_at is not None and not self.flow.read_paused:
-            late_s = now - self.body_began_at - bounds.body_rate_grace_s
-            if late_s > 0 and self._body_bytes < late_s * bounds.body_rate_floor_bytes_per_s:
-                self._refuse(Refused(Reason.IDLE, "The request's body arrives too slowly."))
+            self._refuse(Refused(Reason.IDLE, f"The head was not complete within {bounds.head_timeout_s:g} s."))
+        elif self.body_began_at is not None and self._pace.is_late(now, self._body_bytes, self.flow.read_paused):
+            self._refuse(Refused(Reason.IDLE, "The request's body arrives too slowly."))
 
     def _sweep_unread(self, now: float) -> None:
         """Disconnect a client that does not read its response."""

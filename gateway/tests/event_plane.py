@@ -35,6 +35,7 @@ from gateway.peer import ClientGone
 from gateway.pipeline import Pipeline
 from gateway.protocol import Protocol
 from gateway.schemas.checker import Validators
+from gateway.side_thread import SideThreads
 from gateway.snapshot.picture import Snapshot
 from gateway.tests.policed import policies_for
 from gateway.upstream.client import UpstreamClient
@@ -82,6 +83,7 @@ class EventPlane:
         self.upstreams = UpstreamClient(config)
         self.key_sets = KeySets(self.snapshot, self.upstreams, config)
         self.validators = Validators()
+        self.side_threads = SideThreads()
         self.tickets = Tickets(self.redis, config, self.snapshot, self.key_sets)
         self.authenticator = Authenticator(config, self.snapshot, self.key_sets, self.tickets)
         self.draining = False
@@ -106,7 +108,9 @@ class EventPlane:
         self.hub = Hub(self.nats, self.log, self.snapshot)
         self.usage = Usage(self.config, self.connections, self.snapshot, self.js)
         self.jobs = JobStates(self.js)
-        self.publisher = Publisher(self.config, self.snapshot, self.limiter, self.validators, self.log)
+        self.publisher = Publisher(
+            self.config, self.snapshot, self.limiter, self.validators, self.log, self.side_threads
+        )
         self.retained = RetainedEvents(self.nats, self.log, self.snapshot)
         self.meter = Meter(self.connections, self.usage)
         self.policies = policies_for(self)
@@ -237,6 +241,7 @@ class HttpExchange:
 
     def __init__(self, body: bytes = b"") -> None:
         self._parts = [body] if body else []
+        self.body_max_bytes = 10 * 1024 * 1024
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = b""
@@ -246,6 +251,9 @@ class HttpExchange:
 
     async def read(self) -> bytes:
         return self._parts.pop(0) if self._parts else b""
+
+    async def read_all(self) -> bytes:
+        return b"".join(self._parts)
 
     async def start(self, status: int, headers: Headers) -> None:
         self.status = status

@@ -26,6 +26,7 @@ from gateway.handlers.proxy import websocket
 from gateway.identity.jwks import KeySets
 from gateway.identity.tickets import Tickets
 from gateway.limiter import Limiter
+from gateway.limits.held_bodies import HeldBodies
 from gateway.limits.refused_calls import RefusedCalls
 from gateway.listening.capacity import Capacity
 from gateway.meter import Meter
@@ -34,6 +35,7 @@ from gateway.pipeline import Pipeline
 from gateway.refusals import Refused
 from gateway.server.server import Server, server_of
 from gateway.server.site import Site
+from gateway.side_thread import SideThreads
 from gateway.snapshot.picture import Snapshot
 from gateway.tests.policed import policies_for
 from gateway.upstream.client import UpstreamClient
@@ -67,8 +69,14 @@ class HttpPlane:
             }
         )
         self.redis = redis.Redis.from_url(config.redis_url)
-        self.limiter = Limiter(self.redis, owner=config.process, has_legacy_fields=config.legacy_ratelimit_headers)
+        self.limiter = Limiter(
+            self.redis,
+            owner=config.process,
+            has_legacy_fields=config.legacy_ratelimit_headers,
+            held_bodies=HeldBodies(config.held_bodies_max_bytes, config.held_bodies_process_max_bytes),
+        )
         self.connections = Connections(self.snapshot)
+        self.side_threads = SideThreads()
         self.usage = Usage(config, self.connections, self.snapshot, None)  # type: ignore[arg-type]  # it is never flushed here
         self.upstreams = UpstreamClient(config)
         self.key_sets = KeySets(self.snapshot, self.upstreams, config)

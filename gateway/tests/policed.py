@@ -6,6 +6,7 @@ from typing import Any
 
 from gateway.hooks.functions import HookFunctions
 from gateway.policies import Dependencies, Policies
+from gateway.side_thread import SideThreads
 
 HOOKS = "hooks_of_an_operator"
 
@@ -22,6 +23,7 @@ def policies_for(plane: Any) -> Policies:
             hooks=HookFunctions(timeout_s=config.hook_timeout_s, threads_each=config.hook_threads),
             log=getattr(plane, "log", None),  # type: ignore[arg-type]
             publisher=getattr(plane, "publisher", None),  # type: ignore[arg-type]
+            side_threads=getattr(plane, "side_threads", None) or SideThreads(),
         )
     )
 

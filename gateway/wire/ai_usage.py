@@ -13,7 +13,11 @@ from typing import Any
 
 import orjson
 
+from gateway.wire.strict_json import fail, has_more_parts
+
 BYTES_A_TOKEN = 4
+PARTS_MAX = 300_000
+"""Most values, names and brackets of a text that is parsed: room for the token ids of a batch of embeddings."""
 MEDIUM_TOKENS = 1024
 """Estimate for an image, a sound or a file in a prompt."""
 TOKENS_MAX = 2**40
@@ -57,7 +61,12 @@ class Usage:
 
 
 def parse_model_request(body: bytes) -> ModelRequest | None:
-    """Return the tokens that a request needs, or None if it is not a request to a model."""
+    """Return the tokens that a request needs, or None if it is not a request to a model.
+
+    Raises Refused ``invalid-payload`` if it has more than ``PARTS_MAX`` values: passed on, it would not be charged.
+    """
+    if has_more_parts(body, PARTS_MAX):
+        fail(f"A request whose tokens are limited has at most {PARTS_MAX} values, names and brackets.")
     document = _object(body)
     if document is None:
         return None
@@ -137,6 +146,8 @@ class TokenCounter:
 
 def _object(body: bytes) -> dict[str, Any] | None:
     if body[:1] != b"{" and body.lstrip()[:1] != b"{":
+        return None
+    if has_more_parts(body, PARTS_MAX):
         return None
     try:
         document = orjson.loads(body)

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gateway.call import Call
@@ -115,7 +116,7 @@ class Publishing:
     async def publish_will(self, will: Will) -> None:
         """Publish the will of a client that is gone; a refusal is counted, never raised."""
         try:
-            publication = _publication(will.topic, will.payload, will.properties, _attributes(will.retain))
+            publication = await self._publication(will.topic, will.payload, will.properties, _attributes(will.retain))
             await self._apply_policies(will.payload)
             await self._store(await self._plane.publisher.admit(self._call, publication), will.retain)
         except Refused as refused:
@@ -126,10 +127,14 @@ class Publishing:
         attributes = _attributes(packet.retain)
         if self.marks_origin and self._call.connection is not None:
             attributes[ORIGIN] = self._call.connection.id
-        publication = _publication(
+        publication = await self._publication(
             topic, packet.payload, packet.properties, attributes, keeps_invalid=self._keeps_invalid(packet)
         )
         return await self._admitted(packet.payload, lambda: self._plane.publisher.admit(self._call, publication))
+
+    async def _publication(self, topic: str, payload: bytes, *arguments: Any, **options: Any) -> Publication:
+        work = partial(_publication, topic, payload, *arguments, **options)
+        return await self._plane.side_threads.run(self._call.caller.consumer, len(payload), work)
 
     async def _apply_policies(self, payload: bytes) -> None:
         """Raise Refused where a policy of the connection's route refuses the message."""

@@ -50,7 +50,10 @@ async def _metered(plane: Plane, call: Call) -> Reply:
         metering.failed()
         raise
     finally:
-        metering.settle()
+        try:
+            await metering.read_usage()
+        finally:
+            metering.settle()
 
 
 async def _forward(plane: Plane, call: Call, metering: Metering | None) -> Reply:

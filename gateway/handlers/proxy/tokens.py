@@ -5,12 +5,20 @@ Only ``POST`` calls of principals with token limits are metered (docs/limits.md,
 
 from __future__ import annotations
 
+import contextlib
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from gateway.call import Call
 from gateway.refusals import Refused
-from gateway.wire.ai_usage import ModelRequest, TokenCounter, estimate_tokens, parse_model_request, parse_usage
+from gateway.wire.ai_usage import (
+    ModelRequest,
+    TokenCounter,
+    Usage,
+    estimate_tokens,
+    parse_model_request,
+    parse_usage,
+)
 from gateway.wire.event_stream import is_event_stream, media_type
 from gateway.wire.header_fields import Headers
 
@@ -46,6 +54,8 @@ class Metering:
         self._brings = False
         self._passed = 0
         """Tokens of the events passed on so far."""
+        self._usage: Usage | None = None
+        """What a JSON answer reports, once it was read."""
         self._answer = bytearray()
         self._answer_bytes = 0
 
@@ -55,7 +65,7 @@ class Metering:
         body = await call.peer.read_all() if _is_readable_json(call.headers) else b""
         # A compressed answer could not be parsed.
         call.headers = [*(header for header in call.headers if header[0] != IDENTITY_ENCODING[0]), IDENTITY_ENCODING]
-        request = parse_model_request(body)
+        request = await plane.side_threads.run(call.caller.consumer, len(body), parse_model_request, body)
         metering = cls(plane, call, request)
         if request is not None:
             try:
@@ -108,6 +118,13 @@ class Metering:
                 self._answer.clear()
                 self._kind = Kind.TEXT
 
+    async def read_usage(self) -> None:
+        """Read what a JSON answer reports, whatever became of the call; without it, the answer is estimated."""
+        if self._kind is Kind.JSON:
+            run, consumer = self._plane.side_threads.run, self._call.caller.consumer
+            with contextlib.suppress(Refused):
+                self._usage = await run(consumer, len(self._answer), parse_usage, bytes(self._answer))
+
     def settle(self) -> None:
         """Replace the reservation by what was used, whatever became of the call."""
         tokens_in, tokens_out = self._used()
@@ -120,7 +137,8 @@ class Metering:
         if self._kind is Kind.EVENTS:
             reported = self._counting.tokens_in
             return prompt if reported is None else reported, self._passed
-        if self._kind is Kind.JSON and (usage := parse_usage(bytes(self._answer))) is not None:
+        usage = self._usage
+        if usage is not None:
             return prompt if usage.tokens_in is None else usage.tokens_in, usage.tokens_out or 0
         if self._request is None or self._kind is Kind.NOTHING:
             return prompt, 0

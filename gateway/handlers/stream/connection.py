@@ -26,6 +26,7 @@ from gateway.log.cloudevents import structured
 from gateway.log.event import rfc3339
 from gateway.peer import ClientGone, Socket
 from gateway.refusals import SENT_BEFORE_CLOSE, ErrorClass, Reason, Refused
+from gateway.side_thread import INLINE_MAX_BYTES
 from gateway.wire.strict_json import dump
 
 if TYPE_CHECKING:
@@ -109,7 +110,12 @@ class StreamConnection:
                 len(message) * 4 > self._message_max_bytes and _size(message) > self._message_max_bytes
             ):
                 raise Refused(Reason.TOO_LARGE, f"A message may have at most {self._message_max_bytes} bytes.")
-            frame, refused = read_frame(message, self._plane.config)
+            if len(message) <= INLINE_MAX_BYTES:
+                frame, refused = read_frame(message, self._plane.config)
+            else:
+                frame, refused = await self._plane.side_threads.run(
+                    self._call.caller.consumer, len(message), read_frame, message, self._plane.config
+                )
             if refused is not None:
                 self._refuse(refused, None)
             else:

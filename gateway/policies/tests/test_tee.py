@@ -40,7 +40,9 @@ async def with_events(plane: HttpPlane, nats_server):
     plane.validators = Validators()
     plane.log = EventLog(plane.nats, plane.js)
     plane.hub = Hub(plane.nats, plane.log, plane.snapshot)
-    plane.publisher = Publisher(plane.config, plane.snapshot, plane.limiter, plane.validators, plane.log)
+    plane.publisher = Publisher(
+        plane.config, plane.snapshot, plane.limiter, plane.validators, plane.log, plane.side_threads
+    )
     plane.build_path()
     plane.handlers = {**plane.handlers, "events": channel_handlers.events, "history": channel_handlers.history}
     await plane.log.start()

@@ -85,11 +85,11 @@ def test_a_schema_in_a_circle_is_taken_and_deep_data_is_checked_by_it():
 
 def test_a_large_value_is_refused_without_a_copy_for_each_branch():
     checker = compile_schema({"oneOf": [{"properties": {"t": {"const": n}}, "type": "object"} for n in range(300)]})
-    large = checker.violation(list(range(100_000)))
+    large = checker.violation(list(range(2_000)))
     assert large.message == "The value does not match its schema; it is too large to locate the error."
     assert checker.violation({"t": "x"}).message != large.message
     plain = compile_schema({"properties": {"list": {"items": {"type": "integer"}}}})
-    assert plain.violation({"list": [*range(100_000), "x"]}).pointer == "/list/100000"
+    assert plain.violation({"list": [*range(40_000), "x"]}).pointer == "/list/40000"
 
 
 def test_describing_is_bounded_by_value_branches_and_depth():
@@ -125,5 +125,5 @@ def test_a_large_value_is_not_checked_by_a_schema_that_asks_for_much_of_each(sch
 
 
 def test_a_small_value_is_checked_by_any_schema_and_a_large_one_by_a_small_schema():
-    compile_schema({"items": {"enum": [[n, n] for n in range(4000)]}}).check([[7, 7]] * 100)
+    compile_schema({"items": {"enum": [[n, n] for n in range(4000)]}}).check([[7, 7]] * 5)
     compile_schema({"items": {"type": "integer"}}).check([0] * 1_000_000)
