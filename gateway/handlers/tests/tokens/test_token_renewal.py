@@ -6,6 +6,7 @@ import time
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from gateway.credentials.api_keys import new_key
 from gateway.handlers.tests.tokens.token_clients import (
     TOKENS_ALONE,
     by_socket,
@@ -65,10 +66,13 @@ async def test_an_invalid_credential_is_refused_and_changes_nothing(plane, shown
 async def test_guessing_in_band_is_stopped_as_anywhere(plane):
     async with by_socket(plane, token()) as socket:
         for _ in range(20):
-            await say(socket, type="auth", token=token(key=private_key("stranger")))
+            await say(socket, type="auth", token=new_key(b"another pepper").text)
             assert (await heard(socket, "error"))["reason"] == "unauthenticated"
-        await say(socket, type="auth", token=token(key=private_key("stranger")))
+        await say(socket, type="auth", token=new_key(b"another pepper").text)
         assert (await heard(socket, "error"))["reason"] == "rate-limited"
+        # A signature cannot be guessed: a forged token is refused for itself alone.
+        await say(socket, type="auth", token=token(key=private_key("stranger")))
+        assert (await heard(socket, "error"))["reason"] == "unauthenticated"
         await is_served(socket)
 
 
