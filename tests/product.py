@@ -96,11 +96,11 @@ class Product:
     def admin(self, method: str, path: str, body=None):
         """Make one request to the management API. Gives the decoded answer; a refusal fails the test."""
         token = self.ready["admin"]["token"]
-        status, _, said = self.call(
+        status, _, reply = self.call(
             method, f"{self.ready['admin']['api_url']}{path}", body, headers={"Authorization": f"Token {token}"}
         )
-        assert status < 300, (status, said)
-        return said
+        assert status < 300, (status, reply)
+        return reply
 
     def manage(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
         """Run a `manage.py` command beside the product."""

@@ -50,8 +50,8 @@ def test_the_python_on_the_page_runs():
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     found = {}
     exec(code, found)
-    who = hooks.Principal("acme", "k", "free", (), {"region": "xx"}, {})
-    call = hooks.Call(who, "r", "http", "GET", "/", {}, "", "192.0.2.1", None, hooks.Headers())
+    caller = hooks.Principal("acme", "k", "free", (), {"region": "xx"}, {})
+    call = hooks.Call(caller, "r", "http", "GET", "/", {}, "", "192.0.2.1", None, hooks.Headers())
     assert found["add_region"](call, hooks.Request(hooks.Headers()), {"closed": ["xx"]}).status == 451
     request = hooks.Request(hooks.Headers())
     assert found["add_region"](call, request, {}) is None

@@ -61,16 +61,16 @@ class OidcProvider:
         return self._token(form, authorization)
 
     def _token(self, form, authorization):
-        asked = self.codes.pop(form.get("code", ""), None)
+        requested = self.codes.pop(form.get("code", ""), None)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(form.get("code_verifier", "").encode()).digest())
         basic = base64.b64encode(f"{CLIENT}:s3cret%20of%2Bthe%20gateway".encode()).decode()
         is_client = authorization == f"Basic {basic}" or form.get("client_secret") == SECRET
-        if asked is None or not is_client or asked["code_challenge"] != challenge.rstrip(b"=").decode():
+        if requested is None or not is_client or requested["code_challenge"] != challenge.rstrip(b"=").decode():
             return 400, {"error": "invalid_grant"}
-        if form.get("redirect_uri") != asked["redirect_uri"]:
+        if form.get("redirect_uri") != requested["redirect_uri"]:
             return 400, {"error": "invalid_grant"}
         now = int(time.time())
-        claims = {"iss": self.issuer, "aud": CLIENT, "iat": now, "exp": now + 300, "nonce": asked["nonce"]}
+        claims = {"iss": self.issuer, "aud": CLIENT, "iat": now, "exp": now + 300, "nonce": requested["nonce"]}
         claims |= self.claims | self.changes
         claims = {name: value for name, value in claims.items() if value is not None}
         token = self.sign(claims) if self.sign else jwt.encode(claims, self.key, "RS256", headers={"kid": self.kid})

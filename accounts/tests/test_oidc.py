@@ -302,7 +302,7 @@ def test_the_cookie_of_a_sign_in_is_used_once_and_not_for_long(client, provider,
 )
 def test_a_provider_that_does_not_answer_well_is_named_so(client, provider, configure, metadata, path, given):
     provider.metadata = metadata
-    provider.answer = lambda asked: given if asked == path else None
+    provider.answer = lambda requested: given if requested == path else None
     assert client.get("/dashboards/oidc/begin").status_code == 503
     assert client.get("/dashboards/login").status_code == 200
 

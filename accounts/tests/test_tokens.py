@@ -39,14 +39,14 @@ def test_only_a_digest_of_a_token_is_stored(operator):
 def test_a_token_expires_after_the_setting_or_as_asked_and_no_later(operator, settings):
     settings.TOKEN_DAYS = 10
     now = timezone.now()
-    by_default, asked = token_of(operator), token_of(operator, expires_at=now + timedelta(days=1))
+    by_default, requested = token_of(operator), token_of(operator, expires_at=now + timedelta(days=1))
     with pytest.raises(ValidationError):
         issue_token(operator, name="a", expires_at=now + timedelta(days=11), by="olga")
     with pytest.raises(ValidationError):
         issue_token(operator, name="a", expires_at=now, by="olga")
     for days, statuses in ((0.9, (200, 200)), (1.1, (200, 401)), (10.1, (401, 401))):
         with time_machine.travel(now + timedelta(days=days), tick=False):
-            assert (status(by_default), status(asked)) == statuses
+            assert (status(by_default), status(requested)) == statuses
 
 
 def test_a_revoked_token_and_one_of_a_disabled_account_are_refused(operator):

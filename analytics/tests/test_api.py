@@ -64,11 +64,11 @@ def test_unknown_filters_are_refused(staff, path):
 
 
 def test_closing_a_connection_is_said_to_every_process(staff, connections, monkeypatch):
-    said = []
-    monkeypatch.setattr(bus, "publish", lambda subject, data: said.append((subject, orjson.loads(data))))
+    body = []
+    monkeypatch.setattr(bus, "publish", lambda subject, data: body.append((subject, orjson.loads(data))))
     assert staff.delete("/api/v1/connections/aa").status_code == 204
     assert staff.delete("/api/v1/connections/bb").status_code == 204
-    assert said == [("_apimgmt.control.close", {"connection": "aa"})]
+    assert body == [("_apimgmt.control.close", {"connection": "aa"})]
 
 
 def test_strangers_see_nothing(client, connections):

@@ -20,8 +20,8 @@ def batch(at, interval_s=1.0, **more):
     return {"at": at, "interval_s": interval_s, "tallies": [tally(**more)]}
 
 
-def calls(told):
-    return {at: round(second.calls["http"], 6) for at, second in told}
+def calls(reported):
+    return {at: round(second.calls["http"], 6) for at, second in reported}
 
 
 def test_a_batch_is_spread_over_the_seconds_that_it_covers():
@@ -32,13 +32,13 @@ def test_a_batch_is_spread_over_the_seconds_that_it_covers():
 
 def test_a_steady_flow_is_steady_whenever_its_batches_come():
     seconds = Seconds(START)
-    told = {}
+    reported = {}
     for number in range(1, 60):
         at = START + number * 1.013
         seconds.add(batch(at, 1.013, calls=1013), at)
-        told |= calls(seconds.complete(at))
-    assert len(told) > 50
-    assert set(list(told.values())[1:]) == {1000.0}
+        reported |= calls(seconds.complete(at))
+    assert len(reported) > 50
+    assert set(list(reported.values())[1:]) == {1000.0}
 
 
 def test_seconds_without_news_are_told_too():
@@ -78,10 +78,10 @@ def test_latency_is_that_of_timed_calls_alone():
 @given(st.lists(st.tuples(st.floats(0, 30), st.floats(0, 4), st.floats(0, INTERVAL_MAX_S), st.integers(0, 10_000))))
 def test_nothing_that_is_added_is_lost_or_doubled(batches):
     seconds = Seconds(START)
-    told = 0.0
+    reported = 0.0
     for at, late_s, interval_s, count in sorted(batches, key=lambda drawn: drawn[0] + drawn[1]):
         now = START + at + late_s
         seconds.add(batch(START + at, interval_s, calls=count), now)
-        told += sum(second.calls["http"] for _, second in seconds.complete(now))
-    told += sum(second.calls["http"] for _, second in seconds.complete(START + 100))
-    assert told == pytest.approx(sum(count for *_, count in batches))
+        reported += sum(second.calls["http"] for _, second in seconds.complete(now))
+    reported += sum(second.calls["http"] for _, second in seconds.complete(START + 100))
+    assert reported == pytest.approx(sum(count for *_, count in batches))

@@ -27,8 +27,8 @@ def test_there_are_causes_to_look_at():
 
 @pytest.mark.parametrize("outcome", [*CAUSES, *(reason.value for reason in Reason), "upstream-error"])
 def test_every_outcome_has_words_and_a_place_on_the_page_of_refusals(outcome):
-    said, slug = words.OUTCOMES[outcome]
-    assert said != outcome
+    body, slug = words.OUTCOMES[outcome]
+    assert body != outcome
     assert slug in set(Reason)
 
 

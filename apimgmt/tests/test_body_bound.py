@@ -5,7 +5,7 @@ import pytest
 from apimgmt.body_bound import BODY_MAX_BYTES, held_bodies, serve_bounded
 
 
-async def asked(parts, headers=()):
+async def requested(parts, headers=()):
     """Send a request in parts to an application that reads all of it; give what was answered and what it read."""
     waiting = [
         {"type": "http.request", "body": part, "more_body": number < len(parts)} for number, part in enumerate(parts, 1)
@@ -32,7 +32,7 @@ async def asked(parts, headers=()):
 
 
 async def test_a_body_within_the_bound_reaches_the_application():
-    sent, read = await asked([b"x" * (BODY_MAX_BYTES - 1), b"x"])
+    sent, read = await requested([b"x" * (BODY_MAX_BYTES - 1), b"x"])
     assert (sent[0]["status"], read) == (200, BODY_MAX_BYTES)
 
 
@@ -45,7 +45,7 @@ async def test_a_body_within_the_bound_reaches_the_application():
     ],
 )
 async def test_a_body_beyond_it_is_refused_and_read_no_further(parts, headers):
-    sent, read = await asked(parts, headers)
+    sent, read = await requested(parts, headers)
     assert sent[0]["status"] == 413
     assert json.loads(sent[1]["body"])["reason"] == "too-large"
     assert read <= BODY_MAX_BYTES

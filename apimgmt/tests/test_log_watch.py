@@ -13,14 +13,14 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def told(monkeypatch):
+def reported(monkeypatch):
     monkeypatch.setattr(log_watch, "CHECK_S", 0)
     return []
 
 
 @pytest.fixture
-def watch(folder, told):
-    return LogWatch(folder, lambda name, what: told.append((name, what)), file_max_bytes=1000)
+def watch(folder, reported):
+    return LogWatch(folder, lambda name, what: reported.append((name, what)), file_max_bytes=1000)
 
 
 def line(level, message):
@@ -32,39 +32,39 @@ def add(path, text):
         file.write(text)
 
 
-def test_new_errors_are_told_and_nothing_else(folder, watch, told):
+def test_new_errors_are_told_and_nothing_else(folder, watch, reported):
     add(folder / "web-1.log", line("info", "began") + "a banner\n{}\n[1]\n" + line("error", "it failed"))
     add(folder / "worker.log", line("critical", "it is worse"))
     watch.check()
     watch.check()
-    assert told == [("web-1", "it failed"), ("worker", "it is worse")]
+    assert reported == [("web-1", "it failed"), ("worker", "it is worse")]
 
 
-def test_a_line_that_is_half_written_is_told_when_it_is_whole(folder, watch, told):
+def test_a_line_that_is_half_written_is_told_when_it_is_whole(folder, watch, reported):
     whole = line("error", "in two parts")
     add(folder / "web-1.log", whole[:20])
     watch.check()
-    assert told == []
+    assert reported == []
     add(folder / "web-1.log", whole[20:])
     watch.check()
-    assert told == [("web-1", "in two parts")]
+    assert reported == [("web-1", "in two parts")]
 
 
-def test_what_is_said_again_and_again_is_told_once(folder, watch, told):
+def test_what_is_said_again_and_again_is_told_once(folder, watch, reported):
     for number in range(5):
         add(folder / "worker.log", line("error", f"no broker, try {number}"))
         watch.check()
-    assert told == [("worker", "no broker, try 0")]
+    assert reported == [("worker", "no broker, try 0")]
 
 
-def test_many_errors_are_counted(folder, watch, told):
+def test_many_errors_are_counted(folder, watch, reported):
     add(folder / "web-1.log", "".join(line("error", letter) for letter in "abcdefgh"))
     watch.check()
-    assert [what for _, what in told[:3]] == ["a", "b", "c"]
-    assert told[3][1].startswith("5 more errors are in ")
+    assert [what for _, what in reported[:3]] == ["a", "b", "c"]
+    assert reported[3][1].startswith("5 more errors are in ")
 
 
-def test_a_file_that_grows_is_begun_anew_and_goes_on_being_read(folder, watch, told):
+def test_a_file_that_grows_is_begun_anew_and_goes_on_being_read(folder, watch, reported):
     path = folder / "web-1.log"
     with path.open("a") as process:
         process.write(line("info", "x" * 2000))
@@ -75,20 +75,20 @@ def test_a_file_that_grows_is_begun_anew_and_goes_on_being_read(folder, watch, t
         process.write(line("error", "after"))
         process.flush()
         watch.check()
-    assert told == [("web-1", "after")]
+    assert reported == [("web-1", "after")]
 
 
-def test_a_line_without_end_is_passed_over(folder, watch, told, monkeypatch):
+def test_a_line_without_end_is_passed_over(folder, watch, reported, monkeypatch):
     monkeypatch.setattr(log_watch, "READ_MAX_BYTES", 100)
     add(folder / "web-1.log", "x" * 500)
     watch.check()
     add(folder / "web-1.log", "\n" + line("error", "after"))
     watch.check()
-    assert told == [("web-1", "after")]
+    assert reported == [("web-1", "after")]
 
 
-def test_without_a_bound_a_file_grows(folder, told):
-    watch = LogWatch(folder, lambda name, what: told.append((name, what)), file_max_bytes=0)
+def test_without_a_bound_a_file_grows(folder, reported):
+    watch = LogWatch(folder, lambda name, what: reported.append((name, what)), file_max_bytes=0)
     add(folder / "web-1.log", line("info", "x" * 5000))
     watch.check()
     assert (folder / "web-1.log").stat().st_size > 5000

@@ -33,8 +33,8 @@ names = ("SESSION_COOKIE_", "CSRF_COOKIE_", "DEVICE_COOKIE_")
 print(json.dumps({name: value for name, value in vars(settings).items() if name.startswith(names)}))
 """
     environment = os.environ | {"DATA_DIR": str(tmp_path), "ADMIN_PUBLIC_URL": "https://admin.example"}
-    said = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    cookies = json.loads(said.stdout)
+    body = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    cookies = json.loads(body.stdout)
     assert {value for name, value in cookies.items() if name.endswith("_NAME")} == {
         "__Host-sessionid", "__Host-csrftoken", "__Host-apimgmt_device"
     }  # fmt: skip

@@ -14,10 +14,10 @@ def made(tmp_path):
     connections = []
 
     def connect(timeout_s=5):
-        told = copy.deepcopy(settings.DATABASES["default"]) | {"NAME": str(tmp_path / "db"), "TIME_ZONE": None}
+        reported = copy.deepcopy(settings.DATABASES["default"]) | {"NAME": str(tmp_path / "db"), "TIME_ZONE": None}
         defaults = {"ATOMIC_REQUESTS": False, "AUTOCOMMIT": True, "CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": False}
-        told |= defaults | {"OPTIONS": {**told["OPTIONS"], "timeout": timeout_s}}
-        connections.append(DatabaseWrapper(told, alias="default"))
+        reported |= defaults | {"OPTIONS": {**reported["OPTIONS"], "timeout": timeout_s}}
+        connections.append(DatabaseWrapper(reported, alias="default"))
         return connections[-1]
 
     yield connect

@@ -14,13 +14,13 @@ def store(tmp_path, monkeypatch):
     monkeypatch.setattr(store_watch, "RESTART_EVERY_S", 0)
     log = tmp_path / "nats.log"
     log.write_text(MET)
-    told = SimpleNamespace(log=log, disk=SimpleNamespace(is_full=True), restarts=0)
+    reported = SimpleNamespace(log=log, disk=SimpleNamespace(is_full=True), restarts=0)
 
     def restart():
-        told.restarts += 1
+        reported.restarts += 1
 
-    told.watch = StoreWatch(log, told.disk, restart)
-    return told
+    reported.watch = StoreWatch(log, reported.disk, restart)
+    return reported
 
 
 def say(store, text):

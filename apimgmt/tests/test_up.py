@@ -293,8 +293,8 @@ def test_a_process_that_hangs_does_not_keep_it_from_stopping(tmp_path):
 
 
 def test_help_needs_nothing(tmp_path):
-    told = run_up("--help", DATA_DIR=str(tmp_path / "var"))
-    assert told.returncode == 0
+    reported = run_up("--help", DATA_DIR=str(tmp_path / "var"))
+    assert reported.returncode == 0
     for option in (
         "--host",
         "--port",
@@ -307,4 +307,4 @@ def test_help_needs_nothing(tmp_path):
         "--no-demo",
         "--public-demo",
     ):
-        assert option in told.stdout
+        assert option in reported.stdout

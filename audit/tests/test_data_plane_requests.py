@@ -104,9 +104,9 @@ async def test_requests_beyond_the_maximum_are_refused_at_once(link, monkeypatch
 
 async def test_two_control_planes_share_the_requests(link):
     nc, _ = link
-    asked = []
-    async with running(part(once=asked.append), *link), running(part(once=asked.append), *link):
+    requested = []
+    async with running(part(once=requested.append), *link), running(part(once=requested.append), *link):
         await until(lambda: serving(nc))
         for number in range(20):
             await request_control_plane(nc, "once", {"number": number})
-    assert [question["number"] for question in asked] == [*range(20)]
+    assert [question["number"] for question in requested] == [*range(20)]

@@ -44,9 +44,9 @@ def exported():
     snapshot = Snapshot.from_documents(
         {kind: [row.document() for row in model.objects.documented()] for kind, model in kinds.items()}
     )
-    who = Principal(consumer="acme", key="k", tier="free", scopes=("*",))
+    caller = Principal(consumer="acme", key="k", tier="free", scopes=("*",))
     where = PublicUrls("https://api.example")
-    return asyncapi.build_asyncapi(View(who, where, tuple(snapshot.channels()), subjects=snapshot.subjects()))
+    return asyncapi.build_asyncapi(View(caller, where, tuple(snapshot.channels()), subjects=snapshot.subjects()))
 
 
 def register(subject, schema, type_="JSON", **more):

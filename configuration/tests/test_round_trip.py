@@ -28,8 +28,8 @@ WHERE = PublicUrls("https://api.example", "mqtt://api.example:1883")
 
 def exported(scopes=("*",)):
     snapshot = Snapshot.from_documents({"channel": [channel.document() for channel in Channel.objects.all()]})
-    who = Principal(consumer="acme", key="k", tier="free", scopes=scopes)
-    return asyncapi.build_asyncapi(View(who, WHERE, tuple(snapshot.channels())))
+    caller = Principal(consumer="acme", key="k", tier="free", scopes=scopes)
+    return asyncapi.build_asyncapi(View(caller, WHERE, tuple(snapshot.channels())))
 
 
 def imported(document, **options):
@@ -196,8 +196,8 @@ def test_routes_that_were_exported_are_not_changed_by_their_export():
     upstream = {"type": "upstream", "url": "https://up.example/{id}"}
     create_route(name="quotes", path="/quotes/{id}", methods=["GET", "POST"], handler=upstream, by="ann")
     snapshot = Snapshot.from_documents({"route": [route.document() for route in Route.objects.all()]})
-    who = Principal(consumer="acme", key="k", tier="free", scopes=("*",))
-    document = openapi.build_openapi(View(who, WHERE, routes=tuple(snapshot.routes())))
+    caller = Principal(consumer="acme", key="k", tier="free", scopes=("*",))
+    document = openapi.build_openapi(View(caller, WHERE, routes=tuple(snapshot.routes())))
     assert not imported(document)
     delete_route(Route.objects.get(), by="ann")
     with pytest.raises(DocumentError, match="the route quotes of another gateway cannot be imported"):

@@ -26,13 +26,13 @@ async def delivering(whole, *, name="delivery", **options):
 
 
 async def shown(whole, subscription):
-    _, said = await whole.call("GET", f"/v1/subscriptions/{subscription['id']}")
-    return said
+    _, body = await whole.call("GET", f"/v1/subscriptions/{subscription['id']}")
+    return body
 
 
 async def stands(whole, subscription, state, reason=None):
-    said = await shown(whole, subscription)
-    return (said["state"], said["state_reason"]) == (state, reason) and said
+    body = await shown(whole, subscription)
+    return (body["state"], body["state_reason"]) == (state, reason) and body
 
 
 async def is_behind(whole, subscription):
@@ -40,8 +40,8 @@ async def is_behind(whole, subscription):
 
 
 async def caught_up(whole, subscription):
-    said = await shown(whole, subscription)
-    return said["lag"]["events"] == 0 and said
+    body = await shown(whole, subscription)
+    return body["lag"]["events"] == 0 and body
 
 
 async def attempts_of(whole, id_, query=""):

@@ -21,12 +21,12 @@ class Message:
     body: bytes
 
     @property
-    def said(self) -> Any:
+    def parsed(self) -> Any:
         return json.loads(self.body)
 
     @property
     def data(self) -> Any:
-        return self.said["data"]
+        return self.parsed["data"]
 
 
 @dataclass(slots=True)

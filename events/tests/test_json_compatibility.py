@@ -179,8 +179,8 @@ def test_schemas_of_other_subjects_are_followed():
 
 
 def test_a_mismatch_names_its_place():
-    said = str(fault(obj({"a/b": A}), obj({"a/b": {"type": "number"}})))
-    assert said == "TYPE_NARROWED at #/properties/a~1b/type: fraction is no longer accepted"
+    body = str(fault(obj({"a/b": A}), obj({"a/b": {"type": "number"}})))
+    assert body == "TYPE_NARROWED at #/properties/a~1b/type: fraction is no longer accepted"
 
 
 def test_comparing_has_an_end():

@@ -31,23 +31,23 @@ async def test_what_is_pulled_and_acknowledged_is_given_once_in_its_order(whole)
     assert "secret" not in subscription
     assert await whole.pull(subscription) == []
     ids = await whole.publish({"n": 1}, {"n": 2}, {"n": 3})
-    _, said = await whole.call("GET", f"/v1/subscriptions/{subscription['id']}")
-    assert said["lag"]["events"] == 3
-    assert said["lag"]["seconds"] >= 0
+    _, answer = await whole.call("GET", f"/v1/subscriptions/{subscription['id']}")
+    assert answer["lag"]["events"] == 3
+    assert answer["lag"]["seconds"] >= 0
     first = await whole.pull(subscription, "limit=2")
     assert [(event["id"], event["data"]) for event in first] == [(ids[0], {"n": 1}), (ids[1], {"n": 2})]
     assert first[0]["delivery"]["attempt"] == 1
-    status, said = await whole.call(
+    status, answer = await whole.call(
         "POST", f"/v1/subscriptions/{subscription['id']}/ack", {"ids": [ids[0], first[1]["delivery"]["id"]]}
     )
-    assert (status, said) == (200, {"ids": ids[:2], "unknown": []})
+    assert (status, answer) == (200, {"ids": ids[:2], "unknown": []})
     assert [event["id"] for event in await whole.pull(subscription)] == [ids[2]]
-    status, said = await whole.call(
+    status, answer = await whole.call(
         "POST", f"/v1/subscriptions/{subscription['id']}/ack", {"ids": [*ids, "999999999999999999"]}
     )
-    assert said == {"ids": [ids[2]], "unknown": [*ids[:2], "999999999999999999"]}
-    _, said = await whole.call("GET", f"/v1/subscriptions/{subscription['id']}")
-    assert (said["lag"], said["last_acked_id"]) == ({"events": 0, "seconds": 0.0}, ids[2])
+    assert answer == {"ids": [ids[2]], "unknown": [*ids[:2], "999999999999999999"]}
+    _, answer = await whole.call("GET", f"/v1/subscriptions/{subscription['id']}")
+    assert (answer["lag"], answer["last_acked_id"]) == ({"events": 0, "seconds": 0.0}, ids[2])
 
 
 async def test_what_is_not_acknowledged_is_given_again_and_what_is_extended_later(whole):
@@ -87,10 +87,10 @@ async def test_who_waits_with_a_key_that_is_revoked_meanwhile_is_given_nothing(w
     await sync_to_async(revoke_key)(key, reason="leaked", by="test")
     await until(lambda: answers_revoked(whole, f"/v1/subscriptions/{subscription['id']}"))
     ids = await whole.publish("late", by="second")
-    status, said = await waiting
-    assert (status, said["reason"]) == (401, "key-revoked")
-    status, said = await whole.call("GET", f"{path}?wait_s=10", by="second")
-    assert [event["id"] for event in said["results"]] == ids
+    status, answer = await waiting
+    assert (status, answer["reason"]) == (401, "key-revoked")
+    status, answer = await whole.call("GET", f"{path}?wait_s=10", by="second")
+    assert [event["id"] for event in answer["results"]] == ids
 
 
 async def test_who_waits_where_its_key_may_not_be_used_any_more_is_given_nothing(whole):
@@ -99,8 +99,8 @@ async def test_who_waits_where_its_key_may_not_be_used_any_more_is_given_nothing
     waiting = asyncio.create_task(whole.call("GET", f"/v1/subscriptions/{subscription['id']}/events?wait_s=20"))
     await asyncio.sleep(0.3)
     await sync_to_async(update_key)(key, allowed_ips=["192.0.2.0/24"], by="test")
-    status, said = await waiting
-    assert (status, said["reason"]) == (403, "ip-not-allowed")
+    status, answer = await waiting
+    assert (status, answer["reason"]) == (403, "ip-not-allowed")
 
 
 async def test_no_more_is_out_than_was_allowed_and_one_at_a_time_is_strictly_ordered(whole):
@@ -144,8 +144,8 @@ async def test_what_is_put_back_goes_to_its_subscription_alone_and_is_as_it_was(
     (again,) = await whole.pull(given_up, "wait_s=5")
     assert again["delivery"]["redriven_from"] == id_
     assert {**again, "id": 0, "delivery": 0} == {**first, "id": 0, "delivery": 0}
-    status, said = await whole.call("POST", f"/v1/subscriptions/{given_up['id']}/ack", {"ids": [again["id"]]})
-    assert (status, said["ids"]) == (200, [again["id"]])
+    status, answer = await whole.call("POST", f"/v1/subscriptions/{given_up['id']}/ack", {"ids": [again["id"]]})
+    assert (status, answer["ids"]) == (200, [again["id"]])
     assert [event["id"] for event in await whole.pull(other)] == [id_]
     _, history = await whole.call("GET", "/v1/channels/sensors/a/reading/events")
     assert [event["id"] for event in history["results"]] == [id_]
@@ -175,8 +175,8 @@ async def test_another_consumers_subscription_is_unknown(whole):
         ("GET", path), ("PATCH", path), ("DELETE", path), ("GET", f"{path}/events"), ("POST", f"{path}/ack"),
         ("POST", f"{path}/nack"), ("POST", f"{path}/extend"), ("POST", f"{path}/rotate"),
     ):  # fmt: skip
-        status, said = await whole.call(method, at, by="bolt")
-        assert (status, said["reason"]) == (404, "not-found"), at
+        status, answer = await whole.call(method, at, by="bolt")
+        assert (status, answer["reason"]) == (404, "not-found"), at
     assert (await whole.call("GET", "/v1/subscriptions", by="bolt"))[1]["results"] == []
     assert [one["id"] for one in (await whole.call("GET", "/v1/subscriptions"))[1]["results"]] == [subscription["id"]]
 
@@ -228,17 +228,17 @@ BAD_QUERIES = ["limit=0", "limit=x", "wait_s=-1", "wait_s=nan", "colour=red", "l
 
 async def test_bad_input_is_refused_and_makes_nothing(whole):
     for body in BAD_BODIES:
-        status, said = await whole.call("POST", "/v1/subscriptions", body)
-        assert (status, "reason" in said) == (400, True), (body, said)
+        status, answer = await whole.call("POST", "/v1/subscriptions", body)
+        assert (status, "reason" in answer) == (400, True), (body, answer)
     assert (await whole.call("POST", "/v1/subscriptions", {**PULL, "channel": "none"}))[0] == 404
     assert not await Subscription.objects.aexists()
     subscription = await whole.subscribe(type="pull")
     for verb, body in BAD_WORDS:
-        status, said = await whole.call("POST", f"/v1/subscriptions/{subscription['id']}/{verb}", body)
-        assert status == 400, (verb, body, said)
+        status, answer = await whole.call("POST", f"/v1/subscriptions/{subscription['id']}/{verb}", body)
+        assert status == 400, (verb, body, answer)
     for query in BAD_QUERIES:
-        status, said = await whole.call("GET", f"/v1/subscriptions/{subscription['id']}/events?{query}")
-        assert status == 400, (query, said)
+        status, answer = await whole.call("GET", f"/v1/subscriptions/{subscription['id']}/events?{query}")
+        assert status == 400, (query, answer)
 
 
 async def test_a_repeat_with_its_idempotency_key_makes_one(whole):
@@ -252,10 +252,10 @@ async def test_a_repeat_with_its_idempotency_key_makes_one(whole):
 async def test_paused_resumed_and_deleted(whole):
     subscription = await whole.subscribe(type="pull")
     path = f"/v1/subscriptions/{subscription['id']}"
-    status, said = await whole.call("PATCH", path, {"state": "paused", "max_in_flight": 7})
-    assert (status, said["state"], said["state_reason"], said["max_in_flight"]) == (200, "paused", "requested", 7)
-    status, said = await whole.call("GET", f"{path}/events")
-    assert (status, said["detail"]) == (403, "The subscription is paused: requested.")
+    status, answer = await whole.call("PATCH", path, {"state": "paused", "max_in_flight": 7})
+    assert (status, answer["state"], answer["state_reason"], answer["max_in_flight"]) == (200, "paused", "requested", 7)
+    status, answer = await whole.call("GET", f"{path}/events")
+    assert (status, answer["detail"]) == (403, "The subscription is paused: requested.")
     assert (await whole.call("PATCH", path, {"state": "active"}))[1]["state"] == "active"
     assert await whole.pull(subscription) == []
     assert (await whole.call("PATCH", path, {"channel": "other"}))[0] == 400
@@ -274,8 +274,8 @@ async def test_limits_hold_back_what_is_pulled_and_count_it(whole):
     await sync_to_async(update_tier)(tier, limits=limits, by="test")
     await until(lambda: asyncio.sleep(0, len(whole.plane.snapshot._documents["tier"]["free"].limits) > 1))
     assert [event["id"] for event in await whole.pull(subscription)] == ids[:3]
-    status, said = await whole.call("GET", f"/v1/subscriptions/{subscription['id']}/events")
-    assert (status, said["reason"]) == (429, "rate-limited")
+    status, answer = await whole.call("GET", f"/v1/subscriptions/{subscription['id']}/events")
+    assert (status, answer["reason"]) == (429, "rate-limited")
 
 
 @pytest.mark.parametrize("limit", [{"metric": "messages_out", "amount": 1}, {"metric": "bytes_out", "amount": 10}])
@@ -291,8 +291,8 @@ async def test_what_limits_hold_back_uses_up_no_try(whole, limit):
     await until(lambda: asyncio.sleep(0, len(whole.plane.snapshot._documents["tier"]["free"].limits) > 1))
     assert [event["id"] for event in await whole.pull(subscription)] == ids[:1]
     for _ in range(4):
-        status, said = await whole.call("GET", f"{path}/events")
-        assert (status, said["reason"]) == (429, "rate-limited")
+        status, answer = await whole.call("GET", f"{path}/events")
+        assert (status, answer["reason"]) == (429, "rate-limited")
     await sync_to_async(update_tier)(tier, limits=[], by="test")
     await until(lambda: asyncio.sleep(0, len(whole.plane.snapshot._documents["tier"]["free"].limits) == 1))
     given = await whole.pull(subscription)
@@ -316,11 +316,11 @@ async def test_a_list_does_not_wait_for_a_log_that_hangs(whole, nats_server, mon
     nats_server.freeze()
     try:
         async with asyncio.timeout(60):
-            status, said = await whole.call("GET", "/v1/subscriptions?state=active")
+            status, answer = await whole.call("GET", "/v1/subscriptions?state=active")
     finally:
         nats_server.thaw()
     assert status == 200
-    assert [one["lag"] for one in said["results"]] == [{"events": None, "seconds": None}] * 3
+    assert [one["lag"] for one in answer["results"]] == [{"events": None, "seconds": None}] * 3
 
 
 JUNK = [None, True, -1, 0, 1.5, 10**30, "", "x" * 5000, "\x00", "\ud83d", [], [[]], {}, {"a": {}}, ["a"], "NaN", "-"]
@@ -337,10 +337,10 @@ async def test_no_value_of_any_field_makes_a_fault(whole):
                 ("POST", "/v1/subscriptions", {**PULL, name: value}),
                 ("PATCH", path, {name: value}),
             ):
-                status, said = await whole.call(method, at, body)
-                assert status < 500, (method, name, value, said)
+                status, answer = await whole.call(method, at, body)
+                assert status < 500, (method, name, value, answer)
     for name, value in (("overlap_s", JUNK), ("ids", JUNK), ("seconds", JUNK)):
         for one in value:
             for verb in ("rotate", "ack", "nack", "extend"):
-                status, said = await whole.call("POST", f"{path}/{verb}", {"ids": ["1"], name: one})
-                assert status < 500, (verb, name, one, said)
+                status, answer = await whole.call("POST", f"{path}/{verb}", {"ids": ["1"], name: one})
+                assert status < 500, (verb, name, one, answer)

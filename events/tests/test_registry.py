@@ -141,8 +141,13 @@ async def test_versions_follow_each_other_and_a_schema_has_one_id_everywhere(who
     _, elsewhere = await register(whole, "b", json_schema())
     assert (first["version"], second["version"], elsewhere["version"]) == (1, 2, 1)
     assert first["id"] == elsewhere["id"] != second["id"]
-    status, said = await ask(whole, "GET", "/subjects/a/versions/latest")
-    assert (status, said["version"], said["schemaType"], json.loads(said["schema"])["title"]) == (200, 2, "JSON", "Two")
+    status, answer = await ask(whole, "GET", "/subjects/a/versions/latest")
+    assert (status, answer["version"], answer["schemaType"], json.loads(answer["schema"])["title"]) == (
+        200,
+        2,
+        "JSON",
+        "Two",
+    )
     assert await ask(whole, "GET", f"/schemas/ids/{first['id']}/versions") == (
         200, [{"subject": "a", "version": 1}, {"subject": "b", "version": 1}],
     )  # fmt: skip
@@ -186,9 +191,9 @@ async def test_a_subject_may_hold_a_slash(whole):
 )
 async def test_what_is_refused_has_confluents_code(whole, method, path, body, code):
     await register(whole, "a", json_schema())
-    status, said = await ask(whole, method, path, body)
-    assert (status, said["error_code"]) == (int(str(code)[:3]), code)
-    assert said["message"]
+    status, answer = await ask(whole, method, path, body)
+    assert (status, answer["error_code"]) == (int(str(code)[:3]), code)
+    assert answer["message"]
 
 
 async def test_what_is_deleted_is_hidden_then_gone(whole):
@@ -252,8 +257,8 @@ async def test_reading_and_changing_a_subject_take_the_right_to_it(whole):
     whole.keys["narrow"] = key
     await until(lambda: can_read(whole))
     assert (await register(whole, "mine-value", json_schema(), by="narrow"))[0] == 200
-    status, said = await register(whole, "yours-value", json_schema(), by="narrow")
-    assert (status, said["reason"]) == (403, "forbidden")
+    status, answer = await register(whole, "yours-value", json_schema(), by="narrow")
+    assert (status, answer["reason"]) == (403, "forbidden")
     assert (await ask(whole, "PUT", "/config", {"compatibility": "NONE"}, by="narrow"))[0] == 403
     body = json_schema()
     assert (await ask(whole, "POST", "/compatibility/subjects/yours/versions", body, by="narrow"))[0] == 403
@@ -302,17 +307,17 @@ async def test_transitive_levels_look_at_every_version(whole, level, is_taken):
     if level.startswith("FULL"):
         body = json_schema(title="only")
         body["schema"] = json.dumps(json.loads(body["schema"]) | {"properties": {"id": a}})
-    status, said = await register(whole, "a", body)
-    assert (status == 200) is is_taken, said
+    status, answer = await register(whole, "a", body)
+    assert (status == 200) is is_taken, answer
 
 
 async def test_a_comparison_that_has_no_end_is_given_up(whole):
     chain = {"$defs": {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(200)}, "$ref": "#/$defs/d0"}
     chain["$defs"]["d200"] = {"type": "string"}
     await register(whole, "a", {"schema": '{"type": "string"}', "schemaType": "JSON"})
-    status, said = await register(whole, "a", {"schema": json.dumps(chain), "schemaType": "JSON"})
-    assert (status, said["error_code"]) == (422, 42201)
-    assert "too complex" in said["message"]
+    status, answer = await register(whole, "a", {"schema": json.dumps(chain), "schemaType": "JSON"})
+    assert (status, answer["error_code"]) == (422, 42201)
+    assert "too complex" in answer["message"]
 
 
 # Channels
@@ -327,8 +332,8 @@ async def test_events_of_a_channel_are_as_the_latest_version_of_its_subject_says
     await register(whole, "orders-value", json_schema())
     await channel_of(whole, "orders-value", on_invalid="dead-letter")
     assert (await whole.call("POST", "/v1/channels/orders/events", {"id": 1}))[0] == 201
-    status, said = await whole.call("POST", "/v1/channels/orders/events", {"id": "one"})
-    assert (status, said["reason"], said["pointer"]) == (422, "invalid-payload", "/id")
+    status, answer = await whole.call("POST", "/v1/channels/orders/events", {"id": "one"})
+    assert (status, answer["reason"], answer["pointer"]) == (422, "invalid-payload", "/id")
     await until(lambda: DeadLetter.objects.filter(channel="orders").aexists())
     wider = json_schema(properties={"id": {"type": ["integer", "string"]}})
     assert (await register(whole, "orders-value", wider))[0] == 200
@@ -344,8 +349,8 @@ async def test_events_of_an_avro_subject_are_in_avros_json_encoding(whole):
     await register(whole, "users", avro(fields=fields))
     await channel_of(whole, "users")
     assert await is_taken(whole, {"name": "Ann", "mail": {"string": "a@b.example"}})
-    status, said = await whole.call("POST", "/v1/channels/orders/events", {"name": "Ann", "mail": "a@b.example"})
-    assert (status, said["pointer"]) == (422, "/mail")
+    status, answer = await whole.call("POST", "/v1/channels/orders/events", {"name": "Ann", "mail": "a@b.example"})
+    assert (status, answer["pointer"]) == (422, "/mail")
 
 
 async def test_a_channel_names_a_subject_that_there_is_and_keeps_it(whole):

@@ -23,8 +23,10 @@ def ask(method, path, body=None, **query):
         (name, value) for name, values in query.items() for value in ([values] if isinstance(values, str) else values)
     ]
     rights = {"scopes": ["*"], "ceiling": None}
-    said = handle({"method": method, "path": path.split("/"), "query": pairs, "body": body, "by": "acme (k)", **rights})
-    return said["status"], said.get("text", said.get("body"))
+    answer = handle(
+        {"method": method, "path": path.split("/"), "query": pairs, "body": body, "by": "acme (k)", **rights}
+    )
+    return answer["status"], answer.get("text", answer.get("body"))
 
 
 def avro(schema):
@@ -36,9 +38,9 @@ def json_schema(**changes):
 
 
 def register(subject, body, **query):
-    status, said = ask("POST", f"subjects/{subject}/versions", body, **query)
-    assert status == 200, said
-    return said
+    status, answer = ask("POST", f"subjects/{subject}/versions", body, **query)
+    assert status == 200, answer
+    return answer
 
 
 @pytest.mark.parametrize(
@@ -65,12 +67,12 @@ def test_a_normalized_look_up_finds_what_was_registered_as_it_stood():
 
 
 def test_a_schema_alone_is_given_as_it_is():
-    said = register("a", json_schema())
+    answer = register("a", json_schema())
     text = json_schema()["schema"]
     assert ask("GET", "subjects/a/versions/latest/schema") == (200, text)
-    assert ask("GET", f"schemas/ids/{said['id']}/schema") == (200, text)
-    assert ask("GET", f"schemas/guids/{said['guid']}")[1]["schema"] == text
-    assert ask("GET", f"schemas/ids/{said['id']}", fetchMaxId="true")[1]["maxId"] == said["id"]
+    assert ask("GET", f"schemas/ids/{answer['id']}/schema") == (200, text)
+    assert ask("GET", f"schemas/guids/{answer['guid']}")[1]["schema"] == text
+    assert ask("GET", f"schemas/ids/{answer['id']}", fetchMaxId="true")[1]["maxId"] == answer["id"]
 
 
 def test_a_subject_that_is_not_there_takes_any_schema():
@@ -138,8 +140,8 @@ def test_each_version_that_is_made_or_deleted_stands_in_the_audit_log():
     register("a", json_schema(title="Two"))
     ask("DELETE", "subjects/a/versions/1")
     ask("DELETE", "subjects/a/versions/1", permanent="true")
-    told = [change.after["numbers"] for change in Change.objects.filter(kind="schema", name="a").order_by("id")]
-    assert told == [
+    reported = [change.after["numbers"] for change in Change.objects.filter(kind="schema", name="a").order_by("id")]
+    assert reported == [
         {"live": [1], "deleted": []},
         {"live": [1, 2], "deleted": []},
         {"live": [2], "deleted": [1]},
@@ -172,8 +174,8 @@ def test_metadata_and_rules_are_kept_for_clients_that_act_by_them():
     assert ask("GET", "subjects/a/metadata", key="owner", value="bob")[1]["error_code"] == 40402
     assert ask("POST", "subjects/b/versions", json_schema() | {"metadata": "x"})[1]["error_code"] == 42201
     for properties in (["owner"], "owner", {"owner": ["ann"]}, {"owner": 1}):
-        said = ask("POST", "subjects/b/versions", json_schema() | {"metadata": {"properties": properties}})
-        assert said[1]["error_code"] == 42201
+        answer = ask("POST", "subjects/b/versions", json_schema() | {"metadata": {"properties": properties}})
+        assert answer[1]["error_code"] == 42201
     assert ask("POST", "subjects/b/versions", json_schema() | {"metadata": {"properties": None}})[0] == 200
     assert ask("GET", "subjects/b/metadata", key="owner", value="ann")[1]["error_code"] == 40402
     long = {"metadata": {"properties": {"x": "y" * 70_000}}}
@@ -201,6 +203,6 @@ def test_what_was_registered_while_a_schema_was_compared_is_compared_with_too():
      ({"subjectPrefix": ""}, "subjectPrefix"), ({"deleted": ["true", "false"]}, "deleted")],
 )  # fmt: skip
 def test_an_empty_repeated_or_malformed_parameter_is_refused_by_its_name(query, name):
-    status, said = ask("GET", "subjects", **query)
-    assert (status, said["error_code"]) == (400, 400)
-    assert f"`{name}`" in said["message"]
+    status, answer = ask("GET", "subjects", **query)
+    assert (status, answer["error_code"]) == (400, 400)
+    assert f"`{name}`" in answer["message"]

@@ -51,9 +51,9 @@ def test_which_versions_there_are_is_told_of_subjects_of_before_the_upgrade():
     register("a", avro('"int"'))
     register("a", avro('["int", "string"]'))
     assert ask("DELETE", "subjects/a/versions/1")[0] == 200
-    told = Subject.objects.get(name="a").numbers
+    reported = Subject.objects.get(name="a").numbers
     ask("PUT", "config/b", {"compatibility": "FULL"})
     Subject.objects.update(numbers={})
     upgrade()
-    assert Subject.objects.get(name="a").numbers == told == {"live": [2], "deleted": [1]}
+    assert Subject.objects.get(name="a").numbers == reported == {"live": [2], "deleted": [1]}
     assert Subject.objects.get(name="b").numbers == {}

@@ -38,11 +38,11 @@ def test_each_change_is_recorded_without_a_secret(make):
     changes = Change.objects.filter(kind="subscription", name=name).order_by("id")
     assert [change.actor for change in changes] == ["ann", "ben", "cleo", "dan"]
     assert [change.before["version"] for change in changes[1:]] == [1, 2, 3]
-    told = str([[change.before, change.after, change.note] for change in changes])
+    reported = str([[change.before, change.after, change.note] for change in changes])
     assert secret.startswith("whsec_")
     assert secret != rotated
     for text in (secret, rotated, "whsec_"):
-        assert text not in told
+        assert text not in reported
 
 
 @pytest.mark.parametrize(

@@ -99,8 +99,8 @@ async def test_a_revoked_key_stops_delivery_until_another_key_takes_over(whole, 
         await until(lambda: paused_for(whole, subscription, "key-revoked"))
         await asyncio.sleep(0.5)
         assert receiver.values == [1]
-        status, said = await whole.call("PATCH", f"/v1/subscriptions/{subscription['id']}", {}, by="again")
-        assert (status, said["state"]) == (200, "active")
+        status, answer = await whole.call("PATCH", f"/v1/subscriptions/{subscription['id']}", {}, by="again")
+        assert (status, answer["state"]) == (200, "active")
         await receiver.has(2)
         assert receiver.values == [1, 2]
 
@@ -118,8 +118,8 @@ async def is_revoked(whole, delivery, key_id):
 
 
 async def paused_for(whole, subscription, reason):
-    _, said = await whole.call("GET", f"/v1/subscriptions/{subscription['id']}", by="again")
-    return (said["state"], said["state_reason"]) == ("paused", reason)
+    _, answer = await whole.call("GET", f"/v1/subscriptions/{subscription['id']}", by="again")
+    return (answer["state"], answer["state_reason"]) == ("paused", reason)
 
 
 async def test_limits_of_the_consumer_hold_messages_back(whole, delivery):

@@ -26,7 +26,7 @@ async def test_who_wants_to_know_is_told_once_that_it_lags_and_once_that_it_has_
         await whole.pull(subscription)
         await whole.call("POST", f"/v1/subscriptions/{subscription['id']}/ack", {"ids": ids})
         message = (await alerts.has(2))[1]
-        assert message.said["type"] == "subscription.caught-up"
+        assert message.parsed["type"] == "subscription.caught-up"
 
 
 async def test_operators_are_told_how_it_stands_and_what_became_of_its_tries(whole, delivery, api):

@@ -24,12 +24,12 @@ async def test_an_event_is_sent_once_signed_with_its_trace(whole, delivery):
         (id_,) = await whole.publish({"n": 1}, headers=[(b"traceparent", TRACE.encode())])
         (message,) = await receiver.has(1)
         assert message.target == "/hook?tenant=7"
-        said = Webhook(subscription["secret"]).verify(message.body, message.headers)
-        assert {"type": "event", "channel": "trades", "id": id_, "data": {"n": 1}}.items() <= said.items()
-        assert message.headers["traceparent"] == said["traceparent"] == TRACE
+        reply = Webhook(subscription["secret"]).verify(message.body, message.headers)
+        assert {"type": "event", "channel": "trades", "id": id_, "data": {"n": 1}}.items() <= reply.items()
+        assert message.headers["traceparent"] == reply["traceparent"] == TRACE
         assert message.headers["webhook-id"] == f"{subscription['id']}_{id_}"
-        said = await until(lambda: caught_up(whole, subscription))
-        assert (said["last_acked_id"], said["state"]) == (id_, "active")
+        reply = await until(lambda: caught_up(whole, subscription))
+        assert (reply["last_acked_id"], reply["state"]) == (id_, "active")
         assert len(receiver.messages) == 1
 
 
@@ -161,10 +161,10 @@ BAD_ENDPOINTS = {
 async def test_bad_endpoints_are_bounded_and_hold_up_nobody(whole, delivery):
     async with contextlib.AsyncExitStack() as stack:
         bad = {}
-        for behaviour, said in BAD_ENDPOINTS.items():
+        for behaviour, reply in BAD_ENDPOINTS.items():
             receiver = await stack.enter_async_context(receiving(lambda message, how=behaviour: how))
             made = await whole.subscribe(type="webhook", url=receiver.url, retry_schedule_s=[0, 600])
-            bad[made["id"]] = said
+            bad[made["id"]] = reply
         good = await stack.enter_async_context(receiving())
         await whole.subscribe(type="webhook", url=good.url)
         await whole.publish(*range(20))
@@ -212,10 +212,10 @@ async def test_what_the_receiver_asks_to_wait_is_respected(whole, delivery):
 
 
 async def test_a_name_that_means_an_inner_address_when_connecting_is_not_called(whole):
-    asked = []
+    requested = []
 
     async def resolve(host, port):
-        asked.append(host)
+        requested.append(host)
         return [(2, ("10.0.0.1", port))]
 
     async with receiving() as receiver, delivering(whole, resolve=resolve):
@@ -224,7 +224,7 @@ async def test_a_name_that_means_an_inner_address_when_connecting_is_not_called(
         await whole.publish(1)
         attempts = await until(lambda: attempts_of(whole, subscription["id"]))
         assert attempts[-1]["error"] == "The URL's host is in an internal network, which is not called."
-        assert "rebound.invalid" in asked
+        assert "rebound.invalid" in requested
         assert not receiver.messages
 
 

@@ -45,35 +45,35 @@ class Whole:
             ],
             "client": ("127.0.0.1", 1), "extensions": {},
         }  # fmt: skip
-        asked, said = asyncio.Queue(), []
-        asked.put_nowait({"type": "http.request", "body": data, "more_body": False})
+        requested, answer = asyncio.Queue(), []
+        requested.put_nowait({"type": "http.request", "body": data, "more_body": False})
 
         async def send(message):
-            said.append(message)
+            answer.append(message)
 
-        await serve(self.plane, scope, asked.get, send)
-        text = b"".join(message.get("body", b"") for message in said[1:])
-        return said[0]["status"], json.loads(text) if text else None
+        await serve(self.plane, scope, requested.get, send)
+        text = b"".join(message.get("body", b"") for message in answer[1:])
+        return answer[0]["status"], json.loads(text) if text else None
 
     async def subscribe(self, *, by="acme", **fields):
         """Make a subscription; gives it as the answer says it."""
-        status, said = await self.call("POST", "/v1/subscriptions", {"channel": "trades", **fields}, by=by)
-        assert status == 201, said
-        return said
+        status, answer = await self.call("POST", "/v1/subscriptions", {"channel": "trades", **fields}, by=by)
+        assert status == 201, answer
+        return answer
 
     async def publish(self, *values, channel="trades", by="acme", **more):
         """Publish values in their order; gives their ids."""
         ids = []
         for value in values:
-            status, said = await self.call("POST", f"/v1/channels/{channel}/events", value, by=by, **more)
-            assert status == 201, said
-            ids.append(said["id"])
+            status, answer = await self.call("POST", f"/v1/channels/{channel}/events", value, by=by, **more)
+            assert status == 201, answer
+            ids.append(answer["id"])
         return ids
 
     async def pull(self, subscription, query="", by="acme"):
-        status, said = await self.call("GET", f"/v1/subscriptions/{subscription['id']}/events?{query}", by=by)
-        assert status == 200, said
-        return said["results"]
+        status, answer = await self.call("GET", f"/v1/subscriptions/{subscription['id']}/events?{query}", by=by)
+        assert status == 200, answer
+        return answer["results"]
 
 
 def populate():

@@ -29,15 +29,15 @@ class Model:
     """Stop after so many words until the line is closed."""
     wants: Callable[[bytes], bytes] = field(default=lambda data: data)
     """How what is to be sent is written: in which pieces, with which line ends."""
-    said: int = 0
+    parsed: int = 0
     """Words that were written so far, over all calls."""
     hung_up: int = 0
     """Calls whose caller hung up before the end."""
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[Asked] = field(default_factory=list)
 
-    async def answer(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        self.asked.append(asked)
-        body = orjson.loads(asked.body)
+    async def answer(self, requested: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        self.requests.append(requested)
+        body = orjson.loads(requested.body)
         if not body.get("stream"):
             whole = orjson.dumps(self._whole())
             head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(whole)
@@ -55,7 +55,7 @@ class Model:
                 data = self.wants(event)
                 writer.write(b"%x\r\n%b\r\n" % (len(data), data))
                 await writer.drain()
-                self.said += b"word" in event
+                self.parsed += b"word" in event
                 await asyncio.sleep(self.pause_s)
             writer.write(b"0\r\n\r\n")
         except (OSError, RuntimeError):  # uvloop raises the latter for a line that is closed
@@ -73,12 +73,12 @@ class Model:
         tokens_in, tokens_out = self._used
         text = "word" * self.words
         if self.shape == "anthropic":
-            said: dict[str, Any] = {"type": "message", "content": [{"type": "text", "text": text}]}
+            reply: dict[str, Any] = {"type": "message", "content": [{"type": "text", "text": text}]}
             usage = {"input_tokens": tokens_in, "output_tokens": tokens_out}
         else:
-            said = {"object": "chat.completion", "choices": [{"index": 0, "message": {"content": text}}]}
+            reply = {"object": "chat.completion", "choices": [{"index": 0, "message": {"content": text}}]}
             usage = {"prompt_tokens": tokens_in, "completion_tokens": tokens_out}
-        return {**said, "usage": usage} if self.tells_usage else said
+        return {**reply, "usage": usage} if self.tells_usage else reply
 
     def _events(self) -> list[bytes]:
         return self._of_anthropic() if self.shape == "anthropic" else self._of_openai()
@@ -86,16 +86,16 @@ class Model:
     def _of_openai(self) -> list[bytes]:
         deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
         deltas += [{"content": "word"}] * self.words
-        said = [{"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+        reply = [{"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta}]} for delta in deltas]
         if self.tells_usage:
             tokens_in, tokens_out = self._used
-            said.append({"choices": [], "usage": {"prompt_tokens": tokens_in, "completion_tokens": tokens_out}})
-        return [*(b"data: %b\n\n" % orjson.dumps(each) for each in said), b"data: [DONE]\n\n"]
+            reply.append({"choices": [], "usage": {"prompt_tokens": tokens_in, "completion_tokens": tokens_out}})
+        return [*(b"data: %b\n\n" % orjson.dumps(each) for each in reply), b"data: [DONE]\n\n"]
 
     def _of_anthropic(self) -> list[bytes]:
         tokens_in, tokens_out = self._used
         delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "word"}}
-        said: list[dict[str, Any]] = [
+        reply: list[dict[str, Any]] = [
             {"type": "message_start", "message": {"usage": {"input_tokens": tokens_in, "output_tokens": 1}}},
             {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
             {"type": "ping"},
@@ -104,4 +104,4 @@ class Model:
             {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": tokens_out}},
             {"type": "message_stop"},
         ]
-        return [b"event: %b\ndata: %b\n\n" % (each["type"].encode(), orjson.dumps(each)) for each in said]
+        return [b"event: %b\ndata: %b\n\n" % (each["type"].encode(), orjson.dumps(each)) for each in reply]

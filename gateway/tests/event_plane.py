@@ -273,7 +273,7 @@ class HttpExchange:
         self._gone.set()
 
     @property
-    def said(self) -> Any:
+    def parsed(self) -> Any:
         return json.loads(self.body)
 
     async def until(self, wanted: bytes) -> bytes:

@@ -223,7 +223,7 @@ class Upstream:
     """Returns True if the connection must not be reused."""
     reads_bodies: bool = True
     port: int = 0
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[Asked] = field(default_factory=list)
     connections: int = 0
     open: int = 0
 
@@ -236,11 +236,11 @@ class Upstream:
         self.open += 1
         try:
             while True:
-                asked = await read_head(reader)
+                requested = await read_head(reader)
                 if self.reads_bodies:
-                    asked.body = await read_body(reader, asked)
-                self.asked.append(asked)
-                if await self.answer(asked, reader, writer):
+                    requested.body = await read_body(reader, requested)
+                self.requests.append(requested)
+                if await self.answer(requested, reader, writer):
                     return
                 await writer.drain()
         except (OSError, EOFError):
@@ -275,15 +275,15 @@ async def upstream_that(
 def say(text: str | bytes) -> Callable[[Asked, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
     """Answer these bytes to everything."""
 
-    async def answer(asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer(requested: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(text if isinstance(text, bytes) else text.encode("latin-1"))
 
     return answer
 
 
-async def echo(asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def echo(requested: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer with the request's target and its body."""
-    body = asked.target.encode() + b" " + asked.body
+    body = requested.target.encode() + b" " + requested.body
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
 
 
@@ -295,10 +295,10 @@ async def read_head(reader: asyncio.StreamReader) -> Asked:
     return Asked(method, target, headers)
 
 
-async def read_body(reader: asyncio.StreamReader, asked: Asked) -> bytes:
-    if asked.header("transfer-encoding"):
+async def read_body(reader: asyncio.StreamReader, requested: Asked) -> bytes:
+    if requested.header("transfer-encoding"):
         return await read_chunks(reader)
-    return await reader.readexactly(int((asked.header("content-length") or ["0"])[0]))
+    return await reader.readexactly(int((requested.header("content-length") or ["0"])[0]))
 
 
 async def read_chunks(reader: asyncio.StreamReader) -> bytes:

@@ -51,16 +51,16 @@ def public_pem(kid: str = "k1") -> bytes:
 def jwk(kid: str | None = "k1", algorithm: str = "RS256", **more: Any) -> dict[str, Any]:
     public = private_key(more.pop("of", kid or "k1"), algorithm).public_key()
     kind = jwt.get_algorithm_by_name(algorithm)
-    said = kind.to_jwk(public, as_dict=True)
+    reply = kind.to_jwk(public, as_dict=True)
     for name in ("key_ops", "use", "alg"):
-        said.pop(name, None)
-    return said | ({"kid": kid} if kid is not None else {}) | more
+        reply.pop(name, None)
+    return reply | ({"kid": kid} if kid is not None else {}) | more
 
 
 def claims(consumer: str = "acme", **more: Any) -> dict[str, Any]:
     """What a good token says; None takes a claim away."""
-    said = {"iss": ISS, "aud": AUDIENCE, "sub": consumer, "exp": time.time() + 300, "scope": "call:* subscribe:*"}
-    return {name: value for name, value in {**said, **more}.items() if value is not None}
+    reply = {"iss": ISS, "aud": AUDIENCE, "sub": consumer, "exp": time.time() + 300, "scope": "call:* subscribe:*"}
+    return {name: value for name, value in {**reply, **more}.items() if value is not None}
 
 
 def token(
@@ -101,8 +101,8 @@ class IdentityProvider:
         return f"{self.server.url}/jwks"
 
     @property
-    def asked(self) -> int:
-        return len(self.server.asked)
+    def requests(self) -> int:
+        return len(self.server.requests)
 
     def document(self, **more: Any) -> dict[str, Any]:
         return {
@@ -120,8 +120,8 @@ class IdentityProvider:
 async def identity_provider() -> AsyncIterator[IdentityProvider]:
     made = IdentityProvider()
 
-    async def answer(asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool | None:
-        return await made.answer(asked, reader, writer)
+    async def answer(requested: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool | None:
+        return await made.answer(requested, reader, writer)
 
     async with upstream_that(answer) as server:
         made.server = server

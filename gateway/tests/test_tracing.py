@@ -76,7 +76,7 @@ async def forwarded(tmp_path, *lines, **settings):
         routes = [route("any", "/{rest...}", f"{upstream.url}/{{rest}}")]
         async with http_plane.running(tmp_path, routes, **settings) as plane:
             assert (await ask(plane, "GET", "/a", *lines)).status == 200
-        (request,) = upstream.asked
+        (request,) = upstream.requests
         return request.header("traceparent"), request.header("tracestate")
 
 

@@ -40,7 +40,7 @@ async def lay(bucket, document):
     await bucket.put(document["id"], orjson.dumps(document))
 
 
-async def told(bucket, job_id):
+async def reported(bucket, job_id):
     return orjson.loads((await bucket.get(job_id)).value)
 
 
@@ -60,7 +60,7 @@ async def test_the_types_are_told_to_the_data_plane(link, bucket, queued):
 
 async def has_type(bucket, name):
     try:
-        return (await told(bucket, f"type.{name}"))["schema"]["type"] == "object"
+        return (await reported(bucket, f"type.{name}"))["schema"]["type"] == "object"
     except Exception:
         return False
 
@@ -72,11 +72,11 @@ async def test_changes_of_a_job_reach_who_polls_it(link, bucket, queued, documen
         await until(lambda: Job.objects.filter(id="j1").aexists())
         await sync_to_async(services.run)("j1")
         await until(lambda: stands(bucket, "j1", State.COMPLETED))
-        assert (await told(bucket, "j1"))["result"] == [1]
+        assert (await reported(bucket, "j1"))["result"] == [1]
 
 
 async def stands(bucket, job_id, state):
-    return (await told(bucket, job_id))["state"] == state
+    return (await reported(bucket, job_id))["state"] == state
 
 
 async def test_a_wish_to_cancel_is_granted(link, bucket, queued, document):
@@ -170,7 +170,7 @@ async def test_a_full_bucket_makes_states_late_and_holds_up_nothing_else(link, b
         await js.update_stream(replace(config, max_bytes=(await js.stream_info(f"KV_{JOBS_BUCKET}")).state.bytes + 10))
         await sync_to_async(services.cancel)("a")
         await until(lambda: is_logged(caplog, "the bucket of jobs is full"))
-        assert (await told(bucket, "a"))["state"] == "queued"
+        assert (await reported(bucket, "a"))["state"] == "queued"
         await js.purge_stream(f"KV_{JOBS_BUCKET}", subject=f"$KV.{JOBS_BUCKET}.type.filler")
         await until(lambda: has_state(bucket, "a", "cancelled"))
 
@@ -180,4 +180,4 @@ async def is_logged(caplog, text):
 
 
 async def has_state(bucket, job_id, state):
-    return (await told(bucket, job_id))["state"] == state
+    return (await reported(bucket, job_id))["state"] == state

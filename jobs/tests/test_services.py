@@ -65,10 +65,10 @@ def test_a_file_is_kept_in_the_job_s_own_folder(accepted, job_type, data_dir):
 
 
 @pytest.mark.parametrize(
-    ("fault", "status", "told"),
+    ("fault", "status", "reported"),
     [(InvalidInput("`a` is no number."), 422, "`a` is no number."), (KeyError("secret"), 500, None)],
 )
-def test_a_fault_is_the_job_s_and_its_detail_is_not_for_strangers(accepted, job_type, caplog, fault, status, told):
+def test_a_fault_is_the_job_s_and_its_detail_is_not_for_strangers(accepted, job_type, caplog, fault, status, reported):
     def work(task):
         raise fault
 
@@ -76,7 +76,7 @@ def test_a_fault_is_the_job_s_and_its_detail_is_not_for_strangers(accepted, job_
     services.run(accepted.id)
     job = Job.objects.get()
     assert (job.state, job.error["status"]) == (State.FAILED, status)
-    assert (job.error["detail"] == told) if told else ("secret" not in str(job.error))
+    assert (job.error["detail"] == reported) if reported else ("secret" not in str(job.error))
 
 
 def test_a_type_that_is_no_more_fails_the_job(accepted):
@@ -195,20 +195,20 @@ def test_a_job_that_was_heard_of_in_the_future_is_lost(accepted, lost_jobs):
 
 def test_a_job_that_waits_is_not_queued_again_and_again(document, lost_jobs):
     services.accept(document())
-    told, later = [], timezone.now() + timedelta(seconds=6)
+    reported, later = [], timezone.now() + timedelta(seconds=6)
     for _ in range(3):
-        lost_jobs.requeue(later, told.append)
-    assert told == ["j1"]
+        lost_jobs.requeue(later, reported.append)
+    assert reported == ["j1"]
 
 
 def test_a_job_that_could_not_be_queued_is_tried_again_at_once(document, lost_jobs):
     services.accept(document())
-    told, later = [], timezone.now() + timedelta(seconds=6)
+    reported, later = [], timezone.now() + timedelta(seconds=6)
 
     def away(job_id):
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
         lost_jobs.requeue(later, away)
-    lost_jobs.requeue(later, told.append)
-    assert told == ["j1"]
+    lost_jobs.requeue(later, reported.append)
+    assert reported == ["j1"]

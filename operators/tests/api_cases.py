@@ -11,9 +11,9 @@ ISSUER = {"name": "idp", "issuer": "https://idp.example", "jwks_url": "https://i
 def problem(answer, status, reason):
     assert answer.status_code == status, answer.content
     assert answer["content-type"] == "application/problem+json"
-    said = answer.json()
-    assert (said["status"], said["reason"], said["type"]) == (status, reason, f"/docs/refusals#{reason}")
-    return said
+    body = answer.json()
+    assert (body["status"], body["reason"], body["type"]) == (status, reason, f"/docs/refusals#{reason}")
+    return body
 
 
 def dead_letter(**fields):

@@ -153,8 +153,8 @@ def test_a_consumer_is_disabled_and_deleted_with_its_keys(page, consumer):
     assert page.post(url("consumers_consumer", "change", consumer.pk), data).status_code == 302
     consumer.refresh_from_db()
     assert (consumer.display_name, consumer.is_active, consumer.metadata) == ("Acme", False, {"plan": "pro"})
-    asked = page.get(url("consumers_consumer", "delete", consumer.pk))
-    assert b"permission" not in asked.content
+    requested = page.get(url("consumers_consumer", "delete", consumer.pk))
+    assert b"permission" not in requested.content
     assert page.post(url("consumers_consumer", "delete", consumer.pk), {"post": "yes"}).status_code == 302
     assert not Consumer.objects.exists()
     assert not Key.objects.exists()

@@ -19,8 +19,8 @@ COLLECTIONS = [
 def test_every_list_is_paged_and_refuses_unknown_filters_by_name(api, collection):
     query = "?kind=tier" if collection == "audit" else ""  # the operator and its token are recorded
     assert api.get(f"/api/v1/{collection}/{query}").json() == {"results": [], "next": None}
-    said = problem(api.get(f"/api/v1/{collection}/?colour=red"), 400, "invalid-request")
-    assert list(said["errors"]) == ["colour"]
+    reply = problem(api.get(f"/api/v1/{collection}/?colour=red"), 400, "invalid-request")
+    assert list(reply["errors"]) == ["colour"]
     problem(api.get(f"/api/v1/{collection}/?limit=0"), 400, "invalid-request")
     problem(api.get(f"/api/v1/{collection}/?cursor=%FF"), 400, "invalid-request")
 
@@ -76,9 +76,9 @@ def test_objects_are_made_read_changed_and_deleted_with_their_audit_record(api, 
     ],
 )
 def test_unknown_fields_are_refused_by_name(api, consumer, collection, body):
-    said = problem(api.post(f"/api/v1/{collection}/", {**body, "colour": "red"}), 400, "invalid-request")
-    assert list(said["errors"]) == ["colour"]
-    assert "colour" in said["detail"]
+    reply = problem(api.post(f"/api/v1/{collection}/", {**body, "colour": "red"}), 400, "invalid-request")
+    assert list(reply["errors"]) == ["colour"]
+    assert "colour" in reply["detail"]
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_a_name_cannot_be_changed(api, tier):
 
 
 def test_a_tier_in_use_is_not_deleted(api, consumer):
-    said = problem(api.delete("/api/v1/tiers/gold/"), 400, "invalid-request")
-    assert "acme" in said["detail"]
+    reply = problem(api.delete("/api/v1/tiers/gold/"), 400, "invalid-request")
+    assert "acme" in reply["detail"]
 
 
 def test_lists_are_read_page_by_page(api, tier):
@@ -144,8 +144,8 @@ def test_the_audit_log_tells_what_stood_at_an_instant(api, tier):
 
 def test_the_description_is_served_and_names_every_collection(client, db):
     for address in ("/api/v1/schema/", "/api/v1/schema"):
-        said = client.get(address).json()
-        assert said["openapi"].startswith("3.")
+        reply = client.get(address).json()
+        assert reply["openapi"].startswith("3.")
     for collection in COLLECTIONS:
-        assert f"/api/v1/{collection}/" in said["paths"]
-    assert "Problem" in said["components"]["schemas"]
+        assert f"/api/v1/{collection}/" in reply["paths"]
+    assert "Problem" in reply["components"]["schemas"]

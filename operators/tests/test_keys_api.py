@@ -10,11 +10,11 @@ def test_a_key_is_shown_once_and_never_again(api, consumer):
     made = api.post("/api/v1/consumers/acme/keys", {"name": "laptop", "scopes": ["call:*"]})
     assert made.status_code == 201
     assert made["cache-control"] == "no-store"
-    said = made.json()
-    text = said["key"]
-    assert parse(text) == said["id"]
-    assert (said["consumer"], said["scopes"], said["revoked_at"]) == ("acme", ["call:*"], None)
-    elsewhere = [f"keys/{said['id']}", "keys", "consumers/acme/keys", "audit", "consumers/acme"]
+    body = made.json()
+    text = body["key"]
+    assert parse(text) == body["id"]
+    assert (body["consumer"], body["scopes"], body["revoked_at"]) == ("acme", ["call:*"], None)
+    elsewhere = [f"keys/{body['id']}", "keys", "consumers/acme/keys", "audit", "consumers/acme"]
     for address in elsewhere:
         content = api.get(f"/api/v1/{address}/").content.decode()
         assert text not in content

@@ -17,8 +17,8 @@ def test_an_unexpected_error_is_answered_without_detail(api, monkeypatch, caplog
         raise RuntimeError("secret inner detail")
 
     monkeypatch.setattr(letters, "discard", broken)
-    said = problem(api.delete(f"/api/v1/dead-letters/{dead_letter().id}"), 500, "internal")
-    assert "secret" not in json.dumps(said)
+    reply = problem(api.delete(f"/api/v1/dead-letters/{dead_letter().id}"), 500, "internal")
+    assert "secret" not in json.dumps(reply)
     assert "secret inner detail" in caplog.text
 
 
@@ -66,8 +66,8 @@ def test_an_unknown_url_is_a_problem_for_every_method(operator, address, method)
 
 def test_an_error_deep_in_a_field_has_its_path(api):
     limits = [{"metric": "requests", "amount": 5, "per": 1}, {"metric": "requests", "amount": -1, "per": 1}]
-    said = problem(api.post("/api/v1/tiers/", {"name": "t", "limits": limits}), 400, "invalid-request")
-    assert said["errors"] == {"limits[1].amount": ["Must be a number greater than 0."]}
+    reply = problem(api.post("/api/v1/tiers/", {"name": "t", "limits": limits}), 400, "invalid-request")
+    assert reply["errors"] == {"limits[1].amount": ["Must be a number greater than 0."]}
 
 
 def test_routes_and_channels_say_what_is_wrong_with_them(api):

@@ -44,23 +44,23 @@ def counters(request):
         request.getfixturevalue("cache_away")
 
 
-def tried(client, data, ip="192.0.2.1", door=DOORS[0]):
-    return client.post(door, data, REMOTE_ADDR=ip).status_code
+def tried(client, data, ip="192.0.2.1", protocol=DOORS[0]):
+    return client.post(protocol, data, REMOTE_ADDR=ip).status_code
 
 
-def guessed(times, data=WRONG, ip="192.0.2.1", door=DOORS[0]):
+def guessed(times, data=WRONG, ip="192.0.2.1", protocol=DOORS[0]):
     """Send wrong passwords from a browser that is not known, and return the last answer's status."""
-    return [tried(Client(), data, ip, door) for _ in range(times)][-1]
+    return [tried(Client(), data, ip, protocol) for _ in range(times)][-1]
 
 
 pytestmark = pytest.mark.usefixtures("one_instant")
 
 
 @pytest.mark.usefixtures("counters")
-@pytest.mark.parametrize("door", DOORS)
-def test_guesses_of_an_account_from_an_address_are_refused_even_with_the_password(client, operator, door):
-    assert guessed(10, door=door) == SHOWN_AGAIN
-    answer = client.post(door, RIGHT, REMOTE_ADDR="192.0.2.1")
+@pytest.mark.parametrize("protocol", DOORS)
+def test_guesses_of_an_account_from_an_address_are_refused_even_with_the_password(client, operator, protocol):
+    assert guessed(10, protocol=protocol) == SHOWN_AGAIN
+    answer = client.post(protocol, RIGHT, REMOTE_ADDR="192.0.2.1")
     assert answer.status_code == TOO_MANY
     assert 0 < int(answer["retry-after"]) <= 60
     assert b"Too many attempts" in answer.content
@@ -76,7 +76,7 @@ def test_guesses_lock_out_neither_other_addresses_nor_other_accounts(client, ope
 
 def test_the_pages_of_sign_in_share_one_budget(client, operator):
     guessed(5)
-    guessed(5, door=DOORS[1])
+    guessed(5, protocol=DOORS[1])
     assert tried(client, RIGHT) == TOO_MANY
 
 

@@ -38,8 +38,8 @@ def any_documents():
     def write(channels):
         documents = [{**one, "stream": "", "subject": Template.parse(one["address"]).subject} for one in channels]
         snapshot = Snapshot.from_documents({"channel": documents})
-        who = Principal(consumer="acme", key="k", tier="free", scopes=("*",))
-        found.append(asyncapi.build_asyncapi(View(who, WHERE, tuple(snapshot.channels()))))
+        caller = Principal(consumer="acme", key="k", tier="free", scopes=("*",))
+        found.append(asyncapi.build_asyncapi(View(caller, WHERE, tuple(snapshot.channels()))))
 
     write()
     return found
@@ -93,8 +93,8 @@ def test_the_parser_reads_schemas_of_the_registry():
         for name in REGISTERED
     ]  # fmt: skip
     snapshot = Snapshot.from_documents({"channel": channels, "schema": subjects})
-    who = Principal(consumer="acme", key="k", tier="free", scopes=("*",))
-    document = asyncapi.build_asyncapi(View(who, WHERE, tuple(snapshot.channels()), subjects=snapshot.subjects()))
+    caller = Principal(consumer="acme", key="k", tier="free", scopes=("*",))
+    document = asyncapi.build_asyncapi(View(caller, WHERE, tuple(snapshot.channels()), subjects=snapshot.subjects()))
     assert set(document["components"]["schemas"]) == {name for name in REGISTERED if not name.startswith("unfit")}
     (found,) = parsed([document])
     assert not found["errors"]

@@ -50,11 +50,11 @@ def known_again(read, sent):
 
 
 def batch_after(product, key, id_):
-    status, headers, said = product.call(
+    status, headers, answer = product.call(
         "GET", f"/v1/channels/trades/events?after={int(id_) - 1}", key=key, headers={"Accept": BATCH}
     )
     assert (status, headers["content-type"]) == (200, BATCH)
-    return [FORMAT.read(None, json.dumps(one)) for one in said]
+    return [FORMAT.read(None, json.dumps(one)) for one in answer]
 
 
 EVENTS = {
@@ -70,17 +70,17 @@ EVENTS = {
 @pytest.mark.parametrize("sent", EVENTS.values(), ids=EVENTS)
 def test_an_event_is_read_as_it_was_sent(product, gold, mode, sent):
     sent = event(sent.get_data(), **{**sent.get_attributes(), "id": uuid.uuid4().hex})
-    status, _, said = post(product, gold, mode(sent, FORMAT))
-    assert status == 201, said
-    assert known_again(batch_after(product, gold, said["id"])[0], sent)
+    status, _, answer = post(product, gold, mode(sent, FORMAT))
+    assert status == 201, answer
+    assert known_again(batch_after(product, gold, answer["id"])[0], sent)
 
 
 def test_a_batch_is_read_as_it_was_sent(product, gold):
     sent = [event({"n": number}) for number in range(3)]
     body = b"[" + b",".join(FORMAT.write(one) for one in sent) + b"]"
-    status, _, said = post_body(product, gold, body, {"Content-Type": BATCH})
-    assert status == 201, said
-    read = batch_after(product, gold, said["ids"][0])
+    status, _, answer = post_body(product, gold, body, {"Content-Type": BATCH})
+    assert status == 201, answer
+    read = batch_after(product, gold, answer["ids"][0])
     assert all(known_again(*pair) for pair in zip(read, sent, strict=True))
 
 

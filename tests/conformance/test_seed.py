@@ -20,9 +20,9 @@ def gold(product):
 
 
 def publish(product, key, channel, data):
-    status, _, said = product.call("POST", f"/v1/channels/{channel}/events", data, key)
-    assert status == 201, said
-    return said["id"]
+    status, _, body = product.call("POST", f"/v1/channels/{channel}/events", data, key)
+    assert status == 201, body
+    return body["id"]
 
 
 def test_the_websocket_subscriber_sees_trades(product, gold):
@@ -126,9 +126,9 @@ def test_the_zuplo_route_proxies_with_the_named_policies(product, gold, tmp_path
 
         def proxied():
             with websockets.sync.client.connect(url, additional_headers={"X-API-Key": gold}) as client:
-                said = json.loads(client.recv(5))
+                body = json.loads(client.recv(5))
                 client.send("hello")
-                return "symbol" not in said and (said, client.recv(5))
+                return "symbol" not in body and (body, client.recv(5))
 
         seen, echoed = eventually(proxied)
         assert echoed == "hello"
@@ -139,5 +139,5 @@ def test_the_zuplo_route_proxies_with_the_named_policies(product, gold, tmp_path
 
 
 def test_the_zuplo_document_is_taken_as_it_stands(product):
-    said = product.manage("import", "--dry-run", str(HERE / "seed" / "market-data.zuplo.json"), check=False)
-    assert "market-data" in said.stdout, said.stderr
+    body = product.manage("import", "--dry-run", str(HERE / "seed" / "market-data.zuplo.json"), check=False)
+    assert "market-data" in body.stdout, body.stderr

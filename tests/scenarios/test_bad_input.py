@@ -28,12 +28,12 @@ def keys(product):
     revoked = issue("call:*")
     product.admin("POST", f"keys/{revoked['id']}/revoke", {"reason": "test"})
     narrow = issue("subscribe:*")
-    said = {"valid": valid["key"], "revoked": revoked["key"], "narrow": narrow["key"]}
+    reply = {"valid": valid["key"], "revoked": revoked["key"], "narrow": narrow["key"]}
     time.sleep(1)  # asked for too early and too often, a key counts as guessed
     for name in ("valid", "narrow"):
-        eventually(lambda name=name: product.call("GET", "/v1/me", key=said[name])[0] == 200)
-    eventually(lambda: product.call("GET", "/v1/me", key=said["revoked"])[0] == 401)
-    return said | {"malformed": "apim_nonsense", "unknown": new_key(b"another pepper").text, "none": None}
+        eventually(lambda name=name: product.call("GET", "/v1/me", key=reply[name])[0] == 200)
+    eventually(lambda: product.call("GET", "/v1/me", key=reply["revoked"])[0] == 401)
+    return reply | {"malformed": "apim_nonsense", "unknown": new_key(b"another pepper").text, "none": None}
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_an_upstream_that_is_away_is_a_502(product, keys, bystander):
         "handler": {"type": "upstream", "url": "http://127.0.0.1:9/"}, "policies": [],
     })  # fmt: skip
     status, _, problem = eventually(
-        lambda: (said := product.call("GET", "/away", key=keys["valid"]))[0] != 404 and said
+        lambda: (reply := product.call("GET", "/away", key=keys["valid"]))[0] != 404 and reply
     )
     assert (status, problem["reason"]) == (502, "upstream-unavailable")
 
@@ -217,7 +217,7 @@ MQTT_CONNECT = b"\x00\x04MQTT\x04\x02\x00\x3c\x00\x01a"
 def test_malformed_mqtt_is_refused_and_the_connection_closed(product, bystander, sent, answer):
     with socket.create_connection(("127.0.0.1", product.mqtt_port), timeout=10) as raw:
         raw.sendall(sent)
-        said = b""
+        reply = b""
         while part := raw.recv(1024):
-            said += part
-    assert said == answer
+            reply += part
+    assert reply == answer

@@ -66,9 +66,9 @@ def test_rest_is_proxied_and_refused_as_under_our_own_server(product, daphne, go
 
 def test_events_are_published_and_read_back(product, daphne, gold):
     url = f"http://127.0.0.1:{daphne}/v1/channels/trades/events"
-    status, _, said = product.call("POST", url, {"symbol": "ACME"}, gold)
+    status, _, body = product.call("POST", url, {"symbol": "ACME"}, gold)
     assert status == 201
-    _, _, history = product.call("GET", f"{url}?after={int(said['id']) - 1}", key=gold)
+    _, _, history = product.call("GET", f"{url}?after={int(body['id']) - 1}", key=gold)
     assert history["results"][0]["data"] == {"symbol": "ACME"}
 
 

@@ -32,7 +32,7 @@ def page(browser, product):
     complaints = []
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
-    page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("console", lambda body: complaints.append(body.text) if body.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(product.admin_url + "/dashboards/login")
     page.fill("[name=username]", product.ready["admin"]["username"])

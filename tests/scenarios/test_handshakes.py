@@ -125,12 +125,12 @@ def test_a_key_is_no_ticket_even_where_it_was_shown_before(product):
     assert refused_socket(product, f"/v1/stream?ticket={key}")[0] == 401
 
 
-@pytest.mark.parametrize("door", ["query", "subprotocol"])
-def test_a_ticket_opens_one_socket(product, door):
+@pytest.mark.parametrize("protocol", ["query", "subprotocol"])
+def test_a_ticket_opens_one_socket(product, protocol):
     key = product.ready["keys"]["gold"]
     ticket = product.call("POST", "/v1/tickets", {}, key)[2]["ticket"]
     url, offered = product.ws_url + "/v1/stream", None
-    if door == "query":
+    if protocol == "query":
         url += f"?ticket={ticket}"
     else:
         offered = ["bearer", ticket]

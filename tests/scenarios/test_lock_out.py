@@ -60,11 +60,11 @@ def test_wrong_keys_lock_out_neither_keys_nor_tickets_of_the_same_address(produc
     headers = {"X-Forwarded-For": ATTACKER}
     assert 429 in (product.call("GET", "/v1/me", key="apim_wrong", headers=headers)[0] for _ in range(41))
     gold, free = product.ready["keys"]["gold"], product.ready["keys"]["free"]
-    status, _, said = product.call("POST", "/v1/tickets", b"", gold, headers)
+    status, _, body = product.call("POST", "/v1/tickets", b"", gold, headers)
     assert status == 201
     assert product.call("GET", "/v1/me", key=free, headers=headers)[0] == 200
     with connect(
-        f"{product.ws_url}/v1/stream", subprotocols=["bearer", said["ticket"]], additional_headers=headers
+        f"{product.ws_url}/v1/stream", subprotocols=["bearer", body["ticket"]], additional_headers=headers
     ) as socket:
         assert json.loads(socket.recv())["type"] == "welcome"
 

@@ -35,17 +35,17 @@ def test_a_locked_database_stops_changes_alone(product):
     subscription = product.call("POST", "/v1/subscriptions", {"type": "pull", "channel": "trades"}, key)[2]
     change = ("PATCH", "/api/v1/tiers/gold", {"description": "changed"})
     with locked(product):
-        status, headers, said = product.call(*change, headers=operator)
-        assert (status, said["reason"]) == (503, "overloaded")
+        status, headers, body = product.call(*change, headers=operator)
+        assert (status, body["reason"]) == (503, "overloaded")
         assert int(headers["retry-after"]) > 0
         assert product.call("GET", "/api/v1/tiers", headers=operator)[0] in (200, 503)
-        status, _, said = product.call("POST", "/v1/subscriptions", {"type": "pull", "channel": "trades"}, key)
-        assert (status, said["reason"]) == (503, "overloaded")
+        status, _, body = product.call("POST", "/v1/subscriptions", {"type": "pull", "channel": "trades"}, key)
+        assert (status, body["reason"]) == (503, "overloaded")
         published = product.call("POST", "/v1/channels/trades/events", {"price": 1}, key)
         assert published[0] == 201
         path = f"/v1/subscriptions/{subscription['id']}"
-        status, _, said = product.call("GET", f"{path}/events?wait_s=5", key=key)
-        assert [event["id"] for event in said["results"]] == [published[2]["id"]]
+        status, _, body = product.call("GET", f"{path}/events?wait_s=5", key=key)
+        assert [event["id"] for event in body["results"]] == [published[2]["id"]]
         assert product.call("POST", f"{path}/ack", {"ids": [published[2]["id"]]}, key)[0] == 200
         assert product.call("GET", "/quotes/ACME", key=key)[0] == 200
     eventually(lambda: product.call(*change, headers=operator)[0] == 200)

@@ -52,7 +52,7 @@ class Publishers:
     async def run(self):
         began_at = time.monotonic()
         doors = [self.stream(), self.stream(), self.stream(), self.mqtt(), self.rest()]
-        tasks = [asyncio.create_task(door) for door in doors]
+        tasks = [asyncio.create_task(protocol) for protocol in doors]
         await asyncio.sleep(LASTS_S)
         for task in tasks:
             task.cancel()
@@ -60,8 +60,8 @@ class Publishers:
         assert all(isinstance(end, asyncio.CancelledError) for end in ended), ended
         return began_at, time.monotonic()
 
-    def count(self, door, is_admitted):
-        self.answers[door][not is_admitted] += 1
+    def count(self, protocol, is_admitted):
+        self.answers[protocol][not is_admitted] += 1
 
     async def stream(self):
         headers = {"Authorization": f"Bearer {self.key}"}
@@ -117,22 +117,22 @@ def closed(metric, amount, per=None):
 DOORS = ["rest", "publish", "sse", "stream", "proxied", "mqtt"]
 
 
-async def outcome(product, key, door):
+async def outcome(product, key, protocol):
     """Try a door. Gives ``ok``, or why it was refused."""
-    if door in ("rest", "publish"):
-        address, body = ("/quotes/ACME", None) if door == "rest" else ("/v1/channels/trades/events", {"price": 1})
+    if protocol in ("rest", "publish"):
+        address, body = ("/quotes/ACME", None) if protocol == "rest" else ("/v1/channels/trades/events", {"price": 1})
         method = "GET" if body is None else "POST"
-        status, _, said = await asyncio.to_thread(product.call, method, address, body, key)
-        return "ok" if status < 300 else said["reason"]
-    if door == "sse":
+        status, _, reply = await asyncio.to_thread(product.call, method, address, body, key)
+        return "ok" if status < 300 else reply["reason"]
+    if protocol == "sse":
         return await sse_outcome(product, key)
-    if door == "mqtt":
+    if protocol == "mqtt":
         mqtt = MqttClient(product.mqtt_port, V5)
         await mqtt.open()
         answer = (await mqtt.connect(key)).v5
         mqtt.writer.close()
         return "ok" if answer.reason_code == 0 else dict(answer.user_properties)["reason"]
-    path = "/v1/stream" if door == "stream" else "/ws/market-data"
+    path = "/v1/stream" if protocol == "stream" else "/ws/market-data"
     try:
         async with connect(product.ws_url + path, additional_headers={"Authorization": f"Bearer {key}"}):
             return "ok"
@@ -146,15 +146,15 @@ async def sse_outcome(product, key):
     head = f"GET /v1/events?channel=trades HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {key}\r\n\r\n"
     writer.write(head.encode())
     answer = await reader.readuntil(b"\r\n\r\n")
-    said = await reader.read(65536)
+    reply = await reader.read(65536)
     writer.close()
-    return "ok" if answer.startswith(b"HTTP/1.1 200") else json.loads(said)["reason"]
+    return "ok" if answer.startswith(b"HTTP/1.1 200") else json.loads(reply)["reason"]
 
 
 async def outcomes(product, key):
     """Try every door; none hangs."""
     async with asyncio.timeout(HUNG_S):
-        found = await asyncio.gather(*(outcome(product, key, door) for door in DOORS))
+        found = await asyncio.gather(*(outcome(product, key, protocol) for protocol in DOORS))
     return dict(zip(DOORS, found, strict=True))
 
 
@@ -196,18 +196,18 @@ async def test_open_sockets_are_told_that_nothing_can_be_counted_and_go_on_after
             await socket.send(message)
             async with asyncio.timeout(HUNG_S):
                 while True:
-                    said = json.loads(await socket.recv())
-                    if said.get("type") == "error":
-                        return said["reason"]
-                    if is_answer(said):
+                    reply = json.loads(await socket.recv())
+                    if reply.get("type") == "error":
+                        return reply["reason"]
+                    if is_answer(reply):
                         return "ok"
 
         async def until_both_say(wanted):
             ends_at = time.monotonic() + 30
             while True:
                 found = {
-                    await answer(stream, '{"type":"publish","channel":"trades","data":1}', lambda said: "id" in said),
-                    await answer(proxied, '{"echo": 1}', lambda said: "echo" in said),
+                    await answer(stream, '{"type":"publish","channel":"trades","data":1}', lambda reply: "id" in reply),
+                    await answer(proxied, '{"echo": 1}', lambda reply: "echo" in reply),
                 }
                 if found == {wanted}:
                     return

@@ -141,8 +141,8 @@ def ticket(product, key):
 
 def test_the_data_plane_serves_no_page_of_the_operators(product):
     for path in OPERATORS_PATHS:
-        status, headers, said = product.call("GET", product.base_url + path)
-        assert (status, said["reason"]) == (404, "not-found"), path
+        status, headers, reply = product.call("GET", product.base_url + path)
+        assert (status, reply["reason"]) == (404, "not-found"), path
         assert headers["content-type"] == "application/problem+json"
 
 
@@ -190,8 +190,8 @@ def test_answers_of_the_gateway_are_not_sniffed(product):
 def test_a_ticket_opens_no_plain_request(product, evil):
     shown = ticket(product, evil)
     for path in ("/v1/me", "/evil/page", "/v1/openapi.json", "/v1/channels/trades/events"):
-        status, _, said = product.call("GET", f"{path}?ticket={shown}")
-        assert (status, said["reason"]) == (401, "unauthenticated"), path
+        status, _, reply = product.call("GET", f"{path}?ticket={shown}")
+        assert (status, reply["reason"]) == (401, "unauthenticated"), path
     assert product.call("GET", "/v1/me", headers={"Authorization": f"Bearer {shown}"})[0] == 401
     assert product.call("GET", f"/evil-events?a=1&ticket={shown}")[0] == 200  # none of these has used it up
 
@@ -202,8 +202,8 @@ def test_a_ticket_opens_no_plain_request(product, evil):
 def test_a_ticket_opens_no_page_frame_or_worker(product, evil, destination):
     shown = ticket(product, evil)
     headers = {"Sec-Fetch-Dest": destination}
-    status, _, said = product.call("GET", f"/evil-events?ticket={shown}", headers=headers)
-    assert (status, said["reason"]) == (403, "forbidden")
+    status, _, reply = product.call("GET", f"/evil-events?ticket={shown}", headers=headers)
+    assert (status, reply["reason"]) == (403, "forbidden")
     assert product.call("GET", f"/evil-events?ticket={shown}", headers={"Sec-Fetch-Dest": "empty"})[0] == 200
 
 

@@ -82,10 +82,10 @@ async def test_a_function_limits_the_stream_and_mqtt_together_by_what_it_knows_o
     guarded(STREAM, BY_TENANT)
     guarded(MQTT, BY_TENANT)
     one, other = key_of(product, "one", tenant="acme"), key_of(product, "other", tenant="acme")
-    said = await over_the_stream(product, one, 45)
+    body = await over_the_stream(product, one, 45)
     async with connected(product, other) as mqtt:
         codes = await over_mqtt(mqtt, 45)
-    refused = [frame for frame in said if frame["type"] == "error"] + [code for code in codes if code]
+    refused = [frame for frame in body if frame["type"] == "error"] + [code for code in codes if code]
     # What refills while this lasts is a few of 60 a minute.
     assert 20 <= len(refused) <= 36
     assert set(codes) == {0, 0x97}

@@ -112,8 +112,8 @@ def test_cut_off_from_its_engines_it_answers_and_then_goes_on_where_it_was(produ
         eventually(lambda: product.call("POST", "/v1/tickets", key=key)[0] == 201)
         seen = []
         while 3 not in seen:
-            said = json.loads(socket.recv(20))
-            if said["type"] == "event":
-                seen.append(said["data"]["price"])
+            body = json.loads(socket.recv(20))
+            if body["type"] == "event":
+                seen.append(body["data"]["price"])
         # The second was on its way when the cable was cut, and may have been kept; the first and the third were.
         assert seen == sorted({1, *seen, 3})

@@ -42,8 +42,8 @@ class ArrayPublisher(RestPublisher):
     def _are_acknowledged(self, numbers, named):
         key, body = self.product.ready["keys"]["bench"], [{"n": n} for n in numbers]
         with contextlib.suppress(OSError):
-            status, _, said = self.product.call("POST", self.path, body, key, named)
-            assert status in (201, 503), said
+            status, _, answer = self.product.call("POST", self.path, body, key, named)
+            assert status in (201, 503), answer
             return status == 201
         return False
 
@@ -64,12 +64,12 @@ class SocketPublisher:
         try:
             self.socket = self.socket or self._connected()
             self.socket.send(json.dumps(frame))
-            said = json.loads(self.socket.recv(10))
+            answer = json.loads(self.socket.recv(10))
         except (OSError, websockets.WebSocketException):
             self.close()
             return False
-        assert said["type"] == "published" or said["reason"] == "overloaded", said
-        return said["type"] == "published"
+        assert answer["type"] == "published" or answer["reason"] == "overloaded", answer
+        return answer["type"] == "published"
 
     def _connected(self):
         headers = {"X-API-Key": self.product.ready["keys"]["bench"]}

@@ -55,15 +55,15 @@ def keys_of(product, consumer, tier, count=1):
 
 async def ends(members):
     """Wait until all have ended. Gives what each was told, by kind."""
-    told = await asyncio.wait_for(asyncio.gather(*(member.ended for member in members)), HUNG_S)
+    reported = await asyncio.wait_for(asyncio.gather(*(member.ended for member in members)), HUNG_S)
     found = {}
-    for member, end in zip(members, told, strict=True):
+    for member, end in zip(members, reported, strict=True):
         found.setdefault(member.kind, set()).add((end.code, end.reason))
     return found
 
 
 def once(table):
-    return {kind: {told} for kind, told in table.items()}
+    return {kind: {reported} for kind, reported in table.items()}
 
 
 async def test_a_thousand_sockets_of_a_hundred_keys_over_two_processes(two, herd):
@@ -106,7 +106,7 @@ async def test_a_deleted_right_closes_the_sockets_that_need_it(two, herd, loser)
     two.admin("PATCH", path, {"scopes": ["publish:*", "call:*"]})
     losers = [one for one in members if loser == "tier" or one.key_id == keys[0][0]]
     readers = [one for one in losers if one.kind != "proxied"]
-    assert await ends(readers) == once({kind: told for kind, told in FORBIDDEN.items() if kind != "proxied"})
+    assert await ends(readers) == once({kind: reported for kind, reported in FORBIDDEN.items() if kind != "proxied"})
     two.admin("PATCH", path, {"scopes": ["publish:*"]})
     callers = [one for one in losers if one.kind == "proxied"]
     assert await ends(callers) == {"proxied": {FORBIDDEN["proxied"]}}
@@ -177,7 +177,7 @@ async def is_refused(proxied):
     async with asyncio.timeout(HUNG_S):
         while not proxied.heard and proxied.events < before + 10:
             await asyncio.sleep(0.01)
-    return [told["reason"] for told in proxied.heard] == ["rate-limited"]
+    return [reported["reason"] for reported in proxied.heard] == ["rate-limited"]
 
 
 async def said(value):

@@ -79,16 +79,16 @@ def endpoint():
 
 
 def subscribe(product, key, **fields):
-    status, headers, said = product.call("POST", "/v1/subscriptions", {"channel": "trades", **fields}, key)
-    assert status == 201, said
-    assert headers["location"].endswith(said["id"])
-    return said
+    status, headers, reply = product.call("POST", "/v1/subscriptions", {"channel": "trades", **fields}, key)
+    assert status == 201, reply
+    assert headers["location"].endswith(reply["id"])
+    return reply
 
 
 def publish(product, key, *values):
     for value in values:
-        status, _, said = product.call("POST", "/v1/channels/trades/events", value, key)
-        assert status == 201, said
+        status, _, reply = product.call("POST", "/v1/channels/trades/events", value, key)
+        assert status == 201, reply
 
 
 def test_delivered_failed_dead_and_put_back(product, key, endpoint):
@@ -127,20 +127,20 @@ def test_pulled_through_the_death_of_every_web_process(product, key):
     made = subscribe(product, key, type="pull", ack_wait_s=1)
     path = f"/v1/subscriptions/{made['id']}"
     publish(product, key, *range(10))
-    _, _, said = product.call("GET", f"{path}/events?limit=4", key=key)
-    product.call("POST", f"{path}/ack", {"ids": [event["id"] for event in said["results"][:2]]}, key)
+    _, _, reply = product.call("GET", f"{path}/events?limit=4", key=key)
+    product.call("POST", f"{path}/ack", {"ids": [event["id"] for event in reply["results"][:2]]}, key)
     for pid in product.reread()["processes"]["web"]:
         os.kill(pid, signal.SIGKILL)
     found = []
 
     def pull():
         try:
-            status, _, said = product.call("GET", f"{path}/events?limit=4&wait_s=1", key=key)
+            status, _, reply = product.call("GET", f"{path}/events?limit=4&wait_s=1", key=key)
         except OSError:
             return False
-        if status == 200 and said["results"]:
-            found.extend(event["data"] for event in said["results"])
-            product.call("POST", f"{path}/ack", {"ids": [event["id"] for event in said["results"]]}, key)
+        if status == 200 and reply["results"]:
+            found.extend(event["data"] for event in reply["results"])
+            product.call("POST", f"{path}/ack", {"ids": [event["id"] for event in reply["results"]]}, key)
         return {*found} >= {*range(2, 10)}
 
     eventually(pull, 40)
@@ -150,8 +150,8 @@ def test_pulled_through_the_death_of_every_web_process(product, key):
 def test_operators_see_what_consumers_have(product, key):
     made = subscribe(product, key, type="pull")
     publish(product, key, 1, 2)
-    said = eventually(lambda: counted(product, made, 2))
-    assert said["consumer"] == "tester"
+    reply = eventually(lambda: counted(product, made, 2))
+    assert reply["consumer"] == "tester"
     assert product.admin("PATCH", f"subscriptions/{made['id']}", {"state": "paused"})["state"] == "paused"
     eventually(lambda: product.call("GET", f"/v1/subscriptions/{made['id']}/events", key=key)[0] == 403)
     product.admin("DELETE", f"subscriptions/{made['id']}")
@@ -159,5 +159,5 @@ def test_operators_see_what_consumers_have(product, key):
 
 
 def counted(product, made, events):
-    said = product.admin("GET", f"subscriptions/{made['id']}")
-    return (said["lag"] or {}).get("events") == events and said
+    reply = product.admin("GET", f"subscriptions/{made['id']}")
+    return (reply["lag"] or {}).get("events") == events and reply

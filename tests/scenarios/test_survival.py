@@ -109,10 +109,10 @@ class RestPublisher:
     def _is_acknowledged(self, number, named):
         try:
             key = self.product.ready["keys"]["bench"]
-            status, _, said = self.product.call("POST", self.path, {"n": number}, key, named)
+            status, _, body = self.product.call("POST", self.path, {"n": number}, key, named)
         except (OSError, http.client.HTTPException):
             return False
-        assert status in (201, 503, 429), said
+        assert status in (201, 503, 429), body
         return status == 201
 
 
@@ -230,15 +230,15 @@ class Caller(threading.Thread):
 
     def _reads(self, answer):
         try:
-            said = json.loads(answer.read())
+            body = json.loads(answer.read())
         except (OSError, http.client.HTTPException, ValueError) as fault:
             self.faults.append(f"{answer.status}: half an answer: {fault!r}")
             return False
         self.statuses.append(answer.status)
-        if answer.status == 200 and len(said["body"]) != 20_000:
+        if answer.status == 200 and len(body["body"]) != 20_000:
             self.faults.append("a body that is not the one that was sent")
-        elif answer.status == 503 and said["reason"] != "draining":
-            self.faults.append(said["reason"])
+        elif answer.status == 503 and body["reason"] != "draining":
+            self.faults.append(body["reason"])
         return True
 
 
@@ -253,8 +253,8 @@ def test_told_to_leave_under_load_it_answers_whole_and_takes_leave_of_sockets(tm
                 caller.start()
             eventually(lambda: all(len(caller.statuses) > 20 for caller in callers), 30)
             product.process.send_signal(signal.SIGTERM)
-            said = json.loads(socket.recv(20))
-            assert said["type"] == "reconnect"
+            body = json.loads(socket.recv(20))
+            assert body["type"] == "reconnect"
             with pytest.raises(websockets.ConnectionClosed) as closed:
                 socket.recv(20)
             assert closed.value.rcvd.code == 1012

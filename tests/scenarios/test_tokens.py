@@ -28,7 +28,7 @@ class Provider(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.keys = [jwk("k1")]
-        self.asked = 0
+        self.requests = 0
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -38,7 +38,7 @@ class Provider(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        self.server.asked += 1
+        self.server.requests += 1
         body = json.dumps({"keys": self.server.keys}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -117,8 +117,8 @@ async def mqtt(product, version, text):
 
 
 async def test_a_token_opens_every_door_until_it_expires(product, issuer):
-    said = product.call("GET", "/v1/me", key=token("tokens"))[2]
-    assert (said["consumer"], said["key"], said["tier"]) == ("tokens", "jwt:idp", "gold")
+    answer = product.call("GET", "/v1/me", key=token("tokens"))[2]
+    assert (answer["consumer"], answer["key"], answer["tier"]) == ("tokens", "jwt:idp", "gold")
     async with stream(product, token("tokens")) as socket:
         await heard(socket, "welcome")
         # What has expired before it is looked at is refused, and the connection goes on as it was.
@@ -179,13 +179,13 @@ async def test_a_disabled_consumer_s_tokens_end_and_work_again_with_it(product, 
 
 
 async def test_a_browser_trades_its_token_for_a_ticket_that_works_once(product, issuer):
-    status, _, said = product.call("POST", "/v1/tickets", key=token("tokens"))
+    status, _, answer = product.call("POST", "/v1/tickets", key=token("tokens"))
     assert status == 201
-    url = f"{product.ws_url}/v1/stream?ticket={said['ticket']}"
+    url = f"{product.ws_url}/v1/stream?ticket={answer['ticket']}"
     async with connect(url, open_timeout=WAIT_S) as socket:
         await heard(socket, "welcome")
-    assert product.call("GET", f"/v1/me?ticket={said['ticket']}")[0] == 401
+    assert product.call("GET", f"/v1/me?ticket={answer['ticket']}")[0] == 401
     written = [product.output, *(product.data_dir / "logs").rglob("*")]
     text = "".join(path.read_text(errors="replace") for path in written if path.is_file())
-    assert said["ticket"] not in text
+    assert answer["ticket"] not in text
     assert token("tokens").split(".")[0] not in text

@@ -44,16 +44,16 @@ def publish(product, key, data, at=0):
 
 def stored(product, key):
     """Return the first stored event."""
-    status, _, said = product.call("GET", "/v1/channels/log/0/events?limit=3", key=key)
-    assert status == 200, said
-    return [event["data"]["data"] for event in said["results"]]
+    status, _, body = product.call("GET", "/v1/channels/log/0/events?limit=3", key=key)
+    assert status == 200, body
+    return [event["data"]["data"] for event in body["results"]]
 
 
 def subscribed(product, key):
     """Make a subscription; None while what answers for the rows is not back."""
-    status, _, said = product.call("POST", "/v1/subscriptions", {"type": "pull", "channel": "log/0"}, key)
-    assert status in (201, 503), said
-    return said.get("id")
+    status, _, body = product.call("POST", "/v1/subscriptions", {"type": "pull", "channel": "log/0"}, key)
+    assert status in (201, 503), body
+    return body.get("id")
 
 
 def test_a_full_disk_is_507_reads_go_on_and_room_is_enough_to_go_on(product, key):
@@ -65,8 +65,8 @@ def test_a_full_disk_is_507_reads_go_on_and_room_is_enough_to_go_on(product, key
     assert set(statuses) == {201, 507}
     assert publish(product, key, "small", at=1) == 507
     assert stored(product, key)[:2] == ["first", BIG]
-    status, _, said = product.call("GET", f"/v1/subscriptions/{subscription['id']}/events?limit=2", key=key)
-    assert (status, len(said["results"])) == (200, 2)
+    status, _, body = product.call("GET", f"/v1/subscriptions/{subscription['id']}/events?limit=2", key=key)
+    assert (status, len(body["results"])) == (200, 2)
     subprocess.run(["mount", "-o", "remount,size=200m", product.data_dir / "nats"], check=True)
     eventually(lambda: publish(product, key, "again") == 201)
 

@@ -99,7 +99,7 @@ def test_readings_go_from_mqtt_through_kafka_to_websocket_and_sse(product, kafka
 
 
 def test_a_connector_says_what_is_wrong_and_runs_once_it_is_mended(product):
-    said = product.admin(
+    answer = product.admin(
         "POST",
         "connectors",
         {
@@ -110,7 +110,7 @@ def test_a_connector_says_what_is_wrong_and_runs_once_it_is_mended(product):
             "options": {"url": "redis://127.0.0.1:1"},
         },
     )
-    assert said["is_active"]
+    assert answer["is_active"]
 
     def failing():
         health = product.admin("GET", "connectors/nowhere")["health"]

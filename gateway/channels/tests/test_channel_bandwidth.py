@@ -19,8 +19,8 @@ from gateway.wire.mqtt.packets import V5, Type
 HOURS = 36_000
 PAYLOAD = json.dumps("x" * 298).encode()
 """Of 300 bytes."""
-PUBLISHERS = pytest.mark.parametrize("door", ["rest", "stream", "mqtt"])
-READERS = pytest.mark.parametrize("door", ["sse", "stream", "mqtt"])
+PUBLISHERS = pytest.mark.parametrize("protocol", ["rest", "stream", "mqtt"])
+READERS = pytest.mark.parametrize("protocol", ["sse", "stream", "mqtt"])
 
 
 @pytest.fixture
@@ -52,9 +52,9 @@ class Rest:
         status, _, reader, writer = await http(
             self.plane, "POST", "/v1/channels/trades/events", payload, content_type="application/json"
         )
-        said = json.loads(await asyncio.wait_for(reader.read(65536), WAIT_S))
+        body = json.loads(await asyncio.wait_for(reader.read(65536), WAIT_S))
         writer.close()
-        return "" if status == 201 else said["reason"]
+        return "" if status == 201 else body["reason"]
 
 
 class Stream:
@@ -65,16 +65,16 @@ class Stream:
 
     async def publish(self, payload: bytes) -> str:
         await self.socket.send('{"type":"publish","channel":"trades","data":' + payload.decode() + "}")
-        said = await self._next()
-        return "" if said["type"] == "published" else said["reason"]
+        body = await self._next()
+        return "" if body["type"] == "published" else body["reason"]
 
     async def subscribe(self) -> None:
         await self.socket.send('{"type":"subscribe","channel":"trades"}')
         assert (await self._next())["type"] == "subscribed"
 
     async def next(self) -> str:
-        said = await self._next()
-        return "event" if said["type"] == "event" else said["reason"]
+        body = await self._next()
+        return "event" if body["type"] == "event" else body["reason"]
 
     async def is_served(self) -> bool:
         await self.socket.send('{"type":"ping"}')
@@ -150,20 +150,20 @@ class Sse:
         return self.heartbeats >= seen
 
     async def ends(self) -> str:
-        said = await asyncio.wait_for(self.reader.readuntil(b"0\r\n\r\n"), WAIT_S)
-        assert b"retry: " in said
-        return "4429 " + json.loads(said.split(b"event: error\ndata: ")[1].split(b"\n")[0])["reason"]
+        body = await asyncio.wait_for(self.reader.readuntil(b"0\r\n\r\n"), WAIT_S)
+        assert b"retry: " in body
+        return "4429 " + json.loads(body.split(b"event: error\ndata: ")[1].split(b"\n")[0])["reason"]
 
 
 @asynccontextmanager
-async def opened(plane, door: str):
-    if door == "rest":
+async def opened(plane, protocol: str):
+    if protocol == "rest":
         yield Rest(plane)
-    elif door == "stream":
+    elif protocol == "stream":
         async with socket_of(plane) as socket:
             await socket.recv()
             yield Stream(socket)
-    elif door == "mqtt":
+    elif protocol == "mqtt":
         async with client(plane, V5) as mqtt:
             await mqtt.connect(plane.key.text)
             yield Mqtt(mqtt)
@@ -182,22 +182,22 @@ async def published(plane, count: int) -> None:
 
 
 @PUBLISHERS
-async def test_what_is_published_beyond_a_limit_is_refused_in_band(plane, door):
+async def test_what_is_published_beyond_a_limit_is_refused_in_band(plane, protocol):
     limited(plane, "bytes_in", 1000)
-    async with opened(plane, door) as publisher:
+    async with opened(plane, protocol) as publisher:
         assert [await publisher.publish(PAYLOAD) for _ in range(4)] == ["", "", "", "rate-limited"]
         assert await publisher.publish(b'"' + b"x" * 98 + b'"') == "", "what is left can be used"
         assert left(plane) == 0
-        if door != "rest":
+        if protocol != "rest":
             assert await publisher.is_served()
 
 
-@pytest.mark.parametrize("door", ["stream", "mqtt"])
-async def test_a_publisher_is_closed_by_a_limit_that_says_so(plane, door):
+@pytest.mark.parametrize("protocol", ["stream", "mqtt"])
+async def test_a_publisher_is_closed_by_a_limit_that_says_so(plane, protocol):
     limited(plane, "bytes_in", 500, exceed="close")
-    async with opened(plane, door) as publisher:
+    async with opened(plane, protocol) as publisher:
         assert await publisher.publish(PAYLOAD) == ""
-        if door == "mqtt":
+        if protocol == "mqtt":
             assert await publisher.publish(PAYLOAD) == "closed"
         else:
             assert await publisher.publish(PAYLOAD) == "rate-limited"
@@ -205,18 +205,18 @@ async def test_a_publisher_is_closed_by_a_limit_that_says_so(plane, door):
 
 
 @PUBLISHERS
-async def test_a_publisher_is_delayed_and_loses_nothing(plane, door):
+async def test_a_publisher_is_delayed_and_loses_nothing(plane, protocol):
     limited(plane, "bytes_in", 3000, 1, burst=600, exceed="delay")
-    async with opened(plane, door) as publisher:
+    async with opened(plane, protocol) as publisher:
         began_at = time.monotonic()
         assert [await publisher.publish(PAYLOAD) for _ in range(8)] == [""] * 8
         assert time.monotonic() - began_at >= (8 * 300 - 600) / 3000 - 0.01
 
 
 @READERS
-async def test_events_beyond_a_limit_are_held_back_told_once_and_not_lost(plane, door):
+async def test_events_beyond_a_limit_are_held_back_told_once_and_not_lost(plane, protocol):
     limited(plane, "bytes_out", 1000, 1)
-    async with opened(plane, door) as reader:
+    async with opened(plane, protocol) as reader:
         await reader.subscribe()
         began_at = time.monotonic()
         await published(plane, 8)
@@ -225,7 +225,7 @@ async def test_events_beyond_a_limit_are_held_back_told_once_and_not_lost(plane,
             heard.append(await reader.next())
         assert time.monotonic() - began_at >= (8 * 300 - 1000) / 1000 - 0.01
         assert heard[:3] == ["event"] * 3
-        if door != "mqtt":
+        if protocol != "mqtt":
             assert heard[3] == "rate-limited"
         assert await reader.is_served()
 
@@ -234,9 +234,9 @@ async def test_events_beyond_a_limit_are_held_back_told_once_and_not_lost(plane,
 @pytest.mark.parametrize(("per", "exceed", "reason"), [
     (HOURS, "close", "rate-limited"), ("month", "reject", "quota-exceeded"), ("month", "close", "quota-exceeded"),
 ])  # fmt: skip
-async def test_a_reader_is_closed_by_a_limit_that_says_so_and_by_a_quota(plane, door, per, exceed, reason):
+async def test_a_reader_is_closed_by_a_limit_that_says_so_and_by_a_quota(plane, protocol, per, exceed, reason):
     limited(plane, "bytes_out", 700, per, exceed=exceed)
-    async with opened(plane, door) as reader:
+    async with opened(plane, protocol) as reader:
         await reader.subscribe()
         await published(plane, 3)
         assert [await reader.next() for _ in range(2)] == ["event"] * 2
@@ -245,9 +245,9 @@ async def test_a_reader_is_closed_by_a_limit_that_says_so_and_by_a_quota(plane, 
 
 
 @READERS
-async def test_a_reader_is_delayed_and_loses_nothing(plane, door):
+async def test_a_reader_is_delayed_and_loses_nothing(plane, protocol):
     limited(plane, "bytes_out", 3000, 1, burst=600, exceed="delay")
-    async with opened(plane, door) as reader:
+    async with opened(plane, protocol) as reader:
         await reader.subscribe()
         began_at = time.monotonic()
         await published(plane, 8)
@@ -256,9 +256,9 @@ async def test_a_reader_is_delayed_and_loses_nothing(plane, door):
 
 
 @READERS
-async def test_an_event_larger_than_the_bucket_is_delivered_and_owed(plane, door):
+async def test_an_event_larger_than_the_bucket_is_delivered_and_owed(plane, protocol):
     limited(plane, "bytes_out", 100)
-    async with opened(plane, door) as reader:
+    async with opened(plane, protocol) as reader:
         await reader.subscribe()
         await published(plane, 1)
         assert await reader.next() == "event"
@@ -267,12 +267,12 @@ async def test_an_event_larger_than_the_bucket_is_delivered_and_owed(plane, door
 
 
 @READERS
-async def test_heartbeats_and_control_frames_cost_nothing(plane, door):
+async def test_heartbeats_and_control_frames_cost_nothing(plane, protocol):
     plane.change_tier([
         {"metric": metric, "amount": 1, "per": HOURS, "exceed": "close"}
         for metric in ("bytes_in", "bytes_out", "messages_in", "messages_out")
     ])  # fmt: skip
-    async with opened(plane, door) as reader:
+    async with opened(plane, protocol) as reader:
         await reader.subscribe()
         for _ in range(5):
             assert await reader.is_served()
@@ -281,9 +281,9 @@ async def test_heartbeats_and_control_frames_cost_nothing(plane, door):
 
 
 @READERS
-async def test_an_event_without_payload_is_a_message_too(plane, door):
+async def test_an_event_without_payload_is_a_message_too(plane, protocol):
     limited(plane, "messages_out", 2)
-    async with opened(plane, door) as reader:
+    async with opened(plane, protocol) as reader:
         await reader.subscribe()
         found, _ = plane.snapshot.channel("trades")
         await plane.log.publish(found, "trades", b"", {"content-type": "text/plain"})
@@ -295,8 +295,8 @@ async def test_history_costs_the_bytes_of_its_events(plane):
     await published(plane, 5)
     limited(plane, "bytes_out", 1000)
     _, _, reader, writer = await http(plane, "GET", "/v1/channels/trades/events?after=0", connection="close")
-    said = json.loads(await asyncio.wait_for(reader.read(), WAIT_S))
-    assert len(said["results"]) == 3
-    assert said["next"]
+    body = json.loads(await asyncio.wait_for(reader.read(), WAIT_S))
+    assert len(body["results"]) == 3
+    assert body["next"]
     assert left(plane) == 100
     writer.close()

@@ -116,10 +116,10 @@ async def test_a_stream_of_events_says_how_far_each_of_its_channels_is(plane):
     await until(lambda: call.connection is not None and exchange.status == 200)
     (last,) = await send(plane, 1)
     await exchange.until(b"data: 1")
-    said = await until(
+    body = await until(
         lambda: [one for one in call.connection.readings() if one["last_id"] == str(last) and not one["lag"]["events"]]
     )
-    assert said[0]["channel"] == "trades"
+    assert body[0]["channel"] == "trades"
     exchange.leave()
     await serving
 

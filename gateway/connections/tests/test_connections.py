@@ -83,10 +83,10 @@ def test_a_connection_that_does_not_need_the_right_stays(snapshot, connected):
 
 def test_who_uses_more_than_its_call_needs_is_asked_whether_it_still_may(snapshot, connected):
     call, closed = connected
-    asked = []
-    call.connection.keeps_rights = lambda: asked.append(call.caller.ceiling) or False
+    requested = []
+    call.connection.keeps_rights = lambda: requested.append(call.caller.ceiling) or False
     snapshot.apply([("tier", "gold", {"name": "gold", "scopes": ["call:feed"]})])
-    assert asked == [("call:feed",)]
+    assert requested == [("call:feed",)]
     assert [refused.reason for refused in closed] == [Reason.FORBIDDEN]
 
 
@@ -148,8 +148,8 @@ def test_counting_is_per_message_and_per_byte(connected):
 
 def test_who_is_held_back_is_told_so_at_most_once_a_second(connected):
     call, _ = connected
-    told = [call.connection.may_notify_delay(now) for now in (5.0, 5.5, 5.99, 6.0, 6.5, 7.1)]
-    assert told == [True, False, False, True, False, True]
+    reported = [call.connection.may_notify_delay(now) for now in (5.0, 5.5, 5.99, 6.0, 6.5, 7.1)]
+    assert reported == [True, False, False, True, False, True]
 
 
 def expiring(snapshot, connections, expires_at):

@@ -28,7 +28,7 @@ UNLIMITED = pytest.mark.parametrize(
 def endless(type_: str, part: bytes = PART):
     """Answer a part, and then nothing until the line is closed."""
 
-    async def answer(asked, reader, writer):
+    async def answer(requested, reader, writer):
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r\n" % type_.encode())
         writer.write(b"%x\r\n%b\r\n" % (len(part), part))
         await writer.drain()
@@ -49,7 +49,7 @@ async def is_broken_off(caller) -> bool:
 def twice(go_on: asyncio.Event):
     """Answer an event, and when told so a hundred more."""
 
-    async def answer(asked, reader, writer):
+    async def answer(requested, reader, writer):
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + PART)
         await go_on.wait()
         writer.write(PART * 100)
@@ -58,7 +58,7 @@ def twice(go_on: asyncio.Event):
     return answer
 
 
-async def silent(asked, reader, writer):
+async def silent(requested, reader, writer):
     """Never answer."""
     await reader.read(1)
     return True
@@ -164,7 +164,7 @@ async def test_who_waits_for_an_answer_is_refused(tmp_path, is_direct):
         routes = [route("r", "/r", upstream.url)]
         async with running(tmp_path, routes, is_direct=is_direct) as plane, caller_of(plane) as caller:
             caller.send(caller.head("GET", "/r"))
-            await eventually(lambda: upstream.asked)
+            await eventually(lambda: upstream.requests)
             key_with(plane, revoked_at=1.0)
             answer = await caller.answer()
             assert (answer.status, orjson.loads(answer.body)["reason"]) == (401, "key-revoked")

@@ -124,10 +124,10 @@ async def test_a_document_is_written_once_for_all_keys_with_the_same_rights(monk
 
     monkeypatch.setattr(document_cache, "_BUILDERS", {"asyncapi": write})
     plane = Plane(channel("a"))
-    who = plane.snapshot
+    holder = plane.snapshot
     await asyncio.gather(*(plane.ask("*") for _ in range(20)))
     assert len(written) == 1
-    who.apply([("tier", "free", {"name": "free", "limits": []})])
+    holder.apply([("tier", "free", {"name": "free", "limits": []})])
     await plane.ask("*")
     assert len(written) == 2
 

@@ -22,8 +22,8 @@ def route(name, path, **more):
 
 def document(*routes, scopes=("*",), ceiling=None, channels=()):
     snapshot = Snapshot.from_documents({"route": routes, "channel": channels})
-    who = Principal(consumer="acme", key="k", tier="free", scopes=scopes, ceiling=ceiling)
-    written = openapi.build_openapi(View(who, WHERE, tuple(snapshot.channels()), tuple(snapshot.routes())))
+    caller = Principal(consumer="acme", key="k", tier="free", scopes=scopes, ceiling=ceiling)
+    written = openapi.build_openapi(View(caller, WHERE, tuple(snapshot.channels()), tuple(snapshot.routes())))
     written = json.loads(json.dumps(written))
     assert list(OpenAPIV31SpecValidator(written).iter_errors()) == []
     return written

@@ -11,7 +11,7 @@ from gateway.snapshot.principal import Principal
 from gateway.snapshot.right import Right, Verb
 
 
-def who(*scopes):
+def caller(*scopes):
     return Principal(consumer="acme", key="k", tier="free", scopes=scopes)
 
 
@@ -39,7 +39,7 @@ def who(*scopes):
     ],
 )
 def test_a_template_is_seen_where_some_address_of_it_may_be_used(scope, template, meets):
-    assert may(who(scope), Verb.PUBLISH, template) is meets
+    assert may(caller(scope), Verb.PUBLISH, template) is meets
 
 
 def test_a_template_is_hidden_where_the_tier_allows_no_address_of_it():
@@ -49,7 +49,7 @@ def test_a_template_is_hidden_where_the_tier_allows_no_address_of_it():
         (("subscribe:*",), False),
         ((), False),
     ):
-        assert may(replace(who("publish:a/*"), ceiling=ceiling), Verb.PUBLISH, "a/{id}") is seen
+        assert may(replace(caller("publish:a/*"), ceiling=ceiling), Verb.PUBLISH, "a/{id}") is seen
 
 
 LEVELS = st.text("ab", min_size=1, max_size=2)
@@ -63,13 +63,13 @@ SCOPES = st.lists(
 @given(SCOPES, TEMPLATES, ADDRESSES)
 def test_no_address_that_may_be_used_is_hidden(scope, template, address):
     pattern = "/".join("[^/]*" if level == "{p}" else re.escape(level) for level in template.split("/"))
-    if re.fullmatch(pattern, address) and allowed(who(f"publish:{scope}"), Right(Verb.PUBLISH, address)):
-        assert may(who(f"publish:{scope}"), Verb.PUBLISH, template)
+    if re.fullmatch(pattern, address) and allowed(caller(f"publish:{scope}"), Right(Verb.PUBLISH, address)):
+        assert may(caller(f"publish:{scope}"), Verb.PUBLISH, template)
 
 
 @given(SCOPES, ADDRESSES)
 def test_for_a_concrete_address_it_is_the_same_as_being_allowed(scope, address):
-    expected = allowed(who(f"publish:{scope}"), Right(Verb.PUBLISH, address))
+    expected = allowed(caller(f"publish:{scope}"), Right(Verb.PUBLISH, address))
     assert meet(f"publish:{scope}", f"publish:{address}") is expected
 
 
@@ -78,7 +78,7 @@ def test_many_wildcards_take_no_long_time():
 
 
 def test_a_conflated_scope_covers_the_same_addresses():
-    assert may(who("subscribe:sensors/7?conflate=1s"), Verb.SUBSCRIBE, "sensors/{id}")
+    assert may(caller("subscribe:sensors/7?conflate=1s"), Verb.SUBSCRIBE, "sensors/{id}")
 
 
 @pytest.mark.parametrize(
@@ -94,4 +94,4 @@ def test_a_conflated_scope_covers_the_same_addresses():
     ],
 )
 def test_a_caller_has_a_right_where_its_scopes_meet_those_of_its_tier(scopes, ceiling, has_any):
-    assert may_anything(replace(who(*scopes), ceiling=ceiling)) is has_any
+    assert may_anything(replace(caller(*scopes), ceiling=ceiling)) is has_any

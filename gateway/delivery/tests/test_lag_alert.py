@@ -51,7 +51,7 @@ def test_a_message_has_the_same_id_in_each_try():
     health = {"state": "active", "state_reason": None, "lag": lag(12, 3)}
     first, again = (lag_alert.message(SUBSCRIPTION, one, health) for one in (alert, alert.failed(1_795_000_001)))
     assert first == again
-    said = orjson.loads(first[1])
-    assert (first[0], said["type"], said["data"]["lag"]["events"]) == (
+    body = orjson.loads(first[1])
+    assert (first[0], body["type"], body["data"]["lag"]["events"]) == (
         "sub_1_lagging_1795000000500", "subscription.lagging", 12,
     )  # fmt: skip

@@ -172,10 +172,10 @@ async def test_lines_are_kept_between_messages():
 
 
 async def test_one_name_that_hangs_takes_one_thread(monkeypatch):
-    release, asked = threading.Event(), []
+    release, requested = threading.Event(), []
 
     def hang(host, port, **more):
-        asked.append(host)
+        requested.append(host)
         if host == "hanging.invalid":
             release.wait(20)
         return [(2, 1, 6, "", ("127.0.0.1", port))]
@@ -189,4 +189,4 @@ async def test_one_name_that_hangs_takes_one_thread(monkeypatch):
     finally:
         release.set()
     await asyncio.gather(*waiting, return_exceptions=True)
-    assert asked.count("hanging.invalid") == 1
+    assert requested.count("hanging.invalid") == 1

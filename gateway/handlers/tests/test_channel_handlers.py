@@ -28,7 +28,7 @@ async def post(plane, body, address="trades", **headers):
     )
     reply = await handlers.publish_events(plane, call)
     assert reply.status == exchange.status == 201
-    return exchange.said
+    return exchange.parsed
 
 
 async def get(plane, address="trades", **query):
@@ -41,22 +41,22 @@ async def get(plane, address="trades", **query):
     )
     await handlers.history(plane, call)
     assert exchange.is_ended
-    return exchange.said
+    return exchange.parsed
 
 
 # Publishing over REST
 
 
 async def test_one_event_gives_its_id_and_history_has_it(plane):
-    said = await post(plane, {"price": 1})
+    shown = await post(plane, {"price": 1})
     results = (await get(plane))["results"]
-    assert [(event["id"], event["data"], event["type"]) for event in results] == [(said["id"], {"price": 1}, "event")]
+    assert [(event["id"], event["data"], event["type"]) for event in results] == [(shown["id"], {"price": 1}, "event")]
 
 
 async def test_an_array_gives_ids_and_keeps_each_elements_own_text(plane):
-    said = await post(plane, b' [ {"n": 1.50}, [1, 2] ,"a,]", 123456789012345678901234567890 ] ')
+    shown = await post(plane, b' [ {"n": 1.50}, [1, 2] ,"a,]", 123456789012345678901234567890 ] ')
     results = (await get(plane))["results"]
-    assert [event["id"] for event in results] == said["ids"]
+    assert [event["id"] for event in results] == shown["ids"]
     trades, _ = plane.snapshot.channel("trades")
     stored = [event.data for event in await plane.log.history(trades, "trades", 0, 10)]
     assert stored == [b'{"n": 1.50}', b"[1, 2]", b'"a,]"', b"123456789012345678901234567890"]
@@ -72,18 +72,18 @@ async def test_a_structured_cloudevent_is_unwrapped(plane):
 
 async def test_a_binary_cloudevent_may_be_an_array(plane):
     ce = {"ce_specversion": "1.0", "ce_id": "x1", "ce_source": "/s", "ce_type": "made%20here"}
-    said = await post(plane, [1, 2], content_type="application/json", **ce)
-    assert said.keys() == {"id"}
+    shown = await post(plane, [1, 2], content_type="application/json", **ce)
+    assert shown.keys() == {"id"}
     (stored,) = await plane.log.history(plane.snapshot.channel("trades")[0], "trades", 0, 10)
     assert (stored.data, stored.published_id, stored.type) == (b"[1, 2]", "x1", "made here")
 
 
 async def test_a_batch_of_cloudevents_gives_ids(plane):
     event = {"specversion": "1.0", "source": "/s", "type": "made", "data": 1}
-    said = await post(
+    shown = await post(
         plane, [{**event, "id": "a"}, {**event, "id": "b"}], content_type="application/cloudevents-batch+json"
     )
-    assert len(said["ids"]) == 2
+    assert len(shown["ids"]) == 2
 
 
 async def test_an_idempotency_key_counts_the_same_quoted_or_bare(plane):
@@ -197,9 +197,9 @@ async def test_concurrent_repeats_of_an_array_are_stored_once(plane):
 async def test_history_is_limited_as_deliveries_are_and_says_where_it_goes_on(plane):
     ids = (await post(plane, [1, 2, 3, 4, 5]))["ids"]
     plane.change_tier([{"metric": "messages_out", "amount": 3, "per": 3600}])
-    said = await get(plane)
-    assert [event["id"] for event in said["results"]] == ids[:3]
-    assert said["next"].endswith(f"?after={ids[2]}&limit=100")
+    shown = await get(plane)
+    assert [event["id"] for event in shown["results"]] == ids[:3]
+    assert shown["next"].endswith(f"?after={ids[2]}&limit=100")
     with pytest.raises(Refused) as refused:
         await get(plane, after=ids[2])
     assert refused.value.reason is Reason.RATE_LIMITED

@@ -87,9 +87,9 @@ async def http(plane, method, path, body=b"", **headers):
 
 async def answered(plane, method, path, body=b"", **headers):
     status, _, reader, writer = await http(plane, method, path, body, connection="close", **headers)
-    said = await asyncio.wait_for(reader.read(), WAIT_S)
+    reply = await asyncio.wait_for(reader.read(), WAIT_S)
     writer.close()
-    return status, json.loads(said)
+    return status, json.loads(reply)
 
 
 async def test_the_same_event_reaches_every_protocol(plane):
@@ -100,11 +100,11 @@ async def test_the_same_event_reaches_every_protocol(plane):
         await heard(socket, "welcome")
         await socket.send('{"type":"subscribe","channel":"trades","from":"latest"}')
         await heard(socket, "subscribed")
-        status, said = await answered(plane, "POST", "/v1/channels/trades/events", b'{"price":1}')
+        status, reply = await answered(plane, "POST", "/v1/channels/trades/events", b'{"price":1}')
         assert status == 201
         event = await heard(socket, "event")
-        assert (event["id"], event["data"]) == (said["id"], {"price": 1})
-        assert f"id: {said['id']}\n".encode() in await asyncio.wait_for(stream.readuntil(b'{"price":1}\n'), WAIT_S)
+        assert (event["id"], event["data"]) == (reply["id"], {"price": 1})
+        assert f"id: {reply['id']}\n".encode() in await asyncio.wait_for(stream.readuntil(b'{"price":1}\n'), WAIT_S)
     _, history = await answered(plane, "GET", "/v1/channels/trades/events?limit=1")
     assert history["results"] == [event]
     writer.close()
@@ -295,11 +295,11 @@ async def test_a_reader_that_never_reads_is_dropped_and_the_others_hear_everythi
 
 
 async def test_a_refusal_over_http_is_problem_details(plane):
-    status, said = await answered(plane, "POST", "/v1/channels/trades/events", b"{")
-    assert (status, said["reason"], said["pointer"]) == (422, "invalid-payload", "")
-    status, said = await answered(plane, "GET", "/v1/channels/nowhere/events")
-    assert (status, said["reason"]) == (404, "not-found")
-    status, said = await answered(plane, "GET", "/v1/events")
-    assert (status, said["reason"]) == (400, "invalid-request")
-    status, said = await answered(plane, "GET", "/v1/events?channel=trades", last_event_id="bogus")
-    assert (status, said["reason"]) == (400, "invalid-request")
+    status, reply = await answered(plane, "POST", "/v1/channels/trades/events", b"{")
+    assert (status, reply["reason"], reply["pointer"]) == (422, "invalid-payload", "")
+    status, reply = await answered(plane, "GET", "/v1/channels/nowhere/events")
+    assert (status, reply["reason"]) == (404, "not-found")
+    status, reply = await answered(plane, "GET", "/v1/events")
+    assert (status, reply["reason"]) == (400, "invalid-request")
+    status, reply = await answered(plane, "GET", "/v1/events?channel=trades", last_event_id="bogus")
+    assert (status, reply["reason"]) == (400, "invalid-request")

@@ -41,7 +41,7 @@ async def ask(plane, query):
     exchange = HttpExchange()
     call = plane.call(peer=exchange, query=query.encode())
     await me.show(plane, call)
-    return exchange.said
+    return exchange.parsed
 
 
 async def test_what_is_allowed_is_said_and_spends_nothing(plane):
@@ -210,22 +210,22 @@ async def test_what_is_left_of_a_limit_by_address_is_told_to_who_calls_from_one(
 
 
 @pytest.mark.parametrize(
-    ("door", "target"),
+    ("entry", "target"),
     [
         ({"protocol": "sse", "path": "/v1/events"}, "/v1/events"),
         ({"protocol": "websocket", "path": "/v1/stream"}, "/v1/stream"),
         ({"protocol": "mqtt", "path": "/mqtt"}, "mqtt"),
     ],
 )
-async def test_the_gateways_own_doors_need_no_right_to_call_and_are_asked_for_their_limits(plane, door, target):
+async def test_the_gateways_own_doors_need_no_right_to_call_and_are_asked_for_their_limits(plane, entry, target):
     options = {"rateLimitBy": "user", "requestsAllowed": 2, "timeWindowMinutes": 1}
     policies = [{"type": "rate-limit", "options": options}]
     route = {"name": "door", "methods": ["GET"], "handler": {"type": "builtin"}, "reserved_override": True}
-    plane.snapshot.apply([("route", "door", {**route, **door, "policies": policies})])
+    plane.snapshot.apply([("route", "door", {**route, **entry, "policies": policies})])
     plane.change_key(scopes=[])
     assert (await ask(plane, "would=call:door&n=2"))["allowed"] is True
     entering = plane.call(
-        Protocol(door["protocol"]), target=target, route=plane.snapshot.route("door"), peer=SimpleNamespace()
+        Protocol(entry["protocol"]), target=target, route=plane.snapshot.route("door"), peer=SimpleNamespace()
     )
     await plane.policies.inbound(entering)
     said = await ask(plane, "would=call:door&n=2")

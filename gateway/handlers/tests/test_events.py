@@ -34,7 +34,7 @@ async def post(plane, body, address="trades", **headers):
     )
     reply = await handlers.publish_events(plane, call)
     assert reply.status == exchange.status == 201
-    return exchange.said
+    return exchange.parsed
 
 
 @asynccontextmanager
@@ -62,9 +62,9 @@ async def refused_events(plane, *pairs, **more):
 async def test_a_stream_of_events_can_be_read_by_eventsource(plane):
     async with listening(plane, ("channel", "trades")) as exchange:
         await exchange.until(b"retry: ")
-        said = await post(plane, b'{\n"price":1}')
+        answer = await post(plane, b'{\n"price":1}')
         body = await exchange.until(b"price")
-        assert f'id: {said["id"]}\ndata: {{\ndata: "price":1}}\n\n'.encode() in body
+        assert f'id: {answer["id"]}\ndata: {{\ndata: "price":1}}\n\n'.encode() in body
         assert b"event:" not in body
         assert exchange.headers["content-type"].startswith("text/event-stream")
         assert exchange.headers["cache-control"] == "no-store"
@@ -167,8 +167,8 @@ async def test_a_last_id_older_than_retention_is_a_gap_event(plane):
 async def test_a_last_id_from_the_future_is_live_with_a_notice(plane):
     async with listening(plane, ("channel", "trades"), headers=[(b"last-event-id", b"9000000000000000")]) as exchange:
         assert b'"cause":"recreated"' in await exchange.until(b"event: gap")
-        said = await post(plane, {"a": 1})
-        await exchange.until(f"id: {said['id']}\n".encode())
+        answer = await post(plane, {"a": 1})
+        await exchange.until(f"id: {answer['id']}\n".encode())
 
 
 @pytest.mark.parametrize("last", ["x", "-1", "1-2-3", "99999999999999999999999", "1\r\nx", "1.5", "12 ", "٣"])
@@ -189,10 +189,10 @@ async def test_nothing_that_a_publisher_says_becomes_a_field_of_a_stream(plane):
                 with pytest.raises(Refused) as refused:
                     await post(plane, event, content_type=handlers.STRUCTURED)
                 assert (refused.value.status, refused.value.members) == (422, {"pointer": f"/{attribute}"})
-        said = await post(plane, named | {"id": "mine", "type": "error"}, content_type=handlers.STRUCTURED)
+        answer = await post(plane, named | {"id": "mine", "type": "error"}, content_type=handlers.STRUCTURED)
         await post(plane, {"last": 1})
         body = await exchange.until(b'{"last": 1}')
-    lines = body.split(f"id: {said['id']}\n".encode())[1].split(b"\n\n")[0].split(b"\n")
+    lines = body.split(f"id: {answer['id']}\n".encode())[1].split(b"\n\n")[0].split(b"\n")
     assert lines == [b'data: "1\\r\\nid: 7\\revent: gap\\nretry: 1"']
 
 

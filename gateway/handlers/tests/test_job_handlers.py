@@ -46,7 +46,7 @@ async def refused(plane, handler, **more):
 
 
 async def submitted(plane, body=b"{}", **more):
-    return (await ask(plane, handlers.submit, body=body, type="work", **more)).said
+    return (await ask(plane, handlers.submit, body=body, type="work", **more)).parsed
 
 
 async def change(plane, job_id, **changes):
@@ -67,21 +67,21 @@ async def completed_with_a_file(plane, content=b"%PDF-", name="r.pdf"):
 
 async def link_of(plane, job_id):
     """Return the query of the download link in the status."""
-    said = (await ask(plane, handlers.status, id=job_id)).said
-    return said["downloadUrl"].partition("?")[2].encode()
+    shown = (await ask(plane, handlers.status, id=job_id)).parsed
+    return shown["downloadUrl"].partition("?")[2].encode()
 
 
 async def test_accepted_work_is_a_202_that_says_where_and_when_to_look(plane):
     answer = await ask(plane, handlers.submit, body={"rows": 3}, type="work")
-    url = f"http://gateway.test/v1/jobs/{answer.said['id']}"
+    url = f"http://gateway.test/v1/jobs/{answer.parsed['id']}"
     assert answer.status == 202
     assert (answer.headers["location"], answer.headers["retry-after"]) == (url, "1")
     assert answer.headers["cache-control"] == "private, no-store"
-    assert answer.said | {"id": ""} == {
+    assert answer.parsed | {"id": ""} == {
         "id": "", "type": "work", "state": "queued", "statusUrl": url, "progress": 0, "message": "",
     }  # fmt: skip
     bucket = await plane.js.key_value(JOBS_BUCKET)
-    kept = orjson.loads((await bucket.get(answer.said["id"])).value)
+    kept = orjson.loads((await bucket.get(answer.parsed["id"])).value)
     assert (kept["consumer"], kept["input"], kept["state"]) == ("acme", {"rows": 3}, "queued")
 
 
@@ -115,13 +115,13 @@ async def test_a_repeat_is_told_how_the_job_stands_by_then(plane):
     named = {"idempotency-key": "k1"}
     job_id = (await submitted(plane, headers=named))["id"]
     await change(plane, job_id, state="running", progress=0.5)
-    said = await submitted(plane, headers=named)
-    assert (said["id"], said["state"], said["progress"]) == (job_id, "running", 0.5)
+    shown = await submitted(plane, headers=named)
+    assert (shown["id"], shown["state"], shown["progress"]) == (job_id, "running", 0.5)
 
 
 async def test_many_at_once_with_one_idempotency_key_are_one_job(plane):
-    said = await asyncio.gather(*(submitted(plane, headers={"idempotency-key": "k1"}) for _ in range(10)))
-    assert len({job["id"] for job in said}) == 1
+    shown = await asyncio.gather(*(submitted(plane, headers={"idempotency-key": "k1"}) for _ in range(10)))
+    assert len({job["id"] for job in shown}) == 1
 
 
 async def test_the_same_idempotency_key_with_another_body_is_refused(plane):
@@ -157,7 +157,7 @@ async def test_an_empty_idempotency_key_is_refused(plane, key):
 async def test_another_consumers_job_is_as_unknown_as_none(plane, handler):
     job_id = (await submitted(plane))["id"]
     assert await refused(plane, handler, id=job_id, key=plane.other_key) is Reason.NOT_FOUND
-    assert (await ask(plane, handlers.status, id=job_id)).said["state"] == "queued"
+    assert (await ask(plane, handlers.status, id=job_id)).parsed["state"] == "queued"
 
 
 @pytest.mark.parametrize(
@@ -172,30 +172,30 @@ async def test_who_polls_is_told_to_wait_until_the_job_has_ended(plane):
     await change(plane, job_id, state="running", progress=0.25, message="counting")
     answer = await ask(plane, handlers.status, id=job_id)
     assert answer.headers["retry-after"] == "1"
-    assert (answer.said["progress"], answer.said["message"]) == (0.25, "counting")
+    assert (answer.parsed["progress"], answer.parsed["message"]) == (0.25, "counting")
     await change(plane, job_id, state="completed", progress=1.0, result={"rows": 3})
     answer = await ask(plane, handlers.status, id=job_id)
     assert "retry-after" not in answer.headers
-    assert (answer.said["state"], answer.said["result"]) == ("completed", {"rows": 3})
+    assert (answer.parsed["state"], answer.parsed["result"]) == ("completed", {"rows": 3})
 
 
 async def test_a_failed_job_says_why(plane):
     job_id = (await submitted(plane))["id"]
     await change(plane, job_id, state="failed", error={"title": "Job failed", "status": 500})
-    said = (await ask(plane, handlers.status, id=job_id)).said
-    assert (said["state"], said["error"]["status"]) == ("failed", 500)
-    assert "result" not in said
+    shown = (await ask(plane, handlers.status, id=job_id)).parsed
+    assert (shown["state"], shown["error"]["status"]) == ("failed", 500)
+    assert "result" not in shown
 
 
 async def test_a_wish_to_cancel_is_kept_and_202_until_it_is_granted(plane):
     job_id = (await submitted(plane))["id"]
     answer = await ask(plane, handlers.cancel, id=job_id)
-    assert (answer.status, answer.said["state"]) == (202, "queued")
+    assert (answer.status, answer.parsed["state"]) == (202, "queued")
     bucket = await plane.js.key_value(JOBS_BUCKET)
     assert (await bucket.get(f"cancel.{job_id}")).value
     await change(plane, job_id, state="cancelled")
     answer = await ask(plane, handlers.cancel, id=job_id)
-    assert (answer.status, answer.said["state"]) == (200, "cancelled")
+    assert (answer.status, answer.parsed["state"]) == (200, "cancelled")
 
 
 async def test_a_signed_link_gives_the_file_without_a_key(plane):
@@ -260,8 +260,8 @@ async def test_progress_is_followed_as_server_sent_events_until_the_end(plane):
     await asyncio.wait_for(serving, 20)
     assert exchange.is_ended
     assert exchange.headers["content-type"].startswith("text/event-stream")
-    told = [json.loads(line[6:])["state"] for line in exchange.body.decode().split("\n\n") if line]
-    assert told == ["queued", "running", "completed"]
+    reported = [json.loads(line[6:])["state"] for line in exchange.body.decode().split("\n\n") if line]
+    assert reported == ["queued", "running", "completed"]
     plane.connections.closed(call.connection)
 
 

@@ -157,11 +157,11 @@ def _with_payload(payload):
 @pytest.mark.parametrize("forge", FORGED.values(), ids=list(FORGED))
 async def test_a_forged_token_is_refused_without_a_fetch_and_is_no_guess_of_a_key(provider, plane, forge):
     await plane.authenticator.authenticate(call_with(token()))
-    asked, plane.clock.now_s = provider.asked, plane.clock.now_s + 31
+    requested, plane.clock.now_s = provider.requests, plane.clock.now_s + 31
     refused = await refusal(plane, forge())
     assert refused.problem() == Refused(Reason.UNAUTHENTICATED).problem()
     assert refused.cause.startswith("token-")
-    assert provider.asked == asked
+    assert provider.requests == requested
     assert plane.authenticator._failed_keys._failures == {}
 
 

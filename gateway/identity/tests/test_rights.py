@@ -122,10 +122,10 @@ def test_no_scope_makes_matching_slow(scope):
     ],
 )
 def test_a_right_may_give_the_latest_event_of_each_interval_alone(scopes, ceiling, interval_s):
-    who = Principal("acme", "k", "gold", tuple(scopes), tuple(ceiling) if ceiling else None)
+    caller = Principal("acme", "k", "gold", tuple(scopes), tuple(ceiling) if ceiling else None)
     right = Right(Verb.SUBSCRIBE, "trades")
-    assert allowed(who, right)
-    assert conflated_s(who, right) == interval_s
+    assert allowed(caller, right)
+    assert conflated_s(caller, right) == interval_s
 
 
 def test_a_principal_without_the_right_is_not_conflated():

@@ -20,12 +20,12 @@ class Bucket:
         return replace(self, tokens=min(size, self.tokens + rate * (now_s - self.at_s)), at_s=now_s)
 
 
-def lend(bucket: Bucket, rate: float, asked: Terms) -> tuple[Bucket, float]:
+def lend(bucket: Bucket, rate: float, requested: Terms) -> tuple[Bucket, float]:
     """Do what the store's script does."""
-    if asked.want + asked.ahead <= 0 or bucket.tokens < asked.enough - 1e-6:
+    if requested.want + requested.ahead <= 0 or bucket.tokens < requested.enough - 1e-6:
         return bucket, 0.0
-    ahead = min(asked.ahead, max(bucket.tokens * LEFT_SHARE, rate * TAIL_S))
-    tokens = max(asked.short, float(min(asked.want + ahead, bucket.tokens) // 1))
+    ahead = min(requested.ahead, max(bucket.tokens * LEFT_SHARE, rate * TAIL_S))
+    tokens = max(requested.short, float(min(requested.want + ahead, bucket.tokens) // 1))
     return replace(bucket, tokens=bucket.tokens - tokens), tokens
 
 
@@ -40,7 +40,7 @@ class Asking(Counter):
 
     def __init__(self, amount: float, per: float | str = 1.0) -> None:
         super().__init__(Limit(Metric.MESSAGES_IN, amount, per), "key", "acme", is_shared=True)
-        self.asked = 0
+        self.requests = 0
 
     def runs_low(self) -> None:
-        self.asked += 1
+        self.requests += 1

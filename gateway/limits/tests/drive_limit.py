@@ -30,13 +30,13 @@ class Driver:
         limit = Limit(Metric(orders["metric"]), orders["amount"], orders["per"])
         self.principal = Principal("acme", orders["name"], "gold", limits=(limit,))
         self.admitted: list[tuple[float, int]] = []
-        self.asked = 0
+        self.requests = 0
 
     def call(self) -> Call:
         return Call(Protocol.WEBSOCKET, "/x", "192.0.2.1", principal=self.principal)
 
     async def ask(self, call: Call) -> None:
-        self.asked += 1
+        self.requests += 1
         try:
             if not self.limiter.charge_now(call, messages_in=1):
                 await self.limiter.charge(call, messages_in=1)
@@ -76,7 +76,7 @@ class Driver:
         async def calls() -> None:
             call = self.call()
             while time.monotonic() < self.orders["until"]:
-                self.asked += 4
+                self.requests += 4
                 try:
                     reserved = await self.limiter.reserve(call, tokens_in=0, tokens_out=8)
                 except Refused as refused:
@@ -118,7 +118,7 @@ async def drive(url: str, orders: dict[str, Any]) -> None:
     await getattr(driver, orders["how"])()
     await driver.limiter.stop()
     await redis.aclose()
-    print(json.dumps({"asked": driver.asked, "admitted": driver.admitted}), flush=True)  # noqa: T201
+    print(json.dumps({"asked": driver.requests, "admitted": driver.admitted}), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def test_nothing_is_asked_for_while_the_store_is_unavailable():
     assert counter.low > 0
     counter.go_local()
     assert spent(counter, 11.0) == 25
-    assert counter.asked == 0
+    assert counter.requests == 0
 
 
 @pytest.mark.parametrize(("left", "passes"), [(3, 8), (0, 5), (-4, 5)])

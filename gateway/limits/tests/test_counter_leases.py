@@ -35,46 +35,46 @@ def test_a_counter_names_its_bucket_and_its_consumer():
 def test_more_is_asked_for_once_less_than_half_of_a_lease_is_left(pay):
     counter = leased(10)
     pay(counter, 5)
-    assert counter.asked == 0
+    assert counter.requests == 0
     pay(counter, 1)
-    assert counter.asked == 1
+    assert counter.requests == 1
 
 
 @either_way
 def test_more_is_asked_for_once_a_lease_covers_one_more_cost_only(pay):
     counter = leased(6, unit=2)
     pay(counter, 2)
-    assert counter.asked == 0
+    assert counter.requests == 0
     pay(counter, 2)
-    assert counter.asked == 1
+    assert counter.requests == 1
 
 
 @either_way
 def test_a_bucket_of_which_a_lease_may_hold_one_cost_only_is_asked_when_a_caller_needs_it(pay):
     counter = leased(1, amount=2 / LEASE_SHARE - 1)
     pay(counter, 1)
-    assert counter.asked == 0
+    assert counter.requests == 0
 
 
 @either_way
 def test_a_bucket_of_which_a_lease_may_hold_two_costs_is_asked_ahead_of_need(pay):
     counter = leased(2, amount=2 / LEASE_SHARE)
     pay(counter, 1)
-    assert counter.asked == 1
+    assert counter.requests == 1
 
 
 @either_way
 def test_a_lease_is_spent_to_its_last_token_while_more_is_asked_for(pay):
     counter = leased(10)
     pay(counter, 10)
-    assert counter.asked == 1
+    assert counter.requests == 1
     assert counter.lacks(1, 10.0)
 
 
 def test_a_cost_beyond_the_lease_is_left_to_its_caller_to_lease():
     counter = leased(10)
     assert not spend((counter,), 11, 10.0)
-    assert (counter.asked, counter.lease) == (0, 10)
+    assert (counter.requests, counter.lease) == (0, 10)
 
 
 def test_a_returned_lease_is_the_store_s_again_and_was_not_spent():

@@ -22,9 +22,9 @@ class Spender:
 
     def ahead(self, now: float) -> float:
         """Return how much would be held ahead of need."""
-        asked = self.counter.terms(0, now)
-        assert asked.want == 0
-        return self.counter.lease + asked.ahead
+        requested = self.counter.terms(0, now)
+        assert requested.want == 0
+        return self.counter.lease + requested.ahead
 
 
 @pytest.fixture
@@ -79,6 +79,6 @@ def test_what_is_put_back_is_deducted_from_what_was_spent_after_it(spender):
 @pytest.mark.parametrize("cost", [1, 5])
 def test_a_slow_caller_s_lease_holds_two_of_its_latest_cost(spender, cost):
     spender.counter.terms(3, 10.0)
-    asked = spender.counter.terms(cost, 20.0)
-    assert (asked.short, asked.enough, asked.want, asked.ahead) == (cost, cost, cost, cost)
+    requested = spender.counter.terms(cost, 20.0)
+    assert (requested.short, requested.enough, requested.want, requested.ahead) == (cost, cost, cost, cost)
     assert spender.ahead(30.0) == 2 * cost

@@ -89,11 +89,13 @@ def test_what_one_limit_refuses_costs_the_other_nothing(size, other_size, steps)
     size=st.floats(1, 1e9), rate=st.floats(0, 1e9),
 )  # fmt: skip
 def test_a_lease_is_never_larger_than_its_share_the_cost_or_what_waits(cost, unit, waiting, held, size, rate):
-    asked = terms(cost=cost, unit=unit, waiting=waiting, held=held, size=size, rate=rate)
-    assert asked.short == max(0.0, cost - held)
-    assert asked.short <= asked.want
-    assert held + asked.want + asked.ahead <= max(held, cost, min(waiting, size), size * LEASE_SHARE) * (1 + 1e-9)
-    assert held + asked.enough == pytest.approx(min(cost, size), abs=1e-3)
+    requested = terms(cost=cost, unit=unit, waiting=waiting, held=held, size=size, rate=rate)
+    assert requested.short == max(0.0, cost - held)
+    assert requested.short <= requested.want
+    assert held + requested.want + requested.ahead <= max(held, cost, min(waiting, size), size * LEASE_SHARE) * (
+        1 + 1e-9
+    )
+    assert held + requested.enough == pytest.approx(min(cost, size), abs=1e-3)
 
 
 class Shared:
@@ -110,9 +112,9 @@ class Shared:
         counter = self.counters[process]
         if counter.lease < cost and counter.wait_s(cost, self.now) <= 0:
             self.bucket = self.bucket.refilled(self.rate, self.size, self.now)
-            asked = counter.terms(cost, self.now)
-            self.bucket, tokens = lend(self.bucket, self.rate, asked)
-            counter.granted(asked, tokens, self.bucket.tokens, 0, self.now)
+            requested = counter.terms(cost, self.now)
+            self.bucket, tokens = lend(self.bucket, self.rate, requested)
+            counter.granted(requested, tokens, self.bucket.tokens, 0, self.now)
         if spend((counter,), cost, self.now):
             self.spent.append((self.now, cost))
         self.most_held = max(self.most_held, counter.lease)

@@ -37,8 +37,8 @@ def principal(*limits: Limit) -> Principal:
     return Principal("acme", "k1", "gold", limits=limits)
 
 
-def call(who: Principal, protocol: Protocol = Protocol.WEBSOCKET) -> Call:
-    return Call(protocol, "/x", "192.0.2.1", principal=who)
+def call(holder: Principal, protocol: Protocol = Protocol.WEBSOCKET) -> Call:
+    return Call(protocol, "/x", "192.0.2.1", principal=holder)
 
 
 async def test_fields_of_an_http_answer(limiter):
@@ -93,12 +93,12 @@ def test_whatever_the_limits_the_fields_are_lists_of_strings_with_their_paramete
         limiter = Limiter(client, owner="p", has_legacy_fields=is_legacy)
         return dict(limiter.headers(call(principal(*limits), protocol)))
 
-    told = asyncio.run(headers())
-    if b"ratelimit-policy" not in told:
-        assert not told
+    reported = asyncio.run(headers())
+    if b"ratelimit-policy" not in reported:
+        assert not reported
         return
-    policies = parse(told[b"ratelimit-policy"], tltype="list")
-    states = parse(told[b"ratelimit"], tltype="list")
+    policies = parse(reported[b"ratelimit-policy"], tltype="list")
+    states = parse(reported[b"ratelimit"], tltype="list")
     names = [limit.name for limit in limits if limit.mode == "enforce"]
     assert [name for name, _ in policies] == [name for name, _ in states]
     for name, parameters in policies:
@@ -110,7 +110,7 @@ def test_whatever_the_limits_the_fields_are_lists_of_strings_with_their_paramete
         assert set(parameters) <= {"r", "t"}
         assert parameters["r"] >= 0
         assert parameters.get("t", 0) >= 0
-    assert all(int(told[name]) >= 0 for name in told if name.startswith(b"x-ratelimit-"))
+    assert all(int(reported[name]) >= 0 for name in reported if name.startswith(b"x-ratelimit-"))
 
 
 async def test_units_are_those_of_the_draft():
@@ -119,8 +119,8 @@ async def test_units_are_those_of_the_draft():
     limiter = Limiter(client, owner="p")
     units = {}
     for protocol in (Protocol.HTTP, Protocol.WEBSOCKET):
-        told = dict(limiter.headers(call(principal(*limits), protocol)))
-        for name, parameters in parse(told[b"ratelimit-policy"], tltype="list"):
+        reported = dict(limiter.headers(call(principal(*limits), protocol)))
+        for name, parameters in parse(reported[b"ratelimit-policy"], tltype="list"):
             units[str(name).partition("-")[0]] = str(parameters.get("qu", "requests"))
     assert units == {
         "requests": "requests",
@@ -145,9 +145,9 @@ async def test_answers_and_refusals_tell_the_limits_and_when_to_come_back(tmp_pa
         async with running(tmp_path, routes, limits=limits) as plane, caller_of(plane) as caller:
             answer, refused = await caller.ask("GET", "/r"), await caller.ask("GET", "/r")
             assert (answer.status, refused.status) == (200, 429)
-            for told in (answer, refused):
-                [(name, policy)] = parse(told.header("ratelimit-policy").encode(), tltype="list")
-                [(_, state)] = parse(told.header("ratelimit").encode(), tltype="list")
+            for reported in (answer, refused):
+                [(name, policy)] = parse(reported.header("ratelimit-policy").encode(), tltype="list")
+                [(_, state)] = parse(reported.header("ratelimit").encode(), tltype="list")
                 assert (str(name), policy) == (f"{metric}-per-60s", {"q": 1, "w": 60})
                 assert (state["r"], 0 < state["t"] <= 60) == (0, True)
             assert int(refused.header("retry-after")) >= state["t"]
@@ -177,5 +177,5 @@ async def test_legacy_fields_tell_the_limit_of_a_route_where_less_is_left_of_it(
             for status, left in ((200, "1"), (200, "0"), (429, "0")):
                 async with caller_of(plane) as caller:
                     answer = await caller.ask("GET", "/r")
-                    said = answer.status, answer.header("x-ratelimit-limit"), answer.header("x-ratelimit-remaining")
-                    assert said == (status, "2", left)
+                    reply = answer.status, answer.header("x-ratelimit-limit"), answer.header("x-ratelimit-remaining")
+                    assert reply == (status, "2", left)

@@ -108,11 +108,11 @@ async def test_a_killed_process_frees_its_slots_when_their_lease_ends_and_not_be
     assert holder.stdout.readline().strip() == str(amount)
     redis = Redis.from_url(valkey.url)
     limiter = Limiter(redis, owner="other", timeout_s=20)
-    who = Principal("acme", "k", "gold", limits=(Limit(Metric.OPEN_CONNECTIONS, amount),))
+    caller = Principal("acme", "k", "gold", limits=(Limit(Metric.OPEN_CONNECTIONS, amount),))
 
     async def is_free() -> bool:
         try:
-            await limiter.admit(Call(Protocol.SSE, "/x", "192.0.2.1", principal=who))
+            await limiter.admit(Call(Protocol.SSE, "/x", "192.0.2.1", principal=caller))
         except Refused:
             return False
         return True

@@ -13,10 +13,10 @@ def test_what_was_counted_is_told_once():
         usage.refused(LIMIT, "acme")
     usage.shadowed(LIMIT, "bolt")
     usage.let_through(LIMIT, "acme", 4.5)
-    told = {record["consumer"]: record for record in usage.take([])}
-    assert (told["acme"]["refused"], told["acme"]["shadowed"], told["acme"]["unshared"]) == (3, 0, 4.5)
-    assert (told["bolt"]["refused"], told["bolt"]["shadowed"]) == (0, 1)
-    assert told["acme"]["name"] == "requests-per-10s"
+    reported = {record["consumer"]: record for record in usage.take([])}
+    assert (reported["acme"]["refused"], reported["acme"]["shadowed"], reported["acme"]["unshared"]) == (3, 0, 4.5)
+    assert (reported["bolt"]["refused"], reported["bolt"]["shadowed"]) == (0, 1)
+    assert reported["acme"]["name"] == "requests-per-10s"
     assert usage.take([]) == []
 
 
@@ -24,8 +24,8 @@ def test_policies_in_shadow_are_told_with_their_route_and_reason():
     usage = LimitUsage()
     usage.policy_shadowed("acme", "orders", "validate", "invalid-payload")
     usage.policy_shadowed("", "orders", "jwt", "unauthenticated")
-    told = usage.take([])
-    assert [(record["consumer"], record["name"], record["route"], record["reason"]) for record in told] == [
+    reported = usage.take([])
+    assert [(record["consumer"], record["name"], record["route"], record["reason"]) for record in reported] == [
         ("acme", "validate", "orders", "invalid-payload"),
         ("", "jwt", "orders", "unauthenticated"),
     ]
@@ -49,12 +49,14 @@ def test_levels_from_half_on_are_told_the_fullest_first():
         counter.take(spent, 0.0)
     levels = near(Level.of(counter, 0.0) for counter in [*counters, counters[2]])
     assert [level.consumer for level in levels] == ["c2", "c1"]
-    told = LimitUsage().take(levels)
-    assert [(record["level"], record["left"]) for record in told] == [(0.9, 1), (0.6, 4)]
+    reported = LimitUsage().take(levels)
+    assert [(record["level"], record["left"]) for record in reported] == [(0.9, 1), (0.6, 4)]
 
 
 def test_of_several_budgets_under_one_name_the_fullest_is_told_beside_what_was_counted():
     usage = LimitUsage()
     usage.refused(OPEN, "acme")
-    told = usage.take([Level(OPEN, key, "acme", left, 4, None) for key, left in (("k1", 2), ("k2", 1), ("k3", 2))])
-    assert [(each["refused"], each["level"], each["left"], each["resets_at"]) for each in told] == [(1, 0.75, 1, None)]
+    reported = usage.take([Level(OPEN, key, "acme", left, 4, None) for key, left in (("k1", 2), ("k2", 1), ("k3", 2))])
+    assert [(each["refused"], each["level"], each["left"], each["resets_at"]) for each in reported] == [
+        (1, 0.75, 1, None)
+    ]

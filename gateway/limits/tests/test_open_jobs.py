@@ -37,7 +37,7 @@ async def submit(plane, *, headers=None, **more):
     try:
         await handlers.submit(plane, call)
     except Refused as refused:
-        refused.told = dict(plane.limiter.headers(call))
+        refused.reported = dict(plane.limiter.headers(call))
         raise
     return exchange
 
@@ -49,7 +49,7 @@ async def refusal(plane, **more):
 
 
 async def fill(plane):
-    return [(await submit(plane)).said["id"] for _ in range(2)]
+    return [(await submit(plane)).parsed["id"] for _ in range(2)]
 
 
 async def end(plane, redis, job_id, *, is_told=True):
@@ -70,7 +70,7 @@ async def change(plane, job_id, **changes):
 async def left(plane):
     exchange = HttpExchange()
     await me.show(plane, plane.call(peer=exchange))
-    [fact] = exchange.said["limits"]
+    [fact] = exchange.parsed["limits"]
     return fact["remaining"]
 
 
@@ -78,8 +78,8 @@ async def test_the_third_of_two_is_refused_with_when_to_come_back(plane):
     await fill(plane)
     refused = await refusal(plane)
     assert (refused.reason, refused.retry_after_s, refused.policies) == (Reason.RATE_LIMITED, 5, ("open_jobs",))
-    assert refused.told[b"ratelimit-policy"] == b'"open_jobs";q=2;qu="concurrent-requests"'
-    assert refused.told[b"ratelimit"] == b'"open_jobs";r=0'
+    assert refused.reported[b"ratelimit-policy"] == b'"open_jobs";q=2;qu="concurrent-requests"'
+    assert refused.reported[b"ratelimit"] == b'"open_jobs";r=0'
     keys = await (await plane.js.key_value(JOBS_BUCKET)).keys()
     assert len(keys) == 3
 
@@ -115,16 +115,16 @@ async def test_a_place_whose_job_never_came_is_found_only_once_it_is_old(plane, 
 
 async def test_a_repeat_takes_no_place_and_is_answered_though_all_are_taken(plane):
     named = {"idempotency-key": "k1"}
-    first = (await submit(plane, headers=named)).said["id"]
+    first = (await submit(plane, headers=named)).parsed["id"]
     await submit(plane)
-    assert (await submit(plane, headers=named)).said["id"] == first
+    assert (await submit(plane, headers=named)).parsed["id"] == first
     await refusal(plane)
     assert await left(plane) == 0
 
 
 async def test_a_repeat_of_an_ended_job_takes_no_place(plane, redis):
     named = {"idempotency-key": "k1"}
-    await end(plane, redis, (await submit(plane, headers=named)).said["id"])
+    await end(plane, redis, (await submit(plane, headers=named)).parsed["id"])
     await submit(plane, headers=named)
     assert await left(plane) == 2
 
@@ -138,9 +138,9 @@ async def test_many_at_once_over_two_processes_are_as_many_as_are_allowed(plane,
         plane.limiter = planes[number % 2]
         answers.append(await submit(plane))
 
-    said = await asyncio.gather(*(one(number) for number in range(20)), return_exceptions=True)
+    body = await asyncio.gather(*(one(number) for number in range(20)), return_exceptions=True)
     plane.limiter = planes[0]
-    assert (len(answers), sum(isinstance(each, Refused) for each in said)) == (2, 18)
+    assert (len(answers), sum(isinstance(each, Refused) for each in body)) == (2, 18)
     await other.stop()
 
 
@@ -151,7 +151,7 @@ async def test_each_key_has_places_of_its_own_where_the_limit_says_so_and_all_li
     assert "of 2 open jobs" in refused.detail
     exchange = HttpExchange()
     await me.show(plane, plane.call(peer=exchange))
-    assert [fact["remaining"] for fact in exchange.said["limits"]] == [1, 0]
+    assert [fact["remaining"] for fact in exchange.parsed["limits"]] == [1, 0]
 
 
 async def test_a_shadow_refuses_nothing_and_counts_what_it_would_have(plane):
@@ -201,7 +201,7 @@ async def test_while_the_store_is_away_each_process_holds_the_limit_alone(plane,
     try:
         first, _ = await fill(plane)
         refused = await refusal(plane)
-        assert (refused.reason, refused.told[b"ratelimit"]) == (Reason.RATE_LIMITED, b'"open_jobs";r=0')
+        assert (refused.reason, refused.reported[b"ratelimit"]) == (Reason.RATE_LIMITED, b'"open_jobs";r=0')
         await change(plane, first, state="completed")
         await asyncio.sleep(open_jobs.SAMPLE_EVERY_S)
         assert (await submit(plane)).status == 202
@@ -247,8 +247,8 @@ async def test_a_dry_run_knows_of_the_jobs_of_other_processes(plane, redis, scop
     await redis.zadd(f"open:{{{scope}}}:open_jobs", {"job_1": 9e15, "job_2": 9e15})
     exchange = HttpExchange()
     await me.show(plane, plane.call(peer=exchange, query=b"would=jobs:work"))
-    said = exchange.said
-    assert (said["allowed"], said["reason"], said["policy"]) == (False, "rate-limited", name)
+    body = exchange.parsed
+    assert (body["allowed"], body["reason"], body["policy"]) == (False, "rate-limited", name)
 
 
 async def test_a_job_that_cannot_be_stored_gives_its_place_back(plane, redis, monkeypatch):

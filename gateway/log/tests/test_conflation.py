@@ -40,7 +40,7 @@ class Reader:
             due()
 
     @property
-    def said(self):
+    def parsed(self):
         return [(event.address, event.id) for event in self.got]
 
 
@@ -48,13 +48,13 @@ def test_the_first_event_is_delivered_at_once_and_then_the_latest_of_each_addres
     reader = Reader()
     for address in ("a", "a", "b", "a"):
         reader.comes(address)
-    assert reader.said == [("a", 1)]
+    assert reader.parsed == [("a", 1)]
     reader.interval_ends()
-    assert reader.said == [("a", 1), ("b", 3), ("a", 4)]
+    assert reader.parsed == [("a", 1), ("b", 3), ("a", 4)]
     reader.comes("b")
     assert len(reader.got) == 3
     reader.interval_ends()
-    assert reader.said[3:] == [("b", 5)]
+    assert reader.parsed[3:] == [("b", 5)]
 
 
 def test_after_a_quiet_interval_an_event_does_not_wait():
@@ -63,7 +63,7 @@ def test_after_a_quiet_interval_an_event_does_not_wait():
     reader.interval_ends()
     assert reader.due is None
     reader.comes("a")
-    assert reader.said == [("a", 1), ("a", 2)]
+    assert reader.parsed == [("a", 1), ("a", 2)]
 
 
 def test_a_reader_without_room_gets_the_latest_state_once_it_has():
@@ -73,10 +73,10 @@ def test_a_reader_without_room_gets_the_latest_state_once_it_has():
     for _ in range(3):
         reader.comes("a")
         reader.interval_ends()
-    assert reader.said == [("a", 1)]
+    assert reader.parsed == [("a", 1)]
     reader.is_ready = True
     reader.interval_ends()
-    assert reader.said == [("a", 1), ("a", 4)]
+    assert reader.parsed == [("a", 1), ("a", 4)]
 
 
 def test_what_waits_is_bounded_and_nothing_of_it_is_lost(monkeypatch):
@@ -84,7 +84,7 @@ def test_what_waits_is_bounded_and_nothing_of_it_is_lost(monkeypatch):
     reader = Reader(is_ready=False)
     for number in range(5):
         reader.comes(f"a{number}")
-    assert [id_ for _, id_ in reader.said] == [1, 2, 3, 4, 5]
+    assert [id_ for _, id_ in reader.parsed] == [1, 2, 3, 4, 5]
 
 
 def test_who_has_stopped_gets_nothing():
@@ -104,14 +104,14 @@ def test_ids_rise_and_nothing_older_than_the_last_one_seen_is_still_to_come(step
         before = len(reader.got)
         if step is None:
             reader.interval_ends()
-            assert len({address for address, _ in reader.said[before:]}) == len(reader.said[before:])
+            assert len({address for address, _ in reader.parsed[before:]}) == len(reader.parsed[before:])
         else:
             reader.comes(*step)
             latest[step[0]] = reader.ids
     reader.interval_ends()
-    ids = [id_ for _, id_ in reader.said]
+    ids = [id_ for _, id_ in reader.parsed]
     assert ids == sorted(set(ids))
-    assert dict(reader.said) == latest
+    assert dict(reader.parsed) == latest
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("1s", 1), ("250ms", 0.25), ("2m", 120), ("0.5s", 0.5), ("60m", 3600)])
@@ -133,4 +133,4 @@ def test_an_interval_of_0_gives_what_waits_and_then_every_event():
     reader.interval_ends()
     reader.comes("a")
     reader.comes("a")
-    assert reader.said == [("a", 1), ("a", 2), ("a", 3), ("a", 4)]
+    assert reader.parsed == [("a", 1), ("a", 2), ("a", 3), ("a", 4)]

@@ -13,15 +13,15 @@ GIB = 1024**3
 @pytest.fixture
 def system(monkeypatch):
     """A system whose disk is as full as a test says, and which counts how often it is asked."""
-    said = SimpleNamespace(free=50 * GIB, size=100 * GIB, nodes_free=50_000, nodes=100_000, asked=0)
+    body = SimpleNamespace(free=50 * GIB, size=100 * GIB, nodes_free=50_000, nodes=100_000, requested=0)
 
     def statvfs(folder):
-        said.asked += 1
-        files = {"f_favail": said.nodes_free, "f_files": said.nodes}
-        return SimpleNamespace(f_bavail=said.free, f_blocks=said.size, f_frsize=1, **files)
+        body.requests += 1
+        files = {"f_favail": body.nodes_free, "f_files": body.nodes}
+        return SimpleNamespace(f_bavail=body.free, f_blocks=body.size, f_frsize=1, **files)
 
     monkeypatch.setattr(os, "statvfs", statvfs)
-    return said
+    return body
 
 
 def test_it_is_full_before_nothing_is_free(system):
@@ -54,7 +54,7 @@ def test_a_disk_that_counts_no_files_is_not_full_of_them(system):
     looked = Disk(Path("/store"), GIB)
     assert not looked.is_full
     assert not looked.is_full
-    assert system.asked == 1
+    assert system.requests == 1
 
 
 def test_the_system_is_asked_now_and_then_while_much_is_free_and_each_time_near_the_end(system):
@@ -62,12 +62,12 @@ def test_the_system_is_asked_now_and_then_while_much_is_free_and_each_time_near_
     looked = Disk(Path("/store"), GIB, lambda: now)
     for _ in range(10):
         assert not looked.is_full
-    assert system.asked == 1
+    assert system.requests == 1
     now += disk.READ_EVERY_S
     system.free = 3 * GIB
     for _ in range(10):
         assert not looked.is_full
-    assert system.asked == 11
+    assert system.requests == 11
 
 
 def test_a_store_elsewhere_is_never_full_here(system):

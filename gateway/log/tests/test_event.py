@@ -38,10 +38,10 @@ def test_text_that_is_no_utf_8_comes_back_byte_for_byte():
 
 
 def test_a_cloudevent_says_the_publishers_id_and_our_sequence():
-    said = json.loads(
+    body = json.loads(
         event(published_id="mine", type="made", source="/s", extensions={"partitionkey": "p"}).cloudevent()
     )
-    assert said == {
+    assert body == {
         "partitionkey": "p", "specversion": "1.0", "id": "mine", "source": "/s", "type": "made", "sequence": "42",
         "time": "2026-01-01T00:00:00Z", "channel": "t", "datacontenttype": "application/json", "data": {"a": 1},
     }  # fmt: skip

@@ -34,7 +34,7 @@ def undated(answer: Answer) -> list[tuple[str, str]]:
 
 def forwarded_body(plane: Any) -> bytes:
     """Return the body that the upstream received last."""
-    body: bytes = plane.behind.asked[-1].body
+    body: bytes = plane.behind.requests[-1].body
     return body
 
 

@@ -28,7 +28,7 @@ async def test_a_hook_changes_headers_and_body(served):
     async with served(custom("changing", body=True, options={"extra": True})) as plane:
         answer = await ask(plane, "POST", "/echo", JSON, "x-secret: 1", "x-keep: 2", body=b'{"a":1}')
         assert answer.status == 200
-        (request,) = plane.behind.asked
+        (request,) = plane.behind.requests
         assert json.loads(request.body) == {"a": 1, "by": "acme", "extra": True}
         assert request.header("x-region") == ["eu"]
         assert request.header("authorization") == ["Bearer of-the-upstream"]
@@ -47,7 +47,7 @@ async def test_a_hook_answers_instead_of_the_upstream(served):
         assert (answer.status, json.loads(answer.body)) == (402, {"pay": "free"})
         assert (answer.header("x-why"), answer.header("content-type")) == ("because", "application/json")
         assert answer.header("access-control-allow-origin") == "https://a.example"
-        assert not plane.behind.asked
+        assert not plane.behind.requests
 
 
 @pytest.mark.parametrize(

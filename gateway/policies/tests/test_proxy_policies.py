@@ -254,7 +254,7 @@ async def test_events_of_a_stream_are_transformed_one_by_one(tmp_path):
     ]
     async with streamed(tmp_path, chunks, policy("transform", outbound={"remove": ["/a"]})) as plane:
         assert await events(plane) == b': hi\n\nid: 1\ndata: {}\n\ndata: plain\n\ndata: {"b":2}\n\nevent: end\n\n'
-        assert plane.behind.asked[0].header("accept-encoding") == ["identity"]
+        assert plane.behind.requests[0].header("accept-encoding") == ["identity"]
 
 
 async def test_an_invalid_event_becomes_an_error_event_and_the_stream_continues(tmp_path):

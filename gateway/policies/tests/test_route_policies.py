@@ -24,7 +24,7 @@ async def test_a_policy_that_cannot_be_built_refuses_every_call(served, caplog):
     async with served(policy("custom", function="nowhere:at_all")) as plane:
         assert problem(await ask(plane, "GET", "/echo"))[:2] == (500, "internal")
         assert plane.outcomes == [("policy-unusable", "internal")]
-        assert not plane.behind.asked
+        assert not plane.behind.requests
     assert "nowhere" in caplog.text
 
 

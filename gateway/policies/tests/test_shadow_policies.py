@@ -38,12 +38,12 @@ async def test_a_shadow_changes_nothing_and_reports_what_it_would_have_refused(s
     lines = (JSON, "x-a: 1", "x-secret: 2", "origin: https://a.example")
     async with served(answer=answer) as plane:
         plain = await ask(plane, "POST", "/echo", *lines, body=b'{"a": 1}')
-        unshadowed = plane.behind.asked[0]
+        unshadowed = plane.behind.requests[0]
     async with served(named, answer=answer) as plane:
         got = await ask(plane, "POST", "/echo", *lines, body=b'{"a": 1}')
         assert (got.status, got.body) == (plain.status, plain.body)
         assert undated(got) == undated(plain)
-        (request,) = plane.behind.asked
+        (request,) = plane.behind.requests
         assert request.body == unshadowed.body
         assert [request.header(name) for name in ("x-a", "x-secret", "authorization")] == [["1"], ["2"], []]
         assert shadowed(plane) == reported

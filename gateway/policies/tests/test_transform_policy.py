@@ -21,7 +21,7 @@ async def test_bodies_are_transformed_in_both_directions_with_matching_lengths(s
         answer = await ask(plane, "POST", "/echo", JSON, body=json.dumps(sent).encode())
         seen = {"new": "x", "items": [{"n": 2}, "z"], "a": {"b": 1}, "k": 12345678901234567890123}
         assert json.loads(forwarded_body(plane)) == seen
-        assert plane.behind.asked[0].header("content-length") == [str(len(forwarded_body(plane)))]
+        assert plane.behind.requests[0].header("content-length") == [str(len(forwarded_body(plane)))]
         assert answer.body == '{"a":"é"}'.encode()
         assert answer.header("content-length") == str(len(answer.body))
 

@@ -19,11 +19,11 @@ async def test_a_valid_body_passes_untouched(served):
 
 async def test_an_invalid_body_is_refused_with_its_faults(served):
     async with served(policy("validate", schema=PERSON)) as plane:
-        status, reason, said = problem(await ask(plane, "POST", "/echo", JSON, body=b'{"age":"x"}'))
+        status, reason, reply = problem(await ask(plane, "POST", "/echo", JSON, body=b'{"age":"x"}'))
         assert (status, reason) == (422, "invalid-payload")
-        assert sorted(error["pointer"] for error in said["errors"]) == ["", "/age"]
-        assert all(error["detail"] for error in said["errors"])
-        assert not plane.behind.asked
+        assert sorted(error["pointer"] for error in reply["errors"]) == ["", "/age"]
+        assert all(error["detail"] for error in reply["errors"])
+        assert not plane.behind.requests
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ async def test_an_invalid_body_is_refused_with_its_faults(served):
 async def test_a_body_that_is_not_json_is_refused(served, lines, body, status):
     async with served(policy("validate", schema=PERSON)) as plane:
         assert (await ask(plane, "POST", "/echo", *lines, body=body)).status == status
-        assert len(plane.behind.asked) == (status == 200)
+        assert len(plane.behind.requests) == (status == 200)
 
 
 async def test_a_call_without_a_body_has_nothing_to_validate(served):
@@ -87,8 +87,8 @@ async def test_an_answer_must_satisfy_the_schema_of_the_route(served, answer, st
         if status == 502:
             assert problem(got)[1] == "upstream-unavailable"
             assert plane.outcomes[0][0] == "answer-invalid"
-        assert plane.behind.asked[0].header("accept-encoding") == ["identity"]
-        assert plane.behind.asked[0].header("range") == []
+        assert plane.behind.requests[0].header("accept-encoding") == ["identity"]
+        assert plane.behind.requests[0].header("range") == []
 
 
 async def test_an_answer_too_large_to_be_held_is_refused(served):

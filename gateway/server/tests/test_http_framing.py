@@ -108,9 +108,9 @@ async def test_a_handshake_that_is_none_is_told_what_is_wrong_with_it(plane, lin
         answer = await caller.ask("GET", "/echo", *UPGRADE[:2], *lines)
         assert (answer.status, answer.header("content-type")) == (status, "application/problem+json")
         assert answer.header("sec-websocket-version") == ("13" if status == 426 else None)
-        said = json.loads(answer.body)
-        assert said["reason"] == reason
-        assert len(said["detail"]) <= 200
+        reply = json.loads(answer.body)
+        assert reply["reason"] == reason
+        assert len(reply["detail"]) <= 200
 
 
 async def test_a_handshake_that_cannot_be_read_is_answered(plane, monkeypatch):
@@ -141,9 +141,9 @@ async def test_a_trailer_is_no_header(plane, behind):
             + b"3\r\nabc\r\n0\r\nx-consumer-name: boss\r\nx-api-key: other\r\nx-late: 1\r\n\r\n"
         )
         assert (await caller.answer()).body == b"/echo abc"
-    (asked,) = behind.asked
-    assert asked.header("x-consumer-name") == ["acme"]
-    assert not asked.header("x-late")
+    (requested,) = behind.requests
+    assert requested.header("x-consumer-name") == ["acme"]
+    assert not requested.header("x-late")
 
 
 async def test_the_address_is_in_the_path_alone(plane, behind):
@@ -152,7 +152,7 @@ async def test_the_address_is_in_the_path_alone(plane, behind):
         assert (await caller.ask("GET", "http://evil.test:1/echo?a=1#b")).body == b"/echo?a=1 "
         caller.send(caller.head("GET", "/echo").replace(b"gateway.test", b"evil.test:1"))
         assert (await caller.answer()).body == b"/echo "
-    assert {asked.header("host")[0] for asked in behind.asked} == {behind.url.removeprefix("http://")}
+    assert {requested.header("host")[0] for requested in behind.requests} == {behind.url.removeprefix("http://")}
 
 
 @pytest.mark.parametrize(
@@ -163,10 +163,10 @@ async def test_a_line_break_is_never_written_into_a_head(plane, behind, monkeypa
     monkeypatch.setattr(plane.policies, "outbound", lambda call, status, headers: [*headers, (b"x-made", broken)])
     async with caller_of(plane) as caller:
         caller.send(caller.head("GET", "/echo"))
-        said = await caller.reader.read()
-    assert b"set-cookie" not in said
-    assert b"body" not in said.partition(b"\r\n\r\n")[0]
-    assert b"x-made" not in said
+        reply = await caller.reader.read()
+    assert b"set-cookie" not in reply
+    assert b"body" not in reply.partition(b"\r\n\r\n")[0]
+    assert b"x-made" not in reply
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -176,7 +176,7 @@ async def test_an_upgrade_to_http_2_is_ignored(plane, behind, method):
         body = b"abc" if method == "POST" else b""
         assert (await caller.ask(method, "/echo", *lines, body=body)).body == b"/echo " + body
         assert (await caller.ask("GET", "/echo?next")).body == b"/echo?next "
-    assert not behind.asked[0].header("upgrade")
+    assert not behind.requests[0].header("upgrade")
 
 
 @pytest.mark.parametrize("lines", [(), ("connection: upgrade", "upgrade: h2c")], ids=["plain", "upgrade ignored"])
@@ -238,7 +238,7 @@ async def test_a_connection_that_asks_nothing_more_is_closed(strict):
 async def test_who_takes_nothing_of_its_answer_is_hung_up_on(tmp_path):
     size = 1 << 26
 
-    async def large(asked, reader, writer):
+    async def large(requested, reader, writer):
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
         writer.write(bytes(size))
         await writer.drain()
@@ -265,9 +265,9 @@ async def test_pipelined_requests_are_answered_in_order_and_each_once(plane):
 async def test_a_malformed_request_waits_for_those_before_it(tmp_path):
     may_answer = asyncio.Event()
 
-    async def slow(asked, reader, writer):
+    async def slow(requested, reader, writer):
         await may_answer.wait()
-        await echo(asked, reader, writer)
+        await echo(requested, reader, writer)
 
     async with (
         upstream_that(slow) as behind,
@@ -275,11 +275,11 @@ async def test_a_malformed_request_waits_for_those_before_it(tmp_path):
         caller_of(plane) as caller,
     ):
         caller.send(caller.head("GET", "/r") + b"GET /r HTTP/1.1\r\nx y\r\n\r\n" + caller.head("GET", "/r"))
-        await eventually(lambda: behind.asked)
+        await eventually(lambda: behind.requests)
         may_answer.set()
         assert [(await caller.answer()).status for _ in range(2)] == [200, 400]
         assert await caller.is_closed()
-        assert len(behind.asked) == 1
+        assert len(behind.requests) == 1
 
 
 async def test_an_upload_that_is_refused_reads_why(tmp_path):

@@ -55,7 +55,7 @@ async def test_a_call_leaves_no_garbage(tmp_path, garbage, method, path, body, s
 
 
 async def test_a_caller_that_leaves_leaves_no_garbage(tmp_path, garbage):
-    async def wait(asked, reader, writer):
+    async def wait(requested, reader, writer):
         await reader.read()
         return True
 
@@ -63,7 +63,7 @@ async def test_a_caller_that_leaves_leaves_no_garbage(tmp_path, garbage):
         for number in range(1, 6):
             async with caller_of(plane) as caller:
                 caller.send(caller.head("GET", "/r"))
-                await eventually(lambda number=number: len(behind.asked) == number)
+                await eventually(lambda number=number: len(behind.requests) == number)
             await eventually(lambda number=number: len(plane.outcomes) == number)
         await asyncio.sleep(0)
         gc.collect()

@@ -214,13 +214,13 @@ async def longest_hold(plane, port, data, upgrade=b""):
 
 async def test_no_body_holds_up_the_event_loop(plane):
     holds = {}
-    for door, (path, content_type) in DOORS.items():
-        for kind in KINDS if door in ALL_KINDS else WORST:
+    for protocol, (path, content_type) in DOORS.items():
+        for kind in KINDS if protocol in ALL_KINDS else WORST:
             text = KINDS[kind]
-            body = {"cloudevent": as_data(text), "cloudevents": b"[%b]" % as_data(text)}.get(door, text)
+            body = {"cloudevent": as_data(text), "cloudevents": b"[%b]" % as_data(text)}.get(protocol, text)
             data = request(path, body, plane.key, f"content-type: {content_type}")
-            holds[door, kind], answer = await longest_hold(plane, plane.port, data)
-            assert answer.startswith(b"HTTP/1.1 "), (door, kind)
+            holds[protocol, kind], answer = await longest_hold(plane, plane.port, data)
+            assert answer.startswith(b"HTTP/1.1 "), (protocol, kind)
     assert {kind: hold for kind, hold in holds.items() if hold >= HOLD_MAX_S} == {}
 
 

@@ -48,7 +48,7 @@ async def seen_by_upstream(plane, *first, ip=PROXY):
             caller.send(part)
             await asyncio.sleep(0)
         assert (await caller.ask("GET", "/r")).status == 200
-    return plane.behind.asked[-1].header("x-forwarded-for")
+    return plane.behind.requests[-1].header("x-forwarded-for")
 
 
 @pytest.mark.parametrize("client", [CLIENT, "2001:db8::9", "::ffff:203.0.113.9"])
@@ -90,7 +90,7 @@ async def test_a_proxy_that_sends_no_valid_header_is_closed_and_counted(plane, f
         caller.send(first)
         assert await caller.is_closed()
     assert plane.capacity.malformed_proxy_headers == 1
-    assert plane.behind.asked == []
+    assert plane.behind.requests == []
     await eventually(lambda: plane.capacity.connections.anonymous == 0)
 
 
@@ -115,7 +115,7 @@ async def test_the_header_of_a_proxy_in_front_of_another_is_believed_and_then_th
         caller.send(header("10.1.1.1"))
         answer = await caller.ask("GET", "/r", f"x-forwarded-for: 198.51.100.1, {CLIENT}")
         assert answer.status == 200
-        assert plane.behind.asked[-1].header("x-forwarded-for")[-1].endswith(CLIENT)
+        assert plane.behind.requests[-1].header("x-forwarded-for")[-1].endswith(CLIENT)
 
 
 async def test_wrong_keys_are_counted_by_the_reported_client(tmp_path):

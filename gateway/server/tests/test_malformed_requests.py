@@ -134,7 +134,7 @@ async def test_a_malformed_request_gets_400_and_the_connection_closed(plane, beh
         assert answer.header("content-type") == "application/problem+json"
         assert answer.header("connection") == "close"
         assert await caller.is_closed()
-    assert not any("smuggled" in asked.target for asked in behind.asked)
+    assert not any("smuggled" in requested.target for requested in behind.requests)
     assert len(plane.never_calls) + len(plane.outcomes) == 1
 
 
@@ -142,4 +142,4 @@ async def test_a_request_of_http_1_0_needs_no_host(plane, behind):
     async with caller_of(plane) as caller:
         caller.send(f"GET /echo HTTP/1.0\r\nx-api-key: {plane.key.text}\r\n\r\n".encode())
         assert (await caller.answer()).status == 200
-    assert not behind.asked[0].header("x-forwarded-host")
+    assert not behind.requests[0].header("x-forwarded-host")

@@ -59,10 +59,10 @@ async def test_a_nudge_that_is_faster_than_what_it_tells_of_costs_no_seconds(buc
     await feed.start()
     read_batch, looks = snapshot_feed.read_batch, []
 
-    async def late(*asked):
+    async def late(*requested):
         """Find nothing at the first look after each change: it is not stored yet."""
-        looks.append(asked)
-        return [] if len(looks) == 1 else await read_batch(*asked)
+        looks.append(requested)
+        return [] if len(looks) == 1 else await read_batch(*requested)
 
     monkeypatch.setattr(snapshot_feed, "read_batch", late)
     began_at = asyncio.get_running_loop().time()

@@ -35,11 +35,11 @@ def principal(*limits: Limit, key: str = "k1", consumer: str = "acme") -> Princi
     return Principal(consumer, key, "gold", limits=limits)
 
 
-def call(who: Principal, protocol: Protocol = Protocol.WEBSOCKET, ip: str = "192.0.2.1") -> Call:
-    return Call(protocol, "/x", ip, principal=who)
+def call(caller: Principal, protocol: Protocol = Protocol.WEBSOCKET, ip: str = "192.0.2.1") -> Call:
+    return Call(protocol, "/x", ip, principal=caller)
 
 
-def told(limiter: Limiter, what: str) -> dict[tuple[str, str], float]:
+def reported(limiter: Limiter, what: str) -> dict[tuple[str, str], float]:
     """Return the tallies for usage, by limit and consumer."""
     records = limiter.usage_records(with_levels=False)
     return {(record["name"], record["consumer"]): record[what] for record in records if record[what]}

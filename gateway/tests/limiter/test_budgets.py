@@ -14,14 +14,14 @@ from gateway.limits.store import SLOT_S
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Limit, Metric
-from gateway.tests.limiter.support import MESSAGES, OPEN, REQUESTS, admitted, call, principal, refusal, told
+from gateway.tests.limiter.support import MESSAGES, OPEN, REQUESTS, admitted, call, principal, refusal, reported
 
 
 async def test_five_in_ten_seconds_are_five_and_the_sixth_is_told_when_to_return(limiter):
-    who = principal(REQUESTS)
+    holder = principal(REQUESTS)
     for _ in range(5):
-        await limiter.admit(call(who, Protocol.HTTP))
-    refused = await refusal(limiter.admit(call(who, Protocol.HTTP)))
+        await limiter.admit(call(holder, Protocol.HTTP))
+    refused = await refusal(limiter.admit(call(holder, Protocol.HTTP)))
     assert refused.reason is Reason.RATE_LIMITED
     assert refused.policies == ("requests-per-10s",)
     assert refused.retry_after_s == pytest.approx(2, abs=0.5)
@@ -30,34 +30,34 @@ async def test_five_in_ten_seconds_are_five_and_the_sixth_is_told_when_to_return
 
 async def test_refused_calls_cost_one_round_trip_a_second_together(clocked, other):
     limiter, clock = clocked
-    who = principal(Limit(Metric.REQUESTS, 5, 36_000.0))
-    assert await admitted(other, [call(who, Protocol.HTTP) for _ in range(10)]) == 5
-    assert await admitted(limiter, [call(who, Protocol.HTTP) for _ in range(10)]) == 0
+    holder = principal(Limit(Metric.REQUESTS, 5, 36_000.0))
+    assert await admitted(other, [call(holder, Protocol.HTTP) for _ in range(10)]) == 5
+    assert await admitted(limiter, [call(holder, Protocol.HTTP) for _ in range(10)]) == 0
     for _ in range(3):
         calls = limiter.store.calls
-        assert await admitted(limiter, [call(who, Protocol.HTTP) for _ in range(500)]) == 0
+        assert await admitted(limiter, [call(holder, Protocol.HTTP) for _ in range(500)]) == 0
         assert limiter.store.calls == calls
         clock.now += 1.01 * BELIEVED_S
-        assert await admitted(limiter, [call(who, Protocol.HTTP) for _ in range(500)]) == 0
+        assert await admitted(limiter, [call(holder, Protocol.HTTP) for _ in range(500)]) == 0
         assert limiter.store.calls == calls + 1
 
 
 async def test_who_returns_after_the_time_told_is_admitted(limiter):
-    who = principal(Limit(Metric.REQUESTS, 5, 1.0))
-    assert await admitted(limiter, [call(who, Protocol.HTTP) for _ in range(9)]) == 5
-    refused = await refusal(limiter.admit(call(who, Protocol.HTTP)))
+    holder = principal(Limit(Metric.REQUESTS, 5, 1.0))
+    assert await admitted(limiter, [call(holder, Protocol.HTTP) for _ in range(9)]) == 5
+    refused = await refusal(limiter.admit(call(holder, Protocol.HTTP)))
     await asyncio.sleep(refused.retry_after_s)
-    await limiter.admit(call(who, Protocol.HTTP))
+    await limiter.admit(call(holder, Protocol.HTTP))
 
 
 async def test_many_at_once_on_a_cold_limiter_are_admitted_exactly(limiter):
-    who = principal(Limit(Metric.REQUESTS, 1000, 3600.0))
-    assert await admitted(limiter, [call(who, Protocol.HTTP) for _ in range(1500)]) == 1000
+    holder = principal(Limit(Metric.REQUESTS, 1000, 3600.0))
+    assert await admitted(limiter, [call(holder, Protocol.HTTP) for _ in range(1500)]) == 1000
 
 
 async def test_a_small_budget_is_exact_over_several_processes(limiter, other):
-    who = principal(MESSAGES)
-    calls, count = [call(who), call(who), call(who)], 0
+    holder = principal(MESSAGES)
+    calls, count = [call(holder), call(holder), call(holder)], 0
     for n in range(30):
         try:
             await (limiter, other)[n % 2].charge(calls[n % 3], messages_in=1)
@@ -102,15 +102,15 @@ async def test_limits_of_a_connection_need_no_store(limiter, per):
 
 
 async def test_nothing_is_spent_of_one_limit_when_another_refuses(limiter):
-    who = principal(Limit(Metric.MESSAGES_IN, 100, 60.0), Limit(Metric.BYTES_IN, 50, 3600.0))
-    one = call(who)
+    holder = principal(Limit(Metric.MESSAGES_IN, 100, 60.0), Limit(Metric.BYTES_IN, 50, 3600.0))
+    one = call(holder)
     await limiter.charge(one, messages_in=1, bytes_in=50)
     for _ in range(5):
         refused = await refusal(limiter.charge(one, messages_in=1, bytes_in=50))
         assert refused.policies == ("bytes_in-per-3600s",)
         assert not limiter.charge_now(one, messages_in=1, bytes_in=50)
-    await limiter.look(who)
-    assert {fact["metric"]: fact["remaining"] for fact in limiter.left(who)} == {"messages_in": 99, "bytes_in": 0}
+    await limiter.look(holder)
+    assert {fact["metric"]: fact["remaining"] for fact in limiter.left(holder)} == {"messages_in": 99, "bytes_in": 0}
 
 
 async def test_the_longest_window_speaks_first_and_all_violated_are_named(limiter):
@@ -143,8 +143,8 @@ async def test_a_frame_larger_than_the_bucket_passes_when_it_is_full_and_is_paid
 
 
 async def test_a_flood_past_close_at_ends_the_connection_that_makes_it(limiter):
-    who = principal(Limit(Metric.MESSAGES_IN, 2, 3600.0, close_at=5))
-    flooding, modest = call(who), call(who)
+    holder = principal(Limit(Metric.MESSAGES_IN, 2, 3600.0, close_at=5))
+    flooding, modest = call(holder), call(holder)
     await limiter.charge(flooding, messages_in=2)
     fatal = [(await refusal(limiter.charge(flooding, messages_in=1))).fatal for _ in range(15)]
     assert fatal[:9] == [False] * 9
@@ -157,7 +157,7 @@ async def test_a_shadow_limit_refuses_nothing_and_counts_what_it_would_have(limi
     one = call(principal(shadow, Limit(Metric.MESSAGES_IN, 8, 7200.0)))
     for _ in range(8):
         await limiter.charge(one, messages_in=1)
-    assert told(limiter, "shadowed") == {(shadow.name, "acme"): 5}
+    assert reported(limiter, "shadowed") == {(shadow.name, "acme"): 5}
     assert (await refusal(limiter.charge(one, messages_in=1))).policies == ("messages_in-per-7200s",)
     assert b"3600" not in dict(limiter.headers(one)).get(b"ratelimit-policy", b"")
 
@@ -211,12 +211,12 @@ async def test_a_steady_stream_waits_for_no_round_trip(limiter):
 
 
 async def test_an_idle_lease_is_returned_for_others(limiter, other):
-    who = principal(Limit(Metric.MESSAGES_IN, 100, 36_000.0))
-    await limiter.charge(call(who), messages_in=1)
+    holder = principal(Limit(Metric.MESSAGES_IN, 100, 36_000.0))
+    await limiter.charge(call(holder), messages_in=1)
     async with asyncio.timeout(10):
         while True:
-            await other.look(who)
-            if other.left(who)[0]["remaining"] == 99:
+            await other.look(holder)
+            if other.left(holder)[0]["remaining"] == 99:
                 break
             await asyncio.sleep(0.1)
 
@@ -224,56 +224,58 @@ async def test_an_idle_lease_is_returned_for_others(limiter, other):
 @pytest.mark.parametrize("per", ["month", 36_000_000.0])
 async def test_what_others_return_is_found_by_who_knew_the_bucket_dry(clocked, redis, per):
     limiter, clock = clocked
-    who = principal(Limit(Metric.TOKENS_OUT, 1000, per))
+    holder = principal(Limit(Metric.TOKENS_OUT, 1000, per))
     holding = Limiter(redis, owner="process-4")
-    reserved = await holding.reserve(call(who), tokens_in=0, tokens_out=400)
-    await limiter.charge(call(who), tokens_out=600)
-    assert (await refusal(limiter.charge(call(who), tokens_out=1))).retry_after_s > 1000
+    reserved = await holding.reserve(call(holder), tokens_in=0, tokens_out=400)
+    await limiter.charge(call(holder), tokens_out=600)
+    assert (await refusal(limiter.charge(call(holder), tokens_out=1))).retry_after_s > 1000
     holding.correct(reserved, tokens_in=0, tokens_out=0)
     await holding.stop()
-    assert (await refusal(limiter.charge(call(who), tokens_out=1))).retry_after_s > 1000
+    assert (await refusal(limiter.charge(call(holder), tokens_out=1))).retry_after_s > 1000
     clock.now += 1.01 * BELIEVED_S
     for _ in range(400):
-        await limiter.charge(call(who), tokens_out=1)
-    assert (await refusal(limiter.charge(call(who), tokens_out=1))).retry_after_s > 1000
+        await limiter.charge(call(holder), tokens_out=1)
+    assert (await refusal(limiter.charge(call(holder), tokens_out=1))).retry_after_s > 1000
 
 
 async def test_who_is_refused_is_told_what_others_spent_meanwhile(clocked, other):
     limiter, clock = clocked
-    who = principal(Limit(Metric.TOKENS_OUT, 1000, 36_000.0))
-    reserved = await other.reserve(call(who), tokens_in=0, tokens_out=500)
-    await limiter.charge(call(who), tokens_out=500)
+    holder = principal(Limit(Metric.TOKENS_OUT, 1000, 36_000.0))
+    reserved = await other.reserve(call(holder), tokens_in=0, tokens_out=500)
+    await limiter.charge(call(holder), tokens_out=500)
     other.correct(reserved, tokens_in=0, tokens_out=5500)
-    await other.look(who)
+    await other.look(holder)
     clock.now += 1.01 * BELIEVED_S
-    assert (await refusal(limiter.charge(call(who), tokens_out=1))).retry_after_s == pytest.approx(5001 * 36, rel=0.01)
+    assert (await refusal(limiter.charge(call(holder), tokens_out=1))).retry_after_s == pytest.approx(
+        5001 * 36, rel=0.01
+    )
 
 
 async def test_who_asks_ahead_spends_nothing_and_does_not_flood(clocked):
     limiter, clock = clocked
-    who = principal(REQUESTS)
+    holder = principal(REQUESTS)
 
     def ahead() -> Call:
-        return replace(call(who, Protocol.HTTP), handler="me", query=b"would=call:quotes")
+        return replace(call(holder, Protocol.HTTP), handler="me", query=b"would=call:quotes")
 
     most = int(DRY_RUNS.burst)
     assert await admitted(limiter, [ahead() for _ in range(most)]) == most
-    assert limiter.left(who)[0]["remaining"] == REQUESTS.amount
+    assert limiter.left(holder)[0]["remaining"] == REQUESTS.amount
     assert await admitted(limiter, [ahead() for _ in range(most)]) == REQUESTS.amount
-    assert limiter.left(who)[0]["remaining"] == 0
+    assert limiter.left(holder)[0]["remaining"] == 0
     clock.now += 1
     assert await admitted(limiter, [ahead() for _ in range(most)]) == DRY_RUNS.amount
 
 
 async def test_what_a_stopped_process_held_is_returned(redis, other):
-    who = principal(Limit(Metric.MESSAGES_IN, 100, 36_000.0), OPEN)
+    holder = principal(Limit(Metric.MESSAGES_IN, 100, 36_000.0), OPEN)
     stopping = Limiter(redis, owner="process-3")
     await stopping.start()
-    await stopping.admit(call(who))
-    await stopping.charge(call(who), messages_in=1)
+    await stopping.admit(call(holder))
+    await stopping.charge(call(holder), messages_in=1)
     await stopping.stop()
-    await other.look(who)
-    assert [fact["remaining"] for fact in other.left(who)] == [99, 2]
+    await other.look(holder)
+    assert [fact["remaining"] for fact in other.left(holder)] == [99, 2]
     assert await redis.zcard("open:{consumer:acme}:open_connections") == 0
 
 
@@ -290,9 +292,9 @@ def test_a_slot_outlives_missed_heartbeats_and_lapses_within_thirty_seconds():
 
 
 async def test_what_is_left_is_told_as_facts(limiter):
-    who = principal(REQUESTS, OPEN, Limit(Metric.BYTES_IN, 5, 1.0, scope="connection"))
-    await limiter.admit(call(who, Protocol.HTTP))
-    requests, opened, own = limiter.left(who)
+    holder = principal(REQUESTS, OPEN, Limit(Metric.BYTES_IN, 5, 1.0, scope="connection"))
+    await limiter.admit(call(holder, Protocol.HTTP))
+    requests, opened, own = limiter.left(holder)
     assert requests.pop("reset_s") == pytest.approx(2, abs=0.5)
     assert requests == {
         "name": "requests-per-10s", "metric": "requests", "amount": 5, "per": 10.0, "burst": 5, "scope": "consumer",

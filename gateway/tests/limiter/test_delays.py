@@ -21,25 +21,25 @@ async def test_delay_holds_back_until_it_is_allowed(limiter):
 
 
 async def test_delayed_callers_all_get_their_turn(limiter):
-    who = principal(Limit(Metric.MESSAGES_IN, 20, 1.0, exceed="delay"))
+    caller = principal(Limit(Metric.MESSAGES_IN, 20, 1.0, exceed="delay"))
     async with asyncio.timeout(30):
-        await asyncio.gather(*(limiter.charge(call(who), messages_in=1) for _ in range(40)))
+        await asyncio.gather(*(limiter.charge(call(caller), messages_in=1) for _ in range(40)))
 
 
 async def test_a_delayed_caller_may_go_away_and_costs_nothing(limiter):
-    who = principal(Limit(Metric.MESSAGES_IN, 2, 20.0, exceed="delay"))
-    await limiter.charge(call(who), messages_in=2)
-    waiting = [asyncio.create_task(limiter.charge(call(who), messages_in=1)) for _ in range(5)]
+    caller = principal(Limit(Metric.MESSAGES_IN, 2, 20.0, exceed="delay"))
+    await limiter.charge(call(caller), messages_in=2)
+    waiting = [asyncio.create_task(limiter.charge(call(caller), messages_in=1)) for _ in range(5)]
     await asyncio.sleep(0.05)
     await stop_tasks(*waiting)
-    await limiter.look(who)
-    assert limiter.left(who)[0]["reset_s"] <= 20
+    await limiter.look(caller)
+    assert limiter.left(caller)[0]["reset_s"] <= 20
 
 
 @pytest.mark.parametrize("then", [(), (Limit(Metric.MESSAGES_IN, 100, 1.0, exceed="delay"),)])
 async def test_who_is_held_back_goes_on_when_its_limits_are_lifted(limiter, then):
-    who = principal(Limit(Metric.MESSAGES_IN, 1, 50.0, exceed="delay"))
-    calls = [call(who) for _ in range(4)]
+    caller = principal(Limit(Metric.MESSAGES_IN, 1, 50.0, exceed="delay"))
+    calls = [call(caller) for _ in range(4)]
     await limiter.charge(calls[0], messages_in=1)
     waiting = [asyncio.create_task(limiter.charge(one, messages_in=1)) for one in calls]
     await asyncio.sleep(0.05)
@@ -51,9 +51,9 @@ async def test_who_is_held_back_goes_on_when_its_limits_are_lifted(limiter, then
 
 
 async def test_a_request_is_delayed_for_seconds_at_most(limiter):
-    who = principal(Limit(Metric.REQUESTS, 1, 60.0, exceed="delay"))
-    await limiter.admit(call(who, Protocol.HTTP))
-    refused = await refusal(limiter.admit(call(who, Protocol.HTTP)))
+    caller = principal(Limit(Metric.REQUESTS, 1, 60.0, exceed="delay"))
+    await limiter.admit(call(caller, Protocol.HTTP))
+    refused = await refusal(limiter.admit(call(caller, Protocol.HTTP)))
     assert refused.retry_after_s > DELAY_REQUEST_MAX_S
 
 

@@ -6,12 +6,12 @@ from gateway.concurrency.stopping import stop_tasks
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Limit, Metric
-from gateway.tests.limiter.support import OPEN, call, principal, refusal, told
+from gateway.tests.limiter.support import OPEN, call, principal, refusal, reported
 
 
 async def test_only_so_many_connections_are_open_over_all_processes(limiter, other):
-    who = principal(OPEN)
-    first, second, third = call(who), call(who), call(who)
+    caller = principal(OPEN)
+    first, second, third = call(caller), call(caller), call(caller)
     await limiter.admit(first)
     await other.admit(second)
     refused = await refusal(limiter.admit(third))
@@ -27,17 +27,17 @@ async def test_only_so_many_connections_are_open_over_all_processes(limiter, oth
                 break
             except Refused:
                 await asyncio.sleep(0.01)
-    await refusal(other.admit(call(who)))
+    await refusal(other.admit(call(caller)))
 
 
 async def test_what_is_open_elsewhere_is_known_to_who_looks(limiter, other):
-    who = principal(OPEN)
+    caller = principal(OPEN)
 
     async def left():
-        await limiter.look(who)
-        return limiter.left(who)[0]["remaining"]
+        await limiter.look(caller)
+        return limiter.left(caller)[0]["remaining"]
 
-    held = [call(who), call(who)]
+    held = [call(caller), call(caller)]
     assert await left() == 2
     for one in held:
         await other.admit(one)
@@ -49,34 +49,34 @@ async def test_what_is_open_elsewhere_is_known_to_who_looks(limiter, other):
 
 
 async def test_one_that_closes_and_opens_again_at_once_is_let_in(limiter):
-    who = principal(OPEN)
-    held = [call(who), call(who)]
+    caller = principal(OPEN)
+    held = [call(caller), call(caller)]
     for one in held:
         await limiter.admit(one)
     for _ in range(50):
         limiter.released(held.pop(0))
-        held.append(call(who))
+        held.append(call(caller))
         await limiter.admit(held[-1])
 
 
 async def test_requests_take_no_slot(limiter):
-    who = principal(Limit(Metric.OPEN_CONNECTIONS, 0))
-    await limiter.admit(call(who, Protocol.HTTP))
-    await refusal(limiter.admit(call(who, Protocol.SSE)))
+    caller = principal(Limit(Metric.OPEN_CONNECTIONS, 0))
+    await limiter.admit(call(caller, Protocol.HTTP))
+    await refusal(limiter.admit(call(caller, Protocol.SSE)))
 
 
 async def test_a_refused_connection_keeps_no_slot(limiter, redis):
-    who = principal(OPEN, Limit(Metric.CONNECTIONS, 1, 3600.0))
-    await limiter.admit(call(who))
-    assert (await refusal(limiter.admit(call(who)))).policies == ("connections-per-3600s",)
+    caller = principal(OPEN, Limit(Metric.CONNECTIONS, 1, 3600.0))
+    await limiter.admit(call(caller))
+    assert (await refusal(limiter.admit(call(caller)))).policies == ("connections-per-3600s",)
     await limiter.store.ping()
     assert await redis.zcard("open:{consumer:acme}:open_connections") == 1
 
 
 async def test_callers_that_hang_up_while_they_are_admitted_keep_no_slot(limiter, redis):
-    who = principal(Limit(Metric.OPEN_CONNECTIONS, 1000))
+    caller = principal(Limit(Metric.OPEN_CONNECTIONS, 1000))
     for wait_s in (0, 0.0001, 0.0003, 0.001) * 10:
-        one = call(who)
+        one = call(caller)
         task = asyncio.create_task(limiter.admit(one))
         await asyncio.sleep(wait_s)
         await stop_tasks(task)
@@ -86,7 +86,7 @@ async def test_callers_that_hang_up_while_they_are_admitted_keep_no_slot(limiter
 
 
 async def test_a_shadow_limit_of_connections_lets_all_in_and_counts(limiter):
-    who = principal(Limit(Metric.OPEN_CONNECTIONS, 1, mode="shadow"))
+    caller = principal(Limit(Metric.OPEN_CONNECTIONS, 1, mode="shadow"))
     for _ in range(3):
-        await limiter.admit(call(who))
-    assert told(limiter, "shadowed") == {("open_connections", "acme"): 2}
+        await limiter.admit(call(caller))
+    assert reported(limiter, "shadowed") == {("open_connections", "acme"): 2}

@@ -66,8 +66,8 @@ def test_what_is_no_request_of_a_model_is_none(body):
     ],
 )
 def test_an_image_is_not_taken_for_text(part):
-    asked = parse_model_request(dumped(model="m", messages=[{"role": "user", "content": [part]}]))
-    assert MEDIUM_TOKENS <= asked.tokens_in <= MEDIUM_TOKENS + 20
+    requested = parse_model_request(dumped(model="m", messages=[{"role": "user", "content": [part]}]))
+    assert MEDIUM_TOKENS <= requested.tokens_in <= MEDIUM_TOKENS + 20
 
 
 @pytest.mark.parametrize(
@@ -190,5 +190,7 @@ def test_nothing_that_an_answer_may_say_is_a_fault(said, most):
         assert counting.tokens_out >= 0
         usage = parse_usage(body)
         assert usage is None or (usage.tokens_out or 0) >= 0
-        asked = parse_model_request(body)
-        assert asked is None or (asked.tokens_in >= 1 and (asked.tokens_out is None or asked.tokens_out >= 1))
+        requested = parse_model_request(body)
+        assert requested is None or (
+            requested.tokens_in >= 1 and (requested.tokens_out is None or requested.tokens_out >= 1)
+        )

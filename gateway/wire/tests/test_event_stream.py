@@ -118,9 +118,9 @@ def test_what_is_a_stream_of_events(headers, expected):
 
 def test_the_final_event_carries_the_reason_and_when_to_reconnect():
     refused = Refused(Reason.RATE_LIMITED, "Enough.", retry_after_s=1.5)
-    said = final_event(refused)
-    assert said.startswith(b"retry: 1500\nevent: error\ndata: {")
-    assert b'"reason":"rate-limited"' in said
-    assert said.endswith(b"\n\n")
+    body = final_event(refused)
+    assert body.startswith(b"retry: 1500\nevent: error\ndata: {")
+    assert b'"reason":"rate-limited"' in body
+    assert body.endswith(b"\n\n")
     assert final_event(Refused(Reason.QUOTA_EXCEEDED, retry_after_s=1e9)).startswith(b"retry: 3600000\n")
     assert final_event(Refused(Reason.DRAINING)) == b""

@@ -70,8 +70,8 @@ class AwsLab(Lab):
         return list(self.found.values())
 
     def _read(self, message):
-        said = message.get("MessageAttributes", {})
-        return message["Body"].encode(), {name: value["StringValue"] for name, value in said.items()}
+        body = message.get("MessageAttributes", {})
+        return message["Body"].encode(), {name: value["StringValue"] for name, value in body.items()}
 
     def source(self):
         return self.link | {"queue_url": self.queue_url}
@@ -101,5 +101,5 @@ class SnsLab(AwsLab):
 
     def _read(self, message):
         envelope = orjson.loads(message["Body"])
-        said = envelope["MessageAttributes"]
-        return envelope["Message"].encode(), {name: value["Value"] for name, value in said.items()}
+        body = envelope["MessageAttributes"]
+        return envelope["Message"].encode(), {name: value["Value"] for name, value in body.items()}

@@ -53,6 +53,6 @@ class MqttLab(Lab):
         words = [*ear, "-W", "1", "-F", "%p\t%P"]
         done = await asyncio.to_thread(subprocess.run, words, capture_output=True, timeout=20)
         for line in done.stdout.splitlines():
-            data, _, said = line.partition(b"\t")
-            self.heard.append((data, dict(pair.split(":", 1) for pair in said.decode().split(" ") if ":" in pair)))
+            data, _, body = line.partition(b"\t")
+            self.heard.append((data, dict(pair.split(":", 1) for pair in body.decode().split(" ") if ":" in pair)))
         return self.heard

@@ -94,13 +94,13 @@ async def test_another_way_to_authenticate_is_refused(plane):
 
 async def test_connack_announces_the_limits_to_mqtt_5(plane):
     async with client(plane, V5) as mqtt:
-        told = (await mqtt.connect(plane.key.text)).v5
-        assert told.max_packet_size == plane.config.mqtt_packet_max_bytes
-        assert told.assigned_client_id
-        assert (told.session_present, told.session_expiry_interval) == (False, 0)
-        assert not told.shared_subscription_available
-        assert not told.subscription_id_available
-        assert told.retain_available
+        reported = (await mqtt.connect(plane.key.text)).v5
+        assert reported.max_packet_size == plane.config.mqtt_packet_max_bytes
+        assert reported.assigned_client_id
+        assert (reported.session_present, reported.session_expiry_interval) == (False, 0)
+        assert not reported.shared_subscription_available
+        assert not reported.subscription_id_available
+        assert reported.retain_available
 
 
 async def test_no_session_outlives_its_connection_and_connack_says_so(plane):

@@ -51,16 +51,16 @@ def conversation(dice, key):
     version = dice.choice([V311, V5])
     will = Will("trades", b"1", dice.choice([0, 1, 2]), dice.random() < 0.5) if dice.random() < 0.3 else None
     connect = Connect(version, f"c{dice.randint(1, 9)}", True, dice.choice([0, 1, 60]), "any", key.encode(), will)
-    said = bytearray(codec.connect(connect))
-    begins_at = dice.choice([0, len(said)])
+    body = bytearray(codec.connect(connect))
+    begins_at = dice.choice([0, len(body)])
     for _ in range(dice.randint(1, 12)):
-        said += dice.choice(PACKETS)(dice, version)
+        body += dice.choice(PACKETS)(dice, version)
     for _ in range(dice.choice([0, 1, 1, 2, 5])):
-        at = dice.randrange(begins_at, len(said))
+        at = dice.randrange(begins_at, len(body))
         noise = bytes(dice.randrange(256) for _ in range(dice.randint(1, 3)))
-        said[at : at + dice.randint(0, 3)] = dice.choice([noise, b"", noise[:1]])
-        begins_at = min(begins_at, len(said) - 1)
-    return bytes(said)
+        body[at : at + dice.randint(0, 3)] = dice.choice([noise, b"", noise[:1]])
+        begins_at = min(begins_at, len(body) - 1)
+    return bytes(body)
 
 
 async def talk(port, dice, key):

@@ -57,8 +57,8 @@ async def test_expired_ids_are_reported_with_the_next_event(plane):
     async with client(plane, V5) as mqtt:
         await mqtt.connect(plane.key.text)
         await mqtt.subscribe(("trades", 0), user=[("from", str(first - 1))])
-        told = dict((await mqtt.answer(Type.PUBLISH)).v5.user_properties)
-        assert json.loads(told["gap"]) == {"from": str(first - 1), "to": str(last), "cause": "retention"}
+        reported = dict((await mqtt.answer(Type.PUBLISH)).v5.user_properties)
+        assert json.loads(reported["gap"]) == {"from": str(first - 1), "to": str(last), "cause": "retention"}
 
 
 async def test_stored_events_reach_a_slow_reader_as_fast_as_it_acknowledges(plane):

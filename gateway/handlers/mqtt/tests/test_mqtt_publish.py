@@ -123,8 +123,8 @@ async def test_publishes_that_are_never_released_end_the_connection(plane, versi
         await mqtt.connect(plane.key.text)
         for number in range(1, RECEIVE_MAX + 2):
             mqtt.publish("trades", b"1", 2, packet_id=number)
-        said = await mqtt.ends()
-    recs, rest = said[: 4 * RECEIVE_MAX], said[4 * RECEIVE_MAX :]
+        body = await mqtt.ends()
+    recs, rest = body[: 4 * RECEIVE_MAX], body[4 * RECEIVE_MAX :]
     assert recs[::4] == b"\x50" * RECEIVE_MAX
     assert rest[:3:2] == (b"\xe0\x93" if version == V5 else b"")
 

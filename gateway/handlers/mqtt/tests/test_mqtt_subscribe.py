@@ -65,10 +65,10 @@ async def test_mqtt_5_receives_id_time_trace_and_attributes(plane):
         attributes = {"type": "tick", "id": "mine", "region": "eu", "tracestate": "a=1"}
         id_ = await published(plane, "trades", traceparent=trace, attributes=attributes)
         event = (await mqtt.answer(Type.PUBLISH)).v5
-        told = dict(event.user_properties)
+        reported = dict(event.user_properties)
         assert event.content_type == "application/json"
-        assert told.pop("time")
-        assert told == {
+        assert reported.pop("time")
+        assert reported == {
             "id": str(id_), "ce-source": "/consumers/bolt", "ce-type": "tick", "ce-id": "mine", "ce-region": "eu",
             "traceparent": trace, "tracestate": "a=1",
         }  # fmt: skip
@@ -207,11 +207,11 @@ async def test_a_channel_made_later_is_heard_by_a_wildcard(plane):
 # QoS
 
 
-@pytest.mark.parametrize(("asked", "granted"), [(0, 0), (1, 1), (2, 1)])
-async def test_at_most_qos_1_is_granted(plane, asked, granted):
+@pytest.mark.parametrize(("requested", "granted"), [(0, 0), (1, 1), (2, 1)])
+async def test_at_most_qos_1_is_granted(plane, requested, granted):
     async with client(plane, V311) as mqtt:
         await mqtt.connect(plane.key.text)
-        assert await mqtt.subscribe(("trades", asked)) == [granted]
+        assert await mqtt.subscribe(("trades", requested)) == [granted]
         await published(plane, "trades")
         answer = await mqtt.answer(Type.PUBLISH)
         assert (answer.flags >> 1 & 3, answer.topic_and_payload) == (granted, ("trades", b"1"))

@@ -120,7 +120,7 @@ async def test_a_prompt_that_there_is_no_room_for_is_refused_before_the_upstream
         assert (await ask(plane, prompt(10))).status == 200
         refused = await ask(plane, prompt(10))
         assert (refused.status, orjson.loads(refused.body)["violated-policies"]) == (429, ["tokens_in-per-36000s"])
-        assert len(model.asked) == 1
+        assert len(model.requests) == 1
         assert left(plane, "tokens_out") == 990, "what was not charged of one limit is not charged of the other"
 
 
@@ -155,7 +155,7 @@ async def test_a_stream_that_meets_its_limit_ends_with_an_error_and_its_upstream
         assert problem["retry_after_s"] > 0
         assert problem["error"]["type"] == "rate-limited"
         await eventually(lambda: model.hung_up == 1)
-        assert model.said < 1000
+        assert model.parsed < 1000
         assert left(plane, "tokens_out") <= 1
         again = await caller.ask("POST", PATH, "content-type: application/json", body=prompt())
         assert again.status == 429, "the connection is whole, and can be used again"
@@ -207,7 +207,7 @@ async def test_a_caller_that_leaves_pays_for_what_came_and_gets_the_rest_back(tm
         caller.send(caller.head("POST", PATH, "content-type: application/json", f"content-length: {len(body)}") + body)
         await caller.answer_head()
         await caller.reader.readuntil(b"word")
-        await eventually(lambda: model.said >= (17 if shape == "anthropic" else 19))
+        await eventually(lambda: model.parsed >= (17 if shape == "anthropic" else 19))
         assert left(plane, "tokens_out") == 500
         caller.abort()
         await eventually(lambda: model.hung_up == 1)
@@ -229,7 +229,7 @@ async def test_an_answer_of_failure_costs_nothing(tmp_path, status):
 
 @pytest.mark.parametrize("said", ["", "nonsense\r\n\r\n"])
 async def test_an_upstream_that_does_not_answer_costs_nothing(tmp_path, said):
-    async def answer(asked, reader, writer):
+    async def answer(requested, reader, writer):
         writer.write(said.encode())
         return True
 
@@ -255,8 +255,8 @@ async def test_the_upstream_is_asked_for_an_answer_that_can_be_read(tmp_path):
     model = Model()
     async with serving(tmp_path, model, tokens("tokens_out", 1000)) as plane:
         await ask(plane, prompt(10), "accept-encoding: gzip, br")
-        assert model.asked[0].header("accept-encoding") == ["identity"]
-        assert model.asked[0].body == prompt(10)
+        assert model.requests[0].header("accept-encoding") == ["identity"]
+        assert model.requests[0].body == prompt(10)
 
 
 async def test_who_has_no_limits_of_tokens_is_not_looked_at(tmp_path, monkeypatch):
@@ -265,7 +265,7 @@ async def test_who_has_no_limits_of_tokens_is_not_looked_at(tmp_path, monkeypatc
     async with serving(tmp_path, model, {"metric": "requests", "amount": 100, "per": 10}) as plane:
         answer = await ask(plane, prompt(10), "accept-encoding: gzip")
         assert answer.body == b"".join(model._events())
-        assert model.asked[0].header("accept-encoding") == ["gzip"]
+        assert model.requests[0].header("accept-encoding") == ["gzip"]
 
 
 async def test_a_body_in_chunks_is_read_and_passed_on_whole(tmp_path):
@@ -279,7 +279,7 @@ async def test_a_body_in_chunks_is_read_and_passed_on_whole(tmp_path):
             await asyncio.sleep(0)
         caller.send(b"0\r\n\r\n")
         assert (await caller.answer()).status == 200
-        assert model.asked[0].body == body
+        assert model.requests[0].body == body
 
 
 @pytest.mark.parametrize("body", [b"{", b'{"model": "m"}', b"[]", b'{"model":"m","messages":'])
@@ -288,7 +288,7 @@ async def test_a_body_that_is_no_call_of_a_model_passes_and_costs_nothing(tmp_pa
         limits = [tokens("tokens_in", 1), tokens("tokens_out", 1)]
         async with running(tmp_path, [route("ai", "/ai/{rest...}", upstream.url)], limits=limits) as plane:
             assert (await ask(plane, body)).body == b"ok"
-            assert upstream.asked[0].body == body
+            assert upstream.requests[0].body == body
             assert (left(plane, "tokens_in"), left(plane, "tokens_out")) == (1, 1)
 
 
@@ -315,7 +315,7 @@ async def test_a_limit_that_cannot_be_counted_refuses_where_it_says_so(tmp_path)
     async with serving(tmp_path, model, tokens("tokens_out", 20, fail="closed")) as plane:
         refused = await ask(plane, prompt(10))
         assert (refused.status, orjson.loads(refused.body)["reason"]) == (503, "overloaded")
-        assert model.asked == []
+        assert model.requests == []
 
 
 async def test_an_override_of_a_key_is_metered_too(tmp_path):
@@ -338,7 +338,7 @@ async def test_policies_that_change_requests_and_answers_do_not_hide_what_was_us
         answer = await ask(plane, prompt(100, stream=False))
         assert orjson.loads(answer.body)["seen"] is True
         assert left(plane, "tokens_out") == 988
-        assert orjson.loads(model.asked[0].body)["max_tokens"] == 500
+        assert orjson.loads(model.requests[0].body)["max_tokens"] == 500
         model.used, model.words = None, 5000
         answer = await ask(plane, prompt(100))
         assert words_in(answer.body) == 988

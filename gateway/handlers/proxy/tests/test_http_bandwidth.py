@@ -35,7 +35,7 @@ def chunked(*parts: bytes) -> bytes:
 def stream_of(*events: bytes, ends: bool = True):
     """Answer with a stream of events, and stay silent after them or end."""
 
-    async def answer(asked, reader, writer):
+    async def answer(requested, reader, writer):
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
         for event in events:
             writer.write(chunked(event)[: -len(b"0\r\n\r\n")])
@@ -63,7 +63,7 @@ async def test_a_body_that_says_its_length_is_refused_before_any_of_it_is_read(t
                 caller.send(caller.head("POST", "/r", "content-length: 1", "expect: 100-continue"))
                 refused = await caller.answer()
             assert (refused.status, orjson.loads(refused.body)["violated-policies"]) == (429, ["bytes_in-per-36000s"])
-            assert len(upstream.asked) == 2
+            assert len(upstream.requests) == 2
             assert left(plane, "bytes_in") == 0
 
 
@@ -111,7 +111,7 @@ async def test_what_a_caller_announces_and_does_not_send_is_given_back(tmp_path)
 async def test_what_nobody_waits_for_any_more_is_given_back(tmp_path, is_direct, ends):
     """The caller is there and would send the rest: the upstream has answered, or the gateway has, without it."""
 
-    async def early(asked, reader, writer):
+    async def early(requested, reader, writer):
         writer.write(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n")
         await reader.read()
         return True
@@ -146,7 +146,7 @@ async def test_a_body_of_unknown_length_is_cut_off_at_the_limit(tmp_path, exceed
         ):
             caller.send(caller.head("POST", "/r", "transfer-encoding: chunked") + chunked(*[b"x" * 1000] * 20))
             assert (await caller.answer()).status == 429
-            assert upstream.asked == [], "the upstream never got a whole body"
+            assert upstream.requests == [], "the upstream never got a whole body"
             assert 0 <= left(plane, "bytes_in") < PIECE_MIN_BYTES
 
 
@@ -209,7 +209,7 @@ async def test_a_delayed_answer_flows_at_its_limit_and_holds_its_upstream_up(tmp
     size = 40_000_000  # more than the kernel holds
     sent = []
 
-    async def answer(asked, reader, writer):
+    async def answer(requested, reader, writer):
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
         for _ in range(size // 10_000):
             writer.write(b"x" * 10_000)
@@ -273,14 +273,14 @@ async def test_a_stream_that_says_its_length_can_be_cut_too(tmp_path):
 
 
 async def test_a_stream_whose_limit_is_not_met_passes_as_it_is(tmp_path):
-    said = [b"\xef\xbb\xbf: hello\r\rdata: 1\r\r", b"id: 7\ndata: a\ndata: b\n\n", b": end without a blank line"]
-    async with upstream_that(stream_of(*said)) as upstream:
+    reply = [b"\xef\xbb\xbf: hello\r\rdata: 1\r\r", b"id: 7\ndata: a\ndata: b\n\n", b": end without a blank line"]
+    async with upstream_that(stream_of(*reply)) as upstream:
         limits = [limit("bytes_out", 10_000)]
         async with (
             running(tmp_path, [route("r", "/r", upstream.url)], limits=limits) as plane,
             caller_of(plane) as caller,
         ):
-            assert (await caller.ask("GET", "/r")).body == b"".join(said)
+            assert (await caller.ask("GET", "/r")).body == b"".join(reply)
 
 
 async def test_a_delayed_stream_loses_nothing_and_keeps_its_pace(tmp_path):

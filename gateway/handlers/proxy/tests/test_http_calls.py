@@ -62,7 +62,7 @@ async def test_a_call_reaches_its_upstream_and_comes_back(plane, behind):
 
 
 @pytest.mark.parametrize(
-    ("asked", "seen"),
+    ("requested", "seen"),
     [
         ("/api/1/a/b?q=1", "/v1/a/b?fixed=1&q=1"),
         ("/api/1/a", "/v1/a?fixed=1"),
@@ -71,8 +71,8 @@ async def test_a_call_reaches_its_upstream_and_comes_back(plane, behind):
         ("/old/%7B", "/new/%7B.json"),
     ],
 )
-async def test_a_route_may_rewrite_the_path(plane, behind, asked, seen):
-    assert (await ask(plane, "GET", asked)).body.decode() == seen + " "
+async def test_a_route_may_rewrite_the_path(plane, behind, requested, seen):
+    assert (await ask(plane, "GET", requested)).body.decode() == seen + " "
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ async def test_a_route_may_rewrite_the_path(plane, behind, asked, seen):
 )  # fmt: skip
 async def test_a_path_that_could_be_read_in_two_ways_is_refused(plane, behind, path):
     assert is_problem(await ask(plane, "GET", path), 400, "invalid-request")
-    assert not behind.asked
+    assert not behind.requests
     assert plane.outcomes == [("path-malformed", "protocol_error")]
 
 
@@ -110,7 +110,7 @@ async def test_who_cannot_be_proved_is_refused(plane, behind, lines, status, rea
     assert is_problem(answer, status, reason)
     assert (answer.header("www-authenticate") is not None) is (status == 401)
     assert plane.outcomes[0][0] == cause
-    assert not behind.asked
+    assert not behind.requests
 
 
 async def test_a_key_in_the_address_is_refused(plane, behind):
@@ -118,7 +118,7 @@ async def test_a_key_in_the_address_is_refused(plane, behind):
     assert is_problem(answer, 401, "unauthenticated")
     assert plane.key.text.encode() not in answer.body
     assert answer.header("referrer-policy") == "no-referrer"
-    assert not behind.asked
+    assert not behind.requests
 
 
 async def test_a_revoked_key_looks_like_an_unknown_one(plane):
@@ -141,7 +141,7 @@ async def test_a_key_without_the_scope_is_refused(tmp_path, behind, is_direct):
     async with running(tmp_path, routes(behind.url), is_direct=is_direct, scopes=["call:other"]) as plane:
         assert is_problem(await ask(plane, "GET", "/echo"), 403, "forbidden")
         assert plane.outcomes == [("forbidden", "handshake_auth")]
-    assert not behind.asked
+    assert not behind.requests
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ async def test_limits_are_said_in_every_answer(tmp_path, behind, is_direct):
         assert int(answers[2].header("retry-after")) > 0
         assert json.loads(answers[2].body)["violated-policies"] == ["requests-per-3600s"]
         assert all(answer.header("ratelimit-policy") and answer.header("ratelimit") for answer in answers)
-        assert len(behind.asked) == 2
+        assert len(behind.requests) == 2
 
 
 async def test_the_upstream_sees_who_calls_and_nothing_that_pretends_to_be_us(plane, behind):
@@ -189,19 +189,19 @@ async def test_the_upstream_sees_who_calls_and_nothing_that_pretends_to_be_us(pl
         "Proxy-Authorization: Basic YTpi", "Trailer: x", "X-Kept: yes", "CF-Connecting-IP: 9.9.9.9",
         "Cookie: a=1; sessionid=operators; csrftoken=theirs; mysessionid=2",
     )  # fmt: skip
-    (asked,) = behind.asked
-    names = [name for name, _ in asked.headers]
-    assert asked.header("x-consumer-name") == ["acme"]
-    assert asked.header("x-consumer-key") == [plane.key.id]
-    assert asked.header("x-consumer-tier") == ["free"]
-    assert asked.header("x-forwarded-for") == ["127.0.0.1"]
-    assert asked.header("x-forwarded-host") == ["gateway.test"]
-    assert asked.header("x-forwarded-proto") == ["http"]
-    assert (asked.header("x-kept"), asked.header("cookie")) == (["yes"], ["a=1; mysessionid=2"])
+    (requested,) = behind.requests
+    names = [name for name, _ in requested.headers]
+    assert requested.header("x-consumer-name") == ["acme"]
+    assert requested.header("x-consumer-key") == [plane.key.id]
+    assert requested.header("x-consumer-tier") == ["free"]
+    assert requested.header("x-forwarded-for") == ["127.0.0.1"]
+    assert requested.header("x-forwarded-host") == ["gateway.test"]
+    assert requested.header("x-forwarded-proto") == ["http"]
+    assert (requested.header("x-kept"), requested.header("cookie")) == (["yes"], ["a=1; mysessionid=2"])
     assert len(names) == len(set(names))
     assert not set(names) & {"x-api-key", "authorization", "x-secret", "keep-alive", "te", "forwarded",
                              "x-real-ip", "x_consumer_name", "proxy-authorization", "trailer", "connection", "cf-connecting-ip"}  # fmt: skip
-    assert plane.key.text not in str(asked.headers)
+    assert plane.key.text not in str(requested.headers)
 
 
 @pytest.mark.parametrize("name", sorted(OVERRIDES))
@@ -214,9 +214,11 @@ async def test_a_header_that_overrides_the_request_is_dropped_unless_the_route_a
         ]
         for path in ("/echo", "/asking"):
             await ask(plane, "GET", path, *lines, "Proxy: evil.test")
-    values = [[value for _, value in asked.headers if value in ("/admin", "evil.test")] for asked in behind.asked]
+    values = [
+        [value for _, value in requested.headers if value in ("/admin", "evil.test")] for requested in behind.requests
+    ]
     assert values == [[], ["/admin"]]
-    assert behind.asked[1].header(name) == ["/admin"]
+    assert behind.requests[1].header(name) == ["/admin"]
 
 
 async def test_an_invalid_host_is_refused_whichever_server_runs(tmp_path, behind):
@@ -231,7 +233,7 @@ async def test_a_header_that_the_connection_claims_is_no_override(tmp_path, behi
     asking = route("asking", "/asking", behind.url, handler={"override_headers": ["x-http-method"]})
     async with running(tmp_path, [asking]) as plane:
         await ask(plane, "GET", "/asking", "connection: x-http-method", "x-http-method: DELETE")
-    assert not behind.asked[0].header("x-http-method")
+    assert not behind.requests[0].header("x-http-method")
 
 
 @pytest.mark.parametrize(
@@ -253,7 +255,7 @@ async def test_forwarded_addresses_are_believed_from_configured_proxies_alone(
     networks = tuple(ip_network(network) for network in trusted)
     async with running(tmp_path, routes(behind.url), is_direct=is_direct, trusted_proxies=networks) as plane:
         await ask(plane, "GET", "/echo", *(f"x-forwarded-for: {value}" for value in forwarded))
-    assert behind.asked[0].header("x-forwarded-for") == [seen]
+    assert behind.requests[0].header("x-forwarded-for") == [seen]
 
 
 @pytest.mark.parametrize(
@@ -302,7 +304,7 @@ async def test_a_preflight_is_answered_without_a_key(plane, behind):
         # A route allows other origins by its `cors` policy alone; the gateway's own addresses allow all.
         assert (answer.status, allowed) == (204, None if path == "/echo" else "*")
         assert path == "/echo" or "Last-Event-ID" in answer.header("access-control-allow-headers")
-    assert not behind.asked
+    assert not behind.requests
     assert not plane.outcomes
 
 
@@ -335,9 +337,9 @@ async def test_a_draining_gateway_takes_nothing_more(plane, behind):
 async def test_what_is_under_way_is_finished_before_the_server_stops(tmp_path, is_direct):
     may_answer = asyncio.Event()
 
-    async def slow(asked, reader, writer):
+    async def slow(requested, reader, writer):
         await may_answer.wait()
-        await echo(asked, reader, writer)
+        await echo(requested, reader, writer)
 
     async with (
         upstream_that(slow) as behind,
@@ -346,7 +348,7 @@ async def test_what_is_under_way_is_finished_before_the_server_stops(tmp_path, i
         caller_of(plane) as idle,
     ):
         caller.send(caller.head("GET", "/r"))
-        await eventually(lambda: behind.asked)
+        await eventually(lambda: behind.requests)
         plane.server.should_exit = True
         assert await idle.is_closed()
         may_answer.set()

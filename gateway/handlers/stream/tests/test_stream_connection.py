@@ -165,11 +165,11 @@ async def test_a_revoked_key_closes_the_socket(plane):
 
 
 async def test_a_revoked_key_closes_a_socket_whose_reader_loses_the_first_cancellation(plane, monkeypatch):
-    asked = asyncio.Event()
+    requested = asyncio.Event()
 
     async def deaf(plane, channel, asked_position):
         """Do as ``asyncio.wait_for`` may before Python 3.12: answer, and forget that it was cancelled."""
-        asked.set()
+        requested.set()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
         return 0
@@ -177,7 +177,7 @@ async def test_a_revoked_key_closes_a_socket_whose_reader_loses_the_first_cancel
     monkeypatch.setattr("gateway.handlers.stream.filters.resolve", deaf)
     async with connected(plane) as wire:
         wire.say({"type": "subscribe", "channel": "trades"})
-        await asked.wait()
+        await requested.wait()
         plane.change_key(revoked_at=1.0)
         await asyncio.wait_for(asyncio.shield(wire.serving), 20)
     assert wire.closed[0] == 3000

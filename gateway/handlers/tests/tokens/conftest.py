@@ -13,7 +13,7 @@ from gateway.tests.identity_provider import identity_provider
 from gateway.tests.mqtt_plane import mqtt_plane
 
 
-async def feed(asked, reader, writer):
+async def feed(requested, reader, writer):
     """Send an event, and then nothing for a long time."""
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: first\n\n")
     await reader.read()

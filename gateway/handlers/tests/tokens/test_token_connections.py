@@ -155,8 +155,8 @@ async def by_key(plane):
 
 
 async def test_the_caller_sees_who_it_is(plane):
-    status, said = await http(plane, "GET", "/v1/me", f"authorization: Bearer {token(scope='subscribe:trades')}")
-    assert (status, said["consumer"], said["key"], said["scopes"]) == (200, "acme", "jwt:idp", ["subscribe:trades"])
+    status, reply = await http(plane, "GET", "/v1/me", f"authorization: Bearer {token(scope='subscribe:trades')}")
+    assert (status, reply["consumer"], reply["key"], reply["scopes"]) == (200, "acme", "jwt:idp", ["subscribe:trades"])
 
 
 async def test_a_browser_offers_its_token_as_subprotocol_and_gets_it_not_back(plane):
@@ -185,5 +185,5 @@ async def test_a_socket_is_refused_before_101(plane, text):
     with pytest.raises(InvalidStatus) as caught:
         async with by_socket(plane, text):
             pass
-    said = json.loads(caught.value.response.body)
-    assert (caught.value.response.status_code, said["reason"]) == (401, "unauthenticated")
+    reply = json.loads(caught.value.response.body)
+    assert (caught.value.response.status_code, reply["reason"]) == (401, "unauthenticated")

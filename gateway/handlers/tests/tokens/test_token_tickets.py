@@ -14,9 +14,9 @@ from gateway.tests.identity_provider import jwk, token
 
 
 async def ticket_of(plane, text):
-    status, said = await http(plane, "POST", "/v1/tickets", f"authorization: Bearer {text}")
+    status, body = await http(plane, "POST", "/v1/tickets", f"authorization: Bearer {text}")
     assert status == 201
-    return said["ticket"]
+    return body["ticket"]
 
 
 @asynccontextmanager
@@ -31,12 +31,12 @@ async def test_a_ticket_carries_what_its_token_proved(plane, an_hour_later):
     async with by_ticket(plane, await ticket_of(plane, text)) as socket:
         await heard(socket, "welcome")
         (connection,) = plane.connections
-        who = connection.call.caller
-        assert (who.consumer, who.key, who.scopes, who.expires_at) == (
+        holder = connection.call.caller
+        assert (holder.consumer, holder.key, holder.scopes, holder.expires_at) == (
             "acme", "jwt:idp", ("subscribe:trades",), expires_at,
         )  # fmt: skip
-        assert who.metadata["claims"]["role"] == "reader"
-        assert who.token.signer is plane.key_sets._sets["idp"].keys[0]
+        assert holder.metadata["claims"]["role"] == "reader"
+        assert holder.token.signer is plane.key_sets._sets["idp"].keys[0]
         an_hour_later()
         assert await closed(socket) == (3000, "token-expired")
 

@@ -35,12 +35,12 @@ def status(code, *lines, body=""):
     return say("\r\n".join([f"HTTP/1.1 {code} X", *lines, f"content-length: {len(body)}", "", body]))
 
 
-async def hang(asked, reader, writer):
+async def hang(requested, reader, writer):
     await reader.read()
     return True
 
 
-async def drip(asked, reader, writer):
+async def drip(requested, reader, writer):
     """Answer a byte at a time, for ever."""
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
     while True:
@@ -49,7 +49,7 @@ async def drip(asked, reader, writer):
         await asyncio.sleep(0.01)
 
 
-async def pour(asked, reader, writer):
+async def pour(requested, reader, writer):
     """Answer without end."""
     writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
     while not writer.is_closing():
@@ -57,5 +57,5 @@ async def pour(asked, reader, writer):
         await writer.drain()
 
 
-async def hang_up(asked, reader, writer):
+async def hang_up(requested, reader, writer):
     return True

@@ -53,7 +53,7 @@ async def test_the_last_keys_serve_while_their_url_misbehaves(provider, answer):
         provider.answer = answer
         plane.clock.now_s += 601
         await settled(plane)
-        assert provider.asked == 2
+        assert provider.requests == 2
         assert await proved(plane, token(jti="another"))
 
 
@@ -62,7 +62,7 @@ async def test_a_redirect_is_not_followed(provider):
         provider.answer = status(302, f"location: {elsewhere.url}")
         async with proving(provider.document()) as plane:
             assert (await refusal(plane, token())).cause == "token-keys-away"
-    assert elsewhere.asked == 0
+    assert elsewhere.requests == 0
 
 
 async def test_a_url_where_nobody_listens_leaves_callers_with_a_clear_answer(provider):
@@ -75,44 +75,44 @@ async def test_a_url_where_nobody_listens_leaves_callers_with_a_clear_answer(pro
 async def test_a_link_local_address_is_never_connected_to(provider, monkeypatch):
     """Also where a name, harmless when it was saved, resolves to one."""
     loop = asyncio.get_running_loop()
-    asked, tried = [], []
+    requested, tried = [], []
 
     async def getaddrinfo(host, port, **more):
-        asked.append(host)
+        requested.append(host)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", port))]
 
     monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
     monkeypatch.setattr(loop, "sock_connect", lambda *_: tried.append(_))
     async with proving(provider.document(jwks_url="http://keys.example/jwks")) as plane:
         assert (await refusal(plane, token())).reason is Reason.OVERLOADED
-    assert (asked, tried) == (["keys.example"], [])
+    assert (requested, tried) == (["keys.example"], [])
 
 
 async def test_keys_are_read_at_start_before_any_call_asks(provider):
     async with proving(provider.document()) as plane:
-        await eventually(lambda: provider.asked == 1)
+        await eventually(lambda: provider.requests == 1)
         await settled(plane)
         await proved(plane, token())
-    assert provider.asked == 1
-    assert provider.server.asked[0].target == "/jwks"
-    assert provider.server.asked[0].header("authorization") == []
+    assert provider.requests == 1
+    assert provider.server.requests[0].target == "/jwks"
+    assert provider.server.requests[0].header("authorization") == []
 
 
 async def test_calls_that_come_before_the_first_keys_wait_and_share_one_look(provider):
     go_on = asyncio.Event()
     answer = provider.answer
 
-    async def wait(*asked):
+    async def wait(*requested):
         await go_on.wait()
-        return await answer(*asked)
+        return await answer(*requested)
 
     provider.answer = wait
     async with proving(provider.document()) as plane:
         calls = [asyncio.create_task(proved(plane, token(jti=str(number)))) for number in range(20)]
-        await eventually(lambda: provider.asked)
+        await eventually(lambda: provider.requests)
         go_on.set()
         assert {principal.consumer for principal in await asyncio.gather(*calls)} == {"acme"}
-    assert provider.asked == 1
+    assert provider.requests == 1
 
 
 async def test_a_call_waits_only_so_long_and_leaves_the_look_to_others(provider):
@@ -125,22 +125,22 @@ async def test_a_call_waits_only_so_long_and_leaves_the_look_to_others(provider)
         await asyncio.sleep(0)
         await stop_tasks(cancelled)
         assert plane.key_sets._sets["idp"].task is not None
-    assert provider.asked == 1
+    assert provider.requests == 1
 
 
 async def test_an_unknown_kid_makes_us_ask_at_most_once_in_30_s(provider):
     async with proving(provider.document()) as plane:
         await proved(plane, token())
-        assert provider.asked == 1
+        assert provider.requests == 1
         for number in range(50):
             refused = await refusal(plane, token(kid=f"unknown{number}", key=private_key("k1")))
             assert (refused.reason, refused.cause) == (Reason.UNAUTHENTICATED, "token-key-unknown")
-        assert provider.asked == 2
+        assert provider.requests == 2
         for number in range(50):
             plane.clock.now_s += FLOOR_S / 10
             await refusal(plane, token(kid=f"unknown{number}", key=private_key("k1")))
             await settled(plane)
-        assert provider.asked == 7
+        assert provider.requests == 7
         assert plane.authenticator._failed_keys._failures == {}
 
 
@@ -151,7 +151,7 @@ async def test_a_rotated_key_is_found_by_the_first_token_that_names_it(provider)
         provider.publish(jwk("k1"), jwk("k2"))
         assert await proved(plane, token(kid="k2"))
         assert await proved(plane, token())
-        assert provider.asked == 2
+        assert provider.requests == 2
 
 
 async def test_a_key_asked_for_too_early_is_looked_for_as_soon_as_allowed(provider):
@@ -160,13 +160,13 @@ async def test_a_key_asked_for_too_early_is_looked_for_as_soon_as_allowed(provid
         await refusal(plane, token(kid="unknown", key=private_key("k1")))
         provider.publish(jwk("k1"), jwk("k2"))
         plane.clock.now_s += FLOOR_S - 1
-        asked = provider.asked
+        requested = provider.requests
         assert (await refusal(plane, token(kid="k2"))).cause == "token-key-unknown"
         await settled(plane)
-        assert provider.asked == asked
+        assert provider.requests == requested
         plane.clock.now_s += 1
         await settled(plane)
-        assert provider.asked == asked + 1
+        assert provider.requests == requested + 1
         assert await proved(plane, token(kid="k2"))
 
 
@@ -175,10 +175,10 @@ async def test_a_key_asked_for_too_early_does_not_put_off_the_next_look(provider
         await proved(plane, token())
         for number in range(2):
             await refusal(plane, token(kid=f"unknown{number}", key=private_key("k1")))
-        assert provider.asked == 2
+        assert provider.requests == 2
         plane.clock.now_s += 1
         await settled(plane)
-        assert provider.asked == 3
+        assert provider.requests == 3
 
 
 async def test_a_url_that_is_away_is_not_asked_for_each_unknown_kid(provider):
@@ -190,7 +190,7 @@ async def test_a_url_that_is_away_is_not_asked_for_each_unknown_kid(provider):
             assert refused.cause == "token-keys-away"
             plane.clock.now_s += FLOOR_S / 100
             await settled(plane)
-        assert provider.asked == 2
+        assert provider.requests == 2
 
 
 async def test_old_keys_serve_for_their_documented_age_and_no_longer(provider):
@@ -213,14 +213,14 @@ async def test_old_keys_serve_for_their_documented_age_and_no_longer(provider):
 async def test_a_url_that_is_away_at_start_is_tried_again_soon_and_then_less_often(provider):
     provider.answer = hang_up
     async with proving(provider.document()) as plane:
-        await eventually(lambda: provider.asked == 1)
+        await eventually(lambda: provider.requests == 1)
         await settled(plane)
         times = []
         for _ in range(120):
-            before = provider.asked
+            before = provider.requests
             plane.clock.now_s += 1
             await settled(plane)
-            if provider.asked > before:
+            if provider.requests > before:
                 times.append(plane.clock.now_s)
         gaps = [round(later - earlier) for earlier, later in itertools.pairwise(times)]
         assert gaps == [2, 4, 8, 16, 30, 30]
@@ -250,9 +250,9 @@ async def test_an_issuer_that_moves_is_asked_where_it_is_now(provider):
 async def test_an_issuer_that_is_deleted_while_its_keys_are_waited_for_proves_nobody(provider):
     answer = provider.answer
 
-    async def delete_meanwhile(*asked):
+    async def delete_meanwhile(*requested):
         plane.snapshot.apply([("issuer", "idp", None)])
-        return await answer(*asked)
+        return await answer(*requested)
 
     provider.answer = delete_meanwhile
     async with proving(provider.document()) as plane:

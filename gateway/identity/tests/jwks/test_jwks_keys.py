@@ -9,15 +9,15 @@ from gateway.tests.identity_provider import jwk, proving, token
 
 
 async def test_a_key_that_is_published_no_more_proves_nothing_any_more(provider):
-    told = []
+    reported = []
     async with proving(provider.document()) as plane:
-        plane.snapshot.on_change(told.append)
+        plane.snapshot.on_change(reported.append)
         text = token()
         principal = await proved(plane, text)
         provider.publish(jwk("k2"))
         plane.clock.now_s += 600
         await settled(plane)
-        assert told == [{"issuer"}]
+        assert reported == [{"issuer"}]
         assert plane.snapshot.current_principal(principal) is None
         assert (await refusal(plane, text)).cause == "token-key-unknown"
         assert await proved(plane, token(kid="k2"))
@@ -40,7 +40,7 @@ async def test_a_set_read_again_keeps_what_was_proved(provider):
         principal = await proved(plane, text)
         plane.clock.now_s += 600
         await settled(plane)
-        assert provider.asked == 2
+        assert provider.requests == 2
         assert await proved(plane, text) is principal
 
 

@@ -18,8 +18,8 @@ def plane_before(tmp_path, url, **more):
 
 
 def is_problem(answer, status, reason):
-    said = json.loads(answer.body)
-    assert (answer.status, said["reason"]) == (status, reason)
+    reply = json.loads(answer.body)
+    assert (answer.status, reply["reason"]) == (status, reason)
     return True
 
 

@@ -18,9 +18,9 @@ from gateway.upstream.connection import Origin
 
 
 async def test_the_answer_to_a_head_has_no_body(tmp_path, is_direct):
-    async def answer(asked, reader, writer):
-        await say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n" + ("" if asked.method == "HEAD" else "ok"))(
-            asked, reader, writer
+    async def answer(requested, reader, writer):
+        await say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n" + ("" if requested.method == "HEAD" else "ok"))(
+            requested, reader, writer
         )
 
     async with (
@@ -43,9 +43,9 @@ async def test_connections_are_kept_and_shared(tmp_path):
 async def test_a_pooled_connection_that_was_just_closed_is_no_fault(tmp_path):
     """What may be asked twice is asked anew, once; what may not is not."""
 
-    async def once(asked, reader, writer):
+    async def once(requested, reader, writer):
         # The second request of a connection finds it closed, as a keep-alive that has just run out does.
-        if asked.method in ("GET", "DELETE") and writer.is_closing():
+        if requested.method in ("GET", "DELETE") and writer.is_closing():
             return True
         writer.write(OK)
         await writer.drain()
@@ -61,12 +61,12 @@ async def test_a_pooled_connection_that_was_just_closed_is_no_fault(tmp_path):
 
 
 async def test_a_new_connection_that_is_closed_is_not_asked_again(tmp_path):
-    async def close(asked, reader, writer):
+    async def close(requested, reader, writer):
         return True
 
     async with upstream_that(close) as behind, plane_before(tmp_path, behind.url) as plane:
         assert (await ask(plane, "GET", "/r")).status == 502
-        assert len(behind.asked) == 1
+        assert len(behind.requests) == 1
 
 
 NOT_WHOLE = {
@@ -92,9 +92,9 @@ async def test_what_comes_after_an_answer_reaches_nobody(tmp_path, is_direct, sa
 
 @pytest.mark.parametrize("closes", [True, False])
 async def test_an_upstream_may_answer_before_it_has_read_all(tmp_path, is_direct, closes):
-    async def early(asked, reader, writer):
-        if asked.method == "GET":
-            return await echo(asked, reader, writer)
+    async def early(requested, reader, writer):
+        if requested.method == "GET":
+            return await echo(requested, reader, writer)
         await reader.readexactly(1000)
         writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno")
         await writer.drain()
@@ -106,7 +106,7 @@ async def test_an_upstream_may_answer_before_it_has_read_all(tmp_path, is_direct
         caller_of(plane) as caller,
     ):
         caller.send(caller.head("POST", "/r", f"content-length: {LARGE}") + bytes(1000))
-        await eventually(lambda: behind.asked)
+        await eventually(lambda: behind.requests)
         caller.send(bytes(LARGE - 1000))
         answer = await caller.answer()
         assert (answer.status, answer.body) == (413, b"no")
@@ -130,10 +130,10 @@ async def test_an_upstream_has_to_prove_its_name(tmp_path):
     authority, pem = certificate_of("127.0.0.1", tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
-    asked = []
+    requested = []
 
     async def connected(reader, writer):
-        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        requested.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(OK)
         await reader.read()
         writer.close()
@@ -142,7 +142,7 @@ async def test_an_upstream_has_to_prove_its_name(tmp_path):
     url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with plane_before(tmp_path, url) as plane:
         assert is_problem(await ask(plane, "GET", "/r"), 502, "upstream-unavailable")
-        assert not asked
+        assert not requested
         plane.upstreams.tls = ssl.create_default_context(cadata=authority)
         assert (await ask(plane, "GET", "/r")).body == b"ok"
     server.close()
@@ -152,21 +152,21 @@ async def test_idle_connections_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr("gateway.upstream.client.POOL_MAX", 3)
     may_answer = asyncio.Event()
 
-    async def together(asked, reader, writer):
+    async def together(requested, reader, writer):
         await may_answer.wait()
         writer.write(OK)
 
     async with upstream_that(together) as behind, plane_before(tmp_path, behind.url) as plane:
         calls = [asyncio.create_task(ask(plane, "GET", "/r")) for _ in range(8)]
-        await eventually(lambda: len(behind.asked) == 8)
+        await eventually(lambda: len(behind.requests) == 8)
         may_answer.set()
         assert {(await call).status for call in calls} == {200}
         await eventually(lambda: behind.open == 3)
 
 
 async def test_the_bodies_of_two_callers_are_never_mixed(tmp_path, is_direct):
-    async def whole(asked, reader, writer):
-        body = await read_body(reader, asked)
+    async def whole(requested, reader, writer):
+        body = await read_body(reader, requested)
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
 
     async with (

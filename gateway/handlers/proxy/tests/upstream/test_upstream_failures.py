@@ -27,7 +27,7 @@ async def test_a_name_that_is_none_is_a_502(tmp_path):
 
 @pytest.mark.parametrize("body", [b"", b"abc"])
 async def test_an_upstream_that_hangs_is_a_504(tmp_path, is_direct, body):
-    async def hang(asked, reader, writer):
+    async def hang(requested, reader, writer):
         await reader.read()
         return True
 
@@ -41,7 +41,7 @@ async def test_an_upstream_that_hangs_is_a_504(tmp_path, is_direct, body):
 
 
 async def test_an_upstream_that_reads_nothing_is_a_504(tmp_path, is_direct):
-    async def hang(asked, reader, writer):
+    async def hang(requested, reader, writer):
         reader._transport.pause_reading()
         await asyncio.sleep(3600)
 
@@ -81,14 +81,14 @@ MALFORMED = {
 
 @pytest.mark.parametrize("said", MALFORMED.values(), ids=MALFORMED)
 async def test_an_answer_that_is_none_is_a_502(tmp_path, said):
-    async def answer(asked, reader, writer):
+    async def answer(requested, reader, writer):
         writer.write(said)
         await writer.drain()
         return True
 
     async with upstream_that(answer) as behind, plane_before(tmp_path, behind.url) as plane:
         assert is_problem(await ask(plane, "GET", "/r"), 502, "upstream-unavailable")
-        assert len(behind.asked) == 1
+        assert len(behind.requests) == 1
         assert plane.outcomes == [("upstream-lost", "handshake_upstream")]
 
 
@@ -101,7 +101,7 @@ async def test_an_answer_that_is_none_is_a_502(tmp_path, said):
     ],
 )
 async def test_half_an_answer_is_never_taken_for_a_whole_one(tmp_path, is_direct, said):
-    async def answer(asked, reader, writer):
+    async def answer(requested, reader, writer):
         writer.write(said)
         await writer.drain()
         return True
@@ -118,7 +118,7 @@ async def test_half_an_answer_is_never_taken_for_a_whole_one(tmp_path, is_direct
 
 
 async def test_an_answer_that_stops_is_cut_off(tmp_path, is_direct):
-    async def answer(asked, reader, writer):
+    async def answer(requested, reader, writer):
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc")
         await reader.read()
         return True
@@ -163,7 +163,7 @@ async def test_every_kind_of_answer_comes_back(tmp_path, is_direct, said, status
 
 @pytest.mark.parametrize("said", [b"HTTP/1.1 200 OK\r\n\r\nabc", b"HTTP/1.0 200 OK\r\n\r\nabc"])
 async def test_an_answer_may_end_with_its_connection(tmp_path, is_direct, said):
-    async def answer(asked, reader, writer):
+    async def answer(requested, reader, writer):
         writer.write(said)
         return True
 

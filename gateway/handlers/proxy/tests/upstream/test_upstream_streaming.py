@@ -16,9 +16,9 @@ from gateway.tests.http_plane import (
 
 
 async def test_large_bodies_flow_both_ways(tmp_path, is_direct):
-    async def back(asked, reader, writer):
+    async def back(requested, reader, writer):
         writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-        left = int(asked.header("content-length")[0])
+        left = int(requested.header("content-length")[0])
         while left:
             part = await reader.read(100_000)
             left -= len(part)
@@ -38,7 +38,7 @@ async def test_a_slow_reader_slows_its_upstream_and_is_not_cut_off(tmp_path, is_
     """Its pace is not the upstream's fault, however short the upstream's deadlines are."""
     sent = asyncio.Event()
 
-    async def large(asked, reader, writer):
+    async def large(requested, reader, writer):
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % LARGE)
         writer.write(bytes(LARGE))
         await writer.drain()
@@ -61,7 +61,7 @@ async def test_a_slow_reader_slows_its_upstream_and_is_not_cut_off(tmp_path, is_
 async def test_events_are_passed_on_as_they_come(tmp_path, is_direct):
     more: asyncio.Queue[bytes] = asyncio.Queue()
 
-    async def stream(asked, reader, writer):
+    async def stream(requested, reader, writer):
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
         while event := await more.get():
             writer.write(b"%x\r\n%b\r\n" % (len(event), event))
@@ -85,7 +85,7 @@ async def test_events_are_passed_on_as_they_come(tmp_path, is_direct):
 
 @pytest.mark.parametrize("has_begun", [True, False])
 async def test_a_caller_that_leaves_takes_its_upstream_along(tmp_path, is_direct, has_begun):
-    async def wait(asked, reader, writer):
+    async def wait(requested, reader, writer):
         if has_begun:
             writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n")
         await reader.read()
@@ -100,7 +100,7 @@ async def test_a_caller_that_leaves_takes_its_upstream_along(tmp_path, is_direct
         if has_begun:
             await caller.reader.readuntil(b"abc")
         else:
-            await eventually(lambda: behind.asked)
+            await eventually(lambda: behind.requests)
         caller.abort()
         await eventually(lambda: not behind.open)
         await eventually(lambda: plane.outcomes)
@@ -110,19 +110,19 @@ async def test_a_caller_that_leaves_takes_its_upstream_along(tmp_path, is_direct
 async def test_callers_that_leave_at_random_never_leave_their_answer_to_another(tmp_path, is_direct):
     chance = random.Random(20)
 
-    async def slowly(asked, reader, writer):
+    async def slowly(requested, reader, writer):
         """Answer in pieces with pauses between, so that callers leave before, in and after each."""
-        body = f"{asked.target} {asked.body.decode()} ".encode() * chance.randint(1, 200)
+        body = f"{requested.target} {requested.body.decode()} ".encode() * chance.randint(1, 200)
         if chance.random() < 0.5:
-            said = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+            reply = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
         else:
-            said = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+            reply = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
         for _ in range(chance.randint(0, 3)):
-            cut = chance.randint(0, len(said))
-            writer.write(said[:cut])
-            said = said[cut:]
+            cut = chance.randint(0, len(reply))
+            writer.write(reply[:cut])
+            reply = reply[cut:]
             await asyncio.sleep(chance.random() * 0.005)
-        writer.write(said)
+        writer.write(reply)
 
     async with upstream_that(slowly) as behind, plane_before(tmp_path, behind.url, is_direct=is_direct) as plane:
         whole = 0
@@ -140,9 +140,9 @@ async def test_callers_that_leave_at_random_never_leave_their_answer_to_another(
                         await stop_tasks(asking)
                         return
                     answer = await asking
-                    said = f"/{number}/{turn} {body.decode()} ".encode()
+                    reply = f"/{number}/{turn} {body.decode()} ".encode()
                     assert answer.status == 200
-                    assert answer.body == said * (len(answer.body) // len(said))
+                    assert answer.body == reply * (len(answer.body) // len(reply))
                     whole += 1
 
         for _ in range(4):

@@ -79,6 +79,6 @@ async def messages_of(socket):
 
 
 def refused_with(info, status, reason):
-    said = json.loads(info.value.response.body)
-    assert (info.value.response.status_code, said["status"], said["reason"]) == (status, status, reason)
+    answer = json.loads(info.value.response.body)
+    assert (info.value.response.status_code, answer["status"], answer["reason"]) == (status, status, reason)
     return True

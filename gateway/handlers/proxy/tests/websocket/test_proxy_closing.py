@@ -67,10 +67,10 @@ async def test_an_upstream_that_is_lost_is_1014(tmp_path):
 
 
 async def test_an_upstream_that_gives_no_sign_of_life_is_1014(tmp_path):
-    async def silent(asked, reader, writer):
+    async def silent(requested, reader, writer):
         writer.write(
             b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-            b"sec-websocket-accept: %b\r\n\r\n" % accept_of(asked.header("sec-websocket-key")[0])
+            b"sec-websocket-accept: %b\r\n\r\n" % accept_of(requested.header("sec-websocket-key")[0])
         )
         await reader.read()
         return True
@@ -153,12 +153,12 @@ async def test_callers_that_leave_at_random_never_leave_a_message_to_another(pla
     async def call(number):
         async with socket_of(plane) as socket:
             for turn in range(chance.randint(0, 30)):
-                said = f"{number}.{turn}"
-                await socket.send(said)
+                body = f"{number}.{turn}"
+                await socket.send(body)
                 if chance.random() < 0.1:
                     socket.transport.abort()
                     return
-                assert await asyncio.wait_for(socket.recv(), WAIT_S) == said
+                assert await asyncio.wait_for(socket.recv(), WAIT_S) == body
 
     for _ in range(3):
         await asyncio.gather(*(call(number) for number in range(40)))

@@ -24,7 +24,7 @@ async def test_an_upstream_that_is_not_there_is_a_502_before_101(tmp_path):
 
 
 async def test_an_upstream_that_hangs_is_a_504_before_101(tmp_path):
-    async def hang(asked, reader, writer):
+    async def hang(requested, reader, writer):
         await reader.read()
         return True
 
@@ -51,8 +51,8 @@ NO_SOCKETS = {
 
 @pytest.mark.parametrize("said", NO_SOCKETS.values(), ids=NO_SOCKETS)
 async def test_a_tunnel_is_opened_only_after_the_upstreams_own_101(tmp_path, said):
-    async def answer(asked, reader, writer):
-        await say(said)(asked, reader, writer)
+    async def answer(requested, reader, writer):
+        await say(said)(requested, reader, writer)
         await writer.drain()
         return True
 

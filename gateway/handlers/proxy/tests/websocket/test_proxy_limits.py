@@ -30,10 +30,10 @@ async def test_a_message_beyond_its_limit_is_refused_in_band_and_the_socket_stay
     async with proxied(tmp_path, limits=limits) as plane, socket_of(plane) as socket:
         for number in range(8):
             await socket.send(f"{number:<100}")
-        said = [await asyncio.wait_for(socket.recv(), WAIT_S) for _ in range(8)]
+        body = [await asyncio.wait_for(socket.recv(), WAIT_S) for _ in range(8)]
         echoes, errors = (
-            [one for one in said if not one.startswith("{")],
-            [json.loads(one) for one in said if one.startswith("{")],
+            [one for one in body if not one.startswith("{")],
+            [json.loads(one) for one in body if one.startswith("{")],
         )
         assert [int(echo) for echo in echoes] == [0, 1, 2, 3, 4]
         assert [(error["type"], error["reason"]) for error in errors] == [("error", "rate-limited")] * 3
@@ -49,8 +49,8 @@ async def test_a_limit_that_closes_says_so_and_closes_with_4429(tmp_path, limit)
     async with proxied(tmp_path, limits=[per_ten_hours(*limit, "close")]) as plane, socket_of(plane) as socket:
         for _ in range(6):
             await socket.send("x" * 100)
-        said = [one async for one in messages_of(socket)]
-        assert json.loads(said[-1])["violated-policies"] == [f"{limit[0]}-per-36000s"]
+        body = [one async for one in messages_of(socket)]
+        assert json.loads(body[-1])["violated-policies"] == [f"{limit[0]}-per-36000s"]
         code, reason = await closed(socket)
         assert code == 4429
         assert json.loads(reason)["reason"] == "rate-limited"

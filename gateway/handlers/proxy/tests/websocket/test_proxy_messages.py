@@ -160,18 +160,18 @@ async def test_an_upstream_that_sends_no_utf_8_is_1007(tmp_path):
     ids=["reserved bit", "continues nothing", "message in a message", "close code 0", "unknown opcode", "code 1006"],
 )
 async def test_an_upstream_that_breaks_the_protocol_is_lost_and_told_so(tmp_path, frames):
-    told = []
+    reported = []
 
     async def handler(socket):
         await socket.send("before")
         socket.transport.write(frames)
-        told.append(await closed(socket))
+        reported.append(await closed(socket))
 
     async with proxied(tmp_path, handler) as plane, socket_of(plane) as socket:
         assert await asyncio.wait_for(socket.recv(), WAIT_S) == "before"
         assert await closed(socket) == (1014, '{"reason":"upstream-unavailable"}')
-        await eventually(lambda: told)
-    assert told[0][0] == 1002
+        await eventually(lambda: reported)
+    assert reported[0][0] == 1002
 
 
 async def test_what_an_upstream_says_after_its_end_is_not_heard(tmp_path):
