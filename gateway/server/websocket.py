@@ -29,6 +29,8 @@ http11.MAX_LINE_LENGTH = 64 * 1024
 CLOSE_TIMEOUT_S = 5.0
 DETAIL_MAX_CHARS = 200
 STREAM_PATH = "/v1/stream"
+SLICE_BYTES = 16 * 1024
+"""Parsed before other connections are served: some three thousand of the smallest frames, or a part of one."""
 _FAULTS: dict[int, Reason] = {
     CloseCode.PROTOCOL_ERROR: Reason.INVALID_REQUEST,
     CloseCode.INVALID_DATA: Reason.INVALID_PAYLOAD,
@@ -71,6 +73,7 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         self.logger = logger
         self.conn = Frames(max_size=self.config.ws_max_size, logger=logger)
         self.fragments = Fragments()
+        self._unparsed = bytearray()
         self.tcp: TcpConnection | None = self.app_state.get("tcp")
 
     def connection_made(self, transport: BaseTransport) -> None:
@@ -81,6 +84,39 @@ class BoundedSocket(WebSocketsSansIOProtocol):
             self.client = (self.tcp.ip, self.tcp.port)
             self.tcp.busy()
             self.tcp.closed_by(self.shed)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what arrived: a large read slice by slice, as it may hold tens of thousands of frames."""
+        is_parsing = bool(self._unparsed)
+        if not is_parsing and len(data) <= SLICE_BYTES:
+            super().data_received(data)
+            return
+        self._unparsed += data
+        if not is_parsing:
+            self._parse_slice()
+
+    def _parse_slice(self) -> None:
+        part = bytes(self._unparsed[:SLICE_BYTES])
+        if self.transport.is_closing():
+            self._unparsed.clear()
+            return
+        super().data_received(part)
+        del self._unparsed[:SLICE_BYTES]
+        if self._unparsed:
+            # Until all is parsed, nothing more is read, so neither does the end of the stream overtake it.
+            self.transport.pause_reading()
+            self.loop.call_soon(self._parse_slice)
+        elif not self.read_paused:
+            self.transport.resume_reading()
+
+    async def receive(self) -> Any:
+        """Return the next message for the application, and read on once there is none left."""
+        message = await self.queue.get()
+        if self.read_paused and self.queue.empty():
+            self.read_paused = False
+            if not self._unparsed:
+                self.transport.resume_reading()
+        return message
 
     def shed(self) -> None:
         """Close because of a ceiling: with a refusal if the handshake is not answered yet."""

@@ -39,6 +39,8 @@ SHARED_NOT_SUPPORTED, IDENTIFIERS_NOT_SUPPORTED = 0x9E, 0xA1
 RETAINED_ALWAYS, RETAINED_NEVER = 0, 2
 """Values of Retain Handling (3.8.3.1): send retained events at every SUBSCRIBE, or never."""
 NAP_S = 0.01
+FILTERS_AT_ONCE = 20
+"""Filters granted or refused before other connections are served."""
 VERDICTS_KEPT = 10_000
 RENDERED_KEPT = 16
 """Rendered events that are cached; an event is delivered to all its subscribers within moments, so few suffice."""
@@ -95,7 +97,9 @@ class Subscribing:
             )
         position = dict(packet.properties.get("user", ())).get(POSITION)
         outcomes: list[int | Refused] = []
-        for options in packet.filters:
+        for number, options in enumerate(packet.filters):
+            if number % FILTERS_AT_ONCE == 0:
+                await asyncio.sleep(0)
             try:
                 outcomes.append(await self._subscribe(options, position))
             except Refused as refused:

@@ -224,11 +224,11 @@ async def test_no_body_holds_up_the_event_loop(plane):
     assert {kind: hold for kind, hold in holds.items() if hold >= HOLD_MAX_S} == {}
 
 
-def frame(payload, opcode=1):
+def frame(payload, opcode=1, fin=0x80):
     """Return a masked frame of a WebSocket, whose mask changes nothing."""
     size = len(payload)
     length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
-    return bytes([0x80 | opcode]) + length + bytes(4) + payload
+    return bytes([fin | opcode]) + length + bytes(4) + payload
 
 
 def upgrade(path, key):
@@ -261,6 +261,13 @@ def requests_of(key):
 
 def messages():
     """Yield what one WebSocket may send, after its upgrade."""
+    yield "pings", frame(b"", 9) * 60_000 + CLOSE
+    yield "pongs", frame(b"", 10) * 60_000 + CLOSE
+    yield "empty messages", frame(b"") * 60_000 + CLOSE
+    yield "unknown messages", frame(b"x") * 60_000 + CLOSE
+    yield "pings of the protocol", frame(b'{"type":"ping"}') * 20_000 + CLOSE
+    yield "fragments", frame(b"a", 1, 0) + frame(b"a", 0, 0) * 60_000 + frame(b"a", 0) + CLOSE
+    yield "reserved frames", b"\x7f\x80" + bytes(300_000)
     publish = b'{"type":"publish","channel":"%b","data":[%b]}'
     for name, message in (
         ("publishes", publish % (b"free", b"1")),
@@ -276,11 +283,21 @@ def packets(key):
     dense = b"[" + b'{"a":1},' * 30_000 + b"1]"
     for name, sent in (
         ("pings", b"\xc0\x00" * 200_000),
+        ("filters", packet(0x82, b"\x00\x01\x00" + b"".join(types.text(f"a{n}") + b"\x00" for n in range(1_000))) * 30),
+        ("too many filters", packet(0x82, b"\x00\x01\x00" + (types.text("a") + b"\x00") * 30_000)),
+        ("unsubscribed filters", packet(0xA2, b"\x00\x01\x00" + types.text("a") * 1_000) * 30),
+        ("user properties", with_properties(256) * 30),
+        ("too many user properties", with_properties(30_000)),
         ("publishes", packet(0x30, types.text("free") + b"\x00" + b"1") * 20_000),
         ("dense publishes", packet(0x32, types.text("free") + b"\x00\x01\x00" + dense) * 4),
         ("evil publishes", packet(0x32, types.text("evil") + b"\x00\x01\x00[" + b"1," * 100_000 + b"1]") * 2),
     ):
         yield name, connect + sent + b"\xe0\x00"
+
+
+def with_properties(count):
+    properties = (b"\x26" + types.text("a") + types.text("b")) * count
+    return packet(0x30, types.text("free") + types.variable(len(properties)) + properties + b"1")
 
 
 def packet(first, content):

@@ -31,6 +31,7 @@ OVERRIDDEN = {
         "on_body", "on_message_complete",
     },
     BoundedSocket: {
+        "data_received", "receive",
         "connection_made", "connection_lost", "handle_connect", "handle_cont", "send_receive_event_to_app",
         "handle_ping", "keepalive_timeout", "run_asgi",
     },

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
+
 from gateway.wire.mqtt import types
 from gateway.wire.mqtt.packets import (
     V5,
@@ -26,6 +28,8 @@ from gateway.wire.mqtt.types import PROTOCOL_ERROR, TOO_LARGE, PacketError, Read
 FLAGS = {Type.PUBREL: 0x02, Type.SUBSCRIBE: 0x02, Type.UNSUBSCRIBE: 0x02}
 """Fixed-header flags required by type (2.1.3); all others but PUBLISH have none."""
 UNSUPPORTED_VERSION, BAD_CLIENT_ID, BAD_FILTER, BAD_TOPIC = 0x84, 0x85, 0x8F, 0x90
+FILTERS_MAX = 1_000
+"""The most topic filters of one packet; the specification sets no bound."""
 PUBLISH_HEAD_MAX_BYTES = 7
 """Largest size of the fixed header and the packet id."""
 PING_RESPONSE = bytes([Type.PINGRESP << 4, 0])
@@ -176,6 +180,7 @@ class Parser:
             filters.append(
                 RequestedFilter(filter_, options & 0x03, bool(options & 0x04), options >> 4 & 3, bool(options & 0x08))
             )
+            _require_few(filters)
         if not filters:
             raise PacketError("SUBSCRIBE without a topic filter", PROTOCOL_ERROR)
         return Subscribe(packet_id, tuple(filters), properties)
@@ -187,6 +192,7 @@ class Parser:
         filters = []
         while reader.left:
             filters.append(reader.text())
+            _require_few(filters)
         if not filters:
             raise PacketError("UNSUBSCRIBE without a topic filter", PROTOCOL_ERROR)
         return Unsubscribe(packet_id, tuple(filters))
@@ -310,6 +316,11 @@ def _properties(version: int, values: Properties) -> bytes:
 
 def _packet(type_: Type, flags: int, content: bytes) -> bytes:
     return bytes([type_ << 4 | flags]) + types.variable(len(content)) + content
+
+
+def _require_few(filters: Sized) -> None:
+    if len(filters) > FILTERS_MAX:
+        raise PacketError(f"a packet has at most {FILTERS_MAX} topic filters", TOO_LARGE)
 
 
 def _packet_id(reader: Reader) -> int:

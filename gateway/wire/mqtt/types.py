@@ -27,6 +27,8 @@ PROPERTIES = {
 }  # fmt: skip
 IDS = {name: (id_, kind) for id_, (name, kind) in PROPERTIES.items()}
 REPEATABLE = {"user"}
+REPEATED_MAX = 256
+"""The specification sets no bound; each costs time to parse, and a packet could hold a hundred thousand."""
 _MESSAGE = {"payload_format", "message_expiry", "content_type", "response_topic", "correlation_data", "user"}
 _REASON = {"reason", "user"}
 ALLOWED: dict[str, set[str]] = {
@@ -123,7 +125,10 @@ class Reader:
                 raise PacketError(f"{packet} has a property that is not allowed")
             value = _READ[kind](reader)
             if name in REPEATABLE:
-                found.setdefault(name, []).append(value)
+                values = found.setdefault(name, [])
+                values.append(value)
+                if len(values) > REPEATED_MAX:
+                    raise PacketError(f"{packet} has more than {REPEATED_MAX} properties {name}", TOO_LARGE)
             elif name in found:
                 raise PacketError(f"the property {name} is repeated", PROTOCOL_ERROR)
             else:
