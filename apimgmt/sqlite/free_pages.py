@@ -29,7 +29,7 @@ def return_free_pages(now: datetime) -> Iterator[int]:
 
 
 def ensure_incremental() -> bool:
-    """Rewrite a file that an earlier version created, so that its free pages can be returned.
+    """Rewrite a file that is new, or that an earlier version created, so that its free pages can be returned.
 
     Where the disk has no room for that the file is left as it is; it reuses its free pages, but does not shrink.
     """

@@ -63,6 +63,13 @@ def test_who_waits_to_write_is_let_in_once_the_other_has_written(made):
     waiting.join(20)
 
 
+def test_a_connection_is_made_while_another_writes(made):
+    one, other = made(), made(timeout_s=0.2)
+    begin(one)
+    one.cursor().execute("CREATE TABLE written (x)")
+    other.connect()
+
+
 def test_who_waits_for_too_long_is_told_and_is_as_patient_as_before(made):
     one, other = made(), made(timeout_s=0.2)
     begin(one)

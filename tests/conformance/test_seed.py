@@ -79,7 +79,7 @@ def test_the_asyncapi_document_governs_the_sensors_topic(product, gold):
     assert "RC:131" in invalid.stdout + invalid.stderr
     (dead,) = eventually(lambda: product.admin("GET", "dead-letters/?channel=sensors%2Ftemperature")["results"])
     assert dead["reason"] == "invalid-payload"
-    assert dead["event"]["data"] == {"value": "warm"}
+    assert product.admin("GET", f"dead-letters/{dead['id']}/")["event"]["data"] == {"value": "warm"}
     _, _, history = product.call("GET", "/v1/channels/sensors%2Ftemperature/events", key=gold)
     assert len(history["results"]) == 1
 

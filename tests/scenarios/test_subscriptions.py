@@ -100,7 +100,8 @@ def test_delivered_failed_dead_and_put_back(product, key, endpoint):
     assert Webhook(made["secret"]).verify(body, headers)["data"] == {"n": 1}
     assert endpoint.values == [{"n": 1}, "poison", "poison", {"n": 2}]
     (letter,) = eventually(lambda: product.admin("GET", f"dead-letters/?subscription={made['id']}")["results"])
-    assert (letter["reason"], letter["attempts"], letter["event"]["data"]) == ("undelivered", 2, "poison")
+    assert (letter["reason"], letter["attempts"]) == ("undelivered", 2)
+    assert product.admin("GET", f"dead-letters/{letter['id']}/")["event"]["data"] == "poison"
     _, _, attempts = product.call("GET", f"/v1/subscriptions/{made['id']}/attempts", key=key)
     assert [one["outcome"] for one in reversed(attempts["results"])] == ["delivered", "failed", "dead", "delivered"]
     endpoint.answer = lambda data: 200

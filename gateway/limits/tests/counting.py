@@ -36,7 +36,7 @@ def alone(amount: float, per: float | str = 1.0, burst: float = 0) -> Counter:
 class Asking(Counter):
     """A shared counter that counts how often it asked for more."""
 
-    __slots__ = ("asked",)
+    __slots__ = ("requests",)
 
     def __init__(self, amount: float, per: float | str = 1.0) -> None:
         super().__init__(Limit(Metric.MESSAGES_IN, amount, per), "key", "acme", is_shared=True)

@@ -13,15 +13,15 @@ GIB = 1024**3
 @pytest.fixture
 def system(monkeypatch):
     """A system whose disk is as full as a test says, and which counts how often it is asked."""
-    body = SimpleNamespace(free=50 * GIB, size=100 * GIB, nodes_free=50_000, nodes=100_000, requested=0)
+    system = SimpleNamespace(free=50 * GIB, size=100 * GIB, nodes_free=50_000, nodes=100_000, requests=0)
 
     def statvfs(folder):
-        body.requests += 1
-        files = {"f_favail": body.nodes_free, "f_files": body.nodes}
-        return SimpleNamespace(f_bavail=body.free, f_blocks=body.size, f_frsize=1, **files)
+        system.requests += 1
+        files = {"f_favail": system.nodes_free, "f_files": system.nodes}
+        return SimpleNamespace(f_bavail=system.free, f_blocks=system.size, f_frsize=1, **files)
 
     monkeypatch.setattr(os, "statvfs", statvfs)
-    return body
+    return system
 
 
 def test_it_is_full_before_nothing_is_free(system):
