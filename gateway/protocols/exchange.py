@@ -113,7 +113,7 @@ class Exchange:
         elif call.origin is not None:
             headers = [*headers, *ANY_ORIGIN]
         self.has_started = True
-        await self._head(status, [*self._fixed, *headers])
+        await self._head(status, [*self._fixed, *headers] if self._fixed else headers)
 
     async def end(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """Send a whole response, which no policy changes. A client that is gone is ignored."""

@@ -188,7 +188,8 @@ def _read_head(call: Call) -> str:
             call.origin = value.decode("latin-1")
         elif name == b"traceparent":
             tracing.begin(call)
-        elif name == b"host" and not is_host(value):
+        elif name == b"host" and call.tcp is None and not is_host(value):
+            # The gateway's own server checks it as it reads the head; other ASGI servers do not.
             raise Refused(Reason.INVALID_REQUEST, "The Host is not valid.", cause="malformed-request")
         elif name == b"access-control-request-method":
             announced = value.decode("latin-1")

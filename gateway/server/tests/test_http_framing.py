@@ -6,24 +6,8 @@ import json
 import pytest
 from websockets import http11
 
+from gateway.server.tests.heads import CHUNKED, GET, HOST, POST
 from gateway.tests.http_plane import caller_of, echo, eventually, route, running, say, upstream_that
-
-HOST = "host: gateway.test\r\n"
-GET = f"GET /echo HTTP/1.1\r\n{HOST}"
-POST = f"POST /echo HTTP/1.1\r\n{HOST}"
-CHUNKED = POST + "transfer-encoding: chunked\r\n\r\n"
-
-
-@pytest.fixture
-async def behind():
-    async with upstream_that(echo) as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def plane(behind, tmp_path):
-    async with running(tmp_path, [route("echo", "/echo", behind.url + "/echo")]) as plane:
-        yield plane
 
 
 @pytest.fixture
