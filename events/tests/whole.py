@@ -32,8 +32,11 @@ class Whole:
     link: tuple
     keys: dict
 
-    async def call(self, method, path, body=None, *, by="acme", headers=()):
-        """Make one request of a consumer. Gives its status, and its body read as JSON."""
+    async def call(self, method, path, body=None, *, by="acme", headers=(), left=None):
+        """Make one request of a consumer. Gives its status, and its body read as JSON.
+
+        The client disconnects when the event ``left`` is set.
+        """
         path, _, query = path.partition("?")
         data = b"" if body is None else json.dumps(body).encode()
         scope = {
@@ -48,10 +51,16 @@ class Whole:
         requested, answer = asyncio.Queue(), []
         requested.put_nowait({"type": "http.request", "body": data, "more_body": False})
 
+        async def receive():
+            if left is None or not requested.empty():
+                return await requested.get()
+            await left.wait()
+            return {"type": "http.disconnect"}
+
         async def send(message):
             answer.append(message)
 
-        await serve(self.plane, scope, requested.get, send)
+        await serve(self.plane, scope, receive, send)
         text = b"".join(message.get("body", b"") for message in answer[1:])
         return answer[0]["status"], json.loads(text) if text else None
 

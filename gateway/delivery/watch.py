@@ -21,7 +21,7 @@ from gateway.durable.health import HEALTH_PREFIX, HEALTH_STREAM, UNMEASURED, ins
 from gateway.durable.standing import channel_of, secrets_now, standing
 from gateway.durable.webhook import Verdict
 from gateway.link.nats import HEALTH_BUCKET
-from gateway.snapshot.subscriptions import ID_PREFIX, Subscription, ack_wait_s, window
+from gateway.snapshot.subscriptions import ID_PREFIX, Subscription, ack_wait_s
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class Watch:
             return health | await measure(desk.log, desk.readers, subscription, channel)
         except LookupError:
             wait_s = ack_wait_s(subscription, desk.config.webhook_timeout_s)
-            await desk.readers.ensure(subscription, channel, wait_s, window(subscription))
+            await desk.readers.ensure(subscription, channel, wait_s)
             return health | UNMEASURED
 
     def _alert(self, subscription: Subscription, health: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from gateway.durable.webhook import Verdict, WebhookResponse
 from gateway.log.event import Event
 from gateway.protocol import Protocol
 from gateway.refusals import Refused
-from gateway.snapshot.subscriptions import Order, State, Subscription, Why, ack_wait_s, window
+from gateway.snapshot.subscriptions import Order, State, Subscription, Why, ack_wait_s
 
 if TYPE_CHECKING:
     from gateway.snapshot.picture import Channel
@@ -117,7 +117,7 @@ class Worker:
         extended_at = time.monotonic()
         while not self._was_cut_short:
             channel = await self._allowed_channel()
-            await readers.ensure(self.subscription, channel, wait_s, window(self.subscription))
+            await readers.ensure(self.subscription, channel, wait_s)
             if time.monotonic() - extended_at > wait_s / 3:
                 extended_at = time.monotonic()
                 await readers.extend(self._order.waiting())
@@ -132,7 +132,7 @@ class Worker:
         """Have the events that an interrupted worker had fetched redelivered at once, in order."""
         self._was_cut_short = False
         channel = await self._allowed_channel()
-        await self._desk.readers.ensure(self.subscription, channel, wait_s, window(self.subscription))
+        await self._desk.readers.ensure(self.subscription, channel, wait_s)
         if not self.subscription.retry_schedule_s[0]:  # otherwise most of them wait for their first attempt
             await self._desk.readers.redeliver(self.subscription, channel, retried)
 

@@ -30,13 +30,16 @@ from gateway.log.event_log import DEADLINE_S
 from gateway.log.streams import ensure_stream, redriven_subject
 from gateway.log.unavailable import log_unavailable
 from gateway.snapshot.picture import Channel
-from gateway.snapshot.subscriptions import Subscription
+from gateway.snapshot.subscriptions import Subscription, window
 from gateway.wire.subjects import LIVE_PREFIX, subject_of
 
 T = TypeVar("T")
 
-FETCH_WAIT_MIN_S = 0.1
-"""How long a fetch waits where the caller does not wait, so that a full ack window can free up."""
+PROMPT_S = 0.1
+"""How long JetStream may take to send the events that are pending.
+
+JetStream holds a ``no_wait`` request for this long where fewer events fit into the ack window than were requested.
+"""
 BATCH_MAX = 500
 RECONNECT_CHECK_S = 1.0
 """How often a waiting fetch checks whether the connection was lost."""
@@ -97,29 +100,42 @@ class Readers:
         self._js = js
         self._ensured: dict[str, tuple[str, int, float]] = {}
 
-    async def ensure(self, subscription: Subscription, channel: Channel, ack_wait_s: float, window: int) -> None:
+    async def ensure(self, subscription: Subscription, channel: Channel, ack_wait_s: float) -> None:
         """Create the subscription's JetStream consumer, or update it where its settings have changed."""
-        settings = (channel.stream, window, ack_wait_s)
+        settings = (channel.stream, window(subscription), ack_wait_s)
         if self._ensured.get(subscription.id) == settings:
             return
-        await _in_time(self._add_consumer(subscription, channel, ack_wait_s, window))
+        await _in_time(self._add_consumer(subscription, channel, ack_wait_s))
         self._ensured[subscription.id] = settings
 
     async def fetch(self, subscription: Subscription, channel: Channel, most: int, wait_s: float) -> list[Delivery]:
-        """Fetch up to ``most`` events, oldest first. Where none is pending, wait for the first to arrive.
+        """Fetch up to ``most`` events, each once, oldest first. Where none is pending, wait for the first to arrive.
 
+        A wait is for one event only: others that were sent before it ended would use up their ack wait here.
         Raises LookupError where the JetStream consumer is missing: :meth:`ensure` creates it.
         """
+        batch = min(most, window(subscription), BATCH_MAX)
+        prompt = {"batch": batch, "no_wait": True, "expires": int(PROMPT_S * 1e9)}
+        deliveries = await self._request_next(subscription, channel, prompt, PROMPT_S)
+        if not deliveries and wait_s > 0:
+            first = {"batch": 1, "expires": int(wait_s * 1e9)}
+            deliveries = await self._request_next(subscription, channel, first, wait_s)
+        # An event that another caller rejects meanwhile is delivered to this inbox once more.
+        latest = {delivery.event.id: delivery for delivery in deliveries}
+        return [latest[event_id] for event_id in sorted(latest)]
+
+    async def _request_next(
+        self, subscription: Subscription, channel: Channel, request: dict[str, int], expires_s: float
+    ) -> list[Delivery]:
+        """Send one request for events, and return the deliveries in the order of their arrival."""
         inbox = self._client.new_inbox()
         answers = await self._client.subscribe(inbox)
-        wait_s = max(wait_s, FETCH_WAIT_MIN_S)
         deliveries: list[Delivery] = []
         try:
-            request = {"batch": min(most, BATCH_MAX), "no_wait": True, "expires": int(wait_s * 1e9)}
             subject = f"$JS.API.CONSUMER.MSG.NEXT.{channel.stream}.{subscription.id}"
             await self._client.publish(subject, orjson.dumps(request), reply=inbox)
             while len(deliveries) < request["batch"]:
-                message = await self._next(answers, wait_s + DEADLINE_S)
+                message = await self._next(answers, expires_s + DEADLINE_S)
                 status = (message.headers or {}).get("Status")
                 if status == _NO_RESPONDERS:
                     self._ensured.pop(subscription.id, None)
@@ -133,7 +149,7 @@ class Readers:
         finally:
             with contextlib.suppress(NatsError):
                 await answers.unsubscribe()
-        return sorted(deliveries, key=lambda delivery: delivery.event.id)
+        return deliveries
 
     async def _next(self, answers: NatsSubscription, wait_s: float) -> Msg:
         """Return the next answer. Raises TimeoutError, at once after a reconnect: the request was lost with it."""
@@ -195,8 +211,8 @@ class Readers:
         with contextlib.suppress(NotFoundError):
             await _in_time(self._js.delete_consumer(stream, subscription_id))
 
-    async def _add_consumer(self, subscription: Subscription, channel: Channel, ack_wait_s: float, window: int) -> None:
-        config = consumer_config(subscription, channel, ack_wait_s, window)
+    async def _add_consumer(self, subscription: Subscription, channel: Channel, ack_wait_s: float) -> None:
+        config = consumer_config(subscription, channel, ack_wait_s)
         try:
             await self._js.add_consumer(channel.stream, config)
         except NotFoundError:
@@ -228,7 +244,7 @@ class Readers:
         await _in_time(self._client.request(subject, payload, timeout=DEADLINE_S))
 
 
-def consumer_config(subscription: Subscription, channel: Channel, ack_wait_s: float, window: int) -> ConsumerConfig:
+def consumer_config(subscription: Subscription, channel: Channel, ack_wait_s: float) -> ConsumerConfig:
     """Return the JetStream consumer of a subscription; its start position takes effect only at creation."""
     start_id = subscription.position + 1
     return ConsumerConfig(
@@ -239,7 +255,7 @@ def consumer_config(subscription: Subscription, channel: Channel, ack_wait_s: fl
         filter_subjects=[subject_filter(subscription.channel), redriven_subject(channel.stream, subscription.id)],
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=ack_wait_s,
-        max_ack_pending=window,
+        max_ack_pending=window(subscription),
         max_deliver=-1,
     )
 

@@ -24,7 +24,7 @@ from gateway.identity.rights import require
 from gateway.peer import ClientGone
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.documents import Metric
-from gateway.snapshot.subscriptions import Subscription, Type, ack_wait_s, window
+from gateway.snapshot.subscriptions import Subscription, Type, ack_wait_s
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -53,10 +53,11 @@ async def pull(plane: Plane, call: Call) -> Reply:
             fetched = await _fetch(plane, subscription, channel, most, wait_s)
             deliveries = await _without_poison(plane, subscription, channel, fetched)
             is_over = time.monotonic() >= ends_at or plane.draining
+            if gone.done():
+                await _withhold(plane, subscription, channel, deliveries)
+                raise ClientGone
             if deliveries or (is_over and not fetched):
                 break
-            if gone.done():
-                raise ClientGone
         sent = await _charge(plane, call, subscription, channel, deliveries)
     finally:
         await stop_tasks(gone)
@@ -117,11 +118,11 @@ async def _fetch(
     plane: Plane, subscription: Subscription, channel: Channel, limit: int, wait_s: float
 ) -> list[Delivery]:
     wait_for_ack_s = ack_wait_s(subscription, plane.config.webhook_timeout_s)
-    await plane.readers.ensure(subscription, channel, wait_for_ack_s, window(subscription))
+    await plane.readers.ensure(subscription, channel, wait_for_ack_s)
     try:
         deliveries = await plane.readers.fetch(subscription, channel, limit, wait_s)
     except LookupError:
-        await plane.readers.ensure(subscription, channel, wait_for_ack_s, window(subscription))
+        await plane.readers.ensure(subscription, channel, wait_for_ack_s)
         deliveries = await plane.readers.fetch(subscription, channel, limit, wait_s)
     return await plane.withheld.discount(subscription.id, deliveries)
 
@@ -168,13 +169,14 @@ async def _charge(
         _readable(plane, call)  # the caller may have lost its rights while it waited
         count = len(await charge_read(plane, call, [one.event for one in deliveries]))
     finally:
-        if withheld := deliveries[count:]:
-            await _withhold(plane, subscription, channel, withheld)
+        await _withhold(plane, subscription, channel, deliveries[count:])
     return deliveries[:count]
 
 
 async def _withhold(plane: Plane, subscription: Subscription, channel: Channel, deliveries: list[Delivery]) -> None:
     """Have these events redelivered at once; this delivery does not count as an attempt."""
+    if not deliveries:
+        return
     if await plane.withheld.add(subscription.id, deliveries) > COUNTS_MAX:
         progress = await plane.readers.progress(subscription, channel)
         await plane.withheld.forget(subscription.id, progress.acked_id)

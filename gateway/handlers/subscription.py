@@ -28,7 +28,7 @@ from gateway.log.unavailable import log_unavailable
 from gateway.refusals import Reason, Refused
 from gateway.snapshot import subscriptions
 from gateway.snapshot.right import Right, Verb
-from gateway.snapshot.subscriptions import State, Subscription, Type, ack_wait_s, window
+from gateway.snapshot.subscriptions import State, Subscription, Type, ack_wait_s
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -223,7 +223,7 @@ async def _ensure_reader(plane: Plane, subscription: Subscription) -> None:
         return
     wait_s = ack_wait_s(subscription, plane.config.webhook_timeout_s)
     try:
-        await plane.readers.ensure(subscription, channel, wait_s, window(subscription))
+        await plane.readers.ensure(subscription, channel, wait_s)
     except Refused:
         logger.warning("the reader of subscription %s could not be created yet", subscription.id)
 
