@@ -12,6 +12,7 @@ from typing import Any
 
 from audit.configured import rfc3339
 from audit.models import Change
+from audit.services import without_hidden
 
 CHECKSUMS = "SHA256SUMS"
 """The list of all files, in the order in which they were written; `sha256sum -c` checks them."""
@@ -56,8 +57,8 @@ def _line(change: Change) -> bytes:
         "kind": change.kind,
         "name": change.name,
         "action": change.action,
-        "before": change.before,
-        "after": change.after,
+        "before": without_hidden(change.before),
+        "after": without_hidden(change.after),
         "note": change.note,
     }
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

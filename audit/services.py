@@ -19,8 +19,8 @@ from audit.models import Action, Change, Checkpoint
 Record = Mapping[str, Any]
 """What ``recorded()`` of a row returns (:mod:`audit.configured`)."""
 
-HIDDEN = frozenset({"digest"})
-"""Recorded, but never shown: the digest of a key."""
+HIDDEN = frozenset({"digest", "sealed_credential"})
+"""Recorded, but never shown: the digest of a key, and the encrypted credential of a route's upstream."""
 _default_note: ContextVar[str] = ContextVar("default_note", default="")
 
 

@@ -102,8 +102,8 @@ def _errors(kind: Kind, values: list[Any]) -> Iterator[tuple[str, list[str | int
 
 def _object_errors(kind: Kind, value: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, member in value.items():
-        if name not in kind.fields:
-            yield f"unknown field {name}; the fields of a {kind.kind} are {', '.join(kind.fields)}", name
+        if name not in kind.known_fields:
+            yield f"unknown field {name}; the fields of a {kind.kind} are {', '.join(kind.known_fields)}", name
         elif (message := _value_error(kind, name, member)) is not None:
             yield message, name
     for name, default in kind.fields.items():
@@ -112,7 +112,7 @@ def _object_errors(kind: Kind, value: dict[str, Any]) -> Iterator[tuple[str, str
 
 
 def _value_error(kind: Kind, name: str, value: Any) -> str | None:
-    if value is None and kind.fields[name] is not None:
+    if value is None and kind.fields.get(name) is not None:
         return f"{name} is empty; leave it out for its default"
     type_ = str if name == kind.identity else kind.types.get(name, object)
     if not isinstance(value, type_):

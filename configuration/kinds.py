@@ -16,6 +16,7 @@ from consumers.scopes import every_scope
 from events import connectors
 from events import services as events
 from events.models import Channel, Connector
+from gateway.credentials.sealed import Sealed
 from keys import issuers
 from keys.models import JwtIssuer
 from routes import services as routes
@@ -41,6 +42,15 @@ class Kind:
     """Converts the fields of a document to arguments of the services."""
     brief: Callable[[dict[str, Any]], dict[str, Any]] = dict
     """Removes what is redundant from a representation."""
+    write_only: frozenset[str] = frozenset()
+    """Fields that a document may have and no export has; where they are left out, their values are kept."""
+    recorded: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda _: {}
+    """Reads the write-only fields from a record of the audit log."""
+
+    @property
+    def known_fields(self) -> tuple[str, ...]:
+        """The fields that a document may have."""
+        return (*self.fields, *sorted(self.write_only))
 
     @property
     def identity(self) -> str:
@@ -152,12 +162,29 @@ ROUTE = Kind(
         "handler": REQUIRED,
         "policies": [],
         "reserved_override": False,
+        "timeouts": {},
+        "preserve_host": False,
+        "rewrite_location": True,
+        "encoded_slashes": "",
+        "upstream_authorization": "drop",
+        "idempotency": False,
     },
-    types={"path": str, "protocol": str, "reserved_override": bool},
+    types={
+        "path": str,
+        "protocol": str,
+        "reserved_override": bool,
+        "preserve_host": bool,
+        "rewrite_location": bool,
+        "encoded_slashes": str,
+        "upstream_authorization": str,
+        "idempotency": bool,
+    },
     create=routes.create_route,
     update=routes.update_route,
     delete=routes.delete_route,
     brief=_brief_route,
+    write_only=frozenset({routes.CREDENTIAL}),
+    recorded=lambda document: {routes.CREDENTIAL: Sealed(document.get("sealed_credential", ""))},
 )
 ISSUER = Kind(
     section="issuers",

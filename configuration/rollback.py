@@ -102,7 +102,7 @@ def _restore(kind: Kind, records: Records, by: str) -> None:
 def _values(kind: Kind, document: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a service from a record; fields that an older record lacks have their defaults."""
     defaults = {field: default for field, default in kind.fields.items() if default is not REQUIRED}
-    return defaults | {field: document[field] for field in kind.fields if field in document}
+    return defaults | {field: document[field] for field in kind.fields if field in document} | kind.recorded(document)
 
 
 def _try_put(kind: Kind, values: dict[str, Any], by: str) -> bool:

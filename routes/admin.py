@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from django import forms
 from django.contrib import admin
 from django.http import HttpRequest
-from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import (
+    UnfoldAdminCheckboxSelectMultipleWidget,
+    UnfoldAdminPasswordWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextInputWidget,
+    UnfoldBooleanSwitchWidget,
+)
 
 from consumers.limits import MODES
 from gateway.policies import KNOWN
@@ -15,6 +22,7 @@ from gateway.wire.header_fields import OVERRIDES
 from operators.admin import ServiceAdmin, ServiceForm, chips, display
 from operators.form_fields import Column, RowsField
 from routes import services
+from routes.forwarding import TIMEOUTS
 from routes.models import Route
 from routes.validation import HANDLER_FIELDS, METHODS
 
@@ -24,10 +32,17 @@ POLICY_COLUMNS = (
     Column("mode", "Mode", MODES),
 )
 _HANDLER = {f"handler_{name}": name for name in ("type", "url", "rewrite", "override_headers", "channel", "job_type")}
+_TIMEOUTS = {f"timeouts_{name}": name for name in TIMEOUTS}
+_CREDENTIAL = ("upstream_credential_header", "upstream_credential_value", "removes_upstream_credential")
+_FORWARDING = ("preserve_host", "rewrite_location", "encoded_slashes", "upstream_authorization", "idempotency")
 
 
 def _text(label: str, help_text: str) -> forms.CharField:
     return forms.CharField(required=False, label=label, help_text=help_text, widget=UnfoldAdminTextInputWidget)
+
+
+def _seconds(label: str, help_text: str) -> forms.FloatField:
+    return forms.FloatField(required=False, label=label, help_text=help_text, widget=UnfoldAdminTextInputWidget)
 
 
 class RouteForm(ServiceForm):
@@ -53,28 +68,52 @@ class RouteForm(ServiceForm):
     )
     handler_channel = _text("Channel", "The address of the channel that the route publishes to and reads.")
     handler_job_type = _text("Job type", "The type of the jobs that the route submits.")
+    timeouts_connect_s = _seconds("Connect timeout", "Seconds to connect to the upstream. Empty: the setting.")
+    timeouts_first_byte_s = _seconds("First byte timeout", "Seconds until the head of its response.")
+    timeouts_idle_s = _seconds("Idle timeout", "Seconds between two parts of its response.")
+    upstream_credential_header = _text("Upstream credential: header", "The header that it is sent in: Authorization.")
+    upstream_credential_value = forms.CharField(
+        required=False,
+        label="Upstream credential: value",
+        help_text="Sent to the upstream with each call. It is encrypted and never shown; empty: unchanged.",
+        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
+    )
+    removes_upstream_credential = forms.BooleanField(
+        required=False, label="Remove the upstream credential", widget=UnfoldBooleanSwitchWidget
+    )
     policies = RowsField(POLICY_COLUMNS, noun="policy", help_text="Applied in this order.")
 
     class Meta:
         model = Route
-        fields = ("name", "path", "protocol", "methods", "reserved_override", "policies")
+        fields = ("name", "path", "protocol", "methods", "reserved_override", "policies", *_FORWARDING)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        handler = self.instance.handler or {}
-        for field, name in _HANDLER.items():
-            if field in self.fields:
-                self.fields[field].initial = handler.get(name)
+        for names, values in ((_HANDLER, self.instance.handler or {}), (_TIMEOUTS, self.instance.timeouts)):
+            for field, name in names.items():
+                if field in self.fields:
+                    self.fields[field].initial = values.get(name)
 
     def fields_for_service(self) -> dict[str, Any]:
-        """Return the fields of the service, with the handler assembled from its own fields."""
-        handler = {
-            name: self.cleaned_data.get(field) for field, name in _HANDLER.items() if self.cleaned_data.get(field)
-        }
-        fields = {name: value for name, value in super().fields_for_service().items() if name not in _HANDLER}
-        if self.instance._state.adding or handler != self.instance.handler:
-            fields["handler"] = handler
-        return fields
+        """Return the fields of the service, with its objects assembled from their own fields."""
+        own = (*_HANDLER, *_TIMEOUTS, *_CREDENTIAL)
+        fields = {name: value for name, value in super().fields_for_service().items() if name not in own}
+        for name, names in (("handler", _HANDLER), ("timeouts", _TIMEOUTS)):
+            assembled = self._assembled(names)
+            if self.instance._state.adding or assembled != getattr(self.instance, name):
+                fields[name] = assembled
+        return fields | self._credential()
+
+    def _assembled(self, names: Mapping[str, str]) -> dict[str, Any]:
+        values = {name: self.cleaned_data.get(field) for field, name in names.items()}
+        return {name: value for name, value in values.items() if value not in (None, "", [])}
+
+    def _credential(self) -> dict[str, Any]:
+        """Return the credential if it is set or removed; nothing if it stays as it is."""
+        header, value, is_removed = (self.cleaned_data.get(field) for field in _CREDENTIAL)
+        if value or header:
+            return {services.CREDENTIAL: {"header": header, "value": value}}
+        return {services.CREDENTIAL: None} if is_removed else {}
 
     def create(self, fields: dict[str, Any]) -> Route:
         """Create the route."""
@@ -98,12 +137,13 @@ class Routes(ServiceAdmin):
     fieldsets = (
         (None, {"fields": ("name", "path", "protocol", "methods", "reserved_override")}),
         ("Handler", {"fields": tuple(_HANDLER)}),
+        ("Upstream", {"fields": (*_FORWARDING, *_TIMEOUTS, *_CREDENTIAL, "upstream_credential_id")}),
         ("Policies", {"fields": ("policies",)}),
     )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Route | None = None) -> tuple[str, ...]:
-        """Return the name for an existing row, which cannot be renamed."""
-        return ("name",) if obj else ()
+        """Return the name for an existing row, which cannot be renamed, and what tells its credentials apart."""
+        return ("name", "upstream_credential_id") if obj else ("upstream_credential_id",)
 
     @display(
         description="Protocol", ordering="protocol", label={"HTTP": "info", "SSE": "success", "WebSocket": "warning"}

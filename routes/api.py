@@ -14,7 +14,7 @@ from gateway.policies import KNOWN
 from gateway.wire.header_fields import OVERRIDES
 from operators.objects import Fields, Objects
 from routes import services
-from routes.models import Route, RouteProtocol
+from routes.models import EncodedSlashes, Route, RouteProtocol, UpstreamAuthorization
 from routes.validation import HANDLER_FIELDS, METHODS
 
 
@@ -45,6 +45,21 @@ class PolicyFields(serializers.Serializer[Any]):
     mode = serializers.ChoiceField(MODES, required=False)
 
 
+class TimeoutFields(serializers.Serializer[Any]):
+    """The timeouts of a route, for the schema."""
+
+    connect_s = serializers.FloatField(required=False, help_text="To connect to the upstream.")
+    first_byte_s = serializers.FloatField(required=False, help_text="Until the head of its response.")
+    idle_s = serializers.FloatField(required=False, help_text="Between two parts of its response.")
+
+
+class CredentialFields(serializers.Serializer[Any]):
+    """The upstream's own credential, for the schema."""
+
+    header = serializers.CharField(help_text="The name of the header: `Authorization`.")
+    value = serializers.CharField(help_text="Its value: `Bearer …`.")
+
+
 @extend_schema_field(HandlerFields)
 class Handler(serializers.JSONField):
     """A handler; the service validates it."""
@@ -53,6 +68,16 @@ class Handler(serializers.JSONField):
 @extend_schema_field(PolicyFields(many=True))
 class Policies(serializers.JSONField):
     """Policies, in the order in which they apply; the service validates them."""
+
+
+@extend_schema_field(TimeoutFields)
+class RouteTimeouts(serializers.JSONField):
+    """Timeouts; the service validates them."""
+
+
+@extend_schema_field(CredentialFields)
+class Credential(serializers.JSONField):
+    """A credential; the service validates and encrypts it."""
 
 
 @extend_schema_field({"type": "array", "items": {"type": "string", "enum": list(METHODS)}})
@@ -70,6 +95,34 @@ class RouteFields(Fields):
     handler = Handler()
     policies = Policies(required=False)
     reserved_override = serializers.BooleanField(required=False)
+    timeouts = RouteTimeouts(required=False, help_text="Of the upstream; left out: as the settings have them.")
+    preserve_host = serializers.BooleanField(
+        required=False, help_text="Whether the upstream receives the caller's `Host` and not its own."
+    )
+    rewrite_location = serializers.BooleanField(
+        required=False, help_text="Whether headers of responses that name the upstream are rewritten. Default: true."
+    )
+    encoded_slashes = serializers.ChoiceField(
+        EncodedSlashes.choices,
+        required=False,
+        allow_blank=True,
+        help_text="`%2F` in a segment of the path. Empty: `keep` where the path ends in `{rest...}`, else `refuse`.",
+    )
+    upstream_authorization = serializers.ChoiceField(
+        UpstreamAuthorization.choices,
+        required=False,
+        help_text="`keep`: `Authorization` passes to the upstream, unless it holds a credential of the gateway.",
+    )
+    upstream_credential = Credential(
+        required=False,
+        allow_null=True,
+        write_only=True,
+        help_text="The upstream's own credential. It is encrypted and cannot be read again; `null` removes it.",
+    )
+    upstream_credential_id = serializers.CharField(
+        read_only=True, help_text="Changes with the upstream's credential; empty if there is none."
+    )
+    idempotency = serializers.BooleanField(required=False, help_text="Whether `Idempotency-Key` is honoured on `POST`.")
 
 
 class RouteFilters(filters.FilterSet):  # type: ignore[misc]

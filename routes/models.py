@@ -8,6 +8,7 @@ from django.db import models
 
 from audit.configured import Configured
 from consumers.models import name_validator
+from gateway.credentials.sealed import Sealed
 
 
 class RouteProtocol(models.TextChoices):
@@ -19,6 +20,20 @@ class RouteProtocol(models.TextChoices):
     MQTT = "mqtt", "MQTT"
 
 
+class EncodedSlashes(models.TextChoices):
+    """What happens to a call with ``%2F`` in a segment of its path; empty: by the route's path."""
+
+    REFUSE = "refuse", "Refuse"
+    KEEP = "keep", "Keep"
+
+
+class UpstreamAuthorization(models.TextChoices):
+    """What happens to an ``Authorization`` header that is not the caller's credential for the gateway."""
+
+    DROP = "drop", "Drop"
+    KEEP = "keep", "Keep"
+
+
 class RouteQuerySet(models.QuerySet["Route"]):
     """Queries of routes."""
 
@@ -28,7 +43,7 @@ class RouteQuerySet(models.QuerySet["Route"]):
 
 
 class Route(Configured):
-    """A path that can be called. docs/configuration.md describes ``handler`` and ``policies``."""
+    """A path that can be called. docs/configuration.md describes its fields."""
 
     name = models.CharField(max_length=100, unique=True, validators=[name_validator])
     path = models.CharField(max_length=1000)
@@ -37,8 +52,23 @@ class Route(Configured):
     handler = models.JSONField()
     policies = models.JSONField(default=list, blank=True)
     reserved_override = models.BooleanField(default=False)
+    timeouts = models.JSONField(default=dict, blank=True)
+    preserve_host = models.BooleanField(default=False)
+    rewrite_location = models.BooleanField(default=True)
+    encoded_slashes = models.CharField(max_length=10, choices=EncodedSlashes, blank=True)
+    upstream_authorization = models.CharField(
+        max_length=10, choices=UpstreamAuthorization, default=UpstreamAuthorization.DROP
+    )
+    idempotency = models.BooleanField(default=False)
+    sealed_credential = models.TextField(blank=True)
+    """The upstream's own credential, encrypted (:mod:`gateway.credentials.sealed`); never shown."""
 
-    published = represented = ("name", "path", "methods", "protocol", "handler", "policies", "reserved_override")
+    _shown = (
+        "name", "path", "methods", "protocol", "handler", "policies", "reserved_override", "timeouts", "preserve_host",
+        "rewrite_location", "encoded_slashes", "upstream_authorization", "idempotency",
+    )  # fmt: skip
+    published = (*_shown, "sealed_credential")
+    represented = (*_shown, "upstream_credential_id")
 
     objects = RouteQuerySet.as_manager()
 
@@ -48,3 +78,8 @@ class Route(Configured):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def upstream_credential_id(self) -> str:
+        """What tells the upstream's credential from its predecessors; empty if there is none."""
+        return Sealed(self.sealed_credential).id

@@ -9,11 +9,17 @@ from django.db import transaction
 
 from audit import recording
 from audit.locks import lock_configuration
+from gateway.credentials.sealed import Sealed
 from routes import validation
+from routes.forwarding import sealed
 from routes.hook_rights import check_hooks
 from routes.models import Route
 
-FIELDS = ("path", "methods", "protocol", "handler", "policies", "reserved_override")
+CREDENTIAL = "upstream_credential"
+FIELDS = (
+    "path", "methods", "protocol", "handler", "policies", "reserved_override", "timeouts", "preserve_host",
+    "rewrite_location", "encoded_slashes", "upstream_authorization", "idempotency", CREDENTIAL,
+)  # fmt: skip
 
 
 def create_route(
@@ -25,6 +31,13 @@ def create_route(
     protocol: str = "http",
     policies: list[dict[str, Any]] | None = None,
     reserved_override: bool = False,
+    timeouts: dict[str, float] | None = None,
+    preserve_host: bool = False,
+    rewrite_location: bool = True,
+    encoded_slashes: str = "",
+    upstream_authorization: str = "drop",
+    upstream_credential: dict[str, str] | Sealed | None = None,
+    idempotency: bool = False,
     by: str,
 ) -> Route:
     """Create a route; naming a hook needs the right for it. Raises ValidationError."""
@@ -37,7 +50,14 @@ def create_route(
         handler=handler,
         policies=[] if policies is None else policies,
         reserved_override=reserved_override,
+        timeouts={} if timeouts is None else timeouts,
+        preserve_host=preserve_host,
+        rewrite_location=rewrite_location,
+        encoded_slashes=encoded_slashes,
+        upstream_authorization=upstream_authorization,
+        idempotency=idempotency,
     )
+    route.sealed_credential = sealed(route, upstream_credential)
     validation.clean_route(route)
     with transaction.atomic():
         lock_configuration()
@@ -64,6 +84,8 @@ def update_route(route: Route, *, by: str, **changes: Any) -> Route:
         lock_configuration()
         recording.lock(route, route.name)
         check_hooks(route.policies, changes.get("policies", route.policies), by=by)
+        if CREDENTIAL in changes:
+            changes["sealed_credential"] = sealed(route, changes.pop(CREDENTIAL))
         if changes.get("protocol", route.protocol) != route.protocol:
             changes.setdefault("methods", [])
         changed = Route(pk=route.pk, **(route.document() | changes))

@@ -12,6 +12,7 @@ from gateway.policies import KNOWN, BadOption
 from gateway.protocol import Protocol
 from gateway.snapshot.endpoints import BUILTIN, BUILTINS, is_reserved
 from gateway.wire.subjects import AddressError, Template
+from routes.forwarding import clean_forwarding
 from routes.models import Route
 from routes.upstreams import check_rewrite, check_url, clean_override_headers
 
@@ -35,14 +36,13 @@ def clean_route(route: Route) -> None:
     """Validate a route and fill in its defaults. Raises ValidationError for the first invalid field."""
     if route.protocol not in PROTOCOLS:
         raise ValidationError({"protocol": f"Must be one of {', '.join(PROTOCOLS)}."})
-    if not isinstance(route.reserved_override, bool):
-        raise ValidationError({"reserved_override": "Must be true or false."})
     _check_path(route)
     route.methods = clean_methods(route.methods, route.protocol)
     route.handler = clean_handler(route.handler, route.protocol, parameters_of(route.path))
     _check_builtin(route)
     route.policies = clean_policies(route.policies)
     _check_policies(route)
+    clean_forwarding(route)
 
 
 def check_free(route: Route) -> None:

@@ -71,6 +71,15 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long a route waits for its upstream, in seconds; None: as the settings have it."""
+
+    connect_s: float | None = None
+    first_byte_s: float | None = None
+    idle_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """A path that may be called, and what handles it."""
 
@@ -81,6 +90,19 @@ class Route:
     handler: Mapping[str, Any]
     policies: tuple[Policy, ...] = ()
     reserved_override: bool = False
+    timeouts: Timeouts = Timeouts()
+    preserve_host: bool = False
+    """Whether the upstream receives the caller's ``Host`` and not its own."""
+    rewrite_location: bool = True
+    """Whether URLs in the head of a response that name the upstream are rewritten to name the gateway."""
+    keeps_encoded_slashes: bool = False
+    """Whether ``%2F`` in a segment passes to the upstream as it is; otherwise such a path is refused."""
+    keeps_authorization: bool = False
+    """Whether an ``Authorization`` header that is no credential of the gateway passes to the upstream."""
+    idempotency: bool = False
+    """Whether ``Idempotency-Key`` is honoured on ``POST``."""
+    sealed_credential: str = ""
+    """The upstream's own credential, encrypted for :func:`credential_purpose`; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +274,25 @@ def _route(document: Mapping[str, Any]) -> Route:
             for policy in document.get("policies") or ()
         ),
         reserved_override=bool(document.get("reserved_override")),
+        timeouts=Timeouts(**(document.get("timeouts") or {})),
+        preserve_host=bool(document.get("preserve_host")),
+        rewrite_location=bool(document.get("rewrite_location", True)),
+        keeps_encoded_slashes=_keeps_encoded_slashes(document),
+        keeps_authorization=document.get("upstream_authorization") == "keep",
+        idempotency=bool(document.get("idempotency")),
+        sealed_credential=document.get("sealed_credential") or "",
     )
+
+
+def _keeps_encoded_slashes(document: Mapping[str, Any]) -> bool:
+    """Return what the route wants; by default they are kept where a catch-all parameter takes slashes anyway."""
+    wanted = document.get("encoded_slashes") or ("keep" if document["path"].endswith("...}") else "refuse")
+    return bool(wanted == "keep")
+
+
+def credential_purpose(route_name: str) -> str:
+    """Return the purpose for which the upstream credential of a route is encrypted."""
+    return f"upstream credential of route {route_name}"
 
 
 def _channel(document: Mapping[str, Any]) -> Channel:

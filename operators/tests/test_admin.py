@@ -228,6 +228,7 @@ def test_a_route_is_made_of_its_handler_and_policies(page):
     data = {
         "name": "items", "path": "/items/{rest...}", "protocol": "http", "methods": ["GET"],
         "handler_type": "upstream", "handler_url": "http://service.example/{rest}", **policies,
+        "rewrite_location": "on", "upstream_authorization": "drop",
     }  # fmt: skip
     answer = page.post(url("routes_route", "add"), data)
     assert answer.status_code == 302, answer.context["adminform"].form.errors

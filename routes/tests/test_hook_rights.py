@@ -111,6 +111,7 @@ def test_the_management_api_checks_the_right(rita, hooked, hook_right):
 def test_the_admin_checks_the_right(client, rita, hooked):
     client.force_login(rita)
     form = {"path": "/moved", "protocol": "http", "handler_type": "upstream", "handler_url": HANDLER["url"]}
+    form |= {"rewrite_location": "on", "upstream_authorization": "drop"}
     rows = {"policies-0-type": "api-key", "policies-1-type": "custom", "policies-1-mode": "enforce"}
     rows["policies-1-options"] = '{"function": "demo.hooks:add_region"}'
     page = reverse("admin:routes_route_change", args=[hooked.pk])

@@ -26,6 +26,13 @@ def test_a_route_is_made_changed_and_deleted_each_recorded():
         "handler": UPSTREAM,
         "policies": [{"type": "api-key", "options": {}, "mode": "enforce"}],
         "reserved_override": False,
+        "timeouts": {},
+        "preserve_host": False,
+        "rewrite_location": True,
+        "encoded_slashes": "",
+        "upstream_authorization": "drop",
+        "idempotency": False,
+        "sealed_credential": "",
     }
     update_route(route, path="/q/{rest...}", handler=UPSTREAM | {"url": "http://127.0.0.1:9/{rest}"}, by="bob")
     delete_route(route, by="bob")
