@@ -10,7 +10,8 @@ from django.core.exceptions import ValidationError
 
 from gateway.policies import KNOWN, BadOption
 from gateway.protocol import Protocol
-from gateway.snapshot.endpoints import BUILTIN, BUILTINS, is_reserved
+from gateway.snapshot.endpoints import BUILTIN, BUILTINS, is_own, is_reserved
+from gateway.snapshot.segments import MixedSegment
 from gateway.wire.subjects import AddressError, Template
 from routes.forwarding import clean_forwarding
 from routes.models import Route
@@ -89,17 +90,26 @@ def _check_path(route: Route) -> None:
         raise ValidationError({"path": f"Must begin with a slash and have at most {PATH_MAX_CHARS} characters."})
     segments = path.split("/")[1:]
     inner = segments[:-1] if segments[-1] == "" else segments
-    if any(not _SEGMENT.fullmatch(segment) or segment in (".", "..") for segment in inner):
-        raise ValidationError({"path": "Each segment must be plain text, a {parameter} or, at the end, {rest...}."})
+    if not all(map(_is_segment, inner)):
+        raise ValidationError(
+            {"path": "Each segment must be plain text, {parameters} with or without text between them, or {rest...}."}
+        )
     if any(segment.endswith("...}") for segment in segments[:-1]):
         raise ValidationError({"path": "{rest...} must be the last segment."})
     names = parameters_of(path)
     if len(names) != len(set(names)):
         raise ValidationError({"path": "Two parameters have the same name."})
-    if is_reserved(path) and not (route.reserved_override and not names):
-        raise ValidationError(
-            {"path": "Is under a reserved prefix; this needs reserved_override and a path without parameters."}
-        )
+    if is_reserved(path) and not route.reserved_override:
+        raise ValidationError({"path": "Is under a reserved prefix; this needs reserved_override."})
+    if is_reserved(path) and names and is_own(path):
+        raise ValidationError({"path": "Has parameters, and also matches an address of the gateway's own."})
+
+
+def _is_segment(segment: str) -> bool:
+    if _SEGMENT.fullmatch(segment):
+        return segment not in (".", "..")
+    mixed = MixedSegment.parse(segment)
+    return mixed is not None and all(not text or _SEGMENT.fullmatch(text) for text in mixed.texts)
 
 
 def clean_methods(names: Any, protocol: str) -> list[str]:

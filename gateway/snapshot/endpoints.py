@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gateway.protocol import Protocol
 from gateway.snapshot.right import Verb
+from gateway.snapshot.segments import can_meet
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +72,23 @@ CHANNEL_EVENTS = (
     Endpoint(HTTP, "GET", CHANNEL_PREFIX, "history", Verb.SUBSCRIBE, "address"),
 )
 
-RESERVED_PREFIXES = ("/v1", "/registry", "/docs", "/static", "/healthz", "/readyz")
-"""A route may take a path under these only if it is exact and marked ``reserved_override``."""
+PAGES = ("/docs", "/static", "/healthz", "/readyz")
+"""The prefixes of what is served beside the data plane, on its origin."""
+RESERVED_PREFIXES = ("/v1", REGISTRY_PREFIX, *PAGES)
+"""A route under these must be marked ``reserved_override``, and be exact or match no own address."""
 
 
 def is_reserved(path: str) -> bool:
     """Return whether the path lies under a reserved prefix."""
-    return any(path == prefix or path.startswith(prefix + "/") for prefix in RESERVED_PREFIXES)
+    return _is_under(path, RESERVED_PREFIXES)
+
+
+def is_own(path: str) -> bool:
+    """Return whether a path is an address that the gateway serves itself, or a template that also matches one."""
+    if _is_under(path, PAGES) or (path.startswith(CHANNEL_PREFIX) and path.endswith(CHANNEL_SUFFIX)):
+        return True
+    return any(can_meet(path, endpoint.path) for endpoint in (*ENDPOINTS, *REGISTRY))
+
+
+def _is_under(path: str, prefixes: tuple[str, ...]) -> bool:
+    return any(path == prefix or path.startswith(prefix + "/") for prefix in prefixes)

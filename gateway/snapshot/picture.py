@@ -267,7 +267,7 @@ class Snapshot:
         return match
 
     def _find_match(self, protocol: Protocol, method: str, path: str) -> Match:
-        found = self._paths.find(path) or _channel_events(path)
+        found = self._paths.find_exact(path) or _channel_events(path) or self._paths.find(path)
         usable = [
             (entry, parameters)
             for entry, parameters in found

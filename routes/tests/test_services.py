@@ -45,14 +45,15 @@ def test_a_route_is_made_changed_and_deleted_each_recorded():
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/a", "/a/", "/a/{id}", "/a/{id}/b/{rest...}", "/a.b/c-d_e~f", "/v10", "/apis", "/ä", "/mcp:x"]
-)
+    "path", ["/", "/a", "/a/", "/a/{id}", "/a/{id}/b/{rest...}", "/a.b/c-d_e~f", "/v10", "/apis", "/ä", "/mcp:x",
+             "/{id}.json", "/{name}:cancel", "/Items(Id={id},No={no})", "/{base}...{head}"]
+)  # fmt: skip
 def test_a_path_is_literal_segments_and_parameters(path):
     assert make(path=path).path == path
 
 
 @pytest.mark.parametrize(
-    "path", ["", "a", "/a//b", "/a/../b", "/a/.", "/{a}{b}", "/x{a}", "/{rest...}/a", "/{a}/{a}", "/{}", "/{a", "/a?b",
+    "path", ["", "a", "/a//b", "/a/../b", "/a/.", "/{a}{b}", "/{rest...}/a", "/{a}/{a}", "/{}", "/{a", "/a?b",
              "/a#b", "/a%2fb", "/a b", "/a\\b", "/a\n", "/" + "a" * 1000, None, 7]
 )  # fmt: skip
 def test_a_path_that_cannot_be_served_is_refused(path):
@@ -73,6 +74,12 @@ def test_reserved_paths_need_reserved_override_and_an_exact_path(path):
 def test_a_template_never_overrides_reserved_addresses(path):
     with pytest.raises(ValidationError):
         make(path=path, reserved_override=True)
+
+
+def test_a_template_under_a_reserved_prefix_may_match_no_own_address():
+    assert make(path="/v1/charges/{id}", reserved_override=True).path == "/v1/charges/{id}"
+    with pytest.raises(ValidationError, match="under a reserved prefix"):
+        make(path="/v1/refunds/{id}")
 
 
 @pytest.mark.parametrize("path", ["/", "/api/{rest...}", "/admin/{name}", "/dashboards", "/metrics", "/portal/x"])

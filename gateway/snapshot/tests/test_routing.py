@@ -41,3 +41,45 @@ def test_what_no_template_means_is_not_found(path):
 def test_templates_that_share_a_path_are_all_given():
     table = PathTable([("/x/{a}", 1), ("/x/{b}", 2)])
     assert table.find("/x/y") == [(1, {"a": "y"}), (2, {"b": "y"})]
+
+
+MIXED = PathTable(
+    [
+        ("/Accounts/{Sid}.json", "account"),
+        ("/Accounts/{Sid}/Calls.{format}", "calls"),
+        ("/Accounts/{Sid}", "any"),
+        ("/operations/{name}:cancel", "cancel"),
+        ("/operations/{name}:{verb}", "verb"),
+        ("/Products({id})", "product"),
+        ("/Products(Id={id},Code={code})", "by code"),
+        ("/compare/{base}...{head}", "compare"),
+        ("/compare/{rest...}", "rest"),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "parameters"),
+    [
+        ("/Accounts/AC1.json", "account", {"Sid": "AC1"}),
+        ("/Accounts/AC1.json.json", "account", {"Sid": "AC1.json"}),
+        ("/Accounts/.json", "any", {"Sid": ".json"}),
+        ("/Accounts/AC1", "any", {"Sid": "AC1"}),
+        ("/Accounts/AC1/Calls.csv", "calls", {"Sid": "AC1", "format": "csv"}),
+        ("/operations/op-1:cancel", "cancel", {"name": "op-1"}),
+        ("/operations/a:b:c", "verb", {"name": "a", "verb": "b:c"}),
+        ("/Products(7)", "product", {"id": "7"}),
+        ("/Products(Id=7,Code=x)", "by code", {"id": "7", "code": "x"}),
+        ("/compare/main...topic", "compare", {"base": "main", "head": "topic"}),
+        ("/compare/main..topic", "rest", {"rest": "main..topic"}),
+        ("/compare/...", "rest", {"rest": "..."}),
+    ],
+)
+def test_a_segment_may_have_text_beside_its_parameters(path, value, parameters):
+    """As in twilio/twilio-oai, googleapis' custom methods (AIP-136) and OData."""
+    assert MIXED.find(path) == [(value, parameters)]
+
+
+@pytest.mark.parametrize("path", ["/Products()", "/Products(7", "/operations/:x", "/operations/x:"])
+def test_a_parameter_of_a_mixed_segment_is_not_empty(path):
+    assert MIXED.find(path) == []
