@@ -31,6 +31,7 @@ class Reason(StrEnum):
     IP_NOT_ALLOWED = "ip-not-allowed"
     NOT_FOUND = "not-found"
     METHOD_NOT_ALLOWED = "method-not-allowed"
+    METHOD_NOT_IMPLEMENTED = "method-not-implemented"
     UPGRADE_REQUIRED = "upgrade-required"
     RATE_LIMITED = "rate-limited"
     QUOTA_EXCEEDED = "quota-exceeded"
@@ -149,6 +150,8 @@ TABLE: dict[Reason, Row] = {
         "Check the path, the channel address or the id."),
     Reason.METHOD_NOT_ALLOWED: Row("Method not allowed", 405, 3003, {}, 5, 540, ErrorClass.PROTOCOL_ERROR, NO,
         "Use one of the methods in the `Allow` header."),
+    Reason.METHOD_NOT_IMPLEMENTED: Row("Method not implemented", 501, 3003, {}, 5, 540, ErrorClass.PROTOCOL_ERROR, NO,
+        "Use another method: the gateway does not implement this one on any path."),
     Reason.UPGRADE_REQUIRED: Row("WebSocket upgrade required", 426, 3003, {}, 5, 540, ErrorClass.PROTOCOL_ERROR, NO,
         "Open this URL with a WebSocket client."),
     Reason.RATE_LIMITED: Row("Rate limited", 429, 4429, {**_LIMITED, C: 0x9F, D: 0x96}, 3, 506, ErrorClass.POLICY_LIMIT, LATER,

@@ -20,7 +20,7 @@ from consumers.limits import MODES
 from gateway.policies import KNOWN
 from gateway.wire.header_fields import OVERRIDES
 from operators.admin import ServiceAdmin, ServiceForm, chips, display
-from operators.form_fields import Column, RowsField
+from operators.form_fields import Column, LinesField, RowsField
 from routes import services
 from routes.forwarding import TIMEOUTS
 from routes.models import Route
@@ -48,11 +48,10 @@ def _seconds(label: str, help_text: str) -> forms.FloatField:
 class RouteForm(ServiceForm):
     """A route's form."""
 
-    methods = forms.MultipleChoiceField(
-        choices=[(method, method) for method in METHODS],
-        required=False,
-        widget=UnfoldAdminCheckboxSelectMultipleWidget,
-        help_text="Empty for all methods of HTTP, and for GET of the other protocols.",
+    methods = LinesField(
+        rows=3,
+        placeholder="GET",
+        help_text=f"One per line; * for any. Empty for {', '.join(METHODS)} of HTTP, and for GET of other protocols.",
     )
     handler_type = forms.ChoiceField(
         choices=[(kind, kind) for kind in HANDLER_FIELDS], label="Handled by", widget=UnfoldAdminSelectWidget

@@ -11,11 +11,11 @@ from rest_framework.routers import BaseRouter
 
 from consumers.limits import MODES
 from gateway.policies import KNOWN
-from gateway.wire.header_fields import OVERRIDES
+from gateway.wire.header_fields import NAME, OVERRIDES
 from operators.objects import Fields, Objects
 from routes import services
 from routes.models import EncodedSlashes, Route, RouteProtocol, UpstreamAuthorization
-from routes.validation import HANDLER_FIELDS, METHODS
+from routes.validation import HANDLER_FIELDS, METHOD_MAX_CHARS, METHODS_MAX
 
 
 class HandlerFields(serializers.Serializer[Any]):
@@ -80,7 +80,14 @@ class Credential(serializers.JSONField):
     """A credential; the service validates and encrypts it."""
 
 
-@extend_schema_field({"type": "array", "items": {"type": "string", "enum": list(METHODS)}})
+@extend_schema_field(
+    {
+        "type": "array",
+        "items": {"type": "string", "pattern": f"^{NAME.pattern}$", "maxLength": METHOD_MAX_CHARS},
+        "maxItems": METHODS_MAX,
+        "description": "Any token is a method; `*` is any method.",
+    }
+)
 class Methods(serializers.JSONField):
     """Methods; the service validates them."""
 

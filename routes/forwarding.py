@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 
 from gateway.credentials.sealed import NotOpened, Sealed, seal, unseal
 from gateway.snapshot.documents import credential_purpose
+from gateway.snapshot.methods import takes
 from routes.models import EncodedSlashes, Route, UpstreamAuthorization
 
 TIMEOUTS = ("connect_s", "first_byte_s", "idle_s")
@@ -42,7 +43,7 @@ def clean_forwarding(route: Route) -> None:
     if route.upstream_authorization not in UpstreamAuthorization.values:
         raise ValidationError({"upstream_authorization": f"Must be one of {', '.join(UpstreamAuthorization.values)}."})
     _check_upstream(route)
-    if route.idempotency and (route.protocol != "http" or "POST" not in route.methods):
+    if route.idempotency and (route.protocol != "http" or not takes(tuple(route.methods), "POST")):
         raise ValidationError({"idempotency": "Needs the protocol http and the method POST."})
 
 

@@ -11,7 +11,9 @@ from django.core.exceptions import ValidationError
 from gateway.policies import KNOWN, BadOption
 from gateway.protocol import Protocol
 from gateway.snapshot.endpoints import BUILTIN, BUILTINS, is_own, is_reserved
+from gateway.snapshot.methods import NOT_IMPLEMENTED, overlap
 from gateway.snapshot.segments import MixedSegment
+from gateway.wire.header_fields import NAME
 from gateway.wire.subjects import AddressError, Template
 from routes.forwarding import clean_forwarding
 from routes.models import Route
@@ -19,6 +21,8 @@ from routes.upstreams import check_rewrite, check_url, clean_override_headers
 
 OVERRIDE_HEADERS = "override_headers"
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""The methods of an HTTP route that names none. A name in lower case means one of these."""
+METHODS_MAX, METHOD_MAX_CHARS = 50, 64
 PROTOCOLS = ("http", "sse", "websocket", "mqtt")
 HANDLER_FIELDS: Mapping[str, tuple[str, ...]] = {
     "upstream": ("url", "rewrite", OVERRIDE_HEADERS), "channel": ("channel",), "job": ("job_type",), BUILTIN: (),
@@ -54,7 +58,7 @@ def check_free(route: Route) -> None:
     shape = _shape(route.path)
     for rival in Route.objects.exclude(pk=route.pk).only("name", "path", "protocol", "methods"):
         is_same_transport = transport_of(rival.protocol) == transport_of(route.protocol)
-        if is_same_transport and set(rival.methods) & set(route.methods) and _shape(rival.path) == shape:
+        if is_same_transport and overlap(rival.methods, route.methods) and _shape(rival.path) == shape:
             raise ValidationError({"path": f"The route {rival.name} already has this path and method."})
 
 
@@ -113,12 +117,21 @@ def _is_segment(segment: str) -> bool:
 
 
 def clean_methods(names: Any, protocol: str) -> list[str]:
-    """Return the methods in upper case; the default is all of them for HTTP, and GET for the other protocols."""
+    """Return the methods; the default is ``METHODS`` for HTTP, and GET for the other protocols.
+
+    Any token is a method, and its case matters (RFC 9110 9.1); ``*`` stands for all. Raises ValidationError.
+    """
     if not isinstance(names, list | tuple) or not all(isinstance(method, str) for method in names):
         raise ValidationError({"methods": "Must be a list of methods."})
-    cleaned = [method.upper() for method in names] or (["GET"] if protocol != "http" else list(METHODS))
-    if unknown := [method for method in cleaned if method not in METHODS]:
-        raise ValidationError({"methods": f"{unknown[0]} is not one of {', '.join(METHODS)}."})
+    cleaned = [method.upper() if method.upper() in METHODS else method for method in names]
+    cleaned = cleaned or (["GET"] if protocol != "http" else list(METHODS))
+    if len(cleaned) > METHODS_MAX:
+        raise ValidationError({"methods": f"At most {METHODS_MAX} methods."})
+    for method in cleaned:
+        if not NAME.fullmatch(method) or len(method) > METHOD_MAX_CHARS:
+            raise ValidationError({"methods": f"{method[:METHOD_MAX_CHARS]!r} is not a method."})
+        if method in NOT_IMPLEMENTED:
+            raise ValidationError({"methods": f"The gateway does not serve {method}."})
     if protocol in ("websocket", "mqtt") and set(cleaned) != {"GET"}:
         raise ValidationError({"methods": "Leave the methods out: a WebSocket is opened with GET, and MQTT has none."})
     return list(dict.fromkeys(cleaned))

@@ -15,6 +15,7 @@ from gateway.protocol import Protocol
 from gateway.refusals import Reason
 from gateway.snapshot.documents import Route
 from gateway.snapshot.endpoints import BUILTIN, CHANNEL_EVENTS, CHANNEL_PREFIX, CHANNEL_SUFFIX, ENDPOINTS, Endpoint
+from gateway.snapshot.methods import takes
 from gateway.snapshot.right import Verb
 
 VERSION = "3.1.0"
@@ -106,7 +107,7 @@ def _may_call(view: View, route: Route) -> bool:
 
 
 def _of_route(view: View, route: Route, schemas: dict[str, Any], names: Names) -> Iterator[tuple[str, dict[str, Any]]]:
-    methods = [method for method in METHODS if method in (route.methods or METHODS)]
+    methods = [method for method in METHODS if takes(route.methods, method)]
     for method in methods:
         spec = _spec_of(route, method)
         described = _named(

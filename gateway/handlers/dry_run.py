@@ -19,7 +19,8 @@ from gateway.policies.rate_limit import RouteLimit
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.endpoints import BUILTIN
-from gateway.snapshot.picture import Metric, Route, target_of
+from gateway.snapshot.matching import target_of
+from gateway.snapshot.picture import Metric, Route
 from gateway.snapshot.right import Right, Verb
 
 if TYPE_CHECKING:

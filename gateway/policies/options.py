@@ -44,6 +44,22 @@ def choice(options: Mapping[str, Any], name: str, allowed: tuple[str, ...], defa
     return str(value)
 
 
+def flag(options: Mapping[str, Any], name: str) -> bool:
+    """Return true or false, false where the option was left out. Raises BadOption."""
+    value = options.get(name, False)
+    if not isinstance(value, bool):
+        raise BadOption(name, "Must be true or false.")
+    return value
+
+
+def whole_number(options: Mapping[str, Any], name: str, default: int, *, most: int) -> int:
+    """Return a whole number from 0 to ``most``. Raises BadOption."""
+    value = options.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+        raise BadOption(name, f"Must be a whole number from 0 to {most}.")
+    return value
+
+
 def header_name(name: Any, at: str) -> bytes:
     """Return the name of a header that a policy may change, in lower case as ASGI has it. Raises BadOption."""
     if not isinstance(name, str) or not NAME.fullmatch(name):

@@ -12,7 +12,7 @@ from gateway.policies.live import RouteUpdates
 from gateway.policies.messages import Message, MessagePolicies
 from gateway.policies.policed_events import PolicedEvents
 from gateway.policies.policed_exchange import PolicedExchange
-from gateway.policies.policy import Dependencies, OutgoingAnswer
+from gateway.policies.policy import Dependencies, OutgoingAnswer, UnusablePolicy
 from gateway.policies.route_policies import RoutePolicies, RoutePoliciesCache
 from gateway.policies.shadow import ShadowRunner
 from gateway.policies.socket_gate import SocketGate
@@ -53,6 +53,9 @@ class Policies:
         if call.route is None:
             return None
         policies = self._routes.of(call.route)
+        if call.is_anonymous:
+            _admit_preflight(call, policies)
+            return None
         if policies.waits:
             return self._admit(call, policies)
         for policy, _ in policies.inward:
@@ -86,6 +89,10 @@ class Policies:
         for policy in policies.shadow_outward:
             self._shadows.outbound(call, policy, status, headers)
         return headers
+
+    def answers_preflights(self, route: Route) -> bool:
+        """Return whether the route has ``cors``."""
+        return self._routes.of(route).cors is not None
 
     def preflight(self, call: Call) -> Headers:
         """Return the headers that answer a CORS preflight; none where the route has no ``cors``."""
@@ -149,3 +156,13 @@ class Policies:
             snapshot=self._snapshot,
             event_max_bytes=self._config.proxied_message_max_bytes,
         )
+
+
+def _admit_preflight(call: Call, policies: RoutePolicies) -> None:
+    """Apply to a preflight, which has no caller, what does not depend on one. Raises Refused.
+
+    Other policies would charge or refuse it for want of a credential, or lend it that of the operator.
+    """
+    for policy, _ in policies.inward:
+        if isinstance(policy, IpRestriction | UnusablePolicy) and not policy.is_shadow:
+            policy.inbound(call)

@@ -17,7 +17,7 @@ from gateway.protocols.problem import render
 from gateway.protocols.socket import AsgiSocket, Message, Receive, Send
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.paths import normalised
-from gateway.wire.header_fields import Headers
+from gateway.wire.header_fields import Headers, has_body
 from gateway.wire.host import is_host
 
 if TYPE_CHECKING:
@@ -69,9 +69,11 @@ async def _serve(plane: Plane, call: Call, exchange: Exchange) -> None:
     except Refused as raised:
         refused = plane.pipeline.refused_calls.charged(call.ip, raised).bare()
         plane.meter.count(call, Reply(status=refused.status, refused=refused))
+        if call.route is None and call.address:
+            call.route = plane.snapshot.route_at(call.protocol, call.address)
         await _refuse(plane, call, exchange, refused)
         return
-    if not call.handler:
+    if not call.handler and not _is_for_upstream(plane, call):
         await exchange.end(204, PREFLIGHT if call.route is None else plane.policies.preflight(call))
         return
     reply = await plane.pipeline.run(call)
@@ -137,18 +139,19 @@ def accepted(
 def prepare(plane: Plane, call: Call, subprotocols: Iterable[str] = ()) -> None:
     """Match the request to its route or endpoint, and read its credential. Raises Refused.
 
-    A CORS preflight gets no handler: it carries no credential, and is matched by the method that it announces.
+    A CORS preflight gets no handler. It has no credential and no body, and is matched by the method that it announces.
     """
-    if plane.draining:
-        raise Refused(Reason.DRAINING, retry_after_s=1)
     call.address = normalised(call.raw_path)
     announced = _read_head(call)
+    if plane.draining:
+        raise Refused(Reason.DRAINING, retry_after_s=1)
     if plane.config.trace_start and call.traceparent is None:
         tracing.start(call)
-    is_preflight = call.method == "OPTIONS" and announced and call.origin is not None
+    is_preflight = announced and call.method == "OPTIONS" and call.origin is not None and not has_body(call.headers)
     match = plane.snapshot.match(call.protocol, announced if is_preflight else call.method, call.address)
     call.route = match.route
     if is_preflight:
+        call.parameters = match.parameters
         return
     call.protocol = match.protocol
     call.handler = match.handler
@@ -161,6 +164,15 @@ def prepare(plane: Plane, call: Call, subprotocols: Iterable[str] = ()) -> None:
         if call.credential is not None and call.credential.kind == "ticket":
             _require_place_of_ticket(call)
             call.query = without_ticket(call.query)
+
+
+def _is_for_upstream(plane: Plane, call: Call) -> bool:
+    """Return whether the upstream answers a preflight: its route has no ``cors``. If so, prepare the call for that."""
+    route = call.route
+    if route is None or route.handler.get("type") != "upstream" or plane.policies.answers_preflights(route):
+        return False
+    call.handler, call.target, call.is_anonymous = "upstream", route.name, True
+    return True
 
 
 def _require_place_of_ticket(call: Call) -> None:

@@ -1,7 +1,10 @@
-"""What is wrong with a request's head, once it is complete (RFC 9112 3.2, 6.1; RFC 6455 4.1)."""
+"""A request's head, once it is complete: its target, and what is wrong with it (RFC 9112 3.2, 6.1; RFC 6455 4.1)."""
 
 from __future__ import annotations
 
+import httptools
+
+from gateway.refusals import Reason, Refused
 from gateway.wire.header_fields import Headers
 from gateway.wire.host import has_valid_host
 
@@ -22,3 +25,17 @@ def fault_of_old_head(headers: Headers, *, upgrade: bytes | None) -> str:
     if any(name == b"transfer-encoding" for name, _ in headers):
         return "HTTP/1.0 has no Transfer-Encoding"
     return "a WebSocket needs HTTP/1.1" if upgrade == b"websocket" else ""
+
+
+def target_parts(url: bytes) -> tuple[bytes, bytes]:
+    """Return the path and the query of a request target. The host of an absolute form is ignored."""
+    if url[:1] == b"/" and b"#" not in url:
+        path, _, query = url.partition(b"?")
+        return path, query
+    parsed = httptools.parse_url(url)
+    return parsed.path or b"/", parsed.query or b""
+
+
+def malformed(what: str) -> Refused:
+    """Return the refusal of a request that cannot be read."""
+    return Refused(Reason.INVALID_REQUEST, f"The request is malformed: {what}.", cause="malformed-request")

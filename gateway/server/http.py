@@ -18,8 +18,9 @@ from gateway.protocol import Protocol
 from gateway.protocols.http import accepted
 from gateway.protocols.problem import closing
 from gateway.refusals import Reason, Refused
+from gateway.server import methods
 from gateway.server.exchange import DirectExchange
-from gateway.server.heads import fault_of_head, fault_of_old_head
+from gateway.server.heads import fault_of_head, fault_of_old_head, malformed, target_parts
 from gateway.server.pace import Pace
 from gateway.server.site import CEILING_EXCEEDED, Site
 from gateway.server.websocket import BoundedSocket
@@ -63,6 +64,8 @@ class BoundedHttp(HttpToolsProtocol):
         """Bytes received since the head, or the last part of the body, that the parser has not reported yet."""
         self._running: Any = None
         """The cycle that is being answered; ``cycle`` is the one that is being read."""
+        self._method = b""
+        """The method of the request that is being read, where the parser does not know it."""
         self._is_refused = False
         self._parting = b""
         """A rendered refusal that waits until the requests before it are answered."""
@@ -92,7 +95,10 @@ class BoundedHttp(HttpToolsProtocol):
         if self._is_refused:
             return
         self.idle_since = None
+        before = self.cycle
+        is_start = not self._received
         if self.head_began_at is None and self.body_began_at is None:
+            is_start = True
             self.head_began_at = time.monotonic()
         began_at, body_bytes = (self.head_began_at, self.body_began_at), self._body_bytes
         self._parts, self._parts_from = 0, body_bytes
@@ -102,7 +108,10 @@ class BoundedHttp(HttpToolsProtocol):
             self._upgrade(data[upgrade.args[0] :])
             return
         except httptools.HttpParserError as error:
-            self._refuse(_malformed(f"it is not HTTP/1.1 ({error})"))
+            if methods.ERROR in str(error):
+                self._replace_method(data, is_first=is_start and self.cycle is before)
+                return
+            self._refuse(malformed(f"it is not HTTP/1.1 ({error})"))
             return
         if (self.head_began_at, self.body_began_at) == began_at != (None, None) and self._body_bytes == body_bytes:
             self._bound(len(data))
@@ -121,12 +130,22 @@ class BoundedHttp(HttpToolsProtocol):
         if self._should_upgrade():
             self.handle_websocket_upgrade()
         elif method == b"CONNECT":
-            self._refuse(_malformed("CONNECT is not served"))
+            self._refuse(Refused(Reason.METHOD_NOT_IMPLEMENTED, "The gateway does not serve CONNECT."))
         else:
             lines = [b"%b %b HTTP/%b\r\n" % (method, self.url, self.parser.get_http_version().encode())]
             lines += [b"%b: %b\r\n" % header for header in self.headers if header[0] not in OF_UPGRADES]
             self.parser = httptools.HttpRequestParser(self)
             self.data_received(b"".join([*lines, b"\r\n", rest]))
+
+    def _replace_method(self, data: bytes, *, is_first: bool) -> None:
+        """Parse a request again whose method the parser does not know. Behind another request, its start is unknown."""
+        try:
+            self._method = methods.unknown_method(data if is_first else b"")
+        except Refused as refused:
+            self._refuse(refused.bare())
+            return
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(methods.STAND_IN + data[len(self._method) :])
 
     def _get_upgrade(self) -> bytes | None:
         """Return the protocol to upgrade to, or None. uvicorn reads one Connection header; there may be several."""
@@ -140,7 +159,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().handle_websocket_upgrade()
         socket = self.transport.get_protocol()
         if isinstance(socket, BoundedSocket) and socket.is_unreadable:
-            refused = _malformed("its head cannot be read")
+            refused = malformed("its head cannot be read")
             self.site.refused(refused)
             self.transport.write(closing(refused))
             self.transport.close()
@@ -210,15 +229,15 @@ class BoundedHttp(HttpToolsProtocol):
         if lowered == b"host":
             self._hosts += 1
             if not is_host(value):
-                self._refuse(_malformed("its Host is not a host name or address, with a port or without"))
+                self._refuse(malformed("its Host is not a host name or address, with a port or without"))
         elif lowered == b"expect":
             self.expect_100_continue = value.lower() == b"100-continue"
         else:
             self._lengths += 1
             if self._lengths > 1:
-                self._refuse(_malformed("its length is given twice"))
+                self._refuse(malformed("its length is given twice"))
             elif lowered == b"transfer-encoding" and value.strip(b" \t").lower() != b"chunked":
-                self._refuse(_malformed("`chunked` is the only supported Transfer-Encoding"))
+                self._refuse(malformed("`chunked` is the only supported Transfer-Encoding"))
 
     def on_headers_complete(self) -> None:
         if self._is_refused:
@@ -228,7 +247,7 @@ class BoundedHttp(HttpToolsProtocol):
         if not fault and version == "1.0":
             fault = fault_of_old_head(self.headers, upgrade=self._get_upgrade())
         if fault:
-            self._refuse(_malformed(fault))
+            self._refuse(malformed(fault))
         elif (scarce := self.site.scarcity(self.url)) is not None:
             self._refuse(scarce)
         elif self.parser.should_upgrade():
@@ -241,7 +260,7 @@ class BoundedHttp(HttpToolsProtocol):
     def _head_complete(self, version: str) -> None:
         """Start a call of the data plane, or a cycle of the application."""
         if len(self.pipeline) >= PIPELINED_MAX:
-            self._refuse(_malformed("too many requests before it are not answered yet"))
+            self._refuse(malformed("too many requests before it are not answered yet"))
             return
         self.head_began_at = None
         self._body_bytes = self._received = 0
@@ -250,7 +269,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._pace = Pace(self.site.bounds, self.body_began_at)
         plane = self.site.plane()
         if plane is not None:
-            path, query = _target(self.url)
+            path, query = target_parts(self.url)
             if not self.site.is_elsewhere(path):
                 self._begin(plane, path, query, version)
                 return
@@ -259,7 +278,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _begin(self, plane: Plane, path: bytes, query: bytes, version: str) -> None:
         """Start a call of the data plane, or queue it behind the one being answered (pipelining, RFC 9112 9.3.2)."""
-        method = self.parser.get_method().decode("ascii")
+        method = (self._method or self.parser.get_method()).decode("ascii")
+        self._method = b""
         call = accepted(plane, Protocol.HTTP, method, path, query, self.headers, self.tcp.ip, self.tcp)
         before = self.cycle
         exchange = DirectExchange(
@@ -283,7 +303,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._body_bytes += len(body)
             self._parts += 1
             if self._parts > PARTS_MAX and self._body_bytes - self._parts_from < self._parts * PART_MIN_BYTES:
-                self._refuse(_malformed("its chunks are too small"))
+                self._refuse(malformed("its chunks are too small"))
             super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -373,21 +393,8 @@ class BoundedHttp(HttpToolsProtocol):
         self.linger()
 
 
-def _target(url: bytes) -> tuple[bytes, bytes]:
-    """Return the path and the query of a request target. The host of an absolute form is ignored."""
-    if url[:1] == b"/" and b"#" not in url:
-        path, _, query = url.partition(b"?")
-        return path, query
-    parsed = httptools.parse_url(url)
-    return parsed.path or b"/", parsed.query or b""
-
-
 def _disconnect(cycle: Any) -> None:
     """Notify a cycle, of either kind, that its client is gone."""
     if cycle is not None and not cycle.response_complete:
         cycle.disconnected = True
         cycle.message_event.set()
-
-
-def _malformed(what: str) -> Refused:
-    return Refused(Reason.INVALID_REQUEST, f"The request is malformed: {what}.", cause="malformed-request")

@@ -266,7 +266,7 @@ def _route(document: Mapping[str, Any]) -> Route:
     return Route(
         name=document["name"],
         path=document["path"],
-        methods=tuple(method.upper() for method in document.get("methods") or ()),
+        methods=tuple(document.get("methods") or ()),
         protocol=document["protocol"],
         handler=document["handler"],
         policies=tuple(

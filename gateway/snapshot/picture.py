@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from gateway.protocol import Protocol
@@ -33,8 +33,9 @@ from gateway.snapshot.endpoints import (
     REGISTRY,
     Endpoint,
 )
+from gateway.snapshot.matching import Entries, Match, match_of, methods_of, takes_method
+from gateway.snapshot.methods import NOT_IMPLEMENTED
 from gateway.snapshot.principal import Principal, bearer
-from gateway.snapshot.right import Right, Verb
 from gateway.snapshot.routing import PathTable
 from gateway.snapshot.subscriptions import Subscription
 
@@ -47,19 +48,6 @@ NAME_MAX_CHARS = 255
 """Paths and addresses are kept if they are no longer, so that these caches have a ceiling in bytes."""
 
 _NAMES = {"key": "id", "channel": "address", "subscription": "id"}
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """The route or endpoint that a request is for, and how it is handled."""
-
-    protocol: Protocol
-    handler: str
-    target: str
-    rights: tuple[Right, ...] = ()
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    route: Route | None = None
-    is_anonymous: bool = False
 
 
 class Snapshot:
@@ -259,30 +247,37 @@ class Snapshot:
         is_socket = protocol is Protocol.WEBSOCKET
         match = self._matches.get((is_socket, method, path))
         if match is None:
-            match = self._find_match(protocol, "GET" if method == "HEAD" else method, path)
+            match = self._find_match(protocol, method, path)
             if len(path) <= NAME_MAX_CHARS:
                 if len(self._matches) >= MATCHES_KEPT:
                     self._matches.clear()
                 self._matches[is_socket, method, path] = match
         return match
 
-    def _find_match(self, protocol: Protocol, method: str, path: str) -> Match:
+    def route_at(self, protocol: Protocol, path: str) -> Route | None:
+        """Return the first route at a path whatever its methods: whose policies apply to a refusal there."""
+        return next((entry for entry, _ in self._entries(protocol, path)[0] if isinstance(entry, Route)), None)
+
+    def _entries(self, protocol: Protocol, path: str) -> tuple[Entries, Entries]:
+        """Return what is served at a path by this protocol, and by any."""
         found = self._paths.find_exact(path) or _channel_events(path) or self._paths.find(path)
-        usable = [
-            (entry, parameters)
-            for entry, parameters in found
-            if (entry.protocol == Protocol.WEBSOCKET) == (protocol is Protocol.WEBSOCKET)
-        ]
+        is_socket = protocol is Protocol.WEBSOCKET
+        return [each for each in found if (each[0].protocol == Protocol.WEBSOCKET) == is_socket], found
+
+    def _find_match(self, protocol: Protocol, method: str, path: str) -> Match:
+        if method in NOT_IMPLEMENTED:
+            raise Refused(Reason.METHOD_NOT_IMPLEMENTED, f"The gateway does not serve {method}.")
+        usable, found = self._entries(protocol, path)
         if not usable:
             if found and protocol is not Protocol.WEBSOCKET:
                 raise Refused(Reason.UPGRADE_REQUIRED, headers=((b"upgrade", b"websocket"),))
             raise Refused(Reason.NOT_FOUND, f"Nothing is served at {path}.")
-        for entry, parameters in usable:
-            if isinstance(entry, Route) and (method in entry.methods or not entry.methods):
-                return _route_match(entry, parameters, method)
-            if isinstance(entry, Endpoint) and entry.method == method:
-                return _endpoint_match(entry, parameters)
-        allow = ", ".join(sorted({method for entry, _ in usable for method in _methods(entry)}))
+        for served in (method, "GET") if method == "HEAD" else (method,):
+            for entry, parameters in usable:
+                if takes_method(entry, served):
+                    return match_of(entry, parameters, served)
+        allowed = {method for entry, _ in usable for method in methods_of(entry)}
+        allow = ", ".join(sorted(allowed | {"HEAD"} if "GET" in allowed else allowed))
         raise Refused(Reason.METHOD_NOT_ALLOWED, f"{path} takes {allow}.", headers=((b"allow", allow.encode()),))
 
     def _set(self, kind: str, name: str, document: Any) -> None:
@@ -330,60 +325,11 @@ class Snapshot:
             self._addresses = PathTable((channel.address, channel) for channel in self._documents["channel"].values())
 
 
-def _methods(entry: Route | Endpoint) -> tuple[str, ...]:
-    return entry.methods if isinstance(entry, Route) else (entry.method,)
-
-
 def _channel_events(path: str) -> list[tuple[Route | Endpoint, Mapping[str, str]]]:
     if not (path.startswith(CHANNEL_PREFIX) and path.endswith(CHANNEL_SUFFIX)):
         return []
     address = path[len(CHANNEL_PREFIX) : -len(CHANNEL_SUFFIX)]
     return [(endpoint, {"address": address}) for endpoint in CHANNEL_EVENTS] if address else []
-
-
-def _endpoint_match(endpoint: Endpoint, parameters: Mapping[str, str]) -> Match:
-    name = parameters.get(endpoint.parameter, "")
-    return Match(
-        protocol=endpoint.protocol,
-        handler=endpoint.handler,
-        target=name or endpoint.path,
-        rights=(Right(endpoint.verb, name),) if endpoint.verb else (),
-        parameters=parameters,
-        is_anonymous=endpoint.anonymous,
-    )
-
-
-_CHANNEL_HANDLERS = {"sse": "events", "websocket": "stream"}
-
-
-def _route_match(route: Route, parameters: Mapping[str, str], method: str) -> Match:
-    kind = route.handler.get("type")
-    if kind == BUILTIN:
-        own = next(one for one in ENDPOINTS if (one.protocol, one.path) == (route.protocol, route.path))
-        return replace(_endpoint_match(own, parameters), route=route)
-    if kind == "channel":
-        handler = _CHANNEL_HANDLERS.get(route.protocol) or ("publish" if method == "POST" else "history")
-        parameters = {**parameters, "address": route.handler["channel"]}
-    elif kind == "job":
-        handler = "job.submit"
-        parameters = {**parameters, "type": route.handler["job_type"]}
-    else:
-        handler = "websocket" if route.protocol == Protocol.WEBSOCKET else "upstream"
-    return Match(
-        protocol=Protocol(route.protocol),
-        handler=handler,
-        target=route.name,
-        rights=(Right(Verb.CALL, route.name),),
-        parameters=parameters,
-        route=route,
-    )
-
-
-def target_of(route: Route) -> str:
-    """Return the target that calls of a route are counted for: behind it, one of the gateway's own endpoints may be."""
-    if route.handler.get("type") != BUILTIN:
-        return route.name
-    return Protocol.MQTT.value if route.protocol == Protocol.MQTT else route.path
 
 
 def _overridden(limits: tuple[Limit, ...], overrides: tuple[Limit, ...]) -> tuple[Limit, ...]:

@@ -226,7 +226,7 @@ def test_a_route_is_made_of_its_handler_and_policies(page):
         columns=("type", "options", "mode"),
     )
     data = {
-        "name": "items", "path": "/items/{rest...}", "protocol": "http", "methods": ["GET"],
+        "name": "items", "path": "/items/{rest...}", "protocol": "http", "methods": "GET\nREPORT",
         "handler_type": "upstream", "handler_url": "http://service.example/{rest}", **policies,
         "rewrite_location": "on", "upstream_authorization": "drop",
     }  # fmt: skip
@@ -234,6 +234,7 @@ def test_a_route_is_made_of_its_handler_and_policies(page):
     assert answer.status_code == 302, answer.context["adminform"].form.errors
     route = Route.objects.get()
     assert route.handler == {"type": "upstream", "url": "http://service.example/{rest}"}
+    assert route.methods == ["GET", "REPORT"]
     assert [(policy["type"], policy["mode"]) for policy in route.policies] == [
         ("api-key", "enforce"),
         ("request-size-limit", "shadow"),

@@ -100,6 +100,17 @@ def test_omitted_methods_are_those_of_the_protocol():
     assert make(name="w", path="/w", protocol="websocket").methods == ["GET"]
 
 
+def test_any_token_is_a_method_and_its_case_matters():
+    route = make(methods=["get", "PROPFIND", "propfind", "!x", "GET"])
+    assert route.methods == ["GET", "PROPFIND", "propfind", "!x"]
+
+
+def test_any_method_overlaps_with_every_other():
+    make(methods=["*"])
+    with pytest.raises(ValidationError):
+        make(name="again", methods=["PURR"])
+
+
 def test_a_new_protocol_resets_the_methods():
     route = make(methods=["GET", "POST"])
     update_route(route, protocol="websocket", by="bob")
@@ -109,7 +120,11 @@ def test_a_new_protocol_resets_the_methods():
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
-        ({"methods": ["FETCH"]}, "methods"),
+        ({"methods": ["FE TCH"]}, "methods"),
+        ({"methods": [""]}, "methods"),
+        ({"methods": ["GET", "TRACE"]}, "methods"),
+        ({"methods": ["X" * 65]}, "methods"),
+        ({"methods": [f"M{number}" for number in range(51)]}, "methods"),
         ({"methods": "GET"}, "methods"),
         ({"methods": [1]}, "methods"),
         ({"methods": ["POST"], "protocol": "websocket"}, "methods"),

@@ -108,6 +108,8 @@ def _forwarded(ip: str, host: bytes, scheme: str) -> bytes:
 
 @lru_cache(maxsize=4096)
 def _identity_of(consumer: str, key: str, tier: str) -> bytes:
+    if not consumer:
+        return b""
     return f"x-consumer-name: {consumer}\r\nx-consumer-key: {key}\r\nx-consumer-tier: {tier}\r\n".encode(
         "latin-1", "replace"
     )

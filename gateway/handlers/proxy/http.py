@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LAST_CHUNK = b"0\r\n\r\n"
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PROPFIND", "QUERY", "REPORT", "SEARCH"})
+"""Methods of which a request may be repeated (RFC 9110 9.2.2, and those that RFC 9110 16.1 registers as safe)."""
 
 
 async def forward(plane: Plane, call: Call) -> Reply:

@@ -99,9 +99,12 @@ MALFORMED = {
     "HTTP/0.9": "GET /echo\r\n\r\n",
     "HTTP/2": f"GET /echo HTTP/2.0\r\n{HOST}\r\n",
     "HTTP/2 with prior knowledge": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "CONNECT": f"CONNECT evil.test:443 HTTP/1.1\r\n{HOST}\r\n",
-    "unknown method": f"FROBNICATE /echo HTTP/1.1\r\n{HOST}\r\n",
-    "lower-case method": f"get /echo HTTP/1.1\r\n{HOST}\r\n",
+    "method that is no token": f"G@T /echo HTTP/1.1\r\n{HOST}\r\n",
+    "method in brackets": f"(GET) /echo HTTP/1.1\r\n{HOST}\r\n",
+    "method of other letters": f"G\xcbT /echo HTTP/1.1\r\n{HOST}\r\n",
+    "unknown method in HTTP/2": f"FROBNICATE /echo HTTP/2.0\r\n{HOST}\r\n",
+    "unknown method and two lengths": f"FROBNICATE /echo HTTP/1.1\r\n{HOST}"
+    "content-length: 3\r\ncontent-length: 4\r\n\r\n",
     "TLS": "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
 }
 

@@ -14,7 +14,8 @@ REFUSED_CALLS = {
     401: lambda plane: ask(plane, "GET", "/echo", key=new_key(PEPPER)),
     404: lambda plane: ask(plane, "GET", "/nowhere", key=None),
     405: lambda plane: ask(plane, "DELETE", "/read", key=None),
-    204: lambda plane: ask(plane, "OPTIONS", "/echo", *PREFLIGHT, key=None),
+    204: lambda plane: ask(plane, "OPTIONS", "/v1/me", *PREFLIGHT, key=None),
+    200: lambda plane: ask(plane, "OPTIONS", "/echo", *PREFLIGHT, key=None),
 }
 
 
