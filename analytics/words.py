@@ -70,6 +70,7 @@ CAUSES = {
     "subscription-paused": ("Paused subscription", Reason.FORBIDDEN),
     "ticket-as-page": ("Ticket in the URL of a page", Reason.FORBIDDEN),
     "ticket-misplaced": ("Ticket outside a WebSocket or event stream", Reason.UNAUTHENTICATED),
+    "ticket-other-stream": ("Ticket of another stream", Reason.FORBIDDEN),
     "ticket-unknown": ("Unknown ticket", Reason.UNAUTHENTICATED),
     "token-algorithm": ("Token algorithm not allowed", Reason.UNAUTHENTICATED),
     "token-audience": ("Token has another audience", Reason.UNAUTHENTICATED),

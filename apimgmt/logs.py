@@ -16,7 +16,7 @@ TEXT_MAX_CHARS = 16 * 1024
 STRANGERS_MAX_CHARS = 300
 _SECRETS = re.compile(
     r"apim_(?P<key>[0-9A-Za-z]{12})_[0-9A-Za-z]+"
-    r"|tick_[\w-]+|whsec_[\w+/=-]+|eyJ[\w-]+\.eyJ[\w-]+\.[\w-]*"
+    r"|tickr?_[\w-]+|whsec_[\w+/=-]+|eyJ[\w-]+\.eyJ[\w-]+\.[\w-]*"
     r"|(?i:(?P<scheme>bearer|token|basic)\s+)[\w.~+/=-]{8,}"
     r"|(?P<user>://[^:/@\s]*):[^@/\s]+@"
 )

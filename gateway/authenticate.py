@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import secrets
 import time
@@ -9,7 +10,7 @@ from hashlib import blake2b
 
 from gateway.call import Call
 from gateway.config import Config
-from gateway.credentials.api_keys import Credential, MalformedKey, digest, parse
+from gateway.credentials.api_keys import Credential, MalformedKey, digest, is_resumable, parse
 from gateway.identity.failed_keys import FailedKeys
 from gateway.identity.jwks import KeySets
 from gateway.identity.jwt_proof import prove
@@ -67,6 +68,8 @@ class Authenticator:
         lacks = lacking(principal, call.rights, call.headers)
         if lacks is not None:
             raise forbidden(principal, lacks)
+        if call.credential.kind == "ticket" and is_resumable(call.credential.value):
+            call.ticket = await self._tickets.take(call.credential.value, principal, _stream_of(call))
         return principal
 
     def _proved_before(self, proof_id: bytes) -> Principal | None:
@@ -128,6 +131,13 @@ class Authenticator:
         if principal is None:
             raise Refused(Reason.UNAUTHENTICATED, cause="consumer-disabled")
         return principal
+
+
+def _stream_of(call: Call) -> str:
+    """Return a hash of what a resumable ticket is bound to: the stream's URL but for the position, and its page."""
+    query = b"&".join(part for part in call.query.split(b"&") if not part.startswith(b"last_event_id="))
+    stream = f"{call.protocol} {call.address} {call.origin} ".encode() + query
+    return hashlib.sha256(stream).hexdigest()
 
 
 def _missing(call: Call) -> Refused:

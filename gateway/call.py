@@ -62,6 +62,16 @@ class InFlight(AbstractContextManager[None], Interface):
         """End the request with this refusal; only the first call has an effect. Returns at once."""
 
 
+class TicketHold(Interface):
+    """The use of a resumable ticket by a call, which another connection may take over."""
+
+    def bind(self, close: Callable[[Refused], None]) -> None:
+        """Close the call's connection by ``close`` once another one takes the ticket, or now if one already has."""
+
+    def end(self) -> None:
+        """Release the ticket for a resumption. Never waits, never raises."""
+
+
 @dataclass(slots=True)
 class Call:
     """One request, or one connection for all its life, on its way along the path."""
@@ -96,6 +106,8 @@ class Call:
     tcp: CallersConnection | None = None
     """The TCP connection that it came by; None under other servers than ours."""
     principal: Principal | None = None
+    ticket: TicketHold | None = None
+    """Set once it was authenticated by a resumable ticket."""
     connection: OpenConnection | None = None
     """Set for SSE, WebSocket, MQTT and AMQP once the connection is counted as open."""
     request: InFlight | None = None

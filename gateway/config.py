@@ -78,6 +78,8 @@ class Config:
     json_depth_max: int = 64
     number_digits_max: int = 400
     ticket_s: int = 30
+    ticket_idle_s: int = 300
+    """How long a resumable ticket is kept after its last connection has ended."""
     trace_start: bool = False
     """Start a trace for requests without a ``traceparent``."""
     hook_timeout_s: float = 0.5

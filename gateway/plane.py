@@ -32,6 +32,7 @@ from gateway.limits.held_bodies import HeldBodies
 from gateway.limits.refused_calls import RefusedCalls
 from gateway.link.metrics import Reporter
 from gateway.link.nats import CONTROL_SUBJECT, connect, ensure_infrastructure
+from gateway.link.take_overs import TakeOvers
 from gateway.log.disk import Disk
 from gateway.log.event_log import EventLog
 from gateway.log.hub import Hub
@@ -95,6 +96,7 @@ class Plane:
         self.document_cache = DocumentCache(config, self.snapshot)
         self.upstreams = UpstreamClient(config)
         self.key_sets = KeySets(self.snapshot, self.upstreams, config)
+        self.take_overs = TakeOvers(client)
         self.tickets = Tickets(self.redis, config, self.snapshot, self.key_sets)
         self.authenticator = Authenticator(config, self.snapshot, self.key_sets, self.tickets)
         self.side_threads = SideThreads()
@@ -133,6 +135,7 @@ class Plane:
         await plane.hub.start()
         await plane.limiter.start()
         await client.subscribe(f"{CONTROL_SUBJECT}.close", cb=plane._close_connection)
+        await plane.tickets.holds.start(plane.take_overs)
         plane.connections.start()
         plane.usage.start()
         await plane.reporter.start()
@@ -145,6 +148,8 @@ class Plane:
         await self.connections.stop()
         await self._feed.stop()
         await self.limiter.stop()
+        await self.take_overs.stop()
+        await self.tickets.holds.stop()
         await self.usage.stop()
         await self.reporter.stop()
         await self.key_sets.stop()

@@ -43,6 +43,7 @@ class Reason(StrEnum):
     INVALID_PAYLOAD = "invalid-payload"
     IN_FLIGHT = "in-flight"
     GONE = "gone"
+    TAKEN_OVER = "taken-over"
     TOO_SLOW = "too-slow"
     IDLE = "idle"
     OVERLOADED = "overloaded"
@@ -174,6 +175,8 @@ TABLE: dict[Reason, Row] = {
         "Wait until the first request with this idempotency key has finished, then send it again."),
     Reason.GONE: Row("No longer available", 410, 3003, {}, 5, 404, ErrorClass.PROTOCOL_ERROR, NO,
         "Resume from the oldest id that `detail` names."),
+    Reason.TAKEN_OVER: Row("Taken over by a newer connection", 409, 4409, {D: 0x8E}, 3, 320, ErrorClass.CLIENT_GONE, NO,
+        "A newer connection uses the same ticket. Create a ticket for each stream."),
     Reason.TOO_SLOW: Row("Reader too slow", 503, 4408, {D: 0x97}, 3, 320, ErrorClass.TOO_SLOW, YES,
         "Read faster or subscribe to fewer channels, and resume from the last id received."),
     Reason.IDLE: Row("Timed out waiting for the client", 408, 3008, {D: 0x8D}, 3, 320, ErrorClass.IDLE, YES,

@@ -148,8 +148,10 @@ class Connections:
         self._open[connection.id] = connection
         self.opened.append(connection)
         self.rebind(connection, call.caller)
-        # The key may have been revoked since it was verified.
+        # The key may have been revoked since it was verified, and the ticket taken over.
         self._check(connection)
+        if call.ticket is not None:
+            call.ticket.bind(connection.close)
         return connection
 
     def closed(self, closed: OpenConnection) -> Connection | None:

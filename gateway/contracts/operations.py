@@ -113,8 +113,15 @@ OPERATIONS: Mapping[str, Operation] = {
         query={"after": "The id after which to start.", "limit": "1 to 1000, by default 100."},
     ),
     "ticket": Operation(
-        "Create a connect ticket: a single-use credential, valid for seconds, for browsers that cannot set headers.",
-        {201: ("The ticket.", {JSON: members("ticket", "expires_in_s", ticket=TEXT, expires_in_s=COUNT)})},
+        "Create a connect ticket, for browsers that cannot set headers: for a connection, or a stream that resumes.",
+        {
+            201: (
+                "The ticket.",
+                {JSON: members("ticket", "expires_in_s", ticket=TEXT, expires_in_s=COUNT, idle_s=COUNT)},
+            )
+        },
+        body={JSON: members(resumable={"type": "boolean", "default": False})},
+        is_body_required=False,
     ),
     "me": Operation(
         "The caller: consumer, tier, scopes, limits and what remains of each.",

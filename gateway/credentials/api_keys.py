@@ -32,6 +32,7 @@ _KEY = re.compile(
     rf"{PREFIX}_([0-9A-Za-z]{{{ID_CHARS}}})_[0-9A-Za-z]{{{SECRET_CHARS}}}([0-9A-Za-z]{{{CHECK_CHARS}}})", re.ASCII
 )
 TICKET_PREFIX = "tick_"
+RESUMABLE_PREFIX = "tickr_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Credential:
     """A credential as received, before it is proved."""
 
     kind: str
-    """``key`` (API key), ``token`` (JWT) or ``ticket`` (single-use connect ticket)."""
+    """``key`` (API key), ``token`` (JWT) or ``ticket`` (connect ticket)."""
     value: str
 
 
@@ -77,9 +78,14 @@ def digest(text: str, pepper: bytes) -> str:
     return hmac.digest(pepper, text.encode(), "sha256").hex()
 
 
-def new_ticket() -> str:
+def new_ticket(*, resumable: bool = False) -> str:
     """Create a connect ticket with 192 bits of entropy."""
-    return TICKET_PREFIX + secrets.token_urlsafe(24)
+    return (RESUMABLE_PREFIX if resumable else TICKET_PREFIX) + secrets.token_urlsafe(24)
+
+
+def is_resumable(ticket: str) -> bool:
+    """Return whether a ticket opens one stream and its resumptions, instead of one connection."""
+    return ticket.startswith(RESUMABLE_PREFIX)
 
 
 def ticket_store_key(ticket: str) -> str:
@@ -95,7 +101,7 @@ def from_text(text: str) -> Credential:
             f"A credential has at most {CREDENTIAL_MAX_BYTES} bytes.",
             cause="credential-malformed",
         )
-    if text.startswith(TICKET_PREFIX):
+    if text.startswith((TICKET_PREFIX, RESUMABLE_PREFIX)):
         return Credential("ticket", text)
     if not text.startswith(PREFIX + "_") and text.count(".") == 2:
         return Credential("token", text)

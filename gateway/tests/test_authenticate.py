@@ -33,8 +33,10 @@ def plane_with(**key):
     snapshot = Snapshot.from_documents(
         {"tier": [{"name": "gold"}], "consumer": [{"name": "acme", "tier": "gold"}], "key": [document | key]}
     )
-    config = SimpleNamespace(key_pepper=PEPPER, failed_keys_per_minute=20, ticket_s=30, engine_timeout_s=1)
-    store = SimpleNamespace(getdel=nothing_stored)
+    config = SimpleNamespace(
+        key_pepper=PEPPER, failed_keys_per_minute=20, ticket_s=30, ticket_idle_s=300, engine_timeout_s=1
+    )
+    store = SimpleNamespace(getdel=nothing_stored, register_script=lambda text: None)
     tickets = Tickets(store, config, snapshot, key_sets=None)
     return SimpleNamespace(snapshot=snapshot, authenticator=Authenticator(config, snapshot, None, tickets))
 

@@ -1,4 +1,5 @@
 // The overview: the last hour is part of the page; /dashboards/live sends an update every second.
+import { EventStream } from "../apimgmt.js";
 import { Chart, columns, weight } from "./charts.js";
 import { show as showTimes } from "./times.js";
 
@@ -153,24 +154,23 @@ function showTick(tick) {
 }
 
 function listen() {
-  const source = new EventSource("/dashboards/live");
+  const stream = new EventStream("/dashboards/live");
   const setStatus = (isOn, words) => {
     at("pulse").classList.toggle("on", isOn);
     if (at("pulse-words").textContent !== words) at("pulse-words").textContent = words;
   };
-  source.addEventListener("history", (event) => { seconds = []; addSeconds(JSON.parse(event.data)); });
-  source.addEventListener("message", (event) => { setStatus(true, "live"); showTick(JSON.parse(event.data)); });
-  source.addEventListener("away", () => setStatus(false, "NATS is unavailable"));
-  source.addEventListener("full", () => setStatus(false, "too many open dashboards"));
-  source.addEventListener("error", () => {
-    if (source.readyState === EventSource.CLOSED) {
-      setStatus(false, "signed out, or the gateway is unavailable");
+  stream.addEventListener("history", (event) => { seconds = []; addSeconds(JSON.parse(event.data)); });
+  stream.addEventListener("message", (event) => { setStatus(true, "live"); showTick(JSON.parse(event.data)); });
+  stream.addEventListener("away", () => setStatus(false, "NATS is unavailable"));
+  stream.addEventListener("full", () => setStatus(false, "too many open dashboards"));
+  stream.addEventListener("state", (event) => {
+    if (event.detail === "waiting") setStatus(false, "reconnecting");
+    if (event.detail === "closed") {
+      setStatus(false, "signed out");
       setTimeout(listen, 5000);
-    } else {
-      setStatus(false, "reconnecting");
     }
   });
-  addEventListener("pagehide", () => source.close(), { once: true });
+  addEventListener("pagehide", () => stream.close(), { once: true });
 }
 
 showHour();

@@ -20,7 +20,7 @@ from gateway.channels.frames import CLOUDEVENTS, Frame, channel_of, malformed, r
 from gateway.channels.outbox import SEND_TIMEOUT_S, Outbox
 from gateway.channels.publication import Admitted, Publication
 from gateway.concurrency.stopping import stop_tasks
-from gateway.credentials.api_keys import from_text
+from gateway.credentials.api_keys import from_text, is_resumable
 from gateway.handlers.stream.filters import StreamFilters
 from gateway.log.cloudevents import structured
 from gateway.log.event import rfc3339
@@ -212,6 +212,8 @@ class StreamConnection:
         token = frame.get("token")
         if not isinstance(token, str) or not token:
             raise malformed("`auth` requires a `token`.")
+        if is_resumable(token):
+            raise malformed("A resumable ticket opens a stream and renews none.")
         principal = await self._plane.authenticator.authenticate(
             replace(self._call, credential=from_text(token), connection=None)
         )
