@@ -10,6 +10,7 @@ from typing import Any
 from typing import Protocol as Interface
 
 from gateway.credentials.api_keys import Credential
+from gateway.identity.client_address import Front
 from gateway.limits.budget import Budget
 from gateway.limits.counters import Counter
 from gateway.protocol import Protocol
@@ -123,6 +124,8 @@ class Call:
     traceparent: str | None = None
     """The trace context as passed on (:mod:`gateway.tracing`)."""
     tracestate: str | None = None
+    front: Front | None = None
+    """What a trusted proxy in front reports; None if there is none."""
     started_at: float = field(default_factory=time.monotonic)
 
     @property

@@ -8,6 +8,7 @@ HMAC-SHA-256 of a key under the server's pepper is stored.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import re
@@ -108,27 +109,43 @@ def from_text(text: str) -> Credential:
     return Credential("key", text)
 
 
-def from_request(headers: Headers, query: bytes, subprotocols: Iterable[str] = ()) -> Credential | None:
+def from_request(
+    headers: Headers, query: bytes, subprotocols: Iterable[str] = (), *, keeps_authorization: bool = False
+) -> Credential | None:
     """Return the credential of an HTTP request or WebSocket handshake, or None if it has none.
 
     Searches ``Authorization``, ``X-API-Key``, the WebSocket subprotocols ``["bearer", CREDENTIAL]`` and, for a
-    ticket only, ``?ticket=``. Raises Refused for more than one credential, and for a key in the query string.
+    ticket only, ``?ticket=``. With ``keeps_authorization``, ``Authorization`` is the upstream's wherever there is
+    another credential. Raises Refused for more than one credential, and for a key in the query string.
     """
     credentials: list[Credential] = []
+    authorizations: list[bytes] = []
     for name, value in headers:
         if name == b"x-api-key":
             credentials.append(from_text(_text(value)))
         elif name == b"authorization":
-            credentials.append(_bearer(value))
+            authorizations.append(value)
     if subprotocols:
         credentials += _in_subprotocols(list(subprotocols))
     if query:
         credentials += _in_query(query)
+    if authorizations and not (keeps_authorization and credentials):
+        credentials += map(_bearer, authorizations)
     if len(credentials) > 1:
         raise Refused(
             Reason.INVALID_REQUEST, "The request has more than one credential. Send only one.", cause="credential-twice"
         )
     return credentials[0] if credentials else None
+
+
+def holds_credential(authorization: bytes, proved: Credential) -> bool:
+    """Return whether a value of ``Authorization`` holds the proved credential, or looks like any key or ticket."""
+    text = authorization.decode("latin-1")
+    scheme, _, encoded = text.partition(" ")
+    if scheme.lower() == "basic":
+        with contextlib.suppress(ValueError):
+            text += base64.b64decode(encoded.strip() + "==").decode("latin-1")
+    return proved.value in text or TICKET_PREFIX in text or f"{PREFIX}_" in text
 
 
 def _bearer(value: bytes) -> Credential:

@@ -9,7 +9,7 @@ from gateway import tracing
 from gateway.call import Call, CallersConnection, Reply
 from gateway.credentials.api_keys import from_request, without_ticket
 from gateway.handlers.registry import REGISTRY, add_registry_error
-from gateway.identity.client_address import client_ip
+from gateway.identity.client_address import client_ip, front_of
 from gateway.peer import ClientGone
 from gateway.protocol import Protocol
 from gateway.protocols.exchange import AsgiExchange, Exchange
@@ -127,8 +127,11 @@ def accepted(
     tcp: CallersConnection | None = None,
 ) -> Call:
     """Return the call of a request's head."""
-    ip = client_ip(ip, headers, plane.config.trusted_proxies)
+    peer, trusted = ip, plane.config.trusted_proxies
+    ip = client_ip(peer, headers, trusted)
     call = Call(protocol=protocol, address="", ip=ip, method=method, query=query, headers=headers)
+    if trusted:
+        call.front = front_of(peer, headers, trusted)
     call.raw_path = raw_path
     if tcp is not None:
         call.tcp = tcp
@@ -160,7 +163,8 @@ def prepare(plane: Plane, call: Call, subprotocols: Iterable[str] = ()) -> None:
     call.parameters = match.parameters
     call.is_anonymous = match.is_anonymous
     if not match.is_anonymous:
-        call.credential = from_request(call.headers, call.query, subprotocols)
+        keeps_authorization = match.route is not None and match.route.keeps_authorization
+        call.credential = from_request(call.headers, call.query, subprotocols, keeps_authorization=keeps_authorization)
         if call.credential is not None and call.credential.kind == "ticket":
             _require_place_of_ticket(call)
             call.query = without_ticket(call.query)

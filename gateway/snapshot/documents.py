@@ -79,9 +79,9 @@ class Timeouts:
     idle_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """A path that may be called, and what handles it."""
+    """A path that may be called, and what handles it. A changed route is another object: what follows is kept by it."""
 
     name: str
     path: str

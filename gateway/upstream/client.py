@@ -19,6 +19,7 @@ from urllib.parse import quote, urlsplit
 
 from gateway.concurrency.stopping import stop_tasks
 from gateway.refusals import Reason, Refused
+from gateway.snapshot.documents import Timeouts
 from gateway.upstream.connection import Origin, UpstreamBroken, UpstreamConnection
 from gateway.upstream.outbound import is_forbidden, is_own
 from gateway.wire.header_fields import Headers
@@ -30,6 +31,7 @@ IDLE_POOLED_S = 30.0
 POOL_MAX = 512
 """The number of idle connections kept for one upstream."""
 SWEEP_S = 0.5
+AS_SET = Timeouts()
 _URL_SAFE = "/%:@!$&'()*+,;=~?"
 
 
@@ -65,7 +67,7 @@ class UpstreamClient:
     def __init__(self, config: Config) -> None:
         self._allowed_networks = config.outbound_allowed_networks
         self._own_endpoints = config.own_endpoints
-        self._connect_timeout_s = config.upstream_connect_timeout_s
+        self.connect_timeout_s = config.upstream_connect_timeout_s
         self.first_byte_timeout_s = config.upstream_first_byte_timeout_s
         self.idle_timeout_s = config.upstream_idle_timeout_s
         self._pools: dict[Origin, deque[UpstreamConnection]] = {}
@@ -73,9 +75,11 @@ class UpstreamClient:
         self.tls = ssl.create_default_context()
         self._sweeper: asyncio.Task[None] | None = None
 
-    async def lend(self, origin: Origin, *, is_new: bool = False) -> UpstreamConnection:
+    async def lend(self, origin: Origin, timeouts: Timeouts = AS_SET, *, is_new: bool = False) -> UpstreamConnection:
         """Return a connection; the caller must hand it to ``take_back`` in any case. Raises Refused."""
-        connection = (None if is_new else self._pooled(origin)) or await self._connect(origin)
+        connection = (None if is_new else self._pooled(origin)) or await self._connect(origin, timeouts.connect_s)
+        connection.first_byte_s = timeouts.first_byte_s or self.first_byte_timeout_s
+        connection.idle_s = timeouts.idle_s or self.idle_timeout_s
         self._in_use.add(connection)
         return connection
 
@@ -159,32 +163,37 @@ class UpstreamClient:
         else:
             pool.append(connection)
 
-    async def _connect(self, origin: Origin) -> UpstreamConnection:
+    async def _connect(self, origin: Origin, within_s: float | None) -> UpstreamConnection:
         self._sweeper = self._sweeper or asyncio.create_task(self._sweep(), name="upstream deadlines")
-        connected = await self.connect_socket(origin)
+        within_s = within_s or self.connect_timeout_s
+        connected = await self.connect_socket(origin, within_s)
         try:
-            async with asyncio.timeout(self._connect_timeout_s):
+            async with asyncio.timeout(within_s):
                 _, connection = await asyncio.get_running_loop().create_connection(
                     lambda: UpstreamConnection(origin),
                     sock=connected,
                     ssl=self.tls if origin.is_tls else None,
                     server_hostname=origin.host if origin.is_tls else None,
                 )
+        except TimeoutError:
+            connected.close()
+            raise _not_connected(within_s) from None
         except OSError:
             connected.close()
             raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-unreachable") from None
         return connection
 
-    async def connect_socket(self, origin: Origin) -> socket.socket:
+    async def connect_socket(self, origin: Origin, within_s: float | None = None) -> socket.socket:
         """Connect to the first address of the host that accepts. Raises Refused."""
+        within_s = within_s or self.connect_timeout_s
         try:
-            async with asyncio.timeout(self._connect_timeout_s):
+            async with asyncio.timeout(within_s):
                 for family, address in await self.addresses(origin):
                     connected = await _connected(family, address)
                     if connected is not None:
                         return connected
         except TimeoutError:
-            raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-connect-timeout") from None
+            raise _not_connected(within_s) from None
         except (OSError, UnicodeError):
             # The name could not be resolved.
             pass
@@ -213,6 +222,14 @@ class UpstreamClient:
             for pool in self._pools.values():
                 while pool and now - pool[0].pooled_at > IDLE_POOLED_S:
                     pool.popleft().close()
+
+
+def _not_connected(within_s: float) -> Refused:
+    return Refused(
+        Reason.UPSTREAM_TIMEOUT,
+        f"The upstream accepted no connection within {within_s:g} s (connect_s).",
+        cause="upstream-connect-timeout",
+    )
 
 
 async def _connected(family: int, address: Any) -> socket.socket | None:

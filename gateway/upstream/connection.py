@@ -49,6 +49,10 @@ class UpstreamConnection(asyncio.Protocol):
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
         self.deadline: float | None = None
+        self.first_byte_s = 0.0
+        """How long the call that uses it waits for the head of the response."""
+        self.idle_s = 0.0
+        """How long it waits for each part of the response."""
         self.pooled_at = 0.0
         self.is_reused = False
         self.is_sent = True
@@ -146,7 +150,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def expire(self) -> None:
         """Abort because the deadline has passed."""
-        self.fail(Refused(Reason.UPSTREAM_TIMEOUT))
+        self.fail(timed_out(self.idle_s, "idle_s") if self.has_answered else timed_out(self.first_byte_s))
         self.close()
 
     # asyncio.Protocol
@@ -253,3 +257,9 @@ class UpstreamConnection(asyncio.Protocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def timed_out(within_s: float, timeout: str = "first_byte_s") -> Refused:
+    """Return the refusal of a call whose upstream took too long, which names the timeout and its seconds."""
+    what = "no response" if timeout == "first_byte_s" else "nothing more of its response"
+    return Refused(Reason.UPSTREAM_TIMEOUT, f"The upstream sent {what} within {within_s:g} s ({timeout}).")

@@ -111,7 +111,7 @@ class GovernedResponse:
     async def _next(self) -> bytes:
         upstream, upstreams = self._upstream, self._plane.upstreams
         if not upstream.has_more:
-            upstreams.expect(upstream, upstreams.idle_timeout_s)
+            upstreams.expect(upstream, upstream.idle_s)
         part = await upstream.read()
         # The upstream's deadline does not run while the client does not read or a limit delays.
         upstream.deadline = None

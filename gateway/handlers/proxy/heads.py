@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 from gateway.call import Call
 from gateway.concurrency.short_cache import short_cache
+from gateway.config import Config
+from gateway.handlers.proxy.forwarding import Forwarding
+from gateway.handlers.proxy.own_names import REWRITTEN, OwnNames
 from gateway.snapshot.principal import Principal
 from gateway.wire.header_fields import OVERRIDES, Headers, has_body
 
@@ -17,7 +21,7 @@ HOP_BY_HOP = frozenset(
 )  # fmt: skip
 NOT_PASSED_BACK = HOP_BY_HOP | {b"date", b"service-worker-allowed"}
 """The gateway's server adds its own date; no upstream widens the scope of its worker to the paths of others."""
-EXAMINED_BACK = NOT_PASSED_BACK | {b"set-cookie"}
+EXAMINED_BACK = NOT_PASSED_BACK | REWRITTEN
 ONLY_KEPT_OR_CLOSED = frozenset({frozenset({b"keep-alive"}), frozenset({b"close"})})
 PRIVATE = (b"cache-control", b"private")
 BY_KEY = (b"vary", b"Authorization, X-API-Key")
@@ -43,18 +47,22 @@ UNNAMED = b" \t="
 IDENTITY_PREFIXES = (b"x-consumer-", b"x-forwarded-", b"x-apimgmt-")
 
 
-def request_head(call: Call, target: str, host: str, scheme: str) -> bytes:
-    """Return the head of a request to the upstream."""
-    lines = [f"{call.method} {target} HTTP/1.1\r\nhost: {host}\r\n".encode("latin-1")]
-    lines += [b"%b: %b\r\n" % header for header in passed_on(call)]
+def request_head(call: Call, forwarding: Forwarding, config: Config) -> bytes:
+    """Return the head of a request to the upstream. Raises Refused ``upstream-unavailable``."""
+    host = forwarding.host(call) if forwarding.route.preserve_host else forwarding.target.host
+    lines = [f"{call.method} {forwarding.target.path_for(call)} HTTP/1.1\r\nhost: {host}\r\n".encode("latin-1")]
+    passed = passed_on(call)
+    if forwarding.has_credentials or call.origin is not None:
+        passed = forwarding.request_headers(call, passed, config.secret_key)
+    elif call.added_headers:
+        passed += call.added_headers
+    lines += [b"%b: %b\r\n" % header for header in passed]
     if has_body(call.headers):
         length = call.header(b"content-length")
         lines.append(
             f"content-length: {length}\r\n".encode() if length is not None else b"transfer-encoding: chunked\r\n"
         )
-    lines += [b"%b: %b\r\n" % header for header in call.added_headers]
-    lines.append(_identity(call.caller))
-    lines.append(_forwarded(call.ip, (call.header(b"host") or "").encode("latin-1"), scheme))
+    lines += (_identity(call.caller), forwarding.forwarded(call, config), b"\r\n")
     return b"".join(lines)
 
 
@@ -100,13 +108,6 @@ def is_operators_cookie(cookie: bytes) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _forwarded(ip: str, host: bytes, scheme: str) -> bytes:
-    """Return the ``X-Forwarded-*`` headers and the end of the head. A host that is served has at most 255 bytes."""
-    fields = f"x-forwarded-for: {ip}\r\nx-forwarded-proto: {scheme}\r\n".encode()
-    return fields + (b"x-forwarded-host: %b\r\n\r\n" % host if host else b"\r\n")
-
-
-@lru_cache(maxsize=4096)
 def _identity_of(consumer: str, key: str, tier: str) -> bytes:
     if not consumer:
         return b""
@@ -120,24 +121,29 @@ def _identity(caller: Principal) -> bytes:
     return _identity_of(caller.consumer, caller.key, caller.tier)
 
 
-def response_headers(headers: Headers, limits: Headers) -> Headers:
-    """Return the upstream's response headers without those of its connection, with the caller's limits added."""
+def response_headers(headers: Headers, limits: Headers, own_names: Callable[[], OwnNames] | None = None) -> Headers:
+    """Return the upstream's response headers without those of its connection, with the caller's limits added.
+
+    Those that name the upstream are rewritten with the names that ``own_names`` returns, which is called for them only.
+    """
     named: frozenset[bytes] = frozenset()
     kept: Headers = []
-    is_cached_by_rule = False
+    is_cached_by_rule = names_upstream = False
     for header in headers:
         name = header[0]
         if name not in EXAMINED_BACK:
             kept.append(header)
             if name == b"cache-control":
                 is_cached_by_rule = True
-        elif name == b"set-cookie":
-            if not is_operators_cookie(header[1]):
-                kept.append(header)
+        elif name in REWRITTEN:
+            names_upstream = True
+            kept += (header,) if name != b"set-cookie" or not is_operators_cookie(header[1]) else ()
         elif name == b"connection":
             named = named | _tokens(header[1]) if named else _tokens(header[1])
     if named and named not in ONLY_KEPT_OR_CLOSED:
         kept = [header for header in kept if header[0] not in named]
+    if names_upstream and own_names is not None:
+        kept = own_names().rewritten(kept)
     # A shared cache must not serve one key's response to another.
     kept.append(BY_KEY if is_cached_by_rule else PRIVATE)
     kept += limits

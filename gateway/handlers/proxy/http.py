@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from gateway.call import Call, Reply
 from gateway.concurrency.stopping import stop_tasks
 from gateway.handlers.proxy.answer import GovernedResponse, is_governed
+from gateway.handlers.proxy.forwarding import forwarding_of, own_names
 from gateway.handlers.proxy.heads import request_head, response_headers
-from gateway.handlers.proxy.target import target_of
 from gateway.handlers.proxy.tokens import Metering, is_metered
 from gateway.peer import ClientGone
 from gateway.refusals import ErrorClass, Reason, Refused
@@ -32,7 +32,6 @@ async def forward(plane: Plane, call: Call) -> Reply:
 
     If the caller loses its right meanwhile, the call ends as an open connection would: Refused ``key-revoked`` etc.
     """
-    assert call.route is not None, "upstreams are reached by routes"
     in_flight = plane.connections.in_flight
     request = in_flight.begin(call)
     try:
@@ -58,11 +57,11 @@ async def _metered(plane: Plane, call: Call) -> Reply:
 
 
 async def _forward(plane: Plane, call: Call, metering: Metering | None) -> Reply:
-    target = target_of(call)
-    origin = target.origin
-    head = request_head(call, target.path_for(call), target.host, plane.config.public_scheme)
+    assert call.route is not None, "upstreams are reached by routes"
+    forwarding = forwarding_of(call.route)
+    head = request_head(call, forwarding, plane.config)
     reply = Reply(closed_by="upstream")
-    connection = await plane.upstreams.lend(origin)
+    connection = await plane.upstreams.lend(forwarding.target.origin, forwarding.timeouts_for(call, plane.config))
     try:
         return await _exchange(plane, call, connection, head, reply, metering)
     except UpstreamBroken:
@@ -71,7 +70,8 @@ async def _forward(plane: Plane, call: Call, metering: Metering | None) -> Reply
     finally:
         plane.upstreams.take_back(connection)
     # The upstream had closed the pooled connection before it answered: repeat the request once.
-    connection = await plane.upstreams.lend(origin, is_new=True)
+    timeouts = forwarding.timeouts_for(call, plane.config)
+    connection = await plane.upstreams.lend(forwarding.target.origin, timeouts, is_new=True)
     try:
         return await _exchange(plane, call, connection, head, reply, metering)
     except UpstreamBroken:
@@ -87,7 +87,7 @@ async def _exchange(
     sending: asyncio.Task[None] | None = None
     if peer.is_read:
         connection.begin(head, is_head_request=call.method == "HEAD")
-        upstreams.expect(connection, upstreams.first_byte_timeout_s)
+        upstreams.expect(connection, connection.first_byte_s)
         peer.watch(connection.abandon)
     else:
         sending = await _begin_body(plane, call, connection, head)
@@ -100,7 +100,8 @@ async def _exchange(
         )
         if answer is not None:
             headers = await answer.begin()
-        await peer.start(connection.status, response_headers(headers, plane.limiter.headers(call)))
+        names = own_names(call, plane.config)
+        await peer.start(connection.status, response_headers(headers, plane.limiter.headers(call), names))
         if not connection.has_more:
             # Send the head of a stream without waiting for its first event.
             await peer.send(b"")
@@ -123,7 +124,7 @@ async def _pass_back(plane: Plane, call: Call, connection: UpstreamConnection, r
     upstreams, peer = plane.upstreams, call.peer
     while True:
         if not connection.has_more:
-            upstreams.expect(connection, upstreams.idle_timeout_s)
+            upstreams.expect(connection, connection.idle_s)
         part = await connection.read()
         reply.bytes_out += len(part)
         is_last = connection.is_read_whole
@@ -149,7 +150,7 @@ async def _begin_body(
     connection.begin(head + first, is_head_request=call.method == "HEAD", is_whole=is_whole)
     if not is_whole:
         return asyncio.create_task(_send_rest(plane, call, connection, is_chunked), name="request body")
-    plane.upstreams.expect(connection, plane.upstreams.first_byte_timeout_s)
+    plane.upstreams.expect(connection, connection.first_byte_s)
     peer.watch(connection.abandon)
     return None
 
@@ -171,7 +172,7 @@ async def _pass_on(plane: Plane, call: Call, connection: UpstreamConnection, is_
     peer, upstreams = call.peer, plane.upstreams
     while part := await peer.read():
         if not connection.has_answered:
-            upstreams.expect(connection, upstreams.first_byte_timeout_s)
+            upstreams.expect(connection, connection.first_byte_s)
         await connection.write(_chunk(part) if is_chunked else part)
         if not connection.has_answered:
             # The upstream's deadline does not run while the client sends.
@@ -180,7 +181,7 @@ async def _pass_on(plane: Plane, call: Call, connection: UpstreamConnection, is_
         await connection.write(LAST_CHUNK)
     connection.is_sent = True
     if not connection.has_answered:
-        upstreams.expect(connection, upstreams.first_byte_timeout_s)
+        upstreams.expect(connection, connection.first_byte_s)
     peer.watch(connection.abandon)
 
 

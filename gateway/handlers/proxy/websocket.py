@@ -12,13 +12,16 @@ import picows
 
 from gateway.call import Call, Reply
 from gateway.concurrency.stopping import stop_tasks
+from gateway.config import Config
 from gateway.connections.open import Connection
 from gateway.handlers.proxy.answer import THROTTLED_S
+from gateway.handlers.proxy.forwarding import Forwarding, forwarding_of
 from gateway.handlers.proxy.heads import passed_on
-from gateway.handlers.proxy.target import target_of
 from gateway.peer import ClientGone
 from gateway.refusals import SENT_BEFORE_CLOSE, ErrorClass, Reason, Refused
+from gateway.upstream.connection import timed_out
 from gateway.upstream.websocket import UpstreamSocket, may_be_sent
+from gateway.wire.forwarded import forwarded_fields
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -169,24 +172,27 @@ async def _upstream_left(call: Call, upstream: UpstreamSocket) -> Reply:
 
 async def _connect(plane: Plane, call: Call) -> UpstreamSocket:
     """Connect to the upstream. Raises Refused ``upstream-unavailable`` and ``upstream-timeout``."""
-    config, target = plane.config, target_of(call)
-    origin = target.origin
+    assert call.route is not None, "upstreams are reached by routes"
+    config, forwarding = plane.config, forwarding_of(call.route)
+    target, origin, timeouts = forwarding.target, forwarding.target.origin, call.route.timeouts
+    connect_s = timeouts.connect_s or config.upstream_connect_timeout_s
+    first_byte_s = timeouts.first_byte_s or config.upstream_first_byte_timeout_s
     upstream = UpstreamSocket(config.proxied_message_max_bytes, config.ping_interval_s)
-    connected = await plane.upstreams.connect_socket(origin)
+    connected = await plane.upstreams.connect_socket(origin, connect_s)
     try:
-        async with asyncio.timeout(config.upstream_connect_timeout_s + config.upstream_first_byte_timeout_s):
+        async with asyncio.timeout(connect_s + first_byte_s):
             await picows.ws_connect(
                 lambda: upstream,
                 f"{'wss' if origin.is_tls else 'ws'}://{origin.authority}{target.path_for(call)}",
                 socket_factory=lambda _: connected,
                 ssl_context=plane.upstreams.tls if origin.is_tls else None,
-                extra_headers=_headers(call, target.host, config.public_scheme),
-                websocket_handshake_timeout=config.upstream_first_byte_timeout_s,
+                extra_headers=_headers(call, forwarding, config),
+                websocket_handshake_timeout=first_byte_s,
                 max_frame_size=config.proxied_message_max_bytes,
                 max_redirects=0,
             )
     except TimeoutError:
-        raise Refused(Reason.UPSTREAM_TIMEOUT) from None
+        raise timed_out(first_byte_s) from None
     except (OSError, picows.WSError) as error:
         raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-unreachable") from error
     if not upstream.has_connected:
@@ -223,20 +229,17 @@ def _subprotocol(call: Call, upstream: UpstreamSocket) -> str | None:
     return BEARER if BEARER in _named(call) else None
 
 
-def _headers(call: Call, host: str, scheme: str) -> list[tuple[str, str]]:
+def _headers(call: Call, forwarding: Forwarding, config: Config) -> list[tuple[str, str]]:
     caller = call.caller
     passed = [header for header in passed_on(call) if not header[0].startswith(OF_THE_HANDSHAKE)]
-    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in (*passed, *call.added_headers)]
+    sent = forwarding.request_headers(call, passed, config.secret_key)
     if offered := _offered(call):
-        headers.append(("Sec-WebSocket-Protocol", ", ".join(offered)))
-    if requested_host := call.header(b"host"):
-        headers.append(("X-Forwarded-Host", requested_host))
+        sent.append((b"sec-websocket-protocol", ", ".join(offered).encode("latin-1")))
+    sent += forwarded_fields(call.ip, forwarding.public_name(call, config))
     return [
-        *headers,
-        ("Host", host),
+        *((name.decode("latin-1"), value.decode("latin-1")) for name, value in sent),
+        ("Host", forwarding.host(call)),
         ("X-Consumer-Name", caller.consumer),
         ("X-Consumer-Key", caller.key),
         ("X-Consumer-Tier", caller.tier),
-        ("X-Forwarded-For", call.ip),
-        ("X-Forwarded-Proto", scheme),
     ]

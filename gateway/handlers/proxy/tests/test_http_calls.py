@@ -202,9 +202,11 @@ async def test_the_upstream_sees_who_calls_and_nothing_that_pretends_to_be_us(pl
     assert requested.header("x-forwarded-for") == ["127.0.0.1"]
     assert requested.header("x-forwarded-host") == ["gateway.test"]
     assert requested.header("x-forwarded-proto") == ["http"]
+    assert requested.header("x-forwarded-port") == ["80"]
+    assert requested.header("forwarded") == ["for=127.0.0.1;host=gateway.test;proto=http"]
     assert (requested.header("x-kept"), requested.header("cookie")) == (["yes"], ["a=1; mysessionid=2"])
     assert len(names) == len(set(names))
-    assert not set(names) & {"x-api-key", "authorization", "x-secret", "keep-alive", "te", "forwarded",
+    assert not set(names) & {"x-api-key", "authorization", "x-secret", "keep-alive", "te",
                              "x-real-ip", "x_consumer_name", "proxy-authorization", "trailer", "connection", "cf-connecting-ip"}  # fmt: skip
     assert plane.key.text not in str(requested.headers)
 
