@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date, datetime
+import math
+from collections.abc import Callable, Iterable
 from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, DocumentStartEvent
 
-BYTES_MAX = 2 * 1024 * 1024
-DEPTH_MAX = 64
-ALIASES_MAX = 200
-NODES_MAX = 200_000
-"""The maximum after expanding aliases, as a few lines of them can expand without bound."""
+from configuration.yaml_reader import (
+    DEPTH_MAX,
+    DIGITS_MAX,
+    NODES_MAX,
+    InvalidYaml,
+    Position,
+    is_storable,
+    read_positions,
+    read_yaml,
+)
+
+BYTES_MAX = 32 * 1024 * 1024
 
 
 class DocumentError(ValueError):
@@ -29,22 +33,21 @@ class DocumentError(ValueError):
 class Document:
     """A parsed document: its plain ``data``, and the places of its parts."""
 
-    def __init__(self, name: str, data: Any, nodes: Callable[[], Any]) -> None:
+    def __init__(self, name: str, data: Any, positions: Callable[[], Any]) -> None:
         self.name = name
         self.data = data
-        self._nodes = nodes
-        """Returns the nodes with their places; called only for errors."""
+        self._positions = positions
+        """Returns the positions of the members; called only for messages."""
 
     def place(self, *path: str | int) -> str:
         """Return the place of a node as ``file:line:column``, or of its nearest known parent."""
         line, column = 0, 0
-        node = self._nodes()
+        positions = self._positions()
         for step in path:
-            position = _position(node, step)
+            position = _position(positions, step)
             if position is None:
                 break
-            line, column = position
-            node = node[step]
+            line, column, positions = position
         return f"{self.name}:{line + 1}:{column + 1}"
 
     def error(self, message: str, *path: str | int) -> DocumentError:
@@ -79,42 +82,32 @@ def parse(text: str, name: str) -> Document:
     """Parse a text in YAML or JSON. Raises DocumentError."""
     if len(text) > BYTES_MAX:
         raise DocumentError(f"{name}: is larger than {BYTES_MAX} characters")
-    if text.lstrip().startswith(("{", "[")):
-        document = _read_json(text, name)
-        if document is not None:
-            return document
-        text = _without_tabs(text)
-    nodes = _read_yaml(text, name)
-    document = Document(name, None, lambda: nodes)
-    document.data = _Plain(document).of(nodes, DEPTH_MAX)
-    return document
-
-
-def _read_json(text: str, name: str) -> Document | None:
-    """Parse JSON with a JSON parser: YAML lacks its surrogate escapes and some of its characters.
-
-    Returns None for text that is not strict JSON; the YAML parser then finds the place of the error.
-    """
-    try:
-        data = _STRICT_JSON.decode(text.strip())
-    except (ValueError, RecursionError):
-        return None
+    is_json = text.lstrip().startswith(("{", "["))
+    # Tabs may indent JSON but not YAML; within strings JSON escapes them.
+    source = text.replace("\t", " ") if is_json else text
 
     @cache
-    def nodes() -> Any:
+    def positions() -> Any:
         try:
-            return _read_yaml(_without_tabs(text), name)
-        except DocumentError:
+            return read_positions(source)
+        except InvalidYaml:
             return None
 
-    document = Document(name, None, nodes)
-    document.data = _Plain(document).of(data, DEPTH_MAX)
+    document = Document(name, None, positions)
+    if is_json:
+        try:
+            document.data = _STRICT_JSON.decode(text.strip())
+        except (ValueError, RecursionError):
+            pass  # the YAML reader finds the place of the error, and reads YAML that begins with a bracket
+        else:
+            _check(document)
+            return document
+    try:
+        document.data = read_yaml(source)
+    except InvalidYaml as error:
+        place = "" if error.place is None else f":{error.place[0] + 1}:{error.place[1] + 1}"
+        raise DocumentError(f"{name}{place}: {error}") from None
     return document
-
-
-def _without_tabs(text: str) -> str:
-    """Replace tabs, which may indent JSON but not YAML; within strings JSON escapes them."""
-    return text.replace("\t", " ")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -131,21 +124,6 @@ def _refuse_constant(text: str) -> NoReturn:
 _STRICT_JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
 
 
-def _read_yaml(text: str, name: str) -> Any:
-    try:
-        _check_bounds(text, name)
-        return _reader().load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        problem = str(error.problem or error.context or "is not YAML").splitlines()[0]
-        raise DocumentError(f"{place}: {problem}") from None
-    except (YAMLError, ValueError) as error:
-        if isinstance(error, DocumentError):
-            raise
-        raise DocumentError(f"{name}: {str(error).splitlines()[0] if str(error) else 'is not YAML'}") from None
-
-
 def write(data: Any) -> str:
     """Format plain data as YAML; equal data has equal text."""
     yaml = YAML(typ="rt", pure=True)
@@ -157,81 +135,59 @@ def write(data: Any) -> str:
     return out.getvalue()
 
 
-def _reader() -> YAML:
-    yaml = YAML(typ="rt", pure=True)
-    yaml.allow_duplicate_keys = False
-    return yaml
+_Link = tuple[Any, str | int] | None
+"""A step of a path, after the link of its parent."""
 
 
-def _check_bounds(text: str, name: str) -> None:
-    """Raise DocumentError for excessive nesting or aliases, from YAML events alone, without recursion."""
-    depth = 0
-    seen: Counter[type] = Counter()
-    for event in _reader().parse(StringIO(text)):
-        seen[type(event)] += 1
-        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-        place = f"{name}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
-        if depth > DEPTH_MAX:
-            raise DocumentError(f"{place}: is nested more than {DEPTH_MAX} levels deep")
-        if seen[AliasEvent] > ALIASES_MAX:
-            raise DocumentError(f"{place}: has more than {ALIASES_MAX} aliases")
-        if seen[DocumentStartEvent] > 1:
-            raise DocumentError(f"{place}: a second document begins here; a file must contain one")
+def _check(document: Document) -> None:
+    """Raise DocumentError for JSON that exceeds a limit, or has a value that not every database can store."""
+    left: list[tuple[Any, int, _Link]] = [(document.data, 0, None)]
+    nodes = 0
+    while left:
+        node, depth, link = left.pop()
+        nodes += 1
+        message = _fault(node, depth, nodes)
+        if message:
+            raise document.error(message, *_path(link))
+        if isinstance(node, dict):
+            left.extend((value, depth + 1, (link, name)) for name, value in node.items())
+        elif isinstance(node, list):
+            left.extend((value, depth + 1, (link, number)) for number, value in enumerate(node))
 
 
-class _Plain:
-    """Converts nodes to plain data, which is JSON."""
-
-    def __init__(self, document: Document) -> None:
-        self._document = document
-        self._nodes_left = NODES_MAX
-
-    def of(self, node: Any, depth_left: int, *path: str | int) -> Any:
-        """Return the plain data of one node. Raises DocumentError."""
-        self._nodes_left -= 1
-        if self._nodes_left < 0:
-            raise self._document.error(f"has more than {NODES_MAX} values after expanding aliases", *path)
-        if depth_left <= 0 and isinstance(node, Mapping | list):
-            raise self._document.error(f"is nested more than {DEPTH_MAX} levels deep after expanding aliases", *path)
-        if isinstance(node, Mapping):
-            for key in node:
-                if not isinstance(key, str | int):
-                    raise self._document.error("a name must be a string", *path)
-            return {
-                self._text(str(key), *path): self.of(value, depth_left - 1, *path, key) for key, value in node.items()
-            }
-        if isinstance(node, Sequence) and not isinstance(node, str):
-            return [self.of(value, depth_left - 1, *path, number) for number, value in enumerate(node)]
-        return self._scalar(node, *path)
-
-    def _scalar(self, node: Any, *path: str | int) -> Any:
-        if node is None or isinstance(node, bool):
-            return node
-        if type(node).__name__ == "ScalarBoolean":
-            return bool(node)
-        if isinstance(node, str):
-            return self._text(str(node), *path)
-        for kind in (int, float):
-            if isinstance(node, kind):
-                return kind(node)
-        if isinstance(node, date | datetime):
-            return node.isoformat()
-        raise self._document.error("values of this YAML type are not supported; quote it", *path)
-
-    def _text(self, text: str, *path: str | int) -> str:
-        """Return a text that every database can store. Raises DocumentError."""
-        if "\x00" in text or any("\ud800" <= char <= "\udfff" for char in text):
-            raise self._document.error("a string must not contain NUL or an unpaired surrogate", *path)
-        return text
+def _fault(node: Any, depth: int, nodes: int) -> str:
+    if nodes > NODES_MAX:
+        return f"has more than {NODES_MAX} values"
+    if isinstance(node, str):
+        return "" if is_storable(node) else _NOT_STORABLE
+    if isinstance(node, dict):
+        if not all(map(is_storable, node)):
+            return _NOT_STORABLE
+    elif isinstance(node, float):
+        return "" if math.isfinite(node) else "a number must be finite"
+    elif isinstance(node, int):
+        return "" if node.bit_length() <= _BITS_MAX else f"a number has more than {DIGITS_MAX} digits"
+    elif not isinstance(node, list):
+        return ""
+    return f"is nested more than {DEPTH_MAX} levels deep" if depth >= DEPTH_MAX else ""
 
 
-def _position(node: Any, step: str | int) -> tuple[int, int] | None:
-    """Return the line and column of a member, counted from 0, or None."""
-    positions = getattr(node, "lc", None)
-    if positions is None or not getattr(positions, "data", None):
-        return None
+_NOT_STORABLE = "a string must not contain NUL or an unpaired surrogate"
+_BITS_MAX = int(DIGITS_MAX * math.log2(10))
+
+
+def _path(link: _Link) -> list[str | int]:
+    path: list[str | int] = []
+    while link is not None:
+        link, step = link
+        path.append(step)
+    return path[::-1]
+
+
+def _position(positions: Any, step: str | int) -> Position | None:
+    """Return the position of a member, or None."""
     try:
-        position: tuple[int, int] = positions.item(step) if isinstance(node, Sequence) else positions.key(step)
+        position: Position = positions[step]
     except (KeyError, TypeError, IndexError):
         return None
     return position

@@ -53,7 +53,7 @@ def test_prune_is_an_option(document):
 
 def test_an_error_is_one_line_without_a_traceback(document):
     document.write_text("tiers: [")
-    with pytest.raises(CommandError, match=r"c\.yaml:1:9: "):
+    with pytest.raises(CommandError, match=r"c\.yaml:2:1: "):
         run("apply", str(document))
 
 

@@ -1,6 +1,7 @@
 import pytest
 
-from configuration.yaml_documents import ALIASES_MAX, BYTES_MAX, DEPTH_MAX, DocumentError, parse, read, write
+from configuration.yaml_documents import BYTES_MAX, DEPTH_MAX, DocumentError, parse, read, write
+from configuration.yaml_reader import ALIASES_MAX
 
 
 def refusal_of(text):
@@ -30,17 +31,26 @@ def test_places_have_file_line_and_column():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: [1,2", "x.yaml:1:8: "),
+        ("a: [1,2", "x.yaml:2:1: did not find expected ',' or ']'"),
         ("a: 1\na: 2", 'x.yaml:2:1: found duplicate key "a"'),
         ("a: *b", "x.yaml:1:4: found undefined alias"),
         ("a: !secret x", "x.yaml:1:1: values of this YAML type are not supported"),
         ("a: !!set {b, c}", "x.yaml:1:1: values of this YAML type are not supported"),
-        ("a: !!int x", "x.yaml: "),
+        ("a: !!int x", "x.yaml:1:1: must be a whole number"),
+        ("a: 1e999", "x.yaml:1:1: a number must be finite"),
+        ("a: .inf", "x.yaml:1:1: a number must be finite"),
+        ("a: " + "9" * 500, "x.yaml:1:1: a number has more than 400 digits"),
+        ('{"a": ' + "9" * 500 + "}", "x.yaml:1:2: a number has more than 400 digits"),
+        ('{"a": ' + "9" * 5000 + "}", "x.yaml:1:2: a number has more than 400 digits"),
+        ('{"a": 1e999}', "x.yaml:1:2: a number must be finite"),
+        ('{"a": {"b": 1,\n "b": 2}}', 'x.yaml:2:2: found duplicate key "b"'),
         ("? [1]\n: 2", "x.yaml:1:1: a name must be a string"),
         ("a: 1\n---\nb: 2", "x.yaml:2:1: a second document"),
         ("a: \x00", "x.yaml: "),
         (r'a: "\0"', "x.yaml:1:1: a string must not contain NUL"),
-        (r'a: "\ud800"', "x.yaml:1:1: a string must not contain NUL"),
+        (r'a: "\ud800"', "x.yaml:1:7: found invalid Unicode character escape code"),
+        (r'{"a": "\ud800"}', "x.yaml:1:1: a string must not contain NUL"),
+        (r'{"\u0000": 1}', "x.yaml:1:1: a string must not contain NUL"),
         (r'"\0": a', "x.yaml:1:1: a string must not contain NUL"),
         ("[" * (DEPTH_MAX + 1) + "]" * (DEPTH_MAX + 1), f"nested more than {DEPTH_MAX} levels"),
         ("a: &a x\nb: [" + "*a, " * (ALIASES_MAX + 1) + "]", f"more than {ALIASES_MAX} aliases"),
