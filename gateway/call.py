@@ -89,6 +89,8 @@ class Call:
     raw_path: bytes = b""
     """The path as received, before normalisation."""
     query: bytes = b""
+    has_empty_query: bool = False
+    """Whether the target ends in a bare ``?``, which passes on."""
     headers: Headers = field(default_factory=list)
     """With lower-case names, as in ASGI."""
     credential: Credential | None = None

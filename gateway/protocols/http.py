@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from gateway import tracing
 from gateway.call import Call, CallersConnection, Reply
@@ -16,7 +17,9 @@ from gateway.protocols.exchange import AsgiExchange, Exchange
 from gateway.protocols.problem import render
 from gateway.protocols.socket import AsgiSocket, Message, Receive, Send
 from gateway.refusals import Reason, Refused
-from gateway.snapshot.paths import normalised
+from gateway.snapshot.encoded_slashes import match_kept
+from gateway.snapshot.matching import Match
+from gateway.snapshot.paths import normalised, with_kept_slashes
 from gateway.wire.header_fields import Headers, has_body
 from gateway.wire.host import is_host
 
@@ -39,7 +42,7 @@ TICKET_DESTINATIONS = frozenset({b"empty", b"websocket"})
 
 async def serve_http(plane: Plane, scope: Message, receive: Receive, send: Send) -> None:
     """Serve one request of any ASGI server."""
-    raw_path = scope.get("raw_path") or scope["path"].encode()
+    raw_path = _raw_path(scope)
     tcp = (scope.get("state") or {}).get("tcp")
     call = accepted(
         plane, Protocol.HTTP, scope["method"], raw_path, scope["query_string"], scope["headers"], _client(scope), tcp
@@ -87,7 +90,7 @@ async def _serve(plane: Plane, call: Call, exchange: Exchange) -> None:
 
 async def serve_websocket(plane: Plane, scope: Message, receive: Receive, send: Send) -> None:
     """Serve one WebSocket, from its handshake to its end."""
-    raw_path = scope.get("raw_path") or scope["path"].encode()
+    raw_path = _raw_path(scope)
     tcp = (scope.get("state") or {}).get("tcp")
     call = accepted(
         plane, Protocol.WEBSOCKET, "GET", raw_path, scope["query_string"], scope["headers"], _client(scope), tcp
@@ -151,7 +154,11 @@ def prepare(plane: Plane, call: Call, subprotocols: Iterable[str] = ()) -> None:
     if plane.config.trace_start and call.traceparent is None:
         tracing.start(call)
     is_preflight = announced and call.method == "OPTIONS" and call.origin is not None and not has_body(call.headers)
-    match = plane.snapshot.match(call.protocol, announced if is_preflight else call.method, call.address)
+    method = announced if is_preflight else call.method
+    if b"%" in call.raw_path:
+        match = _match_encoded(plane, call, method)
+    else:
+        match = plane.snapshot.match(call.protocol, method, call.address)
     call.route = match.route
     if is_preflight:
         call.parameters = match.parameters
@@ -168,6 +175,13 @@ def prepare(plane: Plane, call: Call, subprotocols: Iterable[str] = ()) -> None:
         if call.credential is not None and call.credential.kind == "ticket":
             _require_place_of_ticket(call)
             call.query = without_ticket(call.query)
+
+
+def _match_encoded(plane: Plane, call: Call, method: str) -> Match:
+    kept = with_kept_slashes(call.raw_path)
+    if kept == call.address:
+        return plane.snapshot.match(call.protocol, method, kept)
+    return match_kept(plane.snapshot, call.protocol, method, kept=kept, decoded=call.address)
 
 
 def _is_for_upstream(plane: Plane, call: Call) -> bool:
@@ -226,6 +240,12 @@ async def _refuse(plane: Plane, call: Call, exchange: Exchange, refused: Refused
         await exchange.send(body, more=False)
     except ClientGone:
         return
+
+
+def _raw_path(scope: Message) -> bytes:
+    """Return the path as it was sent, or as it could have been, where the server has only decoded it."""
+    raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    return raw
 
 
 def _client(scope: Message) -> str:

@@ -58,8 +58,7 @@ class BoundedHttp(HttpToolsProtocol):
         """Since when a used connection has been idle."""
         self._body_bytes = 0
         self._head_bytes = self._parts = self._parts_from = 0
-        self._hosts = 0
-        self._lengths = 0
+        self._hosts = self._lengths = 0
         self._received = 0
         """Bytes received since the head, or the last part of the body, that the parser has not reported yet."""
         self._running: Any = None
@@ -281,6 +280,7 @@ class BoundedHttp(HttpToolsProtocol):
         method = (self._method or self.parser.get_method()).decode("ascii")
         self._method = b""
         call = accepted(plane, Protocol.HTTP, method, path, query, self.headers, self.tcp.ip, self.tcp)
+        call.has_empty_query = not query and self.url[-1:] == b"?"
         before = self.cycle
         exchange = DirectExchange(
             plane,

@@ -18,4 +18,4 @@ def overlap(methods: Iterable[str], others: Iterable[str]) -> bool:
 
 def takes(methods: tuple[str, ...], method: str) -> bool:
     """Return whether a list of methods, where none stands for all, has this one."""
-    return method in methods or ANY in methods or not methods
+    return method in methods or ((ANY in methods or not methods) and method not in NOT_IMPLEMENTED)

@@ -1,8 +1,13 @@
-"""Normalises a request's path once: the path that is matched is the path that is forwarded."""
+"""Reads a request's path: decoded once, it is what is matched, and its bytes are what is forwarded.
+
+Reserved characters and their percent-encodings are different data (RFC 3986 2.2), so an upstream receives what was sent
+in place of a parameter byte for byte, in whichever spelling. What two parsers could read differently is refused.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from urllib.parse import quote, unquote_to_bytes
 
 from gateway.concurrency.short_cache import short_cache
@@ -10,33 +15,60 @@ from gateway.refusals import Reason, Refused
 from gateway.snapshot.endpoints import CHANNEL_PREFIX, REGISTRY_PREFIX
 from gateway.wire.dot_segments import has_dot_segment
 
-_ENCODED_SLASH = re.compile(r"%2[fF]|%5[cC]")
+KEPT_SLASH = "\x1f"
+"""Stands for an encoded slash where a path is matched: it ends no segment. No path holds this character itself."""
+_ENCODED_SLASH = re.compile(r"%2[fF]")
 _PLAIN = re.compile(r"[A-Za-z0-9/._-]*")
 _MEANT_UNDER = (CHANNEL_PREFIX, REGISTRY_PREFIX + "/")
+"""Encoded slashes are slashes there: a channel's address and a subject are one parameter."""
 _SAFE = "/:@!$&'()*+,;=~"
+_HEX = "[0-9A-Fa-f]"
+_BYTE = f"%{_HEX}{{2}}"
+_CHARACTER = re.compile(f"%[Ff]{_HEX}(?:{_BYTE}){{3}}|%[Ee]{_HEX}(?:{_BYTE}){{2}}|%[CcDd]{_HEX}{_BYTE}|{_BYTE}|.")
+"""A character of a path as it was sent: one byte of ASCII, or the encoded bytes of one in UTF-8."""
+PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?:\.\.\.)?\}")
 
 
 @short_cache(4_096)
 def normalised(raw_path: bytes) -> str:
     """Percent-decode a path once. Raises Refused for a path that two parsers could read differently.
 
-    Refused are an encoded slash (except in a channel's address and a registry subject), a dot segment however it is
-    disguised, a control character, invalid UTF-8 and a backslash.
+    Refused are a dot segment however it is disguised, a control character, invalid UTF-8 and a backslash.
     """
     try:
         text = raw_path.decode("ascii")
         path = unquote_to_bytes(text).decode() if "%" in text else text
     except UnicodeDecodeError:
-        raise _malformed("is not UTF-8") from None
+        raise malformed("is not UTF-8") from None
     if not path.startswith("/"):
-        raise _malformed("does not begin with a slash")
-    if "%" in text and _ENCODED_SLASH.search(text) and not text.startswith(_MEANT_UNDER):
-        raise _malformed("holds an encoded slash")
+        raise malformed("does not begin with a slash")
     if any(char < " " or char in "\x7f\\" for char in path):
-        raise _malformed("holds a control character or a backslash")
+        raise malformed("holds a control character or a backslash")
     if has_dot_segment(path):
-        raise _malformed("holds a dot segment")
+        raise malformed("holds a dot segment")
     return path
+
+
+@short_cache(4_096)
+def with_kept_slashes(raw_path: bytes) -> str:
+    """Return a path as ``normalised`` does, but with ``KEPT_SLASH`` for each encoded slash that ends no segment."""
+    text = raw_path.decode("ascii")
+    if text.startswith(_MEANT_UNDER):
+        return normalised(raw_path)
+    return unquote_to_bytes(_ENCODED_SLASH.sub(KEPT_SLASH, text)).decode()
+
+
+def as_sent(template: str, raw_path: bytes, parameters: Mapping[str, str]) -> dict[str, str]:
+    """Return the parameters of a path, which the template matched with these values, as they were sent."""
+    sent = _CHARACTER.findall(raw_path.decode("ascii"))
+    pieces = PARAMETER.split(template)
+    values, at = {}, 0
+    for text, name in zip(pieces[::2], pieces[1::2], strict=False):
+        at += len(text)
+        end = at + len(parameters[name])
+        values[name] = "".join(sent[at:end])
+        at = end
+    return values
 
 
 def encoded(text: str) -> str:
@@ -44,5 +76,6 @@ def encoded(text: str) -> str:
     return text if _PLAIN.fullmatch(text) else quote(text, safe=_SAFE)
 
 
-def _malformed(what: str) -> Refused:
+def malformed(what: str) -> Refused:
+    """Return the refusal of a path."""
     return Refused(Reason.INVALID_REQUEST, f"The path {what}.", cause="path-malformed")

@@ -34,7 +34,8 @@ from gateway.snapshot.endpoints import (
     Endpoint,
 )
 from gateway.snapshot.matching import Entries, Match, match_of, methods_of, takes_method
-from gateway.snapshot.methods import NOT_IMPLEMENTED
+from gateway.snapshot.methods import ANY
+from gateway.snapshot.paths import KEPT_SLASH
 from gateway.snapshot.principal import Principal, bearer
 from gateway.snapshot.routing import PathTable
 from gateway.snapshot.subscriptions import Subscription
@@ -265,8 +266,6 @@ class Snapshot:
         return [each for each in found if (each[0].protocol == Protocol.WEBSOCKET) == is_socket], found
 
     def _find_match(self, protocol: Protocol, method: str, path: str) -> Match:
-        if method in NOT_IMPLEMENTED:
-            raise Refused(Reason.METHOD_NOT_IMPLEMENTED, f"The gateway does not serve {method}.")
         usable, found = self._entries(protocol, path)
         if not usable:
             if found and protocol is not Protocol.WEBSOCKET:
@@ -276,9 +275,12 @@ class Snapshot:
             for entry, parameters in usable:
                 if takes_method(entry, served):
                     return match_of(entry, parameters, served)
-        allowed = {method for entry, _ in usable for method in methods_of(entry)}
+        allowed = {each for entry, _ in usable for each in methods_of(entry)}
+        if not allowed or ANY in allowed:
+            raise Refused(Reason.METHOD_NOT_IMPLEMENTED, f"The gateway does not serve {method}.")
         allow = ", ".join(sorted(allowed | {"HEAD"} if "GET" in allowed else allowed))
-        raise Refused(Reason.METHOD_NOT_ALLOWED, f"{path} takes {allow}.", headers=((b"allow", allow.encode()),))
+        detail = f"{path.replace(KEPT_SLASH, '%2F')} takes {allow}."
+        raise Refused(Reason.METHOD_NOT_ALLOWED, detail, headers=((b"allow", allow.encode()),))
 
     def _set(self, kind: str, name: str, document: Any) -> None:
         documents = self._documents[kind]

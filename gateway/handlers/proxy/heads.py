@@ -22,6 +22,7 @@ HOP_BY_HOP = frozenset(
 NOT_PASSED_BACK = HOP_BY_HOP | {b"date", b"service-worker-allowed"}
 """The gateway's server adds its own date; no upstream widens the scope of its worker to the paths of others."""
 EXAMINED_BACK = NOT_PASSED_BACK | REWRITTEN
+WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
 ONLY_KEPT_OR_CLOSED = frozenset({frozenset({b"keep-alive"}), frozenset({b"close"})})
 PRIVATE = (b"cache-control", b"private")
 BY_KEY = (b"vary", b"Authorization, X-API-Key")
@@ -62,6 +63,9 @@ def request_head(call: Call, forwarding: Forwarding, config: Config) -> bytes:
         lines.append(
             f"content-length: {length}\r\n".encode() if length is not None else b"transfer-encoding: chunked\r\n"
         )
+    elif call.method not in WITHOUT_BODY and call.header(b"content-length") is not None:
+        # Servers wait for a length where the method has a body (RFC 9110 8.6).
+        lines.append(b"content-length: 0\r\n")
     lines += (_identity(call.caller), forwarding.forwarded(call, config), b"\r\n")
     return b"".join(lines)
 

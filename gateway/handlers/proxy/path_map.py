@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.snapshot.paths import encoded
+from gateway.snapshot.paths import PARAMETER, encoded
 
-PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?:\.\.\.)?\}")
 Pieces = tuple[tuple[str, str], ...]
 """A path in pieces of text, each with the name of the parameter that follows it; "" after the last."""
 

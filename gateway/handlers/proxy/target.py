@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from gateway.call import Call
 from gateway.handlers.proxy.path_map import Pieces, pieces_of
 from gateway.snapshot.documents import Route
-from gateway.snapshot.paths import encoded
+from gateway.snapshot.paths import as_sent
 from gateway.upstream.connection import Origin
 
 
@@ -24,9 +24,12 @@ class Target:
 
     def path_for(self, call: Call) -> str:
         """Return the request target for a call."""
-        path = "".join([text + encoded(call.parameters[name]) if name else text for text, name in self.pieces])
+        parameters = call.parameters
+        if b"%" in call.raw_path and call.route is not None:
+            parameters = as_sent(call.route.path, call.raw_path, parameters)
+        path = "".join([text + parameters[name] if name else text for text, name in self.pieces])
         if not call.query and not self.query:
-            return path
+            return f"{path}?" if call.has_empty_query else path
         own = call.query.decode("latin-1")
         return f"{path}?{self.query}&{own}" if self.query and own else f"{path}?{self.query}{own}"
 

@@ -15,6 +15,7 @@ async def plane(tmp_path, behind):
     routes = [
         route("any", "/any", behind.url + "/any", methods=["*"]),
         route("dav", "/dav", behind.url + "/dav", methods=["GET", *PARSED, *UNPARSED]),
+        route("all", "/all", behind.url + "/all"),
         route("read", "/read", behind.url + "/read", methods=["GET"]),
     ]
     async with running(tmp_path, routes) as plane:
@@ -54,8 +55,8 @@ async def test_methods_of_one_connection_do_not_mix(plane, behind):
 
 
 @pytest.mark.parametrize("method", ["CONNECT", "TRACE"])
-async def test_what_the_gateway_does_not_implement_is_a_501_everywhere(plane, behind, method):
-    for path in ("/any", "/read", "/nowhere") if method == "TRACE" else ("evil.test:443",):
+async def test_what_the_gateway_does_not_implement_is_a_501_where_a_route_takes_every_method(plane, behind, method):
+    for path in ("/any", "/all") if method == "TRACE" else ("evil.test:443", "/any", "/read", "/nowhere"):
         answer = await ask(plane, method, path)
         assert (answer.status, json.loads(answer.body)["reason"]) == (501, "method-not-implemented")
     assert not behind.requests

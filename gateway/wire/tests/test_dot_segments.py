@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.refusals import Refused
-from gateway.snapshot.paths import encoded, normalised
+from gateway.snapshot.paths import normalised
 from gateway.wire.dot_segments import has_dot_segment
 
 DISGUISED = [
@@ -81,11 +81,12 @@ def readings(target):
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
 @example("..;/a")
 def test_no_reading_of_what_is_forwarded_has_a_dot_segment(text):
+    path = f"/api/{text}".partition("?")[0]
     try:
-        path = normalised(f"/api/{text}".partition("?")[0].encode())
+        normalised(path.encode())
     except Refused:
         return
-    for segments in readings(encoded(path)):
+    for segments in readings(path):
         assert not {".", ".."} & set(segments)
 
 
