@@ -45,6 +45,8 @@ CAUSES = {
     "function-resting": ("Hook suspended after failures", Reason.INTERNAL),
     "function-timeout": ("Hook timed out", Reason.INTERNAL),
     "idempotency-conflict": ("Idempotency key used for another body", Reason.INVALID_PAYLOAD),
+    "idempotency-failed": ("First request of an idempotency key failed", Reason.UPSTREAM_UNAVAILABLE),
+    "idempotency-not-kept": ("Response too large to repeat", Reason.GONE),
     "idempotency-key-reused": ("Idempotency key used for another body", Reason.INVALID_PAYLOAD),
     "inner-address": ("Webhook to an internal address", Reason.FORBIDDEN),
     "invalid-address": ("Invalid channel address", Reason.INVALID_REQUEST),

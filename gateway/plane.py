@@ -20,6 +20,7 @@ from gateway.concurrency.turns import Turns
 from gateway.config import Config
 from gateway.connections.open import Connections
 from gateway.contracts.document_cache import DocumentCache
+from gateway.durable.first_responses import FirstResponses
 from gateway.durable.job_states import JobStates
 from gateway.durable.readers import Readers
 from gateway.durable.withheld import Withheld
@@ -68,6 +69,7 @@ class Plane:
         )
         self.snapshot = Snapshot()
         self.jobs = JobStates(js)
+        self.first_responses = FirstResponses(js)
         self.limiter = Limiter(
             self.redis,
             owner=config.process,
@@ -145,6 +147,7 @@ class Plane:
         """Drain: ask open connections to leave, give back what is leased, send the last usage, disconnect."""
         self.draining = True
         await self.connections.drain(self.config.drain_s)
+        await self.first_responses.stop(self.config.close_timeout_s)
         await self.connections.stop()
         await self._feed.stop()
         await self.limiter.stop()

@@ -28,12 +28,14 @@ RETAINED_STREAM = "RETAINED"
 ATTEMPTS_STREAM = "ATTEMPTS"
 RETRIES_STREAM = "RETRIES"
 WITHHELD_STREAM = "WITHHELD"
+FIRST_RESPONSES_STREAM = "FIRST_RESPONSES"
 USAGE_SUBJECT = "_apimgmt.usage"
 DEAD_SUBJECT = "_apimgmt.dead"
 RETAINED_SUBJECT = "_apimgmt.retained"
 ATTEMPTS_SUBJECT = "_apimgmt.attempts"
 RETRIES_SUBJECT = "_apimgmt.retries"
 WITHHELD_SUBJECT = "_apimgmt.withheld"
+FIRST_RESPONSES_SUBJECT = "_apimgmt.first_responses"
 CONTROL_SUBJECT = "_apimgmt.control"
 REPLY_TIMEOUT_S = 2.0
 CONNECT_TIMEOUT_S = 5
@@ -74,6 +76,7 @@ _STREAMS = (
     _stream(ATTEMPTS_STREAM, f"{ATTEMPTS_SUBJECT}.*", _GIB, max_age=7 * _DAY_S, max_msgs_per_subject=ATTEMPTS_KEPT),
     _stream(RETRIES_STREAM, f"{RETRIES_SUBJECT}.*.*", _GIB, max_msgs_per_subject=1),
     _stream(WITHHELD_STREAM, f"{WITHHELD_SUBJECT}.*.*", _GIB, max_msgs_per_subject=1),
+    _stream(FIRST_RESPONSES_STREAM, f"{FIRST_RESPONSES_SUBJECT}.*", _GIB, max_age=_DAY_S, max_msgs_per_subject=1),
 )
 _BUCKETS = (
     KeyValueConfig(bucket=SNAPSHOT_BUCKET, history=1, storage=StorageType.FILE, direct=True),

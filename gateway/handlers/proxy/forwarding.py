@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import orjson
@@ -32,6 +32,9 @@ AI_OPERATIONS = (
 AI_TIMEOUT_S = 600.0
 """As long as the SDKs of models wait by default; a model may think for minutes before its first byte."""
 
+PATIENCE_S = 600.0
+"""How long the one request of an idempotency key waits for the head of its response."""
+
 
 @dataclass(frozen=True, slots=True)
 class Forwarding:
@@ -42,6 +45,8 @@ class Forwarding:
     paths: PathMap
     has_credentials: bool
     """Whether the upstream receives any: the caller's for it, or the route's own."""
+    patient_route: Route
+    """The route for the one request of an idempotency key, which goes on when its caller no longer waits."""
     is_ai: bool
     """Whether every call of the route is an operation of a model."""
 
@@ -111,8 +116,10 @@ def forwarding_of(route: Route) -> Forwarding:
     """Return how the calls of a route to an upstream are forwarded."""
     target = target_of(route)
     paths = PathMap.of(route.path, target.path_template)
+    first_byte_s = max(PATIENCE_S, route.timeouts.first_byte_s or 0)
     return Forwarding(
         route=route,
+        patient_route=replace(route, timeouts=replace(route.timeouts, first_byte_s=first_byte_s), idempotency=False),
         target=target,
         paths=paths,
         has_credentials=route.keeps_authorization or bool(route.sealed_credential),

@@ -11,7 +11,9 @@ from gateway.concurrency.stopping import stop_tasks
 from gateway.handlers.proxy.answer import GovernedResponse, is_governed
 from gateway.handlers.proxy.forwarding import forwarding_of, own_names
 from gateway.handlers.proxy.heads import request_head, response_headers
+from gateway.handlers.proxy.idempotent import send_once
 from gateway.handlers.proxy.tokens import Metering, is_metered
+from gateway.handlers.requests import idempotency_key
 from gateway.peer import ClientGone
 from gateway.refusals import ErrorClass, Reason, Refused
 from gateway.upstream.connection import UpstreamBroken, UpstreamConnection
@@ -32,6 +34,10 @@ async def forward(plane: Plane, call: Call) -> Reply:
 
     If the caller loses its right meanwhile, the call ends as an open connection would: Refused ``key-revoked`` etc.
     """
+    if call.route is not None and call.route.idempotency and call.method == "POST":
+        key = idempotency_key(call)
+        if key is not None:
+            return await send_once(plane, call, key, forward)
     in_flight = plane.connections.in_flight
     request = in_flight.begin(call)
     try:
