@@ -54,6 +54,11 @@ class ChannelForm(ServiceForm):
         rows=14,
         help_text='A JSON Schema, or {"subject": "…"} of the registry. If empty, every JSON value is accepted.',
     )
+    parameters = JsonField(
+        empty=dict,
+        rows=3,
+        help_text='Values that parameters of the address may have: {"deviceId": {"enum": ["a", "b"]}}. If empty, all.',
+    )
     protocols = forms.MultipleChoiceField(
         choices=[(name, name) for name in PROTOCOLS],
         required=False,
@@ -67,10 +72,12 @@ class ChannelForm(ServiceForm):
 
     class Meta:
         model = Channel
-        fields = ("address", "title", "on_invalid", "protocols", "schema")
+        fields = ("address", "title", "content_type", "on_invalid", "protocols", "parameters", "schema")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if "content_type" in self.fields:
+            self.fields["content_type"].help_text = "json, text, bytes, or a media type such as image/jpeg."
         for name in _RETENTION:
             if name in self.fields:
                 self.fields[name].initial = (self.instance.retention or {}).get(name)
@@ -97,13 +104,21 @@ class Channels(ServiceAdmin):
     """Named, durable logs of events."""
 
     form: type[forms.ModelForm[Any]] = ChannelForm
-    list_display = ("address", "title", "shown_schema", "on_invalid", "shown_retention", "shown_protocols")
+    list_display = (
+        "address",
+        "title",
+        "content_type",
+        "shown_schema",
+        "on_invalid",
+        "shown_retention",
+        "shown_protocols",
+    )
     list_filter = ("on_invalid",)
     search_fields = ("address", "title")
     ordering = ("address",)
     delete_row = staticmethod(services.delete_channel)
     fieldsets = (
-        (None, {"fields": ("address", "title", "protocols")}),
+        (None, {"fields": ("address", "title", "content_type", "protocols", "parameters")}),
         ("Retention", {"fields": (tuple(_RETENTION),)}),
         ("Schema", {"fields": ("on_invalid", "schema")}),
     )

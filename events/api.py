@@ -49,20 +49,39 @@ class Protocols(serializers.JSONField):
     """The allowed protocols; an empty list allows all. The service validates them."""
 
 
+@extend_schema_field(
+    {
+        "type": "object",
+        "additionalProperties": {
+            "type": "object",
+            "properties": {"enum": {"type": "array", "items": {"type": "string"}, "minItems": 1}},
+            "required": ["enum"],
+            "additionalProperties": False,
+        },
+    }
+)
+class Parameters(serializers.JSONField):
+    """The values that parameters of the address may have. The service validates them."""
+
+
 class ChannelFields(Fields):
     """The fields of a channel."""
 
     address = serializers.CharField(trim_whitespace=False)
     title = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
+    content_type = serializers.CharField(
+        required=False, help_text="`json` (default), `text`, `bytes` or a media type: what its events are."
+    )
     schema = JsonSchema(required=False, allow_null=True)
     on_invalid = serializers.ChoiceField(OnInvalid.choices, required=False)
     retention = Retention(required=False)
     protocols = Protocols(required=False)
+    parameters = Parameters(required=False)
 
 
 @extend_schema_field({"type": "object", "additionalProperties": {}})
 class DeadEvent(serializers.JSONField):
-    """The event: `data`, or `data_base64` if it is not JSON."""
+    """The event: `content_type`, and `data`, or `data_base64` if it is neither JSON nor text."""
 
 
 class ListedDeadLetterFields(Fields):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Mapping
 
 from asgiref.sync import sync_to_async
 from django.db import close_old_connections
@@ -12,6 +13,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from events import letters
+from gateway.durable.dead_letter import read_letter
 from gateway.link.nats import DEAD_STREAM, DEAD_SUBJECT, ensure_infrastructure, read_batch
 
 logger = logging.getLogger(__name__)
@@ -33,9 +35,18 @@ async def run(nc: Client, js: JetStreamContext, stop: asyncio.Event) -> None:
             position = await sync_to_async(letters.position)(made_at)
         messages = await read_batch(nc, DEAD_STREAM, f"{DEAD_SUBJECT}.>", position + 1, BATCH)
         if messages:
-            numbered = [(int((message.headers or {})["Nats-Sequence"]), message.data) for message in messages]
+            numbered = [_numbered(message.headers or {}, message.data) for message in messages]
             await sync_to_async(letters.record_dead_letters)(numbered, made_at)
             position = numbered[-1][0]
         if len(messages) < BATCH:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), POLL_S)
+
+
+def _numbered(headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
+    """Return the sequence and the document of a letter; an unreadable one is passed on to be reported."""
+    try:
+        document = read_letter(headers, body)
+    except (KeyError, TypeError, ValueError):
+        document = body
+    return int(headers["Nats-Sequence"]), document

@@ -18,12 +18,14 @@ from audit.storable import require_plain
 from events import registry
 from events.letter_bounds import trim
 from events.models import Channel, DeadLetter, DeadLetterPosition, Subscription
+from gateway.durable.dead_letter import CUT
 from gateway.durable.readers import ADDRESS_HEADER, DEAD_ID_HEADER
-from gateway.log.event import EVENT_TYPE, JSON_TYPE, encoded, rfc3339
+from gateway.log.event import EVENT_TYPE, encoded, rfc3339
 from gateway.log.streams import redriven_subject
 from gateway.refusals import Refused
 from gateway.schemas.checker import Validators
 from gateway.schemas.registered import subject_named
+from gateway.wire.content_types import JSON_TYPE, describe, is_json, is_text, media_type_of, takes
 from gateway.wire.strict_json import dump, fail, parse
 from gateway.wire.subjects import AddressError, subject_of
 from gateway.wire.traceparent import parse_traceparent
@@ -105,6 +107,8 @@ def discard(letter: DeadLetter, *, by: str) -> None:
 
 def _message(letter: DeadLetter, *, as_is: bool) -> Message:
     """Return what is to be stored to redrive a letter. Raises ValidationError."""
+    if letter.event.get(CUT):
+        raise ValidationError("The event is too large: only its beginning was kept. Discard the letter.")
     channel = Channel.objects.filter(address=letter.channel).first()
     if channel is None:
         raise ValidationError({"channel": "The channel no longer exists."})
@@ -118,9 +122,9 @@ def _message(letter: DeadLetter, *, as_is: bool) -> Message:
             raise ValidationError({"subscription": "The subscription no longer exists. Discard the letter."})
         subject = redriven_subject(channel.document()["stream"], letter.subscription)
         headers |= {ADDRESS_HEADER: letter.address, DEAD_ID_HEADER: str(letter.event.get("id") or "")}
-        return subject, _data(letter), headers
-    data = _data(letter)
-    _check(channel, data, as_is=as_is)
+        return subject, _data(letter.event), headers
+    data = _data(letter.event)
+    _check(channel, letter.event, data, as_is=as_is)
     return subject, data, headers
 
 
@@ -135,24 +139,41 @@ def _attributes(letter: DeadLetter) -> dict[str, str]:
         "ce-time": event.get("time") or rfc3339(datetime.now(UTC)),
         "ce-subject": event.get("subject"),
         "ce-id": event.get("published_id"),
-        "content-type": event.get("content_type") or JSON_TYPE,
+        "content-type": _content_type(event),
         "traceparent": parse_traceparent(str(event.get("traceparent") or "")),
         "Nats-Msg-Id": f"redrive-{letter.made_at}-{letter.sequence}",
     }
     return {name: encoded(str(value)) for name, value in headers.items() if value}
 
 
-def _data(letter: DeadLetter) -> bytes:
-    event = letter.event
-    return dump(event["data"]) if "data" in event else base64.b64decode(event["data_base64"])
+def _content_type(event: Mapping[str, Any]) -> str:
+    return event.get("content_type") or JSON_TYPE
 
 
-def _check(channel: Channel, data: bytes, *, as_is: bool) -> None:
-    """Validate an event again. Raises ValidationError if it is not JSON or the channel's schema rejects it."""
+def _data(event: Mapping[str, Any]) -> bytes:
+    """Return the payload as it was published."""
+    if "data" not in event:
+        return base64.b64decode(event["data_base64"])
+    if "data_text" in event:
+        return str(event["data_text"]).encode()
+    data = event["data"]
+    return data.encode() if isinstance(data, str) and not is_json(_content_type(event)) else dump(data)
+
+
+def _check(channel: Channel, event: Mapping[str, Any], data: bytes, *, as_is: bool) -> None:
+    """Validate an event again. Raises ValidationError if its channel does not take it or its schema rejects it."""
+    content_type = _content_type(event)
+    if not takes(channel.content_type, content_type):
+        raise ValidationError(f"The channel takes {describe(channel.content_type)}, not {content_type}.")
     try:
+        if not is_json(content_type):
+            if is_text(media_type_of(channel.content_type)):
+                data.decode()
+            return
         value = parse(data)
-    except Refused:
-        raise ValidationError("The payload is not JSON. Discard the letter, or publish a corrected event.") from None
+    except (Refused, UnicodeDecodeError):
+        kind = "JSON" if is_json(content_type) else "text in UTF-8"
+        raise ValidationError(f"The payload is not {kind}. Discard the letter, or publish a corrected event.") from None
     try:
         if not as_is:
             _require_valid(channel, value)
@@ -199,7 +220,9 @@ def _event(event: Mapping[str, Any]) -> dict[str, Any]:
     try:
         require_plain(stored)
     except (TypeError, ValueError):
-        stored["data_base64"] = base64.b64encode(dump(stored.pop("data"))).decode()
+        stored["data_base64"] = base64.b64encode(_data(stored)).decode()
+        del stored["data"]
+        stored.pop("data_text", None)
         require_plain(stored)
     return stored
 

@@ -9,6 +9,7 @@ from django.db import models
 from audit.configured import Configured, Represented
 from consumers.models import Consumer, name_validator
 from events import letter_job_models  # noqa: F401 - a model of this app
+from gateway.wire.content_types import JSON
 from gateway.wire.subjects import Template, stream_of
 
 
@@ -36,9 +37,15 @@ class Channel(Configured):
     on_invalid = models.CharField(max_length=12, choices=OnInvalid, default=OnInvalid.REJECT)
     retention = models.JSONField(default=dict, blank=True)
     protocols = models.JSONField(default=list, blank=True)
+    content_type = models.CharField(max_length=200, default=JSON)
+    """What its events are: ``json``, ``text``, ``bytes`` or a media type."""
+    parameters = models.JSONField(default=dict, blank=True)
+    """The parameters of the address that are restricted to some values: ``{"deviceId": {"enum": […]}}``."""
 
     identity = "address"
-    represented = ("address", "title", "schema", "on_invalid", "retention", "protocols")
+    represented = (
+        "address", "title", "content_type", "schema", "on_invalid", "retention", "protocols", "parameters",
+    )  # fmt: skip
     published = (*represented, "stream", "subject")
 
     objects = ChannelQuerySet.as_manager()

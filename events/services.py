@@ -16,50 +16,67 @@ from events.models import Channel
 from events.registry import latest
 from gateway.schemas.checker import compile_schema
 from gateway.schemas.errors import InvalidSchema
-from gateway.wire.subjects import AddressError, Template, overlap
+from gateway.wire.content_types import JSON, ContentTypeError, is_json, media_type_of, parse_content_type
+from gateway.wire.subjects import AddressError, Template, overlap, subject_of
 
 __all__ = ["create_channel", "delete_channel", "discard", "record_dead_letters", "redrive", "update_channel"]
 
 PROTOCOLS = ("http", "sse", "websocket", "mqtt", "amqp")
 RETENTION_MAX = {"max_age_s": 100 * 366 * 24 * 3600, "max_bytes": 10**15, "max_events": 10**15}
-FIELDS = ("title", "schema", "on_invalid", "retention", "protocols")
+FIELDS = ("title", "content_type", "schema", "on_invalid", "retention", "protocols", "parameters")
+VALUES_MAX = 1_000
+"""Values that a parameter of an address may be restricted to."""
 
 
 def create_channel(
     *,
     address: str,
     title: str = "",
+    content_type: str = JSON,
     schema: Mapping[str, Any] | None = None,
     on_invalid: str = "reject",
     retention: Mapping[str, Any] | None = None,
     protocols: list[str] | None = None,
+    parameters: Mapping[str, Any] | None = None,
     by: str,
 ) -> Channel:
     """Create a channel; its stream is created within a second. Raises ValidationError."""
     channel = Channel(
         address=address,
         title=title,
+        content_type=_content_type(content_type),
         schema=_schema(schema),
         on_invalid=on_invalid,
         retention=_retention({} if retention is None else retention),
         protocols=_protocols([] if protocols is None else protocols),
+        parameters=_parameters({} if parameters is None else parameters),
     )
     with transaction.atomic():
         lock_configuration()
         _check_address(address)
+        _check_fields(channel)
         return recording.create("channel", channel, address, by=by)
 
 
 def update_channel(channel: Channel, *, by: str, **changes: Any) -> Channel:
     """Change a channel; its events and subscriptions are kept. Raises ValidationError."""
-    parsers = {"schema": _schema, "retention": _retention, "protocols": _protocols}
+    parsers = {
+        "content_type": _content_type,
+        "schema": _schema,
+        "retention": _retention,
+        "protocols": _protocols,
+        "parameters": _parameters,
+    }
     for field in changes:
         if field == "address":
             raise ValidationError({field: "Cannot be changed; create a new channel."})
         if field not in FIELDS:
             raise ValidationError({field: f"Unknown field. Fields that can be changed: {', '.join(FIELDS)}."})
     parsed = {field: parsers[field](value) if field in parsers else value for field, value in changes.items()}
-    return recording.update("channel", channel, channel.address, parsed, by=by)
+    with transaction.atomic():
+        updated = recording.update("channel", channel, channel.address, parsed, by=by)
+        _check_fields(updated)
+        return updated
 
 
 def delete_channel(channel: Channel, *, by: str) -> None:
@@ -85,6 +102,48 @@ def _check_address(address: Any) -> None:
 @lru_cache(maxsize=16_384)
 def _subject(address: str) -> str:
     return Template.parse(address).subject
+
+
+def _check_fields(channel: Channel) -> None:
+    """Raise ValidationError for fields that do not fit each other."""
+    if channel.schema is not None and not is_json(media_type_of(channel.content_type)):
+        raise ValidationError(
+            {"schema": "Only events in JSON have a schema; remove it, or set `content_type` to `json`."}
+        )
+    unknown = set(channel.parameters) - set(Template.parse(channel.address).parameters)
+    if unknown:
+        raise ValidationError({"parameters": f"The address has no parameter {min(unknown)}."})
+
+
+def _content_type(content_type: Any) -> str:
+    if not isinstance(content_type, str):
+        raise ValidationError({"content_type": "Must be a string."})
+    try:
+        return parse_content_type(content_type)
+    except ContentTypeError as error:
+        raise ValidationError({"content_type": f"{error}."}) from None
+
+
+def _parameters(parameters: Any) -> dict[str, Any]:
+    if not isinstance(parameters, Mapping):
+        raise ValidationError({"parameters": "Must be an object, with an `enum` for each restricted parameter."})
+    return {name: {"enum": _enum(f"parameters.{name}", value)} for name, value in parameters.items()}
+
+
+def _enum(at: str, parameter: Any) -> list[str]:
+    if not isinstance(parameter, Mapping) or set(parameter) != {"enum"}:
+        raise ValidationError({at: "Must be an object with the member `enum`."})
+    values = parameter["enum"]
+    if not isinstance(values, list | tuple) or not 1 <= len(values) <= VALUES_MAX:
+        raise ValidationError({at: f"`enum` must be a list of 1 to {VALUES_MAX} values."})
+    for value in values:
+        try:
+            if not isinstance(value, str) or "/" in value:
+                raise AddressError("each value is a string without slashes")
+            subject_of(value)
+        except AddressError as error:
+            raise ValidationError({at: f"{error}."}) from None
+    return list(dict.fromkeys(values))
 
 
 def _schema(schema: Any) -> Any:

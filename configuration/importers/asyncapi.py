@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
-from configuration.importers.imported import Imported
-from configuration.importers.messages import registered_schema, schema_of
+from configuration.importers.imported import Imported, RegisteredSchema
+from configuration.importers.messages import content_type_of, has_schema, registered_schema, schema_of
 from configuration.importers.references import Path, follow, mapping
 from configuration.yaml_documents import Document
 from gateway.protocol import Protocol
 from gateway.snapshot.right import Right, Verb
+from gateway.wire.content_types import JSON
 
 VERSIONS = ("2.", "3.")
 TITLE_MAX_CHARS = 200
@@ -94,22 +96,46 @@ def _described(document: Document) -> Iterator[_Channel]:
 
 def _imported(document: Document, channel: _Channel, operations: list[Placed], *, is_2: bool) -> Imported:
     messages = list((_messages_2 if is_2 else _messages_3)(document, channel.node, channel.path))
-    registered = registered_schema(document, messages)
-    is_named = registered is None or registered.is_named
+    content_type = channel.node.get("x-content-type", content_type_of(document, messages))
+    registered = registered_schema(document, messages) if has_schema(content_type) else None
     values = {
         "address": channel.address,
-        "schema": schema_of(document, messages) if is_named else {"subject": f"{channel.address}-value"},
+        "schema": _schema(document, channel, messages, registered) if has_schema(content_type) else None,
         "on_invalid": str(channel.node.get("x-on-invalid", "dead-letter")),
     }
     bindings = dict(_bindings(document, [(channel.node, channel.path), *operations]))
     optional = {
         "title": _title(channel.node),
+        "content_type": content_type if content_type != JSON else "",
+        "parameters": _parameters(document, channel, is_2=is_2),
         "protocols": _protocols(document, channel, bindings),
         "retention": _retention(document, channel, bindings),
     }
     return Imported(
         "channels", values | {name: value for name, value in optional.items() if value}, channel.path, registered
     )
+
+
+def _schema(
+    document: Document, channel: _Channel, messages: list[Placed], registered: RegisteredSchema | None
+) -> dict[str, Any] | None:
+    if registered is None or registered.is_named:
+        return schema_of(document, messages)
+    return {"subject": f"{channel.address}-value"}
+
+
+def _parameters(document: Document, channel: _Channel, *, is_2: bool) -> dict[str, Any]:
+    """Return the parameters of the address that are restricted to some values; in 2.x by their schema."""
+    parameters, path = mapping(document, channel.node.get("parameters", {}), (*channel.path, "parameters"))
+    restricted = {}
+    for name, node in parameters.items():
+        parameter, where = mapping(document, node, (*path, name))
+        if is_2:
+            parameter, _ = mapping(document, parameter.get("schema", {}), (*where, "schema"))
+        values = parameter.get("enum")
+        if isinstance(values, list) and values and f"{{{name}}}" in channel.address:
+            restricted[name] = {"enum": [value if isinstance(value, str) else json.dumps(value) for value in values]}
+    return restricted
 
 
 def _title(node: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Convert the messages of an AsyncAPI channel to one schema."""
+"""Convert the messages of an AsyncAPI channel to one content type and one schema."""
 
 from __future__ import annotations
 
@@ -6,13 +6,59 @@ import json
 from typing import Any
 
 from configuration.importers.imported import RegisteredSchema
-from configuration.importers.references import Path, any_of, follow, self_contained
+from configuration.importers.references import Path, any_of, follow, mapping, self_contained
 from configuration.yaml_documents import Document, DocumentError, parse
 from gateway.contracts.schemas import needs_draft_7
+from gateway.wire.content_types import (
+    BYTES,
+    JSON,
+    JSON_TYPE,
+    TEXT,
+    ContentTypeError,
+    from_media_type,
+    is_json,
+    is_text,
+    media_type_of,
+)
 
 _JSON_SCHEMA_FORMATS = ("application/vnd.aai.asyncapi", "application/schema+json", "application/schema+yaml")
 _AVRO_FORMAT = "application/vnd.apache.avro"
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
+
+
+def content_type_of(document: Document, messages: list[tuple[dict[str, Any], Path]]) -> str:
+    """Return the content type of a channel with these messages: what takes all of them.
+
+    Messages with a schema in Avro are published in JSON, as the registry encodes them.
+    """
+    default = document.data.get("defaultContentType", JSON_TYPE)
+    types = dict.fromkeys(
+        JSON if _avro(document, *placed) is not None else _content_type(_media_type(document, *placed) or default)
+        for placed in messages
+    )
+    if len(types) <= 1:
+        return next(iter(types), _content_type(default))
+    media_types = [media_type_of(type_) for type_ in types]
+    return JSON if all(map(is_json, media_types)) else TEXT if all(map(is_text, media_types)) else BYTES
+
+
+def _media_type(document: Document, message: dict[str, Any], path: Path) -> Any:
+    """Return the media type of a message, or of its last trait that has one; None if the document has a default."""
+    traits, where = follow(document, message.get("traits", []), (*path, "traits"))
+    nodes = [mapping(document, trait, (*where, number))[0] for number, trait in enumerate(traits)]
+    return next((node["contentType"] for node in (message, *reversed(nodes)) if "contentType" in node), None)
+
+
+def has_schema(content_type: Any) -> bool:
+    """Return whether events of a content type may have a schema."""
+    return not isinstance(content_type, str) or is_json(media_type_of(content_type))
+
+
+def _content_type(media_type: Any) -> str:
+    try:
+        return from_media_type(str(media_type))
+    except ContentTypeError:
+        return BYTES  # which takes whatever the document means
 
 
 def schema_of(document: Document, messages: list[tuple[dict[str, Any], Path]]) -> dict[str, Any] | None:

@@ -22,6 +22,53 @@ def test_asyncapi_2_is_read_with_messages_of_both_directions():
     assert found["schema"] == {"anyOf": [{"type": "object"}, {"type": "string"}]}
 
 
+@pytest.mark.parametrize(
+    ("media_types", "content_type"),
+    [
+        (["application/json"], "json"),
+        (["application/vnd.acme+json"], "application/vnd.acme+json"),
+        (["text/plain"], "text/plain"),
+        (["image/jpeg", "image/jpeg"], "image/jpeg"),
+        (["text/plain", "text/csv"], "text"),
+        (["application/json", "application/vnd.acme+json"], "json"),
+        (["application/json", "image/jpeg"], "bytes"),
+        (["no media type"], "bytes"),
+        ([None], "application/xml"),
+        ([], "application/xml"),
+    ],
+)
+def test_the_content_type_of_messages_is_that_of_their_channel(media_types, content_type):
+    messages = {
+        f"m{number}": {"payload": {"type": "string"}} | ({"contentType": media_type} if media_type else {})
+        for number, media_type in enumerate(media_types)
+    }
+    found = channels_of(asyncapi_3({"messages": messages}, defaultContentType="application/xml"))["a"]
+    assert found.get("content_type", "json") == content_type
+    assert (found["schema"] is not None) == ("json" in content_type)
+
+
+def test_a_trait_may_name_the_content_type_and_protobuf_needs_no_schema_of_ours():
+    payload = {"schemaFormat": "application/vnd.google.protobuf;version=3", "schema": "message A {}"}
+    messages = {"m": {"traits": [{"contentType": "application/x-protobuf"}], "payload": payload}}
+    found = channels_of(asyncapi_3({"messages": messages}))["a"]
+    assert (found["content_type"], found["schema"]) == ("application/x-protobuf", None)
+
+
+def test_the_values_of_a_parameter_are_those_of_its_enum():
+    parameters = {
+        "id": {"$ref": "#/components/parameters/id"},
+        "free": {"description": "Any."},
+        "other": {"enum": ["x"]},
+    }
+    channel = {"address": "sensors/{id}/{free}", "parameters": parameters}
+    components = {"parameters": {"id": {"enum": ["a", "b"]}}}
+    found = channels_of(asyncapi_3(channel, components=components))["sensors/{id}/{free}"]
+    assert found["parameters"] == {"id": {"enum": ["a", "b"]}}
+    channel = {"parameters": {"id": {"schema": {"type": "integer", "enum": [1, 2]}}}}
+    found = channels_of({"asyncapi": "2.6.0", "channels": {"sensors/{id}": channel}})["sensors/{id}"]
+    assert found["parameters"] == {"id": {"enum": ["1", "2"]}}
+
+
 def test_a_recursive_schema_is_imported_whole():
     tree = {"type": "object", "properties": {"kids": {"type": "array", "items": {"$ref": "#/components/schemas/Tree"}}}}
     messages = {"m": {"payload": {"$ref": "#/components/schemas/Tree"}}}

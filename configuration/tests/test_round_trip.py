@@ -94,6 +94,12 @@ def test_a_schema_comes_back_as_it_was(schema):
         {"address": "//a~1%2F/{x}"},
         {"address": "{everything}"},
         {"address": "ünï/cödé"},
+        {"address": "a", "content_type": "text"},
+        {"address": "a", "content_type": "bytes"},
+        {"address": "a", "content_type": "application/json"},
+        {"address": "a", "content_type": "text/plain; charset=utf-8"},
+        {"address": "a", "content_type": "application/vnd.a+json", "schema": {"type": "object"}},
+        {"address": "a/{x}/{y}", "parameters": {"y": {"enum": ["b", "a"]}}},
     ],
 )
 def test_every_field_comes_back_as_it_was(fields):

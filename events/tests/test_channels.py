@@ -20,10 +20,12 @@ def test_a_channel_is_made_changed_and_deleted_each_recorded():
         "stream": stream_of("sensors/{id}/temperature"),
         "subject": "sensors.*.temperature",
         "title": "Readings",
+        "content_type": "json",
         "schema": None,
         "on_invalid": "reject",
         "retention": {"max_age_s": 60},
         "protocols": [],
+        "parameters": {},
     }
     update_channel(channel, on_invalid="dead-letter", schema={"type": "object"}, by="bob")
     delete_channel(channel, by="bob")

@@ -1,6 +1,8 @@
 import asyncio
+import base64
 import itertools
 import json
+from datetime import UTC, datetime
 
 import orjson
 import pytest
@@ -11,13 +13,17 @@ from django.db import OperationalError
 from audit import bus
 from audit.models import Change
 from audit.tests.conftest import in_thread, running, until
+from consumers.services import create_consumer, create_tier
 from events import dead_letter_intake, letters
 from events.letters import discard, record_dead_letters, redrive
-from events.models import DeadLetter, DeadLetterPosition
+from events.models import DeadLetter, DeadLetterPosition, Subscription
 from events.services import create_channel, delete_channel, update_channel
-from gateway.link.nats import DEAD_SUBJECT, ensure_infrastructure, read_batch
+from gateway.durable.dead_letter import DeadEvent, read_letter, store_letter
+from gateway.link.nats import DEAD_STREAM, DEAD_SUBJECT, ensure_infrastructure, read_batch
 from gateway.log.event import from_headers
+from gateway.log.event_log import EventLog
 from gateway.log.streams import ensure_stream
+from gateway.snapshot.picture import Snapshot
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -149,6 +155,93 @@ async def test_a_redriven_event_is_part_of_the_trace_that_it_was_part_of(link, g
     await in_thread(redrive, letter, by="ann")
     (event,) = await stored(client, channel)
     assert event.traceparent == (given if kept else None)
+
+
+JPEG = bytes(range(256))
+
+
+@pytest.mark.parametrize(
+    ("content_type", "media_type", "data"),
+    [
+        ("json", "application/json", b'{ "n": 1.50, "big": 123456789012345678901234567890 }'),
+        ("json", "application/vnd.acme+json", b"1"),
+        ("text", "text/plain", b"123"),
+        ("text", "text/csv; charset=utf-8", "a;\u00f6\n".encode()),
+        ("text", "text/plain", b"nul \x00"),
+        ("image/jpeg", "image/jpeg", JPEG),
+        ("bytes", "text/plain; charset=latin-1", b"\xff"),
+        ("bytes", "application/octet-stream", b""),
+        ("bytes", "application/octet-stream", JPEG * 3_900),
+    ],
+)
+@pytest.mark.parametrize("subscription", ["", "sub_1"])
+async def test_a_letter_of_every_type_is_shown_and_redriven_as_it_was(
+    link, content_type, media_type, data, subscription
+):
+    client, js = link
+    channel = await sync_to_async(create_channel)(address="sensors/{id}", content_type=content_type, by="ann")
+    await ensure_infrastructure(js)
+    await ensure_stream(js, channel.document())
+    picture, _ = Snapshot.from_documents({"channel": [channel.document()]}).channel("sensors/7")
+    log = EventLog(client, js)
+    await log.start()
+    attributes = {
+        "id": "e1",
+        "source": "/plant",
+        "type": "reading",
+        "partitionkey": "p",
+        "time": "2026-01-01T00:00:00Z",
+    }
+    event = DeadEvent.refused(data, media_type, attributes, None)
+    letter = {name: LETTER[name] for name in LETTER if name not in ("event", "channel", "dead_at")}
+    await store_letter(log, picture, letter | {"subscription": subscription}, event)
+    await log.stop()
+    last = (await js.stream_info(DEAD_STREAM)).state.last_seq
+    (message,) = await read_batch(client, DEAD_STREAM, f"{DEAD_SUBJECT}.>", last)
+    await sync_to_async(keep)(read_letter(message.headers, message.data))
+    row = await DeadLetter.objects.aget()
+    assert shown_of(row.event) == data
+    assert row.event["content_type"] == media_type
+    if subscription:
+        await sync_to_async(a_subscription)(subscription)
+    await in_thread(redrive, row, by="ann")
+    (stored_,) = await stored(client, channel)
+    assert (stored_.data, stored_.content_type, stored_.published_id) == (data, media_type, "e1")
+    assert (stored_.type, stored_.source, stored_.extensions["partitionkey"]) == ("reading", "/plant", "p")
+    assert stored_.time == "2026-01-01T00:00:00Z"
+
+
+def shown_of(event):
+    if "data_base64" in event:
+        return base64.b64decode(event["data_base64"])
+    return event.get(
+        "data_text", event["data"] if isinstance(event["data"], str) else json.dumps(event["data"])
+    ).encode()
+
+
+def a_subscription(id_):
+    consumer = create_consumer(name="acme", tier=create_tier(name="free", by="ann"), by="ann")
+    Subscription.objects.create(
+        id=id_, consumer=consumer, type="pull", channel="sensors/7", order="channel", max_in_flight=1, max_attempts=1,
+        retry_schedule_s=[0], ack_wait_s=1, position=0, created_at=datetime.now(UTC),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content_type", "event", "said"),
+    [
+        ("json", {"data": "on", "content_type": "text/plain"}, "takes JSON, not text/plain"),
+        ("text", {"data_base64": "//4=", "content_type": "text/plain"}, "not text in UTF-8"),
+        ("bytes", {"data_base64": "ew==", "content_type": "application/json"}, "not JSON"),
+        ("bytes", {"data_base64": "AAA=", "content_type": "image/png", "is_cut": True}, "only its beginning"),
+    ],
+)
+async def test_a_letter_that_its_channel_does_not_take_stays(link, content_type, event, said):
+    _, js = link
+    channel, letter = await dead_letter(js, event=event)
+    await sync_to_async(update_channel)(channel, content_type=content_type, by="ann")
+    with pytest.raises(ValidationError, match=said):
+        await in_thread(redrive, letter, as_is=True, by="ann")
 
 
 async def test_redriving_twice_stores_once(link):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gateway.call import Call
 from gateway.identity.rights import require
 from gateway.protocol import Protocol
@@ -9,6 +11,8 @@ from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Channel, Snapshot
 from gateway.snapshot.right import Right, Verb
 from gateway.wire.subjects import AddressError, subject_of
+
+VALUES_SHOWN = 10
 
 
 def channel_for(snapshot: Snapshot, call: Call, address: str, verb: Verb) -> tuple[Channel, str]:
@@ -28,14 +32,29 @@ def channel_for(snapshot: Snapshot, call: Call, address: str, verb: Verb) -> tup
     found = snapshot.channel(address)
     if found is None:
         raise Refused(Reason.NOT_FOUND, f"There is no channel at {address}.", cause="unknown-channel")
-    require_protocol(found[0], call)
-    return found[0], subject
+    channel, parameters = found
+    require_protocol(channel, call)
+    if channel.values:
+        _require_values(channel, parameters)
+    return channel, subject
 
 
 def require_protocol(channel: Channel, call: Call) -> None:
     """Raise Refused ``forbidden`` if the channel excludes the call's protocol."""
     if channel.protocols and call.protocol.value not in channel.protocols and call.protocol is not Protocol.CONNECTOR:
         raise Refused(Reason.FORBIDDEN, f"The channel is not open to {call.protocol.value}.", cause="closed-door")
+
+
+def _require_values(channel: Channel, parameters: Mapping[str, str]) -> None:
+    """Raise Refused ``not-found`` if a parameter of the address has a value that the channel does not list."""
+    for name, values in channel.values.items():
+        if parameters[name] not in values:
+            listed = ", ".join(list(values)[:VALUES_SHOWN]) + (", …" if len(values) > VALUES_SHOWN else "")
+            raise Refused(
+                Reason.NOT_FOUND,
+                f"The parameter {name} of {channel.address} is one of: {listed}.",
+                cause="unknown-channel",
+            )
 
 
 def is_routed_to(call: Call, address: str) -> bool:

@@ -1,4 +1,4 @@
-"""Checks an event by its channel's schema."""
+"""Checks an event by its channel's content type and schema."""
 
 from __future__ import annotations
 
@@ -9,7 +9,32 @@ from gateway.schemas.checker import Validators
 from gateway.schemas.errors import InvalidSchema
 from gateway.schemas.registered import Parsed
 from gateway.snapshot.picture import Channel, Snapshot
+from gateway.wire.content_types import CONTENT_TYPE_MAX_CHARS, describe, takes
 from gateway.wire.strict_json import fail
+
+UNSUPPORTED_TYPE = "content-type"
+"""The ``cause`` of a refusal for its media type."""
+
+
+def require_taken(channel: Channel, content_type: str) -> None:
+    """Raise Refused ``invalid-payload`` (415) for an event of a media type that its channel does not take."""
+    if not takes(channel.content_type, content_type):
+        raise Refused(
+            Reason.INVALID_PAYLOAD,
+            f"The channel takes {describe(channel.content_type)}, not {content_type[:CONTENT_TYPE_MAX_CHARS]}.",
+            status=415,
+            cause=UNSUPPORTED_TYPE,
+            headers=((b"accept", channel.media_type.encode()),),
+            members={"pointer": ""},
+        )
+
+
+def require_utf8(data: bytes) -> None:
+    """Raise Refused ``invalid-payload`` for text that is not UTF-8."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        fail("The payload is not text in UTF-8.")
 
 
 def check_event(snapshot: Snapshot, validators: Validators, channel: Channel, value: Any) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from gateway.log.cloudevents import from_base64
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.right import interval_of
-from gateway.wire.strict_json import parse
+from gateway.wire.content_types import BYTES, JSON_TYPE, TEXT_TYPE, is_json, media_type_of
+from gateway.wire.strict_json import dump, fail, parse
 
 if TYPE_CHECKING:
     from gateway.call import Call
@@ -68,6 +70,26 @@ def conflation_of(frame: Frame) -> float:
     if not isinstance(interval, str):
         raise malformed("`conflate` is an interval, as `1s`.")
     return interval_of(interval)
+
+
+def content_of(frame: Frame, takes: str) -> tuple[bytes, str]:
+    """Return the payload in a ``publish`` frame and its media type, for a channel that takes this content type.
+
+    Without ``content_type``, a string is text where the channel does not take JSON. Raises Refused.
+    """
+    if ("data" in frame) == ("data_base64" in frame):
+        raise malformed("`publish` requires `data`, or `data_base64` for bytes.")
+    media_type = text_of(frame, "content_type") or media_type_of(takes)
+    if "data_base64" in frame:
+        return from_base64(frame["data_base64"]), media_type
+    data = frame["data"]
+    if takes == BYTES and "content_type" not in frame:
+        media_type = TEXT_TYPE if isinstance(data, str) else JSON_TYPE
+    if is_json(media_type):
+        return dump(data), media_type
+    if not isinstance(data, str):
+        fail("`data` is a string, as its content type is not JSON.", "/data")
+    return data.encode(), media_type
 
 
 def start_of(frame: Frame) -> str:

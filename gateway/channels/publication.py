@@ -10,15 +10,15 @@ from typing import Any
 
 from gateway import tracing
 from gateway.call import Call
-from gateway.log.event import EVENT_TYPE, JSON_TYPE, encoded, rfc3339
+from gateway.log.event import EVENT_TYPE, encoded, rfc3339
 from gateway.protocol import Protocol
 from gateway.refusals import Refused
 from gateway.snapshot.picture import Channel
+from gateway.wire.content_types import CONTENT_TYPE_MAX_CHARS
 from gateway.wire.strict_json import fail
 
 ATTRIBUTES_MAX = 32
 ATTRIBUTES_MAX_BYTES = 4096
-CONTENT_TYPE_MAX_CHARS = 200
 _ATTRIBUTE_NAME = re.compile(r"[a-z0-9]{1,20}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONSUMERS = "/consumers/"
@@ -33,13 +33,16 @@ class Publication:
 
     address: str
     data: bytes
-    content_type: str = JSON_TYPE
+    content_type: str = ""
+    """The media type that its publisher names; empty: that of the channel."""
     idempotency_key: str | None = None
     traceparent: str | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     """CloudEvents attributes set by the publisher, without prefix: ``id``, ``type``, ``source``, ``subject``, …"""
     keeps_invalid: bool = False
     """Dead-letter it if it is invalid, whatever its channel says: its publisher cannot be notified."""
+    is_relayed: bool = False
+    """It is part of what an upstream sent, as it is: the content type of the channel does not apply."""
     value: Any = UNREAD
     """The parsed ``data``, if :func:`gateway.wire.strict_json.parse` has already parsed it."""
 
@@ -53,11 +56,12 @@ class Admitted:
     subject: str
     headers: dict[str, str]
     fault: Refused | None
+    content_type: str
     weight: int = 0
     """How much its check took, as :mod:`gateway.side_thread` weighs it."""
 
 
-def attributes_as_headers(call: Call, publication: Publication) -> dict[str, str]:
+def attributes_as_headers(call: Call, publication: Publication, content_type: str) -> dict[str, str]:
     """Format the CloudEvents attributes as NATS headers (NATS protocol binding 3.1). Raises Refused."""
     own_source = _CONSUMERS + call.caller.consumer
     attributes = publication.attributes
@@ -76,7 +80,7 @@ def attributes_as_headers(call: Call, publication: Publication) -> dict[str, str
     headers["ce-source"] = encoded(source)
     headers["ce-type"] = encoded(attributes.get("type") or EVENT_TYPE)
     headers["ce-time"] = _time(attributes.get("time"))
-    headers["content-type"] = encoded(publication.content_type[:CONTENT_TYPE_MAX_CHARS])
+    headers["content-type"] = encoded(content_type[:CONTENT_TYPE_MAX_CHARS])
     given = publication.traceparent or attributes.get("traceparent")
     if given or call.traceparent:
         _trace(headers, *tracing.of_event(call, given, attributes.get("tracestate")))

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any
 
 import orjson
 
 from gateway import tracing
 from gateway.call import Call
 from gateway.channels.access import channel_for
-from gateway.channels.checking import check_event, evaluations_of
+from gateway.channels.checking import check_event, evaluations_of, require_taken, require_utf8
 from gateway.channels.publication import UNREAD, Admitted, Publication, attributes_as_headers
 from gateway.config import Config
+from gateway.durable.dead_letter import DETAIL_MAX_CHARS, DeadEvent, store_letter
 from gateway.limiter import Limiter
-from gateway.link.nats import DEAD_SUBJECT
-from gateway.log.event import BATCH_HEADER, is_json, rfc3339
+from gateway.log.event import BATCH_HEADER
 from gateway.log.event_log import EventLog, Stored
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
@@ -28,11 +25,11 @@ from gateway.schemas.checker import Validators
 from gateway.side_thread import INLINE_MAX_BYTES, SideThreads, weight_of
 from gateway.snapshot.picture import Channel, Snapshot
 from gateway.snapshot.right import Verb
-from gateway.wire.strict_json import fail, parse
+from gateway.wire.content_types import is_json, is_text
+from gateway.wire.strict_json import parse
 
 logger = logging.getLogger(__name__)
 
-DETAIL_MAX_CHARS = 500
 SLICE_EVENTS = 50
 """So many events of an array are checked or stored before the event loop serves others."""
 
@@ -92,6 +89,8 @@ class Publisher:
 
         If the log fails midway some may be stored; with an idempotency key, a retry stores only the others.
         """
+        if not publications:
+            return []
         all_ = await self._accept_all(call, publications)
         is_keyed = publications[0].idempotency_key is not None
         await self._charge(call, len(all_), sum(len(publication.data) for publication in publications))
@@ -99,7 +98,7 @@ class Publisher:
             if admitted.fault is not None:
                 await self._dead_letter(call, admitted, admitted.fault)
                 at = f"/{number}{admitted.fault.members.get('pointer', '')}"
-                raise Refused(admitted.fault.reason, admitted.fault.detail, members={"pointer": at})
+                raise _placed(admitted.fault, at)
         stored = []
         if is_keyed:
             # The first event carries the key and a digest of the whole body: another body with that key stores nothing.
@@ -133,23 +132,28 @@ class Publisher:
         fault: Refused | None = None
         weight = len(publication.data)
         headers: dict[str, str] = {}
+        content_type = publication.content_type or channel.media_type
         try:
-            weight = self._weight(channel, publication)
-            await self._side_threads.run(call.caller.consumer, weight, self._validate, channel, publication)
-            headers = attributes_as_headers(call, publication)
+            if not publication.is_relayed:
+                require_taken(channel, content_type)
+            weight = self._weight(channel, publication, content_type)
+            await self._side_threads.run(
+                call.caller.consumer, weight, self._validate, channel, publication, content_type
+            )
+            headers = attributes_as_headers(call, publication, content_type)
         except Refused as refused:
             fault = refused
-        return Admitted(publication, channel, subject, headers, fault, weight)
+        return Admitted(publication, channel, subject, headers, fault, content_type, weight)
 
-    def _weight(self, channel: Channel, publication: Publication) -> int:
-        if channel.schema is None or not is_json(publication.content_type):
+    def _weight(self, channel: Channel, publication: Publication, content_type: str) -> int:
+        if channel.schema is None or not is_json(content_type):
             return len(publication.data)
         return weight_of(len(publication.data), evaluations_of(self._snapshot, self._validators, channel))
 
-    def _validate(self, channel: Channel, publication: Publication) -> None:
-        if not is_json(publication.content_type):
-            if channel.schema is not None:
-                fail("The channel takes JSON alone.")
+    def _validate(self, channel: Channel, publication: Publication, content_type: str) -> None:
+        if not is_json(content_type):
+            if is_text(channel.media_type):
+                require_utf8(publication.data)
             return
         value = publication.value
         if value is UNREAD:
@@ -180,9 +184,7 @@ class Publisher:
         if admitted.channel.on_invalid != "dead-letter" and not admitted.publication.keeps_invalid:
             return
         publication = admitted.publication
-        traced, _ = tracing.of_event(call, publication.traceparent or publication.attributes.get("traceparent"), None)
         letter = {
-            "channel": admitted.channel.address,
             "address": publication.address,
             "reason": fault.reason.value,
             "detail": fault.detail[:DETAIL_MAX_CHARS],
@@ -190,10 +192,8 @@ class Publisher:
             "consumer": call.caller.consumer,
             "protocol": call.protocol.value,
             "attempts": 1,
-            "event": as_json(publication.data) | ({"traceparent": traced} if traced else {}),
-            "dead_at": rfc3339(datetime.now(UTC)),
         }
-        await self._log.store(f"{DEAD_SUBJECT}.{admitted.channel.stream}", orjson.dumps(letter))
+        await store_letter(self._log, admitted.channel, letter, _dead_event(call, admitted))
 
 
 def _message_id(call: Call, publication: Publication) -> str | None:
@@ -219,10 +219,25 @@ def _digest(publications: Sequence[Publication]) -> str:
     return digest.hexdigest()
 
 
-def as_json(data: bytes) -> dict[str, Any]:
-    """Return an event's payload as a dead letter holds it: ``data``, or ``data_base64`` if it is not JSON."""
+def _placed(fault: Refused, at: str) -> Refused:
+    """Return the refusal of an event as the refusal of the batch that holds it, at a JSON Pointer."""
+    return Refused(
+        fault.reason,
+        fault.detail,
+        status=fault.status,
+        cause=fault.cause,
+        headers=fault.headers,
+        members={"pointer": at},
+    )
+
+
+def _dead_event(call: Call, admitted: Admitted) -> DeadEvent:
+    """Return a refused event, with its attributes unless they are what is wrong."""
+    publication = admitted.publication
+    traced, _ = tracing.of_event(call, publication.traceparent or publication.attributes.get("traceparent"), None)
+    attributes = publication.attributes
     try:
-        parse(data)
+        attributes_as_headers(call, publication, admitted.content_type)
     except Refused:
-        return {"data_base64": base64.b64encode(data).decode()}
-    return {"data": orjson.Fragment(data)}
+        attributes = {}
+    return DeadEvent.refused(publication.data, admitted.content_type, attributes, traced)

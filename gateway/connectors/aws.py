@@ -172,7 +172,7 @@ def _record(message: dict[str, Any], *, is_wrapped: bool) -> Record:
         id=message["MessageId"],
         data=data,
         handle=message["ReceiptHandle"],
-        content_type=headers.content_type_of(data, fields.get("content-type")),
+        content_type=fields.get("content-type") or "",
         attributes=attributes,
         traceparent=traceparent,
     )

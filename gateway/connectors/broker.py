@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from gateway.log.event import JSON_TYPE, Event
+from gateway.log.event import Event
 
 Options = Mapping[str, Any]
 
@@ -45,7 +45,8 @@ class Record:
     """What the source needs to commit it."""
     placeholders: Mapping[str, str] = field(default_factory=dict)
     """Values that an address may refer to: ``topic``, ``key``, ``subject``, …"""
-    content_type: str = JSON_TYPE
+    content_type: str = ""
+    """The media type that it names; empty: that of the channel."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """CloudEvents attributes, without prefix."""
     traceparent: str | None = None

@@ -107,7 +107,7 @@ def _record(subscription: str, message: Any) -> Record:
         data=data,
         handle=message.ack_id,
         placeholders={"subscription": subscription},
-        content_type=headers.content_type_of(data, fields.get("content-type")),
+        content_type=fields.get("content-type") or "",
         attributes=attributes,
         traceparent=traceparent,
     )

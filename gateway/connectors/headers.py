@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from gateway.log.event import JSON_TYPE, Event, decoded, encoded
+from gateway.log.event import Event, decoded, encoded
 
 _NO_ATTRIBUTES = ("specversion", "datacontenttype", "traceparent")
 _NAME_MAX = 20
@@ -32,7 +32,10 @@ def written(event: Event, prefix: str) -> dict[str, str]:
 
 
 def read(headers: Mapping[str, str], prefixes: Iterable[str]) -> tuple[dict[str, str], str, str | None]:
-    """Return the CloudEvents attributes, the content type and the trace context of headers; others are ignored."""
+    """Return the CloudEvents attributes, the content type and the trace context of headers; others are ignored.
+
+    The content type is empty without its header: it is then what the channel takes.
+    """
     attributes: dict[str, str] = {}
     plain = {name.lower(): value for name, value in headers.items()}
     for name, value in plain.items():
@@ -42,13 +45,8 @@ def read(headers: Mapping[str, str], prefixes: Iterable[str]) -> tuple[dict[str,
     # The position in a gateway's own log has no meaning here.
     attributes.pop("sequence", None)
     attributes.pop("channel", None)
-    return attributes, plain.get("content-type") or JSON_TYPE, plain.get("traceparent")
+    return attributes, plain.get("content-type", ""), plain.get("traceparent")
 
 
 def _is_attribute(name: str) -> bool:
     return name.isalnum() and name.isascii() and len(name) <= _NAME_MAX and name not in _NO_ATTRIBUTES
-
-
-def content_type_of(data: bytes, declared: str | None) -> str:
-    """Return the declared content type, or else JSON for data that looks like it, or else octet-stream."""
-    return declared or (JSON_TYPE if data[:1] in b'{["-0123456789tfn' and data else "application/octet-stream")

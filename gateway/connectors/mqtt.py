@@ -205,7 +205,7 @@ def _record(message: paho.MQTTMessage) -> Record:
         data=data,
         handle=message,
         placeholders={"topic": message.topic},
-        content_type=headers.content_type_of(data, content_type),
+        content_type=content_type or "",
         attributes=attributes,
         traceparent=traceparent,
     )

@@ -150,7 +150,7 @@ def _record(message: AbstractIncomingMessage) -> Record:
         data=message.body,
         handle=message,
         placeholders={"key": message.routing_key or "", "exchange": message.exchange or ""},
-        content_type=headers.content_type_of(message.body, message.content_type),
+        content_type=message.content_type or "",
         attributes=attributes,
         traceparent=traceparent,
     )

@@ -124,7 +124,7 @@ def _record(stream: str, entry_id: bytes, fields: dict[bytes, bytes]) -> Record:
         data=data,
         handle=entry_id,
         placeholders={"topic": stream},
-        content_type=headers.content_type_of(data, texts.get("content-type")),
+        content_type=texts.get("content-type") or "",
         attributes=attributes,
         traceparent=traceparent,
     )

@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
@@ -22,7 +21,6 @@ from nats.js.errors import NotFoundError
 
 from gateway.call import Call
 from gateway.channels.publication import Admitted, Publication
-from gateway.channels.publisher import as_json
 from gateway.concurrency.stopping import stop_soon, stop_tasks
 from gateway.connectors.broker import (
     BATCH_MAX,
@@ -35,7 +33,7 @@ from gateway.connectors.broker import (
     resolve_options,
 )
 from gateway.connectors.kinds import SOURCE, NoSuchKind, NotInstalled, find
-from gateway.link.nats import DEAD_SUBJECT
+from gateway.durable.dead_letter import DeadEvent, store_letter
 from gateway.log.event import Event, from_headers, rfc3339
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
@@ -60,7 +58,6 @@ TRANSIENT = frozenset(
 )  # fmt: skip
 """Refusals after which a record is tried again. Any other refusal makes it a dead letter."""
 STARTS = {"earliest": DeliverPolicy.ALL, "latest": DeliverPolicy.NEW}
-DEAD_LETTER_MAX_BYTES = 256 * 1024
 CLOSE_TIMEOUT_S = 10.0
 FINISH_S = 2.0
 BROKER_FAULTS = (BrokerUnavailable, NoSuchKind, NotInstalled)
@@ -187,7 +184,9 @@ class Running:
             self.health.buried += 1
             if refused.reason is not Reason.INVALID_PAYLOAD or refused.cause == "idempotency-key-reused":
                 # For other invalid payloads, the publisher has stored a dead letter with the validation error.
-                await self._store_dead_letter(self._address(record), record.data, refused.reason.value, refused.detail)
+                await self._store_dead_letter(
+                    self._address(record), self._dead_event(record), refused.reason.value, refused.detail
+                )
         return True
 
     async def _admit(self, call: Call, record: Record) -> Admitted:
@@ -204,6 +203,10 @@ class Running:
         if admitted.channel.address != self.document.channel:
             raise Refused(Reason.INVALID_REQUEST, f"{publication.address} is not an address of this channel.")
         return admitted
+
+    def _dead_event(self, record: Record) -> DeadEvent:
+        content_type = record.content_type or self._channel().media_type
+        return DeadEvent.refused(record.data, content_type, record.attributes, record.traceparent)
 
     def _address(self, record: Record) -> str:
         try:
@@ -298,27 +301,25 @@ class Running:
                 await sink.write(events)
             except Unwritable as unwritable:
                 rejected = unwritable.event
-                await self._store_dead_letter(rejected.address, rejected.data, "undeliverable", str(unwritable))
+                await self._store_dead_letter(
+                    rejected.address, DeadEvent.stored(rejected), "undeliverable", str(unwritable)
+                )
                 self.health.buried += 1
                 # Events before it may have been written already; they are written again, as after any failure.
                 events = [event for event in events if event is not rejected]
             else:
                 return
 
-    async def _store_dead_letter(self, address: str, data: bytes, reason: str, detail: str) -> None:
-        channel = self._channel()
-        letter: Mapping[str, Any] = {
-            "channel": channel.address,
+    async def _store_dead_letter(self, address: str, event: DeadEvent, reason: str, detail: str) -> None:
+        letter = {
             "address": address,
             "reason": reason,
             "detail": f"connector {self.document.name}: {detail}"[:500],
             "consumer": f"connector:{self.document.name}",
             "protocol": Protocol.CONNECTOR.value,
             "attempts": 1,
-            "event": as_json(data[:DEAD_LETTER_MAX_BYTES]),
-            "dead_at": rfc3339(datetime.now(UTC)),
         }
-        await self._plane.log.store(f"{DEAD_SUBJECT}.{channel.stream}", orjson.dumps(letter))
+        await store_letter(self._plane.log, self._channel(), letter, event)
 
 
 def durables(connector: Connector) -> tuple[str, str]:

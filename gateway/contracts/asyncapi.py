@@ -15,6 +15,7 @@ from gateway.schemas.errors import InvalidSchema
 from gateway.schemas.registered import AVRO, Latest
 from gateway.snapshot.documents import Channel
 from gateway.snapshot.right import Verb
+from gateway.wire.content_types import JSON, is_standard
 from gateway.wire.subjects import Template
 
 VERSION = "3.0.0"
@@ -110,21 +111,29 @@ def _channel(
     if channel.title:
         described["title"] = channel.title
     if parameters := Template.parse(channel.address).parameters:
-        described["parameters"] = {parameter: {"description": "One level of the address."} for parameter in parameters}
+        described["parameters"] = {name: _parameter(channel, name) for name in parameters}
     described["messages"] = {MESSAGE: _message(channel, name, schemas, subjects)}
     open_to = [f"#/servers/{protocol}" for protocol in channel.protocols if protocol in servers]
     if open_to:
         described["servers"] = [{"$ref": server} for server in open_to]
     if len(open_to) < len(channel.protocols):
         described["x-protocols"] = list(channel.protocols)
+    if not is_standard(channel.content_type):
+        described["x-content-type"] = channel.content_type
     return described | {"x-on-invalid": channel.on_invalid, "x-retention": dict(channel.retention)}
+
+
+def _parameter(channel: Channel, name: str) -> dict[str, Any]:
+    values = channel.values.get(name)
+    return {"description": "One level of the address."} | ({} if values is None else {"enum": [*values]})
 
 
 def _message(channel: Channel, name: str, schemas: dict[str, Any], subjects: Mapping[str, Latest]) -> dict[str, Any]:
     message: dict[str, Any] = {"name": name}
+    if channel.schema is not None or channel.content_type != JSON:
+        message["contentType"] = channel.media_type
     if channel.schema is None:
         return message
-    message["contentType"] = "application/json"
     place = f"#/components/schemas/{name}"
     payload = rebase(channel.schema, place)
     if payload is None or not is_asyncapi_schema(payload):

@@ -13,10 +13,11 @@ from gateway.contracts.schemas import is_openapi_schema, rebase
 from gateway.contracts.view import Names, View, format_limits
 from gateway.protocol import Protocol
 from gateway.refusals import Reason
-from gateway.snapshot.documents import Route
+from gateway.snapshot.documents import Channel, Route
 from gateway.snapshot.endpoints import BUILTIN, CHANNEL_EVENTS, CHANNEL_PREFIX, CHANNEL_SUFFIX, ENDPOINTS, Endpoint
 from gateway.snapshot.methods import takes
 from gateway.snapshot.right import Verb
+from gateway.wire.content_types import JSON as CHANNEL_JSON
 
 VERSION = "3.1.0"
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -120,6 +121,12 @@ def _of_route(view: View, route: Route, schemas: dict[str, Any], names: Names) -
         if (schema := _schema_of(view, route, method)) is not None:
             content = {"schema": _placed(schema, f"{route.name}-body", schemas)}
             described["requestBody"] = {"required": True, "content": {JSON: content}}
+        elif (
+            method == "POST"
+            and (channel := _channel_of(view, route)) is not None
+            and channel.content_type != CHANNEL_JSON
+        ):
+            described["requestBody"] = {"required": True, "content": {channel.media_type: {}}}
         if spec is _FORWARDED and (schema := _validated(route, "outbound_schema")) is not None:
             content = {"schema": _placed(schema, f"{route.name}-answer", schemas)}
             described["responses"]["2XX"] = {"description": "Success.", "content": {JSON: content}}
@@ -142,9 +149,15 @@ def _schema_of(view: View, route: Route, method: str) -> Mapping[str, Any] | Non
     if method not in _WITH_A_BODY:
         return None
     if route.handler.get("type") == "channel":
-        address = route.handler["channel"]
-        return next((channel.schema for channel in view.channels if channel.address == address), None)
+        channel = _channel_of(view, route)
+        return None if channel is None else channel.schema
     return _validated(route, "schema")
+
+
+def _channel_of(view: View, route: Route) -> Channel | None:
+    """Return the channel that a route publishes to or reads from, if it has no parameters."""
+    address = route.handler.get("channel")
+    return next((channel for channel in view.channels if channel.address == address), None)
 
 
 def _validated(route: Route, option: str) -> Mapping[str, Any] | None:

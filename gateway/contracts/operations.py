@@ -45,8 +45,9 @@ class Operation:
 
 
 _EVENT = members(
-    "type", "channel", "id", "time", "data",
-    type={"const": "event"}, channel=TEXT, id=TEXT, time=TEXT, data=ANY, traceparent=TEXT,
+    "type", "channel", "id", "time",
+    type={"const": "event"}, channel=TEXT, id=TEXT, time=TEXT, data=ANY, traceparent=TEXT, data_base64=TEXT,
+    content_type={**TEXT, "description": "The media type, unless it is JSON."},
 )  # fmt: skip
 _LIMIT = members("name", "metric", "amount", name=TEXT, metric=TEXT, amount=SECONDS, remaining=SECONDS)
 _JOB = members(
@@ -99,7 +100,7 @@ OPERATIONS: Mapping[str, Operation] = {
         "Publish one event or an array of events; the response is sent once they are stored.",
         _PUBLISHED,
         headers=_IDEMPOTENCY_KEY,
-        body={JSON: ANY, EVENTS_JSON: OBJECT, BATCH_JSON: list_of(OBJECT)},
+        body={JSON: ANY, EVENTS_JSON: OBJECT, BATCH_JSON: list_of(OBJECT), "*/*": ANY},
     ),
     "history": Operation(
         "Stored events after an id, oldest first.",

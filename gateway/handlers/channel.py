@@ -11,6 +11,7 @@ from urllib.parse import quote
 import orjson
 
 from gateway.call import Call, Reply
+from gateway.channels.access import channel_for
 from gateway.channels.publication import Publication
 from gateway.channels.reading import Selection, select
 from gateway.handlers.events import HEADERS as STREAM_HEADERS
@@ -20,11 +21,12 @@ from gateway.handlers.responses import send_body, send_json
 from gateway.handlers.stream.connection import StreamConnection
 from gateway.log.catch_up import EARLIEST
 from gateway.log.cloudevents import binary_attributes, structured
-from gateway.log.event import JSON_TYPE, Event
+from gateway.log.event import Event
 from gateway.log.position import parse_position
 from gateway.policies.json_body import require_plain
 from gateway.refusals import Reason, Refused
-from gateway.snapshot.right import interval_of
+from gateway.snapshot.right import Verb, interval_of
+from gateway.wire.content_types import JSON, JSON_TYPE, essence_of, media_type_of
 from gateway.wire.header_fields import Headers
 from gateway.wire.json_array import cut_array, is_array
 from gateway.wire.strict_json import fail, has_more_parts, parse_at
@@ -72,10 +74,14 @@ async def publish_events(plane: Plane, call: Call) -> Reply:
     """Serve ``POST /v1/channels/{address}/events``: one event, or a JSON array of them."""
     require_plain(call)
     body = await read_body(call)
+    found = plane.snapshot.channel(call.parameters["address"])
+    takes = found[0].content_type if found else JSON
     publications, is_batch = await plane.side_threads.run(
-        call.caller.consumer, len(body), _publications, plane.config, call, body, 2 * plane.log.payload_max_bytes
+        call.caller.consumer, len(body), _publications, plane.config, call, takes, body, 2 * plane.log.payload_max_bytes
     )
     if is_batch:
+        if not publications:
+            channel_for(plane.snapshot, call, call.parameters["address"], Verb.PUBLISH)
         ids = [str(stored.sequence) for stored in await plane.publisher.publish_all(call, publications)]
         reply = await send_json(plane.limiter, call, 201, {"ids": ids}, bytes_in=len(body))
         reply.messages_in = len(ids)
@@ -143,13 +149,16 @@ async def charge_read(plane: Plane, call: Call, events: list[Event]) -> list[Eve
     return events[:count]
 
 
-def _publications(config: Config, call: Call, body: bytes, event_max_bytes: int) -> tuple[list[Publication], bool]:
+def _publications(
+    config: Config, call: Call, takes: str, body: bytes, event_max_bytes: int
+) -> tuple[list[Publication], bool]:
     """Cut the body into events, as its content type says; the flag is whether it is a batch, answered by many ids.
 
-    An event whose text is longer than ``event_max_bytes`` is not looked at. Raises Refused.
+    Without a content type it is what the channel takes. An event whose text is longer than ``event_max_bytes`` is not
+    looked at. Raises Refused.
     """
-    content_type = call.header(b"content-type") or JSON_TYPE
-    essence = content_type.partition(";")[0].strip().lower()
+    content_type = call.header(b"content-type") or ""
+    essence = essence_of(content_type)
     if essence == STRUCTURED:
         _require_size([body], event_max_bytes)
         return [_structured(config, call, body)], False
@@ -157,10 +166,13 @@ def _publications(config: Config, call: Call, body: bytes, event_max_bytes: int)
         events = _events(body, event_max_bytes)
         return _numbered([_structured(config, call, event, f"/{number}") for number, event in enumerate(events)]), True
     attributes = binary_attributes(call.headers)
-    if essence == FORM:  # the default of `curl -d`
-        content_type = JSON_TYPE
-    if essence in (JSON_TYPE, FORM) and not attributes and is_array(body):
-        return _numbered([_publication(call, event) for event in _events(body, event_max_bytes)]), True
+    if essence == FORM and takes != FORM:  # the default of `curl -d`
+        content_type = essence = ""
+    if (essence or media_type_of(takes)) == JSON_TYPE and not attributes and is_array(body):
+        events = _events(body, event_max_bytes)
+        if not events:
+            fail("An array must have at least one event.")
+        return _numbered([_publication(call, event) for event in events]), True
     return [_publication(call, body, content_type=content_type, attributes=attributes)], False
 
 
@@ -171,8 +183,6 @@ def _events(body: bytes, event_max_bytes: int) -> list[bytes]:
     if has_more_parts(body, BATCH_PARTS_MAX):
         fail(f"The events of an array have at most {BATCH_PARTS_MAX} values, names and brackets.")
     events = cut_array(body, BATCH_MAX)
-    if not events:
-        fail("An array must have at least one event.")
     _require_size(events, event_max_bytes)
     return events
 

@@ -8,7 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.log.event import JSON_TYPE, decoded, is_text
+from gateway.log.event import decoded
+from gateway.wire.content_types import JSON_TYPE, is_json
 from gateway.wire.header_fields import Headers
 from gateway.wire.strict_json import dump, fail
 
@@ -25,6 +26,7 @@ class Content:
 
     data: bytes
     content_type: str
+    """Empty if the publisher names none for data in base64: it is then what the channel takes."""
     attributes: dict[str, str]
 
 
@@ -39,7 +41,7 @@ def structured(event: Any, at: str = "") -> Content:
     for name in _REQUIRED:
         if not isinstance(event.get(name), str) or not event[name]:
             fail(f"A CloudEvent needs `{name}`.", f"{at}/{name}")
-    content_type = event.get("datacontenttype", JSON_TYPE)
+    content_type = event.get("datacontenttype", "" if "data_base64" in event else JSON_TYPE)
     if not isinstance(content_type, str):
         fail("`datacontenttype` is a string.", f"{at}/datacontenttype")
     attributes = {
@@ -74,12 +76,18 @@ def _data(event: dict[str, Any], content_type: str, at: str) -> bytes:
     if "data_base64" in event:
         if "data" in event:
             fail("A CloudEvent has `data` or `data_base64`.", f"{at}/data_base64")
-        try:
-            return base64.b64decode(event["data_base64"], validate=True)
-        except (binascii.Error, TypeError, ValueError):
-            fail("`data_base64` is base64.", f"{at}/data_base64")
+        return from_base64(event["data_base64"], at)
     data = event.get("data")
-    return data.encode() if is_text(content_type) and isinstance(data, str) else dump(data)
+    # A string is the content itself where the content is not JSON (JSON format 3.1.1).
+    return data.encode() if isinstance(data, str) and not is_json(content_type) else dump(data)
+
+
+def from_base64(text: Any, at: str = "") -> bytes:
+    """Decode the member ``data_base64``. Raises Refused."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, TypeError, ValueError):
+        fail("`data_base64` is base64.", f"{at}/data_base64")
 
 
 def _attribute(value: Any, at: str) -> str:

@@ -12,9 +12,9 @@ from urllib.parse import quote, unquote
 import orjson
 
 from gateway.concurrency.short_cache import short_cache
+from gateway.wire.content_types import JSON_TYPE, is_json, is_text
 from gateway.wire.subjects import LIVE_PREFIX, address_of
 
-JSON_TYPE = "application/json"
 EVENT_TYPE = "event"
 BATCH_HEADER = "Idempotency-Batch"
 """The header with the digest of a batch published under one idempotency key; its first event has it."""
@@ -69,7 +69,7 @@ class Event:
                 trace += f',"tracestate":{_text(tracestate)}'
             self._frame = (
                 f'{{"type":"event","channel":{_text(self.address)},"id":"{self.id}","time":{_text(self.time)}'
-                f"{trace},{self._data_member()}}}"
+                f"{trace}{self._content_type_member()},{self._data_member()}}}"
             )
         return self._frame
 
@@ -104,6 +104,10 @@ class Event:
                 attributes["traceparent"] = self.traceparent
             self._cloudevent = f"{orjson.dumps(attributes).decode()[:-1]},{self._data_member()}}}"
         return self._cloudevent
+
+    def _content_type_member(self) -> str:
+        """Return the media type as a member, which only an event that is not JSON has."""
+        return "" if is_json(self.content_type) else f',"content_type":{_text(self.content_type)}'
 
     def _data_member(self) -> str:
         if is_json(self.content_type):
@@ -152,17 +156,6 @@ def from_headers(channel: str, subject: str, headers: Mapping[str, str], data: b
         previous=int(headers.get("Nats-Last-Sequence", 0)),
         batch=headers.get(BATCH_HEADER),
     )
-
-
-def is_json(content_type: str) -> bool:
-    """Return whether a media type is JSON."""
-    essence = content_type.partition(";")[0].strip().lower()
-    return essence == JSON_TYPE or essence.endswith("+json")
-
-
-def is_text(content_type: str) -> bool:
-    """Return whether a media type is text, which is taken as UTF-8."""
-    return content_type.lower().startswith("text/")
 
 
 @short_cache(1_024)

@@ -151,11 +151,13 @@ class EventLog:
         )
         return _stored(replies[0].data)
 
-    async def store(self, subject: str, data: bytes, message_id: str | None = None) -> None:
+    async def store(
+        self, subject: str, data: bytes, message_id: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         """Store an internal message, such as a dead letter, on a stream that exists; once per message id."""
-        headers = {"Nats-Msg-Id": message_id} if message_id is not None else None
+        all_ = {**(headers or {}), **({"Nats-Msg-Id": message_id} if message_id is not None else {})}
         try:
-            replies = await self._request(subject, data, headers, is_repeatable=message_id is not None)
+            replies = await self._request(subject, data, all_ or None, is_repeatable=message_id is not None)
         except StreamMissing:
             raise log_unavailable() from None
         _stored(replies[0].data)

@@ -15,12 +15,12 @@ import orjson
 from gateway.call import Call
 from gateway.channels.publication import Admitted, Publication
 from gateway.concurrency.log_throttle import LogThrottle
-from gateway.log.event import JSON_TYPE
 from gateway.log.event_log import Stored
 from gateway.peer import ClientGone
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.principal import Principal
+from gateway.wire.content_types import JSON_TYPE
 from gateway.wire.event_stream import BOM, EventCutter, data_of, is_event_stream
 from gateway.wire.header_fields import Headers
 from gateway.wire.strict_json import parse
@@ -214,8 +214,8 @@ def _publication(address: str, event: bytes, text: bytes) -> Publication:
     try:
         value = parse(text)
     except Refused:
-        return Publication(address, text, content_type=TEXT_TYPE, attributes=attributes)
-    return Publication(address, text, content_type=JSON_TYPE, attributes=attributes, value=value)
+        return Publication(address, text, content_type=TEXT_TYPE, attributes=attributes, is_relayed=True)
+    return Publication(address, text, content_type=JSON_TYPE, attributes=attributes, is_relayed=True, value=value)
 
 
 def _with_id(event: bytes, id_: int | None) -> bytes:

@@ -14,6 +14,7 @@ from typing import Any
 from gateway.schemas.registered import Latest, subject_named
 from gateway.snapshot import subscriptions
 from gateway.snapshot.right import Verb
+from gateway.wire.content_types import JSON, media_type_of
 
 EVERY_SCOPE = frozenset(f"{verb.value}:*" for verb in Verb)
 
@@ -119,6 +120,15 @@ class Channel:
     protocols: tuple[str, ...] = ()
     subject_of_schema: str = ""
     """The subject of the registry that its schema refers to, if any."""
+    content_type: str = JSON
+    """What its events are: ``json``, ``text``, ``bytes`` or a media type."""
+    values: Mapping[str, Mapping[str, None]] = field(default_factory=dict)
+    """The values that a parameter of the address may have, for each parameter that is restricted."""
+
+    @property
+    def media_type(self) -> str:
+        """The media type of an event whose publisher names none."""
+        return media_type_of(self.content_type)
 
     def document(self) -> dict[str, Any]:
         """Return the document that its stream is created from."""
@@ -306,6 +316,10 @@ def _channel(document: Mapping[str, Any]) -> Channel:
         retention=document.get("retention") or {},
         protocols=tuple(document.get("protocols") or ()),
         subject_of_schema=subject_named(document.get("schema")),
+        content_type=document.get("content_type") or JSON,
+        values={
+            name: dict.fromkeys(parameter["enum"]) for name, parameter in (document.get("parameters") or {}).items()
+        },
     )
 
 

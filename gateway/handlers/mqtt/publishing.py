@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gateway.call import Call
 from gateway.channels.access import channel_for
+from gateway.channels.checking import require_utf8
 from gateway.channels.publication import Admitted, Publication
 from gateway.log.cloudevents import structured
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.right import Verb
+from gateway.wire.content_types import essence_of
 from gateway.wire.mqtt.packets import V5, Properties, Publish, Will
 from gateway.wire.mqtt.replies import Replies
 from gateway.wire.mqtt.session import Session
@@ -247,8 +249,10 @@ def _publication(
     if "tracestate" in user:
         attributes["tracestate"] = user["tracestate"]
     attributes.pop("specversion", None)
-    content_type = properties.get("content_type") or "application/json"
-    if content_type.partition(";")[0].strip() == "application/cloudevents+json":
+    if properties.get("payload_format"):
+        require_utf8(payload)
+    content_type = properties.get("content_type") or ""
+    if essence_of(content_type) == "application/cloudevents+json":
         content = structured(parse(payload, depth_max=DEPTH_MAX + 1))
         return Publication(
             topic,

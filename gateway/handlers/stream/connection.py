@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from gateway.call import Call, Reply
-from gateway.channels.frames import CLOUDEVENTS, Frame, channel_of, malformed, read_frame, text_of, type_of
+from gateway.channels.frames import CLOUDEVENTS, Frame, channel_of, content_of, malformed, read_frame, text_of, type_of
 from gateway.channels.outbox import SEND_TIMEOUT_S, Outbox
-from gateway.channels.publication import Admitted, Publication
+from gateway.channels.publication import UNREAD, Admitted, Publication
 from gateway.concurrency.stopping import stop_tasks
 from gateway.credentials.api_keys import from_text, is_resumable
 from gateway.handlers.stream.filters import StreamFilters
@@ -27,7 +27,7 @@ from gateway.log.event import rfc3339
 from gateway.peer import ClientGone, Socket
 from gateway.refusals import SENT_BEFORE_CLOSE, ErrorClass, Reason, Refused
 from gateway.side_thread import INLINE_MAX_BYTES
-from gateway.wire.strict_json import dump
+from gateway.wire.content_types import JSON
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -149,20 +149,22 @@ class StreamConnection:
         self._send({"type": "pong"} if ref is None else {"type": "pong", "ref": ref})
 
     async def _publish(self, frame: Frame, ref: str | None) -> None:
-        if "data" not in frame:
-            raise malformed("`publish` requires `data`.")
         dedupe = frame.get("dedupe", False)
         if not isinstance(dedupe, bool) or (dedupe and not ref):
             raise malformed("`dedupe` must be true or false, and requires a `ref`.")
         tracestate = text_of(frame, "tracestate")
+        address = channel_of(frame)
+        found = self._plane.snapshot.channel(address)
+        data, content_type = content_of(frame, found[0].content_type if found else JSON)
         await self._admit(
             Publication(
-                address=channel_of(frame),
-                data=dump(frame["data"]),
+                address=address,
+                data=data,
+                content_type=content_type,
                 idempotency_key=ref if dedupe else None,
                 traceparent=text_of(frame, "traceparent"),
                 attributes={"tracestate": tracestate} if tracestate else {},
-                value=frame["data"],
+                value=frame.get("data", UNREAD),
             ),
             ref,
         )

@@ -9,7 +9,14 @@ from gateway.log.streams import ensure_stream
 from gateway.refusals import Reason, Refused
 from gateway.tests.event_plane import HttpExchange, channel, running
 
-CHANNELS = [channel("trades"), channel("news"), channel("sensors/{id}/t", schema={"type": "number"})]
+CHANNELS = [
+    channel("trades"),
+    channel("news"),
+    channel("sensors/{id}/t", schema={"type": "number"}),
+    channel("text", content_type="text"),
+    channel("bytes", content_type="bytes"),
+    channel("photos", content_type="image/jpeg"),
+]
 
 
 @pytest.fixture
@@ -51,6 +58,50 @@ async def test_one_event_gives_its_id_and_history_has_it(plane):
     shown = await post(plane, {"price": 1})
     results = (await get(plane))["results"]
     assert [(event["id"], event["data"], event["type"]) for event in results] == [(shown["id"], {"price": 1}, "event")]
+
+
+@pytest.mark.parametrize(
+    ("address", "body", "headers", "members"),
+    [
+        ("text", b"[1]", {}, {"data": "[1]", "content_type": "text/plain"}),
+        ("text", b"a;b", {"content_type": "text/csv"}, {"data": "a;b", "content_type": "text/csv"}),
+        ("bytes", b"\xff", {}, {"data_base64": "/w==", "content_type": "application/octet-stream"}),
+        ("bytes", b'{"a":1}', {"content_type": "application/json; charset=utf-8"}, {"data": {"a": 1}}),
+        ("photos", b"\xff", {"content_type": "image/jpeg"}, {"data_base64": "/w==", "content_type": "image/jpeg"}),
+        ("photos", b"\xff", {"content_type": "application/x-www-form-urlencoded"}, {"data_base64": "/w=="}),
+        (
+            "photos",
+            b'{"specversion": "1.0", "id": "1", "source": "/a", "type": "b", "data_base64": "/w=="}',
+            {"content_type": "application/cloudevents+json"},
+            {"data_base64": "/w==", "content_type": "image/jpeg"},
+        ),
+        (
+            "bytes",
+            b'{"specversion":"1.0","id":"1","source":"/a","type":"b","data":"<a/>","datacontenttype":"application/xml"}',
+            {"content_type": "application/cloudevents+json"},
+            {"data_base64": "PGEvPg==", "content_type": "application/xml"},
+        ),
+    ],
+)
+async def test_an_event_of_every_type_is_in_the_history_as_it_was(plane, address, body, headers, members):
+    id_ = (await post(plane, body, address, **headers))["id"]
+    (event,) = (await get(plane, address))["results"]
+    assert (event["id"], event | members) == (id_, event)
+
+
+@pytest.mark.parametrize("body", [b"[]", b" [ ] "])
+async def test_a_batch_of_cloudevents_may_be_empty(plane, body):
+    assert await post(plane, body, content_type="application/cloudevents-batch+json") == {"ids": []}
+    with pytest.raises(Refused):
+        await post(plane, body, "nowhere", content_type="application/cloudevents-batch+json")
+
+
+async def test_a_batch_of_another_type_is_refused_with_what_is_taken(plane):
+    event = {"specversion": "1.0", "id": "1", "source": "/a", "type": "b"}
+    with pytest.raises(Refused) as refused:
+        await post(plane, [event | {"data": 1}], "photos", content_type="application/cloudevents-batch+json")
+    assert (refused.value.status, refused.value.headers) == (415, ((b"accept", b"image/jpeg"),))
+    assert refused.value.members == {"pointer": "/0"}
 
 
 async def test_an_array_gives_ids_and_keeps_each_elements_own_text(plane):

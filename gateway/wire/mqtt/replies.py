@@ -101,6 +101,8 @@ class Replies:
 
 def _publish_code(packet: Publish, refused: Refused) -> int:
     if refused.reason is Reason.INVALID_PAYLOAD:
+        if refused.cause == "content-type":
+            return BAD_PAYLOAD_FORMAT
         try:
             packet.payload.decode()
         except UnicodeDecodeError:
