@@ -14,7 +14,7 @@ from gateway.identity.client_address import client_ip, front_of
 from gateway.peer import ClientGone
 from gateway.protocol import Protocol
 from gateway.protocols.exchange import AsgiExchange, Exchange
-from gateway.protocols.problem import render
+from gateway.protocols.problem import render_for
 from gateway.protocols.socket import AsgiSocket, Message, Receive, Send
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.encoded_slashes import match_kept
@@ -229,7 +229,7 @@ def _read_head(call: Call) -> str:
 async def _refuse(plane: Plane, call: Call, exchange: Exchange, refused: Refused) -> None:
     if call.handler == REGISTRY:
         add_registry_error(refused)
-    headers, body = render(refused)
+    headers, body = render_for(call, refused)
     if call.principal is not None:
         headers += plane.limiter.headers(call)
     if not exchange.is_received or plane.draining:

@@ -1,4 +1,4 @@
-"""An upstream that answers as models do: OpenAI's chat completions and Anthropic's messages, streamed or whole."""
+"""An upstream that answers as models do, streamed or whole: those of OpenAI, Anthropic, Gemini and Ollama."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ import orjson
 from gateway.concurrency.stopping import stop_tasks
 from gateway.tests.http_plane import Asked
 
-SSE_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r\n"
+SSE = b"text/event-stream; charset=utf-8"
+TYPES = {
+    "ollama": b"application/x-ndjson",
+    "ollama-text": b"application/x-ndjson",
+    "gemini-array": b"application/json; charset=UTF-8",
+}
 
 
 @dataclass(slots=True)
@@ -38,12 +44,12 @@ class Model:
     async def answer(self, requested: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         self.requests.append(requested)
         body = orjson.loads(requested.body)
-        if not body.get("stream"):
+        if not self._is_streamed(requested, body):
             whole = orjson.dumps(self._whole())
             head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(whole)
             writer.write(head + whole)
             return False
-        writer.write(SSE_HEAD)
+        writer.write(HEAD % TYPES.get(self.shape, SSE))
         gone = asyncio.create_task(reader.read(1))
         try:
             for number, event in enumerate(self._events()):
@@ -65,6 +71,11 @@ class Model:
             await stop_tasks(gone)
         return False
 
+    def _is_streamed(self, requested: Asked, body: dict[str, Any]) -> bool:
+        if self.shape.startswith("gemini"):
+            return ":streamGenerateContent" in requested.target
+        return bool(body.get("stream", self.shape.startswith("ollama")))
+
     @property
     def _used(self) -> tuple[int, int]:
         return self.used or (7, self.words)
@@ -72,6 +83,10 @@ class Model:
     def _whole(self) -> dict[str, Any]:
         tokens_in, tokens_out = self._used
         text = "word" * self.words
+        if self.shape.startswith("gemini"):
+            return self._chunk_of_gemini(text, self._used)
+        if self.shape.startswith("ollama"):
+            return self._line_of_ollama(text, is_last=True)
         if self.shape == "anthropic":
             reply: dict[str, Any] = {"type": "message", "content": [{"type": "text", "text": text}]}
             usage = {"input_tokens": tokens_in, "output_tokens": tokens_out}
@@ -81,7 +96,11 @@ class Model:
         return {**reply, "usage": usage} if self.tells_usage else reply
 
     def _events(self) -> list[bytes]:
-        return self._of_anthropic() if self.shape == "anthropic" else self._of_openai()
+        shapes = {
+            "anthropic": self._of_anthropic, "gemini": self._of_gemini, "gemini-array": self._of_gemini_array,
+            "ollama": self._of_ollama, "ollama-text": self._of_ollama,
+        }  # fmt: skip
+        return shapes.get(self.shape, self._of_openai)()
 
     def _of_openai(self) -> list[bytes]:
         deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
@@ -105,3 +124,37 @@ class Model:
             {"type": "message_stop"},
         ]
         return [b"event: %b\ndata: %b\n\n" % (each["type"].encode(), orjson.dumps(each)) for each in reply]
+
+    def _of_gemini(self) -> list[bytes]:
+        return [b"data: %b\r\n\r\n" % orjson.dumps(each) for each in self._chunks_of_gemini()]
+
+    def _of_gemini_array(self) -> list[bytes]:
+        first, *others = map(orjson.dumps, self._chunks_of_gemini())
+        return [b"[" + first, *(b",\r\n" + each for each in others), b"]\r\n"]
+
+    def _chunks_of_gemini(self) -> list[dict[str, Any]]:
+        """Report the usage so far with each chunk, as Gemini does; of the output, what a model thought is a part."""
+        tokens_in, tokens_out = self._used
+        so_far = [self._chunk_of_gemini("word", (tokens_in, number + 1)) for number in range(self.words)]
+        return [*so_far[:-1], self._chunk_of_gemini("word", (tokens_in, tokens_out))]
+
+    def _chunk_of_gemini(self, text: str, used: tuple[int, int]) -> dict[str, Any]:
+        tokens_in, tokens_out = used
+        content = {"role": "model", "parts": [{"text": text}]}
+        usage = {
+            "promptTokenCount": tokens_in - 2, "toolUsePromptTokenCount": 2, "cachedContentTokenCount": 1,
+            "candidatesTokenCount": tokens_out - 1, "thoughtsTokenCount": 1, "totalTokenCount": tokens_in + tokens_out,
+        }  # fmt: skip
+        reply = {"candidates": [{"content": content, "index": 0}], "modelVersion": "m"}
+        return {**reply, "usageMetadata": usage} if self.tells_usage else reply
+
+    def _of_ollama(self) -> list[bytes]:
+        lines = [self._line_of_ollama("word", is_last=False)] * self.words
+        return [orjson.dumps(line) + b"\n" for line in (*lines, self._line_of_ollama("", is_last=True))]
+
+    def _line_of_ollama(self, text: str, *, is_last: bool) -> dict[str, Any]:
+        tokens_in, tokens_out = self._used
+        said: dict[str, Any] = {"message": {"role": "assistant", "content": text}}
+        line = {"model": "m", **({"response": text} if self.shape == "ollama-text" else said), "done": is_last}
+        usage = {"prompt_eval_count": tokens_in, "eval_count": tokens_out} if is_last and self.tells_usage else {}
+        return {**line, **usage}

@@ -1,8 +1,8 @@
-"""Tokens of calls to AI models, in the formats of OpenAI and Anthropic: requested, generated so far, and used.
+"""Tokens of calls to AI models, as OpenAI, Anthropic, Gemini and Ollama write them: requested, generated and used.
 
-Requests are chat completions, completions, responses and embeddings of OpenAI, and messages of Anthropic. Responses are
-their JSON and their server-sent events. Tokens that are not reported are estimated as one for each ``BYTES_A_TOKEN``
-bytes of UTF-8.
+Requests are chat completions, completions, responses and embeddings of OpenAI, messages of Anthropic, contents and
+interactions of Gemini, and chats, prompts and embeddings of Ollama. Responses are their JSON, and the units of their
+streams. Tokens that are not reported are estimated as one for each ``BYTES_A_TOKEN`` bytes of UTF-8.
 """
 
 from __future__ import annotations
@@ -23,23 +23,40 @@ MEDIUM_TOKENS = 1024
 TOKENS_MAX = 2**40
 """A request for more than this counts as one without a maximum."""
 
-_MAXIMA = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-_CHOICES = ("n", "best_of")
+_MAXIMA = ("max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens", "num_predict")
+_CHOICES = ("n", "best_of", "candidateCount", "candidate_count")
+_SETTINGS = ("generationConfig", "generation_config", "options")
+"""Members that hold the maxima of Gemini and Ollama."""
 _PROMPTS = ("messages", "prompt", "input")
-_CONTEXT = ("system", "instructions", "tools", "functions", "response_format", "text")
+_CONTENTS = ("contents", "content", "requests")
+"""Members with the prompts of Gemini, which names the model in the path."""
+_CONTEXT = (
+    "system", "instructions", "tools", "functions", "response_format", "text", "images", "suffix", "systemInstruction",
+    "system_instruction",
+)  # fmt: skip
 """Members that models read in addition to the prompt."""
-_MEDIA = frozenset({"data", "file_data", "image_url", "b64_json"})
+_MEDIA = frozenset({"data", "file_data", "image_url", "b64_json", "fileUri", "file_uri"})
 _GENERATED = frozenset(
     {
         "content", "text", "refusal", "reasoning", "reasoning_content", "thinking", "partial_json", "arguments", "name",
-        "tool_calls", "function_call", "function", "delta", "input", "output", "summary", "message",
+        "tool_calls", "function_call", "function", "delta", "input", "output", "summary", "message", "response",
+        "parts", "functionCall", "args", "executableCode", "code", "codeExecutionResult",
     }
 )  # fmt: skip
 """Members of a response that contain generated text, at any depth."""
-_IN = ("prompt_tokens", "input_tokens")
+_ANY = frozenset({"arguments", "args"})
+"""Members of which everything is generated, as Ollama and Gemini have them: an object, not its text."""
+_IN = ("prompt_tokens", "input_tokens", "total_input_tokens")
 _CACHED_IN = ("cache_creation_input_tokens", "cache_read_input_tokens")
 """Anthropic reports these in addition to ``input_tokens``, OpenAI includes them."""
-_OUT = ("completion_tokens", "output_tokens")
+_OUT = ("completion_tokens", "output_tokens", "total_output_tokens")
+_METADATA = ("usageMetadata", "usage_metadata")
+_TOOLS_IN, _THOUGHTS_OUT = "total_tool_use_tokens", "total_thought_tokens"
+"""Gemini's interactions report these in addition to the totals."""
+
+
+_HOLDERS = ("message", "response", "interaction")
+"""Members of an event that hold a report of usage, as the response itself does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +87,11 @@ def parse_model_request(body: bytes) -> ModelRequest | None:
     document = _object(body)
     if document is None:
         return None
-    if not (_is_conversation(document) or ("model" in document and any(name in document for name in _PROMPTS))):
+    names = _PROMPTS if _is_conversation(document) or "model" in document else ()
+    names = (*names, *(name for name in _CONTENTS if _has_parts(document.get(name))))
+    if not any(name in document for name in names):
         return None
-    prompt = [document[name] for name in (*_PROMPTS, *_CONTEXT) if name in document]
+    prompt = {name: document[name] for name in (*names, *_CONTEXT) if name in document}
     return ModelRequest(_prompt_tokens(prompt), _maximum(document))
 
 
@@ -80,14 +99,27 @@ def parse_usage(body: bytes) -> Usage | None:
     """Return the usage that a JSON response reports, or an estimate of its text; None if no model generated it."""
     document = _object(body)
     if document is None:
-        return None
+        return _usage_of_array(body)
     usage = _usage(document)
     if usage is not None:
         return usage
     generated = [document[name] for name in ("choices", "content", "output") if isinstance(document.get(name), list)]
+    generated += _candidates(document)
     if not generated:
         return None
     return Usage(None, estimate_tokens(sum(_generated_bytes(each) for each in generated)))
+
+
+def _usage_of_array(body: bytes) -> Usage | None:
+    """Return the usage of a stream of Gemini that is one JSON array, read whole."""
+    elements = _parsed(body, b"[")
+    if not isinstance(elements, list):
+        return None
+    counter = TokenCounter(None)
+    is_model = False
+    for element in elements:
+        is_model = (isinstance(element, dict) and counter.add(element)) or is_model
+    return Usage(counter.tokens_in, counter.tokens_out) if is_model or counter.tokens_in is not None else None
 
 
 def estimate_tokens(text_bytes: int) -> int:
@@ -126,12 +158,14 @@ class TokenCounter:
         Data that is not JSON, such as ``[DONE]``, counts nothing.
         """
         document = _object(data)
-        if document is None:
-            return False
+        return document is not None and self.add(document)
+
+    def add(self, document: Mapping[str, Any]) -> bool:
+        """Count one unit of a stream and return whether it contains generated text."""
         deltas = [bytes_ for bytes_ in _delta_bytes(document) if bytes_]
         self._deltas += len(deltas)
         self._bytes += sum(deltas)
-        for holder in (document, document.get("message"), document.get("response")):
+        for holder in (document, *(document.get(name) for name in _HOLDERS)):
             usage = _usage(holder) if isinstance(holder, dict) else None
             if usage is not None:
                 self._report(usage)
@@ -145,15 +179,27 @@ class TokenCounter:
 
 
 def _object(body: bytes) -> dict[str, Any] | None:
-    if body[:1] != b"{" and body.lstrip()[:1] != b"{":
+    document = _parsed(body, b"{")
+    return document if isinstance(document, dict) else None
+
+
+def _parsed(body: bytes, bracket: bytes) -> Any:
+    """Return the JSON of a text that begins with this bracket; None if it is none, or too costly to parse."""
+    if body[:1] != bracket and body.lstrip()[:1] != bracket:
         return None
     if has_more_parts(body, PARTS_MAX):
         return None
     try:
-        document = orjson.loads(body)
+        return orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    return document if isinstance(document, dict) else None
+
+
+def _has_parts(value: Any) -> bool:
+    """Return whether a value is a content of Gemini, or a list with one or with requests that hold one."""
+    if isinstance(value, list):
+        return any(_has_parts(each) for each in value if isinstance(each, dict))
+    return isinstance(value, dict) and ("parts" in value or isinstance(value.get("content"), dict))
 
 
 def _is_conversation(document: Mapping[str, Any]) -> bool:
@@ -162,10 +208,11 @@ def _is_conversation(document: Mapping[str, Any]) -> bool:
 
 
 def _maximum(document: Mapping[str, Any]) -> int | None:
-    maxima = [most for name in _MAXIMA if (most := _count(document.get(name)))]
+    holders = [holder for holder in (document, *map(document.get, _SETTINGS)) if isinstance(holder, dict)]
+    maxima = [most for holder in holders for name in _MAXIMA if (most := _count(holder.get(name)))]
     if not maxima:
         return None
-    choices = max([1, *(count for name in _CHOICES if (count := _count(document.get(name))))])
+    choices = max([1, *(_count(holder.get(name)) for holder in holders for name in _CHOICES)])
     most = max(maxima) * choices
     return most if most < TOKENS_MAX else None
 
@@ -177,16 +224,42 @@ def _count(value: Any) -> int:
 def _usage(document: Mapping[str, Any]) -> Usage | None:
     usage = document.get("usage")
     if not isinstance(usage, dict):
+        return _usage_of_gemini(document) or _reported(document, ("prompt_eval_count",), ("eval_count",))
+    reported = _reported(usage, _IN, _OUT)
+    if reported is None:
         return None
-    tokens_in, tokens_out = _first(usage, _IN), _first(usage, _OUT)
-    if tokens_in is None and tokens_out is None:
-        return None
+    tokens_in, tokens_out = reported.tokens_in, reported.tokens_out
     if tokens_in is not None and "prompt_tokens" not in usage:
-        tokens_in += sum(_count(usage.get(name)) for name in _CACHED_IN)
+        tokens_in += sum(_count(usage.get(name)) for name in (*_CACHED_IN, _TOOLS_IN))
+    if tokens_out is not None:
+        tokens_out += _count(usage.get(_THOUGHTS_OUT))
     return Usage(tokens_in, tokens_out)
 
 
-def _first(usage: Mapping[str, Any], names: tuple[str, str]) -> int | None:
+def _usage_of_gemini(document: Mapping[str, Any]) -> Usage | None:
+    """Return what ``usageMetadata`` reports. Cached tokens are part of the prompt; tools and thoughts come on top."""
+    metadata = next((found for name in _METADATA if isinstance(found := document.get(name), dict)), None)
+    if metadata is None:
+        return None
+    prompt, tools, candidates, thoughts = (
+        _first(metadata, (name, _snake(name)))
+        for name in ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")
+    )
+    tokens_in = None if prompt is None and tools is None else (prompt or 0) + (tools or 0)
+    tokens_out = None if candidates is None and thoughts is None else (candidates or 0) + (thoughts or 0)
+    return Usage(tokens_in, tokens_out) if (tokens_in, tokens_out) != (None, None) else None
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+
+
+def _reported(usage: Mapping[str, Any], names_in: tuple[str, ...], names_out: tuple[str, ...]) -> Usage | None:
+    tokens_in, tokens_out = _first(usage, names_in), _first(usage, names_out)
+    return None if tokens_in is None and tokens_out is None else Usage(tokens_in, tokens_out)
+
+
+def _first(usage: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
     for name in names:
         value = usage.get(name)
         if isinstance(value, int) and not isinstance(value, bool):
@@ -194,7 +267,7 @@ def _first(usage: Mapping[str, Any], names: tuple[str, str]) -> int | None:
     return None
 
 
-def _prompt_tokens(prompt: list[Any]) -> int:
+def _prompt_tokens(prompt: Mapping[str, Any]) -> int:
     """Estimate a prompt: its text by bytes, token ids as one each, media as ``MEDIUM_TOKENS``."""
     text_bytes, tokens = 0, 0
     waiting: list[Any] = [prompt]
@@ -206,9 +279,11 @@ def _prompt_tokens(prompt: list[Any]) -> int:
             else:
                 text_bytes += _size(value)
         elif isinstance(value, dict):
-            media = sum(name in _MEDIA and isinstance(member, str) for name, member in value.items())
-            tokens += media * MEDIUM_TOKENS
-            waiting += [m for name, m in value.items() if not (name in _MEDIA and isinstance(m, str))]
+            for name, member in value.items():
+                if media := _media(name, member):
+                    tokens += media * MEDIUM_TOKENS
+                else:
+                    waiting.append(member)
         elif isinstance(value, list):
             waiting += value
         else:
@@ -216,8 +291,15 @@ def _prompt_tokens(prompt: list[Any]) -> int:
     return max(1, estimate_tokens(text_bytes) + tokens)
 
 
+def _media(name: str, value: Any) -> int:
+    """Return how many images, sounds or files a member holds: one, or Ollama's list of images."""
+    if name == "images" and isinstance(value, list):
+        return sum(isinstance(image, str) for image in value)
+    return int(name in _MEDIA and isinstance(value, str))
+
+
 def _delta_bytes(document: Mapping[str, Any]) -> list[int]:
-    """Return the size of each delta of an event: one for each choice (OpenAI), or one (responses, Anthropic)."""
+    """Return the size of each delta: one for each choice (OpenAI, Gemini), or one (responses, Anthropic, Ollama)."""
     choices = document.get("choices")
     if isinstance(choices, list):
         return [
@@ -225,9 +307,19 @@ def _delta_bytes(document: Mapping[str, Any]) -> list[int]:
             for choice in choices
             if isinstance(choice, dict)
         ]
-    type_ = document.get("type")
+    type_ = document.get("type") or document.get("event_type")
     if isinstance(type_, str) and type_.endswith(("_delta", ".delta")) and type_ != "message_delta":
         return [_generated_bytes(document.get("delta"))]
+    return [_generated_bytes(each) for each in _candidates(document)]
+
+
+def _candidates(document: Mapping[str, Any]) -> list[Any]:
+    """Return what Gemini (each candidate) or Ollama (one message, or one text) has generated."""
+    candidates = document.get("candidates")
+    if isinstance(candidates, list):
+        return [each.get("content") for each in candidates if isinstance(each, dict)]
+    if "done" in document and ("message" in document or "response" in document):
+        return [{name: document.get(name) for name in ("message", "response", "thinking")}]
     return []
 
 
@@ -242,7 +334,11 @@ def _generated_bytes(value: Any) -> int:
         elif isinstance(value, list):
             waiting += value
         elif isinstance(value, dict):
-            waiting += [member for name, member in value.items() if name in _GENERATED]
+            for name, member in value.items():
+                if name in _ANY and isinstance(member, dict):
+                    bytes_ += len(orjson.dumps(member))
+                elif name in _GENERATED:
+                    waiting.append(member)
     return bytes_
 
 

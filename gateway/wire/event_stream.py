@@ -91,11 +91,14 @@ def error_event(refused: Refused) -> bytes:
     return named_event("error", refused.problem())
 
 
-def final_event(refused: Refused) -> bytes:
-    """Return the last event of a stream that ends with a refusal, and when to reconnect; empty for a drain."""
+def final_event(refused: Refused, document: dict[str, Any] | None = None) -> bytes:
+    """Return the last event of a stream that ends with a refusal, and when to reconnect; empty for a drain.
+
+    Its data is the document, where one is given, and the problem details otherwise.
+    """
     if refused.reason is Reason.DRAINING:
         return b""
-    event = error_event(refused)
+    event = named_event("error", document) if document is not None else error_event(refused)
     if refused.retry_after_s is None:
         return event
     return b"retry: %d\n%b" % (min(refused.retry_after_s, RETRY_MAX_S) * 1000, event)

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call, Reply
 from gateway.concurrency.stopping import stop_tasks
-from gateway.handlers.proxy.tokens import Metering, add_error_for_ai_clients
+from gateway.handlers.proxy.dialect import dialect_of_call, paths_of
+from gateway.handlers.proxy.tokens import Metering
 from gateway.limits.bandwidth import is_charged_whole, pieces
 from gateway.peer import ClientGone
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.upstream.connection import UpstreamConnection
-from gateway.wire.event_stream import EventCutter, data_of, final_event, is_event_stream
+from gateway.wire.ai_dialects import Dialect
+from gateway.wire.ai_streams import EventStream, stream_of
+from gateway.wire.event_stream import is_event_stream
 from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
@@ -50,13 +53,17 @@ class GovernedResponse:
         self._upstream = connection
         self._reply = reply
         self._metering = metering
-        self._cutter = EventCutter()
         budget = call.budget
         self._bytes_out = budget.bytes_out if budget is not None else ()
         self._is_prepaid = False
         is_connection = call.protocol is Protocol.SSE
-        self._is_stream = call.method != "HEAD" and is_event_stream(connection.headers)
-        self._is_connection = is_connection and self._is_stream and 200 <= connection.status < 300
+        is_metered = metering is not None
+        paths = paths_of(call) if is_metered else ()
+        found = stream_of(connection.status, connection.headers, paths, is_metered=is_metered)
+        self._stream = found or EventStream()
+        self._is_stream = call.method != "HEAD" and found is not None
+        is_of_events = self._is_stream and isinstance(found, EventStream)
+        self._is_connection = is_connection and is_of_events and 200 <= connection.status < 300
         """Whether it is a connection with a row in the ledger, whose events count as messages."""
         self._ending: asyncio.Future[Refused] | None = None
 
@@ -64,7 +71,7 @@ class GovernedResponse:
         """Charge a body of known length, and return the headers to pass back. Raises Refused."""
         headers, call = self._upstream.headers, self._call
         if self._metering is not None:
-            self._metering.answered(self._upstream.status, headers)
+            self._metering.answered(self._upstream.status, headers, is_stream=self._is_stream)
         if self._is_stream:
             # It may end early.
             return [header for header in headers if header[0] != b"content-length"]
@@ -149,8 +156,8 @@ class GovernedResponse:
         while not is_last:
             part = await self._next()
             is_last = self._upstream.is_read_whole
-            events = self._cutter.cut(part)
-            if is_last and (rest := self._cutter.rest()):
+            events = self._stream.cut(part)
+            if is_last and (rest := self._stream.rest()):
                 events.append(rest)
             await self._pass_on(events, is_last)
 
@@ -159,7 +166,7 @@ class GovernedResponse:
         send = self._call.peer.send
         ready: list[bytes] = []
         for event in events:
-            data = data_of(event)
+            data = self._stream.data_of(event)
             if self._metering is not None:
                 self._metering.count_event(data)
             if not self._is_allowed_now(event, data):
@@ -200,14 +207,13 @@ class GovernedResponse:
     async def _cut(self, refused: Refused) -> None:
         """End the stream with the reason and disconnect the upstream. A failure of the upstream aborts the response."""
         self._upstream.close()
-        if refused.reason in OF_UPSTREAMS or not self._cutter.is_between:
+        if refused.reason in OF_UPSTREAMS or not self._stream.is_between:
             raise refused
         reply = self._reply
         reply.refused, reply.error_class, reply.closed_by = refused, refused.row.live.value, "gateway"
-        if self._metering is not None:
-            add_error_for_ai_clients(refused)
+        dialect = dialect_of_call(self._call) or (Dialect.OPENAI if self._metering is not None else None)
         try:
             async with asyncio.timeout(self._plane.config.close_timeout_s):
-                await self._call.peer.send(final_event(refused), more=False)
+                await self._call.peer.send(self._stream.final(refused, dialect), more=False)
         except (TimeoutError, ClientGone):
             return

@@ -10,7 +10,9 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from gateway.call import Call
+from gateway.handlers.proxy.dialect import dialect_of_call
 from gateway.refusals import Refused
+from gateway.wire.ai_dialects import openai_error
 from gateway.wire.ai_usage import (
     ModelRequest,
     TokenCounter,
@@ -19,7 +21,7 @@ from gateway.wire.ai_usage import (
     parse_model_request,
     parse_usage,
 )
-from gateway.wire.event_stream import is_event_stream, media_type
+from gateway.wire.event_stream import media_type
 from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 
 ANSWER_MAX_BYTES = 4 * 1024 * 1024
 """A JSON answer up to this size is parsed for its usage; a larger one is estimated."""
+TAKEN_FOR_JSON = frozenset({"", "text/plain", "application/x-www-form-urlencoded"})
+"""Ollama and others read JSON whatever its type, such as that of ``curl -d``."""
+ONLY_COUNTING = ("/count_tokens", ":countTokens")
+"""Ends of paths at which tokens are counted and none are used."""
 IDENTITY_ENCODING = (b"accept-encoding", b"identity")
 
 
@@ -36,7 +42,7 @@ class Kind(Enum):
     NOTHING = 0
     """None yet, or nothing that a model wrote."""
     FAILURE = 1
-    EVENTS = 2
+    STREAM = 2
     JSON = 3
     TEXT = 4
 
@@ -62,7 +68,7 @@ class Metering:
     @classmethod
     async def begin(cls, plane: Plane, call: Call) -> Metering:
         """Read the request and reserve the tokens that it may use. Raises Refused and ClientGone."""
-        body = await call.peer.read_all() if _is_readable_json(call.headers) else b""
+        body = await call.peer.read_all() if _may_be_json(call) else b""
         # A compressed answer could not be parsed.
         call.headers = [*(header for header in call.headers if header[0] != IDENTITY_ENCODING[0]), IDENTITY_ENCODING]
         request = await plane.side_threads.run(call.caller.consumer, len(body), parse_model_request, body)
@@ -73,16 +79,17 @@ class Metering:
                     call, tokens_in=request.tokens_in, tokens_out=request.tokens_out
                 )
             except Refused as refused:
-                add_error_for_ai_clients(refused)
+                # Many APIs imitate OpenAI's, and so do their libraries.
+                refused.members = {**refused.members, "error": openai_error(refused)}
                 raise
         return metering
 
-    def answered(self, status: int, headers: Headers) -> None:
+    def answered(self, status: int, headers: Headers, *, is_stream: bool) -> None:
         """Note the head of the answer."""
         if not 200 <= status < 300:
             self._kind = Kind.FAILURE
-        elif is_event_stream(headers):
-            self._kind = Kind.EVENTS
+        elif is_stream:
+            self._kind = Kind.STREAM
         elif _is_readable_json(headers):
             self._kind = Kind.JSON
         elif media_type(headers).startswith("text/") or media_type(headers).endswith("json"):
@@ -94,7 +101,7 @@ class Metering:
             self._kind = Kind.FAILURE
 
     def count_event(self, data: bytes) -> None:
-        """Count the tokens in the data of one event."""
+        """Count the tokens in the data of one event, or another unit of a stream."""
         self._brings = self._counting.add_event(data)
 
     @property
@@ -134,7 +141,7 @@ class Metering:
         prompt = self._request.tokens_in if self._request is not None else 0
         if self._kind is Kind.FAILURE:
             return 0, 0
-        if self._kind is Kind.EVENTS:
+        if self._kind is Kind.STREAM:
             reported = self._counting.tokens_in
             return prompt if reported is None else reported, self._passed
         usage = self._usage
@@ -145,16 +152,20 @@ class Metering:
         return prompt, estimate_tokens(self._answer_bytes)
 
 
-def add_error_for_ai_clients(refused: Refused) -> None:
-    """Add the member in which the SDKs of OpenAI and Anthropic look for an error."""
-    error = {"type": refused.reason.value, "message": refused.detail, "code": refused.reason.value}
-    refused.members = {**refused.members, "error": error}
-
-
 def is_metered(call: Call) -> bool:
     """Return whether the caller has token limits that this call may use."""
     budget = call.budget
-    return budget is not None and bool(budget.tokens_in or budget.tokens_out) and call.method == "POST"
+    if budget is None or not (budget.tokens_in or budget.tokens_out) or call.method != "POST":
+        return False
+    return not call.address.endswith(ONLY_COUNTING)
+
+
+def _may_be_json(call: Call) -> bool:
+    """Return whether the body may be a request to a model: JSON, by whatever name a known API takes it."""
+    if _is_readable_json(call.headers):
+        return True
+    is_form = media_type(call.headers) in TAKEN_FOR_JSON
+    return is_form and call.header(b"content-encoding") is None and dialect_of_call(call) is not None
 
 
 def _is_readable_json(headers: Headers) -> bool:

@@ -29,6 +29,23 @@ def dumped(**said) -> bytes:
         ({"model": "m", "input": "x" * 399, "max_output_tokens": 9}, ModelRequest(100, 9)),
         ({"model": "m", "input": "x", "instructions": "y" * 39}, ModelRequest(10, None)),
         ({"model": "m", "system": "s" * 40, "messages": HELLO, "max_tokens": 5}, ModelRequest(111, 5)),
+        ({"contents": [{"parts": [{"text": "x" * 400}]}]}, ModelRequest(100, None)),
+        (
+            {
+                "contents": [{"role": "user", "parts": [{"text": "x" * 400}]}],
+                "systemInstruction": {"parts": [{"text": "s" * 40}]},
+                "generationConfig": {"maxOutputTokens": 20, "candidateCount": 2},
+            },
+            ModelRequest(111, 40),
+        ),
+        ({"content": {"parts": [{"text": "x" * 40}]}}, ModelRequest(10, None)),
+        ({"requests": [{"content": {"parts": [{"text": "x" * 40}]}}] * 2}, ModelRequest(20, None)),
+        ({"contents": [{"parts": [{"inlineData": {"mimeType": "a", "data": "A" * 9_999}}]}]}, ModelRequest(1025, None)),
+        ({"model": "m", "input": "x" * 40, "system_instruction": "s" * 40}, ModelRequest(20, None)),
+        ({"model": "m", "messages": HELLO, "options": {"num_predict": 30}}, ModelRequest(101, 30)),
+        ({"model": "m", "messages": HELLO, "options": {"num_predict": -1}}, ModelRequest(101, None)),
+        ({"model": "m", "prompt": "x" * 40, "system": "s" * 40, "images": ["A" * 9_999]}, ModelRequest(1044, None)),
+        ({"model": "m", "input": ["x" * 40, "y" * 40]}, ModelRequest(20, None)),
         ({"model": "m", "messages": HELLO, "max_tokens": -1}, ModelRequest(101, None)),
         ({"model": "m", "messages": HELLO, "max_tokens": "many"}, ModelRequest(101, None)),
         ({"model": "m", "messages": HELLO, "max_tokens": True}, ModelRequest(101, None)),
@@ -46,6 +63,10 @@ def test_requests_of_models_are_known_by_their_shape(said, expected):
         b"[]",
         b"{",
         b'{"messages": []}',
+        b'{"contents": []}',
+        b'{"contents": [{"text": "x"}]}',
+        b'{"content": "x"}',
+        b'{"requests": [{"content": "x"}]}',
         b'{"messages": "hello"}',
         b'{"model": "T"}',
         b'{"input": "x"}',
@@ -88,6 +109,45 @@ def test_an_image_is_not_taken_for_text(part):
             (115, 7),
         ),
         ({"data": [], "usage": {"prompt_tokens": 5, "total_tokens": 5}}, (5, None)),
+        (
+            {
+                "candidates": [{"content": {"parts": [{"text": "x"}]}}],
+                "usageMetadata": {
+                    "promptTokenCount": 30,
+                    "cachedContentTokenCount": 20,
+                    "toolUsePromptTokenCount": 5,
+                    "candidatesTokenCount": 7,
+                    "thoughtsTokenCount": 50,
+                    "totalTokenCount": 92,
+                },
+            },
+            (35, 57),
+        ),
+        ({"usageMetadata": {"promptTokenCount": 5, "totalTokenCount": 5}, "promptFeedback": {}}, (5, None)),
+        ({"candidates": [{"content": {"parts": [{"text": "x" * 40}]}}], "usageMetadata": {}}, (None, 10)),
+        (
+            {
+                "outputs": [],
+                "usage": {
+                    "total_input_tokens": 3,
+                    "total_tool_use_tokens": 2,
+                    "total_output_tokens": 4,
+                    "total_thought_tokens": 6,
+                },
+            },
+            (5, 10),
+        ),
+        ({"message": {"content": "x"}, "done": True, "prompt_eval_count": 5, "eval_count": 7}, (5, 7)),
+        ({"response": "x", "done": True, "eval_count": 7}, (None, 7)),
+        ({"response": "x" * 40, "thinking": "y" * 40, "done": True}, (None, 20)),
+        ({"embeddings": [[0.1]], "prompt_eval_count": 5}, (5, None)),
+        (
+            [
+                {"candidates": [{"content": {"parts": [{"text": "x" * 40}]}}]},
+                {"usageMetadata": {"promptTokenCount": 9}},
+            ],
+            (9, 10),
+        ),
         ({"choices": [{"message": {"role": "assistant", "content": "x" * 40}}]}, (None, 10)),
         ({"content": [{"type": "text", "text": "x" * 40}]}, (None, 10)),
         ({"output": [{"type": "message", "content": [{"type": "output_text", "text": "x" * 40}]}]}, (None, 10)),
@@ -154,6 +214,39 @@ def test_events_of_responses_count():
     assert (counting.tokens_in, counting.tokens_out) == (3, 8)
 
 
+def part(text: str, **usage: int) -> dict:
+    chunk = {"candidates": [{"content": {"parts": [{"text": text}], "role": "model"}}]}
+    return {**chunk, "usageMetadata": usage} if usage else chunk
+
+
+def test_chunks_of_gemini_count():
+    counting = counted(part("x" * 40))
+    assert (counting.tokens_in, counting.tokens_out) == (None, 10)
+    counting = counted(part("", promptTokenCount=9, thoughtsTokenCount=30), part("x" * 40))
+    assert (counting.tokens_in, counting.tokens_out) == (9, 40)
+    counting.add_event(orjson.dumps(part("y", promptTokenCount=9, candidatesTokenCount=12, thoughtsTokenCount=30)))
+    assert (counting.tokens_in, counting.tokens_out) == (9, 42)
+    call = {"functionCall": {"name": "f", "args": {"city": "x" * 27}}}
+    assert counted({"candidates": [{"content": {"parts": [call]}}]}).tokens_out == 10
+    assert counted({"event_type": "step.delta", "delta": {"type": "text", "text": "x" * 40}}).tokens_out == 10
+    done = {
+        "event_type": "interaction.completed",
+        "interaction": {"usage": {"total_input_tokens": 2, "total_output_tokens": 8}},
+    }
+    assert (counted(done).tokens_in, counted(done).tokens_out) == (2, 8)
+
+
+def test_lines_of_ollama_count():
+    words = [{"message": {"role": "assistant", "content": word}, "done": False} for word in ("Hi", " you")]
+    counting = counted(*words, {"message": {"content": "", "thinking": "x" * 40}, "done": False})
+    assert (counting.tokens_in, counting.tokens_out) == (None, 12)
+    counting.add_event(dumped(message={"content": ""}, done=True, prompt_eval_count=26, eval_count=3))
+    assert (counting.tokens_in, counting.tokens_out) == (26, 3)
+    assert counted({"response": "x" * 40, "done": False}).tokens_out == 10
+    tool = {"tool_calls": [{"function": {"name": "f", "arguments": {"city": "x" * 27}}}]}
+    assert counted({"message": {"content": "", **tool}, "done": False}).tokens_out == 10
+
+
 def test_bytes_alone_never_count_beyond_the_maximum_that_was_asked():
     assert counted(chat("x" * 4000), most=100).tokens_out == 100
     assert counted(*[chat("x")] * 150, most=100).tokens_out == 150
@@ -172,7 +265,9 @@ JSON = st.recursive(
     | st.dictionaries(
         st.sampled_from(
             ["choices", "delta", "text", "usage", "type", "messages", "role", "message", "prompt_tokens",
-             "output_tokens", "response", "content", "model", "prompt", "max_tokens", "n", "data", "output"]
+             "output_tokens", "response", "content", "model", "prompt", "max_tokens", "n", "data", "output", "contents",
+             "parts", "requests", "candidates", "usageMetadata", "candidatesTokenCount", "done", "args", "eval_count",
+             "options", "num_predict", "images"]
         ),
         inner,
         max_size=4,

@@ -153,7 +153,7 @@ async def test_a_stream_that_meets_its_limit_ends_with_an_error_and_its_upstream
         problem = error_in(answer.body)
         assert (problem["reason"], problem["violated-policies"]) == ("rate-limited", ["tokens_out-per-36000s"])
         assert problem["retry_after_s"] > 0
-        assert problem["error"]["type"] == "rate-limited"
+        assert (problem["error"]["type"], problem["error"]["code"]) == ("rate_limit_error", "rate-limited")
         await eventually(lambda: model.hung_up == 1)
         assert model.parsed < 1000
         assert left(plane, "tokens_out") <= 1
