@@ -104,8 +104,8 @@ class Config:
     """Directory of the event store's files, if they are on this machine."""
     disk_free_min_bytes: int = 1024**3
     """Publishes are refused if less than this, or less than a tenth, is free on the disk of ``events_dir``."""
+    public_scheme: str = field(init=False)
+    """Scheme of the public URL, ``http`` or ``https``; a proxy in front may terminate TLS."""
 
-    @property
-    def public_scheme(self) -> str:
-        """Scheme of the public URL, ``http`` or ``https``; a proxy in front may terminate TLS."""
-        return self.public_url.partition(":")[0]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "public_scheme", self.public_url.partition(":")[0])

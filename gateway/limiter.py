@@ -303,7 +303,7 @@ class Limiter:
         """Return the ``RateLimit-Policy`` and ``RateLimit`` fields of the limits that apply to this call."""
         now, lines, plan = self._clock(), [], None
         if call.principal is not None and call.principal.limits:
-            plan = self._plan(call.principal, call.ip)
+            plan = self._plan_of(call, call.principal)
             lines = fields(plan, call.protocol, self._slots.count, now)
         if call.limited_by or call.takes_place:
             lines = with_own(lines, call.limited_by, self._places_left(call), now)
@@ -335,6 +335,12 @@ class Limiter:
             budget = call.budget = Budget()
         budget.bind(principal.limits, self._plan(principal, call.ip), principal.consumer)
         return budget
+
+    def _plan_of(self, call: Call, principal: Principal) -> Plan:
+        budget = call.budget
+        if budget is not None and budget.plan is not None and budget.limits is principal.limits:
+            return budget.plan
+        return self._plan(principal, call.ip)
 
     def _plan(self, principal: Principal, ip: str) -> Plan:
         name = (principal.consumer, principal.key, ip)

@@ -32,6 +32,7 @@ async def say(nats_url, settings):
     settings.NATS_URL = nats_url
     client, js = await connect(nats_url, "test")
     await ensure_infrastructure(js)
+    await js.purge_stream("USAGE")  # the event store is shared with other tests
 
     async def say(said):
         await js.publish(f"_apimgmt.usage.{said['process']}", orjson.dumps(said))

@@ -17,12 +17,14 @@ import string
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote_plus
 
 from gateway.refusals import Reason, Refused
 from gateway.wire.header_fields import Headers
 
 PREFIX = "apim"
+_KEY_START = PREFIX + "_"
 ID_CHARS, SECRET_CHARS, CHECK_CHARS = 12, 32, 6
 CREDENTIAL_MAX_BYTES = 8 * 1024
 """Longest accepted credential; a JWT may be long."""
@@ -36,8 +38,7 @@ TICKET_PREFIX = "tick_"
 RESUMABLE_PREFIX = "tickr_"
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
+class Credential(NamedTuple):
     """A credential as received, before it is proved."""
 
     kind: str
@@ -104,7 +105,7 @@ def from_text(text: str) -> Credential:
         )
     if text.startswith((TICKET_PREFIX, RESUMABLE_PREFIX)):
         return Credential("ticket", text)
-    if not text.startswith(PREFIX + "_") and text.count(".") == 2:
+    if not text.startswith(_KEY_START) and text.count(".") == 2:
         return Credential("token", text)
     return Credential("key", text)
 
@@ -199,7 +200,7 @@ def _in_query(query: bytes) -> Iterable[Credential]:
             cause="credential-malformed",
         ) from None
     for name, value in pairs:
-        if value.startswith(PREFIX + "_"):
+        if value.startswith(_KEY_START):
             raise Refused(
                 Reason.UNAUTHENTICATED,
                 "A key must not be sent in a URL. Send it in a header, or send a connect ticket as `?ticket=`.",

@@ -115,11 +115,12 @@ class Budget:
 
     __slots__ = (
         "_floods", "_own", "bytes_in", "bytes_out", "connections", "label", "limits", "messages_in", "messages_out",
-        "open", "requests", "slots", "tokens_in", "tokens_out",
+        "open", "plan", "requests", "slots", "tokens_in", "tokens_out",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.limits: tuple[Limit, ...] | None = None
+        self.plan: Plan | None = None
         self.label = ""
         self.open: list[tuple[Limit, str]] = []
         self.slots: list[Slot] = []
@@ -137,6 +138,7 @@ class Budget:
     def bind(self, limits: tuple[Limit, ...], plan: Plan, consumer: str) -> None:
         """Spend from these counters from now on: at the start, and whenever the caller's limits change."""
         self.limits = limits
+        self.plan = plan
         self.label = consumer
         self.open = plan.open
         own = {limit: self._own.get(limit) or Counter(limit, "", consumer) for limit in plan.connection}

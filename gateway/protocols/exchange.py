@@ -32,10 +32,10 @@ class Exchange:
     def __init__(self, plane: Plane, call: Call) -> None:
         self._call = call
         self._policies = plane.policies
-        self._limit = BodyLimit(plane.limiter, plane.snapshot, call)
         self._fixed = (HSTS,) if plane.config.public_scheme == "https" else ()
         self.is_read = not has_body(call.headers)
         """Nothing of the body is left to read."""
+        self._limit = None if self.is_read else BodyLimit(plane.limiter, plane.snapshot, call)
         self.has_started = False
         """The head of the response is sent, or about to be."""
         self.body_max_bytes = plane.config.body_max_bytes
@@ -52,23 +52,26 @@ class Exchange:
             self.is_read = True
             body, self._buffered = self._buffered, None
             return body
+        limit = self._limit
+        if limit is None:
+            return b""
         if not self.bytes_in and not self.is_read:
-            await self._begin()
+            await self._begin(limit)
         while not self.is_read:
-            part = await self._next()
+            part = await self._next(limit)
             if not part:
                 continue
             self.bytes_in += len(part)
             if self.bytes_in > self.body_max_bytes:
                 raise self._too_large()
-            await self._limit.received(part)
+            await limit.received(part)
             return part
         return b""
 
-    async def _next(self) -> bytes:
+    async def _next(self, limit: BodyLimit) -> bytes:
         part = await self._part()
         if self.is_read:
-            self._limit.completed()
+            limit.completed()
         return part
 
     @property
@@ -84,7 +87,8 @@ class Exchange:
         if self._buffered is None:
             parts = []
             while part := await self.read():
-                self._limit.hold(part)
+                if self._limit is not None:
+                    self._limit.hold(part)
                 parts.append(part)
             self.replace_body(b"".join(parts))
         return self._buffered or b""
@@ -94,20 +98,22 @@ class Exchange:
         self._buffered = body
         self.is_read = not body
 
-    async def _begin(self) -> None:
+    async def _begin(self, limit: BodyLimit) -> None:
         length = int(self._call.header(b"content-length") or 0)
         if length > self.body_max_bytes:
             raise self._too_large()
-        await self._limit.begin(length)
+        await limit.begin(length)
 
     def served(self) -> None:
         """Settle the charges of the body: the call has ended."""
-        self._limit.settle()
+        if self._limit is not None:
+            self._limit.settle()
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head, as the route's policies change it. Raises ClientGone."""
         call = self._call
-        self._limit.release()
+        if self._limit is not None:
+            self._limit.release()
         if call.route is not None:
             headers = self._policies.outbound(call, status, headers)
         elif call.origin is not None:

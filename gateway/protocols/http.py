@@ -57,14 +57,24 @@ async def serve_call(plane: Plane, call: Call, exchange: Exchange) -> None:
     """
     call.peer = exchange
     try:
-        await _serve(plane, call, exchange)
+        refused = _refusal_of_head(plane, call)
+        if refused is None and not call.handler and not _is_for_upstream(plane, call):
+            await exchange.end(204, PREFLIGHT if call.route is None else plane.policies.preflight(call))
+        elif refused is None:
+            reply = await plane.pipeline.run(call)
+            refused = reply.refused
+            if refused is not None and exchange.has_started and reply.closed_by != "gateway":
+                raise ConnectionAbortedError(refused.reason.value)
+        if refused is not None and not exchange.has_started:
+            await _refuse(plane, call, exchange, refused)
     finally:
         exchange.served()
         # The exchange refers to its call; as a cycle both would stay until a collection, which stops all traffic.
         call.peer = None
 
 
-async def _serve(plane: Plane, call: Call, exchange: Exchange) -> None:
+def _refusal_of_head(plane: Plane, call: Call) -> Refused | None:
+    """Prepare a call; return why it is refused before the path, if it is, and count that."""
     try:
         prepare(plane, call)
         if not call.handler:
@@ -74,18 +84,8 @@ async def _serve(plane: Plane, call: Call, exchange: Exchange) -> None:
         plane.meter.count(call, Reply(status=refused.status, refused=refused))
         if call.route is None and call.address:
             call.route = plane.snapshot.route_at(call.protocol, call.address)
-        await _refuse(plane, call, exchange, refused)
-        return
-    if not call.handler and not _is_for_upstream(plane, call):
-        await exchange.end(204, PREFLIGHT if call.route is None else plane.policies.preflight(call))
-        return
-    reply = await plane.pipeline.run(call)
-    if reply.refused is None:
-        return
-    if not exchange.has_started:
-        await _refuse(plane, call, exchange, reply.refused)
-    elif reply.closed_by != "gateway":
-        raise ConnectionAbortedError(reply.refused.reason.value)
+        return refused
+    return None
 
 
 async def serve_websocket(plane: Plane, scope: Message, receive: Receive, send: Send) -> None:

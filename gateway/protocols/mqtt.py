@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 SWEEP_S = 0.5
 SWEPT_AT_ONCE = 64
 """Connections swept before others are served: each may have to be refused."""
+TURN_BYTES = 8 * 1024
+"""Packets of one connection that are parsed before others are served, in bytes: thousands may arrive in one read."""
 BAD_METHOD = 0x8C
 
 
@@ -70,6 +72,8 @@ class MqttPeer(asyncio.Protocol):
         self.clients = listener.clients
         self._packet_max_bytes = listener.plane.config.mqtt_packet_max_bytes
         self._parser = codec.Parser(self._packet_max_bytes)
+        self._turn_began_at = 0
+        """The parsed bytes when others were last served."""
         self._waiter: asyncio.Future[None] | None = None
         self._can_write: asyncio.Future[None] | None = None
         self._transport: asyncio.Transport | None = None
@@ -94,6 +98,10 @@ class MqttPeer(asyncio.Protocol):
             # Silence counts only while the gateway reads, not while a limit or a slow store delays it.
             self._heard_at = time.monotonic()
             await self._waiter
+            self._turn_began_at = self._parser.parsed_bytes
+        if self._parser.parsed_bytes - self._turn_began_at > TURN_BYTES:
+            self._turn_began_at = self._parser.parsed_bytes
+            await asyncio.sleep(0)
         if self._is_paused and self._parser.buffered_bytes < self._packet_max_bytes // 2:
             self._resume()
         return packet

@@ -10,6 +10,7 @@ from typing import Protocol as Interface
 class HttpConnection(Interface):
     """One HTTP connection of the server."""
 
+    loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
     flow: Any
     """uvicorn's flow control: ``write_paused``, ``drain()``, ``resume_reading()``."""
@@ -21,3 +22,10 @@ class HttpConnection(Interface):
 
     def linger(self) -> None:
         """Close once the client has stopped sending, or has had time to read the response."""
+
+
+def disconnect(cycle: Any) -> None:
+    """Notify a cycle, of either kind, that its client is gone."""
+    if cycle is not None and not cycle.response_complete:
+        cycle.disconnected = True
+        cycle.message_event.set()

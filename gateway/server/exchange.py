@@ -210,7 +210,7 @@ class DirectExchange(Exchange):
         return lines
 
     async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._protocol.loop.create_future()
         try:
             await self._waiter
         finally:

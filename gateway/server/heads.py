@@ -13,6 +13,8 @@ VERSIONS = frozenset({"1.1", "1.0"})
 
 def fault_of_head(version: str, target: bytes, *, hosts: int) -> str:
     """Return what is wrong with a head that has this many ``Host`` headers, or an empty text."""
+    if version == "1.1" and hosts == 1 and target[:1] == b"/":
+        return ""
     if version not in VERSIONS:
         return "it is not HTTP/1.1"
     if hosts > 1 or (hosts == 0 and version == "1.1"):

@@ -19,6 +19,7 @@ from gateway.protocols.http import accepted
 from gateway.protocols.problem import closing
 from gateway.refusals import Reason, Refused
 from gateway.server import methods
+from gateway.server.connection import disconnect
 from gateway.server.exchange import DirectExchange
 from gateway.server.heads import fault_of_head, fault_of_old_head, malformed, target_parts
 from gateway.server.pace import Pace
@@ -77,7 +78,7 @@ class BoundedHttp(HttpToolsProtocol):
         self.tcp.closed()
         self.site.open.discard(self)
         for cycle in (self._running, *(queued for queued, _ in self.pipeline)):
-            _disconnect(cycle)
+            disconnect(cycle)
         self.pipeline.clear()
         super().connection_lost(exc)
         # They refer to this connection; as a cycle they would stay until a collection, which stops all traffic.
@@ -177,7 +178,8 @@ class BoundedHttp(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing() or self._lingers_until is not None:
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         while self.pipeline:
             cycle, application = self.pipeline.pop()
             if cycle.disconnected:
@@ -207,7 +209,7 @@ class BoundedHttp(HttpToolsProtocol):
         self.headers += headers
 
     def on_url(self, url: bytes) -> None:
-        super().on_url(url)
+        self.url += url
         if len(self.url) > self.site.bounds.path_max_bytes:
             self._refuse(Refused(Reason.PATH_TOO_LONG))
 
@@ -308,8 +310,10 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self.body_began_at = None
-        if not self._is_refused and not self.parser.should_upgrade():
-            super().on_message_complete()
+        cycle: Any = self.cycle
+        if not self._is_refused and not self.parser.should_upgrade() and not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
 
     def sweep(self, now: float) -> None:
         """Close the connection if its head or body takes too long, or if its response is not read."""
@@ -369,7 +373,7 @@ class BoundedHttp(HttpToolsProtocol):
         self.site.refused(refused)
         if reading is not None:
             # Django is notified that its client is gone.
-            _disconnect(reading)
+            disconnect(reading)
             running = None if reading is running else running
         if running is not None:
             self._parting = closing(refused)
@@ -391,10 +395,3 @@ class BoundedHttp(HttpToolsProtocol):
     def _part(self, last: bytes) -> None:
         self.transport.write(last)
         self.linger()
-
-
-def _disconnect(cycle: Any) -> None:
-    """Notify a cycle, of either kind, that its client is gone."""
-    if cycle is not None and not cycle.response_complete:
-        cycle.disconnected = True
-        cycle.message_event.set()

@@ -29,8 +29,8 @@ http11.MAX_LINE_LENGTH = 64 * 1024
 CLOSE_TIMEOUT_S = 5.0
 DETAIL_MAX_CHARS = 200
 STREAM_PATH = "/v1/stream"
-SLICE_BYTES = 16 * 1024
-"""Parsed before other connections are served: some three thousand of the smallest frames, or a part of one."""
+SLICE_BYTES = 4 * 1024
+"""Parsed before other connections are served: some seven hundred of the smallest frames, or a part of one."""
 _FAULTS: dict[int, Reason] = {
     CloseCode.PROTOCOL_ERROR: Reason.INVALID_REQUEST,
     CloseCode.INVALID_DATA: Reason.INVALID_PAYLOAD,

@@ -87,8 +87,12 @@ class UpstreamClient:
         """Pool a connection if its response was read whole and it may be kept alive, or else close it."""
         self._in_use.discard(connection)
         connection.deadline = None
-        if keep_alive and connection.can_be_kept:
-            self._keep(connection)
+        pool = self._pools.get(connection.origin)
+        if pool is None:
+            pool = self._pools[connection.origin] = deque()
+        if keep_alive and connection.can_be_kept and len(pool) < POOL_MAX:
+            connection.pooled_at = time.monotonic()
+            pool.append(connection)
         else:
             connection.close()
 
@@ -154,14 +158,6 @@ class UpstreamClient:
                 connection.is_reused = True
                 return connection
         return None
-
-    def _keep(self, connection: UpstreamConnection) -> None:
-        connection.pooled_at = time.monotonic()
-        pool = self._pools.setdefault(connection.origin, deque())
-        if len(pool) >= POOL_MAX:
-            connection.close()
-        else:
-            pool.append(connection)
 
     async def _connect(self, origin: Origin, within_s: float | None) -> UpstreamConnection:
         self._sweeper = self._sweeper or asyncio.create_task(self._sweep(), name="upstream deadlines")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import httptools
@@ -22,8 +22,7 @@ class UpstreamBroken(Exception):
     """The connection to the upstream failed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """The host, port and scheme of an upstream."""
 
     host: str
@@ -64,7 +63,10 @@ class UpstreamConnection(asyncio.Protocol):
         self.is_whole = False
         self._keeps_alive = False
         self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
         self._parser: httptools.HttpResponseParser | None = None
+        self._parser_is_done = False
+        """It has parsed a whole message, and parses another."""
         self._chunks: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -92,12 +94,14 @@ class UpstreamConnection(asyncio.Protocol):
     @property
     def can_be_kept(self) -> bool:
         """Whether request and response are complete and the upstream keeps the connection alive."""
-        return self._keeps_alive and self.is_sent and self.is_read_whole and self.is_usable
+        return self._keeps_alive and self.is_sent and self.is_whole and not self._chunks and self.is_usable
 
     def begin(self, head: bytes, *, is_head_request: bool, is_whole: bool = True) -> None:
         """Send the head of a request, with all of its body if ``is_whole``."""
         assert self._transport is not None, "not connected"
-        self._parser = httptools.HttpResponseParser(self)
+        if not self._parser_is_done:
+            self._parser = httptools.HttpResponseParser(self)
+        self._parser_is_done = False
         self.has_answered = self.is_whole = self._keeps_alive = self.has_begun_to_answer = False
         self.is_sent = is_whole
         self.status, self.headers, self._head_bytes = 0, [], 0
@@ -187,7 +191,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._can_write.set_result(None)
 
     def pause_writing(self) -> None:
-        self._can_write = asyncio.get_running_loop().create_future()
+        self._can_write = self._loop.create_future()
 
     def resume_writing(self) -> None:
         if self._can_write is not None and not self._can_write.done():
@@ -229,7 +233,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if self.status >= 200 and self._parser is not None:
-            self.is_whole = True
+            self.is_whole = self._parser_is_done = True
             self._keeps_alive = bool(self._parser.should_keep_alive())
 
     def _has_length(self) -> bool:
@@ -237,7 +241,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     async def _wait(self) -> None:
         self._check()
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from gateway.concurrency.short_cache import short_cache
 from gateway.refusals import Reason, Refused
 from gateway.wire.header_fields import Headers
 
@@ -77,8 +78,13 @@ def media_type(headers: Headers) -> str:
     """Return the media type in lower case without parameters; "" if there is none."""
     for name, value in headers:
         if name == b"content-type":
-            return value.partition(b";")[0].strip().lower().decode("latin-1")
+            return _media_type_of(value)
     return ""
+
+
+@short_cache(1_024)
+def _media_type_of(value: bytes) -> str:
+    return value.partition(b";")[0].strip().lower().decode("latin-1")
 
 
 def named_event(name: str, data: dict[str, Any]) -> bytes:

@@ -105,7 +105,7 @@ class Subscribing:
             except Refused as refused:
                 if self._call.connection is not None:
                     self._call.connection.refused(refused)
-                outcomes.append(refused)
+                outcomes.append(refused.bare())
         self._outbox.put(self._answers.suback(packet.packet_id, outcomes))
 
     def unsubscribe(self, packet: Unsubscribe) -> None:

@@ -55,6 +55,8 @@ class Parser:
             Type.AUTH: self._code_alone,
         }
         self.version = 0
+        self.parsed_bytes = 0
+        """Length of all packets returned so far."""
 
     @property
     def buffered_bytes(self) -> int:
@@ -94,6 +96,7 @@ class Parser:
             return None
         content = bytes(buffer[head : head + length])
         del buffer[: head + length]
+        self.parsed_bytes += head + length
         return self._read(first >> 4, first & 0x0F, Reader(content))
 
     def _read(self, number: int, flags: int, reader: Reader) -> Packet:
