@@ -22,6 +22,7 @@ async def records(nats_server):
     records = FirstResponses(js)
     yield records
     await records.stop(0)
+    await eventually(lambda: client.is_connected)  # closed while it reconnects, it would cancel this task
     await client.close()
 
 
