@@ -151,6 +151,7 @@ CHANNEL = Kind(
     create=events.create_channel,
     update=events.update_channel,
     delete=events.delete_channel,
+    recorded=lambda document: {"imported_from": document.get("imported_from", "")},
 )
 ROUTE = Kind(
     section="routes",
@@ -186,7 +187,10 @@ ROUTE = Kind(
     delete=routes.delete_route,
     brief=_brief_route,
     write_only=frozenset({routes.CREDENTIAL}),
-    recorded=lambda document: {routes.CREDENTIAL: Sealed(document.get("sealed_credential", ""))},
+    recorded=lambda document: {
+        routes.CREDENTIAL: Sealed(document.get("sealed_credential", "")),
+        "imported_from": document.get("imported_from", ""),
+    },
 )
 ISSUER = Kind(
     section="issuers",

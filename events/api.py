@@ -77,6 +77,9 @@ class ChannelFields(Fields):
     retention = Retention(required=False)
     protocols = Protocols(required=False)
     parameters = Parameters(required=False)
+    imported_from = serializers.CharField(
+        read_only=True, help_text="The document that an import made it from; empty if no import did."
+    )
 
 
 @extend_schema_field({"type": "object", "additionalProperties": {}})

@@ -41,12 +41,14 @@ class Channel(Configured):
     """What its events are: ``json``, ``text``, ``bytes`` or a media type."""
     parameters = models.JSONField(default=dict, blank=True)
     """The parameters of the address that are restricted to some values: ``{"deviceId": {"enum": […]}}``."""
+    imported_from = models.CharField(max_length=300, blank=True)
+    """The document that an import made it from; empty if no import did."""
 
     identity = "address"
-    represented = (
-        "address", "title", "content_type", "schema", "on_invalid", "retention", "protocols", "parameters",
-    )  # fmt: skip
-    published = (*represented, "stream", "subject")
+    _shown = ("address", "title", "content_type", "schema", "on_invalid", "retention", "protocols", "parameters")
+    represented = (*_shown, "imported_from")
+    published = (*_shown, "stream", "subject")
+    recorded_only = ("imported_from",)
 
     objects = ChannelQuerySet.as_manager()
 

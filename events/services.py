@@ -23,7 +23,7 @@ __all__ = ["create_channel", "delete_channel", "discard", "record_dead_letters",
 
 PROTOCOLS = ("http", "sse", "websocket", "mqtt", "amqp")
 RETENTION_MAX = {"max_age_s": 100 * 366 * 24 * 3600, "max_bytes": 10**15, "max_events": 10**15}
-FIELDS = ("title", "content_type", "schema", "on_invalid", "retention", "protocols", "parameters")
+FIELDS = ("title", "content_type", "schema", "on_invalid", "retention", "protocols", "parameters", "imported_from")
 VALUES_MAX = 1_000
 """Values that a parameter of an address may be restricted to."""
 
@@ -38,6 +38,7 @@ def create_channel(
     retention: Mapping[str, Any] | None = None,
     protocols: list[str] | None = None,
     parameters: Mapping[str, Any] | None = None,
+    imported_from: str = "",
     by: str,
 ) -> Channel:
     """Create a channel; its stream is created within a second. Raises ValidationError."""
@@ -50,6 +51,7 @@ def create_channel(
         retention=_retention({} if retention is None else retention),
         protocols=_protocols([] if protocols is None else protocols),
         parameters=_parameters({} if parameters is None else parameters),
+        imported_from=imported_from,
     )
     with transaction.atomic():
         lock_configuration()

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     NOT_FOUND = "not-found"
     METHOD_NOT_ALLOWED = "method-not-allowed"
     METHOD_NOT_IMPLEMENTED = "method-not-implemented"
+    NOT_CONFIGURED = "not-configured"
     UPGRADE_REQUIRED = "upgrade-required"
     RATE_LIMITED = "rate-limited"
     QUOTA_EXCEEDED = "quota-exceeded"
@@ -153,6 +154,8 @@ TABLE: dict[Reason, Row] = {
         "Use one of the methods in the `Allow` header."),
     Reason.METHOD_NOT_IMPLEMENTED: Row("Method not implemented", 501, 3003, {}, 5, 540, ErrorClass.PROTOCOL_ERROR, NO,
         "Use another method: the gateway does not implement this one on any path."),
+    Reason.NOT_CONFIGURED: Row("Not configured", 501, 1011, _FAULT, 3, 541, ErrorClass.INTERNAL, NO,
+        "A part of this route is a placeholder of an import. The operator must replace it."),
     Reason.UPGRADE_REQUIRED: Row("WebSocket upgrade required", 426, 3003, {}, 5, 540, ErrorClass.PROTOCOL_ERROR, NO,
         "Open this URL with a WebSocket client."),
     Reason.RATE_LIMITED: Row("Rate limited", 429, 4429, {**_LIMITED, C: 0x9F, D: 0x96}, 3, 506, ErrorClass.POLICY_LIMIT, LATER,

@@ -31,7 +31,9 @@ POLICY_COLUMNS = (
     Column("options", "Options (JSON)", is_json=True, placeholder='{"max_bytes": 65536}'),
     Column("mode", "Mode", MODES),
 )
-_HANDLER = {f"handler_{name}": name for name in ("type", "url", "rewrite", "override_headers", "channel", "job_type")}
+_HANDLER = {
+    f"handler_{name}": name for name in ("type", "url", "rewrite", "override_headers", "channel", "job_type", "name")
+}
 _TIMEOUTS = {f"timeouts_{name}": name for name in TIMEOUTS}
 _CREDENTIAL = ("upstream_credential_header", "upstream_credential_value", "removes_upstream_credential")
 _FORWARDING = ("preserve_host", "rewrite_location", "encoded_slashes", "upstream_authorization", "idempotency")
@@ -67,6 +69,7 @@ class RouteForm(ServiceForm):
     )
     handler_channel = _text("Channel", "The address of the channel that the route publishes to and reads.")
     handler_job_type = _text("Job type", "The type of the jobs that the route submits.")
+    handler_name = _text("Placeholder", "What a handler of type placeholder stands for: calls are refused.")
     timeouts_connect_s = _seconds("Connect timeout", "Seconds to connect to the upstream. Empty: the setting.")
     timeouts_first_byte_s = _seconds("First byte timeout", "Seconds until the head of its response.")
     timeouts_idle_s = _seconds("Idle timeout", "Seconds between two parts of its response.")
@@ -158,7 +161,7 @@ class Routes(ServiceAdmin):
     def shown_handler(self, route: Route) -> str:
         """Return the handler's type and target."""
         handler = route.handler
-        target = handler.get("url") or handler.get("channel") or handler.get("job_type")
+        target = handler.get("url") or handler.get("channel") or handler.get("job_type") or handler.get("name")
         return f"{handler['type']} → {target}" if target else handler["type"]
 
     @display(description="Policies")

@@ -35,6 +35,7 @@ class HandlerFields(serializers.Serializer[Any]):
     )
     channel = serializers.CharField(required=False, help_text="For `channel`: its address.")
     job_type = serializers.CharField(required=False, help_text="For `job`: the type of the submitted job.")
+    name = serializers.CharField(required=False, help_text="For `placeholder`: what it stands for; calls are refused.")
 
 
 class PolicyFields(serializers.Serializer[Any]):
@@ -102,6 +103,9 @@ class RouteFields(Fields):
     handler = Handler()
     policies = Policies(required=False)
     reserved_override = serializers.BooleanField(required=False)
+    imported_from = serializers.CharField(
+        read_only=True, help_text="The document that an import made it from; empty if no import did."
+    )
     timeouts = RouteTimeouts(required=False, help_text="Of the upstream; left out: as the settings have them.")
     preserve_host = serializers.BooleanField(
         required=False, help_text="Whether the upstream receives the caller's `Host` and not its own."
@@ -137,7 +141,7 @@ class RouteFilters(filters.FilterSet):  # type: ignore[misc]
 
     class Meta:
         model = Route
-        fields = ("protocol", "path")
+        fields = ("protocol", "path", "imported_from")
 
 
 class RouteObjects(Objects):

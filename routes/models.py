@@ -60,6 +60,10 @@ class Route(Configured):
         max_length=10, choices=UpstreamAuthorization, default=UpstreamAuthorization.DROP
     )
     idempotency = models.BooleanField(default=False)
+    imported_from = models.CharField(max_length=300, blank=True)
+    """The document that an import made it from; empty if no import did."""
+    shape = models.CharField(max_length=1000, blank=True, editable=False, db_index=True)
+    """The path without the names of its parameters, by which routes that would take the same calls are found."""
     sealed_credential = models.TextField(blank=True)
     """The upstream's own credential, encrypted (:mod:`gateway.credentials.sealed`); never shown."""
 
@@ -68,7 +72,8 @@ class Route(Configured):
         "rewrite_location", "encoded_slashes", "upstream_authorization", "idempotency",
     )  # fmt: skip
     published = (*_shown, "sealed_credential")
-    represented = (*_shown, "upstream_credential_id")
+    represented = (*_shown, "imported_from", "upstream_credential_id")
+    recorded_only = ("imported_from",)
 
     objects = RouteQuerySet.as_manager()
 

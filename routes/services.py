@@ -18,7 +18,7 @@ from routes.models import Route
 CREDENTIAL = "upstream_credential"
 FIELDS = (
     "path", "methods", "protocol", "handler", "policies", "reserved_override", "timeouts", "preserve_host",
-    "rewrite_location", "encoded_slashes", "upstream_authorization", "idempotency", CREDENTIAL,
+    "rewrite_location", "encoded_slashes", "upstream_authorization", "idempotency", "imported_from", CREDENTIAL,
 )  # fmt: skip
 
 
@@ -38,6 +38,7 @@ def create_route(
     upstream_authorization: str = "drop",
     upstream_credential: dict[str, str] | Sealed | None = None,
     idempotency: bool = False,
+    imported_from: str = "",
     by: str,
 ) -> Route:
     """Create a route; naming a hook needs the right for it. Raises ValidationError."""
@@ -56,6 +57,7 @@ def create_route(
         encoded_slashes=encoded_slashes,
         upstream_authorization=upstream_authorization,
         idempotency=idempotency,
+        imported_from=imported_from,
     )
     route.sealed_credential = sealed(route, upstream_credential)
     validation.clean_route(route)
@@ -91,7 +93,7 @@ def update_route(route: Route, *, by: str, **changes: Any) -> Route:
         changed = Route(pk=route.pk, **(route.document() | changes))
         validation.clean_route(changed)
         validation.check_free(changed)
-        cleaned = {field: getattr(changed, field) for field in changes}
+        cleaned = {field: getattr(changed, field) for field in (*changes, "shape")}
         return recording.update("route", route, route.name, cleaned, by=by)
 
 

@@ -25,7 +25,8 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 METHODS_MAX, METHOD_MAX_CHARS = 50, 64
 PROTOCOLS = ("http", "sse", "websocket", "mqtt")
 HANDLER_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "upstream": ("url", "rewrite", OVERRIDE_HEADERS), "channel": ("channel",), "job": ("job_type",), BUILTIN: (),
+    "upstream": ("url", "rewrite", OVERRIDE_HEADERS), "channel": ("channel",), "job": ("job_type",),
+    "placeholder": ("name",), BUILTIN: (),
 }  # fmt: skip
 OPTIONAL_FIELDS = frozenset({"rewrite", OVERRIDE_HEADERS})
 MQTT_POLICIES = ("api-key", "ip-restriction", "jwt", "rate-limit")
@@ -42,6 +43,7 @@ def clean_route(route: Route) -> None:
     if route.protocol not in PROTOCOLS:
         raise ValidationError({"protocol": f"Must be one of {', '.join(PROTOCOLS)}."})
     _check_path(route)
+    route.shape = shape_of(route.path)
     route.methods = clean_methods(route.methods, route.protocol)
     route.handler = clean_handler(route.handler, route.protocol, parameters_of(route.path))
     _check_builtin(route)
@@ -55,11 +57,19 @@ def check_free(route: Route) -> None:
 
     Paths that differ only in the names of their parameters are the same.
     """
-    shape = _shape(route.path)
-    for rival in Route.objects.exclude(pk=route.pk).only("name", "path", "protocol", "methods"):
-        is_same_transport = transport_of(rival.protocol) == transport_of(route.protocol)
-        if is_same_transport and overlap(rival.methods, route.methods) and _shape(rival.path) == shape:
+    for rival in rivals_of(route):
+        if rival.pk != route.pk:
             raise ValidationError({"path": f"The route {rival.name} already has this path and method."})
+
+
+def rivals_of(route: Route) -> list[Route]:
+    """Return the routes that take a call that this route would take, itself included."""
+    transport, same_shape = transport_of(route.protocol), Route.objects.filter(shape=shape_of(route.path))
+    return [
+        rival
+        for rival in same_shape
+        if transport_of(rival.protocol) == transport and overlap(rival.methods, route.methods)
+    ]
 
 
 def transport_of(protocol: str) -> str:
@@ -208,5 +218,6 @@ def _check_channel(address: str) -> None:
         raise ValidationError({"handler.channel": f"{error}."}) from None
 
 
-def _shape(path: str) -> str:
+def shape_of(path: str) -> str:
+    """Return a path without the names of its parameters."""
     return _PARAMETER.sub(lambda found: "{...}" if found[0].endswith("...}") else "{}", path)

@@ -9,6 +9,7 @@ from gateway.handlers import (
     contracts,
     job,
     me,
+    placeholder,
     pull,
     registry,
     subscription,
@@ -22,6 +23,7 @@ from gateway.plane import Handler
 HANDLERS: Mapping[str, Handler] = {
     "upstream": upstream.forward,
     "websocket": websocket.proxy,
+    "placeholder": placeholder.refuse,
     "stream": channel.stream,
     "events": channel.events,
     "publish": channel.publish_events,

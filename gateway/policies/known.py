@@ -10,6 +10,7 @@ from gateway.policies.cors import cors
 from gateway.policies.custom import custom
 from gateway.policies.ip_restriction import ip_restriction
 from gateway.policies.jwt import jwt
+from gateway.policies.placeholder import PLACEHOLDER, placeholder
 from gateway.policies.policy import Build
 from gateway.policies.rate_limit import rate_limit
 from gateway.policies.remove_headers import remove_headers
@@ -32,5 +33,6 @@ KNOWN: Mapping[str, Callable[[Mapping[str, Any]], Build]] = {
     "transform": transform,
     "custom": custom,
     "tee": tee,
+    PLACEHOLDER: placeholder,
 }
 """Each reads a policy's options and returns how to build it. Raises ValueError for options that do not fit."""

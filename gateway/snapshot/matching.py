@@ -67,6 +67,8 @@ def _route_match(route: Route, parameters: Mapping[str, str], method: str) -> Ma
     elif kind == "job":
         handler = "job.submit"
         parameters = {**parameters, "type": route.handler["job_type"]}
+    elif kind == "placeholder":
+        handler = kind
     else:
         handler = "websocket" if route.protocol == Protocol.WEBSOCKET else "upstream"
     return Match(

@@ -20,7 +20,7 @@ from gateway.config import Config
 from gateway.connections.open import Connections
 from gateway.credentials.api_keys import new_key
 from gateway.handle import Dispatcher
-from gateway.handlers import me
+from gateway.handlers import me, placeholder
 from gateway.handlers.proxy import http as upstream
 from gateway.handlers.proxy import websocket
 from gateway.identity.jwks import KeySets
@@ -49,7 +49,12 @@ NOWHERE = 1
 class HttpPlane:
     """Has what requests and proxied sockets use of :class:`gateway.plane.Plane`."""
 
-    handlers: Mapping[str, Any] = {"upstream": upstream.forward, "websocket": websocket.proxy, "me": me.show}
+    handlers: Mapping[str, Any] = {
+        "upstream": upstream.forward,
+        "websocket": websocket.proxy,
+        "placeholder": placeholder.refuse,
+        "me": me.show,
+    }
 
     def __init__(
         self, config: Config, routes: Iterable[Mapping[str, Any]], limits: list[dict[str, Any]], scopes: list[str]

@@ -22,6 +22,7 @@ GOOD = [
     ("transform", {"outbound": {"rename": {"/a/*/b": "/a/*/c/d"}}}),
     ("custom", {"function": "demo.hooks:stamp", "on": "outbound", "body": True, "options": {"a": 1}}),
     ("tee", {"channel": "answers/{call}", "linger_s": 0}),
+    ("placeholder", {"name": "credit-check", "stands_for": "./modules/credit"}),
 ]  # fmt: skip
 BAD = [
     ("api-key", {"x": 1}, "x"),
@@ -85,6 +86,8 @@ BAD = [
     ("transform", {"inbound": {"remove": ["/a"]}, "on_other": "drop"}, "on_other"),
     ("custom", {}, "function"),
     ("tee", {}, "channel"),
+    ("placeholder", {}, "name"),
+    ("placeholder", {"name": "x", "stands_for": 5}, "stands_for"),
     ("tee", {"channel": "$SYS/a"}, "channel"),
     ("tee", {"channel": "a", "linger_s": -1}, "linger_s"),
     ("custom", {"function": 5}, "function"),
