@@ -6,11 +6,16 @@ import re
 
 from gateway.concurrency.short_cache import short_cache
 
-SCOPE = re.compile(r"\*|(?:call|publish|subscribe|jobs):[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
-"""A verb and a name, where ``*`` matches any text and ``{parameter}`` one level of an address."""
+_NAME = r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}"
+_ADDRESS = r"[^\x00\ud800-\udfff]{1,255}"
+SCOPE = re.compile(rf"\*|(?:call|jobs):{_NAME}|(?:publish|subscribe):{_ADDRESS}")
+"""A verb and a name, where ``*`` matches any text, ``{parameter}`` one level of an address, and ``{rest...}`` those
+that follow."""
 CONFLATE = "?conflate="
 """Separates a scope to subscribe from an interval, as in ``subscribe:trades?conflate=1s``."""
 _LEVEL = re.compile(r"(?<=[/:])(\{[^/{}]*\})(?=/|\Z)")
+_ONE_LEVEL = r"(?!(?:#|\{[^/{}]*\.\.\.\})(?:/|\Z))[^/]++"
+"""A right to read ``a/#`` or ``a/{rest...}`` is one to more levels than one."""
 
 
 @short_cache(8_192)
@@ -36,8 +41,11 @@ def _pattern(scope: str) -> re.Pattern[str]:
 
 def _translated(part: str, *, before_any: bool = False) -> str:
     texts = _LEVEL.split(part)
-    translated = ["[^/]++" if number % 2 else re.escape(text) for number, text in enumerate(texts)]
-    if before_any and len(texts) > 1 and not texts[-1]:
-        # One character of the level is enough: the ``*`` that follows takes the others.
-        translated[-2] = "[^/]"
+    translated = [_ONE_LEVEL if number % 2 else re.escape(text) for number, text in enumerate(texts)]
+    if len(texts) > 1 and not texts[-1]:
+        if before_any:
+            # One character of the level is enough: the ``*`` that follows takes the others.
+            translated[-2] = "[^/]"
+        elif texts[-2].endswith("...}"):
+            translated[-2] = ".*"
     return "".join(translated)

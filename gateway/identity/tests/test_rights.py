@@ -95,6 +95,18 @@ def test_headers_name_operations_of_routes_alone():
         ("publish:*/{id}", "publish:x/abc", True),
         ("publish:**", "publish:x", True),
         ("publish:a.c", "publish:abc", False),
+        ("publish:my room/{x}", "publish:my room/warm day", True),
+        ("subscribe:files/{path...}", "subscribe:files/a/b", True),
+        ("subscribe:files/{path...}", "subscribe:files/", True),
+        ("subscribe:files/{path...}", "subscribe:files", False),
+        ("subscribe:files/{path...}", "subscribe:files/#", True),
+        ("subscribe:files/{path...}", "subscribe:files/{path...}", True),
+        ("subscribe:files/{x}", "subscribe:files/#", False),
+        ("subscribe:files/{x}", "subscribe:files/{path...}", False),
+        ("subscribe:{x}", "subscribe:#", False),
+        ("subscribe:files/{x}", "subscribe:files/#a", True),
+        ("subscribe:files/{x}", "subscribe:files/+", True),
+        ("subscribe:files/{x}/b", "subscribe:files/a\nc/b", True),
     ],
 )
 def test_wildcards_find_what_they_could(scope, right, covers):
