@@ -27,7 +27,7 @@ from gateway.schemas.checker import Validators
 from gateway.schemas.registered import subject_named
 from gateway.wire.content_types import JSON_TYPE, describe, is_json, is_text, media_type_of, takes
 from gateway.wire.strict_json import dump, fail, parse
-from gateway.wire.subjects import AddressError, subject_of
+from gateway.wire.subjects import AddressError, reading_filter, subject_of
 from gateway.wire.traceparent import parse_traceparent
 
 logger = logging.getLogger(__name__)
@@ -109,23 +109,30 @@ def _message(letter: DeadLetter, *, as_is: bool) -> Message:
     """Return what is to be stored to redrive a letter. Raises ValidationError."""
     if letter.event.get(CUT):
         raise ValidationError("The event is too large: only its beginning was kept. Discard the letter.")
-    channel = Channel.objects.filter(address=letter.channel).first()
-    if channel is None:
-        raise ValidationError({"channel": "The channel no longer exists."})
+    headers = _attributes(letter)
+    if letter.subscription:
+        subscription = Subscription.objects.filter(id=letter.subscription).first()
+        if subscription is None:
+            raise ValidationError({"subscription": "The subscription no longer exists. Discard the letter."})
+        channel = _channel(reading_filter(subscription.channel))
+        headers |= {ADDRESS_HEADER: letter.address, DEAD_ID_HEADER: str(letter.event.get("id") or "")}
+        return redriven_subject(channel.stream, letter.subscription), _data(letter.event), headers
     try:
         subject = subject_of(letter.address)
     except AddressError as error:
         raise ValidationError({"address": f"{error}."}) from None
-    headers = _attributes(letter)
-    if letter.subscription:
-        if not Subscription.objects.filter(id=letter.subscription).exists():
-            raise ValidationError({"subscription": "The subscription no longer exists. Discard the letter."})
-        subject = redriven_subject(channel.document()["stream"], letter.subscription)
-        headers |= {ADDRESS_HEADER: letter.address, DEAD_ID_HEADER: str(letter.event.get("id") or "")}
-        return subject, _data(letter.event), headers
+    channel = _channel(subject)
     data = _data(letter.event)
     _check(channel, letter.event, data, as_is=as_is)
-    return subject, data, headers
+    return channel.subject_prefix + subject, data, headers
+
+
+def _channel(subject_filter: str) -> Channel:
+    """Return the channel that owns these addresses by now. Raises ValidationError."""
+    channel = Channel.objects.covering(subject_filter)
+    if channel is None:
+        raise ValidationError({"channel": "The channel no longer exists."})
+    return channel
 
 
 def _attributes(letter: DeadLetter) -> dict[str, str]:

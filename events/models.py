@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Self
 
 from django.db import models
@@ -27,9 +28,15 @@ class ChannelQuerySet(models.QuerySet["Channel"]):
         """Select everything that a document needs."""
         return self
 
+    def covering(self, subject_filter: str) -> Channel | None:
+        """Return the most specific channel that matches every address which a subject filter matches."""
+        templates = map(template_of, self.values_list("address", flat=True))
+        ranked = [(template.rank, template.address) for template in templates if template.covers(subject_filter)]
+        return self.get(address=min(ranked)[1]) if ranked else None
+
 
 class Channel(Configured):
-    """A named, durable log of events at an address, which may have ``{parameters}``."""
+    """A named, durable log of events at an address, which may have ``{parameters}`` and a ``{rest...}``."""
 
     address = models.CharField(max_length=200, unique=True)
     title = models.CharField(max_length=200, blank=True)
@@ -43,11 +50,13 @@ class Channel(Configured):
     """The parameters of the address that are restricted to some values: ``{"deviceId": {"enum": […]}}``."""
     imported_from = models.CharField(max_length=300, blank=True)
     """The document that an import made it from; empty if no import did."""
+    subject_prefix = models.CharField(max_length=60, blank=True, default="", editable=False)
+    """What the subjects of its events begin with in its stream; empty if an earlier version created the channel."""
 
     identity = "address"
     _shown = ("address", "title", "content_type", "schema", "on_invalid", "retention", "protocols", "parameters")
     represented = (*_shown, "imported_from")
-    published = (*_shown, "stream", "subject")
+    published = (*_shown, "stream", "subject", "subject_prefix")
     recorded_only = ("imported_from",)
 
     objects = ChannelQuerySet.as_manager()
@@ -66,7 +75,13 @@ class Channel(Configured):
     @property
     def subject(self) -> str:
         """The NATS subject filter of its events. Raises AddressError for an invalid address."""
-        return Template.parse(self.address).subject
+        return template_of(self.address).subject
+
+
+@lru_cache(maxsize=16_384)
+def template_of(address: str) -> Template:
+    """Parse a channel's address. Raises AddressError."""
+    return Template.parse(address)
 
 
 class Schema(models.Model):

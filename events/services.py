@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -11,16 +11,18 @@ from django.db import transaction
 
 from audit import recording
 from audit.locks import lock_configuration
+from audit.models import Change
 from events.letters import discard, record_dead_letters, redrive
-from events.models import Channel
+from events.models import Channel, template_of
 from events.registry import latest
 from gateway.schemas.checker import compile_schema
 from gateway.schemas.errors import InvalidSchema
 from gateway.wire.content_types import JSON, ContentTypeError, is_json, media_type_of, parse_content_type
-from gateway.wire.subjects import AddressError, Template, overlap, subject_of
+from gateway.wire.subjects import AddressError, meet, stored_prefix, subject_of
 
 __all__ = ["create_channel", "delete_channel", "discard", "record_dead_letters", "redrive", "update_channel"]
 
+_CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]")
 PROTOCOLS = ("http", "sse", "websocket", "mqtt", "amqp")
 RETENTION_MAX = {"max_age_s": 100 * 366 * 24 * 3600, "max_bytes": 10**15, "max_events": 10**15}
 FIELDS = ("title", "content_type", "schema", "on_invalid", "retention", "protocols", "parameters", "imported_from")
@@ -57,6 +59,7 @@ def create_channel(
         lock_configuration()
         _check_address(address)
         _check_fields(channel)
+        channel.subject_prefix = _subject_prefix(channel)
         return recording.create("channel", channel, address, by=by)
 
 
@@ -89,21 +92,31 @@ def delete_channel(channel: Channel, *, by: str) -> None:
 def _check_address(address: Any) -> None:
     if not isinstance(address, str):
         raise ValidationError({"address": "Must be a string."})
+    if _CONTROL.search(address):
+        # It could not be named in a path of the management API, or shown; values of parameters may have them.
+        raise ValidationError({"address": "The address of a channel must not contain control characters."})
     try:
-        subject = _subject(address)
+        template = template_of(address)
     except AddressError as error:
         raise ValidationError({"address": f"{error}."}) from None
-    if subject.startswith("*."):
-        # It would match the reserved subjects `$…`, `_INBOX` and `_apimgmt`.
-        raise ValidationError({"address": "The first level cannot be a parameter, unless it is the only level."})
     for other in Channel.objects.values_list("address", flat=True):
-        if other != address and overlap(subject, _subject(other)):
-            raise ValidationError({"address": f"Overlaps with the channel {other}."})
+        if other != address and template_of(other).subject == template.subject:
+            raise ValidationError({"address": f"Has the same addresses as the channel {other}."})
 
 
-@lru_cache(maxsize=16_384)
-def _subject(address: str) -> str:
-    return Template.parse(address).subject
+def _subject_prefix(channel: Channel) -> str:
+    """Return what the subjects of a channel's events begin with.
+
+    An earlier version created channels without one. Where such a channel is recreated, what is left of its events must
+    be found, so that it has none again, unless NATS would take its subjects for those of another such channel.
+    """
+    last = Change.objects.filter(kind="channel", name=channel.address).first()
+    document = (last.after or last.before or {}) if last is not None else {}
+    plain = Channel.objects.filter(subject_prefix="").exclude(address=channel.address).values_list("address", flat=True)
+    if last is None or document.get("subject_prefix"):
+        return stored_prefix(channel.stream)
+    is_alone = not any(meet(template_of(other).subject, channel.subject) for other in plain)
+    return "" if is_alone and document.get("subject") == channel.subject else stored_prefix(channel.stream)
 
 
 def _check_fields(channel: Channel) -> None:
@@ -112,7 +125,7 @@ def _check_fields(channel: Channel) -> None:
         raise ValidationError(
             {"schema": "Only events in JSON have a schema; remove it, or set `content_type` to `json`."}
         )
-    unknown = set(channel.parameters) - set(Template.parse(channel.address).parameters)
+    unknown = set(channel.parameters) - set(template_of(channel.address).parameters)
     if unknown:
         raise ValidationError({"parameters": f"The address has no parameter {min(unknown)}."})
 

@@ -16,9 +16,9 @@ from audit import recording
 from consumers.models import Consumer
 from events.models import Channel, Subscription, SubscriptionOrder, SubscriptionState, SubscriptionType
 from events.outbound_urls import check_url
-from gateway.durable.standing import secret, subject_filter
+from gateway.durable.standing import secret
 from gateway.snapshot.subscriptions import ID_PREFIX, RETRY_SCHEDULE_S, Why
-from gateway.wire.subjects import AddressError, matches
+from gateway.wire.subjects import AddressError, reading_filter
 
 A_CONSUMER_MAX = 200
 """Maximum number of subscriptions of one consumer."""
@@ -56,8 +56,7 @@ def channel_named(name: Any) -> Channel:
 
 def channel_named_or_none(name: str) -> Channel | None:
     """Return the channel that a subscription to this address reads, or None. Raises AddressError."""
-    wanted = subject_filter(name)
-    return next((channel for channel in Channel.objects.all() if matches(channel.subject, wanted)), None)
+    return Channel.objects.covering(reading_filter(name))
 
 
 def create_subscription(

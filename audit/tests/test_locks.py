@@ -74,9 +74,10 @@ def test_a_route_never_moves_to_a_path_that_is_being_taken(together):
     assert Route.objects.filter(path="/quotes").count() == 1
 
 
-def test_two_channels_never_overlap(together):
+def test_two_channels_never_have_the_same_addresses(together):
     errors = together(
-        lambda: create_channel(address="sensors/{id}", by="ann"), lambda: create_channel(address="sensors/1", by="bob")
+        lambda: create_channel(address="sensors/{id}", by="ann"),
+        lambda: create_channel(address="sensors/{name}", by="bob"),
     )
     assert len(errors) == 1
     assert Channel.objects.count() == 1

@@ -5,6 +5,7 @@ from io import StringIO
 import pytest
 from asgiref.sync import sync_to_async
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 from nats.js.errors import NotFoundError
 
 from audit import relay
@@ -20,7 +21,7 @@ from gateway.link.nats import SNAPSHOT_BUCKET, ensure_infrastructure
 from gateway.snapshot.bucket import STREAM, kv_key
 from gateway.snapshot.feed import SnapshotFeed
 from gateway.snapshot.picture import Snapshot
-from gateway.wire.subjects import stream_of
+from gateway.wire.subjects import stored_prefix, stream_of
 from keys.services import issue_key, revoke_key
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -82,6 +83,10 @@ async def has_bucket(js):
         return False
 
 
+def own_subject(address, subject):
+    return stored_prefix(stream_of(address)) + subject
+
+
 async def test_a_channel_has_its_stream_before_it_is_published(link):
     client, js = link
     heard = asyncio.Queue()
@@ -97,7 +102,7 @@ async def test_a_channel_has_its_stream_before_it_is_published(link):
     async with running(relay.run, client, js):
         await until(lambda: has_bucket(js))
         await sync_to_async(create_channel)(address="a/{x}", by="ann")
-        assert await asyncio.wait_for(heard.get(), 20) == "a.*"
+        assert await asyncio.wait_for(heard.get(), 20) == own_subject("a/{x}", "a.*")
 
 
 async def test_changes_while_the_relay_is_stopped_are_published_later(link):
@@ -133,7 +138,7 @@ async def test_an_emptied_nats_is_filled_again(nats_server, link):
         await until(lambda: all_is_told(client))
         await asyncio.to_thread(nats_server.empty)
         await until(lambda: is_in_step(client))
-        assert (await js.stream_info(stream_of("trades"))).config.subjects[0] == "trades"
+        assert (await js.stream_info(stream_of("trades"))).config.subjects[0] == own_subject("trades", "trades")
 
 
 async def test_a_bucket_that_is_deleted_while_connected_is_recreated(link, monkeypatch):
@@ -183,17 +188,61 @@ async def test_a_deleted_channel_keeps_its_events_and_does_not_block_others(link
     channel = await sync_to_async(create_channel)(address="a/b", by="ann")
     async with running(relay.run, client, js):
         await until(lambda: all_is_told(client))
-        stored = await js.publish("a.b", b'"kept"')
+        kept, other = own_subject("a/b", "a.b"), own_subject("a/{x}", "a.b")
+        stored = await js.publish(kept, b'"kept"')
         await sync_to_async(delete_channel)(channel, by="ann")
         wide = await sync_to_async(create_channel)(address="a/{x}", by="ann")
         await until(lambda: all_is_told(client))
-        assert (await js.publish("a.b", b'"other"')).stream == stream_of("a/{x}")
+        assert (await js.publish(other, b'"other"')).stream == stream_of("a/{x}")
         await sync_to_async(delete_channel)(wide, by="ann")
         await sync_to_async(create_channel)(address="a/b", by="ann")
         await until(lambda: all_is_told(client))
     state = (await js.stream_info(stored.stream)).state
     assert (state.messages, state.first_seq) == (1, stored.seq)
-    assert (await js.publish("a.b", b"1")).stream == stored.stream
+    assert (await js.publish(kept, b"1")).stream == stored.stream
+
+
+async def test_an_update_keeps_the_subjects_and_the_events_of_channels_that_exist(link):
+    client, js = link
+
+    def as_an_earlier_version(address):
+        channel = Channel.objects.create(address=address)
+        document = {name: value for name, value in channel.recorded().items() if name != "subject_prefix"}
+        Change.objects.create(
+            kind="channel", name=address, action="created", after=document, actor="ann", published_at=timezone.now()
+        )
+        return channel
+
+    old = await sync_to_async(as_an_earlier_version)("a/{x}")
+    async with running(relay.run, client, js):
+        await until(lambda: all_is_told(client))
+        stored = await js.publish("a.b", b'"kept"')
+        await sync_to_async(create_channel)(address="a/b", by="ann")
+        await sync_to_async(create_channel)(address="{all...}", by="ann")
+        await sync_to_async(delete_channel)(old, by="ann")
+        again = await sync_to_async(create_channel)(address="a/{x}", by="ann")
+        await until(lambda: all_is_told(client))
+    assert again.subject_prefix == ""
+    assert (await js.stream_info(stored.stream)).state.messages == 1
+    assert (await js.publish("a.c", b"1")).stream == stored.stream
+    assert (await js.publish(own_subject("a/b", "a.b"), b"1")).stream == stream_of("a/b")
+
+
+async def test_a_recreated_channel_of_an_earlier_version_gets_a_prefix_where_another_has_its_subjects(link):
+    client, js = link
+
+    def as_it_was():
+        wide = Channel.objects.create(address="a/{x}")
+        document = {name: value for name, value in wide.recorded().items() if name != "subject_prefix"}
+        Change.objects.create(kind="channel", name="a/{x}", action="created", after=document, actor="ann")
+        delete_channel(wide, by="ann")
+        Channel.objects.create(address="a/b")
+        return create_channel(address="a/{x}", by="ann")
+
+    assert (await sync_to_async(as_it_was)()).subject_prefix == own_subject("a/{x}", "")
+    await relay.reconcile(client, js)
+    assert (await js.publish("a.b", b"1")).stream == stream_of("a/b")
+    assert (await js.publish(own_subject("a/{x}", "a.b"), b"1")).stream == stream_of("a/{x}")
 
 
 async def test_streams_of_deleted_channels_are_found_when_reconciling(link):
@@ -202,7 +251,7 @@ async def test_streams_of_deleted_channels_are_found_when_reconciling(link):
     await relay.reconcile(client, js)
     await sync_to_async(lambda: create_channel(address="empty", by="ann"))()
     await relay.reconcile(client, js)
-    await js.publish("trades", b"1")
+    await js.publish(own_subject("trades", "trades"), b"1")
     await Channel.objects.all().adelete()
     await relay.reconcile(client, js)
     assert (await js.stream_info(stream_of("trades"))).state.messages == 1
@@ -213,7 +262,7 @@ async def test_streams_of_deleted_channels_are_found_when_reconciling(link):
 async def test_a_stream_that_jetstream_refuses_does_not_block_other_changes(link, caplog):
     client, js = link
     await ensure_infrastructure(js)
-    await js.add_stream(name="FOREIGN", subjects=["taken.>"])
+    await js.add_stream(name="FOREIGN", subjects=[own_subject("taken/x", ">")])
     async with running(relay.run, client, js):
         await sync_to_async(create_channel)(address="taken/x", by="ann")
         await sync_to_async(create_tier)(name="after", by="ann")

@@ -19,6 +19,7 @@ def test_a_channel_is_made_changed_and_deleted_each_recorded():
         "address": "sensors/{id}/temperature",
         "stream": stream_of("sensors/{id}/temperature"),
         "subject": "sensors.*.temperature",
+        "subject_prefix": f"_apimgmt.events.{stream_of('sensors/{id}/temperature')}.",
         "title": "Readings",
         "content_type": "json",
         "schema": None,
@@ -34,14 +35,16 @@ def test_a_channel_is_made_changed_and_deleted_each_recorded():
     assert (changes[1].before["on_invalid"], changes[1].after["on_invalid"]) == ("reject", "dead-letter")
 
 
-@pytest.mark.parametrize("address", ["a", "a/b", "a.b", "/a", "a/", "a//b", "{x}", "a/{x}/{y}", "ä/☃", "a*b"])
+@pytest.mark.parametrize("address", ["a", "a/b", "a.b", "/a", "a/", "a//b", "{x}", "a/{x}/{y}", "ä/☃", "a*b",
+                                     "*", "a/*", "a/>", ">", "x>y", "a b", " ", "\u3000a", "{x}/y",
+                                     "{x}/{y}/{z}", "a/{x...}", "{x...}", "{x}/{y...}"])  # fmt: skip
 def test_an_address_is_levels_and_parameters(address):
     assert make(address).document()["address"] == address
 
 
 @pytest.mark.parametrize(
-    "address", ["", "*", "a/*", "a/>", ">", "a/+", "a/#", "_apimgmt/x", "$KV/x", "$SYS", "_INBOX/x", "a b",
-                "a\n", "a\x00", "a/{x}{y}", "a/x{y}", "a/{x}/{x}", "a/{}", "{x}/y", "{x}/{y}/{z}", "a" * 201, None, 7]
+    "address", ["", "a/+", "a/#", "_apimgmt/x", "$KV/x", "$SYS", "_INBOX/x", "a\x00", "a\n", "a\u2028", "a/{x}{y}",
+                "a/x{y}",                "a/{x}/{x}", "a/{}", "a/{x...}/b", "{x...}/{y...}", "a" * 201, None, 7]
 )  # fmt: skip
 def test_an_address_that_the_log_could_not_tell_apart_is_refused(address):
     with pytest.raises(ValidationError) as fault:
@@ -52,12 +55,19 @@ def test_an_address_that_the_log_could_not_tell_apart_is_refused(address):
 
 
 @pytest.mark.parametrize(
-    ("there", "new"), [("a/{x}", "a/b"), ("a/b", "a/{x}"), ("a/{x}", "a/{y}"), ("a/{x}/c", "a/b/{y}"), ("a", "{x}")]
+    ("there", "new"), [("a/{x}", "a/{y}"), ("{x}", "{y}"), ("a/{x}/c", "a/{z}/c"), ("a/{x...}", "a/{y...}")]
 )
-def test_addresses_that_overlap_are_refused(there, new):
+def test_two_channels_with_the_same_addresses_are_refused(there, new):
     make(there)
-    with pytest.raises(ValidationError, match="Overlaps with the channel"):
+    with pytest.raises(ValidationError, match="Has the same addresses as the channel"):
         make(new)
+
+
+def test_addresses_may_overlap():
+    for address in ("{all...}", "a/{x}", "a/b", "a/{x}/c", "a/b/{y}", "a/{x...}", "{x}/b", "{x}"):
+        make(address)
+    for subject, owner in (("a.b", "a/b"), ("a.c", "a/{x}"), ("a.b.c", "a/b/{y}"), ("a.*", "a/{x}"), ("q", "{x}")):
+        assert Channel.objects.covering(subject).address == owner
 
 
 def test_addresses_that_only_look_alike_are_fine():

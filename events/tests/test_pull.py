@@ -216,7 +216,7 @@ BAD_BODIES = [
         {"retry_schedule_s": [1, "x"]}, {"url": "https://hooks.example/"}, {"order": "key"}, {"order": "none"},
         {"type": "webhook"}, {"type": "webhook", "url": "ftp://a.example"}, {"channel": "a\x00"}, {"id": "sub_x"},
         {"type": "webhook", "url": "http://127.0.0.1/"}, {"by": "root"}, {"state": "ended"},
-        {"alert_url": "https://hooks.example/"}, {"channel": "a/*/b"},
+        {"alert_url": "https://hooks.example/"}, {"channel": "a/#/b"},
     )), {}, [], "x", {"channel": "trades"}, {"type": "pull"},
 ]  # fmt: skip
 BAD_WORDS = [

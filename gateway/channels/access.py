@@ -24,15 +24,15 @@ def channel_for(snapshot: Snapshot, call: Call, address: str, verb: Verb) -> tup
     if not is_routed_to(call, address):
         require(call.caller, Right(verb, address))
     try:
-        if "{" in address:
-            raise AddressError("the parameters of an address are filled in before it is used")
         subject = subject_of(address)
     except AddressError as error:
-        raise Refused(Reason.INVALID_REQUEST, f"{error}.", cause="invalid-address") from None
+        raise _invalid_address(str(error)) from None
     found = snapshot.channel(address)
     if found is None:
         raise Refused(Reason.NOT_FOUND, f"There is no channel at {address}.", cause="unknown-channel")
     channel, parameters = found
+    if "{" in address and any(value in (f"{{{name}}}", f"{{{name}...}}") for name, value in parameters.items()):
+        raise _invalid_address("the parameters of an address are filled in before it is used")
     require_protocol(channel, call)
     if channel.values:
         _require_values(channel, parameters)
@@ -60,3 +60,7 @@ def _require_values(channel: Channel, parameters: Mapping[str, str]) -> None:
 def is_routed_to(call: Call, address: str) -> bool:
     """Return whether the call came by a route whose handler is that channel: the right to the route suffices then."""
     return call.route is not None and call.route.handler.get("channel") == address
+
+
+def _invalid_address(detail: str) -> Refused:
+    return Refused(Reason.INVALID_REQUEST, f"{detail}.", cause="invalid-address")

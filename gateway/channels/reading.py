@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote
 
 from gateway.call import Call
 from gateway.channels.access import channel_for, is_routed_to, require_protocol
@@ -13,9 +12,10 @@ from gateway.identity.rights import require
 from gateway.log.catch_up import Gap
 from gateway.log.event_log import EventLog
 from gateway.refusals import Reason, Refused
+from gateway.snapshot.paths import channel_events_path
 from gateway.snapshot.picture import Channel, Snapshot
 from gateway.snapshot.right import Right, Verb
-from gateway.wire.subjects import AddressError, Template, filters_of, matches
+from gateway.wire.subjects import AddressError, is_pattern, reading_filter
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +34,23 @@ class Selection:
 
 
 def select(snapshot: Snapshot, call: Call, address: str) -> Selection:
-    """Resolve an address to read: a concrete one, a channel's template, or one with ``+`` for a level.
+    """Resolve an address to read: a concrete one, or one with wildcards such as a channel's template.
 
     Raises Refused ``forbidden``, ``not-found`` or ``invalid-request``.
     """
-    if "{" not in address and "+" not in address.split("/"):
-        channel, subject = channel_for(snapshot, call, address, Verb.SUBSCRIBE)
-        return Selection(address, channel, subject)
     if not is_routed_to(call, address):
         require(call.caller, Right(Verb.SUBSCRIBE, address))
-    subject = _pattern_subject(address)
-    for channel in snapshot.channels():
-        if matches(channel.subject, subject):
-            require_protocol(channel, call)
-            return Selection(address, channel, subject)
-    raise Refused(Reason.NOT_FOUND, f"There is no channel at {address}.", cause="unknown-channel")
+    try:
+        subject = reading_filter(address)
+    except AddressError as error:
+        raise Refused(Reason.INVALID_REQUEST, f"{error}.", cause="invalid-address") from None
+    if not is_pattern(subject):
+        return Selection(address, channel_for(snapshot, call, address, Verb.SUBSCRIBE)[0], subject)
+    channel = snapshot.channel_covering(subject)
+    if channel is None:
+        raise Refused(Reason.NOT_FOUND, f"There is no channel at {address}.", cause="unknown-channel")
+    require_protocol(channel, call)
+    return Selection(address, channel, subject)
 
 
 async def resolve(log: EventLog, channel: Channel, position: int | datetime | None) -> int | None:
@@ -65,12 +67,5 @@ def gap_members(public_url: str, selection: Selection, gap: Gap) -> dict[str, An
         "from": str(gap.from_id),
         "to": str(gap.to_id),
         "cause": gap.cause,
-        "history": f"{public_url}/v1/channels/{quote(selection.address)}/events?after={gap.to_id - 1}",
+        "history": f"{public_url}{channel_events_path(selection.address)}?after={gap.to_id - 1}",
     }
-
-
-def _pattern_subject(address: str) -> str:
-    try:
-        return Template.parse(address).subject if "{" in address else filters_of(address)[0]
-    except AddressError as error:
-        raise Refused(Reason.INVALID_REQUEST, f"{error}.", cause="invalid-address") from None

@@ -1,6 +1,7 @@
 """Retained events of MQTT: the event of each address that a new subscriber receives at once.
 
-The event itself lies in its channel's log, under that channel's retention; only its id is kept here, one per address.
+The event itself lies in its channel's log, under that channel's retention; only its id and stream are kept here, one
+of each address: ``<id> <stream>``. Earlier versions kept the id alone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from gateway.link.nats import RETAINED_STREAM, RETAINED_SUBJECT, read_batch
 from gateway.log.event import Event
 from gateway.log.event_log import EventLog
 from gateway.log.unavailable import log_unavailable
-from gateway.snapshot.picture import Snapshot
+from gateway.snapshot.picture import Channel, Snapshot
 from gateway.wire.subjects import address_of
 
 PAGE = 200
@@ -30,9 +31,13 @@ class RetainedEvents:
         self._log = log
         self._snapshot = snapshot
 
-    async def retain(self, subject: str, sequence: int | None) -> None:
-        """Make an event the retained one of its subject; None clears it. Raises Refused while NATS is unavailable."""
-        await self._log.store(f"{RETAINED_SUBJECT}.{subject}", b"" if sequence is None else b"%d" % sequence)
+    async def retain(self, subject: str, channel: Channel, sequence: int) -> None:
+        """Make an event the retained one of its address's subject. Raises Refused while NATS is unavailable."""
+        await self._log.store(f"{RETAINED_SUBJECT}.{subject}", b"%d %b" % (sequence, channel.stream.encode()))
+
+    async def clear(self, subject: str) -> None:
+        """Leave an address's subject without a retained event. Raises Refused while NATS is unavailable."""
+        await self._log.store(f"{RETAINED_SUBJECT}.{subject}", b"")
 
     async def matching(self, subject_filter: str) -> AsyncIterator[Event]:
         """Yield the retained events that a subject filter matches and that the log still holds. Raises Refused."""
@@ -53,8 +58,16 @@ class RetainedEvents:
     async def _event(self, message: Msg) -> Event | None:
         """Return the event that a record points to, if its channel still exists and still holds it."""
         address = address_of((message.headers or {})["Nats-Subject"].removeprefix(f"{RETAINED_SUBJECT}."))
-        found = self._snapshot.channel(address)
-        if found is None or not message.data:
+        id_, _, stream = message.data.decode().partition(" ")
+        channel = self._channel(address, stream)
+        if channel is None or not id_:
             return None
-        event = await self._log.event(found[0], int(message.data))
+        event = await self._log.event(channel, int(id_))
         return event if event is not None and event.address == address else None
+
+    def _channel(self, address: str, stream: str) -> Channel | None:
+        """Return the channel whose stream it is: not always the one that owns the address by now."""
+        if stream:
+            return self._snapshot.channel_of(stream)
+        found = self._snapshot.channel(address)
+        return found[0] if found is not None else None

@@ -287,7 +287,7 @@ class Running:
     async def _add_reader(self, channel: Channel, name: str, **start: Any) -> None:
         config = ConsumerConfig(
             durable_name=name,
-            filter_subject=channel.subject,
+            filter_subject=channel.stored(channel.subject),
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=ACK_WAIT_S,
             max_ack_pending=BATCH_MAX,

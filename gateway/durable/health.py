@@ -12,10 +12,11 @@ from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
 from gateway.durable.readers import Progress, Readers
-from gateway.durable.standing import Standing, channel_of, standing, subject_filter
+from gateway.durable.standing import Standing, channel_of, standing
 from gateway.link.nats import HEALTH_BUCKET, read_all
 from gateway.refusals import Refused
 from gateway.snapshot.subscriptions import Subscription
+from gateway.wire.subjects import reading_filter
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -84,7 +85,7 @@ async def measure(log: EventLog, readers: Readers, subscription: Subscription, c
     progress = await readers.progress(subscription, channel)
     oldest_at = None
     if progress.lag:
-        subject = subject_filter(subscription.channel)
+        subject = reading_filter(subscription.channel)
         oldest_at = await log.stored_at(channel, subject, progress.acked_id)
     return measured(progress, oldest_at, time.time())
 

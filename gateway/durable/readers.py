@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -24,14 +24,13 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
 from nats.js.errors import APIError, NotFoundError
 
-from gateway.durable.standing import subject_filter
 from gateway.log.event import Event, from_headers
 from gateway.log.event_log import DEADLINE_S
 from gateway.log.streams import ensure_stream, redriven_subject
 from gateway.log.unavailable import log_unavailable
 from gateway.snapshot.picture import Channel
 from gateway.snapshot.subscriptions import Subscription, window
-from gateway.wire.subjects import LIVE_PREFIX, subject_of
+from gateway.wire.subjects import reading_filter, subject_of
 
 T = TypeVar("T")
 
@@ -214,10 +213,27 @@ class Readers:
     async def _add_consumer(self, subscription: Subscription, channel: Channel, ack_wait_s: float) -> None:
         config = consumer_config(subscription, channel, ack_wait_s)
         try:
+            config = await self._reachable(subscription, channel, config)
             await self._js.add_consumer(channel.stream, config)
         except NotFoundError:
             await ensure_stream(self._js, channel.document())
             await self._js.add_consumer(channel.stream, config)
+
+    async def _reachable(self, subscription: Subscription, channel: Channel, config: ConsumerConfig) -> ConsumerConfig:
+        """Return the configuration, with a time as its start if the position is of another channel's log.
+
+        A position that this stream has not reached is of the channel that owned the addresses at that time.
+        """
+        info = await self._js.stream_info(channel.stream)
+        last = max(info.state.last_seq, (info.config.first_seq or 1) - 1)
+        if config.opt_start_seq is None or config.opt_start_seq <= last + 1:
+            return config
+        try:
+            present = (await self._js.consumer_info(channel.stream, str(config.durable_name))).config
+            policy, id_, time_ = present.deliver_policy, present.opt_start_seq, present.opt_start_time
+        except NotFoundError:
+            policy, id_, time_ = DeliverPolicy.BY_START_TIME, None, datetime.fromtimestamp(subscription.created_at, UTC)
+        return replace(config, deliver_policy=policy, opt_start_seq=id_, opt_start_time=time_)
 
     async def _answer_ids(
         self, subscription: Subscription, channel: Channel, ids: Iterable[int], payload: bytes
@@ -247,12 +263,13 @@ class Readers:
 def consumer_config(subscription: Subscription, channel: Channel, ack_wait_s: float) -> ConsumerConfig:
     """Return the JetStream consumer of a subscription; its start position takes effect only at creation."""
     start_id = subscription.position + 1
+    subjects = channel.stored(reading_filter(subscription.channel))
     return ConsumerConfig(
         durable_name=subscription.id,
         description=subscription.channel[:200],
         deliver_policy=DeliverPolicy.BY_START_SEQUENCE if start_id > 1 else DeliverPolicy.ALL,
         opt_start_seq=start_id if start_id > 1 else None,
-        filter_subjects=[subject_filter(subscription.channel), redriven_subject(channel.stream, subscription.id)],
+        filter_subjects=[subjects, redriven_subject(channel.stream, subscription.id)],
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=ack_wait_s,
         max_ack_pending=window(subscription),
@@ -267,7 +284,7 @@ def read_delivery(channel: Channel, message: Msg) -> Delivery:
     address = headers.get(ADDRESS_HEADER)
     stored_at = datetime.fromtimestamp(metadata.timestamp.timestamp(), UTC).isoformat().replace("+00:00", "Z")
     headers = {**headers, "Nats-Sequence": str(metadata.sequence.stream), "Nats-Time-Stamp": stored_at}
-    subject = subject_of(address) if address else message.subject.removeprefix(LIVE_PREFIX)
+    subject = subject_of(address) if address else message.subject
     event = from_headers(channel.address, subject, headers, message.data)
     return Delivery(
         event=event,

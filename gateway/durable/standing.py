@@ -11,7 +11,7 @@ from gateway.snapshot.documents import Channel
 from gateway.snapshot.picture import Snapshot
 from gateway.snapshot.principal import Principal
 from gateway.snapshot.subscriptions import SECRET_PREFIX, State, Subscription, Type, Why
-from gateway.wire.subjects import Template, filters_of, matches
+from gateway.wire.subjects import reading_filter
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +27,9 @@ class Standing:
         return self.state is State.ACTIVE or self.reason == Why.FAILING
 
 
-def subject_filter(channel: str) -> str:
-    """Return the subject filter of a subscription's ``channel``. Raises AddressError."""
-    if "{" in channel:
-        return Template.parse(channel).subject
-    return filters_of(channel)[0]
-
-
 def channel_of(snapshot: Snapshot, subscription: Subscription) -> Channel | None:
     """Return the channel that a subscription reads; None where it does not exist."""
-    subject = subject_filter(subscription.channel)
-    return next((channel for channel in snapshot.channels() if matches(channel.subject, subject)), None)
+    return snapshot.channel_covering(reading_filter(subscription.channel))
 
 
 def standing(snapshot: Snapshot, subscription: Subscription, now: float) -> Standing:

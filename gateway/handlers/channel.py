@@ -25,6 +25,7 @@ from gateway.log.event import Event
 from gateway.log.position import parse_position
 from gateway.policies.json_body import require_plain
 from gateway.refusals import Reason, Refused
+from gateway.snapshot.paths import channel_events_path
 from gateway.snapshot.right import Verb, interval_of
 from gateway.wire.content_types import JSON, JSON_TYPE, essence_of, media_type_of
 from gateway.wire.header_fields import Headers
@@ -110,7 +111,8 @@ async def history(plane: Plane, call: Call) -> Reply:
     events = await charge_read(plane, call, batch.events)
     next_ = None
     if batch.pending or len(events) < len(batch.events):
-        next_ = f"{plane.config.public_url}{quote(call.address)}?after={events[-1].id}&limit={limit}"
+        path = quote(call.address) if call.route is not None else channel_events_path(address)
+        next_ = f"{plane.config.public_url}{path}?after={events[-1].id}&limit={limit}"
     if BATCHED in (call.header(b"accept") or ""):
         # A CloudEvents batch is a bare array, so the next page is in a Link header (RFC 8288).
         texts = ",".join(event.cloudevent() for event in events)

@@ -13,7 +13,7 @@ import orjson
 
 from gateway.concurrency.short_cache import short_cache
 from gateway.wire.content_types import JSON_TYPE, is_json, is_text
-from gateway.wire.subjects import LIVE_PREFIX, address_of
+from gateway.wire.subjects import address_of, address_subject
 
 EVENT_TYPE = "event"
 BATCH_HEADER = "Idempotency-Batch"
@@ -141,7 +141,7 @@ def from_headers(channel: str, subject: str, headers: Mapping[str, str], data: b
     about, published_id = headers.get("ce-subject"), headers.get("ce-id")
     return Event(
         channel=channel,
-        address=address_of(subject.removeprefix(LIVE_PREFIX)),
+        address=address_of(address_subject(subject)),
         id=int(headers["Nats-Sequence"]),
         time=headers.get("ce-time") or headers.get("Nats-Time-Stamp", ""),
         stored_time=headers.get("Nats-Time-Stamp", ""),

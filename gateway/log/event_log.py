@@ -136,7 +136,7 @@ class EventLog:
         headers: Mapping[str, str],
         message_id: str | None = None,
     ) -> Stored:
-        """Store one event; once this returns, the event is stored durably.
+        """Store one event at the subject of its address; once this returns, the event is stored durably.
 
         Raises Refused ``overloaded`` when the log does not answer in time (the event may or may not be stored),
         ``storage-full`` and ``too-large``.
@@ -147,7 +147,8 @@ class EventLog:
             headers = {**headers, "Nats-Msg-Id": message_id}
         is_repeatable = message_id is not None
         replies = await self._request_making_stream(
-            channel, lambda: self._request(subject, data, dict(headers), is_repeatable=is_repeatable)
+            channel,
+            lambda: self._request(channel.stored(subject), data, dict(headers), is_repeatable=is_repeatable),
         )
         return _stored(replies[0].data)
 
@@ -173,7 +174,7 @@ class EventLog:
 
         Consumers take turns, named by ``reader``, so that a long replay delays neither others nor live events.
         """
-        request = {"seq": max(after + 1, 1), "next_by_subj": subject, "batch": min(limit, BATCH_MAX)}
+        request = {"seq": max(after + 1, 1), "next_by_subj": channel.stored(subject), "batch": min(limit, BATCH_MAX)}
         if max_bytes:
             request["max_bytes"] = max_bytes
         async with self._turns.acquire(reader):
@@ -207,7 +208,7 @@ class EventLog:
 
     async def stored_at(self, channel: Channel, subject: str, after: int) -> float | None:
         """Return when the first event after an id was stored, in Unix seconds; None if there is none."""
-        found = await self._direct_get(channel, {"seq": after + 1, "next_by_subj": subject, "batch": 1})
+        found = await self._direct_get(channel, {"seq": after + 1, "next_by_subj": channel.stored(subject), "batch": 1})
         if not found:
             return None
         return datetime.fromisoformat((found[0].headers or {})["Nats-Time-Stamp"]).timestamp()
@@ -216,13 +217,13 @@ class EventLog:
         """Return the id of the first event stored at or after an instant; one more than the last if there is none."""
         request = {
             "start_time": rfc3339(instant.astimezone(UTC)),
-            "next_by_subj": channel.subject,
+            "next_by_subj": channel.stored(channel.subject),
             "batch": 1,
         }
+        # Read before: an event that is stored between the two requests must not count as one before the instant.
+        last = await self.last(channel)
         found = await self._direct_get(channel, request)
-        if found:
-            return _event(channel, found[0]).id
-        return (await self.last(channel)) + 1
+        return _event(channel, found[0]).id if found else last + 1
 
     async def _info(self, channel: Channel) -> list[Msg]:
         replies = await self._request(f"$JS.API.STREAM.INFO.{channel.stream}", b"")

@@ -21,9 +21,10 @@ from gateway.concurrency.stopping import stop_tasks
 from gateway.log.catch_up import EARLIEST, CatchUp, Gap, begin
 from gateway.log.event import Event, from_headers
 from gateway.log.event_log import EventLog
+from gateway.log.handover import Handover
 from gateway.log.unavailable import log_unavailable
 from gateway.snapshot.picture import Channel, Snapshot
-from gateway.wire.subjects import LIVE_PREFIX, live
+from gateway.wire.subjects import LIVE_PREFIX, live, meet
 
 __all__ = ["EARLIEST", "Gap", "Hub", "Listener"]
 
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 Deliver = Callable[[Event], None]
 OnGap = Callable[[Gap], None]
 
+NO_EVENTS = f"{LIVE_PREFIX}_apimgmt."
+"""What the subjects begin with of other messages in a stream, such as redriven dead letters."""
 PENDING_MAX_MESSAGES = 65_536
 PENDING_MAX_BYTES = 64 * 1024 * 1024
 CHECK_S = 0.5
@@ -51,9 +54,23 @@ def _ignore(gap: Gap) -> None:
 class Listener:
     """One listener on a subject filter. It gets the events of a channel in the order of their ids, each once."""
 
-    __slots__ = ("catching_up", "deliver", "feed", "has_room", "on_gap", "position")
+    __slots__ = ("catching_up", "deliver", "feed", "has_room", "left_at", "on_gap", "position", "reader", "stream")
 
-    def __init__(self, deliver: Deliver, on_gap: OnGap = _ignore, has_room: Callable[[], bool] = _always) -> None:
+    def __init__(
+        self,
+        deliver: Deliver,
+        on_gap: OnGap = _ignore,
+        has_room: Callable[[], bool] = _always,
+        *,
+        stream: str = "",
+        reader: str = "",
+    ) -> None:
+        self.stream = stream
+        """The stream of the one channel that it reads; empty for a filter across channels."""
+        self.left_at: dict[str, int] = {}
+        """The last id of each stream that it read before."""
+        self.reader = reader
+        """Whose turn it is when it reads stored events."""
         self.deliver = deliver
         self.on_gap = on_gap
         self.has_room = has_room
@@ -73,7 +90,11 @@ class Listener:
     @property
     def head(self) -> int:
         """The newest id of its filter that this process knows; 0 if none."""
-        return self.feed.head if self.feed is not None else 0
+        return self.feed.head(self.stream) if self.feed is not None else 0
+
+    def reads(self, stream: str) -> bool:
+        """Return whether it gets the events of a stream."""
+        return self.stream in ("", stream)
 
     def offer(self, event: Event) -> None:
         """Deliver a live event, or buffer it until the log has been read up to it."""
@@ -86,6 +107,22 @@ class Listener:
         """Deliver live events directly from now on: stored ones have been delivered up to this position."""
         self.catching_up = None
         self.position = position
+
+    def catch_up(self, log: EventLog, channel: Channel, subject: str) -> CatchUp:
+        """Buffer live events from now on, until what is returned has read the log up to them."""
+        self.left_at[self.stream] = self.head
+        self.stream = channel.stream
+        self.catching_up = CatchUp(
+            log,
+            channel,
+            subject,
+            deliver=self.deliver,
+            done=self.went_live,
+            has_room=self.has_room,
+            on_gap=self.on_gap,
+            reader=self.reader,
+        )
+        return self.catching_up
 
 
 class Feed:
@@ -118,9 +155,13 @@ class Feed:
             self._hub.forget(self)
 
     @property
-    def head(self) -> int:
-        """The newest id that has arrived, or was stored when a reader began."""
-        return max([*self._baselines.values(), *self._positions.values()], default=0)
+    def listeners(self) -> tuple[Listener, ...]:
+        return tuple(self._listeners)
+
+    def head(self, stream: str) -> int:
+        """Return the newest id that has arrived, or was stored when a reader began: of a stream, or of any."""
+        ids = [*self._baselines.items(), *self._positions.items()]
+        return max((id_ for name, id_ in ids if stream in ("", name)), default=0)
 
     async def open(self) -> None:
         """Subscribe, once for all listeners. Returns when the request was sent to NATS."""
@@ -172,9 +213,9 @@ class Feed:
         headers = message.headers or {}
         stream = headers.get("Nats-Stream", "")
         channel = self._hub.channel_of(stream)
-        if channel is None:
+        if channel is None or message.subject.startswith(NO_EVENTS):
             return
-        event = from_headers(channel.address, message.subject[len(LIVE_PREFIX) :], headers, message.data)
+        event = from_headers(channel.address, message.subject, headers, message.data)
         if self._link != self._hub.link:
             self.check()
         recovering = self._recovering.get(stream)
@@ -194,11 +235,13 @@ class Feed:
     def _deliver(self, stream: str, event: Event) -> None:
         self._positions[stream] = event.id
         for listener in tuple(self._listeners):
-            listener.offer(event)
+            if listener.reads(stream):
+                listener.offer(event)
 
     def _recover(self, stream: str, position: int) -> None:
         channel = self._hub.channel_of(stream)
-        if channel is None or stream in self._recovering:
+        subject = meet(self.subject, channel.subject) if channel is not None else None
+        if channel is None or subject is None or stream in self._recovering:
             return
 
         def deliver(event: Event) -> None:
@@ -207,23 +250,23 @@ class Feed:
         def done(position: int) -> None:
             self._recovering.pop(stream, None)
 
+        def report(gap: Gap) -> None:
+            for listener in tuple(self._listeners):
+                if listener.reads(stream):
+                    listener.on_gap(gap)
+
         catching_up = CatchUp(
             self._hub.log,
             channel,
-            # A filter across channels reads each of them by its own filter.
-            channel.subject if ">" in self.subject else self.subject,
+            subject,
             deliver=deliver,
             done=done,
             has_room=self._has_room,
             patience_s=PATIENCE_S,
-            on_gap=self._gap,
+            on_gap=report,
         )
         self._recovering[stream] = catching_up
         catching_up.resume(position)
-
-    def _gap(self, gap: Gap) -> None:
-        for listener in tuple(self._listeners):
-            listener.on_gap(gap)
 
     def _has_room(self) -> bool:
         return all(listener.has_room() for listener in self._listeners)
@@ -237,9 +280,9 @@ class Hub:
         self.log = log
         self._snapshot = snapshot
         self._feeds: dict[str, Feed] = {}
-        self._streams: dict[str, Channel] | None = None
         self._at_work: set[asyncio.Task[Any]] = set()
         self._checker: asyncio.Task[None] | None = None
+        self._handover = Handover(log, snapshot)
         snapshot.on_change(self._refresh)
 
     @property
@@ -253,8 +296,8 @@ class Hub:
 
     async def stop(self) -> None:
         """Close every feed."""
-        if self._checker is not None:
-            await stop_tasks(self._checker)
+        await stop_tasks(self._checker)
+        await self._handover.stop()
         for feed in list(self._feeds.values()):
             self.forget(feed)
         await asyncio.gather(*self._at_work, return_exceptions=True)
@@ -297,18 +340,8 @@ class Hub:
         live event if the position is of an earlier stream of that name. Stored events are read only while
         ``has_room()``, and in turn with other readers than ``reader``. Raises Refused where the log is unavailable.
         """
-        listener = Listener(deliver, on_gap, has_room)
-        catching_up = CatchUp(
-            self.log,
-            channel,
-            subject,
-            deliver=deliver,
-            done=listener.went_live,
-            has_room=has_room,
-            on_gap=on_gap,
-            reader=reader,
-        )
-        listener.catching_up = catching_up
+        listener = Listener(deliver, on_gap, has_room, reader=reader)
+        catching_up = listener.catch_up(self.log, channel, subject)
         feed = self._join(subject, listener)
         try:
             await feed.open()
@@ -333,10 +366,8 @@ class Hub:
         return listener
 
     def channel_of(self, stream: str) -> Channel | None:
-        """Return the channel whose log a stream is."""
-        if self._streams is None:
-            self._streams = {channel.stream: channel for channel in self._snapshot.channels()}
-        return self._streams.get(stream)
+        """Return the channel whose events a stream holds."""
+        return self._snapshot.channel_of(stream)
 
     def forget(self, feed: Feed) -> None:
         """Close a feed without listeners."""
@@ -358,7 +389,7 @@ class Hub:
 
     def _refresh(self, kinds: frozenset[str]) -> None:
         if "channel" in kinds:
-            self._streams = None
+            self._handover.refresh(list(self._feeds.values()))
 
     async def _check(self) -> None:
         while True:

@@ -22,7 +22,7 @@ DUPLICATES_WINDOW_S = 24 * 3600.0
 DEFAULT_MAX_AGE_S = 7 * 24 * 3600.0
 DEFAULT_MAX_BYTES = 1024**3
 _NAME_IN_USE = 10058
-_COMPARED = ("subjects", "max_age", "max_bytes", "max_msgs", "duplicate_window", "description")
+_COMPARED = ("subjects", "max_age", "max_bytes", "max_msgs", "duplicate_window", "description", "republish")
 
 
 async def ensure_stream(js: JetStreamContext, document: Mapping[str, Any]) -> None:
@@ -93,13 +93,17 @@ async def _channel_streams(js: JetStreamContext) -> list[StreamInfo]:
 
 
 def stream_config(document: Mapping[str, Any]) -> StreamConfig:
-    """Return the configuration of a channel's stream, except its first sequence, which is set on creation."""
+    """Return the configuration of a channel's stream, except its first sequence, which is set on creation.
+
+    What is republished has the subject of the event's address, whatever its subject in the stream begins with.
+    """
+    prefix = document.get("subject_prefix") or ""
     retention = document.get("retention") or {}
     max_age_s = float(retention.get("max_age_s") or DEFAULT_MAX_AGE_S)
     return StreamConfig(
         name=document["stream"],
         description=document.get("title") or document["address"],
-        subjects=[document["subject"], redriven_subject(document["stream"])],
+        subjects=[prefix + document["subject"], redriven_subject(document["stream"])],
         retention=RetentionPolicy.LIMITS,
         storage=StorageType.FILE,
         discard=DiscardPolicy.OLD,
@@ -108,5 +112,5 @@ def stream_config(document: Mapping[str, Any]) -> StreamConfig:
         max_msgs=int(retention.get("max_events") or -1),
         duplicate_window=min(DUPLICATES_WINDOW_S, max_age_s),
         allow_direct=True,
-        republish=RePublish(src=">", dest=f"{LIVE_PREFIX}>"),
+        republish=RePublish(src=f"{prefix}>", dest=f"{LIVE_PREFIX}>"),
     )

@@ -15,6 +15,7 @@ from gateway.schemas.registered import Latest, subject_named
 from gateway.snapshot import subscriptions
 from gateway.snapshot.right import Verb
 from gateway.wire.content_types import JSON, media_type_of
+from gateway.wire.subjects import Template
 
 EVERY_SCOPE = frozenset(f"{verb.value}:*" for verb in Verb)
 
@@ -124,11 +125,21 @@ class Channel:
     """What its events are: ``json``, ``text``, ``bytes`` or a media type."""
     values: Mapping[str, Mapping[str, None]] = field(default_factory=dict)
     """The values that a parameter of the address may have, for each parameter that is restricted."""
+    subject_prefix: str = ""
+    """What the subjects of its events begin with in its stream; empty if an earlier version created the channel."""
+    template: Template = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "template", Template.parse(self.address))
 
     @property
     def media_type(self) -> str:
         """The media type of an event whose publisher names none."""
         return media_type_of(self.content_type)
+
+    def stored(self, subject_filter: str) -> str:
+        """Return the subject filter, in its stream, of the events that a filter of addresses matches."""
+        return self.subject_prefix + subject_filter
 
     def document(self) -> dict[str, Any]:
         """Return the document that its stream is created from."""
@@ -136,6 +147,7 @@ class Channel:
             "address": self.address,
             "stream": self.stream,
             "subject": self.subject,
+            "subject_prefix": self.subject_prefix,
             "title": self.title,
             "retention": dict(self.retention),
         }
@@ -310,6 +322,7 @@ def _channel(document: Mapping[str, Any]) -> Channel:
         address=document["address"],
         stream=document["stream"],
         subject=document["subject"],
+        subject_prefix=document.get("subject_prefix") or "",
         title=document.get("title") or "",
         schema=document.get("schema"),
         on_invalid=document.get("on_invalid") or "reject",

@@ -12,12 +12,13 @@ from urllib.parse import quote, unquote_to_bytes
 
 from gateway.concurrency.short_cache import short_cache
 from gateway.refusals import Reason, Refused
-from gateway.snapshot.endpoints import CHANNEL_PREFIX, REGISTRY_PREFIX
-from gateway.wire.dot_segments import has_dot_segment
+from gateway.snapshot.endpoints import CHANNEL_PREFIX, CHANNEL_SUFFIX, REGISTRY_PREFIX
+from gateway.wire.dot_segments import DOT_SEGMENTS, has_dot_segment
 
 KEPT_SLASH = "\x1f"
 """Stands for an encoded slash where a path is matched: it ends no segment. No path holds this character itself."""
 _ENCODED_SLASH = re.compile(r"%2[fF]")
+_UNSAFE, _NUL = re.compile(r"[\x00-\x1f\x7f\\]"), re.compile("\0")
 _PLAIN = re.compile(r"[A-Za-z0-9/._-]*")
 _MEANT_UNDER = (CHANNEL_PREFIX, REGISTRY_PREFIX + "/")
 """Encoded slashes are slashes there: a channel's address and a subject are one parameter."""
@@ -33,7 +34,9 @@ PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?:\.\.\.)?\}")
 def normalised(raw_path: bytes) -> str:
     """Percent-decode a path once. Raises Refused for a path that two parsers could read differently.
 
-    Refused are a dot segment however it is disguised, a control character, invalid UTF-8 and a backslash.
+    Refused are a dot segment however it is disguised, a control character, invalid UTF-8 and a backslash. The address
+    of a channel may hold all but invalid UTF-8 and NUL, dot segments with its slashes encoded: such a path is for the
+    gateway itself, and never forwarded.
     """
     try:
         text = raw_path.decode("ascii")
@@ -42,11 +45,17 @@ def normalised(raw_path: bytes) -> str:
         raise malformed("is not UTF-8") from None
     if not path.startswith("/"):
         raise malformed("does not begin with a slash")
-    if any(char < " " or char in "\x7f\\" for char in path):
+    is_for_channel = text.startswith(CHANNEL_PREFIX) and path.endswith(CHANNEL_SUFFIX)
+    if _NUL.search(path) if is_for_channel else _UNSAFE.search(path):
         raise malformed("holds a control character or a backslash")
-    if has_dot_segment(path):
+    if any(map(_is_dot_segment, text.split("/"))) if is_for_channel else has_dot_segment(path):
         raise malformed("holds a dot segment")
     return path
+
+
+def _is_dot_segment(raw_segment: str) -> bool:
+    """Return whether clients resolve a segment; how upstreams read it does not matter here."""
+    return unquote_to_bytes(raw_segment).decode() in DOT_SEGMENTS
 
 
 @short_cache(4_096)
@@ -69,6 +78,12 @@ def as_sent(template: str, raw_path: bytes, parameters: Mapping[str, str]) -> di
         values[name] = "".join(sent[at:end])
         at = end
     return values
+
+
+def channel_events_path(address: str) -> str:
+    """Return the path of a channel's events, with encoded slashes where clients would change the address otherwise."""
+    is_changed = not DOT_SEGMENTS.isdisjoint(address.split("/")) or "//" in f"/{address}/"
+    return f"{CHANNEL_PREFIX}{quote(address, safe='' if is_changed else '/')}{CHANNEL_SUFFIX}"
 
 
 def encoded(text: str) -> str:

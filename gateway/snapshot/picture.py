@@ -10,6 +10,7 @@ from typing import Any
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.schemas.registered import Latest
+from gateway.snapshot.addresses import AddressTable
 from gateway.snapshot.documents import (
     READERS,
     Channel,
@@ -46,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 MATCHES_KEPT = 4096
 NAME_MAX_CHARS = 255
-"""Paths and addresses are kept if they are no longer, so that these caches have a ceiling in bytes."""
+"""Paths are kept if they are no longer, so that the cache has a ceiling in bytes."""
 
 _NAMES = {"key": "id", "channel": "address", "subscription": "id"}
 
@@ -66,9 +67,7 @@ class Snapshot:
         self._paths: PathTable[Route | Endpoint] = PathTable()
         self._builtin: dict[str, Route] = {}
         self._matches: dict[tuple[bool, str, str], Match] = {}
-        self._addresses: PathTable[Channel] = PathTable()
-        self._channels: dict[str, tuple[Channel, Mapping[str, str]]] = {}
-        """Cached channels of concrete addresses."""
+        self._addresses = AddressTable()
         self._rebuild_tables({"route", "channel"})
 
     @classmethod
@@ -202,17 +201,19 @@ class Snapshot:
 
     def channel(self, address: str) -> tuple[Channel, Mapping[str, str]] | None:
         """Return the channel of a concrete address, and the values of its parameters."""
-        cached = self._channels.get(address)
-        if cached is not None:
-            return cached
-        found = self._addresses.find(address)
-        if not found:
-            return None
-        if len(address) <= NAME_MAX_CHARS:
-            if len(self._channels) >= MATCHES_KEPT:
-                self._channels.clear()
-            self._channels[address] = found[0]
-        return found[0]
+        return self._addresses.find(address)
+
+    def channel_of(self, stream: str) -> Channel | None:
+        """Return the channel whose events a stream holds."""
+        return self._addresses.of_stream(stream)
+
+    def channel_covering(self, subject_filter: str) -> Channel | None:
+        """Return the channel that readers of a subject filter read: the most specific one that matches all of it."""
+        return self._addresses.covering(subject_filter)
+
+    def channels_meeting(self, subject_filters: Iterable[str]) -> list[Channel]:
+        """Return the channels that may own an address which one of the filters matches."""
+        return self._addresses.meeting(subject_filters)
 
     def channels(self) -> Iterable[Channel]:
         return self._documents["channel"].values()
@@ -323,8 +324,7 @@ class Snapshot:
                 if endpoint.path not in overridden:
                     self._paths.add(endpoint.path, endpoint)
         if "channel" in kinds:
-            self._channels.clear()
-            self._addresses = PathTable((channel.address, channel) for channel in self._documents["channel"].values())
+            self._addresses = AddressTable(self._documents["channel"].values())
 
 
 def _channel_events(path: str) -> list[tuple[Route | Endpoint, Mapping[str, str]]]:

@@ -40,7 +40,7 @@ from gateway.snapshot.picture import Snapshot
 from gateway.tests.policed import policies_for
 from gateway.upstream.client import UpstreamClient
 from gateway.wire.header_fields import Headers
-from gateway.wire.subjects import Template, stream_of
+from gateway.wire.subjects import Template, stored_prefix, stream_of
 
 PEPPER = b"pepper of the tests"
 WAIT_S = 20.0
@@ -54,6 +54,7 @@ def channel(address: str, **more: Any) -> dict[str, Any]:
         "address": address,
         "stream": stream_of(address),
         "subject": Template.parse(address).subject,
+        "subject_prefix": stored_prefix(stream_of(address)),
         "title": "",
         "schema": None,
         "on_invalid": "reject",

@@ -1,8 +1,8 @@
 """Converts channel addresses to NATS subjects and back, by the mapping that NATS uses for MQTT topics.
 
-A level of an address is a token of the subject. An empty level becomes ``/`` and a dot inside a level ``//``; as no
-level contains a slash, the mapping is reversible. Levels that are ``*`` or ``>`` would be wildcards in NATS, and are
-refused.
+A level of an address is a token of the subject. An empty level becomes ``/`` and a dot inside a level ``//``. What NATS
+does not take in a token, and what it could take for a wildcard, becomes ``/`` and two hexadecimal digits for each byte:
+whitespace, control characters, ``*`` and ``>``. As no level contains a slash, the mapping is reversible.
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ from typing import Self
 from gateway.concurrency.short_cache import short_cache
 
 LIVE_PREFIX = "_apimgmt.live."
+STORED_PREFIX = "_apimgmt.events."
 ADDRESS_MAX_BYTES = 1024
-_RESERVED = ("_apimgmt", "_INBOX", "$")
-_UNSAFE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-_PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
+_RESERVED = frozenset({"_apimgmt", "_INBOX"})
+_NOT_IN_MQTT = re.compile(r"[\x00\ud800-\udfff]")
+_ESCAPED = re.compile(r"[\s\x00-\x1f\x7f-\x9f*>]")
+_ESCAPE = re.compile(r"//|(?:/[0-9A-F]{2})+")
+_PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*?)(\.\.\.)?\}")
+_LITERAL, _ONE_LEVEL, _REST = range(3)
 
 
 class AddressError(ValueError):
@@ -37,7 +41,7 @@ def subject_of(address: str) -> str:
 @short_cache(4_096)
 def address_of(subject: str) -> str:
     """Return the address of a subject; the inverse of :func:`subject_of`."""
-    return "/".join("" if part == "/" else part.replace("//", ".") for part in subject.split("."))
+    return "/".join("" if part == "/" else _ESCAPE.sub(_unescaped, part) for part in subject.split("."))
 
 
 def filters_of(mqtt_filter: str) -> tuple[str, ...]:
@@ -54,6 +58,24 @@ def filters_of(mqtt_filter: str) -> tuple[str, ...]:
     if tokens[-1] == ">" and len(tokens) > 1:
         return ".".join(tokens), ".".join(tokens[:-1])
     return (".".join(tokens),)
+
+
+@short_cache(4_096)
+def reading_filter(address: str) -> str:
+    """Return the subject filter of what a reader asks for. Raises AddressError.
+
+    That is a concrete address, or one with ``+`` or ``{parameter}`` for a level and ``#`` or ``{rest...}`` for the last
+    ones. A level in braces that is no parameter, as a GUID may be, stands for itself.
+    """
+    *levels, last = _levels(address)
+    if "#" in levels or any(_kind(level) == _REST for level in levels):
+        raise AddressError("`#` and `{rest...}` must be the last level")
+    return ".".join([*map(_filter_token, levels), _filter_token(last)])
+
+
+def is_pattern(subject_filter: str) -> bool:
+    """Return whether a subject filter can match more than one subject."""
+    return subject_filter.endswith(">") or "*" in subject_filter
 
 
 def matches(subject_filter: str, subject: str) -> bool:
@@ -82,11 +104,6 @@ def meet(one: str, other: str) -> str | None:
     return ".".join(common) if len(left) == len(right) else None
 
 
-def overlap(one: str, other: str) -> bool:
-    """Return whether two subject filters can match the same subject."""
-    return meet(one, other) is not None
-
-
 def live(subject: str) -> str:
     """Return the core NATS subject to which JetStream republishes each stored event."""
     return LIVE_PREFIX + subject
@@ -97,63 +114,108 @@ def stream_of(channel_address: str) -> str:
     return "CH_" + hashlib.sha256(channel_address.encode()).hexdigest()[:16]
 
 
+def stored_prefix(stream: str) -> str:
+    """Return what the subjects of a channel's events begin with in its stream, so that no two channels share one."""
+    return f"{STORED_PREFIX}{stream}."
+
+
+def address_subject(subject: str) -> str:
+    """Return the subject of an event's address, from the one that the event is stored or republished at."""
+    if subject.startswith(STORED_PREFIX):
+        return subject.split(".", 3)[3]
+    return subject.removeprefix(LIVE_PREFIX)
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A channel's address, of which some levels may be ``{parameters}``."""
+    """A channel's address: some levels may be ``{parameters}``, and the last a ``{rest...}`` of one level or more."""
 
     address: str
     subject: str
-    """Its subject filter, with ``*`` for each parameter."""
+    """Its subject filter, with ``*`` for each parameter and ``>`` for the rest."""
     parameters: tuple[str, ...]
+    rank: tuple[int, ...]
+    """Orders templates: of those that match an address, the one with the lowest rank is the most specific.
+
+    Level by level from the left, a literal comes before a parameter, and a parameter before a rest.
+    """
     _tokens: tuple[str, ...] = field(repr=False)
 
     @classmethod
     def parse(cls, address: str) -> Self:
         """Parse a channel's address. Raises AddressError."""
         levels = _levels(address)
-        parameters: list[str] = []
-        tokens: list[str] = []
-        for level in levels:
-            parameter = _PARAMETER.fullmatch(level)
-            if parameter:
-                parameters.append(parameter[1])
-                tokens.append("*")
-                continue
-            if "{" in level or "}" in level or level in ("+", "#"):
+        kinds = tuple(map(_kind, levels))
+        for level, kind in zip(levels, kinds, strict=True):
+            if kind == _LITERAL and ("{" in level or "}" in level or level in ("+", "#")):
                 raise AddressError("a parameter must be a whole level: `sensors/{deviceId}`")
-            tokens.append(_token(level))
-        if len(set(parameters)) != len(parameters):
+        if _REST in kinds[:-1]:
+            raise AddressError("a rest such as `{path...}` must be the last level")
+        names = [level[1:-1].removesuffix("...") for level, kind in zip(levels, kinds, strict=True) if kind]
+        if len(set(names)) != len(names):
             raise AddressError("a parameter name is used twice")
-        return cls(address, ".".join(tokens), tuple(parameters), tuple(tokens))
+        tokens = tuple(map(_filter_token, levels))
+        return cls(address, ".".join(tokens), tuple(names), kinds, tokens)
+
+    def covers(self, subject_filter: str) -> bool:
+        """Return whether it matches every address that a subject filter matches. A parameter takes no empty level."""
+        parts = subject_filter.split(".")
+        for position, own in enumerate(self._tokens):
+            if own == ">":
+                return len(parts) > position
+            if position >= len(parts) or parts[position] == ">":
+                return False
+            if own != parts[position] and (own != "*" or parts[position] == "/"):
+                return False
+        return len(parts) == len(self._tokens)
 
     def match(self, subject: str) -> dict[str, str] | None:
         """Return the values of the parameters if the subject of a concrete address matches, else None."""
-        tokens = subject.split(".")
-        if len(tokens) != len(self._tokens):
+        if not self.covers(subject):
             return None
-        values: list[str] = []
-        for pattern, token in zip(self._tokens, tokens, strict=True):
-            if pattern == "*":
-                values.append(address_of(token))
-            elif pattern != token:
-                return None
+        tokens = subject.split(".")
+        values = [address_of(token) for pattern, token in zip(self._tokens, tokens, strict=False) if pattern == "*"]
+        if self.rank[-1] == _REST:
+            values.append(address_of(".".join(tokens[len(self._tokens) - 1 :])))
         return dict(zip(self.parameters, values, strict=True))
 
 
 def _levels(address: str) -> list[str]:
     if not address:
         raise AddressError("an address must not be empty")
-    if _UNSAFE.search(address):
-        raise AddressError("an address must not contain spaces or control characters")
+    if _NOT_IN_MQTT.search(address):
+        raise AddressError("an address must not contain U+0000, and must be valid Unicode")
     if len(address.encode()) > ADDRESS_MAX_BYTES:
         raise AddressError(f"an address has at most {ADDRESS_MAX_BYTES} bytes")
-    if address.startswith(_RESERVED):
-        raise AddressError("addresses that begin with `_apimgmt`, `_INBOX` or `$` are reserved")
     levels = address.split("/")
-    if "*" in levels or ">" in levels:
-        raise AddressError("a level must not be `*` or `>`, which are wildcards of the event log")
+    if address.startswith("$") or levels[0] in _RESERVED:
+        raise AddressError(
+            "addresses that begin with `$`, or whose first level is `_apimgmt` or `_INBOX`, are reserved"
+        )
     return levels
 
 
+def _kind(level: str) -> int:
+    found = _PARAMETER.fullmatch(level) if level.startswith("{") else None
+    if found is None:
+        return _LITERAL
+    return _REST if found[2] else _ONE_LEVEL
+
+
+def _filter_token(level: str) -> str:
+    if level in ("+", "#"):
+        return "*" if level == "+" else ">"
+    kind = _kind(level)
+    return _token(level) if kind == _LITERAL else "*" if kind == _ONE_LEVEL else ">"
+
+
 def _token(level: str) -> str:
-    return level.replace(".", "//") or "/"
+    return _ESCAPED.sub(_escaped, level.replace(".", "//")) or "/"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return "".join(f"/{byte:02X}" for byte in found[0].encode())
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return "." if found[0] == "//" else bytes.fromhex(found[0].replace("/", "")).decode(errors="replace")

@@ -171,12 +171,12 @@ class Publishing:
         """Admit an empty retained PUBLISH: it stores no event and clears the retained one (3.3.1.3)."""
         _, subject = channel_for(self._plane.snapshot, self._call, topic, Verb.PUBLISH)
         await self._plane.limiter.charge(self._call, messages_in=1)
-        return self._plane.retained.retain(subject, None)
+        return self._plane.retained.clear(subject)
 
     async def _store(self, admitted: Admitted, is_retained: bool) -> None:
         stored = await self._plane.publisher.store(self._call, admitted)
         if is_retained:
-            await self._plane.retained.retain(admitted.subject, stored.sequence)
+            await self._plane.retained.retain(admitted.subject, admitted.channel, stored.sequence)
 
     async def _settle(self, in_flight: InFlightPublish, work: Coroutine[Any, Any, None]) -> None:
         try:

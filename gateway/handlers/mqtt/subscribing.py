@@ -29,7 +29,7 @@ from gateway.wire.mqtt import codec
 from gateway.wire.mqtt.packets import V5, Publish, RequestedFilter, Subscribe, Unsubscribe
 from gateway.wire.mqtt.replies import ProtocolViolation, Replies
 from gateway.wire.mqtt.session import QOS_GRANTED_MAX, SUBSCRIPTIONS_MAX, Parts, Session
-from gateway.wire.subjects import AddressError, filters_of, matches, meet
+from gateway.wire.subjects import AddressError, filters_of, meet, reading_filter
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -181,15 +181,8 @@ class Subscribing:
         if "+" not in filter_ and "#" not in filter_:
             return allowed(self._call.caller, Right(Verb.SUBSCRIBE, filter_))
         subjects = filters_of(filter_)
-        matched = self._channels_matching(subjects)
+        matched = self._plane.snapshot.channels_meeting(subjects)
         return not matched or any(_may_read_some(self._call.caller, channel.address, subjects) for channel in matched)
-
-    def _channels_matching(self, subjects: tuple[str, ...]) -> list[Channel]:
-        return [
-            channel
-            for channel in self._plane.snapshot.channels()
-            if any(meet(subject, channel.subject) for subject in subjects)
-        ]
 
     def _resolve(self, filter_: str) -> tuple[tuple[str, ...], list[Channel]]:
         """Return the NATS subjects of a filter and the channels that it matches over MQTT. Raises Refused."""
@@ -201,7 +194,7 @@ class Subscribing:
             raise ProtocolViolation(codec.BAD_FILTER, str(error), cause="invalid-address") from None
         if "+" not in filter_ and "#" not in filter_:
             return subjects, [channel_for(self._plane.snapshot, self._call, filter_, Verb.SUBSCRIBE)[0]]
-        matched = self._channels_matching(subjects)
+        matched = self._plane.snapshot.channels_meeting(subjects)
         if not any(_may_read_some(self._call.caller, channel.address, subjects) for channel in matched):
             # Checked before whether a channel exists, so that a refusal does not reveal it.
             require(self._call.caller, Right(Verb.SUBSCRIBE, filter_))
@@ -318,7 +311,9 @@ class Subscribing:
         verdict = self._verdicts.get(event.address)
         if verdict is None:
             match = self._plane.snapshot.channel(event.address)
-            is_open = match is not None and _is_open_to_mqtt(match[0])
+            # Other protocols publish to addresses that no MQTT packet may name (4.7.1).
+            can_be_named = "+" not in event.address and "#" not in event.address
+            is_open = match is not None and _is_open_to_mqtt(match[0]) and can_be_named
             verdict = is_open and allowed(self._call.caller, Right(Verb.SUBSCRIBE, event.address))
             self._verdicts[event.address] = verdict
         return verdict
@@ -362,10 +357,10 @@ def _cover_some(scopes: tuple[str, ...], template: str, subjects: tuple[str, ...
                 return True
             continue
         try:
-            scope_subjects = filters_of(address) if scope.startswith(prefix) else ()
+            scope_subject = reading_filter(address) if scope.startswith(prefix) else None
         except AddressError:
             continue
-        if any(matches(subject, scope_subject) for subject in subjects for scope_subject in scope_subjects):
+        if scope_subject is not None and any(meet(subject, scope_subject) for subject in subjects):
             return True
     return False
 

@@ -57,10 +57,10 @@ def test_only_short_names_are_kept(snapshot):
     for number in range(MATCHES_KEPT + 10):
         flood(snapshot, 0, str(number))
     flood(snapshot, 0, "y" * 8_000)
-    for kept in (snapshot._matches, snapshot._channels):
+    for kept in (snapshot._matches, snapshot._addresses._found):
         assert 0 < len(kept) <= MATCHES_KEPT
     assert max(len(path) for _, _, path in snapshot._matches) <= NAME_MAX_CHARS
-    assert max(map(len, snapshot._channels)) <= NAME_MAX_CHARS
+    assert max(map(len, snapshot._addresses._found)) <= NAME_MAX_CHARS
 
 
 def test_a_long_name_means_the_same_as_a_short_one(snapshot):

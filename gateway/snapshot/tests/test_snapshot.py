@@ -124,3 +124,10 @@ def test_a_concrete_address_finds_its_channel_and_parameters(snapshot):
     channel, parameters = snapshot.channel("sensors/d1/temperature")
     assert (channel.stream, parameters) == ("CH_1", {"device": "d1"})
     assert snapshot.channel("sensors/d1") is None
+
+
+def test_a_route_for_every_path_takes_no_channel_events(snapshot):
+    route = {"name": "all", "path": "/{rest...}", "methods": [], "protocol": "http", "handler": {"type": "upstream"}}
+    snapshot.apply([("route", "all", route)])
+    assert snapshot.match(Protocol.HTTP, "POST", "/v1/channels/a/../b/events").handler == "publish"
+    assert snapshot.match(Protocol.HTTP, "GET", "/v1/channels/trades").target == "all"

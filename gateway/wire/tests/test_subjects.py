@@ -11,17 +11,24 @@ from gateway.wire.subjects import (
     AddressError,
     Template,
     address_of,
+    address_subject,
     filters_of,
+    is_pattern,
     live,
     matches,
     meet,
-    overlap,
+    reading_filter,
+    stored_prefix,
     stream_of,
     subject_of,
 )
 
-LEVELS = st.text(st.sampled_from("ab.é-_~{*>"), max_size=4).filter(lambda level: level not in ("*", ">"))
-ADDRESSES = st.lists(LEVELS, min_size=1, max_size=5).map("/".join).filter(bool)
+MADE_OF = "ab.é-_~{*> \t\n\r\x01\x7f\x85\u00a0\u2028\u3000\ufeff\uffff💡2AF"
+LEVELS = st.text(
+    st.sampled_from(MADE_OF) | st.characters(exclude_characters="\0/+#", exclude_categories=["Cs"]), max_size=6
+)
+ADDRESSES = st.lists(LEVELS, min_size=1, max_size=5).map("/".join).filter(lambda address: address.strip("$"))
+ADDRESSES = ADDRESSES.filter(lambda address: not address.startswith("$"))
 TOKENS = st.sampled_from(["a", "b", "*"])
 FILTERS = st.tuples(st.lists(TOKENS, min_size=1, max_size=4), st.booleans()).map(
     lambda made: ".".join([*made[0], *([">"] if made[1] else [])])
@@ -41,6 +48,14 @@ SUBJECTS = st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=5).map("."
         ("a/b.c", "a.b//c"),
         ("trades/BTC.USD", "trades.BTC//USD"),
         ("é/ü", "é.ü"),
+        ("my room/warm day", "my/20room.warm/20day"),
+        ("a. b", "a///20b"),
+        (" 41", "/2041"),
+        ("x>y/a*b", "x/3Ey.a/2Ab"),
+        (">/*", "/3E./2A"),
+        ("tab\tline\n", "tab/09line/0A"),
+        ("a\u00a0", "a/C2/A0"),
+        ("\ufeffa\uffff", "\ufeffa\uffff"),
     ],
 )
 def test_an_address_maps_as_nats_maps_mqtt_topics(address, subject):
@@ -60,9 +75,8 @@ def test_two_addresses_never_share_a_subject(one, other):
 
 @pytest.mark.parametrize(
     "address",
-    ["", "*", "a/*", ">", "a/>/b", "a b", "a\tb", "a\x00", "a\x7f", "\ud800", "$SYS/a", "_INBOX/x", "_apimgmt/live/a",
-     "_apimgmt.live.a", "a/+", "#", "x" * 1025],
-)  # fmt: skip
+    ["", "a\x00", "\ud800", "$SYS/a", "$", "_INBOX/x", "_INBOX", "_apimgmt/live/a", "a/+", "#", "x" * 1025, "é" * 513],
+)
 def test_what_would_reach_beyond_its_own_name_is_no_address(address):
     with pytest.raises(AddressError):
         subject_of(address)
@@ -77,14 +91,16 @@ def test_what_would_reach_beyond_its_own_name_is_no_address(address):
         ("+", ("*",)),
         ("a.b/#", ("a//b.>", "a//b")),
         ("+/+", ("*.*",)),
+        ("*/>", ("/2A./3E",)),
+        ("my room/{x}/#", ("my/20room.{x}.>", "my/20room.{x}")),
     ],
 )
 def test_a_topic_filter_becomes_subject_filters(mqtt_filter, subjects):
     assert filters_of(mqtt_filter) == subjects
 
 
-@pytest.mark.parametrize("mqtt_filter", ["a/#/b", "a#", "a/b#", "a+", "+a/b", "*", "a/>", "", "$SYS/#", "##"])
-def test_a_filter_that_mqtt_forbids_or_that_hides_a_wildcard_is_refused(mqtt_filter):
+@pytest.mark.parametrize("mqtt_filter", ["a/#/b", "a#", "a/b#", "a+", "+a/b", "", "$SYS/#", "##", "a\0"])
+def test_a_filter_that_mqtt_forbids_is_refused(mqtt_filter):
     with pytest.raises(AddressError):
         filters_of(mqtt_filter)
 
@@ -101,8 +117,8 @@ def test_a_filter_matches_as_nats_says():
     assert not matches("a.>", "a")
     assert matches("a.*", "a.b")
     assert not matches("a.*", "a.b.c")
-    assert not overlap("a.b", "a.c")
-    assert not overlap("a", "a.>")
+    assert meet("a.b", "a.c") is None
+    assert meet("a", "a.>") is None
     assert meet("*.b.>", "a.*.c") == "a.b.c"
 
 
@@ -114,7 +130,45 @@ def test_a_template_gives_what_its_parameters_matched():
     assert template.match(subject_of("sensors/a/humidity")) is None
 
 
-@pytest.mark.parametrize("address", ["a/{x}y", "a/{x}/{x}", "a/{}", "a/+", "a/#", "a/{x y}", "{", "a/*"])
+def test_the_rest_of_a_template_is_one_level_or_more():
+    template = Template.parse("files/{owner}/{path...}")
+    assert (template.subject, template.parameters) == ("files.*.>", ("owner", "path"))
+    assert template.match(subject_of("files/ann/a b/c.txt")) == {"owner": "ann", "path": "a b/c.txt"}
+    assert template.match(subject_of("files/ann/")) == {"owner": "ann", "path": ""}
+    assert template.match(subject_of("files/ann")) is None
+    assert template.match(subject_of("files//a")) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "subject"),
+    [
+        ("a b", "a/20b"),
+        ("a/+", "a.*"),
+        ("+/b/#", "*.b.>"),
+        ("{device}/events", "*.events"),
+        ("files/{path...}", "files.>"),
+        ("{6B29FC40-CA47-1067-B31D-00DD010662DA}/x", "{6B29FC40-CA47-1067-B31D-00DD010662DA}.x"),
+        ("a*b", "a/2Ab"),
+    ],
+)
+def test_what_is_read_may_have_wildcards_of_both_kinds(address, subject):
+    assert reading_filter(address) == subject
+    assert is_pattern(subject) == any(mark in address for mark in ("+", "#", "{device}", "{path...}"))
+
+
+@pytest.mark.parametrize("address", ["a/#/b", "{x...}/b", "", "$SYS/#", "a\0"])
+def test_what_no_reader_could_ask_for_is_refused(address):
+    with pytest.raises(AddressError):
+        reading_filter(address)
+
+
+def test_an_event_has_the_subject_of_its_address_wherever_it_is_read():
+    stored = stored_prefix(stream_of("a/{x}")) + "a.b//c"
+    assert address_subject(stored) == address_subject(live("a.b//c")) == address_subject("a.b//c") == "a.b//c"
+
+
+@pytest.mark.parametrize("address", ["a/{x}y", "a/{x}/{x}", "a/{}", "a/+", "a/#", "a/{x y}", "{", "a/{x...}/b",
+                                     "{x...}/{y...}", "a/{...}", "a/{x..}y", "a/{x....}b"])  # fmt: skip
 def test_a_template_whose_parameters_are_no_whole_levels_is_refused(address):
     with pytest.raises(AddressError):
         Template.parse(address)

@@ -117,7 +117,7 @@ REFUSED = {
     # A stranger does not learn what is there, nor that it is nothing.
     "secret/1": 0x87, "secret/+": 0x87, "secret/#": 0x87, "nowhere": 0x87, "nowhere/#": 0x87, "web/only": 0x87,
     "$SYS/#": 0x8F, "$SYS/broker/load": 0x8F, "_apimgmt/#": 0x8F,
-    "a/#/b": 0x8F, "a+": 0x8F, "*": 0x8F, ">": 0x8F, "market/*": 0x8F, "a b": 0x8F, "$share/group/trades": 0x9E,
+    "a/#/b": 0x8F, "a+": 0x8F, "*": 0x87, ">": 0x87, "market/*": 0x87, "a b": 0x87, "$share/group/trades": 0x9E,
 }  # fmt: skip
 
 

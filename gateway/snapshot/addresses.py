@@ -1,0 +1,65 @@
+"""Finds the channel that an address belongs to: of those whose template matches it, the most specific one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from gateway.snapshot.documents import Channel
+from gateway.snapshot.routing import PathTable
+from gateway.wire.subjects import address_of, is_pattern, meet
+
+CHANNELS_KEPT = 4096
+ADDRESS_MAX_CHARS = 255
+"""The channels of concrete addresses are cached if these are no longer, so that the cache has a ceiling in bytes."""
+
+
+class AddressTable:
+    """Channels by the addresses that belong to them."""
+
+    def __init__(self, channels: Iterable[Channel] = ()) -> None:
+        self._ranked = sorted(channels, key=lambda channel: (channel.template.rank, channel.address))
+        self._paths = PathTable((channel.address, channel) for channel in self._ranked)
+        self._by_stream = {channel.stream: channel for channel in self._ranked}
+        self._found: dict[str, tuple[Channel, Mapping[str, str]]] = {}
+
+    def find(self, address: str) -> tuple[Channel, Mapping[str, str]] | None:
+        """Return the channel of a concrete address, and the values of its parameters."""
+        cached = self._found.get(address)
+        if cached is not None:
+            return cached
+        found = self._paths.find(address)
+        if not found:
+            return None
+        if len(address) <= ADDRESS_MAX_CHARS:
+            if len(self._found) >= CHANNELS_KEPT:
+                self._found.clear()
+            self._found[address] = found[0]
+        return found[0]
+
+    def of_stream(self, stream: str) -> Channel | None:
+        """Return the channel whose events a stream holds."""
+        return self._by_stream.get(stream)
+
+    def covering(self, subject_filter: str) -> Channel | None:
+        """Return the most specific channel that matches every address which a subject filter matches."""
+        if not is_pattern(subject_filter):
+            found = self.find(address_of(subject_filter))
+            return found[0] if found is not None else None
+        return next((channel for channel in self._ranked if channel.template.covers(subject_filter)), None)
+
+    def meeting(self, subject_filters: Iterable[str]) -> list[Channel]:
+        """Return the channels that may own an address which one of the filters matches, the most specific first.
+
+        A channel is left out if a more specific one owns all of those addresses.
+        """
+        met: dict[str, Channel] = {}
+        for subject_filter in subject_filters:
+            before: list[Channel] = []
+            for channel in self._ranked:
+                common = meet(subject_filter, channel.subject)
+                if common is None:
+                    continue
+                if not any(other.template.covers(common) for other in before):
+                    met[channel.address] = channel
+                before.append(channel)
+        return list(met.values())
