@@ -96,7 +96,7 @@ def _channel(document: Contract, name: str, channel: Contract) -> Part:
     ]
     message = channel["messages"][asyncapi.MESSAGE]
     text = _json(_resolved(document, message["payload"])) if "payload" in message else message.get("x-schema", "")
-    address = channel["address"] or channel["x-address"]
+    address = channel.get("x-address") or channel["address"]
     schemas = ((message.get("contentType", ""), text),) if text else ()
     return Part(name, address, "channel", channel.get("title", ""), tuple(facts), schemas)
 

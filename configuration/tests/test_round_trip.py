@@ -47,6 +47,21 @@ def assert_nothing_changes(**fields):
     assert Channel.objects.get().representation() == before
 
 
+@pytest.mark.parametrize("address", ["files/{path...}", "{device}/events", "my room/{x}/t", "x>y", "{all...}"])
+def test_any_address_is_exported_and_imported(address):
+    assert_nothing_changes(address=address)
+
+
+def test_channels_that_overlap_are_exported_and_imported():
+    for address in ("files/{path...}", "files/{path}", "files/a"):
+        create_channel(address=address, by="ann")
+    document = exported()
+    assert not imported(document)
+    Channel.objects.all().delete()
+    imported(document)
+    assert Channel.objects.count() == 3
+
+
 TREE = {"type": "object", "properties": {"kids": {"type": "array", "items": {"$ref": "#"}}}}
 
 

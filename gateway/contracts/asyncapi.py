@@ -16,13 +16,14 @@ from gateway.schemas.registered import AVRO, Latest
 from gateway.snapshot.documents import Channel
 from gateway.snapshot.right import Verb
 from gateway.wire.content_types import JSON, is_standard
-from gateway.wire.subjects import Template
 
 VERSION = "3.0.0"
 MESSAGE = "event"
 _ACTIONS = ((Verb.PUBLISH, "send"), (Verb.SUBSCRIBE, "receive"))
 _NOT_IN_AN_ADDRESS = frozenset("?#")
 """AsyncAPI forbids these in an address; channel addresses may contain them."""
+_REST_END = "...}"
+"""Ends the name of a rest, which AsyncAPI does not know: it is described as a parameter."""
 _KEY = [{"$ref": "#/components/securitySchemes/bearer"}, {"$ref": "#/components/securitySchemes/key"}]
 _PROTOCOL_DESCRIPTIONS = {
     Protocol.HTTP: "POST (publish) and GET (history) /v1/channels/{address}/events; slashes of the address as %2F.",
@@ -108,9 +109,11 @@ def _channel(
     described: dict[str, Any] = {"address": channel.address}
     if _NOT_IN_AN_ADDRESS & set(channel.address):
         described = {"address": None, "x-address": channel.address}
+    elif channel.address.endswith(_REST_END):
+        described = {"address": f"{channel.address.removesuffix(_REST_END)}}}", "x-address": channel.address}
     if channel.title:
         described["title"] = channel.title
-    if parameters := Template.parse(channel.address).parameters:
+    if parameters := channel.template.parameters:
         described["parameters"] = {name: _parameter(channel, name) for name in parameters}
     described["messages"] = {MESSAGE: _message(channel, name, schemas, subjects)}
     open_to = [f"#/servers/{protocol}" for protocol in channel.protocols if protocol in servers]
@@ -125,7 +128,9 @@ def _channel(
 
 def _parameter(channel: Channel, name: str) -> dict[str, Any]:
     values = channel.values.get(name)
-    return {"description": "One level of the address."} | ({} if values is None else {"enum": [*values]})
+    is_rest = channel.address.endswith(f"{{{name}{_REST_END}")
+    described = "One level of the address or more." if is_rest else "One level of the address."
+    return {"description": described} | ({} if values is None else {"enum": [*values]})
 
 
 def _message(channel: Channel, name: str, schemas: dict[str, Any], subjects: Mapping[str, Latest]) -> dict[str, Any]:
