@@ -19,7 +19,7 @@ from events import registry
 from events.letter_bounds import trim
 from events.models import Channel, DeadLetter, DeadLetterPosition, Subscription
 from gateway.durable.dead_letter import CUT
-from gateway.durable.readers import ADDRESS_HEADER, DEAD_ID_HEADER
+from gateway.durable.readers import DEAD_ID_HEADER, SUBJECT_HEADER
 from gateway.log.event import EVENT_TYPE, encoded, rfc3339
 from gateway.log.streams import redriven_subject
 from gateway.refusals import Refused
@@ -110,17 +110,17 @@ def _message(letter: DeadLetter, *, as_is: bool) -> Message:
     if letter.event.get(CUT):
         raise ValidationError("The event is too large: only its beginning was kept. Discard the letter.")
     headers = _attributes(letter)
+    try:
+        subject = subject_of(letter.address)
+    except AddressError as error:
+        raise ValidationError({"address": f"{error}."}) from None
     if letter.subscription:
         subscription = Subscription.objects.filter(id=letter.subscription).first()
         if subscription is None:
             raise ValidationError({"subscription": "The subscription no longer exists. Discard the letter."})
         channel = _channel(reading_filter(subscription.channel))
-        headers |= {ADDRESS_HEADER: letter.address, DEAD_ID_HEADER: str(letter.event.get("id") or "")}
+        headers |= {SUBJECT_HEADER: subject, DEAD_ID_HEADER: str(letter.event.get("id") or "")}
         return redriven_subject(channel.stream, letter.subscription), _data(letter.event), headers
-    try:
-        subject = subject_of(letter.address)
-    except AddressError as error:
-        raise ValidationError({"address": f"{error}."}) from None
     channel = _channel(subject)
     data = _data(letter.event)
     _check(channel, letter.event, data, as_is=as_is)

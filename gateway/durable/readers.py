@@ -44,8 +44,10 @@ RECONNECT_CHECK_S = 1.0
 """How often a waiting fetch checks whether the connection was lost."""
 REDELIVER_MAX = 5000
 """Ids that are requested again when another process takes over the delivery."""
-ADDRESS_HEADER, DEAD_ID_HEADER = "apimgmt-address", "apimgmt-dead-id"
-"""Headers of an event redriven from the dead letters: the address it was published at, and the id it had."""
+SUBJECT_HEADER, DEAD_ID_HEADER = "apimgmt-subject", "apimgmt-dead-id"
+"""Headers of an event redriven from the dead letters: the subject of its address, and the id it had."""
+_ADDRESS_HEADER = "apimgmt-address"
+"""The header of earlier versions: the address itself, which may hold what no header may."""
 _NO_RESPONDERS = "503"
 
 
@@ -281,11 +283,10 @@ def read_delivery(channel: Channel, message: Msg) -> Delivery:
     """Read a message of the subscription's JetStream consumer."""
     metadata = message.metadata
     headers = message.headers or {}
-    address = headers.get(ADDRESS_HEADER)
+    address, subject = headers.get(_ADDRESS_HEADER), headers.get(SUBJECT_HEADER, message.subject)
     stored_at = datetime.fromtimestamp(metadata.timestamp.timestamp(), UTC).isoformat().replace("+00:00", "Z")
     headers = {**headers, "Nats-Sequence": str(metadata.sequence.stream), "Nats-Time-Stamp": stored_at}
-    subject = subject_of(address) if address else message.subject
-    event = from_headers(channel.address, subject, headers, message.data)
+    event = from_headers(channel.address, subject_of(address) if address else subject, headers, message.data)
     return Delivery(
         event=event,
         attempt=metadata.num_delivered,
