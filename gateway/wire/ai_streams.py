@@ -38,8 +38,8 @@ class AnswerStream(Protocol):
     def data_of(self, unit: bytes) -> bytes:
         """Return the JSON that a unit holds; empty if it holds none."""
 
-    def final(self, refused: Refused, dialect: Dialect | None) -> bytes:
-        """Return the end of a stream that a refusal ends; empty for a drain."""
+    def final(self, refused: Refused, dialect: Dialect | None, *, is_begun: bool) -> bytes:
+        """Return the end of a stream that a refusal ends, and of which a unit has passed or none; empty for a drain."""
 
 
 class EventStream(EventCutter):
@@ -51,7 +51,7 @@ class EventStream(EventCutter):
         """Return the data of an event."""
         return data_of(unit)
 
-    def final(self, refused: Refused, dialect: Dialect | None) -> bytes:
+    def final(self, refused: Refused, dialect: Dialect | None, *, is_begun: bool) -> bytes:
         """Return an ``error`` event. Google's library takes fields other than ``data`` for JSON, so it gets none."""
         if dialect is Dialect.GEMINI and refused.reason is not Reason.DRAINING:
             return b"data: %b\n\n" % orjson.dumps(error_of(refused, dialect))
@@ -89,7 +89,7 @@ class JsonLines:
         """Return the line."""
         return unit.strip()
 
-    def final(self, refused: Refused, dialect: Dialect | None) -> bytes:
+    def final(self, refused: Refused, dialect: Dialect | None, *, is_begun: bool) -> bytes:
         """Return a line with the error."""
         if refused.reason is Reason.DRAINING:
             return b""
@@ -99,7 +99,7 @@ class JsonLines:
 class ArrayElements:
     """The elements of one JSON array as they arrive, each with what precedes it; larger ones pass in parts."""
 
-    __slots__ = ("_base", "_depth", "_held", "_in_text", "_is_begun", "_searched", "is_between")
+    __slots__ = ("_base", "_depth", "_held", "_in_text", "_searched", "is_between")
 
     def __init__(self) -> None:
         self._held = b""
@@ -108,8 +108,6 @@ class ArrayElements:
         self._base = -1
         """The depth between two elements: 1, or 0 for a single object; -1 before the first bracket."""
         self._in_text = False
-        self._is_begun = False
-        """Whether the bracket of the array has passed."""
         self.is_between = True
 
     def cut(self, part: bytes) -> list[bytes]:
@@ -126,7 +124,7 @@ class ArrayElements:
             elif self._ends_element(char):
                 units.append(held[begins:at])
                 begins = at
-                self._is_begun, self.is_between = True, self._base == 1
+                self.is_between = self._base == 1
         # An escape at the end of the part takes the first byte of the next one.
         self._searched = max(at, len(held)) - begins
         self._held = held[begins:]
@@ -150,7 +148,6 @@ class ArrayElements:
 
     def _flush(self) -> bytes:
         rest, self._held = self._held, b""
-        self._is_begun = self._is_begun or bool(rest)
         self.is_between = self.is_between and not rest
         return rest
 
@@ -158,11 +155,11 @@ class ArrayElements:
         """Return the element."""
         return unit.strip(_SPACE).lstrip(b"[,").strip(_SPACE)
 
-    def final(self, refused: Refused, dialect: Dialect | None) -> bytes:
+    def final(self, refused: Refused, dialect: Dialect | None, *, is_begun: bool) -> bytes:
         """Return a last element with the error, and the end of the array."""
-        begin = b"," if self._is_begun else b"["
+        begin = b"," if is_begun else b"["
         if refused.reason is Reason.DRAINING:
-            return b"]" if self._is_begun else b"[]"
+            return b"]" if is_begun else b"[]"
         return b"%b%b]" % (begin, orjson.dumps(error_of(refused, dialect or Dialect.GEMINI)))
 
 

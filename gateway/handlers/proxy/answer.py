@@ -212,8 +212,9 @@ class GovernedResponse:
         reply = self._reply
         reply.refused, reply.error_class, reply.closed_by = refused, refused.row.live.value, "gateway"
         dialect = dialect_of_call(self._call) or (Dialect.OPENAI if self._metering is not None else None)
+        final = self._stream.final(refused, dialect, is_begun=reply.bytes_out > 0)
         try:
             async with asyncio.timeout(self._plane.config.close_timeout_s):
-                await self._call.peer.send(self._stream.final(refused, dialect), more=False)
+                await self._call.peer.send(final, more=False)
         except (TimeoutError, ClientGone):
             return

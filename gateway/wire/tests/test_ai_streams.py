@@ -61,21 +61,21 @@ def test_what_is_too_large_passes_in_parts(kind):
 
 def test_an_array_may_be_ended_between_two_elements():
     stream = ArrayElements()
-    error = orjson.loads(stream.final(LIMITED, None))
+    error = orjson.loads(stream.final(LIMITED, None, is_begun=False))
     assert error[0]["error"]["code"] == 429
     sent = b"".join(stream.cut(b'[{"a": 1},'))
     assert stream.is_between
-    ended = orjson.loads(sent + stream.final(LIMITED, Dialect.GEMINI))
+    ended = orjson.loads(sent + stream.final(LIMITED, Dialect.GEMINI, is_begun=True))
     assert (ended[0], ended[1]["error"]["details"][0]["retryDelay"]) == ({"a": 1}, "2.500s")
-    assert orjson.loads(sent + stream.final(Refused(Reason.DRAINING), None)) == [{"a": 1}]
+    assert orjson.loads(sent + stream.final(Refused(Reason.DRAINING), None, is_begun=True)) == [{"a": 1}]
 
 
 def test_lines_and_events_are_ended_in_their_shape():
-    assert orjson.loads(JsonLines().final(LIMITED, None))["error"] == LIMITED.detail
-    assert EventStream().final(LIMITED, None).startswith(b"retry: 2500\nevent: error\n")
-    assert EventStream().final(LIMITED, Dialect.GEMINI).startswith(b'data: {"error":')
+    assert orjson.loads(JsonLines().final(LIMITED, None, is_begun=True))["error"] == LIMITED.detail
+    assert EventStream().final(LIMITED, None, is_begun=True).startswith(b"retry: 2500\nevent: error\n")
+    assert EventStream().final(LIMITED, Dialect.GEMINI, is_begun=True).startswith(b'data: {"error":')
     for stream in (JsonLines(), EventStream()):
-        assert stream.final(Refused(Reason.DRAINING), Dialect.GEMINI) == b""
+        assert stream.final(Refused(Reason.DRAINING), Dialect.GEMINI, is_begun=True) == b""
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,15 @@ async def test_a_stream_that_meets_its_limit_ends_as_its_library_reads_it(tmp_pa
         assert again.status == 429, "the connection is whole, and can be used again"
 
 
+@SHAPES
+async def test_a_stream_whose_first_unit_exceeds_the_limit_is_the_error_alone(tmp_path, shape):
+    model = Model(words=10, shape=shape, tells_usage=False, wants=lambda data: data.replace(b"word", b"w" * 400))
+    async with serving(tmp_path, model, tokens("tokens_out", 50)) as plane:
+        answer = await ask(plane, PATHS[shape], asked(shape))
+        assert (answer.status, answer.body.count(b"www")) == (200, 0)
+        assert last_of(shape, answer.body)["reason"] == "rate-limited"
+
+
 def last_of(shape: str, body: bytes) -> dict:
     """Return the last unit of a stream; the whole of it must be readable."""
     if shape == "gemini-array":
