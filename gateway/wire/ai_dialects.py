@@ -73,6 +73,11 @@ def dialect_of(paths: tuple[str, ...], headers: Headers) -> Dialect | None:
     return next((dialect for path in paths for shape, dialect in _BY_PATH if shape.search(path)), None)
 
 
+def is_operation(path: str) -> bool:
+    """Return whether a path is that of an operation of a model, in any dialect."""
+    return any(shape.search(path) for shape, _ in _BY_PATH)
+
+
 def wants_problem(headers: Headers) -> bool:
     """Return whether a request asks for problem details, whatever its dialect."""
     return any(name == b"accept" and PROBLEM.encode() in value.lower() for name, value in headers)

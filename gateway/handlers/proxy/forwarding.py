@@ -19,19 +19,13 @@ from gateway.identity.client_address import UNKNOWN_FRONT
 from gateway.identity.places import is_foreign
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.documents import Route, Timeouts, credential_purpose
+from gateway.wire.ai_dialects import is_operation
 from gateway.wire.forwarded import PublicName, forwarded_fields
 from gateway.wire.header_fields import Headers
 
 AUTHORIZATION = b"authorization"
-AI_OPERATIONS = (
-    "/chat/completions", "/completions", "/responses", "/messages", "/embeddings", "/images/generations",
-    "/audio/speech", "/audio/transcriptions", ":generateContent", ":streamGenerateContent", "/api/chat",
-    "/api/generate",
-)  # fmt: skip
-"""What the paths of models' operations end in (OpenAI, Anthropic, Gemini, Ollama, and what is compatible with them)."""
 AI_TIMEOUT_S = 600.0
 """As long as the SDKs of models wait by default; a model may think for minutes before its first byte."""
-
 PATIENCE_S = 600.0
 """How long the one request of an idempotency key waits for the head of its response."""
 
@@ -47,8 +41,6 @@ class Forwarding:
     """Whether the upstream receives any: the caller's for it, or the route's own."""
     patient_route: Route
     """The route for the one request of an idempotency key, which goes on when its caller no longer waits."""
-    is_ai: bool
-    """Whether every call of the route is an operation of a model."""
 
     def host(self, call: Call) -> str:
         """Return the ``Host`` to send."""
@@ -70,10 +62,14 @@ class Forwarding:
     def timeouts_for(self, call: Call, config: Config) -> Timeouts:
         """Return how long to wait for the upstream: longer for a model's answer, unless the route says how long."""
         own = self.route.timeouts
-        if call.method != "POST" or not (self.is_ai or call.address.endswith(AI_OPERATIONS)):
+        if call.method != "POST" or not self._is_for_model(call):
             return own
         first_byte_s = own.first_byte_s or max(AI_TIMEOUT_S, config.upstream_first_byte_timeout_s)
         return Timeouts(own.connect_s, first_byte_s, own.idle_s or max(AI_TIMEOUT_S, config.upstream_idle_timeout_s))
+
+    def _is_for_model(self, call: Call) -> bool:
+        """Return whether the caller's path or the upstream's is that of an operation of a model."""
+        return is_operation(call.address) or is_operation(self.target.path_for(call).partition("?")[0])
 
     def own_names(self, call: Call, config: Config) -> OwnNames:
         """Return the names with which the head of a response is rewritten."""
@@ -123,7 +119,6 @@ def forwarding_of(route: Route) -> Forwarding:
         target=target,
         paths=paths,
         has_credentials=route.keeps_authorization or bool(route.sealed_credential),
-        is_ai=target.path_template.endswith(AI_OPERATIONS),
     )
 
 

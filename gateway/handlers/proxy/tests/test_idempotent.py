@@ -196,17 +196,6 @@ async def test_a_response_that_is_too_large_to_keep_is_not_sent_for_again(tmp_pa
         assert len(plane.behind.requests) == 1
 
 
-async def test_without_the_store_no_request_with_a_key_is_sent(tmp_path, nats_server, records):
-    async with proxied(tmp_path, records, echo) as plane:
-        nats_server.kill()
-        try:
-            assert reason(await post(plane)) == (503, "overloaded")
-            assert (await post(plane, "x-a: b")).status == 200
-            assert len(plane.behind.requests) == 1
-        finally:
-            nats_server.start()
-
-
 async def test_a_request_whose_process_ended_is_reported_as_unknown(tmp_path, records, monkeypatch):
     async with proxied(tmp_path, records, echo) as plane:
         claims = []
@@ -236,3 +225,14 @@ async def test_of_two_claims_one_wins_and_a_released_record_can_be_claimed(recor
     await again.settle(kept)
     found = await records.claim("a", "g")
     assert (found.status, found.headers, found.body) == (200, kept.headers, kept.body)
+
+
+async def test_without_the_store_no_request_with_a_key_is_sent(tmp_path, nats_server, records):
+    async with proxied(tmp_path, records, echo) as plane:
+        nats_server.kill()
+        try:
+            assert reason(await post(plane)) == (503, "overloaded")
+            assert (await post(plane, "x-a: b")).status == 200
+            assert len(plane.behind.requests) == 1
+        finally:
+            nats_server.start()

@@ -71,6 +71,7 @@ async def test_a_connection_that_is_not_accepted_in_time_is_refused_with_its_tim
         ("POST", "/ai/messages", {}, AI_TIMEOUT_S),
         ("POST", "/ai/models/gemini:streamGenerateContent", {}, AI_TIMEOUT_S),
         ("POST", "/ask", {}, AI_TIMEOUT_S),
+        ("POST", "/ollama/api/chat", {}, AI_TIMEOUT_S),
         ("POST", "/ai/chat/completions", {"first_byte_s": 7}, 7),
         ("POST", "/ai/files", {}, None),
         ("GET", "/ai/chat/completions", {}, None),
@@ -79,6 +80,7 @@ async def test_a_connection_that_is_not_accepted_in_time_is_refused_with_its_tim
 async def test_a_model_may_take_longer_unless_the_route_says_how_long(tmp_path, method, path, timeouts, first_byte_s):
     routes = [
         route("ai", "/ai/{rest...}", "http://127.0.0.1:9/v1/{rest}", timeouts=timeouts),
+        route("ollama", "/ollama/{rest...}", "http://127.0.0.1:9/{rest}?a=1"),
         route("ask", "/ask", "http://127.0.0.1:9/v1/chat/completions"),
     ]
     async with running(tmp_path, routes) as plane:
