@@ -18,6 +18,14 @@ MAX_AGE_MAX_S = 86_400
 """Browsers keep the answer to a preflight no longer than this."""
 EXPOSED_MAX = 100
 
+ANY_ORIGIN: Headers = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"*")]
+PREFLIGHT: Headers = [
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
+    (b"access-control-allow-headers", b"Authorization, X-API-Key, Content-Type, Last-Event-ID, Idempotency-Key, *"),
+    (b"access-control-max-age", b"600"),
+]
+
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\s\x00-\x1f\x7f-\U0010ffff]+", re.ASCII)
 """As browsers send it: scheme, host and port, without a path."""
 _OPTIONS = ("allowed_origins", "allow_credentials", "exposed_headers", "max_age_s")
@@ -63,6 +71,18 @@ def _exposed(options: Mapping[str, Any]) -> bytes:
         if not NAME.fullmatch(name):
             raise BadOption(f"exposed_headers[{number}]", "Not a valid header name.")
     return ", ".join(names).encode()
+
+
+class OwnCors(Policy):
+    """CORS of the gateway's own endpoints: every page may read them, as no credential of theirs comes by itself."""
+
+    def outbound(self, call: Call, status: int, headers: Headers) -> Headers:
+        """Let the page of any origin read the answer."""
+        return [*headers, *ANY_ORIGIN] if call.origin is not None else headers
+
+    def preflight(self, call: Call) -> Headers:
+        """Return the headers that answer a preflight."""
+        return PREFLIGHT
 
 
 class Cors(Policy):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from gateway.policies.cors import Cors
+from gateway.policies.cors import Cors, OwnCors
 from gateway.policies.jwt import Jwt
 from gateway.policies.known import KNOWN
 from gateway.policies.policy import Dependencies, Policy, UnusablePolicy
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
+from gateway.snapshot.endpoints import BUILTIN
 
 if TYPE_CHECKING:
     from gateway.snapshot.picture import Policy as PolicyDocument
@@ -41,7 +42,11 @@ class RoutePolicies:
         self.answering = [policy for policy in policies if policy.has("answer")]
         self.messages_in = [policy for policy in policies if policy.has("message_in")]
         self.messages_out = [policy for policy in policies if policy.has("message_out")]
-        self.cors = next((policy for policy in enforced if isinstance(policy, Cors)), None)
+        self.cors: Cors | OwnCors | None = next((policy for policy in enforced if isinstance(policy, Cors)), None)
+        if self.cors is None and route.handler.get("type") == BUILTIN:
+            # An endpoint with policies stays as readable as it is without them.
+            self.cors = OwnCors()
+            self.outward.append(self.cors)
         self.reads_answers = any(policy.reads_answers for policy in enforced)
         is_socket = route.protocol == Protocol.WEBSOCKET
         self.is_wrapped = not is_socket and bool(self.answering or self.messages_out or route.protocol == Protocol.SSE)

@@ -10,6 +10,7 @@ from gateway.call import Call
 from gateway.concurrency.stopping import stop_soon
 from gateway.limit import BodyLimit
 from gateway.peer import ClientGone
+from gateway.policies.cors import ANY_ORIGIN
 from gateway.protocols.socket import Receive, Send
 from gateway.refusals import NOSNIFF, Reason, Refused
 from gateway.wire.header_fields import Headers, has_body
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains; preload")
 """As on the pages. It precedes that of an upstream, since browsers obey the first one (RFC 6797 8.1)."""
-ANY_ORIGIN: Headers = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"*")]
 
 
 class Exchange:

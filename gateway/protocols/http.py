@@ -12,6 +12,7 @@ from gateway.credentials.api_keys import from_request, without_ticket
 from gateway.handlers.registry import REGISTRY, add_registry_error
 from gateway.identity.client_address import client_ip, front_of
 from gateway.peer import ClientGone
+from gateway.policies.cors import PREFLIGHT
 from gateway.protocol import Protocol
 from gateway.protocols.exchange import AsgiExchange, Exchange
 from gateway.protocols.problem import render_for
@@ -25,14 +26,6 @@ from gateway.wire.host import is_host
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
-
-PREFLIGHT: Headers = [
-    (b"access-control-allow-origin", b"*"),
-    (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
-    (b"access-control-allow-headers", b"Authorization, X-API-Key, Content-Type, Last-Event-ID, Idempotency-Key, *"),
-    (b"access-control-max-age", b"600"),
-]
-
 
 TICKET_PROTOCOLS = frozenset({Protocol.SSE, Protocol.WEBSOCKET})
 FETCH_DEST = b"sec-fetch-dest"

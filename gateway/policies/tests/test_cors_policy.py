@@ -5,7 +5,7 @@ import pytest
 from gateway.policies.cors import cors, varied_by_origin
 from gateway.policies.options import BadOption
 from gateway.policies.tests.policed_route import JSON, PERSON, answers
-from gateway.tests.http_plane import ask, say
+from gateway.tests.http_plane import ask, running, say
 from gateway.tests.policed import policy
 
 APP, OTHER = "https://app.example", "https://evil.example"
@@ -128,6 +128,20 @@ async def test_what_looks_like_a_preflight_brings_nothing_else_to_the_upstream(s
     async with served(policy("ip-restriction", deny=["127.0.0.1"])) as plane:
         assert (await ask(plane, "OPTIONS", "/echo", ORIGIN, WANTS_POST, key=None)).status == 403
         assert not plane.behind.requests
+
+
+async def test_an_endpoint_with_policies_stays_readable_for_every_page(tmp_path):
+    handler = {"type": "builtin"}
+    for policies, allowed in (([], "*"), ([policy("cors", allowed_origins=[APP])], APP)):
+        document = {"name": "events", "path": "/v1/events", "protocol": "sse", "reserved_override": True}
+        routes = [document | {"handler": handler, "policies": policies, "methods": ["GET"]}]
+        async with running(tmp_path, routes) as plane:
+            wants_get = "access-control-request-method: GET"
+            preflight = await ask(plane, "OPTIONS", "/v1/events?channel=a", ORIGIN, wants_get, key=None)
+            refused = await ask(plane, "GET", "/v1/events?channel=a", ORIGIN, key=None)
+        assert (preflight.status, refused.status) == (204, 401)
+        for answer in (preflight, refused):
+            assert values(answer, "access-control-allow-origin") == [allowed]
 
 
 @pytest.mark.parametrize(
