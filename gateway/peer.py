@@ -41,6 +41,12 @@ class Exchange(Interface):
     def watch(self, gone: Callable[[], None] | None) -> None:
         """Call ``gone`` once the client has disconnected; None stops that. Only after the body was read."""
 
+    def probe_with(self, part: bytes, may_send: Callable[[], bool] | None = None) -> None:
+        """Send this part of a stream, if it may be sent then, once the client has ended its sending side.
+
+        It may still read, or be gone altogether; only what is sent to it shows which.
+        """
+
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of the response."""
 

@@ -90,6 +90,7 @@ class EventStream:
             if not self._is_still_allowed():
                 raise Refused(Reason.FORBIDDEN)
             await exchange.start(200, [*HEADERS, *self._plane.limiter.headers(self._call)])
+            exchange.probe_with(HEARTBEAT)
             writer = asyncio.create_task(self._write(self._preamble(positions)), name="sse writer")
             ends: set[asyncio.Future[Any]] = {gone, writer, self._ending}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

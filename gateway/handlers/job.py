@@ -140,6 +140,7 @@ async def events(plane: Plane, call: Call) -> Reply:
     if not connection.keeps_rights():
         raise Refused(Reason.FORBIDDEN)
     await call.peer.start(200, [*SSE_HEADERS, *plane.limiter.headers(call)])
+    call.peer.probe_with(HEARTBEAT)
     gone = asyncio.create_task(call.peer.gone(), name="job events gone")
     writer = asyncio.create_task(_send_changes(plane, call, connection, job), name="job events writer")
     try:

@@ -99,6 +99,10 @@ class PolicedExchange:
         """Call ``gone`` once the caller has disconnected; None stops that."""
         self._exchange.watch(gone)
 
+    def probe_with(self, part: bytes, may_send: Callable[[], bool] | None = None) -> None:
+        """Send this part of a stream once the caller has ended its sending side."""
+        self._exchange.probe_with(part, may_send)
+
     async def start(self, status: int, headers: Headers) -> None:
         """Take the head of the answer; it is sent at once unless a policy has to see the body. Raises Refused."""
         call, self._answer = self._call, OutgoingAnswer(status, headers)

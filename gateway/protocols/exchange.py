@@ -145,6 +145,9 @@ class Exchange:
         """Call ``gone`` once the client has disconnected; None cancels that. The body must have been read."""
         raise NotImplementedError
 
+    def probe_with(self, part: bytes, may_send: Callable[[], bool] | None = None) -> None:
+        """Do nothing: other servers do not report that a client has only ended its sending side."""
+
     async def _part(self) -> bytes:
         """Wait for a part of the body; sets ``is_read`` at its end. Raises ClientGone."""
         raise NotImplementedError

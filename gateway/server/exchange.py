@@ -35,8 +35,8 @@ class DirectExchange(Exchange):
     """One request and its response on a connection of the server."""
 
     __slots__ = (
-        "_ends_with_connection", "_failure", "_is_chunked", "_is_head", "_lines", "_plane", "_protocol", "_waiter",
-        "body", "disconnected", "keep_alive", "more_body", "on_gone", "on_response", "response_complete",
+        "_ends_with_connection", "_failure", "_is_chunked", "_is_head", "_lines", "_plane", "_probe", "_protocol",
+        "_waiter", "body", "disconnected", "keep_alive", "more_body", "on_gone", "on_response", "response_complete",
         "takes_chunks", "task", "waiting_for_100_continue",
     )  # fmt: skip
 
@@ -59,6 +59,7 @@ class DirectExchange(Exchange):
         self._ends_with_connection = False
         self._is_head = call.method == "HEAD"
         self._waiter: asyncio.Future[None] | None = None
+        self._probe: tuple[bytes, Callable[[], bool] | None] | None = None
         self.task: asyncio.Task[None] | None = None
         self.body = bytearray()
         self.more_body = True
@@ -99,6 +100,18 @@ class DirectExchange(Exchange):
         self.on_gone = gone
         if gone is not None and self.disconnected:
             gone()
+
+    def probe_with(self, part: bytes, may_send: Callable[[], bool] | None = None) -> None:
+        """Send this part of the body, if it may be sent then, once the client has ended its sending side."""
+        self._probe = (part, may_send)
+
+    def probe(self) -> None:
+        """Find out whether a client that has ended its sending side still reads: a reset returns if not."""
+        if self._probe is None or self._lines or self.response_complete or not self.has_started:
+            return
+        part, may_send = self._probe
+        if may_send is None or may_send():
+            self._protocol.transport.write(b"".join(_chunk(part, more=True) if self._is_chunked else (part,)))
 
     async def run_asgi(self, application: Any) -> None:
         """Serve the call, as uvicorn's cycle would run an application."""

@@ -11,7 +11,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.listening.tcp_connections import TcpConnection
 from gateway.protocol import Protocol
@@ -21,9 +20,11 @@ from gateway.refusals import Reason, Refused
 from gateway.server import methods
 from gateway.server.connection import disconnect
 from gateway.server.exchange import DirectExchange
+from gateway.server.half_closed import probe
 from gateway.server.heads import fault_of_head, fault_of_old_head, malformed, target_parts
 from gateway.server.pace import Pace
 from gateway.server.site import CEILING_EXCEEDED, Site
+from gateway.server.timed_http import TimedHttp
 from gateway.server.websocket import BoundedSocket
 from gateway.wire.host import is_host
 
@@ -40,7 +41,7 @@ LOOKED_AT = frozenset({b"content-length", b"transfer-encoding", b"expect", b"hos
 OF_UPGRADES = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
 
-class BoundedHttp(HttpToolsProtocol):
+class BoundedHttp(TimedHttp):
     """uvicorn's HTTP protocol with deadlines and bounds."""
 
     def __init__(self, *arguments: Any, site: Site, tcp: TcpConnection, **options: Any) -> None:
@@ -52,13 +53,11 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.client = (self.tcp.ip, self.tcp.port)
-        self.head_began_at: float | None = time.monotonic()
-        self.body_began_at: float | None = None
+        self.head_began_at = time.monotonic()
+        self.body_began_at = None
         self._pace = Pace(self.site.bounds, 0.0)
-        self.idle_since: float | None = None
-        """Since when a used connection has been idle."""
-        self._body_bytes = 0
-        self._head_bytes = self._parts = self._parts_from = 0
+        self.idle_since = None
+        self._body_bytes = self._head_bytes = self._parts = self._parts_from = 0
         self._hosts = self._lengths = 0
         self._received = 0
         """Bytes received since the head, or the last part of the body, that the parser has not reported yet."""
@@ -69,7 +68,8 @@ class BoundedHttp(HttpToolsProtocol):
         self._is_refused = False
         self._parting = b""
         """A rendered refusal that waits until the requests before it are answered."""
-        self._lingers_until: float | None = None
+        self._lingers_until = None
+        self._is_half_closed = False
         self._unsent = (0, 0.0)
         self.site.open.add(self)
         self.tcp.closed_by(self.shed)
@@ -115,6 +115,21 @@ class BoundedHttp(HttpToolsProtocol):
             return
         if (self.head_began_at, self.body_began_at) == began_at != (None, None) and self._body_bytes == body_bytes:
             self._bound(len(data))
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer the requests that were sent before the client ended its sending side, and close (RFC 9112 9.6)."""
+        last = self.cycle
+        if last is None or last.response_complete or last.disconnected or not self.transport.can_write_eof():
+            return False
+        self._is_half_closed = True
+        probe(self.transport)
+        if self.body_began_at is not None:
+            self._refuse(malformed("its body ends before it is complete"))
+        elif not self._parting:
+            last.keep_alive = False
+        if isinstance(self._running, DirectExchange):
+            self._running.probe()
+        return True
 
     def _bound(self, size: int) -> None:
         """Bound what the parser buffers or skips silently: half a header, a trailer, a chunk extension."""
@@ -232,7 +247,8 @@ class BoundedHttp(HttpToolsProtocol):
             if not is_host(value):
                 self._refuse(malformed("its Host is not a host name or address, with a port or without"))
         elif lowered == b"expect":
-            self.expect_100_continue = value.lower() == b"100-continue"
+            # In HTTP/1.0 it is ignored (RFC 9110 10.1.1).
+            self.expect_100_continue = value.lower() == b"100-continue" and self.parser.get_http_version() == "1.1"
         else:
             self._lengths += 1
             if self._lengths > 1:
@@ -315,41 +331,6 @@ class BoundedHttp(HttpToolsProtocol):
             cycle.more_body = False
             cycle.message_event.set()
 
-    def sweep(self, now: float) -> None:
-        """Close the connection if its head or body takes too long, or if its response is not read."""
-        if self._lingers_until is not None and now > self._lingers_until:
-            self.transport.abort()
-        elif self.flow.write_paused or self.transport.is_closing():
-            self._sweep_unread(now)
-        elif self._is_refused:
-            return
-        elif self.idle_since is not None:
-            self._sweep_idle(now - self.idle_since)
-        else:
-            self._sweep_request(now)
-
-    def _sweep_idle(self, idle_s: float) -> None:
-        is_kept = self.tcp.is_proved or self.tcp.is_of_proxy
-        if idle_s > (self.site.bounds.keep_alive_s if is_kept else self.site.bounds.anonymous_keep_alive_s):
-            self.transport.close()
-
-    def _sweep_request(self, now: float) -> None:
-        """Refuse a head that is not complete in time, and a body that arrives too slowly."""
-        bounds = self.site.bounds
-        if self.head_began_at is not None and now - self.head_began_at > bounds.head_timeout_s:
-            self._refuse(Refused(Reason.IDLE, f"The head was not complete within {bounds.head_timeout_s:g} s."))
-        elif self.body_began_at is not None and self._pace.is_late(now, self._body_bytes, self.flow.read_paused):
-            self._refuse(Refused(Reason.IDLE, "The request's body arrives too slowly."))
-
-    def _sweep_unread(self, now: float) -> None:
-        """Disconnect a client that does not read its response."""
-        size, since = self._unsent
-        waiting = self.transport.get_write_buffer_size()
-        if waiting == 0 or waiting != size:
-            self._unsent = (waiting, now)
-        elif now - since > self.site.bounds.send_timeout_s:
-            self.transport.abort()
-
     def shed(self) -> None:
         """Close because of a ceiling: with a refusal if a head is awaited, in the middle of an answer without."""
         is_answering = self._running is not None and not self._running.response_complete
@@ -385,7 +366,7 @@ class BoundedHttp(HttpToolsProtocol):
     def linger(self) -> None:
         """Close once the client has stopped sending, or has had time to read the response."""
         self._is_refused = True
-        if not self.transport.can_write_eof():
+        if self._is_half_closed or not self.transport.can_write_eof():
             self.transport.close()
             return
         self._lingers_until = time.monotonic() + LINGER_S

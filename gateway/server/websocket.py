@@ -74,6 +74,7 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         self.conn = Frames(max_size=self.config.ws_max_size, logger=logger)
         self.fragments = Fragments()
         self._unparsed = bytearray()
+        self._is_half_closed = False
         self.tcp: TcpConnection | None = self.app_state.get("tcp")
 
     def connection_made(self, transport: BaseTransport) -> None:
@@ -117,6 +118,18 @@ class BoundedSocket(WebSocketsSansIOProtocol):
             if not self._unparsed:
                 self.transport.resume_reading()
         return message
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer a handshake that was sent whole. An open socket ends with its client's sending side, as 1006."""
+        self._is_half_closed = True
+        return self.handshake_initiated and not self.handshake_complete and self.transport.can_write_eof()
+
+    def start_keepalive(self) -> None:
+        """Keep the accepted socket alive, unless its client has ended its sending side meanwhile."""
+        if self._is_half_closed:
+            self.transport.close()
+        else:
+            super().start_keepalive()
 
     def shed(self) -> None:
         """Close because of a ceiling: with a refusal if the handshake is not answered yet."""

@@ -260,6 +260,9 @@ class HttpExchange:
         self.status = status
         self.headers = {name.decode(): value.decode() for name, value in headers}
 
+    def probe_with(self, part: bytes) -> None:
+        pass
+
     async def send(self, body: bytes, *, more: bool = True) -> None:
         if self._gone.is_set():
             raise ClientGone

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -380,16 +381,21 @@ class Caller:
                 return True
 
     def abort(self) -> None:
+        """Reset the connection; closing it would only end the sending side, after which a client may still read."""
+        if not self.writer.transport.is_closing():
+            connected = self.writer.get_extra_info("socket")
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
 
 @asynccontextmanager
 async def caller_of(plane: HttpPlane) -> AsyncIterator[Caller]:
     reader, writer = await asyncio.open_connection("127.0.0.1", plane.port, limit=1 << 24)
+    caller = Caller(plane, reader, writer)
     try:
-        yield Caller(plane, reader, writer)
+        yield caller
     finally:
-        writer.transport.abort()
+        caller.abort()
 
 
 async def ask(plane: HttpPlane, method: str, path: str, *lines: str, body: bytes = b"", key: Any = "") -> Answer:

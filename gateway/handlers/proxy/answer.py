@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 THROTTLED_S = 0.01
 """Shorter waits are round trips to the limit store and do not count as throttling."""
+COMMENT = b":\n\n"
 OF_UPSTREAMS = frozenset({Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_UNAVAILABLE})
 
 
@@ -87,6 +88,8 @@ class GovernedResponse:
     async def pass_back(self) -> None:
         """Pass the body on at the client's pace. Raises UpstreamBroken, Refused and ClientGone."""
         assert self._call.request is not None, "it is in flight"
+        if self._is_stream and not any(name == b"content-encoding" for name, _ in self._upstream.headers):
+            self._call.peer.probe_with(COMMENT, lambda: self._cutter.is_between)
         if self._is_connection:
             await self._as_connection()
         elif self._is_stream:

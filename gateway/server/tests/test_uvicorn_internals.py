@@ -22,18 +22,20 @@ from websockets.server import ServerProtocol
 from gateway.server.exchange import DirectExchange
 from gateway.server.http import BoundedHttp
 from gateway.server.server import Server
+from gateway.server.timed_http import TimedHttp
 from gateway.server.websocket import BoundedSocket, Frames
 
 OVERRIDDEN = {
+    TimedHttp: set(),
     BoundedHttp: {
         "connection_made", "connection_lost", "shutdown", "data_received", "_get_upgrade", "handle_websocket_upgrade",
         "_start_asgi_task", "on_response_complete", "on_message_begin", "on_url", "on_header", "on_headers_complete",
-        "on_body", "on_message_complete",
+        "on_body", "on_message_complete", "eof_received",
     },
     BoundedSocket: {
         "data_received", "receive",
         "connection_made", "connection_lost", "handle_connect", "handle_cont", "send_receive_event_to_app",
-        "handle_ping", "keepalive_timeout", "run_asgi",
+        "handle_ping", "keepalive_timeout", "run_asgi", "eof_received", "start_keepalive",
     },
     Frames: {"reject", "fail", "recv_frame"},
     Server: {"startup", "shutdown"},
@@ -41,6 +43,7 @@ OVERRIDDEN = {
 """Hooks that would no longer be called if the class that declares them renamed them."""
 
 BASES = {
+    TimedHttp: HttpToolsProtocol,
     BoundedHttp: HttpToolsProtocol,
     BoundedSocket: WebSocketsSansIOProtocol,
     Frames: ServerProtocol,

@@ -329,7 +329,8 @@ async def test_a_caller_that_closes_its_proxied_stream_ends_it_well(tmp_path):
                 await caller.reader.readuntil(EVENT)
                 [connection] = plane.connections
                 assert (connection.messages_out, connection.bytes_out) == (1, 100)
-            await eventually(lambda: upstream.open == 0)
+                caller.writer.close()
+                await eventually(lambda: upstream.open == 0)
             await eventually(lambda: not [*plane.connections])
 
 
