@@ -29,6 +29,17 @@ class Exchange(Interface):
     def has_started(self) -> bool:
         """The head of the response is being sent, or was."""
 
+    @property
+    def expects_continue(self) -> bool:
+        """The client waits for ``100 Continue``, which the first read sends, before it sends the body."""
+
+    @property
+    def has_part(self) -> bool:
+        """A read of the body returns, or raises, at once."""
+
+    async def admit_body(self) -> None:
+        """Check and charge the announced length of the body before the first read. Raises Refused as a read would."""
+
     async def read(self) -> bytes:
         """Return the next part of the body, ``b""`` at its end. Raises Refused ``too-large`` past the limit."""
 

@@ -83,6 +83,20 @@ class PolicedExchange:
         """The head of the answer is being sent, or was."""
         return self._exchange.has_started
 
+    @property
+    def expects_continue(self) -> bool:
+        """The client waits for ``100 Continue`` before it sends the body."""
+        return self._exchange.expects_continue
+
+    @property
+    def has_part(self) -> bool:
+        """A read of the body returns, or raises, at once."""
+        return self._exchange.has_part
+
+    async def admit_body(self) -> None:
+        """Check and charge the announced length of the body ahead of the first read."""
+        await self._exchange.admit_body()
+
     async def read(self) -> bytes:
         """Return the next part of the body."""
         return await self._exchange.read()

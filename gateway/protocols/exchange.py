@@ -26,7 +26,8 @@ class Exchange:
     """Implements :class:`gateway.peer.Exchange`, except for how bytes travel, which each server's subclass knows."""
 
     __slots__ = (
-        "_buffered", "_call", "_fixed", "_limit", "_policies", "body_max_bytes", "bytes_in", "has_started", "is_read",
+        "_buffered", "_call", "_fixed", "_is_admitted", "_limit", "_policies", "body_max_bytes", "bytes_in",
+        "has_started", "is_read",
     )  # fmt: skip
 
     def __init__(self, plane: Plane, call: Call) -> None:
@@ -42,6 +43,8 @@ class Exchange:
         self.bytes_in = 0
         self._buffered: bytes | None = None
         """The whole body, if it was read ahead."""
+        self._is_admitted = False
+        """Whether the announced length of the body was checked and charged."""
 
     async def read(self) -> bytes:
         """Return the next part of the body, ``b""`` at its end. Charges ``bytes_in``. Raises Refused and ClientGone.
@@ -55,7 +58,7 @@ class Exchange:
         limit = self._limit
         if limit is None:
             return b""
-        if not self.bytes_in and not self.is_read:
+        if not self._is_admitted and not self.is_read:
             await self._begin(limit)
         while not self.is_read:
             part = await self._next(limit)
@@ -67,6 +70,21 @@ class Exchange:
             await limit.received(part)
             return part
         return b""
+
+    async def admit_body(self) -> None:
+        """Check and charge the announced length of the body before the first read. Raises Refused as a read would."""
+        if self._limit is not None and not self._is_admitted:
+            await self._begin(self._limit)
+
+    @property
+    def has_part(self) -> bool:
+        """Whether a read returns, or raises, at once; other servers do not report what has arrived."""
+        return self._buffered is not None
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client sends the body once it is asked for it; other servers do that at the first read."""
+        return False
 
     async def _next(self, limit: BodyLimit) -> bytes:
         part = await self._part()
@@ -103,6 +121,7 @@ class Exchange:
         if length > self.body_max_bytes:
             raise self._too_large()
         await limit.begin(length)
+        self._is_admitted = True
 
     def served(self) -> None:
         """Settle the charges of the body: the call has ended."""

@@ -166,11 +166,22 @@ class DirectExchange(Exchange):
         while not self.disconnected and not self.response_complete:
             await self._wait()
 
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client sends the body once it is asked for it (RFC 9110 10.1.1)."""
+        return self.waiting_for_100_continue
+
+    @property
+    def has_part(self) -> bool:
+        """Whether a read returns, or raises, at once."""
+        return bool(self.body or not self.more_body or self._buffered is not None or self.disconnected or self._failure)
+
     async def _part(self) -> bytes:
         protocol = self._protocol
-        if self.waiting_for_100_continue and not protocol.transport.is_closing():
+        if self.waiting_for_100_continue and not self.has_started:
             self.waiting_for_100_continue = False
-            protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            if not self.has_part and not protocol.transport.is_closing():
+                protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         while not self.body and self.more_body and not self.disconnected and self._failure is None:
             protocol.flow.resume_reading()
             await self._wait()

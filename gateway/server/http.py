@@ -322,14 +322,22 @@ class BoundedHttp(TimedHttp):
             self._parts += 1
             if self._parts > PARTS_MAX and self._body_bytes - self._parts_from < self._parts * PART_MIN_BYTES:
                 self._refuse(malformed("its chunks are too small"))
+            if self.cycle and self.cycle.response_complete and self._body_bytes > self.site.bounds.body_max_bytes:
+                # Nobody reads it any more, and no limit counts it.
+                self.linger()
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         self.body_began_at = None
         cycle: Any = self.cycle
-        if not self._is_refused and not self.parser.should_upgrade() and not cycle.response_complete:
-            cycle.more_body = False
-            cycle.message_event.set()
+        if self._is_refused or self.parser.should_upgrade():
+            return
+        if cycle.response_complete:
+            # It was answered before its body was complete: only now is the connection idle.
+            self.idle_since = time.monotonic()
+            return
+        cycle.more_body = False
+        cycle.message_event.set()
 
     def shed(self) -> None:
         """Close because of a ceiling: with a refusal if a head is awaited, in the middle of an answer without."""

@@ -52,6 +52,9 @@ class TimedHttp(HttpToolsProtocol):
         bounds = self.site.bounds
         if self.head_began_at is not None and now - self.head_began_at > bounds.head_timeout_s:
             self._refuse(Refused(Reason.IDLE, f"The head was not complete within {bounds.head_timeout_s:g} s."))
+        elif self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            # Both sides may wait for each other: the deadlines of the response apply.
+            return
         elif self.body_began_at is not None and self._pace.is_late(now, self._body_bytes, self.flow.read_paused):
             self._refuse(Refused(Reason.IDLE, "The request's body arrives too slowly."))
 

@@ -58,6 +58,8 @@ class UpstreamConnection(asyncio.Protocol):
         """Whether the request has been sent whole."""
         self.has_begun_to_answer = False
         self.has_answered = False
+        self.is_continued = False
+        """Whether the upstream has asked for the body, by ``100 Continue``."""
         self.status = 0
         self.headers: Headers = []
         self.is_whole = False
@@ -104,6 +106,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser_is_done = False
         self.has_answered = self.is_whole = self._keeps_alive = self.has_begun_to_answer = False
         self.is_sent = is_whole
+        self.is_continued = False
         self.status, self.headers, self._head_bytes = 0, [], 0
         self._is_head_request = is_head_request
         self._transport.write(head)
@@ -116,6 +119,19 @@ class UpstreamConnection(asyncio.Protocol):
         if self._can_write is not None:
             await self._can_write
             self._check()
+
+    async def continued(self, within_s: float) -> bool:
+        """Wait, at most so long, until the upstream asks for the body; return False if it has answered without.
+
+        Raises as ``head`` does.
+        """
+        try:
+            async with asyncio.timeout(within_s):
+                while not self.is_continued and not self.has_answered:
+                    await self._wait()
+        except TimeoutError:
+            pass
+        return not self.has_answered
 
     async def head(self) -> None:
         """Wait for status and headers. Raises UpstreamBroken, Refused ``upstream-timeout`` and ClientGone."""
@@ -214,6 +230,7 @@ class UpstreamConnection(asyncio.Protocol):
         assert self._parser is not None, "called by the parser"
         self.status = self._parser.get_status_code()
         if self.status < 200:
+            self.is_continued = self.is_continued or self.status == 100
             self.headers = []
             return
         self.has_answered = True

@@ -88,8 +88,8 @@ class GovernedResponse:
     async def pass_back(self) -> None:
         """Pass the body on at the client's pace. Raises UpstreamBroken, Refused and ClientGone."""
         assert self._call.request is not None, "it is in flight"
-        if self._is_stream and not any(name == b"content-encoding" for name, _ in self._upstream.headers):
-            self._call.peer.probe_with(COMMENT, lambda: self._cutter.is_between)
+        if self._may_hold_comments():
+            self._call.peer.probe_with(COMMENT, lambda: self._stream.is_between)
         if self._is_connection:
             await self._as_connection()
         elif self._is_stream:
@@ -100,6 +100,10 @@ class GovernedResponse:
                 await self._cut(refused)
         else:
             await self._parts()
+
+    def _may_hold_comments(self) -> bool:
+        is_encoded = any(name == b"content-encoding" for name, _ in self._upstream.headers)
+        return self._is_stream and isinstance(self._stream, EventStream) and not is_encoded
 
     async def _parts(self) -> None:
         send = self._call.peer.send

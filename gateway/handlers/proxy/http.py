@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LAST_CHUNK = b"0\r\n\r\n"
+EXPECT = b"expect: 100-continue\r\n\r\n"
+CONTINUE_S = 1.0
+"""How long an upstream may take to ask for the body of a request that expects it to (RFC 9110 10.1.1)."""
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PROPFIND", "QUERY", "REPORT", "SEARCH"})
 """Methods of which a request may be repeated (RFC 9110 9.2.2, and those that RFC 9110 16.1 registers as safe)."""
 
@@ -108,6 +111,9 @@ async def _exchange(
             headers = await answer.begin()
         names = own_names(call, plane.config)
         await peer.start(connection.status, response_headers(headers, plane.limiter.headers(call), names))
+        if sending is None and not peer.is_read and connection.status < 400:
+            # It answered before it asked for the body, which the client may send all the same.
+            sending = _sending(plane, call, connection)
         if not connection.has_more:
             # Send the head of a stream without waiting for its first event.
             await peer.send(b"")
@@ -117,7 +123,7 @@ async def _exchange(
             await answer.pass_back()
     finally:
         peer.watch(None)
-        if sending is not None:
+        if sending is not None and not sending.done():
             await stop_tasks(sending)
     reply.bytes_in = peer.bytes_in
     if connection.status >= 500 and reply.refused is None:
@@ -144,27 +150,40 @@ async def _pass_back(plane: Plane, call: Call, connection: UpstreamConnection, r
 async def _begin_body(
     plane: Plane, call: Call, connection: UpstreamConnection, head: bytes
 ) -> asyncio.Task[None] | None:
-    """Send the head with the first part of the body, and return a task that sends the rest, if there is more.
+    """Send the head with what is there of the body, and return a task that sends the rest, if there is more.
 
-    A body of unknown length is sent in chunks (RFC 9112 7.1).
+    A head never waits for its body: the upstream may refuse it, or answer before the client sends anything. A body of
+    unknown length is sent in chunks (RFC 9112 7.1).
     """
-    peer = call.peer
-    is_chunked = call.header(b"content-length") is None
-    part = await peer.read()
-    is_whole = peer.is_read
-    first = (_chunk(part) if part else b"") + (LAST_CHUNK if is_whole else b"") if is_chunked else part
-    connection.begin(head + first, is_head_request=call.method == "HEAD", is_whole=is_whole)
+    peer, is_head_request = call.peer, call.method == "HEAD"
+    part, is_whole = b"", False
+    if peer.has_part:
+        part = await peer.read()
+        is_whole = peer.is_read
+    else:
+        await peer.admit_body()
+    if not part and not is_whole and peer.expects_continue:
+        connection.begin(head[:-2] + EXPECT, is_head_request=is_head_request, is_whole=False)
+        # An upstream that ignores the expectation gets the body after a while, as of clients themselves.
+        return _sending(plane, call, connection) if await connection.continued(CONTINUE_S) else None
+    if _is_chunked(call):
+        part = (_chunk(part) if part else b"") + (LAST_CHUNK if is_whole else b"")
+    connection.begin(head + part, is_head_request=is_head_request, is_whole=is_whole)
     if not is_whole:
-        return asyncio.create_task(_send_rest(plane, call, connection, is_chunked), name="request body")
+        return _sending(plane, call, connection)
     plane.upstreams.expect(connection, connection.first_byte_s)
     peer.watch(connection.abandon)
     return None
 
 
-async def _send_rest(plane: Plane, call: Call, connection: UpstreamConnection, is_chunked: bool) -> None:
+def _sending(plane: Plane, call: Call, connection: UpstreamConnection) -> asyncio.Task[None]:
+    return asyncio.create_task(_send_rest(plane, call, connection), name="request body")
+
+
+async def _send_rest(plane: Plane, call: Call, connection: UpstreamConnection) -> None:
     """Send the rest of a body as it arrives. A failure is raised where the response is awaited."""
     try:
-        await _pass_on(plane, call, connection, is_chunked)
+        await _pass_on(plane, call, connection)
     except UpstreamBroken:
         return
     except (Refused, ClientGone) as failure:
@@ -174,8 +193,8 @@ async def _send_rest(plane: Plane, call: Call, connection: UpstreamConnection, i
         connection.fail(Refused(Reason.INTERNAL))
 
 
-async def _pass_on(plane: Plane, call: Call, connection: UpstreamConnection, is_chunked: bool) -> None:
-    peer, upstreams = call.peer, plane.upstreams
+async def _pass_on(plane: Plane, call: Call, connection: UpstreamConnection) -> None:
+    peer, upstreams, is_chunked = call.peer, plane.upstreams, _is_chunked(call)
     while part := await peer.read():
         if not connection.has_answered:
             upstreams.expect(connection, connection.first_byte_s)
@@ -198,6 +217,10 @@ def _may_be_repeated(call: Call, connection: UpstreamConnection) -> bool:
         and call.peer.bytes_in == 0
         and not has_body(call.headers)
     )
+
+
+def _is_chunked(call: Call) -> bool:
+    return call.header(b"content-length") is None
 
 
 def _chunk(part: bytes) -> bytes:

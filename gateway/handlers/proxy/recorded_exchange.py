@@ -44,6 +44,19 @@ class RecordedExchange:
         """The head of the response has arrived."""
         return bool(self.status)
 
+    @property
+    def has_part(self) -> bool:
+        """Always: the request's body was read before."""
+        return True
+
+    @property
+    def expects_continue(self) -> bool:
+        """Never: the request's body was read before."""
+        return False
+
+    async def admit_body(self) -> None:
+        """Do nothing: the request's body was read before."""
+
     async def read(self) -> bytes:
         """Return the request's body, ``b""`` at its end."""
         return await self._exchange.read()
@@ -57,6 +70,9 @@ class RecordedExchange:
         self._exchange.replace_body(body)
 
     def watch(self, gone: Callable[[], None] | None) -> None:
+        """Do nothing: the request does not end with its caller."""
+
+    def probe_with(self, part: bytes, may_send: Callable[[], bool] | None = None) -> None:
         """Do nothing: the request does not end with its caller."""
 
     async def gone(self) -> None:
