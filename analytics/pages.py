@@ -20,8 +20,8 @@ from pygments.util import ClassNotFound
 NAME = re.compile(r"(?:decisions/)?[a-z0-9-]{1,60}")
 PICTURE = re.compile(r"[a-z0-9-]{1,60}\.png")
 ORDER = (
-    "configuration", "identity", "limits", "policies", "events", "subscriptions", "schemas", "connectors", "contracts",
-    "mqtt", "refusals", "management-api", "operators", "audit", "dashboards", "operations", "retention",
+    "configuration", "identity", "limits", "policies", "events", "browsers", "subscriptions", "schemas", "connectors",
+    "contracts", "mqtt", "refusals", "management-api", "operators", "audit", "dashboards", "operations", "retention",
     "tracing", "promises", "security", "asvs", "benchmarks", "architecture", "glossary",
 )  # fmt: skip
 """The order of the list; documents that are not named here follow, decisions last."""

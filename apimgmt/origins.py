@@ -19,6 +19,9 @@ PUBLIC = "apimgmt.is_public_page"
 """Set in the ASGI scope of a request on the data plane's origin."""
 CREDENTIALS = frozenset({b"cookie", b"authorization"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+API = "/api/"
+"""Its views allow the methods that they name, and refuse TRACE as any other."""
+_ALLOW = (b"allow", b"GET, HEAD, OPTIONS")
 OWN_SITES = frozenset({"", "same-origin", "none"})
 """Values of ``Sec-Fetch-Site`` of requests that no other origin makes; a client that is no browser sends none."""
 
@@ -49,8 +52,8 @@ class Origins:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Answer a request; no other origin may embed the answer, and no cache keeps what operators see."""
-        if request.method == "TRACE":
-            return _refuse(Refused(Reason.METHOD_NOT_ALLOWED, "TRACE is not served."))
+        if request.method == "TRACE" and not request.path.startswith(API):
+            return _refuse(Refused(Reason.METHOD_NOT_ALLOWED, "TRACE is not served.", headers=(_ALLOW,)))
         if is_public(request):
             setattr(request, "urlconf", "apimgmt.public_urls")  # noqa: B010 - read by Django's URL resolution
         elif request.method not in SAFE_METHODS and request.headers.get("Sec-Fetch-Site", "") not in OWN_SITES:
@@ -63,7 +66,8 @@ class Origins:
 
 
 def _refuse(refused: Refused) -> HttpResponse:
-    return JsonResponse(refused.problem(), status=refused.status, content_type=CONTENT_TYPE)
+    headers = {name.decode(): value.decode() for name, value in refused.headers}
+    return JsonResponse(refused.problem(), status=refused.status, content_type=CONTENT_TYPE, headers=headers)
 
 
 def links(request: HttpRequest) -> dict[str, Any]:

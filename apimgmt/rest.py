@@ -25,7 +25,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "/api/v1",
-    "COMPONENT_SPLIT_REQUEST": False,
+    "COMPONENT_SPLIT_REQUEST": True,
     # Enums that share a field name or choices would get a hash in their name, which changes with the choices.
     "ENUM_NAME_OVERRIDES": {
         "LimitModeEnum": "consumers.limits.MODES",
@@ -42,5 +42,6 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "operators.description.describe_problems",
+        "operators.description.describe_bounds",
     ],
 }

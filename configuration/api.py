@@ -54,7 +54,7 @@ class Rollbacks(Collection):
     permission_classes = (MayChangeAll,)
     http_method_names = ("post", "options")
 
-    @extend_schema(request=RollbackFields, responses=RolledBackFields)
+    @extend_schema(request=RollbackFields, responses={200: RolledBackFields})
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Restore the configuration of an instant, as new changes; revoked keys stay revoked."""
         body = self.read_body(RollbackFields)

@@ -10,23 +10,45 @@ from rest_framework import serializers
 from rest_framework.routers import BaseRouter
 
 from consumers import services
-from consumers.limits import EXCEEDS, FAILS, MODES, SCOPES
-from consumers.models import Consumer, Tier
+from consumers.limits import AMOUNT_MAX, CLOSE_AT_MAX, EXCEEDS, FAILS, LEAST, MODES, PER_MAX_S, SCOPES
+from consumers.models import NAME_PATTERN, Consumer, Tier
 from gateway.snapshot.documents import Metric
 from operators.objects import Fields, Objects
+
+
+@extend_schema_field({"type": "string", "pattern": NAME_PATTERN + "$"})
+class Name(serializers.CharField):
+    """The name of an object in the URL, which its model validates."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(trim_whitespace=False, **options)
+
+
+@extend_schema_field(
+    {
+        "description": "Seconds, or `month`; null or absent for what counts while it is open.",
+        "nullable": True,
+        "oneOf": [
+            {"type": "number", "minimum": LEAST, "maximum": PER_MAX_S},
+            {"type": "string", "enum": ["month"]},
+        ],
+    }
+)
+class Period(serializers.JSONField):
+    """The period of a limit; the service validates it."""
 
 
 class LimitFields(serializers.Serializer[Any]):
     """One limit, for the schema; docs/limits.md describes the fields."""
 
     metric = serializers.ChoiceField([metric.value for metric in Metric])
-    amount = serializers.FloatField()
-    per = serializers.JSONField(required=False, help_text="Seconds, `month`, or null for what counts while it is open.")
-    burst = serializers.FloatField(required=False)
+    amount = serializers.FloatField(min_value=LEAST, max_value=AMOUNT_MAX)
+    per = Period(required=False)
+    burst = serializers.FloatField(required=False, min_value=LEAST, max_value=AMOUNT_MAX)
     scope = serializers.ChoiceField(SCOPES, required=False)
     exceed = serializers.ChoiceField(EXCEEDS, required=False)
     mode = serializers.ChoiceField(MODES, required=False)
-    close_at = serializers.FloatField(required=False)
+    close_at = serializers.FloatField(required=False, min_value=0, max_value=CLOSE_AT_MAX)
     fail = serializers.ChoiceField(FAILS, required=False)  # type: ignore[assignment]
 
 
@@ -48,7 +70,7 @@ class Metadata(serializers.JSONField):
 class TierFields(Fields):
     """A tier."""
 
-    name = serializers.CharField(trim_whitespace=False)
+    name = Name()
     description = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
     limits = Limits(required=False)
     scopes = Strings(required=False, help_text="Bound the scopes of its consumers' keys.")
@@ -57,7 +79,7 @@ class TierFields(Fields):
 class ConsumerFields(Fields):
     """A consumer. Its `limits` replace those of its tier with the same metric and per."""
 
-    name = serializers.CharField(trim_whitespace=False)
+    name = Name()
     display_name = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
     email = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
     tier: Any = serializers.SlugRelatedField(slug_field="name", queryset=Tier.objects.all())

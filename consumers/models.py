@@ -10,8 +10,10 @@ from django.db import models
 from audit.configured import Configured
 from consumers.scopes import every_scope
 
+NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+"""Without its end: `$` in JSON Schema, while Python's would match before a line feed."""
 name_validator = RegexValidator(
-    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z",
+    NAME_PATTERN + r"\Z",
     "Use letters, digits, dots, dashes and underscores; begin with a letter or digit.",
 )
 

@@ -19,7 +19,7 @@ from events import letter_jobs, letters, services
 from events.letter_job_api import LetterJobFields
 from events.letter_job_models import LetterAction
 from events.models import Channel, DeadLetter, OnInvalid
-from events.services import PROTOCOLS
+from events.services import PROTOCOLS, RETENTION_MAX
 from operators.filters import EVERY
 from operators.objects import Collection, Fields, Objects
 
@@ -29,9 +29,9 @@ EVERY_ROW = OpenApiParameter(EVERY, OpenApiTypes.BOOL, description="`true` for e
 class RetentionFields(serializers.Serializer[Any]):
     """Bounds of retention, for the OpenAPI document."""
 
-    max_age_s = serializers.FloatField(required=False)
-    max_bytes = serializers.FloatField(required=False)
-    max_events = serializers.FloatField(required=False)
+    max_age_s = serializers.FloatField(required=False, min_value=1, max_value=RETENTION_MAX["max_age_s"])
+    max_bytes = serializers.FloatField(required=False, min_value=1, max_value=RETENTION_MAX["max_bytes"])
+    max_events = serializers.FloatField(required=False, min_value=1, max_value=RETENTION_MAX["max_events"])
 
 
 @extend_schema_field({"type": "object", "nullable": True, "additionalProperties": {}})

@@ -11,6 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import BaseRouter
 
+from consumers.api import Name
 from events import connectors
 from events.models import Connector, ConnectorDirection, ConnectorStart
 from gateway.connectors.kinds import KINDS
@@ -42,7 +43,7 @@ class Health(serializers.JSONField):
 class ConnectorFields(Fields):
     """Another broker as a source or a sink of a channel."""
 
-    name = serializers.CharField(trim_whitespace=False)
+    name = Name()
     type = serializers.ChoiceField([(name, name) for name in KINDS])
     direction = serializers.ChoiceField(ConnectorDirection.choices)
     channel = serializers.CharField(trim_whitespace=False)
@@ -81,9 +82,23 @@ class Connectors(Objects):
             self.get_serializer([_representation(row, healths) for row in page or ()], many=True).data
         )
 
+    def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Create a connector, which starts within seconds."""
+        return _with_health(super().create(request, *args, **kwargs))
+
+    def partial_update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Update the fields in the body; the connector starts again."""
+        return _with_health(super().partial_update(request, *args, **kwargs))
+
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Return one connector."""
         return Response(self.get_serializer(_representation(self.get_object(), connectors.healths())).data)
+
+
+def _with_health(response: Response) -> Response:
+    """Add the health to a response to a write, which restarts the connector."""
+    response.data["health"] = connectors.STOPPED
+    return response
 
 
 def _representation(row: Connector, healths: dict[str, dict[str, Any]]) -> dict[str, Any]:

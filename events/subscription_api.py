@@ -19,7 +19,14 @@ from events.models import Subscription, SubscriptionOrder, SubscriptionState, Su
 from operators.objects import Collection, Fields
 
 
-@extend_schema_field({"type": "array", "items": {"type": "number"}})
+@extend_schema_field(
+    {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": subscriptions.SCHEDULE_MAX,
+        "items": {"type": "number", "minimum": 0, "maximum": subscriptions.PAUSE_MAX_S},
+    }
+)
 class Pauses(serializers.JSONField):
     """Delays before each attempt, in seconds; the service validates them."""
 
@@ -45,6 +52,31 @@ class Fault(serializers.JSONField):
     """The error of the last failed attempt."""
 
 
+@extend_schema_field({"type": "integer", "minimum": 1, "maximum": subscriptions.IN_FLIGHT_MAX})
+class InFlight(serializers.IntegerField):
+    """How many events may be in flight; the service validates it, as the fields below."""
+
+
+@extend_schema_field({"type": "integer", "minimum": 1, "maximum": subscriptions.ATTEMPTS_MAX})
+class Attempts(serializers.IntegerField):
+    """How often an event is tried."""
+
+
+@extend_schema_field({"type": "number", "minimum": 1, "maximum": subscriptions.ACK_WAIT_MAX_S})
+class AckWait(serializers.FloatField):
+    """How long an event may stay unacknowledged, in seconds."""
+
+
+@extend_schema_field({"type": "integer", "minimum": 1, "maximum": subscriptions.LAG_MAX, "nullable": True})
+class LagEvents(serializers.IntegerField):
+    """A lag to be notified of, in events."""
+
+
+@extend_schema_field({"type": "number", "minimum": 1, "maximum": subscriptions.PAUSE_MAX_S, "nullable": True})
+class LagSeconds(serializers.FloatField):
+    """A lag to be notified of, in seconds."""
+
+
 class SubscriptionFields(Fields):
     """The fields of a durable subscription."""
 
@@ -60,15 +92,15 @@ class SubscriptionFields(Fields):
     channel = serializers.CharField(trim_whitespace=False)
     url = serializers.CharField(required=False, allow_null=True, trim_whitespace=False)
     order = serializers.ChoiceField(SubscriptionOrder.choices, required=False)
-    max_in_flight = serializers.IntegerField(required=False)
-    max_attempts = serializers.IntegerField(required=False)
+    max_in_flight = InFlight(required=False)
+    max_attempts = Attempts(required=False)
     retry_schedule_s = Pauses(required=False)
-    ack_wait_s = serializers.FloatField(required=False)
+    ack_wait_s = AckWait(required=False)
     state = serializers.ChoiceField(SubscriptionState.choices, required=False)
     state_reason = serializers.CharField(read_only=True, allow_null=True)
     alert_url = serializers.CharField(required=False, allow_null=True, allow_blank=True, trim_whitespace=False)
-    alert_lag_events = serializers.IntegerField(required=False, allow_null=True)
-    alert_lag_s = serializers.FloatField(required=False, allow_null=True)
+    alert_lag_events = LagEvents(required=False, allow_null=True)
+    alert_lag_s = LagSeconds(required=False, allow_null=True)
     created_at = serializers.DateTimeField(read_only=True)
     previous_secret_until = serializers.DateTimeField(read_only=True, allow_null=True)
     lag = Lag(read_only=True)
@@ -94,7 +126,7 @@ class NewSubscriptionFields(SubscriptionFields):
 class ShownSubscriptionFields(SubscriptionFields):
     """A subscription with its secret, which is returned once."""
 
-    secret = serializers.CharField(read_only=True, help_text="`whsec_…`. It cannot be read again.")
+    secret = serializers.CharField(required=False, help_text="`whsec_…`, of a webhook. It cannot be read again.")
 
 
 class SecretRotationFields(Fields):

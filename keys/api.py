@@ -8,14 +8,14 @@ from django.db.models import Q, QuerySet
 from django.http import Http404
 from django.utils import timezone
 from django_filters import rest_framework as filters
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import BaseRouter
 
-from consumers.api import Limits, Metadata, Strings
+from consumers.api import Limits, Metadata, Name, Strings
 from consumers.models import Consumer
 from gateway.snapshot.documents import ALGORITHMS
 from keys import issuers, services
@@ -68,17 +68,22 @@ class RevocationFields(Fields):
 class LeakFields(Fields):
     """A key that was found in public."""
 
-    key = serializers.CharField(write_only=True, max_length=200)
+    key = serializers.CharField(write_only=True, max_length=200, trim_whitespace=False)
     revoked = serializers.BooleanField(read_only=True, help_text="False if the text is not a key of this gateway.")
     id = serializers.CharField(read_only=True, allow_null=True)
+
+
+@extend_schema_field({"type": "string", "pattern": "^https?://"})
+class WebUrl(serializers.CharField):
+    """An absolute URL; the service validates it."""
 
 
 class IssuerFields(Fields):
     """A trusted issuer of tokens."""
 
-    name = serializers.CharField(trim_whitespace=False)
+    name = Name()
     issuer = serializers.CharField(trim_whitespace=False)
-    jwks_url = serializers.CharField(trim_whitespace=False)
+    jwks_url = WebUrl(trim_whitespace=False)
     audience = serializers.CharField(trim_whitespace=False)
     algorithms = Strings(required=False, help_text=f"Some of {', '.join(ALGORITHMS)}.")
     consumer_claim = serializers.CharField(required=False, trim_whitespace=False)
@@ -143,7 +148,7 @@ class KeyObjects(Collection):
     @action(detail=False, methods=["post"])
     def leaked(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Revoke a key that was found in public, by its text."""
-        key = services.leaked_key(self.read_body(LeakFields)["key"], by=self.operator)
+        key = services.leaked_key(self.read_body(LeakFields)["key"].strip(), by=self.operator)
         return Response({"revoked": key is not None, "id": key.id if key is not None else None})
 
 

@@ -63,8 +63,10 @@ class Collection(viewsets.GenericViewSet[Any]):
         Ignored, ``?dry_run=true`` would promise what a deletion does not do.
         """
         super().initial(request, *args, **kwargs)
+        if request.method not in self.allowed_methods:
+            return  # It is refused as such, whatever its parameters.
         require_single_values(request)
-        if self.action not in (None, "metadata", "list", *self.bulk_actions):
+        if self.action not in ("metadata", "list", *self.bulk_actions):
             require_known(request, self.parameters.get(self.action, ()))
 
     def get_object(self) -> Any:

@@ -9,6 +9,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.routers import BaseRouter
 
+from consumers.api import Name
 from consumers.limits import MODES
 from gateway.policies import KNOWN
 from gateway.wire.header_fields import NAME, OVERRIDES
@@ -96,7 +97,7 @@ class Methods(serializers.JSONField):
 class RouteFields(Fields):
     """A route."""
 
-    name = serializers.CharField(trim_whitespace=False)
+    name = Name()
     path = serializers.CharField(trim_whitespace=False)
     methods = Methods(required=False)
     protocol = serializers.ChoiceField(RouteProtocol.choices, required=False)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from gateway.contracts.operations import ANY, JSON, OPERATIONS, PROBLEM, Operation, format_operation
+from gateway.contracts.operations import ANY, JSON, OPERATIONS, PROBLEM, STREAM, Operation, format_operation
+from gateway.contracts.parameters import PARAMETER, format_path_parameters
 from gateway.contracts.rights import meet
 from gateway.contracts.schemas import is_openapi_schema, rebase
 from gateway.contracts.view import Names, View, format_limits
@@ -22,14 +22,21 @@ from gateway.wire.content_types import JSON as CHANNEL_JSON
 VERSION = "3.1.0"
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _WITH_A_BODY = frozenset({"POST", "PUT", "PATCH"})
-_PARAMETER = re.compile(r"\{([^{}]+?)(\.\.\.)?\}")
 _DESCRIPTION = (
     "What a client with this key may call. Every operation may answer with problem details; see `reason`. "
     "`x-limits` are the limits of the key. `x-route` is the name of the route of an operation."
 )
 _WEBSOCKET = Operation("A WebSocket, forwarded to the upstream service.", {101: ("The connection is open.", {})})
-_EVENT_STREAM = Operation("Server-sent events of the upstream service.", {200: ("Events.", {"text/event-stream": ANY})})
+_EVENT_STREAM = Operation("Server-sent events of the upstream service.", {200: ("Events.", {STREAM: ANY, "*/*": ANY})})
 _FORWARDED = Operation("Forwarded to the upstream service.", {})
+_OF_UPSTREAMS = (_WEBSOCKET, _EVENT_STREAM, _FORWARDED)
+_UPSTREAM_ANSWERS: dict[str, Any] = {
+    "2XX": {"description": "The answer of the upstream service.", "content": {"*/*": {}}},
+    "default": {
+        "description": "Any other answer of the upstream service; or refused, with problem details (`Problem`).",
+        "content": {"*/*": {}},
+    },
+}
 _CHANNEL_METHODS = {"POST": "publish", "GET": "history"}
 
 
@@ -72,10 +79,10 @@ class _Paths:
 
     def add(self, path: str, method: str, described: dict[str, Any]) -> None:
         """Add a method of a path; if it exists, as for a WebSocket next to a GET, the responses of both are merged."""
-        shape = _PARAMETER.sub("{}", path)
-        as_written = self._by_shape.setdefault(shape, _PARAMETER.sub(r"{\1}", path))
+        shape = PARAMETER.sub("{}", path)
+        as_written = self._by_shape.setdefault(shape, PARAMETER.sub(r"{\1}", path))
         item = self.items.setdefault(as_written, _item(path))
-        for (name, _), parameter in zip(_PARAMETER.findall(path), item.get("parameters", ()), strict=True):
+        for (name, _), parameter in zip(PARAMETER.findall(path), item.get("parameters", ()), strict=True):
             if name != parameter["name"]:
                 also = f"For {method}: `{name}`."
                 parameter["description"] = f"{parameter.get('description', '')} {also}".strip()
@@ -85,16 +92,7 @@ class _Paths:
 
 
 def _item(path: str) -> dict[str, Any]:
-    parameters = [
-        {
-            "name": name,
-            "in": "path",
-            "required": True,
-            "schema": {"type": "string"},
-            **({"description": "The rest of the path, slashes included."} if is_rest else {}),
-        }
-        for name, is_rest in _PARAMETER.findall(path)
-    ]
+    parameters = format_path_parameters(path)
     return {"parameters": parameters} if parameters else {}
 
 
@@ -116,6 +114,10 @@ def _of_route(view: View, route: Route, schemas: dict[str, Any], names: Names) -
             names.allocate(route.name if len(methods) == 1 else f"{route.name}-{method.lower()}"),
         )
         described["x-route"] = route.name
+        if spec in _OF_UPSTREAMS:
+            # Its 429 has other fields than ours: nothing is promised of it.
+            del described["responses"]["429"]
+            described["responses"] |= _UPSTREAM_ANSWERS
         if method in _WITH_A_BODY and spec is _FORWARDED:
             described["requestBody"] = {"content": {"*/*": {}}}
         if (schema := _schema_of(view, route, method)) is not None:
@@ -128,8 +130,10 @@ def _of_route(view: View, route: Route, schemas: dict[str, Any], names: Names) -
         ):
             described["requestBody"] = {"required": True, "content": {channel.media_type: {}}}
         if spec is _FORWARDED and (schema := _validated(route, "outbound_schema")) is not None:
+            # The policy looks at JSON alone.
             content = {"schema": _placed(schema, f"{route.name}-answer", schemas)}
-            described["responses"]["2XX"] = {"description": "Success.", "content": {JSON: content}}
+            answer = {**_UPSTREAM_ANSWERS["2XX"], "content": {JSON: content, "*/*": {}}}
+            described["responses"]["2XX"] = answer
         yield method, described
 
 

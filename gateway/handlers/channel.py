@@ -16,7 +16,7 @@ from gateway.channels.publication import Publication
 from gateway.channels.reading import Selection, select
 from gateway.handlers.events import HEADERS as STREAM_HEADERS
 from gateway.handlers.events import EventStream, Position
-from gateway.handlers.requests import idempotency_key, query_lists, read_body
+from gateway.handlers.requests import idempotency_key, query_lists, read_body, require_no_query
 from gateway.handlers.responses import send_body, send_json
 from gateway.handlers.stream.connection import StreamConnection
 from gateway.log.catch_up import EARLIEST
@@ -50,6 +50,7 @@ CHANNELS_MAX = 50
 
 async def stream(plane: Plane, call: Call) -> Reply:
     """Serve ``WS /v1/stream``, and WebSocket routes to a channel."""
+    require_no_query(call)
     return await StreamConnection(plane, call).serve(call.peer)
 
 
@@ -73,6 +74,7 @@ async def events(plane: Plane, call: Call) -> Reply:
 
 async def publish_events(plane: Plane, call: Call) -> Reply:
     """Serve ``POST /v1/channels/{address}/events``: one event, or a JSON array of them."""
+    require_no_query(call)
     require_plain(call)
     body = await read_body(call)
     found = plane.snapshot.channel(call.parameters["address"])
@@ -248,6 +250,6 @@ def _start(call: Call, query: Mapping[str, list[str]], count: int) -> list[Posit
 def _limit(text: str) -> int:
     if not text:
         return HISTORY_DEFAULT
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) > 0):
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= HISTORY_MAX):
         raise Refused(Reason.INVALID_REQUEST, f"`limit` must be a number from 1 to {HISTORY_MAX}.")
-    return min(int(text), HISTORY_MAX)
+    return int(text)

@@ -56,6 +56,7 @@ async def submit(plane: Plane, call: Call) -> Reply:
     Raises Refused for an unknown type, for input that does not match its schema, and where too many jobs are open.
     """
     type_ = call.parameters["type"]
+    require_no_query(call)
     require_plain(call)
     body = await read_body(call, plane.log.payload_max_bytes)
     value = await _checked(plane, call, body, await plane.jobs.input_schema(type_))

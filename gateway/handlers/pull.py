@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 LIMIT_DEFAULT = 100
 WAIT_MAX_S = 30.0
+WAIT_MAX_CHARS = 32
 RECHECK_S = 2.0
 """How often a waiting call checks its rights, and whether this process is draining."""
 IDS_MAX = 1000
@@ -42,8 +43,8 @@ _ID = re.compile(r"([0-9]{1,19})(?:\.[0-9]{1,19}\.[0-9]{1,10})?")
 async def pull(plane: Plane, call: Call) -> Reply:
     """Serve ``GET /v1/subscriptions/{id}/events?limit=&wait_s=``: pending events, or the first to arrive."""
     query = query_values(call, {"limit", "wait_s"})
-    limit = int(_number(query, "limit", LIMIT_DEFAULT, 1, BATCH_MAX))
-    ends_at = time.monotonic() + _number(query, "wait_s", 0, 0, WAIT_MAX_S)
+    limit = _limit(query.get("limit", str(LIMIT_DEFAULT)))
+    ends_at = time.monotonic() + _wait_s(query.get("wait_s", "0"))
     gone = asyncio.ensure_future(call.peer.gone())
     try:
         while True:
@@ -222,14 +223,17 @@ def _envelope(delivery: Delivery, ack_wait_s: float) -> str:
     return f'{delivery.event.frame()[:-1]},"delivery":{orjson.dumps(member).decode()}}}'
 
 
-def _number(query: dict[str, str], name: str, default: float, least: float, most: float) -> float:
-    text = query.get(name, "")
-    if not text:
-        return default
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= BATCH_MAX):
+        raise Refused(Reason.INVALID_REQUEST, f"`limit` is a whole number from 1 to {BATCH_MAX}.")
+    return int(text)
+
+
+def _wait_s(text: str) -> float:
     try:
-        value = float(text) if len(text) <= 10 else -1.0
+        wait_s = float(text) if text.isascii() and len(text) <= WAIT_MAX_CHARS else -1.0
     except ValueError:
-        value = -1.0
-    if not least <= value:
-        raise Refused(Reason.INVALID_REQUEST, f"`{name}` is a number from {least:g} to {most:g}.")
-    return min(value, most)
+        wait_s = -1.0
+    if not 0 <= wait_s <= WAIT_MAX_S:
+        raise Refused(Reason.INVALID_REQUEST, f"`wait_s` is a number from 0 to {WAIT_MAX_S:g}.")
+    return wait_s

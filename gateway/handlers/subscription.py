@@ -133,7 +133,7 @@ async def attempts(plane: Plane, call: Call) -> Reply:
     subscription = own(plane, call)
     query = query_values(call, {"event", "limit"})
     limit = query.get("limit", str(ATTEMPTS_KEPT))
-    if not (limit.isascii() and limit.isdigit() and len(limit) < 6 and int(limit) > 0):
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 6 and 1 <= int(limit) <= ATTEMPTS_KEPT):
         raise Refused(Reason.INVALID_REQUEST, f"`limit` is a number from 1 to {ATTEMPTS_KEPT}.")
     try:
         results = await read_attempts(plane.nats, subscription.id)

@@ -270,7 +270,7 @@ class Snapshot:
         usable, found = self._entries(protocol, path)
         if not usable:
             if found and protocol is not Protocol.WEBSOCKET:
-                raise Refused(Reason.UPGRADE_REQUIRED, headers=((b"upgrade", b"websocket"),))
+                raise _socket_alone(method, path)
             raise Refused(Reason.NOT_FOUND, f"Nothing is served at {path}.")
         for served in (method, "GET") if method == "HEAD" else (method,):
             for entry, parameters in usable:
@@ -340,3 +340,10 @@ def _overridden(limits: tuple[Limit, ...], overrides: tuple[Limit, ...]) -> tupl
         return limits
     replaced = {(limit.metric, limit.per) for limit in overrides}
     return (*(limit for limit in limits if (limit.metric, limit.per) not in replaced), *overrides)
+
+
+def _socket_alone(method: str, path: str) -> Refused:
+    """Return the refusal of a request without an upgrade, at a path where only a WebSocket is served."""
+    if method in ("GET", "HEAD"):
+        return Refused(Reason.UPGRADE_REQUIRED, headers=((b"upgrade", b"websocket"),))
+    return Refused(Reason.METHOD_NOT_ALLOWED, f"{path} takes GET, as a WebSocket.", headers=((b"allow", b"GET"),))

@@ -1,4 +1,5 @@
 import json
+import re
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -7,6 +8,10 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from gateway.contracts import openapi
 from gateway.contracts.operations import OPERATIONS
 from gateway.contracts.view import PublicUrls, View
+from gateway.durable.readers import BATCH_MAX
+from gateway.handlers.pull import WAIT_MAX_S
+from gateway.handlers.subscription import FIELDS
+from gateway.link.nats import ATTEMPTS_KEPT
 from gateway.snapshot.endpoints import CHANNEL_EVENTS, ENDPOINTS
 from gateway.snapshot.picture import Snapshot
 from gateway.snapshot.principal import Principal
@@ -107,6 +112,7 @@ def test_bodies_are_described_by_the_policy_or_the_channel_that_judges_them():
     assert carried["properties"]["n"] == {"$ref": "#/components/schemas/strict-body/$defs/n"}
     answer = written["paths"]["/strict"]["post"]["responses"]["2XX"]
     assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/strict-answer"}
+    assert answer["content"]["*/*"] == {}, "the policy looks at JSON alone"
     assert body("/lax") == {"*/*": {}}
     assert body("/into")["application/json"]["schema"] == {"$ref": "#/components/schemas/into-body"}
     assert "202" in written["paths"]["/work"]["post"]["responses"]
@@ -122,6 +128,59 @@ def test_a_route_in_place_of_an_address_of_ours_is_what_is_described():
     assert "from" in named
     assert "channel" not in named
     assert "text/event-stream" in written["paths"]["/news"]["get"]["responses"]["200"]["content"]
+
+
+def test_what_a_proxied_route_answers_is_the_upstreams():
+    written = document(
+        *(route(protocol, f"/{protocol}", protocol=protocol, methods=["GET"]) for protocol in ("http", "sse")),
+        route("ws", "/ws", protocol="websocket", methods=["GET"]),
+        route("work", "/work", methods=["POST"], handler={"type": "job", "job_type": "reports"}),
+    )
+    for path in ("/http", "/sse", "/ws"):
+        responses = written["paths"][path]["get"]["responses"]
+        assert responses["2XX"]["content"] == {"*/*": {}}
+        assert responses["default"]["content"] == {"*/*": {}}
+        assert "429" not in responses, "its fields are those of the upstream"
+    assert "2XX" not in written["paths"]["/work"]["post"]["responses"]
+    assert "429" in written["paths"]["/work"]["post"]["responses"]
+
+
+def parameters(written, path, method="get"):
+    item = written["paths"][path]
+    found = [*item.get("parameters", ()), *item[method].get("parameters", ())]
+    return {parameter["name"]: parameter for parameter in found}
+
+
+def test_parameters_have_the_bounds_that_are_enforced():
+    written = document()
+    history = parameters(written, "/v1/channels/{address}/events")
+    assert history["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 1000}
+    assert re.search(history["after"]["schema"]["pattern"], "x") is None
+    events = parameters(written, "/v1/events")
+    assert events["channel"]["required"]
+    assert (events["channel"]["schema"]["minItems"], events["channel"]["schema"]["maxItems"]) == (1, 50)
+    assert parameters(written, "/v1/me")["n"]["schema"]["maximum"] == 10**9
+    pulled = parameters(written, "/v1/subscriptions/{id}/events")
+    assert (pulled["limit"]["schema"]["maximum"], pulled["wait_s"]["schema"]["maximum"]) == (BATCH_MAX, WAIT_MAX_S)
+    attempts = parameters(written, "/v1/subscriptions/{id}/attempts")
+    assert attempts["limit"]["schema"]["maximum"] == ATTEMPTS_KEPT
+    for id_ in ("..", ".", "a/b", "a\\b", "\x07", "..;x"):
+        assert re.search(pulled["id"]["schema"]["pattern"], id_) is None
+
+
+def test_bodies_of_the_gateways_own_paths_refuse_unknown_members():
+    written = document()
+    for path, method in (
+        ("/v1/tickets", "post"),
+        ("/v1/subscriptions", "post"),
+        ("/v1/subscriptions/{id}", "patch"),
+        ("/v1/subscriptions/{id}/ack", "post"),
+        ("/v1/subscriptions/{id}/rotate", "post"),
+    ):
+        body = written["paths"][path][method]["requestBody"]["content"]["application/json"]["schema"]
+        assert body["additionalProperties"] is False, path
+    new = written["paths"]["/v1/subscriptions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert set(new["properties"]) == {*FIELDS, "from"}
 
 
 SEGMENTS = st.sampled_from(["a", "b-c", "{id}", "{name}", "ü", "$x", ""])

@@ -182,6 +182,15 @@ async def test_an_idempotency_key_is_bounded(plane, key):
     assert refused.value.reason is Reason.INVALID_REQUEST
 
 
+@pytest.mark.parametrize("query", [b"dry_run=true", b"limit=1", b"x"])
+async def test_a_publish_has_no_query_parameters(plane, query):
+    call = plane.call(peer=HttpExchange(b"1"), method="POST", parameters={"address": "trades"}, query=query, headers=[])
+    with pytest.raises(Refused) as refused:
+        await handlers.publish_events(plane, call)
+    assert refused.value.reason is Reason.INVALID_REQUEST
+    assert (await get(plane))["results"] == []
+
+
 # History
 
 
@@ -206,7 +215,16 @@ async def test_history_older_than_retention_is_gone_and_names_the_oldest(plane):
 
 
 @pytest.mark.parametrize(
-    "query", [{"after": "x"}, {"after": "latest"}, {"after": "-1"}, {"limit": "0"}, {"limit": "x"}, {"x": "1"}]
+    "query",
+    [
+        {"after": "x"},
+        {"after": "latest"},
+        {"after": "-1"},
+        {"limit": "0"},
+        {"limit": "1001"},
+        {"limit": "x"},
+        {"x": "1"},
+    ],
 )
 async def test_a_history_query_that_cannot_be_meant_is_refused(plane, query):
     with pytest.raises(Refused) as refused:

@@ -71,6 +71,10 @@ async def link_of(plane, job_id):
     return shown["downloadUrl"].partition("?")[2].encode()
 
 
+async def test_a_submission_has_no_query_parameters(plane):
+    assert await refused(plane, handlers.submit, type="work", query=b"dry_run=true") is Reason.INVALID_REQUEST
+
+
 async def test_accepted_work_is_a_202_that_says_where_and_when_to_look(plane):
     answer = await ask(plane, handlers.submit, body={"rows": 3}, type="work")
     url = f"http://gateway.test/v1/jobs/{answer.parsed['id']}"

@@ -1,0 +1,86 @@
+"""The OpenAPI description of the management API: it states what the strict readers refuse."""
+
+import re
+
+import pytest
+
+from operators.tests.api_cases import problem
+
+
+@pytest.fixture
+def description(client, db):
+    return client.get("/api/v1/schema/").json()
+
+
+def operations(description):
+    for path, item in description["paths"].items():
+        for method, operation in item.items():
+            yield f"{method} {path}", operation
+
+
+def resolved(description, schema):
+    return description["components"]["schemas"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+
+
+def test_every_body_refuses_unknown_fields(description):
+    bodies = 0
+    for name, operation in operations(description):
+        if "requestBody" in operation:
+            schema = operation["requestBody"]["content"]["application/json"]["schema"]
+            assert resolved(description, schema)["additionalProperties"] is False, name
+            bodies += 1
+    assert bodies > 20
+
+
+def test_every_limit_has_its_bounds_and_no_parameter_may_be_empty(description):
+    limits = 0
+    for name, operation in operations(description):
+        for parameter in operation.get("parameters", ()):
+            schema = parameter["schema"]
+            if parameter["name"] == "limit":
+                assert (schema["minimum"], schema["maximum"]) == (1, 1000), name
+                limits += 1
+            elif parameter["in"] == "path":
+                assert re.search(schema["pattern"], "a\x01") is None, name
+            elif schema["type"] == "string" and "enum" not in schema and "format" not in schema:
+                assert schema["minLength"] == 1, name
+                assert re.search(schema["pattern"], " ") is None, name
+    assert limits > 10
+
+
+def test_names_have_the_characters_that_they_may_have(description):
+    for kind in ("Tier", "Consumer", "Issuer", "Route", "Connector"):
+        name = description["components"]["schemas"][f"{kind}FieldsRequest"]["properties"]["name"]
+        assert name["minLength"] == 1
+        assert re.search(name["pattern"], "a.b-c_1")
+        for bad in ("", "-a", "a b", "a/b", "a" * 101):
+            assert re.search(name["pattern"], bad) is None, (kind, bad)
+
+
+@pytest.mark.parametrize("query", ["?limit=0", "?limit=1001", "?limit=", "?limit=1.5", "?limit=x"])
+def test_a_limit_outside_its_bounds_is_refused(api, query):
+    problem(api.get(f"/api/v1/tiers/{query}"), 400, "invalid-request")
+
+
+@pytest.mark.parametrize("method", ["TRACE", "QUERY", "PUT"])
+@pytest.mark.parametrize("query", ["", "?actor="])
+def test_a_method_that_is_not_served_is_refused_as_such_with_those_that_are(api, method, query):
+    answer = api.generic(method, f"/api/v1/audit/{query}")
+    problem(answer, 405, "method-not-allowed")
+    assert "GET" in answer.headers["Allow"]
+
+
+def test_pages_refuse_trace_with_what_they_allow(client, db):
+    answer = client.generic("TRACE", "/dashboards/login")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
+    assert answer.json()["reason"] == "method-not-allowed"
+
+
+def test_a_secret_is_promised_to_nobody_whose_subscription_has_none(description):
+    shown = description["components"]["schemas"]["ShownSubscriptionFields"]
+    assert "secret" in shown["properties"]
+    assert "secret" not in shown["required"]
+
+
+def test_a_rollback_is_answered_as_described(description):
+    assert "200" in description["paths"]["/api/v1/audit/rollback/"]["post"]["responses"]
