@@ -44,12 +44,12 @@ class LimitFields(serializers.Serializer[Any]):
     metric = serializers.ChoiceField([metric.value for metric in Metric])
     amount = serializers.FloatField(min_value=LEAST, max_value=AMOUNT_MAX)
     per = Period(required=False)
-    burst = serializers.FloatField(required=False, min_value=LEAST, max_value=AMOUNT_MAX)
-    scope = serializers.ChoiceField(SCOPES, required=False)
-    exceed = serializers.ChoiceField(EXCEEDS, required=False)
-    mode = serializers.ChoiceField(MODES, required=False)
-    close_at = serializers.FloatField(required=False, min_value=0, max_value=CLOSE_AT_MAX)
-    fail = serializers.ChoiceField(FAILS, required=False)  # type: ignore[assignment]
+    burst = serializers.FloatField(required=False, allow_null=True, min_value=LEAST, max_value=AMOUNT_MAX)
+    scope = serializers.ChoiceField(SCOPES, required=False, allow_null=True)
+    exceed = serializers.ChoiceField(EXCEEDS, required=False, allow_null=True)
+    mode = serializers.ChoiceField(MODES, required=False, allow_null=True)
+    close_at = serializers.FloatField(required=False, allow_null=True, min_value=0, max_value=CLOSE_AT_MAX)
+    fail = serializers.ChoiceField(FAILS, required=False, allow_null=True)  # type: ignore[assignment]
 
 
 @extend_schema_field(LimitFields(many=True))

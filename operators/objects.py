@@ -14,6 +14,14 @@ from rest_framework.response import Response
 from operators.filters import require_known, require_single_values
 
 ID_MAX_CHARS = 1024
+_TYPES: tuple[tuple[type[serializers.Field[Any, Any, Any, Any]], tuple[type, ...], str], ...] = (
+    (serializers.BooleanField, (bool,), "Must be true or false."),
+    (serializers.IntegerField, (int, float), "Must be a whole number."),
+    (serializers.FloatField, (int, float), "Must be a number."),
+    (serializers.DateTimeField, (str,), "Must be a string."),
+    (serializers.CharField, (str,), "Must be a string."),
+    (serializers.SlugRelatedField, (str,), "Must be a string."),
+)
 
 
 class Fields(serializers.Serializer[Any]):
@@ -28,19 +36,30 @@ class Fields(serializers.Serializer[Any]):
                 str(name): f"Unknown field; the fields are {known_names}." for name in data if name not in self.fields
             }
             fixed = {name: "Cannot be set." for name in data if name in self.fields and self.fields[name].read_only}
-            if errors := unknown | fixed | self._not_text(data):
+            if errors := unknown | fixed | self._of_other_types(data):
                 raise ValidationError(errors)
         return super().to_internal_value(data)
 
-    def _not_text(self, data: dict[str, Any]) -> dict[str, str]:
-        """Return an error for each text that is a number, which the framework would turn into a text."""
-        texts = [name for name, field in self.fields.items() if isinstance(field, serializers.CharField)]
-        return {name: "Must be a string." for name in texts if not isinstance(data.get(name), str | None)}
+    def _of_other_types(self, data: dict[str, Any]) -> dict[str, str]:
+        """Return an error for each value that the framework would turn into another type, as `1` into a text."""
+        return {
+            name: error
+            for name, field in self.fields.items()
+            if data.get(name) is not None and (error := _type_error(field, data[name]))
+        }
 
     def to_representation(self, instance: Any) -> dict[str, Any]:
         """Return the representation of a row, or the fields of a dictionary."""
         values = instance if isinstance(instance, dict) else {"id": instance.pk, **instance.representation()}
         return {name: values[name] for name, field in self.fields.items() if not field.write_only and name in values}
+
+
+def _type_error(field: serializers.Field[Any, Any, Any, Any], value: Any) -> str:
+    for kind, types, error in _TYPES:
+        if isinstance(field, kind):
+            is_one = isinstance(value, types) and (bool in types or not isinstance(value, bool))
+            return "" if is_one else error
+    return ""
 
 
 class Collection(viewsets.GenericViewSet[Any]):

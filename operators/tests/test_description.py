@@ -84,3 +84,22 @@ def test_a_secret_is_promised_to_nobody_whose_subscription_has_none(description)
 
 def test_a_rollback_is_answered_as_described(description):
     assert "200" in description["paths"]["/api/v1/audit/rollback/"]["post"]["responses"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("consumers", {"name": "a", "tier": "gold", "is_active": 0}, "is_active"),
+        ("consumers", {"name": "a", "tier": "gold", "is_active": "true"}, "is_active"),
+        ("consumers", {"name": 1, "tier": "gold"}, "name"),
+        ("consumers", {"name": "a", "tier": 0}, "tier"),
+        ("subscriptions", {"consumer": "a", "type": "pull", "channel": "c", "max_in_flight": "5"}, "max_in_flight"),
+        ("subscriptions", {"consumer": "a", "type": "pull", "channel": "c", "max_in_flight": True}, "max_in_flight"),
+        ("subscriptions", {"consumer": "a", "type": "pull", "channel": "c", "ack_wait_s": "30"}, "ack_wait_s"),
+        ("audit/rollback", {"to": 1796057634}, "to"),
+        ("audit/rollback", {"to": "2026-01-31T12:00:00Z", "dry_run": 1}, "dry_run"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(api, tier, path, body, field):
+    answer = problem(api.post(f"/api/v1/{path}/", body), 400, "invalid-request")
+    assert field in answer["errors"]
