@@ -93,7 +93,12 @@ def passed_on(call: Call) -> Headers:
 
 
 def _asks_for(call: Call, override: bytes) -> bool:
-    """Return whether the route wants a header that its upstream obeys instead of the request line."""
+    """Return whether the route wants a header that its upstream obeys instead of the request line.
+
+    A preflight has no credential, so it must not become another request.
+    """
+    if call.is_anonymous:
+        return False
     return call.route is not None and override.decode() in call.route.handler.get("override_headers", ())
 
 

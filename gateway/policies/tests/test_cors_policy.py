@@ -5,7 +5,7 @@ import pytest
 from gateway.policies.cors import cors, varied_by_origin
 from gateway.policies.options import BadOption
 from gateway.policies.tests.policed_route import JSON, PERSON, answers
-from gateway.tests.http_plane import ask, running, say
+from gateway.tests.http_plane import ask, echo, route, running, say, upstream_that
 from gateway.tests.policed import policy
 
 APP, OTHER = "https://app.example", "https://evil.example"
@@ -128,6 +128,19 @@ async def test_what_looks_like_a_preflight_brings_nothing_else_to_the_upstream(s
     async with served(policy("ip-restriction", deny=["127.0.0.1"])) as plane:
         assert (await ask(plane, "OPTIONS", "/echo", ORIGIN, WANTS_POST, key=None)).status == 403
         assert not plane.behind.requests
+
+
+async def test_a_preflight_cannot_become_another_request(tmp_path):
+    override = "x-http-method-override"
+    async with upstream_that(echo) as upstream:
+        routes = [route("echo", "/echo", upstream.url, handler={"override_headers": [override]})]
+        async with running(tmp_path, routes) as plane:
+            assert (await ask(plane, "POST", "/echo", f"{override}: PUT")).status == 200
+            assert upstream.requests[-1].header(override) == ["PUT"]
+            lines = (ORIGIN, WANTS_POST, f"{override}: DELETE", "authorization: Bearer mine")
+            assert (await ask(plane, "OPTIONS", "/echo", *lines, key=None)).status == 200
+            assert not upstream.requests[-1].header(override)
+            assert not upstream.requests[-1].header("authorization")
 
 
 async def test_an_endpoint_with_policies_stays_readable_for_every_page(tmp_path):
