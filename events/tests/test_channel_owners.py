@@ -1,5 +1,7 @@
 """Subscriptions and dead letters of addresses that come to belong to another channel."""
 
+import asyncio
+
 import pytest
 from asgiref.sync import sync_to_async
 
@@ -7,17 +9,11 @@ from audit.tests.conftest import until
 from events.letters import redrive
 from events.models import Channel, DeadLetter
 from events.services import create_channel, delete_channel, update_channel
-from events.tests.whole import running_whole
+from events.tests.receiver import receiving
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 ADDRESS, NARROW = "sensors/kitchen/reading", "sensors/kitchen/{what}"
-
-
-@pytest.fixture
-async def whole(link, nats_server, redis_url, tmp_path):
-    async with running_whole(link, nats_server.url, redis_url, tmp_path) as found:
-        yield found
 
 
 async def owned_by(whole, address):
@@ -37,9 +33,11 @@ async def test_a_subscription_follows_its_address_to_the_channel_that_owns_it(wh
     subscription = await whole.subscribe(type="pull", channel=ADDRESS)
     await whole.publish(1, channel=ADDRESS)
     assert await pulled(whole, subscription) == [1]
+    await whole.publish("left", "over", channel=ADDRESS)
     narrow = await sync_to_async(create_channel)(address=NARROW, by="ann")
     await owned_by(whole, NARROW)
     await whole.publish(2, channel=ADDRESS)
+    assert await pulled(whole, subscription) == ["left", "over"]
     assert await pulled(whole, subscription) == [2]
     later = await whole.subscribe(type="pull", channel=ADDRESS)
     await sync_to_async(delete_channel)(narrow, by="ann")
@@ -61,6 +59,24 @@ async def test_a_subscription_to_all_that_a_channel_has_gets_nothing_of_a_more_s
     await whole.publish("wide", channel="sensors/hall/reading")
     assert await pulled(whole, wide) == ["wide"]
     assert await pulled(whole, narrow) == ["narrow"]
+
+
+async def test_a_webhook_gets_what_is_left_in_the_earlier_channel_and_then_what_is_new(whole, delivery):
+    is_up = asyncio.Event()
+    async with receiving(lambda message: 204 if is_up.is_set() else 500) as receiver:
+        await whole.subscribe(type="webhook", channel=ADDRESS, url=receiver.url, retry_schedule_s=[0, *[0.2] * 50])
+        await whole.publish(1, 2, channel=ADDRESS)
+        await receiver.has(1)
+        await sync_to_async(create_channel)(address=NARROW, by="ann")
+        await owned_by(whole, NARROW)
+        await whole.publish(3, 4, channel=ADDRESS)
+        is_up.set()
+        await until(lambda: ends_with(receiver, 4))
+        assert list(dict.fromkeys(receiver.values)) == [1, 2, 3, 4]
+
+
+async def ends_with(receiver, value):
+    return receiver.values[-1:] == [value]
 
 
 async def test_a_dead_letter_goes_back_to_the_channel_that_owns_its_address(whole):

@@ -39,6 +39,7 @@ def test_a_channel_is_made_changed_and_deleted_each_recorded():
                                      "*", "a/*", "a/>", ">", "x>y", "a b", " ", "\u3000a", "{x}/y",
                                      "{x}/{y}/{z}", "a/{x...}", "{x...}", "{x}/{y...}"])  # fmt: skip
 def test_an_address_is_levels_and_parameters(address):
+    """Koenkk/zigbee2mqtt#86, evcc-io/evcc#33818, arendst/Tasmota#10258: topics hold spaces (MQTT 5, 4.7.3)."""
     assert make(address).document()["address"] == address
 
 

@@ -18,7 +18,7 @@ from gateway.delivery.lag_alert import Alert
 from gateway.delivery.worker import Worker
 from gateway.durable import webhook
 from gateway.durable.health import HEALTH_PREFIX, HEALTH_STREAM, UNMEASURED, instant, measure, read_healths
-from gateway.durable.standing import channel_of, secrets_now, standing
+from gateway.durable.standing import secrets_now, standing
 from gateway.durable.webhook import Verdict
 from gateway.link.nats import HEALTH_BUCKET
 from gateway.snapshot.subscriptions import ID_PREFIX, Subscription, ack_wait_s
@@ -38,7 +38,7 @@ class Watch:
         self._desk = desk
         self._workers = workers
         self._published: dict[str, dict[str, Any]] = {}
-        self._streams: dict[str, str] = {}
+        self._streams: dict[str, set[str]] = {}
         self._alerts: dict[str, Alert] = {}
         self._sending: dict[str, asyncio.Task[None]] = {}
 
@@ -78,7 +78,8 @@ class Watch:
             if subscription.alert_url:
                 self._alert(subscription, health)
         for id_ in self._streams.keys() - {one.id for one in present}:
-            await self.clear_away(id_, self._streams.pop(id_))
+            for stream in self._streams.pop(id_):
+                await self.clear_away(id_, stream)
 
     async def _health(self, subscription: Subscription) -> dict[str, Any]:
         """Return the health document of a subscription. Raises one of ``FAULTS`` where an engine is unavailable."""
@@ -88,10 +89,10 @@ class Watch:
         if worker is not None and worker.last_error is not None:
             last_error = {**worker.last_error, "at": instant(worker.last_error["at"])}
         health = {"state": status.state.value, "state_reason": status.reason or None, "last_error": last_error}
-        channel = channel_of(desk.snapshot, subscription)
+        channel = await desk.readers.channel_of(desk.snapshot, subscription)
         if channel is None:
             return health | UNMEASURED
-        self._streams[subscription.id] = channel.stream
+        self._streams.setdefault(subscription.id, set()).add(channel.stream)
         try:
             return health | await measure(desk.log, desk.readers, subscription, channel)
         except LookupError:

@@ -141,7 +141,7 @@ class Worker:
         while True:
             self.changed.clear()
             now = steady_time()
-            channel = channel_of(self._desk.snapshot, self.subscription)
+            channel = await self._desk.readers.channel_of(self._desk.snapshot, self.subscription)
             if self.standing(time.time()).may_deliver and channel is not None:
                 if not self.is_failing or now >= self._probe_at:
                     return channel

@@ -12,7 +12,7 @@ from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
 from gateway.durable.readers import Progress, Readers
-from gateway.durable.standing import Standing, channel_of, standing
+from gateway.durable.standing import Standing, standing
 from gateway.link.nats import HEALTH_BUCKET, read_all
 from gateway.refusals import Refused
 from gateway.snapshot.subscriptions import Subscription
@@ -99,8 +99,8 @@ def describe_unmeasured(engines: Engines, subscription: Subscription, *, is_pull
 async def describe(engines: Engines, subscription: Subscription, *, is_pull: bool) -> dict[str, Any]:
     """Return the full description; where the log is unavailable, the members of ``lag`` are null."""
     description = describe_unmeasured(engines, subscription, is_pull=is_pull)
-    channel = channel_of(engines.snapshot, subscription)
     try:
+        channel = await engines.readers.channel_of(engines.snapshot, subscription)
         if channel is not None:
             description |= await measure(engines.log, engines.readers, subscription, channel)
         description["last_error"] = (await read_health(engines.nats, subscription.id)).get("last_error")

@@ -28,7 +28,7 @@ from gateway.log.event import Event, from_headers
 from gateway.log.event_log import DEADLINE_S
 from gateway.log.streams import ensure_stream, redriven_subject
 from gateway.log.unavailable import log_unavailable
-from gateway.snapshot.picture import Channel
+from gateway.snapshot.picture import Channel, Snapshot
 from gateway.snapshot.subscriptions import Subscription, window
 from gateway.wire.subjects import reading_filter, subject_of
 
@@ -40,6 +40,9 @@ PROMPT_S = 0.1
 JetStream holds a ``no_wait`` request for this long where fewer events fit into the ack window than were requested.
 """
 BATCH_MAX = 500
+SETTLES_S = 5.0
+"""How long a channel that owned the addresses of a subscription is looked at after it has no more: a process that does
+not know yet may still store there."""
 RECONNECT_CHECK_S = 1.0
 """How often a waiting fetch checks whether the connection was lost."""
 REDELIVER_MAX = 5000
@@ -99,7 +102,39 @@ class Readers:
     def __init__(self, client: Client, js: JetStreamContext) -> None:
         self._client = client
         self._js = js
+        self._empty_since: dict[tuple[str, str], float] = {}
+        """Since when a subscription has had nothing left in a stream of an earlier channel."""
         self._ensured: dict[str, tuple[str, int, float]] = {}
+
+    async def channel_of(self, snapshot: Snapshot, subscription: Subscription) -> Channel | None:
+        """Return the channel to deliver from: the one that owns the addresses, or an earlier one until it has no more.
+
+        The events of a channel that owned them before stay in its log. None where no channel exists.
+        """
+        channels = snapshot.channels_covering(reading_filter(subscription.channel))
+        if not channels:
+            return None
+        self._empty_since.pop((subscription.id, channels[0].stream), None)
+        for channel in channels[1:]:
+            if await self._has_more(subscription, channel):
+                return channel
+        return channels[0]
+
+    async def _has_more(self, subscription: Subscription, channel: Channel) -> bool:
+        place = (subscription.id, channel.stream)
+        now = time.monotonic()
+        if now - self._empty_since.get(place, now) > SETTLES_S:
+            return False
+        try:
+            info = await _in_time(self._js.consumer_info(channel.stream, subscription.id))
+        except NotFoundError:
+            self._empty_since[place] = float("-inf")
+            return False
+        if read_progress(info).lag:
+            self._empty_since.pop(place, None)
+            return True
+        self._empty_since.setdefault(place, now)
+        return False
 
     async def ensure(self, subscription: Subscription, channel: Channel, ack_wait_s: float) -> None:
         """Create the subscription's JetStream consumer, or update it where its settings have changed."""
@@ -209,6 +244,7 @@ class Readers:
     async def remove(self, stream: str, subscription_id: str) -> None:
         """Delete the JetStream consumer of a subscription; does nothing where it is missing."""
         self._ensured.pop(subscription_id, None)
+        self._empty_since.pop((subscription_id, stream), None)
         with contextlib.suppress(NotFoundError):
             await _in_time(self._js.delete_consumer(stream, subscription_id))
 

@@ -14,7 +14,7 @@ from gateway.concurrency.stopping import stop_tasks
 from gateway.connections.in_flight import recheck
 from gateway.durable.dead_letter import UNWRITABLE, is_writable, store_dead_letter
 from gateway.durable.readers import BATCH_MAX, Delivery
-from gateway.durable.standing import channel_of, standing
+from gateway.durable.standing import standing
 from gateway.durable.withheld import COUNTS_MAX
 from gateway.handlers.channel import charge_read
 from gateway.handlers.requests import query_values, read_object, require_no_query
@@ -48,7 +48,7 @@ async def pull(plane: Plane, call: Call) -> Reply:
     gone = asyncio.ensure_future(call.peer.gone())
     try:
         while True:
-            subscription, channel = _readable(plane, call)
+            subscription, channel = await _readable(plane, call)
             most = min(limit, await _remaining(plane, call))
             wait_s = min(max(ends_at - time.monotonic(), 0), RECHECK_S)
             fetched = await _fetch(plane, subscription, channel, most, wait_s)
@@ -71,7 +71,7 @@ async def pull(plane: Plane, call: Call) -> Reply:
 async def ack(plane: Plane, call: Call) -> Reply:
     """Serve ``POST …/ack`` ``{"ids": […]}``: these events are processed; ``seconds`` is ignored."""
     require_no_query(call)
-    subscription, channel = _readable(plane, call)
+    subscription, channel = await _readable(plane, call)
     ids, _, size = await _read_ids(call)
     unknown = await plane.readers.ack_ids(subscription, channel, ids)
     return await _answer(plane, call, ids, unknown, size)
@@ -80,7 +80,7 @@ async def ack(plane: Plane, call: Call) -> Reply:
 async def nack(plane: Plane, call: Call) -> Reply:
     """Serve ``POST …/nack`` ``{"ids": […], "seconds": 0}``: redeliver these events after a delay."""
     require_no_query(call)
-    subscription, channel = _readable(plane, call)
+    subscription, channel = await _readable(plane, call)
     ids, seconds, size = await _read_ids(call)
     unknown = await plane.readers.nak_ids(subscription, channel, ids, seconds or 0)
     return await _answer(plane, call, ids, unknown, size)
@@ -89,14 +89,14 @@ async def nack(plane: Plane, call: Call) -> Reply:
 async def extend(plane: Plane, call: Call) -> Reply:
     """Serve ``POST …/extend`` ``{"ids": […], "seconds": 60}``: do not redeliver these events before then."""
     require_no_query(call)
-    subscription, channel = _readable(plane, call)
+    subscription, channel = await _readable(plane, call)
     ids, seconds, size = await _read_ids(call)
     seconds = subscription.ack_wait_s if seconds is None else seconds
     unknown = await plane.readers.nak_ids(subscription, channel, ids, max(seconds, 0.001))
     return await _answer(plane, call, ids, unknown, size)
 
 
-def _readable(plane: Plane, call: Call) -> tuple[Subscription, Channel]:
+async def _readable(plane: Plane, call: Call) -> tuple[Subscription, Channel]:
     """Return the caller's own pull subscription and its channel. Raises Refused where it may not read them now."""
     subscription = own(plane, call)
     if subscription.type != Type.PULL:
@@ -110,7 +110,7 @@ def _readable(plane: Plane, call: Call) -> tuple[Subscription, Channel]:
         raise Refused(
             Reason.FORBIDDEN, f"The subscription is {status.state.value}: {status.reason}.", cause="subscription-paused"
         )
-    channel = channel_of(plane.snapshot, subscription)
+    channel = await plane.readers.channel_of(plane.snapshot, subscription)
     assert channel is not None, "part of the standing"
     return subscription, channel
 
@@ -167,7 +167,7 @@ async def _charge(
         return deliveries
     count = 0
     try:
-        _readable(plane, call)  # the caller may have lost its rights while it waited
+        await _readable(plane, call)  # the caller may have lost its rights while it waited
         count = len(await charge_read(plane, call, [one.event for one in deliveries]))
     finally:
         await _withhold(plane, subscription, channel, deliveries[count:])

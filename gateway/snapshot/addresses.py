@@ -21,6 +21,7 @@ class AddressTable:
         self._paths = PathTable((channel.address, channel) for channel in self._ranked)
         self._by_stream = {channel.stream: channel for channel in self._ranked}
         self._found: dict[str, tuple[Channel, Mapping[str, str]]] = {}
+        self._all_covering: dict[str, tuple[Channel, ...]] = {}
 
     def find(self, address: str) -> tuple[Channel, Mapping[str, str]] | None:
         """Return the channel of a concrete address, and the values of its parameters."""
@@ -46,6 +47,18 @@ class AddressTable:
             found = self.find(address_of(subject_filter))
             return found[0] if found is not None else None
         return next((channel for channel in self._ranked if channel.template.covers(subject_filter)), None)
+
+    def all_covering(self, subject_filter: str) -> tuple[Channel, ...]:
+        """Return every channel that matches all addresses which a subject filter matches, the most specific first."""
+        cached = self._all_covering.get(subject_filter)
+        if cached is not None:
+            return cached
+        found = tuple(channel for channel in self._ranked if channel.template.covers(subject_filter))
+        if len(subject_filter) <= ADDRESS_MAX_CHARS:
+            if len(self._all_covering) >= CHANNELS_KEPT:
+                self._all_covering.clear()
+            self._all_covering[subject_filter] = found
+        return found
 
     def meeting(self, subject_filters: Iterable[str]) -> list[Channel]:
         """Return the channels that may own an address which one of the filters matches, the most specific first.

@@ -211,6 +211,10 @@ class Snapshot:
         """Return the channel that readers of a subject filter read: the most specific one that matches all of it."""
         return self._addresses.covering(subject_filter)
 
+    def channels_covering(self, subject_filter: str) -> tuple[Channel, ...]:
+        """Return the channels that match all of a subject filter: the one that readers read, and less specific ones."""
+        return self._addresses.all_covering(subject_filter)
+
     def channels_meeting(self, subject_filters: Iterable[str]) -> list[Channel]:
         """Return the channels that may own an address which one of the filters matches."""
         return self._addresses.meeting(subject_filters)

@@ -136,6 +136,7 @@ async def test_a_channel_of_an_earlier_version_is_read_as_before(plane):
     "address", ["a/x>y", "a/x*y", "a/my room", "a/>", "a/*", "a/\t\r\n", "a/\u00a0", "a/é💡", "a/.."]
 )
 async def test_an_address_is_read_from_the_log_and_live_whatever_it_holds(plane, address):
+    """Koenkk/zigbee2mqtt#86, evcc-io/evcc#33818, arendst/Tasmota#10258: topics hold spaces (MQTT 5, 4.7.3)."""
     await publish(plane, address, b"1")
     await publish(plane, "a/other", b"0")
     found, _ = plane.snapshot.channel(address)
