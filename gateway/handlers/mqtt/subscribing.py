@@ -15,6 +15,7 @@ from gateway.channels.access import channel_for, require_protocol
 from gateway.channels.outbox import Outbox
 from gateway.channels.reading import resolve
 from gateway.concurrency.stopping import stop_soon
+from gateway.handlers.mqtt.filter_rights import may_read_some
 from gateway.handlers.mqtt.publishing import ORIGIN, RETAIN
 from gateway.identity.rights import allowed, require
 from gateway.log.catch_up import Gap
@@ -23,13 +24,12 @@ from gateway.log.hub import Listener
 from gateway.log.position import parse_position
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Channel
-from gateway.snapshot.principal import Principal
 from gateway.snapshot.right import Right, Verb
 from gateway.wire.mqtt import codec
 from gateway.wire.mqtt.packets import V5, Publish, RequestedFilter, Subscribe, Unsubscribe
 from gateway.wire.mqtt.replies import ProtocolViolation, Replies
 from gateway.wire.mqtt.session import QOS_GRANTED_MAX, SUBSCRIPTIONS_MAX, Parts, Session
-from gateway.wire.subjects import AddressError, filters_of, meet, reading_filter
+from gateway.wire.subjects import AddressError, filters_of, meet
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -182,7 +182,7 @@ class Subscribing:
             return allowed(self._call.caller, Right(Verb.SUBSCRIBE, filter_))
         subjects = filters_of(filter_)
         matched = self._plane.snapshot.channels_meeting(subjects)
-        return not matched or any(_may_read_some(self._call.caller, channel.address, subjects) for channel in matched)
+        return not matched or any(may_read_some(self._call.caller, channel.address, subjects) for channel in matched)
 
     def _resolve(self, filter_: str) -> tuple[tuple[str, ...], list[Channel]]:
         """Return the NATS subjects of a filter and the channels that it matches over MQTT. Raises Refused."""
@@ -195,7 +195,7 @@ class Subscribing:
         if "+" not in filter_ and "#" not in filter_:
             return subjects, [channel_for(self._plane.snapshot, self._call, filter_, Verb.SUBSCRIBE)[0]]
         matched = self._plane.snapshot.channels_meeting(subjects)
-        if not any(_may_read_some(self._call.caller, channel.address, subjects) for channel in matched):
+        if not any(may_read_some(self._call.caller, channel.address, subjects) for channel in matched):
             # Checked before whether a channel exists, so that a refusal does not reveal it.
             require(self._call.caller, Right(Verb.SUBSCRIBE, filter_))
         if not matched:
@@ -239,6 +239,21 @@ class Subscribing:
                     reader=self._call.caller.consumer,
                 )
             )
+        if "+" in topic_filter.options.filter or "#" in topic_filter.options.filter:
+            await self._follow_others(topic_filter, subjects)
+
+    async def _follow_others(self, topic_filter: TopicFilter, subjects: tuple[str, ...]) -> None:
+        """Deliver the live events of channels that are created later and match the filter too."""
+        bound = tuple(topic_filter.listeners)
+        deliver = self._delivery(topic_filter)
+
+        def deliver_others(event: Event) -> None:
+            channels = (self._plane.snapshot.channel_of(listener.stream) for listener in bound)
+            if all(channel is None or channel.address != event.channel for channel in channels):
+                deliver(event)
+
+        for subject in subjects:
+            topic_filter.listeners.append(await self._plane.hub.subscribe_confirmed(subject, deliver_others))
 
     # How an event is sent
 
@@ -330,39 +345,6 @@ class Subscribing:
 
 def _is_open_to_mqtt(channel: Channel) -> bool:
     return not channel.protocols or "mqtt" in channel.protocols
-
-
-def _may_read_some(principal: Principal, template: str, subjects: tuple[str, ...]) -> bool:
-    """Return whether the principal may read some address of a channel that the subjects match."""
-    if allowed(principal, Right(Verb.SUBSCRIBE, template)):
-        return True
-    if principal.ceiling is not None and not _cover_some(principal.ceiling, template, subjects):
-        return False
-    return _cover_some(principal.scopes, template, subjects)
-
-
-def _cover_some(scopes: tuple[str, ...], template: str, subjects: tuple[str, ...]) -> bool:
-    """Return whether a scope covers some address of the channel that the subjects match.
-
-    A scope with ``*`` is compared by its literal prefix alone, and so may be counted in where it covers nothing;
-    each event is checked again before it is sent.
-    """
-    prefix = f"{Verb.SUBSCRIBE}:"
-    literal = template.partition("{")[0]
-    for scope in scopes:
-        address = scope.removeprefix(prefix)
-        if scope == "*" or (scope.startswith(prefix) and "*" in address):
-            scope_literal = "" if scope == "*" else address.partition("*")[0].partition("{")[0]
-            if literal.startswith(scope_literal) or scope_literal.startswith(literal):
-                return True
-            continue
-        try:
-            scope_subject = reading_filter(address) if scope.startswith(prefix) else None
-        except AddressError:
-            continue
-        if scope_subject is not None and any(meet(subject, scope_subject) for subject in subjects):
-            return True
-    return False
 
 
 _NOT_CLOUDEVENTS = frozenset({ORIGIN, RETAIN, "tracestate"})

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from gateway.channels.publication import Publication
+from gateway.log.streams import delete_stream, ensure_stream
 from gateway.protocol import Protocol
 from gateway.tests.event_plane import channel
 from gateway.tests.mqtt_client import client
@@ -48,6 +49,23 @@ async def test_a_wildcard_may_begin_at_a_position_of_the_one_channel_that_it_mee
         assert [(await mqtt.answer(Type.PUBLISH)).v5.payload for _ in range(2)] == [b"1", b"2"]
         assert await mqtt.subscribe(("#", 0), user=[("from", "earliest")]) == [0x83]
         assert await mqtt.subscribe(("market/A", 0), user=[("from", "yesterday")]) == [0x83]
+
+
+async def test_a_wildcard_that_began_at_a_position_includes_channels_that_are_created_later(plane):
+    narrow = channel("market/B")
+    await delete_stream(plane.js, narrow["stream"])
+    await published(plane, "market/A", b"1")
+    async with client(plane, V5) as mqtt:
+        await mqtt.connect(plane.key.text)
+        assert await mqtt.subscribe(("market/+", 0), user=[("from", "earliest")]) == [0]
+        assert (await mqtt.answer(Type.PUBLISH)).v5.payload == b"1"
+        await ensure_stream(plane.js, narrow)
+        plane.snapshot.apply([("channel", "market/B", narrow)])
+        for address, data in (("market/B", b"2"), ("market/A", b"3")):
+            await published(plane, address, data)
+            event = (await mqtt.answer(Type.PUBLISH)).v5
+            assert (event.topic, event.payload) == (address, data)
+        assert await mqtt.hears_nothing()
 
 
 async def test_expired_ids_are_reported_with_the_next_event(plane):

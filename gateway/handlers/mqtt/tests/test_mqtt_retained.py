@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from gateway.channels.publication import Publication
-from gateway.link.nats import RETAINED_STREAM
+from gateway.link.nats import RETAINED_STREAM, RETAINED_SUBJECT
+from gateway.log.streams import delete_stream, ensure_stream
 from gateway.protocol import Protocol
 from gateway.tests.event_plane import WAIT_S, channel
 from gateway.tests.mqtt_client import client
@@ -208,3 +209,26 @@ async def test_a_rate_limited_client_of_3_1_1_is_delayed_as_it_clears_a_retained
                 await asyncio.sleep(0.01)
         assert await mqtt.hears_nothing()
         assert [*plane.connections] == [connection]
+
+
+async def test_a_retained_event_stays_when_another_channel_owns_its_address(plane):
+    narrow = channel("lamps/1")
+    await delete_stream(plane.js, narrow["stream"])
+    async with client(plane, V5) as mqtt:
+        await mqtt.connect(plane.key.text)
+        await retain(mqtt, "lamps/1")
+        await ensure_stream(plane.js, narrow)
+        plane.snapshot.apply([("channel", "lamps/1", narrow)])
+        await mqtt.subscribe(("lamps/1", 0))
+        assert await heard(mqtt) == ("lamps/1", b"1", True)
+
+
+async def test_what_earlier_versions_retained_is_sent(plane):
+    async with client(plane, V5) as mqtt:
+        await mqtt.connect(plane.key.text)
+        mqtt.publish("lamps/1", b"1", 1, packet_id=1)
+        await mqtt.answer(Type.PUBACK)
+        (event,) = await plane.log.history(plane.snapshot.channel("lamps/1")[0], "lamps.1", 0, 10)
+        await plane.log.store(f"{RETAINED_SUBJECT}.lamps.1", b"%d" % event.id)
+        await mqtt.subscribe(("lamps/1", 0))
+        assert await heard(mqtt) == ("lamps/1", b"1", True)
