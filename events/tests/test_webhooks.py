@@ -247,7 +247,7 @@ async def test_what_came_into_the_log_by_no_door_of_ours_holds_up_nobody(whole, 
     async with receiving() as receiver:
         await whole.subscribe(type="webhook", url=receiver.url)
         pulled = await whole.subscribe(type="pull")
-        await js.publish("trades", b"\xff\xfe not text")
+        await js.publish(whole.plane.snapshot.channel("trades")[0].stored("trades"), b"\xff\xfe not text")
         await whole.publish("good")
         await receiver.has(1)
         assert receiver.values == ["good"]
