@@ -3,107 +3,111 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from audit.diff import Diff
 from audit.locks import lock_configuration
-from configuration.apply import document_error, put
+from configuration.apply import document_error
 from configuration.importers import asyncapi, openapi, zuplo
-from configuration.importers.imported import Imported, RegisteredSchema
-from configuration.kinds import CHANNEL, ISSUER, ROUTE
+from configuration.importers.imported import Imported
+from configuration.importers.options import Options
+from configuration.importers.report import Report
+from configuration.rehearsal import rehearsal
+from configuration.writing import Writer
 from configuration.yaml_documents import Document, read
-from events import registry
-from events.models import Channel
-from events.registry_schemas import RegistryError, parse_submitted
-from gateway.schemas.registered import subject_named
 from gateway.snapshot.scopes import is_covered
 from keys import services as keys
 from keys.models import Key
-from routes import validation
 from routes.models import Route
 
-_KINDS = {"channels": CHANNEL, "routes": ROUTE, "issuers": ISSUER}
+DEFAULTS = Options()
 
 
 def import_file(
-    path: str | Path, *, policies: str | Path = "", key_id: str = "", by: str, dry_run: bool = False
+    path: str | Path,
+    *,
+    policies: str | Path = "",
+    options: Options = DEFAULTS,
+    report: Report | None = None,
+    key_id: str = "",
+    by: str,
+    dry_run: bool = False,
 ) -> Diff:
     """Import a file: OpenAPI 3, with ``x-zuplo-route`` or without, or AsyncAPI. Raises DocumentError.
 
-    ``policies`` is the ``policies.json`` of a Zuplo project, with the options of its policies.
+    ``policies`` is the ``policies.json`` of a Zuplo project, with the options of its policies; the one beside the
+    document is read by default.
     """
+    document = read(path)
+    beside = Path(path).with_name(zuplo.POLICIES_FILE)
+    if not policies and zuplo.is_zuplo(document.data) and "policies" not in document.data and beside.is_file():
+        policies = beside
     definitions = read(policies) if policies else None
-    return import_document(read(path), policies=definitions, key_id=key_id, by=by, dry_run=dry_run)
+    return import_document(
+        document, policies=definitions, options=options, report=report, key_id=key_id, by=by, dry_run=dry_run
+    )
 
 
 def import_document(
-    document: Document, *, policies: Document | None = None, key_id: str = "", by: str, dry_run: bool = False
+    document: Document,
+    *,
+    policies: Document | None = None,
+    options: Options = DEFAULTS,
+    report: Report | None = None,
+    key_id: str = "",
+    by: str,
+    dry_run: bool = False,
 ) -> Diff:
     """Import a parsed document in one transaction and return what has changed. Raises DocumentError.
 
-    Fields that the document does not determine are left unchanged. ``key_id`` is a key that also gets the scopes that
-    the operations of an AsyncAPI document need.
+    What means nothing here is added to the report. Fields that the document does not determine are left unchanged.
+    ``key_id`` is a key that also gets the scopes that the operations of an AsyncAPI document need. Everything is read
+    from the document before the transaction begins.
     """
+    report = Report() if report is None else report
+    described = described_objects(document, policies, options, report)
     diff = Diff()
-    with transaction.atomic():
+    with rehearsal(dry_run), transaction.atomic():
         lock_configuration()
-        for imported in described_objects(document, policies):
-            _import(document, imported, diff, by)
+        writer = Writer(document, origin_of(document, options), diff, report, by=by)
+        for imported in described:
+            writer.write(imported)
+        report.require_none(is_strict=options.is_strict)
+        writer.require_some()
         if openapi.is_export(document.data):
             _require_routes(document)
         if key_id:
-            _add_scopes(document, key_id, diff, by)
-        if dry_run:
-            transaction.set_rollback(True)
+            _add_scopes(document, options, key_id, diff, by)
     return diff
 
 
-def described_objects(document: Document, policies: Document | None = None) -> list[Imported]:
-    """Return the objects that a document describes. Raises DocumentError."""
-    data = document.data
+def described_objects(
+    document: Document, policies: Document | None = None, options: Options = DEFAULTS, report: Report | None = None
+) -> list[Imported]:
+    """Return the objects that a document describes. Raises DocumentError if there are none."""
+    data, report = document.data, Report() if report is None else report
     if asyncapi.is_asyncapi(data):
-        return asyncapi.channels(document)
+        return asyncapi.channels(document, options, report)
     if zuplo.is_zuplo(data):
-        return zuplo.routes(document, policies)
+        return zuplo.routes(document, policies, options, report)
     if openapi.is_openapi(data):
-        return openapi.routes(document)
-    raise document.error("must be OpenAPI 3, AsyncAPI 2.6 or 3.x, or paths with x-zuplo-route")
+        return openapi.routes(document, options, report)
+    raise document.error("must be OpenAPI 3, AsyncAPI 2.x or 3.x, or paths with x-zuplo-route")
 
 
-def _import(document: Document, imported: Imported, diff: Diff, by: str) -> None:
-    kind = _KINDS[imported.section]
-    values = dict(imported.values)
-    if kind is ROUTE:
-        values["name"] = _existing_name(values)
-    name = values[kind.identity]
-    try:
-        if imported.registered is not None:
-            _register(values, imported.registered, diff, by)
-        before, after = put(kind, values, keep=True, by=by)
-    except ValidationError as error:
-        raise document_error(document, error, f"{kind.kind} {name}", *imported.path) from None
-    diff.add(kind.kind, name, before, after if before is not None else kind.without_defaults(after))
+def origin_of(document: Document, options: Options) -> str:
+    """Return the name by which objects know the document that they were made from: its title, file and prefix.
 
-
-def _register(values: dict[str, Any], registered: RegisteredSchema, diff: Diff, by: str) -> None:
-    """Register the schema of a channel's events as the latest version of its subject. Raises ValidationError."""
-    channel = Channel.objects.filter(address=values["address"]).first()
-    current_subject = subject_named(channel.schema) if channel is not None else ""
-    if current_subject and not registered.is_named:
-        values["schema"] = {"subject": current_subject}
-    subject = subject_named(values["schema"])
-    before = registry.latest_of(subject)
-    if not subject or (before is not None and registered.is_named):
-        return
-    try:
-        schema = parse_submitted({"schema": registered.text, "schemaType": registered.type})
-        registry.register(subject, schema, by=by)
-    except RegistryError as error:
-        raise ValidationError({"schema": error.message}) from None
-    diff.add("schema", subject, before, registry.latest_of(subject))
+    Empty for a document without a title, and for one that a gateway generated: it describes what others have made.
+    """
+    info = document.data.get("info")
+    title = info.get("title") if isinstance(info, dict) else None
+    if not isinstance(title, str) or not title.strip() or openapi.is_export(document.data):
+        return ""
+    name = f"{' '.join(title.split())[:120]} ({Path(document.name).name[-100:]})"
+    return f"{name} at {options.prefix}"[:300] if options.prefix else name
 
 
 def _require_routes(document: Document) -> None:
@@ -118,14 +122,14 @@ def _require_routes(document: Document) -> None:
             )
 
 
-def _add_scopes(document: Document, key_id: str, diff: Diff, by: str) -> None:
+def _add_scopes(document: Document, options: Options, key_id: str, diff: Diff, by: str) -> None:
     if not asyncapi.is_asyncapi(document.data):
         raise document.error("only an AsyncAPI document determines the scopes of a key")
     key = Key.objects.with_consumer().filter(id=key_id).first()
     if key is None:
         raise document.error(f"there is no key {key_id}, which would get the scopes of its operations")
     scopes = tuple(key.scopes)
-    missing = [right.text for right in asyncapi.rights(document) if not is_covered(scopes, right.text)]
+    missing = [right.text for right in asyncapi.rights(document, options) if not is_covered(scopes, right.text)]
     if not missing:
         return
     before = key.representation()
@@ -134,15 +138,3 @@ def _add_scopes(document: Document, key_id: str, diff: Diff, by: str) -> None:
     except ValidationError as error:
         raise document_error(document, error, f"key {key_id}", "operations") from None
     diff.add("key", key_id, before, key.representation())
-
-
-def _existing_name(values: dict[str, Any]) -> str:
-    """Return the name of the route to update: with the same name, or else with the same path, transport and method."""
-    name: str = values["name"]
-    if Route.objects.filter(name=name).exists():
-        return name
-    transport = validation.transport_of(values["protocol"])
-    for route in Route.objects.filter(path=values["path"]).only("name", "protocol", "methods"):
-        if validation.transport_of(route.protocol) == transport and set(route.methods) & set(values["methods"]):
-            return route.name
-    return name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -30,17 +30,28 @@ class DocumentError(ValueError):
     """The document is invalid. The message has the place, and may be shown to the operator."""
 
 
+class OtherFile(str):
+    """The first step of a path into another document, which lies beside the first one: its relative path."""
+
+
 class Document:
     """A parsed document: its plain ``data``, and the places of its parts."""
 
     def __init__(self, name: str, data: Any, positions: Callable[[], Any]) -> None:
         self.name = name
         self.data = data
+        self.file: Path | None = None
+        """Where it was read from; None for a text."""
+        self.others: dict[str, Document] = {}
+        """Documents beside it that it refers to, by their :class:`OtherFile`."""
+        self.bytes_beside = 0
         self._positions = positions
         """Returns the positions of the members; called only for messages."""
 
     def place(self, *path: str | int) -> str:
         """Return the place of a node as ``file:line:column``, or of its nearest known parent."""
+        if path and isinstance(path[0], OtherFile):
+            return self.others[path[0]].place(*path[1:])
         line, column = 0, 0
         positions = self._positions()
         for step in path:
@@ -52,8 +63,15 @@ class Document:
 
     def error(self, message: str, *path: str | int) -> DocumentError:
         """Return an error with the place of a node and its JSON Pointer."""
-        at = f" (at #{pointer(path)})" if path else ""
+        _, first = self.root_of(path)
+        at = f" (at #{pointer(path[len(first) :])})" if path else ""
         return DocumentError(f"{self.place(*path)}: {message}{at}")
+
+    def root_of(self, path: Sequence[str | int]) -> tuple[Any, tuple[str | int, ...]]:
+        """Return the data of the document that a path leads into, and the path of its root."""
+        if path and isinstance(path[0], OtherFile):
+            return self.others[path[0]].data, (path[0],)
+        return self.data, ()
 
 
 def pointer(path: Iterable[str | int]) -> str:
@@ -75,7 +93,9 @@ def read(path: str | Path) -> Document:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DocumentError(f"{path}: is not UTF-8") from None
-    return parse(text, str(path))
+    document = parse(text, str(path))
+    document.file = path
+    return document
 
 
 def parse(text: str, name: str) -> Document:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from configuration.importers.imported import Imported, RegisteredSchema
 from configuration.importers.messages import content_type_of, has_schema, registered_schema, schema_of
+from configuration.importers.options import Options
 from configuration.importers.references import Path, follow, mapping
-from configuration.yaml_documents import Document
+from configuration.importers.report import Report
+from configuration.yaml_documents import Document, DocumentError
 from gateway.protocol import Protocol
 from gateway.snapshot.right import Right, Verb
 from gateway.wire.content_types import JSON
@@ -30,6 +33,11 @@ _ACTIONS_2 = {"publish": Verb.SUBSCRIBE, "subscribe": Verb.PUBLISH}
 """In 2.x an operation is from the view of the application's peers: it subscribes to what they publish."""
 
 
+DEFAULTS = Options()
+_PARAMETER = re.compile(r"\{[^{}]*\}")
+_DOT = re.compile(r"\.(?![^{}]*\})")
+"""A dot outside of parameters."""
+
 Placed = tuple[dict[str, Any], Path]
 """A node and its path."""
 
@@ -39,27 +47,33 @@ def is_asyncapi(data: Any) -> bool:
     return isinstance(data, dict) and "asyncapi" in data
 
 
-def channels(document: Document) -> list[Imported]:
-    """Return the channels. Raises DocumentError.
+def channels(document: Document, options: Options, report: Report) -> list[Imported]:
+    """Return the channels; those of one address are merged. Raises DocumentError if there are none.
 
-    The protocols of a channel are those of its own servers and bindings, and are left open if it has none.
+    The protocols of a channel are those of its own servers and bindings, and are left open if it has none. Channels
+    that mean nothing here are added to the report.
     """
-    is_2 = _version(document).startswith("2.")
-    operations = _operations_2(document) if is_2 else _operations_3(document)
-    imported = [
-        _imported(document, channel, operations.get(channel.path, []), is_2=is_2) for channel in _described(document)
-    ]
+    operations = _operations(document, report)
+    by_shape: dict[str, list[_Channel]] = {}
+    for channel in _described(document, options, report):
+        by_shape.setdefault(_PARAMETER.sub("{}", channel.address), []).append(channel)
+    imported = []
+    for same in by_shape.values():
+        try:
+            imported.append(_merged(document, same, operations, options, report))
+        except DocumentError as error:
+            report.skip(error)
     if not imported:
-        raise document.error("describes no channels", "channels")
+        raise report.nothing(document, "describes no channels", "channels")
     return imported
 
 
-def rights(document: Document) -> list[Right]:
+def rights(document: Document, options: Options = DEFAULTS) -> list[Right]:
     """Return the rights that the operations of the described application need. Raises DocumentError."""
     if _version(document).startswith("2."):
-        needed = list(_rights_2(document))
+        needed = list(_rights_2(document, options))
     else:
-        addresses = {channel.path: channel.address for channel in _described(document)}
+        addresses = {channel.path: channel.address for channel in _described(document, options)}
         needed = [Right(verb, addresses[path]) for verb, path in _rights_3(document) if path in addresses]
     return list(dict.fromkeys(needed))
 
@@ -67,17 +81,19 @@ def rights(document: Document) -> list[Right]:
 class _Channel:
     """One channel of the document: its node, the path of the node, and its address."""
 
-    __slots__ = ("address", "node", "path")
+    __slots__ = ("address", "messages", "node", "path")
 
     def __init__(self, document: Document, name: str, node: Any, path: Path, version: str) -> None:
         self.node, self.path = mapping(document, node, path)
-        address = name if version.startswith("2.") else self.node.get("x-address", self.node.get("address"))
+        self.messages: list[Placed] | None = None
+        """Those of all channels that were merged into this one; None to read its own."""
+        address = self.node.get("x-address", name if version.startswith("2.") else self.node.get("address"))
         if not isinstance(address, str) or not address:
             raise document.error(
                 f"channel {name} has no address; add one, or remove the channel",
                 *self.path,
             )
-        self.address: str = address
+        self.address = _with_levels(address)
 
 
 def _version(document: Document) -> str:
@@ -87,22 +103,53 @@ def _version(document: Document) -> str:
     return version
 
 
-def _described(document: Document) -> Iterator[_Channel]:
+def _described(document: Document, options: Options, report: Report | None = None) -> Iterator[_Channel]:
+    """Yield the selected channels, with their addresses under the prefix; others are added to the report."""
     version = _version(document)
-    described, path = mapping(document, document.data.get("channels", {}), ("channels",))
+    described, path = mapping(document, document.data.get("channels") or {}, ("channels",))
     for name, node in described.items():
-        yield _Channel(document, name, node, (*path, name), version)
+        try:
+            channel = _Channel(document, name, node, (*path, name), version)
+        except DocumentError as error:
+            if report is None:
+                raise
+            report.skip(error)
+            continue
+        if options.selects(name, channel.address):
+            channel.address = options.address(channel.address)
+            yield channel
 
 
-def _imported(document: Document, channel: _Channel, operations: list[Placed], *, is_2: bool) -> Imported:
-    messages = list((_messages_2 if is_2 else _messages_3)(document, channel.node, channel.path))
-    content_type = channel.node.get("x-content-type", content_type_of(document, messages))
-    registered = registered_schema(document, messages) if has_schema(content_type) else None
+def _with_levels(address: str) -> str:
+    """Return an address whose levels are separated by slashes: a topic ``a.{b}.c`` of Kafka becomes ``a/{b}/c``."""
+    is_dotted = "/" not in address and _PARAMETER.search(address) and not _PARAMETER.fullmatch(address)
+    return _DOT.sub("/", address) if is_dotted else address
+
+
+def _merged(
+    document: Document, same: list[_Channel], operations: dict[Path, list[Placed]], options: Options, report: Report
+) -> Imported:
+    """Return one channel for all that have the same address: what any of them accepts is accepted."""
+    first = same[0]
+    if len(same) > 1 and (others := [channel for channel in same if channel.node is not first.node]):
+        messages = [messages for channel in same if (messages := _messages(document, channel))]
+        first.messages = [message for group in messages for message in group] if len(messages) == len(same) else []
+        operations = operations | {first.path: [one for channel in same for one in operations.get(channel.path, [])]}
+        first.node = {name: value for channel in reversed([first, *others]) for name, value in channel.node.items()}
+    return _imported(document, first, operations.get(first.path, []), report)
+
+
+def _imported(document: Document, channel: _Channel, operations: list[Placed], report: Report) -> Imported:
+    is_2 = _version(document).startswith("2.")
+    messages = _messages(document, channel) if channel.messages is None else channel.messages
+    content_type, registered, schema = _content(document, channel, messages, report)
     values = {
         "address": channel.address,
-        "schema": _schema(document, channel, messages, registered) if has_schema(content_type) else None,
+        "schema": schema,
         "on_invalid": str(channel.node.get("x-on-invalid", "dead-letter")),
     }
+    if is_2:
+        operations = _operations_2(document, channel)
     bindings = dict(_bindings(document, [(channel.node, channel.path), *operations]))
     optional = {
         "title": _title(channel.node),
@@ -114,6 +161,27 @@ def _imported(document: Document, channel: _Channel, operations: list[Placed], *
     return Imported(
         "channels", values | {name: value for name, value in optional.items() if value}, channel.path, registered
     )
+
+
+def _content(
+    document: Document, channel: _Channel, messages: list[Placed], report: Report
+) -> tuple[Any, RegisteredSchema | None, dict[str, Any] | None]:
+    """Return the content type and the schema of a channel; no schema if it cannot be read, which is reported."""
+    content_type = channel.node.get("x-content-type", JSON)
+    try:
+        content_type = channel.node.get("x-content-type", content_type_of(document, messages))
+        if not has_schema(content_type):
+            return content_type, None, None
+        registered = registered_schema(document, messages)
+        return content_type, registered, _schema(document, channel, messages, registered)
+    except DocumentError as error:
+        report.skip(DocumentError(f"{error}; the channel {channel.address} is imported without its schema"))
+        return content_type, None, None
+
+
+def _messages(document: Document, channel: _Channel) -> list[Placed]:
+    find = _messages_2 if _version(document).startswith("2.") else _messages_3
+    return list(find(document, channel.node, channel.path))
 
 
 def _schema(
@@ -185,22 +253,27 @@ def _with_traits(document: Document, node: dict[str, Any], path: Path) -> Iterat
         yield mapping(document, trait, (*where, number))
 
 
-def _operations_2(document: Document) -> dict[Path, list[Placed]]:
-    return {
-        channel.path: [
-            mapping(document, channel.node[action], (*channel.path, action))
-            for action in _ACTIONS_2
-            if action in channel.node
-        ]
-        for channel in _described(document)
-    }
-
-
-def _operations_3(document: Document) -> dict[Path, list[Placed]]:
+def _operations(document: Document, report: Report) -> dict[Path, list[Placed]]:
+    """Return the operations by the path of their channel; in 2.x they are in the channel."""
     by_channel: dict[Path, list[Placed]] = {}
-    for operation, path in _described_operations(document):
-        by_channel.setdefault(_channel_path(document, operation, path), []).append((operation, path))
+    if _version(document).startswith("2."):
+        return by_channel
+    operations, at = mapping(document, document.data.get("operations") or {}, ("operations",))
+    for name, node in operations.items():
+        try:
+            operation, path = mapping(document, node, (*at, name))
+            by_channel.setdefault(_channel_path(document, operation, path), []).append((operation, path))
+        except DocumentError as error:
+            report.skip(error)
     return by_channel
+
+
+def _operations_2(document: Document, channel: _Channel) -> list[Placed]:
+    return [
+        mapping(document, channel.node[action], (*channel.path, action))
+        for action in _ACTIONS_2
+        if action in channel.node
+    ]
 
 
 def _retention(document: Document, channel: _Channel, bindings: dict[str, Any]) -> dict[str, Any]:
@@ -241,8 +314,8 @@ def _messages_2(document: Document, channel: dict[str, Any], path: Path) -> Iter
             yield mapping(document, node, (*where, number))
 
 
-def _rights_2(document: Document) -> Iterator[Right]:
-    for channel in _described(document):
+def _rights_2(document: Document, options: Options) -> Iterator[Right]:
+    for channel in _described(document, options):
         yield from (Right(verb, channel.address) for action, verb in _ACTIONS_2.items() if action in channel.node)
 
 

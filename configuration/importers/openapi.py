@@ -1,18 +1,26 @@
-"""Import OpenAPI 3: one route for every path, to the first server of the document."""
+"""Import OpenAPI 3: a route for every path, or several where its operations have different servers."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 from configuration.importers.imported import Imported
+from configuration.importers.options import Options
 from configuration.importers.references import Path, mapping
-from configuration.yaml_documents import Document
+from configuration.importers.report import Report
+from configuration.importers.servers import server_of
+from configuration.yaml_documents import Document, DocumentError
+from gateway.snapshot.endpoints import is_own, is_reserved
 
-METHODS = ("get", "post", "put", "patch", "delete", "options")
+METHODS = ("get", "post", "put", "patch", "delete", "options", "head", "trace", "query")
 _PARAMETER = re.compile(r"\{([^{}]+)\}")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
+_NAME_MAX_CHARS = 100
+
+Operations = dict[str, tuple[dict[str, Any], Path]]
+"""Operations and their places, by method."""
 
 
 def is_openapi(data: Any) -> bool:
@@ -25,8 +33,11 @@ def is_export(data: Any) -> bool:
     return isinstance(data, dict) and data.get("x-written-by") == "gateway"
 
 
-def routes(document: Document) -> list[Imported]:
-    """Return the routes, each with the policies api-key and rate-limit. Raises DocumentError."""
+def routes(document: Document, options: Options, report: Report) -> list[Imported]:
+    """Return the routes, each with the policies api-key and rate-limit. Raises DocumentError if there are none.
+
+    Paths that cannot be routes are added to the report.
+    """
     version = str(document.data["openapi"])
     if not version.startswith("3."):
         raise document.error(f"OpenAPI {version} is not supported; 3.x is", "openapi")
@@ -34,9 +45,16 @@ def routes(document: Document) -> list[Imported]:
     if is_export(document.data):
         return []
     names: set[str] = set()
-    imported = [route for path, node in paths.items() for route in _route(document, path, node, (*at, path), names)]
+    imported: list[Imported] = []
+    for path, node in paths.items():
+        if path.startswith("x-"):
+            continue
+        try:
+            imported += _routes(document, path, node, (*at, path), names, options)
+        except DocumentError as error:
+            report.skip(error)
     if not imported:
-        raise document.error("describes no paths that can be called", "paths")
+        raise report.nothing(document, "describes no paths that can be called", "paths")
     return imported
 
 
@@ -51,11 +69,11 @@ def generated_routes(document: Document) -> list[tuple[str, Path]]:
     ]
 
 
-def name_of(operations: list[dict[str, Any]], path: str, taken: set[str]) -> str:
+def name_of(operations: list[dict[str, Any]], path: str, taken: set[str], options: Options) -> str:
     """Return an unused name for a route, made from the id of its only operation, or else from its path."""
     ids = [operation.get("operationId") for operation in operations]
     stem = ids[0] if len(ids) == 1 and isinstance(ids[0], str) else path.replace("{", "").replace("}", "")
-    stem = _NOT_IN_NAMES.sub("-", stem).strip("-._")[:90] or "root"
+    stem = options.name(_NOT_IN_NAMES.sub("-", stem).strip("-._") or "root")[: _NAME_MAX_CHARS - 10]
     name, number = stem, 1
     while name in taken:
         number += 1
@@ -65,51 +83,73 @@ def name_of(operations: list[dict[str, Any]], path: str, taken: set[str]) -> str
 
 
 def route_path(path: str) -> str:
-    """Return a path with parameter names of ASCII letters, digits and underscores."""
-    return _PARAMETER.sub(lambda match: "{" + re.sub(r"\W", "_", match[1], flags=re.ASCII) + "}", path)
+    """Return a path with parameter names of ASCII letters, digits and underscores, each once.
+
+    A last parameter that may hold slashes (``{+name}``, ``{proxy+}``, ``{path*}``) becomes ``{name...}``.
+    """
+    names: list[str] = []
+
+    def parameter(match: re.Match[str]) -> str:
+        name = re.sub(r"\W", "_", match[1].strip("+*"), flags=re.ASCII)
+        name = f"_{name}" if not name or name[0].isdigit() else name
+        names.append(name)
+        name += f"_{names.count(name)}" if names.count(name) > 1 else ""
+        is_last = match.end() == len(path) and path[match.start() - 1] == "/"
+        is_rest = match[1][0] == "+" or match[1][-1] in "+*"
+        return f"{{{name}...}}" if is_rest and is_last else f"{{{name}}}"
+
+    return _PARAMETER.sub(parameter, path)
 
 
-def _route(document: Document, path: str, node: Any, at: Path, names: set[str]) -> list[Imported]:
-    if path.startswith("x-"):
-        return []
+def place_path(document: Document, path: str, at: Path, options: Options) -> dict[str, Any]:
+    """Return the fields that put a route at its path under the prefix. Raises DocumentError for the gateway's own."""
+    path = options.path(path)
+    if not is_reserved(path):
+        return {"path": path}
+    if is_own(path):
+        raise document.error(f"{path} is an address of the gateway itself; import it under a --prefix", *at)
+    return {"path": path, "reserved_override": True}
+
+
+def _routes(
+    document: Document, path: str, node: Any, at: Path, names: set[str], options: Options
+) -> Iterator[Imported]:
     item, at = mapping(document, node, at)
-    methods = [method for method in METHODS if method in item]
-    if not methods:
-        return []
-    operations = [mapping(document, item[method], (*at, method))[0] for method in methods]
-    is_stream = methods == ["get"] and _is_event_stream(document, operations[0], (*at, "get"))
+    by_server: dict[str, Operations] = {}
+    for method, (operation, where) in operations_of(document, item, at).items():
+        if options.selects(path, str(operation.get("operationId", ""))):
+            server = server_of(document, [(operation, where), (item, at)], options)
+            by_server.setdefault(server, {})[method] = (operation, where)
     own_path = route_path(path)
-    values = {
-        "name": name_of(operations, path, names),
-        "path": own_path,
-        "methods": [method.upper() for method in methods],
-        "protocol": "sse" if is_stream else "http",
-        "handler": {"type": "upstream", "url": _server(document, item, at) + own_path},
-        "policies": [{"type": "api-key"}, {"type": "rate-limit"}],
+    for server, operations in by_server.items():
+        values = {
+            "name": name_of([operation for operation, _ in operations.values()], path, names, options),
+            **place_path(document, own_path, at, options),
+            "methods": list(operations),
+            "protocol": _protocol(document, server, operations),
+            "handler": {"type": "upstream", "url": server + own_path},
+            "policies": [{"type": "api-key"}, {"type": "rate-limit"}],
+        }
+        yield Imported("routes", values, at)
+
+
+def operations_of(document: Document, item: dict[str, Any], at: Path) -> Operations:
+    """Return the operations of a path; a ``HEAD`` is served by the ``GET`` beside it. Raises DocumentError."""
+    operations = {
+        method.upper(): mapping(document, item[method], (*at, method)) for method in METHODS if method in item
     }
-    return [Imported("routes", values, at)]
+    others, where = mapping(document, item.get("additionalOperations", {}), (*at, "additionalOperations"))
+    operations |= {method: mapping(document, node, (*where, method)) for method, node in others.items()}
+    if "GET" in operations:
+        operations.pop("HEAD", None)
+    return operations
 
 
-def _server(document: Document, item: dict[str, Any], at: Path) -> str:
-    """Return the base URL of the upstream: the first server of the path, or of the document."""
-    servers, where = (item["servers"], (*at, "servers")) if "servers" in item else (None, at)
-    if servers is None:
-        servers, where = document.data.get("servers"), ("servers",)
-    if not isinstance(servers, list) or not servers:
-        raise document.error("has no servers, so the upstream is unknown")
-    server, where = mapping(document, servers[0], (*where, 0))
-    variables, _ = mapping(document, server.get("variables", {}), (*where, "variables"))
-
-    def value(match: re.Match[str]) -> str:
-        variable = variables.get(match[1])
-        if not isinstance(variable, dict) or "default" not in variable:
-            raise document.error(f"the variable {match[1]} of the server has no default", *where)
-        return str(variable["default"])
-
-    url = _PARAMETER.sub(value, str(server.get("url", ""))).rstrip("/")
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise document.error(f"the server {url or '/'} is relative; write its absolute URL", *where)
-    return url
+def _protocol(document: Document, server: str, operations: Operations) -> str:
+    if server.startswith("ws"):
+        return "websocket"
+    is_stream = list(operations) == ["GET"] and _is_event_stream(document, *operations["GET"])
+    return "sse" if is_stream else "http"
 
 
 def _is_event_stream(document: Document, operation: dict[str, Any], at: Path) -> bool:

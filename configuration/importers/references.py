@@ -1,4 +1,4 @@
-"""Resolve the local references of a document, and make schemas independent of it."""
+"""Resolve references in a document and to files beside it, and make schemas independent of both."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from configuration.importers.beside import beside
 from configuration.yaml_documents import Document, pointer
 
 Path = tuple[str | int, ...]
@@ -91,22 +92,24 @@ class _Definitions:
         """Resolve a reference in the document, or ``#/$defs/…`` in the schema if the document has no ``$defs``."""
         if reference == "#":
             return _node_at(self._document, schema), schema
-        if reference.startswith("#/$defs/") and "$defs" not in self._document.data:
+        root, _ = self._document.root_of(at)
+        if reference.startswith("#/$defs/") and "$defs" not in root:
             return _target(self._document, f"#{pointer(schema)}{reference[1:]}", at, written=reference)
         return _target(self._document, reference, at)
 
 
 def _target(document: Document, reference: str, path: Path, *, written: str = "") -> tuple[Any, Path]:
     written = written or reference
-    if not reference.startswith("#/"):
-        raise document.error(
-            f"{written} is not in this document; only references that begin with #/ are followed. "
-            "Bundle the document into one file first",
-            *path,
-        )
-    node: Any = document.data
-    steps: list[str | int] = []
-    for raw in unquote(reference[2:]).split("/"):
+    file, _, fragment = reference.partition("#")
+    if file:
+        root, first = beside(document, file, path)
+    else:
+        root, first = document.root_of(path)
+    if fragment and not fragment.startswith("/"):
+        raise document.error(f"{written} names an anchor; only JSON Pointers are followed", *path)
+    node: Any = root
+    steps: list[str | int] = [*first]
+    for raw in unquote(fragment).split("/")[1:]:
         step = raw.replace("~1", "/").replace("~0", "~")
         if isinstance(node, dict) and step in node:
             node = node[step]
@@ -115,13 +118,13 @@ def _target(document: Document, reference: str, path: Path, *, written: str = ""
             node = node[int(step)]
             steps.append(int(step))
         else:
-            raise document.error(f"{written} is not in this document", *path)
+            raise document.error(f"{written} is not in {'that file' if file else 'this document'}", *path)
     return node, tuple(steps)
 
 
 def _node_at(document: Document, path: Path) -> Any:
-    node = document.data
-    for step in path:
+    node, first = document.root_of(path)
+    for step in path[len(first) :]:
         node = node[step]
     return node
 

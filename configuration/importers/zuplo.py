@@ -6,10 +6,15 @@ import re
 from typing import Any
 
 from configuration.importers.imported import Imported
-from configuration.importers.openapi import METHODS, name_of, route_path
+from configuration.importers.openapi import name_of, operations_of, place_path, route_path
+from configuration.importers.options import Options
 from configuration.importers.references import Path, mapping
+from configuration.importers.report import Report
 from configuration.importers.zuplo_policies import Definitions, Operation
-from configuration.yaml_documents import Document
+from configuration.yaml_documents import Document, DocumentError
+from gateway.policies.placeholder import PLACEHOLDER
+
+POLICIES_FILE = "policies.json"
 
 _PROTOCOLS = {
     "webSocketHandler": "websocket",
@@ -18,6 +23,8 @@ _PROTOCOLS = {
     "urlForwardHandler": "http",
 }
 _VARIABLE = re.compile(r"\$\{([^{}]*)\}")
+_LEADING_VARIABLE = re.compile(r"\A\$\{env\.[^{}]*\}")
+_IMPORT = re.compile(r"\$import\((.*)\)")
 _PATTERN_PARAMETER = re.compile(r":([A-Za-z_][A-Za-z0-9_]*)")
 _PATTERN_REST = re.compile(r"/(?:\*|\(\.\*\))\Z")
 
@@ -33,21 +40,32 @@ def is_zuplo(data: Any) -> bool:
     )
 
 
-def routes(document: Document, policies: Document | None = None) -> list[Imported]:
+def routes(document: Document, policies: Document | None, options: Options, report: Report) -> list[Imported]:
     """Return the routes, each named by its operation, and the issuers of tokens that their policies trust.
 
-    ``policies`` is the project's ``policies.json``; by default it is a part of the document. Raises DocumentError.
+    ``policies`` is the project's ``policies.json``; by default it is a part of the document. Handlers and policies that
+    are not the gateway's become placeholders, and are added to the report. Raises DocumentError if there are no routes.
     """
-    definitions = Definitions(policies if policies is not None else document)
+    definitions = Definitions(policies if policies is not None else document, options, report)
     at: Path = ("paths",) if "paths" in document.data else ()
     names: set[str] = set()
     imported = []
     for path, node in _paths(document.data).items():
-        item, where = mapping(document, node, (*at, path))
-        for method in METHODS:
-            if method in item:
-                operation, there = mapping(document, item[method], (*where, method))
-                imported.append(_route(document, path, item, method, operation, there, names, definitions))
+        try:
+            item, where = mapping(document, node, (*at, path))
+            operations = operations_of(document, item, where)
+        except DocumentError as error:
+            report.skip(error)
+            continue
+        for method, (described, there) in operations.items():
+            operation = Operation(document, described, there)
+            try:
+                if options.selects(path, str(described.get("operationId", ""))):
+                    imported.append(_route(path, item, method, operation, names, definitions))
+            except DocumentError as error:
+                report.skip(error)
+    if not imported:
+        raise report.nothing(document, "describes no paths that can be called", *at)
     return [*definitions.issuers.values(), *imported]
 
 
@@ -60,31 +78,44 @@ def _paths(data: Any) -> dict[str, Any]:
 
 
 def _route(
-    document: Document,
-    path: str,
-    item: dict[str, Any],
-    method: str,
-    operation: dict[str, Any],
-    at: Path,
-    names: set[str],
-    definitions: Definitions,
+    path: str, item: dict[str, Any], method: str, operation: Operation, names: set[str], definitions: Definitions
 ) -> Imported:
-    described = Operation(document, operation, at)
-    route, at = mapping(document, operation.get("x-zuplo-route"), (*at, "x-zuplo-route"))
+    document, options = operation.document, definitions.options
+    if "x-zuplo-route" not in operation.node:
+        raise document.error(f"{method} {path} has no x-zuplo-route", *operation.path)
+    route, at = mapping(document, operation.node["x-zuplo-route"], (*operation.path, "x-zuplo-route"))
     handler, where = mapping(document, route.get("handler"), (*at, "handler"))
-    export = str(handler.get("export"))
-    if export not in _PROTOCOLS:
-        raise document.error(f"the handler {export} is not supported; these are: {', '.join(_PROTOCOLS)}", *where)
     own_path = _route_path(document, path, item, at)
+    name = name_of([operation.node], path, names, options)
+    export = str(handler.get("export"))
     values = {
-        "name": name_of([operation], path, names),
-        "path": own_path,
-        "methods": [method.upper()],
-        "protocol": _PROTOCOLS[export],
-        "handler": {"type": "upstream", "url": _url(document, handler, own_path, where)},
-        "policies": _policies(document, route, at, definitions, described),
+        "name": name,
+        **place_path(document, own_path, at, options),
+        "methods": [method],
+        "protocol": _PROTOCOLS.get(export, "http"),
+        "handler": _handler(document, name, handler, own_path, where, definitions),
+        "policies": _policies(document, route, at, definitions, operation),
     }
     return Imported("routes", values, at)
+
+
+def _handler(
+    document: Document, name: str, handler: dict[str, Any], path: str, at: Path, definitions: Definitions
+) -> dict[str, Any]:
+    """Return the handler, or a placeholder for one that the gateway does not have or whose URL is unknown."""
+    export, module = str(handler.get("export")), _module(handler)
+    try:
+        if export not in _PROTOCOLS:
+            raise document.error(f"the handler {export}{module} is not the gateway's", *at)
+        return {"type": "upstream", "url": _url(document, handler, path, at, definitions.options)}
+    except DocumentError as error:
+        definitions.report.add_placeholder(DocumentError(f"{error}: the handler of the route {name}"))
+        return {"type": PLACEHOLDER, "name": f"{export}{module}"}
+
+
+def _module(handler: dict[str, Any]) -> str:
+    found = _IMPORT.fullmatch(str(handler.get("module", "")))
+    return f" of {found[1]}" if found and found[1] != "@zuplo/runtime" else ""
 
 
 def _route_path(document: Document, path: str, item: dict[str, Any], at: Path) -> str:
@@ -100,24 +131,37 @@ def _route_path(document: Document, path: str, item: dict[str, Any], at: Path) -
     return pattern
 
 
-def _url(document: Document, handler: dict[str, Any], path: str, at: Path) -> str:
+def _url(document: Document, handler: dict[str, Any], path: str, at: Path, asked: Options) -> str:
     options, at = mapping(document, handler.get("options", {}), (*at, "options"))
+    tail = path.replace("...}", "}")
     if handler["export"] == "urlForwardHandler":
-        pattern = options.get("baseUrl")
-        tail = path.replace("...}", "}")
+        pattern = asked.server or options.get("baseUrl")
     else:
         pattern, tail = options.get("rewritePattern"), ""
     if not isinstance(pattern, str):
         raise document.error("has no URL to forward to", *at)
+    if asked.server:
+        pattern = _LEADING_VARIABLE.sub(lambda _: asked.server, pattern)
 
     def value(match: re.Match[str]) -> str:
-        kind, _, name = match[1].partition(".")
-        if kind != "params":
-            raise document.error(f"only Zuplo knows the value of {match[0]}; replace it by its value", *at)
-        return f"{{{name}}}"
+        return _value(document, match, path.replace("...}", "}"), at, asked)
 
     pattern = _VARIABLE.sub(value, pattern)
     return (pattern.rstrip("/") + tail) if tail else pattern
+
+
+def _value(document: Document, match: re.Match[str], path: str, at: Path, asked: Options) -> str:
+    """Return what replaces a variable of a URL. Raises DocumentError for one whose value is unknown."""
+    kind, _, name = match[1].partition(".")
+    if kind == "params":
+        return f"{{{name}}}"
+    if match[1] == "pathname":
+        return path
+    if kind != "env":
+        raise document.error(f"only Zuplo knows the value of {match[0]}; replace it by its value", *at)
+    if name not in asked.variables:
+        raise document.error(f"{match[0]} has no value; give it with --env FILE", *at)
+    return asked.variables[name]
 
 
 def _policies(
@@ -142,5 +186,6 @@ def _cors(document: Document, route: dict[str, Any], at: Path, definitions: Defi
     origins = ["*"] if cors == "anything-goes" else definitions.origins(cors)
     if origins is None:
         message = f"the CORS policy {cors} is defined in config/policies.json: pass that file with --policies"
-        raise document.error(message, *at, "corsPolicy")
+        definitions.report.skip(document.error(message, *at, "corsPolicy"))
+        return []
     return [{"type": "cors", "options": {"allowed_origins": origins}}]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from configuration.importers.imported import Imported
+from configuration.importers.options import Options
 from configuration.importers.references import Path, mapping, self_contained
+from configuration.importers.report import Report
 from configuration.yaml_documents import Document, DocumentError
+from gateway.policies.placeholder import PLACEHOLDER
 
+_VARIABLE = re.compile(r"\$env\(([^()]*)\)")
 IGNORED = frozenset(
     {
         "allowUnauthenticatedRequests", "authHeader", "authScheme", "bucketId", "bucketName", "cacheTtlSeconds",
@@ -65,8 +70,10 @@ class Instance:
 class Definitions:
     """The policies and CORS policies that a project's ``policies.json`` defines."""
 
-    def __init__(self, document: Document | None) -> None:
+    def __init__(self, document: Document | None, options: Options, report: Report) -> None:
         self._document = document
+        self.options = options
+        self.report = report
         data = document.data if document is not None and isinstance(document.data, Mapping) else {}
         self._policies = _by_name(data, "policies")
         self._cors = _by_name(data, "corsPolicies")
@@ -74,7 +81,15 @@ class Definitions:
         """The issuers that the policies converted so far trust, by the policy's name."""
 
     def policy(self, name: str, side: str, at: Path, operation: Operation) -> list[Converted]:
-        """Return the policies for one that a route has at ``at``. Raises DocumentError, also for an unknown policy."""
+        """Return the policies for one that a route has at ``at``: a placeholder for one that cannot be converted."""
+        try:
+            return self._converted(name, side, at, operation)
+        except DocumentError as error:
+            self.report.add_placeholder(error)
+            _, defined = self._policies.get(name, (0, {}))
+            return [{"type": PLACEHOLDER, "options": {"name": name, "stands_for": _description(defined)}}]
+
+    def _converted(self, name: str, side: str, at: Path, operation: Operation) -> list[Converted]:
         number, defined = self._policies.get(name, (0, {}))
         document, path = operation.document, at
         if defined and self._document is not None:
@@ -82,20 +97,38 @@ class Definitions:
         type_ = str(defined.get("policyType", name))
         if type_ not in CONVERTERS:
             supported = ", ".join(CONVERTERS)
-            message = (
-                f"the policy {name} is not supported; these are: {supported}. Remove it, and replace it afterwards"
-            )
-            raise document.error(message, *path)
+            message = f"the policy {name} is not supported; these are: {supported}"
+            hint = "" if self._policies else "; pass config/policies.json, which defines it, with --policies"
+            raise document.error(message + hint, *path)
         converter = CONVERTERS[type_]
         if converter.side != side:
             raise operation.document.error(f"the policy {name} is {converter.side}, not {side}", *at)
         handler = defined.get("handler")
         options = handler.get("options") if isinstance(handler, Mapping) else None
-        instance = Instance(name, dict(options) if isinstance(options, Mapping) else {}, document, path, operation)
+        resolved = self._resolved(options, document, path) if isinstance(options, Mapping) else {}
+        instance = Instance(name, resolved, document, path, operation)
+        if instance.options.pop("allowUnauthenticatedRequests", False) and converter.type in ("api-key", "jwt"):
+            self.report.skip(instance.error("allowUnauthenticatedRequests is ignored: every route needs a credential"))
         converted = converter.convert(instance)
         if converter.type == "jwt" and instance.options:
             self.issuers.setdefault(name, Imported("issuers", _issuer(instance), at))
         return converted
+
+    def _resolved(self, value: Any, document: Document, path: Path) -> Any:
+        """Return options with the values of ``$env(NAME)``. Raises DocumentError for one that has no value."""
+        if isinstance(value, Mapping):
+            return {name: self._resolved(member, document, path) for name, member in value.items()}
+        if isinstance(value, list):
+            return [self._resolved(member, document, path) for member in value]
+        if not isinstance(value, str):
+            return value
+
+        def variable(match: re.Match[str]) -> str:
+            if match[1] not in self.options.variables:
+                raise document.error(f"{match[0]} has no value; give it with --env FILE", *path)
+            return self.options.variables[match[1]]
+
+        return _VARIABLE.sub(variable, value)
 
     def origins(self, name: str) -> list[str] | None:
         """Return the origins that a CORS policy of the project allows, or None if it is not defined."""
@@ -104,6 +137,13 @@ class Definitions:
         if isinstance(allowed, str):
             allowed = [origin.strip() for origin in allowed.split(",")]
         return [str(origin) for origin in allowed] if isinstance(allowed, list) else None
+
+
+def _description(defined: Mapping[str, Any]) -> str:
+    """Return the type of a policy and its module, as far as they are known."""
+    handler = defined.get("handler")
+    module = handler.get("module") if isinstance(handler, Mapping) else None
+    return ", ".join(str(part) for part in (defined.get("policyType"), module) if part)[:300]
 
 
 def _by_name(data: Mapping[str, Any], section: str) -> dict[str, tuple[int, dict[str, Any]]]:
@@ -117,8 +157,6 @@ def _by_name(data: Mapping[str, Any], section: str) -> dict[str, tuple[int, dict
 
 def _api_key(instance: Instance) -> list[Converted]:
     instance.supported()
-    if instance.options.get("allowUnauthenticatedRequests"):
-        raise instance.error("allowUnauthenticatedRequests must not be true: every route requires a key")
     return [{"type": "api-key"}]
 
 
@@ -126,8 +164,6 @@ def _jwt(instance: Instance) -> list[Converted]:
     if not instance.options:
         return [{"type": "jwt"}]
     instance.supported("issuer", "audience", "jwkUrl")
-    if instance.options.get("allowUnauthenticatedRequests"):
-        raise instance.error("allowUnauthenticatedRequests must not be true: every route requires a credential")
     return [{"type": "jwt", "options": {"issuers": [instance.name]}}]
 
 

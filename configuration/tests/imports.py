@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from configuration.importers import asyncapi
+from configuration.importers import asyncapi, openapi, zuplo
+from configuration.importers.options import Options
+from configuration.importers.report import Report
 from configuration.importing import described_objects
 from configuration.yaml_documents import DocumentError, parse
 
@@ -29,13 +31,28 @@ def document(data):
 
 
 def refusal_of(data):
+    """Return every fault of a document that is refused if anything would be skipped."""
+    report = Report()
+    try:
+        described_objects(document(data), None, Options(), report)
+    except DocumentError as error:
+        return str(error)
     with pytest.raises(DocumentError) as refused:
-        described_objects(document(data))
+        report.require_none(is_strict=True)
     return str(refused.value)
 
 
+def openapi_routes(of, **options):
+    return openapi.routes(of, Options(**options), Report())
+
+
+def zuplo_routes(of, policies=None, **options):
+    return zuplo.routes(of, policies, Options(**options), Report())
+
+
 def channels_of(data):
-    return {wanted.values["address"]: wanted.values for wanted in asyncapi.channels(document(data))}
+    described = asyncapi.channels(document(data), Options(), Report())
+    return {wanted.values["address"]: wanted.values for wanted in described}
 
 
 def zuplo_of(route, path="/x", **item):

@@ -100,7 +100,7 @@ def test_a_payload_may_name_its_format():
         ({}, "describes no channels"),
         ({"c": {}}, "channel c has no address"),
         ({"c": {"address": None}}, "channel c has no address"),
-        ({"c": {"$ref": "other.yaml#/c"}}, "other.yaml#/c is not in this document; only references that begin with #/"),
+        ({"c": {"$ref": "other.yaml#/c"}}, "other.yaml is not in this document, which was not read from a file"),
         ({"c": {"$ref": "#/components/channels/x"}}, "#/components/channels/x is not in this document"),
         ({"c": {"$ref": "#/channels/c"}}, "references are circular"),
         ({"c": {"address": "a", "messages": {"m": {"payload": 5}}}}, "must be a JSON Schema"),

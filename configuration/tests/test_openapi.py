@@ -1,7 +1,6 @@
 import pytest
 
-from configuration.importers import openapi
-from configuration.tests.imports import document, refusal_of
+from configuration.tests.imports import document, openapi_routes, refusal_of
 
 
 def test_openapi_gives_one_route_for_every_path():
@@ -16,10 +15,11 @@ def test_openapi_gives_one_route_for_every_path():
             "x-note": "ignored",
         },
     }
-    pets, feed, own = (wanted.values for wanted in openapi.routes(document(data)))
+    pets, feed, own, head = (wanted.values for wanted in openapi_routes(document(data)))
     assert (pets["name"], pets["path"], pets["methods"]) == ("pets-pet-id", "/pets/{pet_id}", ["GET", "DELETE"])
     assert pets["handler"]["url"] == "https://up.example/v2/pets/{pet_id}"
     assert (feed["name"], feed["protocol"]) == ("feed", "sse")
+    assert head["methods"] == ["HEAD"]
     assert (own["name"], own["handler"]["url"]) == ("make-own", "http://other.example/own")
     assert all(route["policies"] == [{"type": "api-key"}, {"type": "rate-limit"}] for route in (pets, feed, own))
 

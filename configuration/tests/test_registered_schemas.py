@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from configuration.importers.options import Options
 from configuration.importing import import_document
 from configuration.yaml_documents import DocumentError, parse
 from events import registry
@@ -25,8 +26,8 @@ ORDER = {
 }  # fmt: skip
 
 
-def imported(document):
-    return import_document(parse(json.dumps(document), "x.json"), by="ann")
+def imported(document, **more):
+    return import_document(parse(json.dumps(document), "x.json"), by="ann", **more)
 
 
 def of_messages(*payloads):
@@ -81,7 +82,8 @@ def test_a_channel_keeps_the_subject_that_it_names():
     register("people", USER, "AVRO")
     create_channel(address="users/{id}", schema={"subject": "people"}, on_invalid="dead-letter", by="ann")
     wider = {**USER, "fields": [*USER["fields"], {"name": "age", "type": "int", "default": 0}]}
-    (entry,) = imported(of_messages(avro(wider))).entries
+    entry, channel = imported(of_messages(avro(wider))).entries
+    assert list(channel.fields()) == [("imported_from", "", "t (x.json)")]
     assert (entry.kind, entry.name, entry.after["version"]) == ("schema", "people", 2)
 
 
@@ -96,7 +98,7 @@ def test_a_channel_keeps_the_subject_that_it_names():
 def test_what_cannot_be_registered_is_said_and_nothing_is_kept(payloads, said):
     register("users/{id}-value", USER, "AVRO")
     with pytest.raises(DocumentError, match=said) as refused:
-        imported(of_messages(*payloads))
+        imported(of_messages(*payloads), options=Options(is_strict=True))
     assert "(at #/channels/users" in str(refused.value)
     assert not Channel.objects.exists()
 

@@ -1,8 +1,7 @@
 import pytest
 
-from configuration.importers import zuplo
 from configuration.importing import import_document
-from configuration.tests.imports import document, handler, refusal_of, zuplo_of
+from configuration.tests.imports import document, handler, refusal_of, zuplo_of, zuplo_routes
 from gateway.policies import KNOWN
 from routes.models import Route
 
@@ -11,21 +10,21 @@ def test_zuplo_routes_are_read_with_their_handlers_and_paths():
     rewrite = zuplo_of({"handler": handler(rewritePattern="https://up.example/p/${params.id}")}, "/p/{id}")
     forward = zuplo_of({"handler": handler("urlForwardHandler", baseUrl="https://up.example/")}, "/f/:id/(.*)")
     forward["/f/:id/(.*)"]["x-zuplo-path"] = {"pathMode": "url-pattern"}
-    found = [wanted.values for wanted in zuplo.routes(document({"openapi": "3.1.0", "paths": rewrite | forward}))]
+    found = [wanted.values for wanted in zuplo_routes(document({"openapi": "3.1.0", "paths": rewrite | forward}))]
     assert (found[0]["path"], found[0]["handler"]["url"]) == ("/p/{id}", "https://up.example/p/{id}")
     assert (found[1]["path"], found[1]["handler"]["url"]) == ("/f/{id}/{rest...}", "https://up.example/f/{id}/{rest}")
     assert [route["name"] for route in found] == ["x", "x-2"]
 
 
 def test_the_token_policy_is_converted():
-    (wanted,) = zuplo.routes(
+    (wanted,) = zuplo_routes(
         document(zuplo_of({"handler": handler(), "policies": {"inbound": ["open-id-jwt-auth-inbound"]}}))
     )
     assert wanted.values["policies"] == [{"type": "jwt"}]
 
 
 def test_the_open_cors_policy_is_converted():
-    (wanted,) = zuplo.routes(document(zuplo_of({"handler": handler(), "corsPolicy": "anything-goes"})))
+    (wanted,) = zuplo_routes(document(zuplo_of({"handler": handler(), "corsPolicy": "anything-goes"})))
     assert wanted.values["policies"] == [{"type": "cors", "options": {"allowed_origins": ["*"]}}]
 
 
@@ -47,8 +46,11 @@ def test_the_open_cors_policy_is_converted():
             "the policy request-size-limit-inbound: needs the option maxSizeInBytes; pass config/policies.json",
         ),
         ({"handler": handler(), "policies": {"inbound": ["custom-code-inbound"]}}, "its code is not Python"),
-        ({"handler": handler("awsLambdaHandler")}, "the handler awsLambdaHandler is not supported"),
-        ({"handler": handler(rewritePattern="${env.BASE_URL}/x")}, "only Zuplo knows the value of ${env.BASE_URL}"),
+        ({"handler": handler("awsLambdaHandler")}, "the handler awsLambdaHandler is not the gateway's"),
+        (
+            {"handler": handler(rewritePattern="${env.BASE_URL}/x")},
+            "${env.BASE_URL} has no value; give it with --env FILE",
+        ),
         ({"handler": handler(forwardSearch=True)}, "has no URL"),
         ({"handler": handler(), "corsPolicy": "mine"}, "the CORS policy mine is defined in config/policies.json"),
         ({}, "must be a mapping"),
@@ -142,8 +144,8 @@ def project(named=None):
 
 def test_the_policies_of_a_project_are_converted_in_order_with_their_options():
     paths, policies = project()
-    together = zuplo.routes(document({"openapi": "3.1.0", "paths": paths, **policies}))
-    assert zuplo.routes(document({"openapi": "3.1.0", "paths": paths}), document(policies)) == together
+    together = zuplo_routes(document({"openapi": "3.1.0", "paths": paths, **policies}))
+    assert zuplo_routes(document({"openapi": "3.1.0", "paths": paths}), document(policies)) == together
     issuer, wanted = together
     assert wanted.values["policies"] == [
         *(ours for _, ours in PROJECT),
@@ -167,7 +169,7 @@ def test_a_projects_policies_can_be_saved_and_imported_twice():
     ("policy", "said"),
     [
         (defined("p", "monetization-inbound"), "the policy p is not supported; these are: api-key-inbound"),
-        (defined("p", "api-key-inbound", allowUnauthenticatedRequests=True), "every route requires a key"),
+        (defined("p", "api-key-inbound", allowUnauthenticatedRequests=True), "every route needs a credential"),
         (defined("p", "rate-limit-inbound", identifier={"export": "x"}, rateLimitBy="function"), "is not Python"),
         (defined("p", "rate-limit-inbound", sliding=True), "the option sliding is not supported"),
         (defined("p", "request-validation-inbound", validateHeaders="log-only"), "validateHeaders is not supported"),

@@ -62,6 +62,7 @@ def build_asyncapi(view: View) -> dict[str, Any]:
         "channels": channels,
         "operations": operations,
         "components": {"schemas": schemas, "securitySchemes": _SECURITY},
+        "x-written-by": "gateway",
         "x-limits": format_limits(view.caller.limits),
     }
 
