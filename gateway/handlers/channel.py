@@ -76,6 +76,9 @@ async def publish_events(plane: Plane, call: Call) -> Reply:
     """Serve ``POST /v1/channels/{address}/events``: one event, or a JSON array of them."""
     require_no_query(call)
     require_plain(call)
+    if call.peer.expects_continue:
+        # Its body is not asked for in vain.
+        channel_for(plane.snapshot, call, call.parameters["address"], Verb.PUBLISH)
     body = await read_body(call)
     found = plane.snapshot.channel(call.parameters["address"])
     takes = found[0].content_type if found else JSON

@@ -83,8 +83,8 @@ class Exchange:
 
     @property
     def expects_continue(self) -> bool:
-        """Whether the client sends the body once it is asked for it; other servers do that at the first read."""
-        return False
+        """Whether the client sends the body once it is asked for it (RFC 9110 10.1.1), as the first read does."""
+        return (self._call.header(b"expect") or "").lower() == "100-continue"
 
     async def _next(self, limit: BodyLimit) -> bytes:
         part = await self._part()

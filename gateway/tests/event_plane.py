@@ -247,6 +247,7 @@ class HttpExchange:
         self.headers: dict[str, str] = {}
         self.body = b""
         self.is_ended = False
+        self.expects_continue = False
         self._sent: asyncio.Queue[bytes] = asyncio.Queue()
         self._gone = asyncio.Event()
 

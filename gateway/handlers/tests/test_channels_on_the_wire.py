@@ -261,6 +261,21 @@ async def test_what_is_still_on_its_way_when_its_key_loses_the_right_is_not_publ
     writer.close()
 
 
+@pytest.mark.parametrize(
+    ("address", "change", "status"), [("nowhere", {}, 404), ("trades", {"scopes": ["subscribe:*"]}, 403)]
+)
+async def test_a_body_that_cannot_be_published_is_not_asked_for(plane, address, change, status):
+    plane.change_key(**change)
+    reader, writer = await asyncio.open_connection("127.0.0.1", plane.port)
+    writer.write(
+        f"POST /v1/channels/{address}/events HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {plane.key.text}\r\n"
+        "content-type: application/json\r\ncontent-length: 1\r\nexpect: 100-continue\r\n\r\n".encode()
+    )
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), WAIT_S)
+    assert int(head.split()[1]) == status
+    writer.close()
+
+
 async def test_a_client_that_hangs_up_is_noticed_at_once(plane):
     _, _, stream, writer = await http(plane, "GET", "/v1/events?channel=trades")
     await stream.readuntil(b"retry: 2000")

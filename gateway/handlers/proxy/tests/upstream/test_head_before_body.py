@@ -138,7 +138,7 @@ async def test_both_sides_of_a_bidirectional_stream_may_wait_for_each_other(tmp_
         writer.write(b"0\r\n\r\n")
         return True
 
-    expectation = ["expect: 100-continue"] if expects and is_direct else []
+    expectation = ["expect: 100-continue"] if expects else []
     async with (
         upstream_that(converse, reads_bodies=False) as behind,
         plane_before(tmp_path, behind.url, is_direct=is_direct, body_rate_grace_s=0.1, body_stall_s=0.1) as plane,
