@@ -34,6 +34,11 @@ class Origin(NamedTuple):
         """The host and port as written in a URL."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def scheme(self) -> str:
+        """``https`` or ``http``."""
+        return "https" if self.is_tls else "http"
+
     @classmethod
     def of(cls, url: str) -> Origin:
         """Return the origin of an http, https, ws or wss URL."""

@@ -12,6 +12,7 @@ from gateway.call import Call
 from gateway.config import Config
 from gateway.credentials.api_keys import holds_credential
 from gateway.credentials.sealed import NotOpened, unseal
+from gateway.handlers.proxy import destination
 from gateway.handlers.proxy.own_names import OwnNames
 from gateway.handlers.proxy.path_map import PathMap
 from gateway.handlers.proxy.target import Target, target_of
@@ -76,17 +77,18 @@ class Forwarding:
         _, upstream_prefix = self.paths.for_call(call.parameters)
         return OwnNames(self.target.origin, self.host(call), self.public_name(call, config), upstream_prefix)
 
-    def request_headers(self, call: Call, passed: Headers, secret_key: bytes) -> Headers:
+    def request_headers(self, call: Call, passed: Headers, config: Config) -> Headers:
         """Return the headers that pass to the upstream, with its own origin and its credentials.
 
-        Raises Refused ``upstream-unavailable`` if the route's credential cannot be decrypted.
+        Raises Refused ``upstream-unavailable`` if the route's credential cannot be decrypted, and ``invalid-request``.
         """
         headers = [*passed, *call.added_headers]
         if not self.route.preserve_host and call.origin is not None and not is_foreign(call.origin, public_host(call)):
             # What is of one origin for the caller is so for the upstream, which compares it with its own name.
-            scheme = b"https" if self.target.origin.is_tls else b"http"
-            own = scheme + b"://" + self.target.host.encode()
+            own = f"{self.target.origin.scheme}://{self.target.host}".encode()
             headers = [(name, own if name == b"origin" else value) for name, value in headers]
+        if call.method in destination.METHODS:
+            headers = self._with_destination(call, headers, config)
         if not self.has_credentials or call.is_anonymous:
             return headers
         if self.route.keeps_authorization:
@@ -94,9 +96,17 @@ class Forwarding:
                 header for header in call.headers if header[0] == AUTHORIZATION and _is_for_upstream(call, header[1])
             ]
         if self.route.sealed_credential:
-            credential = _opened(secret_key, self.route.name, self.route.sealed_credential)
+            credential = _opened(config.secret_key, self.route.name, self.route.sealed_credential)
             headers = [*(header for header in headers if header[0] != credential[0]), credential]
         return headers
+
+    def _with_destination(self, call: Call, headers: Headers, config: Config) -> Headers:
+        names, scheme = self.own_names(call, config), self.target.origin.scheme
+        beginning = (call.front or UNKNOWN_FRONT).prefix + self.route.path.partition("{")[0]
+        return [
+            (name, destination.translated(value, names, beginning, scheme) if name == destination.NAME else value)
+            for name, value in headers
+        ]
 
 
 def own_names(call: Call, config: Config) -> Callable[[], OwnNames] | None:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from gateway.call import Call
 from gateway.concurrency.short_cache import short_cache
 from gateway.config import Config
+from gateway.handlers.proxy import destination
 from gateway.handlers.proxy.forwarding import Forwarding
 from gateway.handlers.proxy.own_names import REWRITTEN, OwnNames
 from gateway.snapshot.principal import Principal
@@ -53,8 +54,8 @@ def request_head(call: Call, forwarding: Forwarding, config: Config) -> bytes:
     host = forwarding.host(call) if forwarding.route.preserve_host else forwarding.target.host
     lines = [f"{call.method} {forwarding.target.path_for(call)} HTTP/1.1\r\nhost: {host}\r\n".encode("latin-1")]
     passed = passed_on(call)
-    if forwarding.has_credentials or call.origin is not None:
-        passed = forwarding.request_headers(call, passed, config.secret_key)
+    if forwarding.has_credentials or call.origin is not None or call.method in destination.METHODS:
+        passed = forwarding.request_headers(call, passed, config)
     elif call.added_headers:
         passed += call.added_headers
     lines += [b"%b: %b\r\n" % header for header in passed]

@@ -57,14 +57,14 @@ class OwnNames:
             end = min((at for at in (url.find("?"), url.find("#")) if at >= 0), default=len(url))
             return self._path(url[:end]) + url[end:]
         match = _URL.fullmatch(url)
-        if match is None or not self._is_upstream(match[1] or "", match[2]):
+        if match is None or not self.is_upstream(match[1] or "", match[2]):
             return url
         return self.public.origin + (self._path(match[3] or "/") if match[3] or self.public.prefix else "") + match[4]
 
     def _path(self, path: str) -> str:
         return to_public(path, self.public.prefix, self.upstream_prefix)
 
-    def _is_upstream(self, scheme: str, authority: str) -> bool:
+    def is_upstream(self, scheme: str, authority: str) -> bool:
         """Return whether an authority is the upstream's: its host, with its port or none; or the ``Host`` sent."""
         match = _AUTHORITY.fullmatch(authority)
         scheme = scheme.lower()

@@ -232,7 +232,7 @@ def _subprotocol(call: Call, upstream: UpstreamSocket) -> str | None:
 def _headers(call: Call, forwarding: Forwarding, config: Config) -> list[tuple[str, str]]:
     caller = call.caller
     passed = [header for header in passed_on(call) if not header[0].startswith(OF_THE_HANDSHAKE)]
-    sent = forwarding.request_headers(call, passed, config.secret_key)
+    sent = forwarding.request_headers(call, passed, config)
     if offered := _offered(call):
         sent.append((b"sec-websocket-protocol", ", ".join(offered).encode("latin-1")))
     sent += forwarded_fields(call.ip, forwarding.public_name(call, config))

@@ -150,3 +150,41 @@ async def test_a_default_check_of_the_origin_lets_a_websocket_pass(tmp_path, kee
         assert foreign["origin"] != f"http://{foreign['host']}"
         assert (same["host"] == own) is keeps_host
         assert (same["x-forwarded-prefix"], same["x-forwarded-port"]) == ("/app", str(plane.port))
+
+
+@pytest.mark.parametrize(
+    ("path", "destination", "expected"),
+    [
+        ("/app/a", "http://gateway.test/app/b%20c", "http://127.0.0.1:{port}/b%20c"),
+        ("/app/a", "/app/b", "http://127.0.0.1:{port}/b"),
+        ("/same/a", "http://gateway.test/same/b", "http://127.0.0.1:{port}/same/b"),
+        ("/kept/a", "http://gateway.test/kept/b", "http://gateway.test/b"),
+        ("/app/a", "http://other.test/b", "http://other.test/b"),
+    ],
+)
+async def test_a_destination_is_translated_to_the_upstreams_names(tmp_path, behind, path, destination, expected):
+    with_move = [one | {"methods": ["MOVE"]} for one in routes(behind.url)]
+    async with running(tmp_path, with_move) as plane:
+        await ask(plane, "MOVE", path, f"destination: {destination}")
+    assert behind.requests[0].header("destination") == [expected.format(port=behind.port)]
+
+
+@pytest.mark.parametrize(
+    "destination",
+    ["http://gateway.test/other/b", "http://127.0.0.1:{port}/b", "/same/../b", "/same/%2e%2e/b", "/sameb/x", "b", ""],
+)
+async def test_a_destination_outside_of_the_route_is_refused(tmp_path, behind, destination):
+    with_move = [one | {"methods": ["MOVE"]} for one in routes(behind.url)]
+    async with running(tmp_path, with_move) as plane:
+        answer = await ask(plane, "MOVE", "/same/a", f"destination: {destination.format(port=behind.port)}")
+    assert answer.status == 400
+    assert behind.requests == []
+
+
+async def test_a_destination_behind_a_trusted_proxy_has_its_prefix(tmp_path, behind):
+    with_move = [one | {"methods": ["MOVE"]} for one in routes(behind.url)]
+    async with running(tmp_path, with_move, trusted_proxies=TRUSTED) as plane:
+        await ask(plane, "MOVE", "/app/a", *REPORTED, "destination: https://api.example:8443/outer/app/b")
+        refused = await ask(plane, "MOVE", "/app/a", *REPORTED, "destination: https://api.example:8443/app/b")
+    assert behind.requests[0].header("destination") == [f"http://127.0.0.1:{behind.port}/b"]
+    assert refused.status == 400
