@@ -244,9 +244,9 @@ export class StreamSocket extends Resuming {
   _passed({ channel, id }) {
     const own = channel.split("/");
     this._filters.forEach((filter, address) => {
-      const levels = address.split("/");
-      const covers = levels.every((level, at) => /^(\+$|\{)/.test(level) || level === own[at]);
-      if (covers && levels.length === own.length) filter.from = id;
+      const levels = address.split("/"), isOpen = /(^|\/)(#|\{[^/]*\.\.\.\})$/.test(address);
+      const covers = levels.every((level, at) => /^([+#]$|\{)/.test(level) || level === own[at]);
+      if (covers && (isOpen ? levels.length <= own.length : levels.length === own.length)) filter.from = id;
     });
   }
 

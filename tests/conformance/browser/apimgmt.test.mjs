@@ -179,6 +179,24 @@ test("a socket subscribes again after its last events, and repeats what was not 
   socket.close();
 });
 
+test("a socket resumes an address with a rest after the last event below it", async () => {
+  for (const address of ["files/{path...}", "files/#"]) {
+    const socket = new StreamSocket("https://gateway.test/v1/stream", { ticket: () => "tickr_1" });
+    socket.subscribe(address);
+    await settle();
+    sockets.at(-1).say({ type: "welcome" });
+    sockets.at(-1).say({ type: "event", channel: "files/a b/c", id: "7", data: 1 });
+    sockets.at(-1).say({ type: "event", channel: "files", id: "8", data: 1 });
+    sockets.at(-1).end({ reason: "draining", retry_after_s: 1 });
+    await settle();
+    mock.timers.tick(1000);
+    await settle();
+    sockets.at(-1).say({ type: "welcome" });
+    assert.deepEqual(sockets.at(-1).sent.map(({ from }) => from), ["7"]);
+    socket.close();
+  }
+});
+
 test("a publish is repeated when a limit says, and rejected by any other refusal", async () => {
   const socket = new StreamSocket("ws://gateway.test/v1/stream");
   await settle();
