@@ -35,7 +35,8 @@ def may_anything(who: Principal) -> bool:
 def meet(scope: str, template: str) -> bool:
     """Return whether the scope covers at least one right that the template matches.
 
-    ``*`` is any text. A ``{parameter}`` is one level, which must not be empty in a scope but may be in a template.
+    ``*`` is any text, as a ``{rest...}`` at the end is. A ``{parameter}`` is one level, which must not be empty in a
+    scope but may be in a template.
     """
     return _patterns((scope,)).meet(template)
 
@@ -112,4 +113,8 @@ def _patterns(scopes: tuple[str, ...]) -> _Patterns:
 
 
 def _parts(text: str) -> list[tuple[str, bool]]:
-    return [(part, number % 2 == 1) for number, part in enumerate(_WILDCARD.split(text)) if part]
+    """Return the parts of a scope or right, and whether each is a wildcard; a rest at the end is any text."""
+    parts = [(part, number % 2 == 1) for number, part in enumerate(_WILDCARD.split(text)) if part]
+    if parts and parts[-1][1] and parts[-1][0].endswith("...}"):
+        parts[-1] = ("*", True)
+    return parts

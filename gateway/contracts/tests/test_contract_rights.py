@@ -36,6 +36,13 @@ def caller(*scopes):
         ("publish:a/{x}", "a/", False),
         ("publish:a/k*", "a/{id}", True),
         ("publish:a/*k*z", "a/{id}", True),
+        ("publish:a/b/c", "a/{path...}", True),
+        ("publish:a/{x}", "a/{path...}", True),
+        ("publish:b/{x}", "a/{path...}", False),
+        ("publish:a/{path...}", "a/{id}/b", True),
+        ("publish:a/{path...}", "{id}/b/c", True),
+        ("publish:a/{path...}", "b/{id}", False),
+        ("publish:my room/{path...}", "my room/{x}/t", True),
     ],
 )
 def test_a_template_is_seen_where_some_address_of_it_may_be_used(scope, template, meets):
@@ -54,15 +61,20 @@ def test_a_template_is_hidden_where_the_tier_allows_no_address_of_it():
 
 LEVELS = st.text("ab", min_size=1, max_size=2)
 ADDRESSES = st.lists(LEVELS, min_size=1, max_size=3).map("/".join)
-TEMPLATES = st.lists(st.one_of(LEVELS, st.just("{p}")), min_size=1, max_size=3).map("/".join)
+TEMPLATES = st.tuples(
+    st.lists(st.one_of(LEVELS, st.just("{p}")), min_size=1, max_size=3).map("/".join), st.sampled_from(["", "/{r...}"])
+).map("".join)
 SCOPES = st.lists(
-    st.one_of(LEVELS, st.just("*"), st.just("{p}"), st.just("/"), st.just("/{p}/")), min_size=1, max_size=5
+    st.one_of(LEVELS, st.just("*"), st.just("{p}"), st.just("/"), st.just("/{p}/"), st.just("/{r...}")),
+    min_size=1,
+    max_size=5,
 ).map("".join)
 
 
 @given(SCOPES, TEMPLATES, ADDRESSES)
 def test_no_address_that_may_be_used_is_hidden(scope, template, address):
-    pattern = "/".join("[^/]*" if level == "{p}" else re.escape(level) for level in template.split("/"))
+    patterns = {"{p}": "[^/]*", "{r...}": ".*"}
+    pattern = "/".join(patterns.get(level) or re.escape(level) for level in template.split("/"))
     if re.fullmatch(pattern, address) and allowed(caller(f"publish:{scope}"), Right(Verb.PUBLISH, address)):
         assert may(caller(f"publish:{scope}"), Verb.PUBLISH, template)
 
