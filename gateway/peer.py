@@ -58,8 +58,14 @@ class Exchange(Interface):
         It may still read, or be gone altogether; only what is sent to it shows which.
         """
 
+    def inform(self, status: int, headers: Headers) -> None:
+        """Send an interim response (RFC 9110 15.2) before the response, if the caller can receive one."""
+
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of the response."""
+
+    def trail(self, trailers: Headers) -> None:
+        """Send these trailers after the last part of the body, if the caller accepts any."""
 
     async def send(self, body: bytes, *, more: bool = True) -> None:
         """Send a part of the body; ``more=False`` ends it."""

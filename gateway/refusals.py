@@ -52,6 +52,7 @@ class Reason(StrEnum):
     DRAINING = "draining"
     UPSTREAM_UNAVAILABLE = "upstream-unavailable"
     UPSTREAM_TIMEOUT = "upstream-timeout"
+    LOOP_DETECTED = "loop-detected"
     INTERNAL = "internal"
 
 
@@ -194,6 +195,8 @@ TABLE: dict[Reason, Row] = {
         "The service behind this route does not answer. Try again later."),
     Reason.UPSTREAM_TIMEOUT: Row("Upstream too slow", 504, 1014, {**_BUSY, C: 0x88}, 3, 541, ErrorClass.UPSTREAM_LOST, YES,
         "The service behind this route did not answer in time. Try again later."),
+    Reason.LOOP_DETECTED: Row("Loop detected", 508, 1014, {}, 3, 541, ErrorClass.UPSTREAM_LOST, NO,
+        "The service behind this route sends its calls back to this gateway, as the header `Via` shows. Inform the operator."),
     Reason.INTERNAL: Row("Internal error", 500, 1011, _FAULT, 3, 541, ErrorClass.INTERNAL, YES,
         "The gateway failed and logged the error. Try again; if it fails again, inform the operator."),
 }  # fmt: skip

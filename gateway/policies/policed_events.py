@@ -12,6 +12,7 @@ from gateway.call import Call
 from gateway.policies.messages import MessagePolicies
 from gateway.policies.route_policies import RoutePoliciesCache
 from gateway.refusals import Reason, Refused
+from gateway.wire.event_stream import BOM, size_of_aside
 
 if TYPE_CHECKING:
     from gateway.snapshot.picture import Snapshot
@@ -66,6 +67,11 @@ class PolicedEvents:
             return data[: end.end()] + await self.passed(data[end.end() :])
         self._held += data
         events = [await self._event(block) for block in self._complete_events()]
+        if b"\n" in data or b"\r" in data:
+            size = size_of_aside(self._held)
+            events.append(self._held[:size])
+            self._held = self._held[size:]
+            self._searched = max(0, self._searched - size)
         if len(self._held) > self._event_max_bytes:
             raise Refused(
                 Reason.UPSTREAM_UNAVAILABLE,
@@ -95,7 +101,7 @@ class PolicedEvents:
         return blocks
 
     async def _event(self, block: bytes) -> bytes:
-        lines = _LINE_END.split(block.decode(errors="replace"))
+        lines = _LINE_END.split(block.removeprefix(BOM).decode(errors="replace"))
         data = "\n".join(line[5:].removeprefix(" ") for line in lines if line.startswith("data:"))
         others = [line for line in lines if line and not line.startswith("data")]
         if not any(line.startswith("data:") for line in lines) or self._is_control(others):

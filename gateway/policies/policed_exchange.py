@@ -117,6 +117,15 @@ class PolicedExchange:
         """Send this part of a stream once the caller has ended its sending side."""
         self._exchange.probe_with(part, may_send)
 
+    def inform(self, status: int, headers: Headers) -> None:
+        """Send an interim response."""
+        self._exchange.inform(status, headers)
+
+    def trail(self, trailers: Headers) -> None:
+        """Send trailers, unless a policy sees the answer: they would pass it unseen, or describe another body."""
+        if all(policy.is_shadow for policy, _ in self._answering):
+            self._exchange.trail(trailers)
+
     async def start(self, status: int, headers: Headers) -> None:
         """Take the head of the answer; it is sent at once unless a policy has to see the body. Raises Refused."""
         call, self._answer = self._call, OutgoingAnswer(status, headers)

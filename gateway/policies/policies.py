@@ -94,6 +94,15 @@ class Policies:
         """Return whether the route has ``cors``."""
         return self._routes.of(route).cors is not None
 
+    def unchanged(self, call: Call, status: int, headers: Headers) -> Headers:
+        """Return the headers that no policy of the route removes or replaces, and none that one adds."""
+        if call.route is None:
+            return headers
+        kept = headers
+        for policy in self._routes.of(call.route).outward:
+            kept = policy.outbound(call, status, kept)
+        return [header for header in headers if header in kept]
+
     def preflight(self, call: Call) -> Headers:
         """Return the headers that answer a CORS preflight; none where the route has no ``cors``."""
         cors = self._routes.of(call.route).cors if call.route is not None else None

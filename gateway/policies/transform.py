@@ -29,6 +29,7 @@ from gateway.policies.json_steps import (
 from gateway.policies.options import BadOption, allow_only, choice
 from gateway.policies.policy import Build, OutgoingAnswer, Policy, Wants
 from gateway.refusals import Reason, Refused
+from gateway.wire.event_stream import is_event_stream
 from gateway.wire.header_fields import Headers
 from gateway.wire.strict_json import dump, parse
 
@@ -101,8 +102,12 @@ class Transform(Policy):
         return dump(apply_steps(self._inbound, value))
 
     def wants(self, call: Call, status: int, headers: Headers) -> Wants:
-        """Return ``WHOLE`` for answers that are JSON, and for those that have to be under ``on_other: refuse``."""
-        is_wanted = is_json(headers, default=False) or (self._refuses_others and 200 <= status < 300)
+        """Return ``WHOLE`` for answers that are JSON, and for those that have to be under ``on_other: refuse``.
+
+        The events of a stream are looked at one by one.
+        """
+        refuses_others = self._refuses_others and 200 <= status < 300 and not is_event_stream(headers)
+        is_wanted = is_json(headers, default=False) or refuses_others
         return Wants.WHOLE if is_wanted else Wants.NOTHING
 
     async def answer(self, call: Call, answer: OutgoingAnswer) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains; preload")
 """As on the pages. It precedes that of an upstream, since browsers obey the first one (RFC 6797 8.1)."""
+WITHOUT_BODY = frozenset({204, 304})
+"""A length of theirs is dropped: no body of that length follows (RFC 9110 8.6), and servers of ASGI reject it."""
 
 
 class Exchange:
@@ -128,6 +130,12 @@ class Exchange:
         if self._limit is not None:
             self._limit.settle()
 
+    def inform(self, status: int, headers: Headers) -> None:
+        """Send an interim response, where the server and the caller's version of HTTP have any."""
+
+    def trail(self, trailers: Headers) -> None:
+        """Send trailers at the end of the body, where the server can send them and the caller accepts them."""
+
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head, as the route's policies change it. Raises ClientGone."""
         call = self._call
@@ -218,9 +226,8 @@ class AsgiExchange(Exchange):
         return part
 
     async def _head(self, status: int, headers: Headers) -> None:
-        if status == 304:
-            # Servers reject its Content-Length, since no body of that length follows (RFC 9110 15.4.5).
-            headers = [header for header in headers if header[0] != b"content-length"]
+        dropped = (b"content-length", b"trailer") if status in WITHOUT_BODY else (b"trailer",)
+        headers = [header for header in headers if header[0] not in dropped]
         try:
             await self._send({"type": "http.response.start", "status": status, "headers": headers})
         except OSError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 import struct
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call
 from gateway.peer import ClientGone
-from gateway.protocols.exchange import Exchange
+from gateway.protocols.exchange import WITHOUT_BODY, Exchange
 from gateway.protocols.http import serve_call
 from gateway.refusals import Refused
 from gateway.wire.header_fields import Headers
@@ -28,16 +29,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
-WITHOUT_BODY = frozenset({204, 304})
+OF_THE_CONNECTION = frozenset({b"connection", b"upgrade", b"trailer"})
+TAKES_TRAILERS = re.compile(rb"(?:^|[,\s])trailers(?:$|[,\s])", re.IGNORECASE)
+"""The coding of ``TE`` that accepts trailers (RFC 9110 10.1.4)."""
 
 
 class DirectExchange(Exchange):
     """One request and its response on a connection of the server."""
 
     __slots__ = (
-        "_ends_with_connection", "_failure", "_is_chunked", "_is_head", "_lines", "_plane", "_probe", "_protocol",
-        "_waiter", "body", "disconnected", "keep_alive", "more_body", "on_gone", "on_response", "response_complete",
-        "takes_chunks", "task", "waiting_for_100_continue",
+        "_ends_with_connection", "_failure", "_has_upgrade", "_is_chunked", "_is_head", "_lines", "_plane", "_probe",
+        "_protocol", "_trailers", "_waiter", "body", "disconnected", "keep_alive", "more_body", "on_gone",
+        "on_response", "response_complete", "takes_chunks", "task", "waiting_for_100_continue",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +58,8 @@ class DirectExchange(Exchange):
         self._protocol = protocol
         self._failure: Refused | None = None
         self._lines: list[bytes] = []
+        self._trailers = b""
+        self._has_upgrade = False
         self._is_chunked = False
         self._ends_with_connection = False
         self._is_head = call.method == "HEAD"
@@ -136,10 +141,24 @@ class DirectExchange(Exchange):
             raise ClientGone
         lines, self._lines = self._lines, []
         if not self._is_head:
-            lines += _chunk(body, more=more) if self._is_chunked else (body,)
+            lines += _chunk(body, self._trailers, more=more) if self._is_chunked else (body,)
         protocol.transport.write(b"".join(lines))
         if not more:
             self._end()
+
+    def inform(self, status: int, headers: Headers) -> None:
+        """Send an interim response; a client of HTTP/1.0 cannot receive one (RFC 9110 15.2)."""
+        if self.takes_chunks and not self.has_started and not self.disconnected:
+            fields = _fields(self._policies.unchanged(self._call, status, headers))
+            self._protocol.transport.write(b"%b%b\r\n" % (_status_line(status), fields))
+
+    def trail(self, trailers: Headers) -> None:
+        """Send trailers after the last chunk; none to a client that does not accept them (RFC 9110 6.5.1)."""
+        if self._is_chunked and self._takes_trailers():
+            self._trailers = _fields(self._policies.unchanged(self._call, 0, trailers))
+
+    def _takes_trailers(self) -> bool:
+        return any(TAKES_TRAILERS.search(value) for name, value in self._call.headers if name == b"te")
 
     def _end(self) -> None:
         self.response_complete = True
@@ -203,22 +222,32 @@ class DirectExchange(Exchange):
             self.keep_alive = False
         lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         count = 2
-        has_length = False
+        has_length = is_without_body = status in WITHOUT_BODY
         for name, value in (*self._protocol.server_state.default_headers, *headers):
             if name == b"content-length":
+                if is_without_body:
+                    continue
                 has_length = True
-            elif name == b"connection":
-                self.keep_alive = self.keep_alive and value != b"close"
+            elif name in OF_THE_CONNECTION and not self._is_sent(name, value):
                 continue
             count += 1
             lines += (name, b": ", value, b"\r\n")
-        ending = self._framing(has_length=has_length or status in WITHOUT_BODY)
+        ending = self._framing(has_length=has_length)
         count += len(ending)
         lines += (*ending, b"\r\n")
         head = b"".join(lines)
         if head.count(b"\n") != count or head.count(b"\r") != count:
             raise ValueError("a response header contains a line break")
         self._lines.append(head)
+
+    def _is_sent(self, name: bytes, value: bytes) -> bool:
+        """Return whether a header of the connection is sent; ``_framing`` writes ``Connection`` itself."""
+        if name == b"connection":
+            self.keep_alive = self.keep_alive and value != b"close"
+            return False
+        if name == b"upgrade":
+            self._has_upgrade = True
+        return name != b"trailer" or self._takes_trailers()
 
     def _framing(self, *, has_length: bool) -> list[bytes]:
         """Return the header lines that frame the body: chunked, or ended by closing the connection (RFC 9112 6.3)."""
@@ -229,7 +258,10 @@ class DirectExchange(Exchange):
         elif not has_length:
             self.keep_alive = False
             self._ends_with_connection = True
-        if not self.keep_alive:
+        if self._has_upgrade:
+            # It is of this connection, and must be named so (RFC 9110 7.8).
+            lines.append(b"connection: upgrade\r\n" if self.keep_alive else b"connection: upgrade, close\r\n")
+        elif not self.keep_alive:
             lines.append(b"connection: close\r\n")
         return lines
 
@@ -241,10 +273,18 @@ class DirectExchange(Exchange):
             self._waiter = None
 
 
-def _chunk(body: bytes, *, more: bool) -> tuple[bytes, ...]:
-    """Return a part of a chunked body, with the last chunk unless there is more (RFC 9112 7.1)."""
+def _status_line(status: int) -> bytes:
+    return STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+
+
+def _chunk(body: bytes, trailers: bytes = b"", *, more: bool) -> tuple[bytes, ...]:
+    """Return a part of a chunked body, with the last chunk and the trailers unless there is more (RFC 9112 7.1)."""
     chunk = (b"%x\r\n" % len(body), body, b"\r\n") if body else ()
-    return chunk if more else (*chunk, b"0\r\n\r\n")
+    return chunk if more else (*chunk, b"0\r\n%b\r\n" % trailers)
+
+
+def _fields(headers: Headers) -> bytes:
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 def _nothing() -> None:

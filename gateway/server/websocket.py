@@ -48,7 +48,8 @@ class Frames(ServerProtocol):
             supported = ((b"upgrade", b"websocket"), (b"sec-websocket-version", b"13"))
             refused = Refused(Reason.UPGRADE_REQUIRED, refused.detail, headers=supported)
         headers, body = render(refused)
-        lines = [(name.decode(), value.decode()) for name, value in [*headers, (b"connection", b"close")]]
+        options = b"upgrade, close" if refused.reason is Reason.UPGRADE_REQUIRED else b"close"
+        lines = [(name.decode(), value.decode()) for name, value in [*headers, (b"connection", options)]]
         return Response(refused.status, HTTPStatus(refused.status).phrase, Headers(lines), body)
 
     def fail(self, code: int, reason: str = "") -> None:

@@ -23,6 +23,7 @@ from gateway.snapshot.documents import Timeouts
 from gateway.upstream.connection import Origin, UpstreamBroken, UpstreamConnection
 from gateway.upstream.outbound import is_forbidden, is_own
 from gateway.wire.header_fields import Headers
+from gateway.wire.via import own_entry
 
 if TYPE_CHECKING:
     from gateway.config import Config
@@ -73,6 +74,8 @@ class UpstreamClient:
         self._pools: dict[Origin, deque[UpstreamConnection]] = {}
         self._in_use: set[Timed] = set()
         self.tls = ssl.create_default_context()
+        self.via = own_entry(config.key_pepper)
+        """What is added to ``Via`` of requests to upstreams, and of their responses."""
         self._sweeper: asyncio.Task[None] | None = None
 
     async def lend(self, origin: Origin, timeouts: Timeouts = AS_SET, *, is_new: bool = False) -> UpstreamConnection:
@@ -268,7 +271,8 @@ async def _exchange(
     connection: UpstreamConnection, request: bytes, max_bytes: int, *, is_head_request: bool
 ) -> Response:
     connection.begin(request, is_head_request=is_head_request)
-    await connection.head()
+    while not await connection.head():
+        connection.interim.clear()
     body = bytearray()
     while part := await connection.read():
         body += part

@@ -16,6 +16,7 @@ from gateway.wire.header_fields import Headers
 READ_AHEAD_BYTES = 256 * 1024
 """Reading from the upstream pauses while this many bytes are buffered."""
 HEAD_MAX_BYTES = 64 * 1024
+"""Bound of the heads of one response, interim ones included, and of its trailers."""
 
 
 class UpstreamBroken(Exception):
@@ -67,6 +68,10 @@ class UpstreamConnection(asyncio.Protocol):
         """Whether the upstream has asked for the body, by ``100 Continue``."""
         self.status = 0
         self.headers: Headers = []
+        self.trailers: Headers = []
+        """The trailers, once the response is whole. They are never headers (RFC 9110 6.5.1)."""
+        self.interim: list[tuple[int, Headers]] = []
+        """Interim responses (RFC 9110 15.2) that nobody has taken yet."""
         self.is_whole = False
         self._keeps_alive = False
         self._transport: asyncio.Transport | None = None
@@ -79,7 +84,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._can_write: asyncio.Future[None] | None = None
         self._failure: Exception | None = None
-        self._head_bytes = 0
+        self._unreported_bytes = 0
+        """Bytes of incomplete heads, or received since the last part of the body."""
+        self._is_chunked = False
+        self._is_after_chunks = False
+        """The size of a chunk was read and none of its data: before data arrives, or after the last chunk."""
         self._is_paused = False
         self._is_head_request = False
 
@@ -112,7 +121,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.has_answered = self.is_whole = self._keeps_alive = self.has_begun_to_answer = False
         self.is_sent = is_whole
         self.is_continued = False
-        self.status, self.headers, self._head_bytes = 0, [], 0
+        self.status, self.headers, self.trailers, self.interim = 0, [], [], []
+        self._unreported_bytes, self._is_chunked, self._is_after_chunks = 0, False, False
         self._is_head_request = is_head_request
         self._transport.write(head)
 
@@ -138,10 +148,14 @@ class UpstreamConnection(asyncio.Protocol):
             pass
         return not self.has_answered
 
-    async def head(self) -> None:
-        """Wait for status and headers. Raises UpstreamBroken, Refused ``upstream-timeout`` and ClientGone."""
-        while not self.has_answered:
+    async def head(self) -> bool:
+        """Wait for the next head; return whether it is the final one, or else ``interim`` has one to take.
+
+        Raises UpstreamBroken, Refused ``upstream-timeout`` and ClientGone.
+        """
+        while not self.has_answered and not self.interim:
             await self._wait()
+        return not self.interim
 
     async def read(self) -> bytes:
         """Return what has arrived of the body, ``b""`` at its end. Raises as ``head`` does."""
@@ -189,17 +203,28 @@ class UpstreamConnection(asyncio.Protocol):
             self.close()
             return
         self.has_begun_to_answer = True
-        if not self.has_answered:
-            self._head_bytes += len(data)
+        self._unreported_bytes += len(data)
         try:
             self._parser.feed_data(data)
-            if self._head_bytes > HEAD_MAX_BYTES and not self.has_answered:
-                raise httptools.HttpParserError("its head is too large")
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self.fail(UpstreamBroken(f"not HTTP: {error}"))
-            self.close()
+            if self._unreported_bytes > HEAD_MAX_BYTES and not self.is_whole:
+                raise httptools.HttpParserError("its head or trailer is too large")
+        except httptools.HttpParserUpgrade as upgrade:
+            self._switched(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            self._malformed(error)
             return
         self._wake()
+
+    def _switched(self, rest: bytes) -> None:
+        """The upstream has switched protocols; ``rest`` is of the other one. Nobody requests that of it here."""
+        self._malformed(UpstreamBroken("an upgrade that was not requested"))
+
+    def _malformed(self, error: Exception) -> None:
+        """Fail; but a body whose last chunk was received is complete, whatever its trailers are (RFC 9112 8)."""
+        if self.has_answered and self._is_after_chunks:
+            self.is_whole, self.trailers = True, []
+        self.fail(UpstreamBroken(f"not HTTP: {error}"))
+        self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         # A response without a length ends with its connection.
@@ -227,18 +252,29 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if name == b"transfer-encoding" and value.strip(b" \t").lower() != b"chunked":
-            raise ValueError("a transfer coding that the gateway does not decode")
+        if self.has_answered:
+            self.trailers.append((name, value))
+            return
+        if name == b"transfer-encoding":
+            if value.strip(b" \t").lower() != b"chunked":
+                raise ValueError("a transfer coding that the gateway does not decode")
+            self._is_chunked = True
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None, "called by the parser"
         self.status = self._parser.get_status_code()
+        if self.status == 101:
+            raise ValueError("an upgrade that was not requested")
         if self.status < 200:
             self.is_continued = self.is_continued or self.status == 100
+            self.interim.append((self.status, self.headers))
             self.headers = []
             return
-        self.has_answered = True
+        self.has_answered, self._unreported_bytes = True, 0
+        if self._is_chunked:
+            # The head is read: from here on it concerns only a Content-Length among the trailers, which is dropped.
+            self._parser.set_dangerous_leniencies(lenient_chunked_length=True)
         if self._is_head_request:
             # The parser would wait for the body that the Content-Length announces.
             self.is_whole = True
@@ -247,15 +283,21 @@ class UpstreamConnection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         if self._is_head_request:
             raise ValueError("the answer to a HEAD has a body")
+        self._unreported_bytes, self._is_after_chunks = 0, False
         self._chunks.append(body)
         self._waiting_bytes += len(body)
         if self._waiting_bytes > READ_AHEAD_BYTES and not self._is_paused and self._transport is not None:
             self._is_paused = True
             self._transport.pause_reading()
 
+    def on_chunk_header(self) -> None:
+        self._is_after_chunks = True
+
     def on_message_complete(self) -> None:
         if self.status >= 200 and self._parser is not None:
-            self.is_whole = self._parser_is_done = True
+            self.is_whole = True
+            # After chunks the parser would take a second length in the next head, too.
+            self._parser_is_done = not self._is_chunked
             self._keeps_alive = bool(self._parser.should_keep_alive())
 
     def _has_length(self) -> bool:

@@ -17,6 +17,8 @@ EVENT_MAX_BYTES = 1024 * 1024
 _END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 """A line end and a blank line; a CRLF is one line end, never two."""
 BOM = b"\xef\xbb\xbf"
+_ASIDE = re.compile(rb"(?:\xef\xbb\xbf)?+(?>(?::[^\r\n]*+|retry(?::[^\r\n]*+)?+)?+(?>\r\n|\n|\r))++")
+"""Lines before an event that are no part of it: comments, reconnection times and blank lines."""
 _LONGEST_END = 4
 RETRY_MAX_S = 3600.0
 """Longest reconnection time that is sent to an ``EventSource``."""
@@ -25,35 +27,49 @@ RETRY_MAX_S = 3600.0
 class EventCutter:
     """Splits a stream into complete events. Buffers one incomplete event, of at most ``EVENT_MAX_BYTES``."""
 
-    __slots__ = ("_held", "_searched", "is_between")
+    __slots__ = ("_searched", "held", "is_between")
 
     def __init__(self) -> None:
-        self._held = b""
+        self.held = b""
+        """What has arrived of an incomplete event."""
         self._searched = 0
         """Length of the prefix of the buffer that contains no end of an event."""
         self.is_between = True
         """Whether everything returned so far are complete events, so that another event may be inserted."""
 
     def cut(self, part: bytes) -> list[bytes]:
-        """Return the events that are complete now, byte for byte, each with its blank line."""
-        held = self._held + part if self._held else part
+        """Return the events that are complete now, byte for byte, each with its blank line.
+
+        Lines before an event that are no part of it are returned without waiting for the event.
+        """
+        held = self.held + part if self.held else part
         events = []
         begins = 0
         for end in _END.finditer(held, max(0, self._searched - _LONGEST_END)):
             events.append(held[begins : end.end()])
             begins = end.end()
             self.is_between = True
-        self._held = held[begins:] if begins else held
-        self._searched = len(self._held)
+        held = held[begins:] if begins else held
+        if self.is_between and (b"\n" in part or b"\r" in part) and (size := size_of_aside(held)):
+            events.append(held[:size])
+            held = held[size:]
+        self.held = held
+        self._searched = len(held)
         if self._searched > EVENT_MAX_BYTES:
             events.append(self.rest())
         return events
 
     def rest(self) -> bytes:
         """Return and clear the buffered part of an incomplete event."""
-        rest, self._held, self._searched = self._held, b"", 0
+        rest, self.held, self._searched = self.held, b"", 0
         self.is_between = self.is_between and not rest
         return rest
+
+
+def size_of_aside(text: bytes) -> int:
+    """Return the size of the complete lines at the beginning that are no part of an event, such as comments."""
+    aside = _ASIDE.match(text)
+    return aside.end() if aside is not None else 0
 
 
 def data_of(event: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Passes an upstream's response back as limits allow: events whole or not at all, other bodies as they arrive.
+"""Passes an upstream's response back as it arrives; events that limits decide about pass whole or not at all.
 
 When a limit refuses, a stream of events ends normally with ``event: error``, and the upstream is disconnected.
 Any other response that has begun is aborted, so that it does not look complete.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.call import Call, Reply
 from gateway.concurrency.stopping import stop_tasks
 from gateway.handlers.proxy.dialect import dialect_of_call, paths_of
+from gateway.handlers.proxy.heads import passed_trailers
 from gateway.handlers.proxy.tokens import Metering
 from gateway.limits.bandwidth import is_charged_whole, pieces
 from gateway.peer import ClientGone
@@ -67,6 +68,10 @@ class GovernedResponse:
         self._is_connection = is_connection and is_of_events and 200 <= connection.status < 300
         """Whether it is a connection with a row in the ledger, whose events count as messages."""
         self._ending: asyncio.Future[Refused] | None = None
+        self._ahead = 0
+        """How many bytes of the incomplete event were passed on already."""
+        self._is_inside = False
+        """Whether what was passed on ends inside an event, so that no other may follow."""
 
     async def begin(self) -> Headers:
         """Charge a body of known length, and return the headers to pass back. Raises Refused."""
@@ -89,7 +94,7 @@ class GovernedResponse:
         """Pass the body on at the client's pace. Raises UpstreamBroken, Refused and ClientGone."""
         assert self._call.request is not None, "it is in flight"
         if self._may_hold_comments():
-            self._call.peer.probe_with(COMMENT, lambda: self._stream.is_between)
+            self._call.peer.probe_with(COMMENT, lambda: not self._is_inside and self._stream.is_between)
         if self._is_connection:
             await self._as_connection()
         elif self._is_stream:
@@ -109,6 +114,9 @@ class GovernedResponse:
         send = self._call.peer.send
         limiter, call = self._plane.limiter, self._call
         is_last = False
+        if not self._upstream.has_more:
+            # The head does not wait for the body.
+            await send(b"")
         while not is_last:
             part = await self._next()
             is_last = self._upstream.is_read_whole
@@ -129,6 +137,8 @@ class GovernedResponse:
         part = await upstream.read()
         # The upstream's deadline does not run while the client does not read or a limit delays.
         upstream.deadline = None
+        if upstream.trailers and upstream.is_read_whole:
+            self._call.peer.trail(passed_trailers(upstream.trailers))
         return part
 
     # Events
@@ -160,6 +170,8 @@ class GovernedResponse:
 
     async def _events(self) -> None:
         is_last = False
+        # The head does not wait for the first event.
+        await self._call.peer.send(b"")
         while not is_last:
             part = await self._next()
             is_last = self._upstream.is_read_whole
@@ -169,8 +181,10 @@ class GovernedResponse:
             await self._pass_on(events, is_last)
 
     async def _pass_on(self, events: list[bytes], is_last: bool) -> None:
-        """Send what limits allow at once; an event that a limit delays does not delay those before it."""
-        send = self._call.peer.send
+        """Send what limits allow at once; an event that a limit delays does not delay those before it.
+
+        Of an incomplete event, what has arrived is sent, unless a limit decides about the event once it is complete.
+        """
         ready: list[bytes] = []
         for event in events:
             data = self._stream.data_of(event)
@@ -178,13 +192,31 @@ class GovernedResponse:
                 self._metering.count_event(data)
             if not self._is_allowed_now(event, data):
                 if ready:
-                    await send(b"".join(ready))
+                    await self._send(ready)
                     ready = []
                 await self._allow(event, data)
             self._count(event, data)
-            ready.append(event)
+            ready.append(event[self._ahead :])
+            self._ahead = 0
+        stream = self._stream
+        if isinstance(stream, EventStream) and (held := stream.held) and not self._is_decided_by_event():
+            ready.append(held[self._ahead :])
+            self._ahead = len(held)
         if ready or is_last:
-            await send(b"".join(ready), more=not is_last)
+            await self._send(ready, more=not is_last)
+
+    async def _send(self, ready: list[bytes], *, more: bool = True) -> None:
+        # Where it is interrupted, a part may have been sent or not.
+        self._is_inside = self._is_inside or self._ahead > 0
+        await self._call.peer.send(b"".join(ready), more=more)
+        self._is_inside = self._ahead > 0
+
+    def _is_decided_by_event(self) -> bool:
+        """Return whether tokens, bytes or messages are limited, which are charged before an event is passed on."""
+        budget = self._call.budget
+        if self._metering is not None or budget is None:
+            return self._metering is not None
+        return bool(budget.bytes_out) or (self._is_connection and bool(budget.messages_out))
 
     def _is_allowed_now(self, event: bytes, data: bytes) -> bool:
         limiter, metering = self._plane.limiter, self._metering
@@ -214,7 +246,7 @@ class GovernedResponse:
     async def _cut(self, refused: Refused) -> None:
         """End the stream with the reason and disconnect the upstream. A failure of the upstream aborts the response."""
         self._upstream.close()
-        if refused.reason in OF_UPSTREAMS or not self._stream.is_between:
+        if refused.reason in OF_UPSTREAMS or self._is_inside or not self._stream.is_between:
             raise refused
         reply = self._reply
         reply.refused, reply.error_class, reply.closed_by = refused, refused.row.live.value, "gateway"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from gateway.call import Call
@@ -11,18 +11,29 @@ from gateway.config import Config
 from gateway.handlers.proxy import destination
 from gateway.handlers.proxy.forwarding import Forwarding
 from gateway.handlers.proxy.own_names import REWRITTEN, OwnNames
+from gateway.refusals import Reason, Refused
 from gateway.snapshot.principal import Principal
 from gateway.wire.header_fields import OVERRIDES, Headers, has_body
+from gateway.wire.via import has_passed
 
 HOP_BY_HOP = frozenset(
     {
         b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
-        b"trailer", b"transfer-encoding", b"upgrade", b"expect", b"http2-settings",
+        b"transfer-encoding", b"upgrade", b"expect", b"http2-settings",
     }
 )  # fmt: skip
 NOT_PASSED_BACK = HOP_BY_HOP | {b"date", b"service-worker-allowed"}
 """The gateway's server adds its own date; no upstream widens the scope of its worker to the paths of others."""
+NO_TRAILERS = NOT_PASSED_BACK | {
+    b"age", b"authorization", b"cache-control", b"content-encoding", b"content-length", b"content-location",
+    b"content-range", b"content-security-policy", b"content-type", b"expires", b"host", b"location", b"max-forwards",
+    b"pragma", b"range", b"retry-after", b"set-cookie", b"strict-transport-security", b"trailer", b"vary", b"via",
+    b"www-authenticate",
+}  # fmt: skip
+"""Fields that frame, route, authenticate, cache or describe a message are no trailers (RFC 9110 6.5.1)."""
 EXAMINED_BACK = NOT_PASSED_BACK | REWRITTEN
+EXAMINED_OF_426 = EXAMINED_BACK - {b"upgrade"}
+"""It says what to upgrade to (RFC 9110 15.5.22)."""
 WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
 ONLY_KEPT_OR_CLOSED = frozenset({frozenset({b"keep-alive"}), frozenset({b"close"})})
 PRIVATE = (b"cache-control", b"private")
@@ -35,8 +46,10 @@ SET_BY_GATEWAY = frozenset(
     }
 )  # fmt: skip
 OVERRIDES_RAW = frozenset(name.encode() for name in OVERRIDES)
-EXAMINED = HOP_BY_HOP | SET_BY_GATEWAY | OVERRIDES_RAW | {b"cookie", b"proxy"}
-"""The others pass to the upstream. CGI takes ``Proxy`` for the variable ``HTTP_PROXY``."""
+PASSED_IN_PART = OVERRIDES_RAW | {b"cookie", b"te", b"via"}
+EXAMINED = HOP_BY_HOP | SET_BY_GATEWAY | PASSED_IN_PART | {b"proxy", b"trailer"}
+"""The others pass to the upstream. CGI takes ``Proxy`` for the variable ``HTTP_PROXY``; a request's trailers are
+dropped."""
 OPERATORS_COOKIES = frozenset(
     prefix + name
     for prefix in (b"", b"__host-")
@@ -44,16 +57,19 @@ OPERATORS_COOKIES = frozenset(
 )
 """Cookies of the operators' pages in lower case. Browsers share cookies between the ports of a host, so no upstream
 receives or sets them."""
+ACCEPTS_TRAILERS = ((b"te", b"trailers"), (b"connection", b"te"))
+"""What a client that accepts trailers sends: ``TE`` is of the connection, so each hop names it (RFC 9110 10.1.4)."""
 UNNAMED = b" \t="
 """What browsers drop before the name: ``=a=b`` is stored without a name, and sent back as ``a=b``."""
+PREFIXES_OF_NO_TRAILERS = (b"access-control-", b"ratelimit", b"x-ratelimit-")
 IDENTITY_PREFIXES = (b"x-consumer-", b"x-forwarded-", b"x-apimgmt-")
 
 
-def request_head(call: Call, forwarding: Forwarding, config: Config) -> bytes:
-    """Return the head of a request to the upstream. Raises Refused ``upstream-unavailable``."""
+def request_head(call: Call, forwarding: Forwarding, config: Config, via: bytes) -> bytes:
+    """Return the head of a request to the upstream. Raises Refused ``upstream-unavailable`` and ``loop-detected``."""
     host = forwarding.host(call) if forwarding.route.preserve_host else forwarding.target.host
     lines = [f"{call.method} {forwarding.target.path_for(call)} HTTP/1.1\r\nhost: {host}\r\n".encode("latin-1")]
-    passed = passed_on(call)
+    passed = passed_on(call, via)
     if forwarding.has_credentials or call.origin is not None or call.method in destination.METHODS:
         passed = forwarding.request_headers(call, passed, config)
     elif call.added_headers:
@@ -67,12 +83,12 @@ def request_head(call: Call, forwarding: Forwarding, config: Config) -> bytes:
     elif call.method not in WITHOUT_BODY and call.header(b"content-length") is not None:
         # Servers wait for a length where the method has a body (RFC 9110 8.6).
         lines.append(b"content-length: 0\r\n")
-    lines += (_identity(call.caller), forwarding.forwarded(call, config), b"\r\n")
+    lines += (_identity(call.caller), forwarding.forwarded(call, config), b"via: %b\r\n\r\n" % via)
     return b"".join(lines)
 
 
-def passed_on(call: Call) -> Headers:
-    """Return the headers of a request that pass to the upstream.
+def passed_on(call: Call, via: bytes) -> Headers:
+    """Return the headers of a request that pass to the upstream. Raises Refused ``loop-detected``.
 
     A name with other characters than letters, digits and hyphens does not pass: some servers take it for another one.
     """
@@ -83,14 +99,23 @@ def passed_on(call: Call) -> Headers:
         if name not in EXAMINED:
             if not (name in named or name.startswith(IDENTITY_PREFIXES)) and name.replace(b"-", b"").isalnum():
                 passed.append(header)
-        elif name in named:
-            continue
-        elif name == b"cookie":
-            if cookies := cookies_of(header[1]):
-                passed.append((name, cookies))
-        elif name in OVERRIDES_RAW and _asks_for(call, name):
-            passed.append(header)
+        elif name in PASSED_IN_PART and (name not in named or name == b"te"):
+            passed += _passed_in_part(call, header, via)
     return passed
+
+
+def _passed_in_part(call: Call, header: tuple[bytes, bytes], via: bytes) -> Iterable[tuple[bytes, bytes]]:
+    name, value = header
+    if name == b"via":
+        if has_passed(via, value):
+            raise Refused(Reason.LOOP_DETECTED)
+        return (header,)
+    if name == b"te":
+        return ACCEPTS_TRAILERS if b"trailers" in _tokens(value) else ()
+    if name == b"cookie":
+        cookies = cookies_of(value)
+        return ((name, cookies),) if cookies else ()
+    return (header,) if _asks_for(call, name) else ()
 
 
 def _asks_for(call: Call, override: bytes) -> bool:
@@ -131,7 +156,9 @@ def _identity(caller: Principal) -> bytes:
     return _identity_of(caller.consumer, caller.key, caller.tier)
 
 
-def response_headers(headers: Headers, limits: Headers, own_names: Callable[[], OwnNames] | None = None) -> Headers:
+def response_headers(
+    status: int, headers: Headers, *, limits: Headers, via: bytes, own_names: Callable[[], OwnNames] | None = None
+) -> Headers:
     """Return the upstream's response headers without those of its connection, with the caller's limits added.
 
     Those that name the upstream are rewritten with the names that ``own_names`` returns, which is called for them only.
@@ -139,9 +166,10 @@ def response_headers(headers: Headers, limits: Headers, own_names: Callable[[], 
     named: frozenset[bytes] = frozenset()
     kept: Headers = []
     is_cached_by_rule = names_upstream = False
+    examined = EXAMINED_BACK if status != 426 else EXAMINED_OF_426
     for header in headers:
         name = header[0]
-        if name not in EXAMINED_BACK:
+        if name not in examined:
             kept.append(header)
             if name == b"cache-control":
                 is_cached_by_rule = True
@@ -149,15 +177,33 @@ def response_headers(headers: Headers, limits: Headers, own_names: Callable[[], 
             names_upstream = True
             kept += (header,) if name != b"set-cookie" or not is_operators_cookie(header[1]) else ()
         elif name == b"connection":
-            named = named | _tokens(header[1]) if named else _tokens(header[1])
+            named |= _tokens(header[1])
     if named and named not in ONLY_KEPT_OR_CLOSED:
-        kept = [header for header in kept if header[0] not in named]
+        kept = [header for header in kept if header[0] not in named or header[0] == b"upgrade"]
     if names_upstream and own_names is not None:
         kept = own_names().rewritten(kept)
     # A shared cache must not serve one key's response to another.
-    kept.append(BY_KEY if is_cached_by_rule else PRIVATE)
-    kept += limits
+    kept += (BY_KEY if is_cached_by_rule else PRIVATE, (b"via", via), *limits)
     return kept
+
+
+def interim_headers(headers: Headers) -> Headers:
+    """Return the headers of an interim response to pass back."""
+    named = _named_in_connection(headers) | NOT_PASSED_BACK | {b"content-length"}
+    return [
+        header
+        for header in headers
+        if header[0] not in named and not (header[0] == b"set-cookie" and is_operators_cookie(header[1]))
+    ]
+
+
+def passed_trailers(trailers: Headers) -> Headers:
+    """Return the trailers to pass back: a recipient that merges them into the head must come to no harm."""
+    return [
+        trailer
+        for trailer in trailers
+        if trailer[0] not in NO_TRAILERS and not trailer[0].startswith(PREFIXES_OF_NO_TRAILERS)
+    ]
 
 
 def _named_in_connection(headers: Headers) -> frozenset[bytes]:

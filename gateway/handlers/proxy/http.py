@@ -10,7 +10,7 @@ from gateway.call import Call, Reply
 from gateway.concurrency.stopping import stop_tasks
 from gateway.handlers.proxy.answer import GovernedResponse, is_governed
 from gateway.handlers.proxy.forwarding import forwarding_of, own_names
-from gateway.handlers.proxy.heads import request_head, response_headers
+from gateway.handlers.proxy.heads import interim_headers, passed_trailers, request_head, response_headers
 from gateway.handlers.proxy.idempotent import send_once
 from gateway.handlers.proxy.tokens import Metering, is_metered
 from gateway.handlers.requests import idempotency_key
@@ -68,7 +68,7 @@ async def _metered(plane: Plane, call: Call) -> Reply:
 async def _forward(plane: Plane, call: Call, metering: Metering | None) -> Reply:
     assert call.route is not None, "upstreams are reached by routes"
     forwarding = forwarding_of(call.route)
-    head = request_head(call, forwarding, plane.config)
+    head = request_head(call, forwarding, plane.config, plane.upstreams.via)
     reply = Reply(closed_by="upstream")
     connection = await plane.upstreams.lend(forwarding.target.origin, forwarding.timeouts_for(call, plane.config))
     try:
@@ -101,22 +101,25 @@ async def _exchange(
     else:
         sending = await _begin_body(plane, call, connection, head)
     try:
-        await connection.head()
+        while not await connection.head():
+            _pass_interim(plane, call, connection)
         reply.status, reply.bytes_in = connection.status, peer.bytes_in
         headers = connection.headers
-        answer = (
-            GovernedResponse(plane, call, connection, reply, metering) if is_governed(call, headers, metering) else None
-        )
-        if answer is not None:
+        answer = None
+        if is_governed(call, headers, metering):
+            answer = GovernedResponse(plane, call, connection, reply, metering)
             headers = await answer.begin()
-        names = own_names(call, plane.config)
-        await peer.start(connection.status, response_headers(headers, plane.limiter.headers(call), names))
+        headers = response_headers(
+            connection.status,
+            headers,
+            limits=plane.limiter.headers(call),
+            via=upstreams.via,
+            own_names=own_names(call, plane.config),
+        )
+        await peer.start(connection.status, headers)
         if sending is None and not peer.is_read and connection.status < 400:
             # It answered before it asked for the body, which the client may send all the same.
             sending = _sending(plane, call, connection)
-        if not connection.has_more:
-            # Send the head of a stream without waiting for its first event.
-            await peer.send(b"")
         if answer is None:
             await _pass_back(plane, call, connection, reply)
         else:
@@ -131,9 +134,23 @@ async def _exchange(
     return reply
 
 
+def _pass_interim(plane: Plane, call: Call, connection: UpstreamConnection) -> None:
+    """Pass interim responses back. An upstream that sends them is at work, so its deadline begins again."""
+    for status, headers in connection.interim:
+        # `100 Continue` is sent when the body is read, which the upstream's lets begin.
+        if status != 100:
+            call.peer.inform(status, interim_headers(headers))
+    connection.interim.clear()
+    if connection.deadline is not None:
+        plane.upstreams.expect(connection, connection.first_byte_s)
+
+
 async def _pass_back(plane: Plane, call: Call, connection: UpstreamConnection, reply: Reply) -> None:
     """Pass the body of the response on as it arrives, at the client's pace. No limit counts it."""
     upstreams, peer = plane.upstreams, call.peer
+    if not connection.has_more:
+        # The head does not wait for the body.
+        await peer.send(b"")
     while True:
         if not connection.has_more:
             upstreams.expect(connection, connection.idle_s)
@@ -142,6 +159,8 @@ async def _pass_back(plane: Plane, call: Call, connection: UpstreamConnection, r
         is_last = connection.is_read_whole
         # The upstream's deadline does not run while the client does not read.
         connection.deadline = None
+        if connection.trailers and is_last:
+            peer.trail(passed_trailers(connection.trailers))
         await peer.send(part, more=not is_last)
         if is_last:
             return

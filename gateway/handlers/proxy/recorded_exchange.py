@@ -79,6 +79,16 @@ class RecordedExchange:
         """Wait forever: the request does not end with its caller."""
         await asyncio.Event().wait()
 
+    def inform(self, status: int, headers: Headers) -> None:
+        """Pass an interim response on, unrecorded."""
+        if self._is_attached:
+            self._exchange.inform(status, headers)
+
+    def trail(self, trailers: Headers) -> None:
+        """Pass trailers on, unrecorded."""
+        if self._is_attached:
+            self._exchange.trail(trailers)
+
     async def start(self, status: int, headers: Headers) -> None:
         """Record the head of the response and pass it on."""
         self.status, self.headers = status, headers

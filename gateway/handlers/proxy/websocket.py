@@ -8,7 +8,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import orjson
-import picows
 
 from gateway.call import Call, Reply
 from gateway.concurrency.stopping import stop_tasks
@@ -16,10 +15,10 @@ from gateway.config import Config
 from gateway.connections.open import Connection
 from gateway.handlers.proxy.answer import THROTTLED_S
 from gateway.handlers.proxy.forwarding import Forwarding, forwarding_of
-from gateway.handlers.proxy.heads import passed_on
+from gateway.handlers.proxy.handshake import OF_THE_HANDSHAKE, accepting_headers, connect, pass_refusal
+from gateway.handlers.proxy.heads import ACCEPTS_TRAILERS, passed_on
 from gateway.peer import ClientGone
 from gateway.refusals import SENT_BEFORE_CLOSE, ErrorClass, Reason, Refused
-from gateway.upstream.connection import timed_out
 from gateway.upstream.websocket import UpstreamSocket, may_be_sent
 from gateway.wire.forwarded import forwarded_fields
 
@@ -30,12 +29,18 @@ BEARER = "bearer"
 """The subprotocol after which a browser sends its credential."""
 SEND_TIMEOUT_S = 10.0
 PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 5.0
-OF_THE_HANDSHAKE = b"sec-websocket-"
 
 
 async def proxy(plane: Plane, call: Call) -> Reply:
     """Proxy one WebSocket. The upstream is connected before the ``101``, so its absence is a plain 502 or 504."""
-    upstream = await _connect(plane, call)
+    assert call.route is not None, "upstreams are reached by routes"
+    config, forwarding = plane.config, forwarding_of(call.route)
+    upstream = UpstreamSocket(config.proxied_message_max_bytes, config.ping_interval_s)
+    handshake = await connect(
+        plane, call, forwarding, _headers(call, forwarding, config, plane.upstreams.via), upstream
+    )
+    if not upstream.has_connected:
+        return await pass_refusal(plane, call, handshake)
     ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
 
     def close(refused: Refused) -> None:
@@ -45,7 +50,7 @@ async def proxy(plane: Plane, call: Call) -> Reply:
     upstream.on_expiry = lambda: close(Refused(Reason.TOO_SLOW))
     plane.upstreams.time(upstream)
     try:
-        await call.peer.accept(_subprotocol(call, upstream), plane.limiter.headers(call))
+        await call.peer.accept(_subprotocol(call, upstream), accepting_headers(plane, call, handshake))
         connection = plane.connections.open(call, close)
         return await _pump(plane, call, connection, upstream, ending)
     except Refused as refused:
@@ -170,37 +175,6 @@ async def _upstream_left(call: Call, upstream: UpstreamSocket) -> Reply:
     return Reply(status=101, close_code=code, closed_by="upstream")
 
 
-async def _connect(plane: Plane, call: Call) -> UpstreamSocket:
-    """Connect to the upstream. Raises Refused ``upstream-unavailable`` and ``upstream-timeout``."""
-    assert call.route is not None, "upstreams are reached by routes"
-    config, forwarding = plane.config, forwarding_of(call.route)
-    target, origin, timeouts = forwarding.target, forwarding.target.origin, call.route.timeouts
-    connect_s = timeouts.connect_s or config.upstream_connect_timeout_s
-    first_byte_s = timeouts.first_byte_s or config.upstream_first_byte_timeout_s
-    upstream = UpstreamSocket(config.proxied_message_max_bytes, config.ping_interval_s)
-    connected = await plane.upstreams.connect_socket(origin, connect_s)
-    try:
-        async with asyncio.timeout(connect_s + first_byte_s):
-            await picows.ws_connect(
-                lambda: upstream,
-                f"{'wss' if origin.is_tls else 'ws'}://{origin.authority}{target.path_for(call)}",
-                socket_factory=lambda _: connected,
-                ssl_context=plane.upstreams.tls if origin.is_tls else None,
-                extra_headers=_headers(call, forwarding, config),
-                websocket_handshake_timeout=first_byte_s,
-                max_frame_size=config.proxied_message_max_bytes,
-                max_redirects=0,
-            )
-    except TimeoutError:
-        raise timed_out(first_byte_s) from None
-    except (OSError, picows.WSError) as error:
-        raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-unreachable") from error
-    if not upstream.has_connected:
-        # It closed the connection without an answer.
-        raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-lost")
-    return upstream
-
-
 def _named(call: Call) -> list[str]:
     """Return all subprotocols that the client lists."""
     return [
@@ -229,9 +203,13 @@ def _subprotocol(call: Call, upstream: UpstreamSocket) -> str | None:
     return BEARER if BEARER in _named(call) else None
 
 
-def _headers(call: Call, forwarding: Forwarding, config: Config) -> list[tuple[str, str]]:
+def _headers(call: Call, forwarding: Forwarding, config: Config, via: bytes) -> list[tuple[str, str]]:
     caller = call.caller
-    passed = [header for header in passed_on(call) if not header[0].startswith(OF_THE_HANDSHAKE)]
+    passed = [
+        header
+        for header in passed_on(call, via)
+        if not header[0].startswith(OF_THE_HANDSHAKE) and header not in ACCEPTS_TRAILERS
+    ]
     sent = forwarding.request_headers(call, passed, config)
     if offered := _offered(call):
         sent.append((b"sec-websocket-protocol", ", ".join(offered).encode("latin-1")))
@@ -242,4 +220,5 @@ def _headers(call: Call, forwarding: Forwarding, config: Config) -> list[tuple[s
         ("X-Consumer-Name", caller.consumer),
         ("X-Consumer-Key", caller.key),
         ("X-Consumer-Tier", caller.tier),
+        ("Via", via.decode()),
     ]

@@ -64,14 +64,14 @@ UPGRADE = (
 @pytest.mark.parametrize(
     ("path", "line", "status"),
     [
-        ("/ws", "cookie: a=" + "a" * 30_000, 502),
-        ("/ws?q=" + "a" * 8_186, "x: a", 502),
+        ("/ws", "cookie: a=" + "a" * 30_000, 200),
+        ("/ws?q=" + "a" * 8_186, "x: a", 200),
         ("/ws", "sec-websocket-protocol: bearer, " + "a" * 10_240, 400),
         ("/ws", "authorization: Bearer " + "a" * 10_240, 400),
     ],
 )
 async def test_the_head_of_a_handshake_may_be_as_long_as_any(behind, tmp_path, path, line, status):
-    """websockets reads lines of 8 KiB, and the client would wait for ever."""
+    """websockets reads lines of 8 KiB, and the client would wait for ever. The upstream answers as to any request."""
     routes = [route("ws", "/ws", behind.url.replace("http", "ws", 1) + "/echo", protocol="websocket")]
     async with running(tmp_path, routes) as plane, caller_of(plane) as caller:
         assert (await caller.ask("GET", path, *UPGRADE, line)).status == status

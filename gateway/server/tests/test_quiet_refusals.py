@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from gateway.tests.http_plane import caller_of, echo, eventually, route, running, upstream_that
+from gateway.tests.http_plane import NOWHERE, caller_of, eventually, route, running
 
 UPGRADE = "connection: upgrade\r\nupgrade: websocket\r\n"
 VERSION = "sec-websocket-version: 13\r\n"
@@ -39,10 +39,9 @@ SENT = {
 
 @pytest.fixture
 async def plane(tmp_path):
-    async with upstream_that(echo) as behind:
-        routes = [route("ws", "/ws", behind.url.replace("http", "ws", 1) + "/echo", protocol="websocket")]
-        async with running(tmp_path, routes, head_timeout_s=0.05) as plane:
-            yield plane
+    routes = [route("ws", "/ws", f"ws://127.0.0.1:{NOWHERE}/", protocol="websocket")]
+    async with running(tmp_path, routes, head_timeout_s=0.05) as plane:
+        yield plane
 
 
 @pytest.mark.parametrize("leaves", [False, True], ids=["reads the answer", "leaves"])

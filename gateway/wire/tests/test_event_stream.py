@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 from hypothesis import given
@@ -71,11 +72,16 @@ def test_whole_events_are_those_of_the_standard_whatever_the_pieces(stream, cuts
 
 
 @given(STREAMS, st.lists(st.integers(0, 10_000), max_size=20))
-def test_what_is_given_always_ends_with_a_blank_line(stream, cuts):
+def test_what_is_given_always_ends_with_a_line_and_an_event_with_a_blank_one(stream, cuts):
     cutter = EventCutter()
     for piece in pieces_of(stream, cuts):
         for event in cutter.cut(piece):
-            assert event.endswith((b"\n\n", b"\r\r", b"\r\n\r\n", b"\n\r\n", b"\r\n\n", b"\r\r\n", b"\n\r", b"\r\n\r"))
+            assert event.endswith((b"\n", b"\r"))
+            lines = event.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+            is_event = any(line and not line.startswith((b":", b"retry")) for line in lines)
+            assert not is_event or event.endswith(
+                (b"\n\n", b"\r\r", b"\r\n\r\n", b"\n\r\n", b"\r\n\n", b"\r\r\n", b"\n\r", b"\r\n\r")
+            )
     assert cutter.is_between
 
 
@@ -124,3 +130,34 @@ def test_the_final_event_carries_the_reason_and_when_to_reconnect():
     assert body.endswith(b"\n\n")
     assert final_event(Refused(Reason.QUOTA_EXCEEDED, retry_after_s=1e9)).startswith(b"retry: 3600000\n")
     assert final_event(Refused(Reason.DRAINING)) == b""
+
+
+@pytest.mark.parametrize(
+    "line", [b": hello", b":", b"retry: 5000", b"retry", b"", b"\xef\xbb\xbf: first", b": caf\xc3"]
+)
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_a_line_that_is_no_part_of_an_event_does_not_wait_for_one(line, end):
+    """stellar/go-stellar-sdk#376, maximhq/bifrost#5010."""
+    cutter = EventCutter()
+    assert cutter.cut(line) == []
+    assert b"".join(cutter.cut(end)) == line + end
+    assert (cutter.held, cutter.is_between) == (b"", True)
+    assert cutter.cut(b"data: 1" + end) == []
+    assert cutter.cut(line + end if line else b"x" + end) == []
+    assert data_of(b"".join(cutter.cut(end))) == b"1"
+
+
+@pytest.mark.parametrize("line", [b"id: 1", b"event: x", b"data", b"retryx: 1", b" : no comment", b"unknown"])
+def test_a_line_of_an_event_waits_for_its_end(line):
+    cutter = EventCutter()
+    assert cutter.cut(b": aside\n" + line + b"\n: inside\n") == [b": aside\n"]
+    assert cutter.cut(b"\n") == [line + b"\n: inside\n\n"]
+
+
+def test_a_long_comment_in_small_parts_costs_no_more_than_its_bytes():
+    cutter = EventCutter()
+    began_at = time.process_time()
+    for _ in range(EVENT_MAX_BYTES // 16):
+        assert cutter.cut(b": comment in par") == []
+    assert cutter.cut(b"\n")
+    assert time.process_time() - began_at < 20

@@ -190,7 +190,7 @@ async def test_the_upstream_sees_who_calls_and_nothing_that_pretends_to_be_us(pl
         plane, "GET", "/echo",
         "X-Consumer-Name: boss", "x-consumer-tier: gold", "x_consumer_name: boss", "X-Forwarded-For: 9.9.9.9",
         "X-Forwarded-Host: evil", "x-forwarded-proto: https", "X-Real-IP: 9.9.9.9", "Forwarded: for=9.9.9.9",
-        "Connection: keep-alive, X-Secret", "X-Secret: 1", "Keep-Alive: timeout=5", "TE: trailers",
+        "Connection: keep-alive, X-Secret", "X-Secret: 1", "Keep-Alive: timeout=5", "TE: gzip",
         "Proxy-Authorization: Basic YTpi", "Trailer: x", "X-Kept: yes", "CF-Connecting-IP: 9.9.9.9",
         "Cookie: a=1; sessionid=operators; csrftoken=theirs; mysessionid=2",
     )  # fmt: skip

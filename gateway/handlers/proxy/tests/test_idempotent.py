@@ -227,6 +227,19 @@ async def test_of_two_claims_one_wins_and_a_released_record_can_be_claimed(recor
     assert (found.status, found.headers, found.body) == (200, kept.headers, kept.body)
 
 
+async def test_interim_responses_and_trailers_pass_the_first_time(tmp_path, records):
+    hints = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
+    final = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n"
+    async with proxied(tmp_path, records, say(hints + final)) as plane, caller_of(plane) as caller:
+        caller.send(caller.head("POST", AI, KEY, "TE: trailers", "content-length: 2") + b"{}")
+        assert (await caller.answer_head()).headers == [("link", "</a>")]
+        assert (await caller.answer_head()).status == 200
+        assert b"\r\n0\r\nx-sum: 1\r\n\r\n" in await caller.reader.readuntil(b"\r\n\r\n")
+        await eventually(lambda: not records.attempts)
+        repeat = await post(plane)
+        assert (repeat.status, repeat.body, repeat.header("x-sum")) == (200, b"ok", None)
+
+
 async def test_without_the_store_no_request_with_a_key_is_sent(tmp_path, nats_server, records):
     async with proxied(tmp_path, records, echo) as plane:
         nats_server.kill()

@@ -137,7 +137,6 @@ async def test_an_answer_that_stops_is_cut_off(tmp_path, is_direct):
 @pytest.mark.parametrize(
     ("said", "status", "body"),
     [
-        (b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n" + OK, 200, b"ok"),
         (b"HTTP/1.1 100 Continue\r\n\r\n" + OK, 200, b"ok"),
         (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
         (b"HTTP/1.1 304 Not Modified\r\ncontent-length: 10\r\netag: x\r\n\r\n", 304, b""),

@@ -39,9 +39,8 @@ async def test_an_upstream_that_hangs_is_a_504_before_101(tmp_path):
 
 NO_SOCKETS = {
     "hangs up": b"",
-    "answers as HTTP": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
-    "refuses": b"HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno",
-    "sends elsewhere": b"HTTP/1.1 302 Found\r\nlocation: ws://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
+    "upgrades to another": b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n",
+    "upgrades to nothing": b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
     "lacks the key": b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
     "has another key": b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
     b"sec-websocket-accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n",
