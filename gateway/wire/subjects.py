@@ -78,17 +78,6 @@ def is_pattern(subject_filter: str) -> bool:
     return subject_filter.endswith(">") or "*" in subject_filter
 
 
-def matches(subject_filter: str, subject: str) -> bool:
-    """Return whether a NATS subject filter matches a subject."""
-    patterns, parts = subject_filter.split("."), subject.split(".")
-    for position, pattern in enumerate(patterns):
-        if pattern == ">":
-            return len(parts) > position
-        if position >= len(parts) or pattern not in ("*", parts[position]):
-            return False
-    return len(patterns) == len(parts)
-
-
 def meet(one: str, other: str) -> str | None:
     """Return the subject filter that matches exactly what both filters match, or None if that is nothing."""
     left, right = one.split("."), other.split(".")
@@ -168,16 +157,6 @@ class Template:
             if own != parts[position] and (own != "*" or parts[position] == "/"):
                 return False
         return len(parts) == len(self._tokens)
-
-    def match(self, subject: str) -> dict[str, str] | None:
-        """Return the values of the parameters if the subject of a concrete address matches, else None."""
-        if not self.covers(subject):
-            return None
-        tokens = subject.split(".")
-        values = [address_of(token) for pattern, token in zip(self._tokens, tokens, strict=False) if pattern == "*"]
-        if self.rank[-1] == _REST:
-            values.append(address_of(".".join(tokens[len(self._tokens) - 1 :])))
-        return dict(zip(self.parameters, values, strict=True))
 
 
 def _levels(address: str) -> list[str]:

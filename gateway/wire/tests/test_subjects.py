@@ -15,7 +15,6 @@ from gateway.wire.subjects import (
     filters_of,
     is_pattern,
     live,
-    matches,
     meet,
     reading_filter,
     stored_prefix,
@@ -105,6 +104,17 @@ def test_a_filter_that_mqtt_forbids_is_refused(mqtt_filter):
         filters_of(mqtt_filter)
 
 
+def matches(subject_filter: str, subject: str) -> bool:
+    """Return whether NATS matches a subject by a filter."""
+    patterns, parts = subject_filter.split("."), subject.split(".")
+    for position, pattern in enumerate(patterns):
+        if pattern == ">":
+            return len(parts) > position
+        if position >= len(parts) or pattern not in ("*", parts[position]):
+            return False
+    return len(patterns) == len(parts)
+
+
 @given(FILTERS, FILTERS, SUBJECTS)
 def test_two_filters_meet_in_what_both_match(one, other, subject):
     for common in (meet(one, other), meet(other, one)):
@@ -122,21 +132,23 @@ def test_a_filter_matches_as_nats_says():
     assert meet("*.b.>", "a.*.c") == "a.b.c"
 
 
-def test_a_template_gives_what_its_parameters_matched():
+def test_a_template_covers_what_its_parameters_stand_for():
     template = Template.parse("sensors/{deviceId}/temperature")
-    assert template.subject == "sensors.*.temperature"
-    assert template.match(subject_of("sensors/lab.1/temperature")) == {"deviceId": "lab.1"}
-    assert template.match(subject_of("sensors/a/b/temperature")) is None
-    assert template.match(subject_of("sensors/a/humidity")) is None
+    assert (template.subject, template.parameters) == ("sensors.*.temperature", ("deviceId",))
+    assert template.covers(subject_of("sensors/lab.1/temperature"))
+    assert template.covers("sensors.*.temperature")
+    assert not template.covers(subject_of("sensors/a/b/temperature"))
+    assert not template.covers(subject_of("sensors/a/humidity"))
+    assert not template.covers("sensors.>")
 
 
 def test_the_rest_of_a_template_is_one_level_or_more():
     template = Template.parse("files/{owner}/{path...}")
     assert (template.subject, template.parameters) == ("files.*.>", ("owner", "path"))
-    assert template.match(subject_of("files/ann/a b/c.txt")) == {"owner": "ann", "path": "a b/c.txt"}
-    assert template.match(subject_of("files/ann/")) == {"owner": "ann", "path": ""}
-    assert template.match(subject_of("files/ann")) is None
-    assert template.match(subject_of("files//a")) is None
+    assert template.covers(subject_of("files/ann/a b/c.txt"))
+    assert template.covers(subject_of("files/ann/"))
+    assert not template.covers(subject_of("files/ann"))
+    assert not template.covers(subject_of("files//a"))
 
 
 @pytest.mark.parametrize(
