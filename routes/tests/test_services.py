@@ -149,7 +149,7 @@ def test_a_new_protocol_resets_the_methods():
         ({"handler": UPSTREAM | {"override_headers": [1]}}, "handler.override_headers"),
         ({"handler": {"type": "channel", "channel": "a", "override_headers": []}}, "handler.override_headers"),
         ({"handler": {"type": "channel"}}, "handler.channel"),
-        ({"handler": {"type": "channel", "channel": "a/*"}}, "handler.channel"),
+        ({"handler": {"type": "channel", "channel": "a/#"}}, "handler.channel"),
         ({"handler": {"type": "job"}}, "handler.job_type"),
         ({"handler": {"type": "job", "job_type": "x"}, "protocol": "sse"}, "handler.job_type"),
         ({"policies": {}}, "policies"),
