@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from gateway.connectors import headers
 from gateway.connectors.broker import (
     CONNECT_TIMEOUT_S,
+    HOLD_S,
     READ_WAIT_S,
     BrokerUnavailable,
     Options,
@@ -87,11 +88,23 @@ class SqsSource(_Connection):
                 QueueUrl=self._options["queue_url"],
                 MaxNumberOfMessages=REQUEST_MAX,
                 WaitTimeSeconds=int(READ_WAIT_S),
+                VisibilityTimeout=HOLD_S,
                 MessageAttributeNames=["All"],
             )
         except _FAULTS as error:
             raise BrokerUnavailable(_describe(error)) from error
         return [_record(message, is_wrapped=self._options["unwrap_sns"]) for message in answer.get("Messages", ())]
+
+    async def hold(self, records: Sequence[Record]) -> None:
+        entries = [
+            {"Id": str(number), "ReceiptHandle": record.handle, "VisibilityTimeout": HOLD_S}
+            for number, record in enumerate(records)
+        ]
+        try:
+            for lot in _batches(entries):
+                await self._client.change_message_visibility_batch(QueueUrl=self._options["queue_url"], Entries=lot)
+        except _FAULTS as error:
+            raise BrokerUnavailable(_describe(error)) from error
 
     async def commit(self, records: Sequence[Record]) -> None:
         entries = [{"Id": str(number), "ReceiptHandle": record.handle} for number, record in enumerate(records)]

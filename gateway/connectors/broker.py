@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from gateway.log.event import Event
 
@@ -16,6 +16,8 @@ READ_WAIT_S = 1.0
 """How long a source waits for records."""
 BATCH_MAX = 500
 CONNECT_TIMEOUT_S = 10.0
+HOLD_S = 4
+"""How long a broker that hands out records for a time waits for them to be committed, or held for longer."""
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 VARIABLE_PREFIX = "CONNECTOR_"
 """Options may name only these environment variables, so that no broker gets the gateway's own secrets."""
@@ -66,6 +68,17 @@ class Source(Protocol):
 
     async def close(self) -> None:
         """Disconnect; records that were not committed are redelivered."""
+
+
+@runtime_checkable
+class HoldingSource(Source, Protocol):
+    """A source whose broker hands out records for a time only, and hands them out again afterwards.
+
+    The time is short, so that a source whose process was killed goes on soon; it is extended while records are held.
+    """
+
+    async def hold(self, records: Sequence[Record]) -> None:
+        """Keep records for another ``HOLD_S``. Raises BrokerUnavailable."""
 
 
 class Sink(Protocol):

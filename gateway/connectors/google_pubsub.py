@@ -13,6 +13,7 @@ from gateway.connectors import headers
 from gateway.connectors.broker import (
     BATCH_MAX,
     CONNECT_TIMEOUT_S,
+    HOLD_S,
     READ_WAIT_S,
     BrokerUnavailable,
     Options,
@@ -69,7 +70,17 @@ class PubsubSource(_Connection):
             raise BrokerUnavailable(_describe(error)) from error
         if not messages:
             await asyncio.sleep(READ_WAIT_S)
-        return [_record(self._options["subscription"], message) for message in messages]
+            return []
+        records = [_record(self._options["subscription"], message) for message in messages]
+        await self.hold(records)
+        return records
+
+    async def hold(self, records: Sequence[Record]) -> None:
+        ids = [record.handle for record in records]
+        try:
+            await self._client.modify_ack_deadline(self._path, ids, HOLD_S, timeout=int(CONNECT_TIMEOUT_S))
+        except _FAULTS as error:
+            raise BrokerUnavailable(_describe(error)) from error
 
     async def commit(self, records: Sequence[Record]) -> None:
         try:

@@ -80,6 +80,8 @@ class KafkaSource:
             **_link(options),
             client_id=name,
             group_id=options["group"],
+            # A static member: after it was killed, it takes its partitions back at once, without a rebalance.
+            group_instance_id=f"apimgmt-{name}",
             enable_auto_commit=False,
             auto_offset_reset=options["start"],
             isolation_level="read_committed",

@@ -11,13 +11,14 @@ from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo
 from nats.js.errors import APIError
 
 from gateway.connectors import headers
 from gateway.connectors.broker import (
     BATCH_MAX,
     CONNECT_TIMEOUT_S,
+    HOLD_S,
     READ_WAIT_S,
     BrokerUnavailable,
     Options,
@@ -32,6 +33,8 @@ from gateway.wire.subjects import AddressError, subject_of
 
 PREFIX = "ce-"
 _TOO_LARGE = 10054
+REJECTED_MAX = 100_000
+"""Sequences before the last delivered one that are looked at for records in flight."""
 _FAULTS = (NatsError, OSError, TimeoutError)
 _CONNECTION_OPTIONS = (text("url", is_required=True), text("username"), text("password", is_secret=True))
 SOURCE_OPTIONS = (
@@ -70,17 +73,31 @@ class _Connection:
 
 
 class NatsSource(_Connection):
-    """Reads a stream by a durable consumer."""
+    """Reads a stream by a durable consumer, which may be one that the operator has made."""
 
     async def open(self) -> None:
         js = await self._open()
-        config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, max_ack_pending=2 * BATCH_MAX)
+        config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=HOLD_S, max_ack_pending=2 * BATCH_MAX)
+        stream, durable = self._options["stream"], self._options["durable"]
         try:
-            self._subscription = await js.pull_subscribe(
-                self._options["subject"], self._options["durable"], self._options["stream"], config
-            )
+            self._subscription = await js.pull_subscribe(self._options["subject"], durable, stream, config)
+            await self._reject_unacknowledged(await js.consumer_info(stream, durable))
         except _FAULTS as error:
             raise BrokerUnavailable(_describe(error)) from error
+
+    async def _reject_unacknowledged(self, consumer: ConsumerInfo) -> None:
+        """Have what a killed process had read redelivered at once, in order and before newer records.
+
+        JetStream would redeliver it after its ack wait, and newer records meanwhile.
+        """
+        if not consumer.num_ack_pending or consumer.ack_floor is None or consumer.delivered is None:
+            return
+        assert self._client is not None, "it is open"
+        first, last = consumer.ack_floor.stream_seq + 1, consumer.delivered.stream_seq
+        prefix = f"$JS.ACK.{consumer.stream_name}.{consumer.name}.1"
+        for sequence in range(max(first, last - REJECTED_MAX), last + 1):  # those that are not in flight are ignored
+            await self._client.publish(f"{prefix}.{sequence}.{consumer.delivered.consumer_seq}.0.0", b"-NAK")
+        await self._client.flush()
 
     async def read(self) -> Sequence[Record]:
         try:
@@ -106,6 +123,13 @@ class NatsSource(_Connection):
                 )
             )
         return records
+
+    async def hold(self, records: Sequence[Record]) -> None:
+        try:
+            for record in records:
+                await record.handle.in_progress()
+        except _FAULTS as error:
+            raise BrokerUnavailable(_describe(error)) from error
 
     async def commit(self, records: Sequence[Record]) -> None:
         try:

@@ -7,6 +7,7 @@ A record that is read again after a failure is stored once, if the broker gives 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -24,7 +25,9 @@ from gateway.channels.publication import Admitted, Publication
 from gateway.concurrency.stopping import stop_soon, stop_tasks
 from gateway.connectors.broker import (
     BATCH_MAX,
+    HOLD_S,
     BrokerUnavailable,
+    HoldingSource,
     Record,
     Sink,
     Source,
@@ -150,7 +153,11 @@ class Running:
         while True:
             records = await source.read()
             if records:
-                await self._publish(call, records)
+                holding = asyncio.create_task(_hold(source, records)) if isinstance(source, HoldingSource) else None
+                try:
+                    await self._publish(call, records)
+                finally:
+                    await stop_tasks(holding)
                 await source.commit(records)
                 self.health.has_passed(len(records))
 
@@ -325,6 +332,14 @@ class Running:
 def durables(connector: Connector) -> tuple[str, str]:
     """Return the names of a sink's two readers, of which one is in use."""
     return f"connector_{connector.id}", f"connector_{connector.id}_2"
+
+
+async def _hold(source: HoldingSource, records: Sequence[Record]) -> None:
+    """Hold the records that are being published; if that fails, they are read again, and stored once by their ids."""
+    while True:
+        await asyncio.sleep(HOLD_S / 3)
+        with contextlib.suppress(BrokerUnavailable):
+            await source.hold(records)
 
 
 async def _beat(messages: Sequence[Msg]) -> None:

@@ -118,6 +118,7 @@ async def _readable(plane: Plane, call: Call) -> tuple[Subscription, Channel]:
 async def _fetch(
     plane: Plane, subscription: Subscription, channel: Channel, limit: int, wait_s: float
 ) -> list[Delivery]:
+    plane.log.require_available()
     wait_for_ack_s = ack_wait_s(subscription, plane.config.webhook_timeout_s)
     await plane.readers.ensure(subscription, channel, wait_for_ack_s)
     try:

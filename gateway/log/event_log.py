@@ -7,6 +7,7 @@ flight on one subscription, and one sweep ends those that were not replied in ti
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -38,9 +39,9 @@ logger = logging.getLogger(__name__)
 
 DEADLINE_S = 2.0
 """The longest time that one call takes, with its retries."""
+READ_SILENCE_S = 0.5
+"""A read is refused after this time without any reply from the log. A publish waits longer: it may have been stored."""
 SWEEP_S = 0.1
-BREAKER_S = 1.0
-"""After a request timed out, others are refused at once for this long, unless a reply arrives."""
 BATCH_MAX = 1000
 READS_EACH, READS_IN_ALL = 4, 32
 """How many batches are read at once, for one consumer and in all."""
@@ -89,7 +90,10 @@ class _LinkLost(Exception):
 @dataclass(slots=True, eq=False)
 class _Request:
     replied: asyncio.Future[list[Msg]]
+    sent_at: float
     ends_at: float
+    silence_s: float
+    """It is refused after this time without any reply from the log, to this request or another."""
     link: int
     is_batch: bool
     messages: list[Msg] = field(default_factory=list)
@@ -106,7 +110,12 @@ class EventLog:
         self._numbers = count(1)
         self._open: dict[str, _Request] = {}
         self._sweeper: asyncio.Task[None] | None = None
-        self._unreplied_at = float("-inf")
+        self._replied_at = float("-inf")
+        self._silence_s = 0.0
+        """How long the log was silent when a request was last refused; 0 from its next reply on.
+
+        Meanwhile requests that would wait no longer are refused at once, and the log is probed.
+        """
         self._turns = Turns(READS_EACH, READS_IN_ALL)
 
     async def start(self) -> None:
@@ -148,7 +157,9 @@ class EventLog:
         is_repeatable = message_id is not None
         replies = await self._request_making_stream(
             channel,
-            lambda: self._request(channel.stored(subject), data, dict(headers), is_repeatable=is_repeatable),
+            lambda: self._request(
+                channel.stored(subject), data, dict(headers), is_repeatable=is_repeatable, silence_s=DEADLINE_S
+            ),
         )
         return _stored(replies[0].data)
 
@@ -158,7 +169,9 @@ class EventLog:
         """Store an internal message, such as a dead letter, on a stream that exists; once per message id."""
         all_ = {**(headers or {}), **({"Nats-Msg-Id": message_id} if message_id is not None else {})}
         try:
-            replies = await self._request(subject, data, all_ or None, is_repeatable=message_id is not None)
+            replies = await self._request(
+                subject, data, all_ or None, is_repeatable=message_id is not None, silence_s=DEADLINE_S
+            )
         except StreamMissing:
             raise log_unavailable() from None
         _stored(replies[0].data)
@@ -263,16 +276,19 @@ class EventLog:
         *,
         is_batch: bool = False,
         is_repeatable: bool = True,
+        silence_s: float = READ_SILENCE_S,
     ) -> list[Msg]:
         """Send a request and return the reply. A repeatable one is sent again after the link was lost meanwhile."""
-        ends_at = time.monotonic() + DEADLINE_S
-        if ends_at - DEADLINE_S - self._unreplied_at < BREAKER_S:
-            raise log_unavailable()
+        self.require_available(silence_s)
+        started_at = time.monotonic()
         while True:
             if not self._client.is_connected:
-                await self._wait_for_link(ends_at)
+                await self._wait_for_link(started_at, silence_s)
+            now = time.monotonic()
+            replied: asyncio.Future[list[Msg]] = asyncio.get_running_loop().create_future()
+            request = _Request(replied, now, started_at + DEADLINE_S, silence_s, self._link, is_batch)
             try:
-                return await self._request_once(subject, data, headers, ends_at, is_batch)
+                return await self._request_once(subject, data, headers, request)
             except _LinkLost:
                 if not is_repeatable:
                     raise log_unavailable() from None
@@ -281,15 +297,19 @@ class EventLog:
             except NatsError as error:
                 raise log_unavailable() from error
 
+    def require_available(self, silence_s: float = READ_SILENCE_S) -> None:
+        """Raise Refused while the log is known to be silent for as long as the caller would wait for it."""
+        if self._silence_s >= silence_s:
+            raise log_unavailable()
+
     async def _request_once(
-        self, subject: str, data: bytes, headers: dict[str, str] | None, ends_at: float, is_batch: bool
+        self, subject: str, data: bytes, headers: dict[str, str] | None, request: _Request
     ) -> list[Msg]:
         number = str(next(self._numbers))
-        replied: asyncio.Future[list[Msg]] = asyncio.get_running_loop().create_future()
-        self._open[number] = _Request(replied, ends_at, self._link, is_batch)
+        self._open[number] = request
         try:
             await self._client.publish(subject, data, reply=f"{self._inbox}.{number}", headers=headers)
-            return await replied
+            return await request.replied
         finally:
             self._open.pop(number, None)
 
@@ -297,18 +317,19 @@ class EventLog:
     def _link(self) -> int:
         return int(self._client.stats["reconnects"])
 
-    async def _wait_for_link(self, ends_at: float) -> None:
+    async def _wait_for_link(self, started_at: float, silence_s: float) -> None:
         """Wait for the link instead of buffering: an event that is sent late would be stored after its refusal."""
         while not self._client.is_connected:
-            if self._client.is_closed or time.monotonic() >= ends_at:
+            if self._client.is_closed or time.monotonic() - started_at >= silence_s:
+                self._silence_s = max(self._silence_s, silence_s)
                 raise log_unavailable()
             await asyncio.sleep(0.02)
 
     async def _take(self, message: Msg) -> None:
+        self._replied_at, self._silence_s = time.monotonic(), 0.0
         request = self._open.get(message.subject.rpartition(".")[2])
         if request is None or request.replied.done():
             return
-        self._unreplied_at = float("-inf")
         status = message.headers.get("Status") if message.headers else None
         if status is None:
             request.messages.append(message)
@@ -323,21 +344,33 @@ class EventLog:
             request.replied.set_exception(log_unavailable())
 
     async def _sweep(self) -> None:
+        swept_at = time.monotonic()
         while True:
             await asyncio.sleep(SWEEP_S)
-            self._expire(time.monotonic())
+            late_s = max(0.0, time.monotonic() - swept_at - 2 * SWEEP_S)
+            swept_at = time.monotonic()
+            # While the event loop was held up, replies may have arrived that nobody has read yet.
+            self._replied_at = max(self._replied_at, swept_at - READ_SILENCE_S / 2) if late_s else self._replied_at
+            self._expire(swept_at)
+            if self._silence_s and self._client.is_connected:
+                await self._probe()
+
+    async def _probe(self) -> None:
+        """Ask the log for a reply; any reply ends its silence."""
+        with contextlib.suppress(NatsError):
+            await self._client.publish("$JS.API.INFO", b"", reply=f"{self._inbox}.probe")
 
     def _expire(self, now: float) -> None:
-        """Fail overdue requests, and those sent on a lost link. Open requests are in the order of their deadlines."""
+        """Fail overdue requests, and those sent on a lost link."""
         link = self._link
-        for request in list(self._open.values()):
-            is_overdue = request.ends_at <= now
-            if not is_overdue and request.link == link:
-                return
-            if not request.replied.done():
-                if is_overdue:
-                    self._unreplied_at = time.monotonic()
-                request.replied.set_exception(log_unavailable() if is_overdue else _LinkLost())
+        for request in [request for request in self._open.values() if not request.replied.done()]:
+            silent_s = now - max(request.sent_at, self._replied_at)
+            if request.ends_at <= now or silent_s >= request.silence_s:
+                if self._replied_at < request.sent_at:
+                    self._silence_s = max(self._silence_s, request.silence_s)
+                request.replied.set_exception(log_unavailable())
+            elif request.link != link:
+                request.replied.set_exception(_LinkLost())
 
 
 def _stored(answer: bytes) -> Stored:

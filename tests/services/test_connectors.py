@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import gc
+import json
+import sys
 
 import pytest
 
@@ -26,6 +28,8 @@ pytestmark = [
 ]
 
 WITHIN_S = 60
+GOES_ON_S = 9.0
+"""Less than the ack wait or visibility timeout of any broker; the brokers of the tests share few cores."""
 from_sources = pytest.mark.parametrize("broker", [name for name, lab in LABS.items() if lab.is_source], indirect=True)
 over_restarts = pytest.mark.parametrize(
     "broker", [name for name, lab in LABS.items() if lab.can_restart], indirect=True
@@ -174,6 +178,24 @@ async def test_a_source_that_died_before_it_committed_brings_it_again_and_where_
     assert set(stored) == set(range(11))
     if lab.keeps_ids:
         assert len(stored) == 11
+
+
+@from_sources
+async def test_a_source_that_is_killed_goes_on_soon_and_in_order(plane, lab):
+    arguments = [lab.type, lab.name, json.dumps(lab.source()), "6"]
+    reader = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.services.dying_reader", *arguments, stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(WITHIN_S):
+        assert await reader.stdout.readline() == b"open\n"
+        await lab.put(numbered(0, 6))
+        assert await reader.stdout.readline() == b"read\n"
+    reader.kill()
+    await reader.wait()
+    await lab.put(numbered(6, 10))
+    async with connected(plane, lab, "source"), asyncio.timeout(GOES_ON_S):
+        stored = await events(plane, 10)
+    assert in_order(lab, [int(event.data[6:-1]) for event in stored]) == list(range(10))
 
 
 @from_sources

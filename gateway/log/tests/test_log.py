@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gateway.log.event_log import refusal
+from gateway.log.event_log import DEADLINE_S, refusal
 from gateway.log.streams import delete_stream, ensure_stream, stream_config
 from gateway.refusals import Reason, Refused
 from gateway.tests.event_plane import channel, running
@@ -127,6 +127,35 @@ async def test_a_log_that_hangs_is_refused_and_taken_up_again_when_it_is_back(pl
     while True:
         try:
             await store(plane, trades, 3)
+            break
+        except Refused:
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+async def test_a_silent_log_is_waited_for_once_and_probed_until_it_replies(plane, trades, nats_server, is_frozen):
+    await store(plane, trades, 1)
+    if is_frozen:
+        nats_server.freeze()
+    else:
+        nats_server.kill()
+    with pytest.raises(Refused):
+        await plane.log.history(trades, "trades", 0, 10)
+    with pytest.raises(Refused) as refused:
+        plane.log.require_available()
+    assert refused.value.retry_after_s
+    plane.log.require_available(DEADLINE_S)  # a publish waits longer
+    with pytest.raises(Refused):
+        await plane.log.publish(trades, "trades", b"2", {})
+    with pytest.raises(Refused):
+        plane.log.require_available(DEADLINE_S)
+    if is_frozen:
+        nats_server.thaw()
+    else:
+        nats_server.start()
+    while True:  # though nobody calls it
+        try:
+            plane.log.require_available()
             break
         except Refused:
             await asyncio.sleep(0.05)

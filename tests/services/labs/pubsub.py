@@ -5,11 +5,15 @@ from __future__ import annotations
 import base64
 import itertools
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import orjson
 
 from tests.services.labs.lab import Lab
+
+ACK_DEADLINE_S = 10
+"""The shortest that a subscription can have."""
 
 
 class PubsubLab(Lab):
@@ -26,6 +30,7 @@ class PubsubLab(Lab):
         super().__init__(folder)
         lab = self
         self.messages, self.acknowledged, self.numbers = [], set(), itertools.count(1)
+        self.held_until = {}
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -36,7 +41,14 @@ class PubsubLab(Lab):
             def do_POST(self):
                 body = orjson.loads(self.rfile.read(int(self.headers["content-length"])))
                 verb = self.path.rpartition(":")[2]
-                self.say({"publish": lab.publish, "pull": lab.pull, "acknowledge": lab.acknowledge}[verb](body))
+                self.say(
+                    {
+                        "publish": lab.publish,
+                        "pull": lab.pull,
+                        "acknowledge": lab.acknowledge,
+                        "modifyAckDeadline": lab.modify_ack_deadline,
+                    }[verb](body)
+                )
 
             def say(self, said):
                 data = orjson.dumps(said)
@@ -59,12 +71,18 @@ class PubsubLab(Lab):
         return {"messageIds": ids}
 
     def pull(self, body):
-        left = [message for message in self.messages if message["messageId"] not in self.acknowledged]
-        return {
-            "receivedMessages": [
-                {"ackId": message["messageId"], "message": message} for message in left[: body["maxMessages"]]
-            ]
-        }
+        now = time.monotonic()
+        left = [
+            message
+            for message in self.messages
+            if message["messageId"] not in self.acknowledged and self.held_until.get(message["messageId"], 0) <= now
+        ][: body["maxMessages"]]
+        self.held_until |= {message["messageId"]: now + ACK_DEADLINE_S for message in left}
+        return {"receivedMessages": [{"ackId": message["messageId"], "message": message} for message in left]}
+
+    def modify_ack_deadline(self, body):
+        self.held_until |= dict.fromkeys(body["ackIds"], time.monotonic() + body["ackDeadlineSeconds"])
+        return {}
 
     def acknowledge(self, body):
         self.acknowledged.update(body["ackIds"])
