@@ -10,6 +10,8 @@ from cloudevents.core.bindings.http import to_binary, to_structured
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
+from tests.product import eventually
+
 pytestmark = pytest.mark.xdist_group("product")
 FORMAT = JSONFormat()
 BATCH = "application/cloudevents-batch+json"
@@ -17,9 +19,13 @@ OURS = {"channel", "sequence"}
 """Extensions that the gateway adds."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def gold(product):
-    return product.ready["keys"]["gold"]
+    """Return a key, once there is a channel of events of every type."""
+    product.admin("POST", "channels/", {"address": "anything", "content_type": "bytes"})
+    key = product.ready["keys"]["gold"]
+    eventually(lambda: product.call("GET", "/v1/channels/anything/events", key=key)[0] == 200)
+    return key
 
 
 def event(data, content_type="application/json", **more):
@@ -40,7 +46,7 @@ def post(product, key, message):
 
 
 def post_body(product, key, body, headers):
-    return product.call("POST", "/v1/channels/trades/events", body, key, headers)
+    return product.call("POST", "/v1/channels/anything/events", body, key, headers)
 
 
 def known_again(read, sent):
@@ -51,7 +57,7 @@ def known_again(read, sent):
 
 def batch_after(product, key, id_):
     status, headers, answer = product.call(
-        "GET", f"/v1/channels/trades/events?after={int(id_) - 1}", key=key, headers={"Accept": BATCH}
+        "GET", f"/v1/channels/anything/events?after={int(id_) - 1}", key=key, headers={"Accept": BATCH}
     )
     assert (status, headers["content-type"]) == (200, BATCH)
     return [FORMAT.read(None, json.dumps(one)) for one in answer]

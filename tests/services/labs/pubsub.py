@@ -72,11 +72,10 @@ class PubsubLab(Lab):
 
     def pull(self, body):
         now = time.monotonic()
-        left = [
-            message
-            for message in self.messages
-            if message["messageId"] not in self.acknowledged and self.held_until.get(message["messageId"], 0) <= now
-        ][: body["maxMessages"]]
+        unacknowledged = [message for message in self.messages if message["messageId"] not in self.acknowledged]
+        # All messages have one ordering key: none is handed out while an earlier one is held.
+        is_held = any(self.held_until.get(message["messageId"], 0) > now for message in unacknowledged)
+        left = [] if is_held else unacknowledged[: body["maxMessages"]]
         self.held_until |= {message["messageId"]: now + ACK_DEADLINE_S for message in left}
         return {"receivedMessages": [{"ackId": message["messageId"], "message": message} for message in left]}
 
