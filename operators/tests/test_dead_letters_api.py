@@ -12,7 +12,9 @@ def test_dead_letters_are_filtered_redriven_and_discarded(api, monkeypatch):
     create_channel(address="trades", by="test")
     first, second = dead_letter(), dead_letter(sequence=2, channel="other", address="other")
     stored = []
-    monkeypatch.setattr(bus, "store", lambda subject, data, headers: stored.append((subject, json.loads(data))))
+    monkeypatch.setattr(
+        bus, "store", lambda subject, data, headers: stored.append((subject.rpartition(".")[2], json.loads(data)))
+    )
     (found,) = api.get("/api/v1/dead-letters/?channel=trades&reason=invalid-payload").json()["results"]
     assert (found["id"], "event" in found) == (first.id, False)
     assert api.get(f"/api/v1/dead-letters/{first.id}").json() == found | {"event": {"data": {"value": "warm"}}}

@@ -73,7 +73,7 @@ def test_an_error_deep_in_a_field_has_its_path(api):
 def test_routes_and_channels_say_what_is_wrong_with_them(api):
     bad_route = {"name": "r", "path": "/v1/x", "handler": UPSTREAM}
     assert problem(api.post("/api/v1/routes", bad_route), 400, "invalid-request")["errors"].keys() == {"path"}
-    bad_channel = {"address": "a/*"}
+    bad_channel = {"address": "a/+"}
     assert problem(api.post("/api/v1/channels", bad_channel), 400, "invalid-request")["errors"].keys() == {"address"}
     assert not Route.objects.exists()
     assert not Channel.objects.exists()
