@@ -221,3 +221,24 @@ async def test_a_socket_that_was_accepted_after_the_end_of_the_sending_side_ends
         await eventually(lambda: plane.usage._closed)
         (row,) = plane.usage._closed
         assert (row["close_code"], row["error_class"]) == (1006, "client_gone")
+
+
+async def test_a_client_that_does_not_read_is_disconnected_after_the_end_of_its_sending_side_too(tmp_path):
+    size = 1 << 26
+
+    async def large(requested, reader, writer):
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+        writer.write(bytes(size))
+        await writer.drain()
+
+    async with (
+        upstream_that(large) as behind,
+        running(tmp_path, [route("r", "/r", behind.url)], send_timeout_s=0.05) as plane,
+        caller_of(plane) as caller,
+    ):
+        caller.writer.transport.pause_reading()
+        caller.send(caller.head("GET", "/r"))
+        caller.writer.write_eof()
+        await eventually(lambda: plane.outcomes)
+        assert plane.outcomes == [("abandoned", "client_gone")]
+        await eventually(lambda: not behind.open and not plane.server.server_state.connections)
