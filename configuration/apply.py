@@ -12,9 +12,11 @@ from django.db import transaction
 
 from audit.diff import Diff
 from audit.locks import lock_configuration
+from configuration import registry_section
 from configuration.kinds import CHANNEL, CONSUMER, ISSUER, KINDS, REQUIRED, ROUTE, TIER, Kind
 from configuration.yaml_documents import Document, DocumentError, parse, read
 
+SECTIONS = (registry_section.SECTION, *(kind.section for kind in KINDS))
 _STEP = re.compile(r"[^.\[\]]+")
 
 
@@ -41,6 +43,7 @@ def apply_document(document: Document, *, by: str, prune: bool = False, dry_run:
         if prune:
             for kind in (ROUTE, CHANNEL, CONSUMER):
                 _prune(kind, sections, diff, document, by)
+        _put_schemas(sections.get(registry_section.SECTION, []), diff, document, by)
         for kind in KINDS:
             for number, values in enumerate(sections.get(kind.section, [])):
                 _put(kind, values, number, diff, document, by)
@@ -74,11 +77,15 @@ def put(
 
 def _sections(document: Document) -> dict[str, list[dict[str, Any]]]:
     if not isinstance(document.data, dict):
-        raise document.error("must be a mapping of the sections " + ", ".join(kind.section for kind in KINDS))
+        raise document.error("must be a mapping of the sections " + ", ".join(SECTIONS))
     kinds = {kind.section: kind for kind in KINDS}
     for section, values in document.data.items():
+        if section == registry_section.SECTION:
+            for message, path in registry_section.faults(values):
+                raise document.error(message, section, *path)
+            continue
         if section not in kinds:
-            raise document.error(f"unknown section {section}; the sections are {', '.join(kinds)}", section)
+            raise document.error(f"unknown section {section}; the sections are {', '.join(SECTIONS)}", section)
         if not isinstance(values, list):
             raise document.error(f"{section} must be a list", section)
         for message, path in _errors(kinds[section], values):
@@ -118,6 +125,15 @@ def _value_error(kind: Kind, name: str, value: Any) -> str | None:
     if not isinstance(value, type_):
         return f"{name} must be {'true or false' if type_ is bool else 'a string'}"
     return None
+
+
+def _put_schemas(entries: list[dict[str, Any]], diff: Diff, document: Document, by: str) -> None:
+    for number, entry in enumerate(entries):
+        try:
+            registry_section.put(entry, diff, by)
+        except ValidationError as error:
+            place = registry_section.SECTION, number
+            raise document_error(document, error, f"schema {entry['subject']}", *place) from None
 
 
 def _put(kind: Kind, values: dict[str, Any], number: int, diff: Diff, document: Document, by: str) -> None:

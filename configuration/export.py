@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from configuration import registry_section
 from configuration.kinds import KINDS
 from configuration.yaml_documents import write
 
 
 def export_sections() -> dict[str, list[dict[str, Any]]]:
     """Return every object by section, without fields that have their defaults. Keys are not exported."""
-    return {kind.section: [kind.without_defaults(row.representation()) for row in kind.rows()] for kind in KINDS}
+    sections = {kind.section: [kind.without_defaults(row.representation()) for row in kind.rows()] for kind in KINDS}
+    return {registry_section.SECTION: registry_section.exported(), **sections}
 
 
 def export_text() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -11,6 +10,7 @@ from django.db import transaction
 from audit.configured import Configured
 from audit.diff import Diff
 from configuration.apply import document_error, put
+from configuration.importers.asyncapi import shape_of
 from configuration.importers.imported import Imported, RegisteredSchema
 from configuration.importers.openapi import is_export
 from configuration.importers.report import Report
@@ -23,9 +23,9 @@ from gateway.policies.placeholder import PLACEHOLDER
 from gateway.schemas.registered import subject_named
 from routes.models import Route
 from routes.validation import clean_methods, rivals_of
+from routes.validation import shape_of as route_shape_of
 
 _KINDS = {"channels": CHANNEL, "routes": ROUTE, "issuers": ISSUER}
-_PARAMETER = re.compile(r"\{[^{}]*\}")
 
 
 class Writer:
@@ -38,7 +38,7 @@ class Writer:
         self._report = report
         self._by = by
         self._written: set[tuple[str, str]] = set()
-        self._channels = {_PARAMETER.sub("{}", channel.address): channel for channel in Channel.objects.all()}
+        self._channels = {shape_of(channel.address): channel for channel in Channel.objects.all()}
 
     def write(self, imported: Imported) -> None:
         """Create or update one object, unless another document made it."""
@@ -63,7 +63,7 @@ class Writer:
     def _existing(self, kind: Kind, values: dict[str, Any]) -> Configured | None:
         """Return the object to update: of the same name, or else one that the new object would collide with."""
         if kind is CHANNEL:
-            return self._channels.get(_PARAMETER.sub("{}", values["address"]))
+            return self._channels.get(shape_of(values["address"]))
         row: Configured | None = kind.find(values[kind.identity])
         if row is not None or kind is not ROUTE:
             return row
@@ -87,7 +87,11 @@ class Writer:
                 f"the {kind.kind} {name} was made from {existing.imported_from}, and this document is {own}; "
                 "import it under a --prefix"
             )
-        if kind is ROUTE and not existing.imported_from and _shape(existing.path) != _shape(values["path"]):
+        if (
+            kind is ROUTE
+            and not existing.imported_from
+            and route_shape_of(existing.path) != route_shape_of(values["path"])
+        ):
             raise _BelongsToAnother(
                 f"a route of this name, which no import made, serves {existing.path}; import under a --prefix"
             )
@@ -110,7 +114,7 @@ class Writer:
         name = values[kind.identity]
         self._written.add((kind.kind, name))
         if kind is CHANNEL:
-            self._channels[_PARAMETER.sub("{}", name)] = Channel(address=name, imported_from=self._origin)
+            self._channels[shape_of(name)] = Channel(address=name, imported_from=self._origin)
         self._diff.add(kind.kind, name, before, after if before is not None else kind.without_defaults(after))
 
     def _skip_schema(self, values: dict[str, Any], error: ValidationError, imported: Imported) -> None:
@@ -130,7 +134,7 @@ class Writer:
             return
         try:
             schema = parse_submitted({"schema": registered.text, "schemaType": registered.type})
-            registry.register(subject, schema, by=self._by)
+            registry.register(subject, schema, version=registered.version, by=self._by)
         except RegistryError as error:
             raise ValidationError({"schema": error.message}) from None
         self._diff.add("schema", subject, before, registry.latest_of(subject))
@@ -138,10 +142,6 @@ class Writer:
 
 class _BelongsToAnother(Exception):
     """The object was made from another document, or by hand for another path."""
-
-
-def _shape(path: str) -> str:
-    return _PARAMETER.sub("{}", path)
 
 
 def _keep_replaced(existing: Any, values: dict[str, Any]) -> None:

@@ -60,8 +60,10 @@ class Mode(StrEnum):
     READONLY = "READONLY"
 
 
-def register(subject_name: str, schema: SubmittedSchema, *, by: str) -> SchemaVersion:
+def register(subject_name: str, schema: SubmittedSchema, *, version: int = 1, by: str) -> SchemaVersion:
     """Register a schema as the latest version of a subject, or return the version that it already is.
+
+    ``version`` is the least number that a new version may have.
 
     Schemas are compared before a lock is taken, as that may take a second; if the subject changed meanwhile, it is done
     again. Raises RegistryError.
@@ -78,7 +80,7 @@ def register(subject_name: str, schema: SubmittedSchema, *, by: str) -> SchemaVe
         with transaction.atomic():
             subject = _lock(subject_name)
             if _state_of(subject_name) == before:
-                return _create_version(subject, subject_name, schema, by)
+                return _create_version(subject, subject_name, schema, version, by)
     raise Refused(Reason.OVERLOADED, "The subject is being changed by others at the same time.", retry_after_s=1)
 
 
@@ -115,8 +117,10 @@ def _require_compatible(subject_name: str, schema: SubmittedSchema) -> None:
         )
 
 
-def _create_version(subject: Subject | None, subject_name: str, schema: SubmittedSchema, by: str) -> SchemaVersion:
-    number = _next_number(subject)
+def _create_version(
+    subject: Subject | None, subject_name: str, schema: SubmittedSchema, at_least: int, by: str
+) -> SchemaVersion:
+    number = max(_next_number(subject), at_least)
     row, _ = Schema.objects.get_or_create(
         digest=schema.digest,
         defaults={

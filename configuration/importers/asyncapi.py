@@ -56,7 +56,7 @@ def channels(document: Document, options: Options, report: Report) -> list[Impor
     operations = _operations(document, report)
     by_shape: dict[str, list[_Channel]] = {}
     for channel in _described(document, options, report):
-        by_shape.setdefault(_PARAMETER.sub("{}", channel.address), []).append(channel)
+        by_shape.setdefault(shape_of(channel.address), []).append(channel)
     imported = []
     for same in by_shape.values():
         try:
@@ -66,6 +66,11 @@ def channels(document: Document, options: Options, report: Report) -> list[Impor
     if not imported:
         raise report.nothing(document, "describes no channels", "channels")
     return imported
+
+
+def shape_of(address: str) -> str:
+    """Return an address without the names of its parameters."""
+    return _PARAMETER.sub(lambda found: "{...}" if found[0].endswith("...}") else "{}", address)
 
 
 def rights(document: Document, options: Options = DEFAULTS) -> list[Right]:

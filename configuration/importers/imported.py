@@ -15,6 +15,8 @@ class RegisteredSchema:
     type: str
     text: str
     is_named: bool
+    version: int = 1
+    """The least number of the version that is registered."""
     """The document names the subject; a schema that is already registered there is then kept."""
 
 

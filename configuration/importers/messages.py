@@ -23,6 +23,7 @@ from gateway.wire.content_types import (
 
 _JSON_SCHEMA_FORMATS = ("application/vnd.aai.asyncapi", "application/schema+json", "application/schema+yaml")
 _AVRO_FORMAT = "application/vnd.apache.avro"
+VERSION_MAX = 2**31
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 
 
@@ -81,18 +82,20 @@ def schema_of(document: Document, messages: list[tuple[dict[str, Any], Path]]) -
 def registered_schema(document: Document, messages: list[tuple[dict[str, Any], Path]]) -> RegisteredSchema | None:
     """Return the schema to register: Avro, or the payload of a message with ``x-schema``. Raises DocumentError."""
     is_named = len(messages) == 1 and "x-schema" in messages[0][0]
+    written = messages[0][0].get("x-schema-version") if is_named else 1
+    version = written if isinstance(written, int) and 0 < written < VERSION_MAX else 1
     avro = [_avro(document, message, path) for message, path in messages]
     if any(schema is not None for schema in avro):
         schemas = [schema for number, schema in enumerate(avro) if schema not in avro[:number]]
         if None in schemas:
             raise document.error("either all messages of a channel must be in Avro, or none", *messages[0][1])
-        return RegisteredSchema("AVRO", json.dumps(schemas[0] if len(schemas) == 1 else schemas), is_named)
+        return RegisteredSchema("AVRO", json.dumps(schemas[0] if len(schemas) == 1 else schemas), is_named, version)
     if is_named and "payload" in messages[0][0]:
         payload = _payload(document, *messages[0])
         return (
             None
             if payload is None
-            else RegisteredSchema("JSON", json.dumps(self_contained(document, *payload)), is_named)
+            else RegisteredSchema("JSON", json.dumps(self_contained(document, *payload)), is_named, version)
         )
     return None
 

@@ -144,8 +144,8 @@ def test_an_error_undoes_everything_before_it():
 @pytest.mark.parametrize(
     ("text", "place", "message"),
     [
-        ("- x", "1:1", "must be a mapping of the sections tiers"),
-        ("", "1:1", "must be a mapping of the sections tiers"),
+        ("- x", "1:1", "must be a mapping of the sections schemas, tiers"),
+        ("", "1:1", "must be a mapping of the sections schemas, tiers"),
         ("plans: []", "1:1", "unknown section plans"),
         ("tiers: 5", "1:1", "tiers must be a list"),
         ("tiers:\n  - gold", "2:5", "a tier must be a mapping"),

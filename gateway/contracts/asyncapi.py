@@ -146,6 +146,8 @@ def _message(channel: Channel, name: str, schemas: dict[str, Any], subjects: Map
         message["x-schema"] = json.dumps(dict(channel.schema), ensure_ascii=False)
         latest = subjects.get(channel.subject_of_schema)
         payload = None if latest is None else _registered(latest, place)
+        if latest is not None and latest.version > 1:
+            message["x-schema-version"] = latest.version
     if payload is None:
         return message
     schemas[name] = payload
