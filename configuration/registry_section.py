@@ -44,7 +44,8 @@ def faults(entries: Any) -> Iterator[tuple[str, list[str | int]]]:
         if not isinstance(entry, dict):
             yield "a schema must be a mapping", [number]
             continue
-        yield from ((message, [number, *path]) for message, *path in _entry_faults(entry))
+        for message, *path in _entry_faults(entry):
+            yield message, [number, *path]
 
 
 def _entry_faults(entry: dict[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -166,7 +166,7 @@ def test_an_error_undoes_everything_before_it():
         ("routes:\n  - {name: a, path: /a, handler: {type: upstream, url: x}}", "2:51", "handler.url"),
         ("routes:\n  - {name: a, path: a, handler: {type: job, job_type: x}}", "2:15", "path"),
         ("channels:\n  - {address: a, retention: {days: 5}}", "2:30", "retention.days"),
-        ("channels:\n  - {address: a/b}\n  - {address: 'a/{x}'}", "3:6", "Overlaps with the channel a/b"),
+        ("channels:\n  - {address: 'a/{b}'}\n  - {address: 'a/{x}'}", "3:6", "a/{b}"),
     ],
 )
 def test_an_error_has_its_place(text, place, message):
