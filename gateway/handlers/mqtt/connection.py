@@ -83,6 +83,7 @@ class MqttConnection:
         clients, client_id = self._peer.clients, self._session.client_id
         owner = f"{self._call.caller.consumer}\0{self._call.caller.maker}"
         clients.register(owner, client_id, self.leave)
+        self._session.resume(clients.received(owner, client_id, is_clean=self._session.connect.is_clean))
         try:
             return await self._serve()
         finally:

@@ -16,6 +16,8 @@ from gateway.channels.access import channel_for
 from gateway.channels.checking import require_utf8
 from gateway.channels.publication import Admitted, Publication
 from gateway.log.cloudevents import structured
+from gateway.log.event_log import DEADLINE_S
+from gateway.log.unavailable import log_unavailable
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.right import Verb
 from gateway.wire.content_types import essence_of
@@ -82,11 +84,9 @@ class Publishing:
         assert connection is not None, "the connection was opened"
         topic = self._session.topic_of(packet)
         connection.received(len(packet.payload))
-        if packet.qos == 2 and not self._session.begin_receiving(packet.packet_id):
-            # A duplicate: while the first is still being stored, its acknowledgement will answer both.
-            if self._session.is_stored(packet.packet_id):
-                self._in_flight.append(InFlightPublish(packet, is_settled=True))
-                self._advance()
+        is_new = packet.qos < 2 or self._session.begin_receiving(packet.packet_id, is_duplicate=packet.is_duplicate)
+        if not is_new:
+            self._repeat(packet)
             return
         in_flight = InFlightPublish(packet)
         is_clearing = packet.retain and not packet.payload
@@ -108,6 +108,26 @@ class Publishing:
         if len(self._in_flight) >= STORING_MAX:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
+
+    def _repeat(self, packet: Publish) -> None:
+        """Acknowledge a duplicate once the first is stored, which an earlier connection may still be doing."""
+        if self._session.is_stored(packet.packet_id):
+            self._in_flight.append(InFlightPublish(packet, is_settled=True))
+            self._advance()
+        elif all(in_flight.packet.packet_id != packet.packet_id for in_flight in self._in_flight):
+            in_flight = InFlightPublish(packet)
+            self._in_flight.append(in_flight)
+            in_flight.task = asyncio.create_task(self._settle(in_flight, self._stored_earlier(packet.packet_id)))
+
+    async def _stored_earlier(self, packet_id: int) -> None:
+        """Wait until an earlier connection has stored a publish. Raises Refused if it did not."""
+        ends_at = time.monotonic() + DEADLINE_S
+        while self._session.is_received(packet_id) and not self._session.is_stored(packet_id):
+            if time.monotonic() > ends_at:
+                self._session.release(packet_id)
+            await asyncio.sleep(0.02)
+        if not self._session.is_stored(packet_id):
+            raise log_unavailable()
 
     async def finish(self) -> None:
         """Wait until every publish in flight is stored or refused, and acknowledged; storing has its own deadline."""

@@ -101,6 +101,32 @@ async def test_a_duplicate_of_qos_2_is_stored_once(plane, version):
     assert await data_of(plane, "trades") == [b"1", b"2"]
 
 
+@VERSIONS
+async def test_a_duplicate_on_a_new_connection_is_stored_once(plane, version):
+    async with client(plane, version) as mqtt:
+        await mqtt.connect(plane.key.text, client_id="till", is_clean=False)
+        mqtt.publish("trades", b"1", 2, packet_id=5)
+        while not await data_of(plane, "trades"):
+            await asyncio.sleep(0.01)
+    async with client(plane, version) as mqtt:
+        await mqtt.connect(plane.key.text, client_id="till", is_clean=False)
+        mqtt.publish("trades", b"1", 2, packet_id=5, is_duplicate=True)
+        await mqtt.answer(Type.PUBREC)
+        mqtt.ack(Type.PUBREL, 5)
+        await mqtt.answer(Type.PUBCOMP)
+        mqtt.publish("trades", b"2", 2, packet_id=5)
+        await mqtt.answer(Type.PUBREC)
+    async with client(plane, version) as mqtt:
+        await mqtt.connect(plane.key.text, client_id="till", is_clean=False)
+        mqtt.publish("trades", b"3", 2, packet_id=5)  # the client has begun anew
+        await mqtt.answer(Type.PUBREC)
+    async with client(plane, version) as mqtt:
+        await mqtt.connect(plane.key.text, client_id="till", is_clean=True)
+        mqtt.publish("trades", b"4", 2, packet_id=5, is_duplicate=True)
+        await mqtt.answer(Type.PUBREC)
+    assert await data_of(plane, "trades") == [b"1", b"2", b"3", b"4"]
+
+
 async def test_a_duplicate_on_the_heels_of_the_first_is_stored_once(plane):
     async with client(plane, V311) as mqtt:
         await mqtt.connect(plane.key.text)
