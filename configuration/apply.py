@@ -14,6 +14,7 @@ from audit.diff import Diff
 from audit.locks import lock_configuration
 from configuration import registry_section
 from configuration.kinds import CHANNEL, CONSUMER, ISSUER, KINDS, REQUIRED, ROUTE, TIER, Kind
+from configuration.rehearsal import rehearsal
 from configuration.yaml_documents import Document, DocumentError, parse, read
 
 SECTIONS = (registry_section.SECTION, *(kind.section for kind in KINDS))
@@ -23,7 +24,7 @@ _STEP = re.compile(r"[^.\[\]]+")
 def apply_file(path: str | Path, *, by: str, prune: bool = False, dry_run: bool = False) -> Diff:
     """Apply a file and return what has changed; ``prune`` deletes what its sections do not name.
 
-    A dry run makes the same changes and rolls them back, so it reports them exactly. Raises DocumentError.
+    A dry run makes the same changes in a private copy, so it reports them exactly. Raises DocumentError.
     """
     return apply_document(read(path), by=by, prune=prune, dry_run=dry_run)
 
@@ -37,7 +38,7 @@ def apply_document(document: Document, *, by: str, prune: bool = False, dry_run:
     """Apply a parsed document. Raises DocumentError."""
     sections = _sections(document)
     diff = Diff()
-    with transaction.atomic():
+    with rehearsal(dry_run), transaction.atomic():
         lock_configuration()
         # Free paths and addresses before other objects take them; delete a tier after its consumers have left it.
         if prune:
@@ -50,8 +51,6 @@ def apply_document(document: Document, *, by: str, prune: bool = False, dry_run:
         if prune:
             for kind in (TIER, ISSUER):
                 _prune(kind, sections, diff, document, by)
-        if dry_run:
-            transaction.set_rollback(True)
     return diff
 
 

@@ -4,7 +4,10 @@ import json
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connections
+from django.test.utils import CaptureQueriesContext
 
+from configuration.apply import apply_document
 from configuration.importers.options import Options, read_variables
 from configuration.importers.report import Report
 from configuration.importing import import_document, import_file
@@ -108,10 +111,13 @@ def test_channels_of_one_address_are_merged():
 
 
 @pytest.mark.django_db
-def test_a_dry_run_reports_the_same_and_writes_nothing(django_assert_num_queries):
+def test_a_dry_run_reports_the_same_and_only_reads():
     data = api({"/a": {"get": {"operationId": "a"}}})
-    planned = imported(data, dry_run=True)
-    assert not Route.objects.exists()
+    tiers = parse("tiers: [{name: gold}]", "x.yaml")
+    with CaptureQueriesContext(connections["default"]) as queries:
+        planned = imported(data, dry_run=True)
+        assert apply_document(tiers, by="ann", dry_run=True)
+    assert {query["sql"].split()[0] for query in queries} == {"SELECT"}
     assert planned.entries == imported(data).entries
     assert not imported(data, dry_run=True)
 
