@@ -19,8 +19,8 @@ def unknown_method(data: bytes) -> bytes:
     Without the whole method, as where it arrives in pieces, the request cannot be parsed again.
     """
     method, space, _ = data[: MAX_BYTES + 1].partition(b" ")
+    if data and not NAME.fullmatch(method.decode("latin-1")):
+        raise malformed("its method is no token")
     if not space:
         raise Refused(Reason.METHOD_NOT_IMPLEMENTED)
-    if not NAME.fullmatch(method.decode("latin-1")):
-        raise malformed("its method is no token")
     return method

@@ -120,7 +120,7 @@ def call(**more):
 
 
 def stored(made, **publication):
-    headers = _headers(made, Publication("a", b"1", **publication))
+    headers = _headers(made, Publication("a", b"1", **publication), "application/json")
     return headers.get("traceparent"), from_headers("a", "a", {**headers, "Nats-Sequence": "1"}, b"1")
 
 
