@@ -9,7 +9,7 @@ from gateway.schemas.checker import Validators
 from gateway.schemas.errors import InvalidSchema
 from gateway.schemas.registered import Parsed
 from gateway.snapshot.picture import Channel, Snapshot
-from gateway.wire.content_types import CONTENT_TYPE_MAX_CHARS, describe, takes
+from gateway.wire.content_types import CONTENT_TYPE_MAX_CHARS, describe, is_media_type, takes
 from gateway.wire.strict_json import fail
 
 UNSUPPORTED_TYPE = "content-type"
@@ -17,8 +17,10 @@ UNSUPPORTED_TYPE = "content-type"
 
 
 def require_taken(channel: Channel, content_type: str) -> None:
-    """Raise Refused ``invalid-payload`` (415) for an event of a media type that its channel does not take."""
-    if not takes(channel.content_type, content_type):
+    """Raise Refused ``invalid-payload`` (415) for an event whose media type is none, or is not taken."""
+    if content_type == channel.media_type:
+        return
+    if not (is_media_type(content_type) and takes(channel.content_type, content_type)):
         raise Refused(
             Reason.INVALID_PAYLOAD,
             f"The channel takes {describe(channel.content_type)}, not {content_type[:CONTENT_TYPE_MAX_CHARS]}.",

@@ -179,7 +179,7 @@ def _publications(
         events = _events(body, event_max_bytes)
         if not events:
             fail("An array must have at least one event.")
-        return _numbered([_publication(call, event) for event in events]), True
+        return _numbered([_publication(call, event, content_type=content_type) for event in events]), True
     return [_publication(call, body, content_type=content_type, attributes=attributes)], False
 
 

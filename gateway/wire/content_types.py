@@ -13,6 +13,7 @@ CLOUDEVENTS_TYPE = "application/cloudevents+json"
 _MEDIA_TYPES = {JSON: JSON_TYPE, TEXT: TEXT_TYPE, BYTES: BYTES_TYPE}
 _KINDS = {JSON: "JSON", TEXT: "text", BYTES: "bytes of every media type"}
 _NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"  # RFC 6838 4.2
+_ESSENCE = re.compile(f"{_NAME}/{_NAME}", re.ASCII)
 _MEDIA_TYPE = re.compile(rf'{_NAME}/{_NAME}(?: *; *[A-Za-z0-9_.+-]+=(?:[A-Za-z0-9_.+/-]+|"[^"\\\r\n]*"))*', re.ASCII)
 
 
@@ -46,6 +47,14 @@ def is_standard(content_type: str) -> bool:
 def media_type_of(content_type: str) -> str:
     """Return the media type of an event whose publisher names none, on a channel with this content type."""
     return _MEDIA_TYPES.get(content_type, content_type)
+
+
+def is_media_type(text: str) -> bool:
+    """Return whether a publisher's text names a media type, whatever its parameters are."""
+    essence, _, parameters = text.partition(";")
+    if len(text) > CONTENT_TYPE_MAX_CHARS or not _ESSENCE.fullmatch(essence.strip(" \t")):
+        return False
+    return all(character.isprintable() or character == "\t" for character in parameters)
 
 
 def takes(content_type: str, media_type: str) -> bool:

@@ -63,6 +63,15 @@ async def test_what_a_channel_takes_is_stored_as_it_is(plane, address, data, nam
         ("photos", "image/png"),
         ("photos", "application/json"),
         ("reports", "application/json"),
+        ("bytes", "jpeg"),
+        ("bytes", "image/"),
+        ("bytes", "image/jpeg\n"),
+        ("bytes", "image/jpeg; a=\x00"),
+        ("bytes", "image/" + "j" * 200),
+        ("text", "text/"),
+        ("text", "text/plain; charset=utf-8\r\nx: y"),
+        ("json", "application/json; a=\n"),
+        ("photos", "image/jpeg;\n"),
     ],
 )
 @pytest.mark.parametrize("protocol", [Protocol.HTTP, Protocol.WEBSOCKET, Protocol.MQTT, Protocol.CONNECTOR])

@@ -104,6 +104,20 @@ async def test_a_batch_of_another_type_is_refused_with_what_is_taken(plane):
     assert refused.value.members == {"pointer": "/0"}
 
 
+@pytest.mark.parametrize("address", ["text", "photos"])
+@pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=utf-8"])
+async def test_an_array_of_json_is_refused_where_json_is_not_taken(plane, address, content_type):
+    with pytest.raises(Refused) as refused:
+        await post(plane, b'["a", "b"]', address, content_type=content_type)
+    assert (refused.value.status, refused.value.members) == (415, {"pointer": "/0"})
+
+
+async def test_an_array_of_json_is_json_on_a_channel_of_bytes(plane):
+    await post(plane, b'["a", {"n": 1.50}]', "bytes", content_type="application/json")
+    results = (await get(plane, "bytes"))["results"]
+    assert [(event["data"], "content_type" in event) for event in results] == [("a", False), ({"n": 1.5}, False)]
+
+
 async def test_an_array_gives_ids_and_keeps_each_elements_own_text(plane):
     shown = await post(plane, b' [ {"n": 1.50}, [1, 2] ,"a,]", 123456789012345678901234567890 ] ')
     results = (await get(plane))["results"]
