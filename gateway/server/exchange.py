@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
-OF_THE_CONNECTION = frozenset({b"connection", b"upgrade", b"trailer"})
+EXAMINED = frozenset({b"content-length", b"connection", b"upgrade", b"trailer"})
 TAKES_TRAILERS = re.compile(rb"(?:^|[,\s])trailers(?:$|[,\s])", re.IGNORECASE)
 """The coding of ``TE`` that accepts trailers (RFC 9110 10.1.4)."""
 
@@ -221,27 +221,25 @@ class DirectExchange(Exchange):
             # The client may or may not send the body that was not requested, so the connection cannot be reused.
             self.keep_alive = False
         lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
-        count = 2
         has_length = is_without_body = status in WITHOUT_BODY
-        for name, value in (*self._protocol.server_state.default_headers, *headers):
-            if name == b"content-length":
-                if is_without_body:
+        for header in (*self._protocol.server_state.default_headers, *headers):
+            if header[0] in EXAMINED:
+                if header[0] == b"content-length" and not is_without_body:
+                    has_length = True
+                elif not self._is_sent(*header):
                     continue
-                has_length = True
-            elif name in OF_THE_CONNECTION and not self._is_sent(name, value):
-                continue
-            count += 1
-            lines += (name, b": ", value, b"\r\n")
-        ending = self._framing(has_length=has_length)
-        count += len(ending)
-        lines += (*ending, b"\r\n")
+            lines.append(b"%b: %b\r\n" % header)
+        lines += (*self._framing(has_length=has_length), b"\r\n")
         head = b"".join(lines)
+        count = len(lines)
         if head.count(b"\n") != count or head.count(b"\r") != count:
             raise ValueError("a response header contains a line break")
         self._lines.append(head)
 
     def _is_sent(self, name: bytes, value: bytes) -> bool:
         """Return whether a header of the connection is sent; ``_framing`` writes ``Connection`` itself."""
+        if name == b"content-length":
+            return False
         if name == b"connection":
             self.keep_alive = self.keep_alive and value != b"close"
             return False

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import orjson
 
@@ -40,6 +39,8 @@ class Forwarding:
     paths: PathMap
     has_credentials: bool
     """Whether the upstream receives any: the caller's for it, or the route's own."""
+    prefix: str | None
+    """What each caller's path begins with, if no parameter is part of it."""
     patient_route: Route
     """The route for the one request of an idempotency key, which goes on when its caller no longer waits."""
 
@@ -55,9 +56,8 @@ class Forwarding:
 
     def forwarded(self, call: Call, config: Config) -> bytes:
         """Return the lines that report the caller's address and names to the upstream."""
-        prefix = self.paths.constant_prefix
-        if call.front is None and prefix is not None:
-            return _forwarded(call.ip, config.public_scheme, call.header(b"host") or "", prefix)
+        if call.front is None and self.prefix is not None:
+            return _forwarded(call.ip, config.public_scheme, call.header(b"host") or "", self.prefix)
         return lines_of(forwarded_fields(call.ip, self.public_name(call, config)))
 
     def timeouts_for(self, call: Call, config: Config) -> Timeouts:
@@ -109,12 +109,12 @@ class Forwarding:
         ]
 
 
-def own_names(call: Call, config: Config) -> Callable[[], OwnNames] | None:
-    """Return what finds the names with which the head of a response is rewritten; None if the route rewrites none."""
+def own_names(call: Call, config: Config) -> OwnNames | None:
+    """Return the names with which the head of a response is rewritten; None if the route rewrites none."""
     route = call.route
     if route is None or not route.rewrite_location:
         return None
-    return partial(forwarding_of(route).own_names, call, config)
+    return forwarding_of(route).own_names(call, config)
 
 
 @lru_cache(maxsize=4096)
@@ -128,6 +128,7 @@ def forwarding_of(route: Route) -> Forwarding:
         patient_route=replace(route, timeouts=replace(route.timeouts, first_byte_s=first_byte_s), idempotency=False),
         target=target,
         paths=paths,
+        prefix=paths.constant_prefix,
         has_credentials=route.keeps_authorization or bool(route.sealed_credential),
     )
 

@@ -66,7 +66,7 @@ def accepting_headers(plane: Plane, call: Call, handshake: Handshake) -> Headers
     """Return the headers of the ``101``: the upstream's, without those that were negotiated with the gateway."""
     passed = [header for header in interim_headers(handshake.headers) if not header[0].startswith(OF_THE_HANDSHAKE)]
     names = own_names(call, plane.config)
-    passed = plane.policies.unchanged(call, 101, names().rewritten(passed) if names is not None else passed)
+    passed = plane.policies.unchanged(call, 101, names.rewritten(passed) if names is not None else passed)
     return [*passed, (b"via", plane.upstreams.via), *plane.limiter.headers(call)]
 
 
@@ -84,7 +84,7 @@ async def pass_refusal(plane: Plane, call: Call, handshake: Handshake) -> Reply:
         handshake.headers,
         limits=limits,
         via=plane.upstreams.via,
-        own_names=own_names(call, plane.config),
+        own_names=lambda: own_names(call, plane.config),
     )
     headers = [header for header in headers if header[0] != b"content-length"]
     if status == 426:

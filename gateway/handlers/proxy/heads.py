@@ -12,7 +12,6 @@ from gateway.handlers.proxy import destination
 from gateway.handlers.proxy.forwarding import Forwarding
 from gateway.handlers.proxy.own_names import REWRITTEN, OwnNames
 from gateway.refusals import Reason, Refused
-from gateway.snapshot.principal import Principal
 from gateway.wire.header_fields import OVERRIDES, Headers, has_body
 from gateway.wire.via import has_passed
 
@@ -83,7 +82,8 @@ def request_head(call: Call, forwarding: Forwarding, config: Config, via: bytes)
     elif call.method not in WITHOUT_BODY and call.header(b"content-length") is not None:
         # Servers wait for a length where the method has a body (RFC 9110 8.6).
         lines.append(b"content-length: 0\r\n")
-    lines += (_identity(call.caller), forwarding.forwarded(call, config), b"via: %b\r\n\r\n" % via)
+    caller = call.caller
+    lines.append(_end_of_head(caller.consumer, caller.key, caller.tier, forwarding.forwarded(call, config), via))
     return b"".join(lines)
 
 
@@ -143,25 +143,23 @@ def is_operators_cookie(cookie: bytes) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _identity_of(consumer: str, key: str, tier: str) -> bytes:
-    if not consumer:
-        return b""
-    return f"x-consumer-name: {consumer}\r\nx-consumer-key: {key}\r\nx-consumer-tier: {tier}\r\n".encode(
-        "latin-1", "replace"
-    )
-
-
-def _identity(caller: Principal) -> bytes:
-    """Return the headers that name the caller to the upstream; callers themselves cannot send them."""
-    return _identity_of(caller.consumer, caller.key, caller.tier)
+def _end_of_head(consumer: str, key: str, tier: str, forwarded: bytes, via: bytes) -> bytes:
+    """Return the headers that name the caller to the upstream, which callers themselves cannot send, and the end."""
+    identity = f"x-consumer-name: {consumer}\r\nx-consumer-key: {key}\r\nx-consumer-tier: {tier}\r\n"
+    return b"%b%bvia: %b\r\n\r\n" % (identity.encode("latin-1", "replace") if consumer else b"", forwarded, via)
 
 
 def response_headers(
-    status: int, headers: Headers, *, limits: Headers, via: bytes, own_names: Callable[[], OwnNames] | None = None
+    status: int,
+    headers: Headers,
+    *,
+    limits: Headers,
+    via: bytes,
+    own_names: Callable[[], OwnNames | None] | None = None,
 ) -> Headers:
     """Return the upstream's response headers without those of its connection, with the caller's limits added.
 
-    Those that name the upstream are rewritten with the names that ``own_names`` returns, which is called for them only.
+    Those that name the upstream are rewritten with the names that ``own_names`` returns: it is called for them only.
     """
     named: frozenset[bytes] = frozenset()
     kept: Headers = []
@@ -180,8 +178,8 @@ def response_headers(
             named |= _tokens(header[1])
     if named and named not in ONLY_KEPT_OR_CLOSED:
         kept = [header for header in kept if header[0] not in named or header[0] == b"upgrade"]
-    if names_upstream and own_names is not None:
-        kept = own_names().rewritten(kept)
+    if names_upstream and own_names is not None and (names := own_names()) is not None:
+        kept = names.rewritten(kept)
     # A shared cache must not serve one key's response to another.
     kept += (BY_KEY if is_cached_by_rule else PRIVATE, (b"via", via), *limits)
     return kept

@@ -70,7 +70,8 @@ async def _forward(plane: Plane, call: Call, metering: Metering | None) -> Reply
     forwarding = forwarding_of(call.route)
     head = request_head(call, forwarding, plane.config, plane.upstreams.via)
     reply = Reply(closed_by="upstream")
-    connection = await plane.upstreams.lend(forwarding.target.origin, forwarding.timeouts_for(call, plane.config))
+    timeouts = call.route.timeouts if call.method != "POST" else forwarding.timeouts_for(call, plane.config)
+    connection = await plane.upstreams.lend(forwarding.target.origin, timeouts)
     try:
         return await _exchange(plane, call, connection, head, reply, metering)
     except UpstreamBroken:
@@ -79,7 +80,6 @@ async def _forward(plane: Plane, call: Call, metering: Metering | None) -> Reply
     finally:
         plane.upstreams.take_back(connection)
     # The upstream had closed the pooled connection before it answered: repeat the request once.
-    timeouts = forwarding.timeouts_for(call, plane.config)
     connection = await plane.upstreams.lend(forwarding.target.origin, timeouts, is_new=True)
     try:
         return await _exchange(plane, call, connection, head, reply, metering)
@@ -114,7 +114,7 @@ async def _exchange(
             headers,
             limits=plane.limiter.headers(call),
             via=upstreams.via,
-            own_names=own_names(call, plane.config),
+            own_names=lambda: own_names(call, plane.config),
         )
         await peer.start(connection.status, headers)
         if sending is None and not peer.is_read and connection.status < 400:
