@@ -164,6 +164,5 @@ class Reply:
     bytes_out: int = 0
 
 
-def abandoned() -> Reply:
-    """Return the reply of a call whose client left before there was an answer (status 499 in usage)."""
-    return Reply(status=499, error_class="client_gone", closed_by="client")
+ABANDONED = Reply(status=499, error_class="client_gone", closed_by="client")
+"""The reply of a call whose client left before there was an answer (status 499 in usage). Shared, so never changed."""

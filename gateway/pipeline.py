@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from gateway.authenticate import ANONYMOUS, Authenticator
-from gateway.call import Call, Reply, abandoned
+from gateway.call import ABANDONED, Call, Reply
 from gateway.limit import limit, release
 from gateway.limiter import Limiter
 from gateway.limits.refused_calls import RefusedCalls
@@ -34,7 +34,7 @@ class Pipeline:
         A call is one request, or one connection for all its life. It is metered exactly once, also when it was
         refused, failed or abandoned.
         """
-        reply = abandoned()
+        reply = ABANDONED
         try:
             try:
                 call.principal = await self.authenticator.authenticate(call)

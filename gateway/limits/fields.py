@@ -75,7 +75,7 @@ class LimitFields:
 
 def fields(plan: Plan, protocol: Protocol, open_now: Count, now: float) -> Headers:
     """Return both fields for a call of this protocol; none where no limit applies. Shadow limits are left out."""
-    rendered = _rendered(plan, protocol)
+    rendered = plan.rendered.get(protocol is Protocol.HTTP) or _rendered(plan, protocol)
     if not rendered.policy:
         return []
     return [(b"ratelimit-policy", rendered.policy), (b"ratelimit", rendered.state(open_now, now))]

@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nats.aio.client import DEFAULT_MAX_PAYLOAD_SIZE
@@ -108,7 +109,9 @@ class Usage:
 
     def call_ended(self, call: Call, reply: Reply, latency_ms: float) -> None:
         """Count a call without a row in the ledger: a request, or a refused handshake."""
-        tally = self._tally(self._label_of(call, reply, _error_class(reply, at_handshake=True)))
+        refused = reply.refused
+        error_class = _error_class(reply, at_handshake=True)
+        tally = self._tally(self._labels.of(call, _outcome(reply), error_class, is_refused=refused is not None))
         tally.calls += 1
         tally.messages_in += reply.messages_in
         tally.messages_out += reply.messages_out
@@ -119,8 +122,8 @@ class Usage:
         if reply.status == 429:
             tally.throttled += 1
         self.metrics.observe_latency(call.protocol, latency_ms)
-        if reply.refused is not None:
-            self.metrics.refused(call.protocol, reply.refused.reason)
+        if refused is not None:
+            self.metrics.refused(call.protocol, refused.reason)
 
     def delivered(self, call: Call, messages: int, bytes_: int) -> None:
         """Count what was sent for a consumer without a call of it, such as a webhook."""
@@ -131,10 +134,11 @@ class Usage:
     def connection_closed(self, connection: Connection, reply: Reply) -> None:
         """Tally the last messages of a connection, and send its row of the ledger."""
         if connection.closing is not None and reply.refused is None:
-            reply.refused = connection.closing
+            reply = replace(reply, refused=connection.closing)
         self._sweep(connection)
         error_class = _error_class(reply, at_handshake=False)
-        tally = self._tally(self._label_of(connection.call, reply, error_class))
+        # A connection that was refused after it had opened is labelled as it was while it was open.
+        tally = self._tally(self._labels.of(connection.call, _outcome(reply), error_class, is_refused=False))
         tally.calls += 1
         if reply.refused is not None:
             self.metrics.refused(connection.call.protocol, reply.refused.reason)
@@ -179,11 +183,6 @@ class Usage:
                     len(self._batches),
                     str(error) or type(error).__name__,
                 )
-
-    def _label_of(self, call: Call, reply: Reply, error_class: str) -> Label:
-        # A connection that was refused after it had opened is labelled as it was while it was open.
-        is_refused = reply.refused is not None and call.connection is None
-        return self._labels.of(call, _outcome(reply), error_class, is_refused=is_refused)
 
     def _tally(self, label: Label) -> Tally:
         tally = self._tallies.get(label)

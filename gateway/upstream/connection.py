@@ -158,9 +158,17 @@ class UpstreamConnection(asyncio.Protocol):
         return not self.interim
 
     async def read(self) -> bytes:
-        """Return what has arrived of the body, ``b""`` at its end. Raises as ``head`` does."""
+        """Wait for a part of the body and return it, ``b""`` at its end. Raises as ``head`` does."""
+        await self.more()
+        return self.take()
+
+    async def more(self) -> None:
+        """Wait for a part of the body, or its end. Raises as ``head`` does."""
         while not self._chunks and not self.is_whole:
             await self._wait()
+
+    def take(self) -> bytes:
+        """Return what has arrived of the body, ``b""`` at its end."""
         if not self._chunks:
             return b""
         data = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)

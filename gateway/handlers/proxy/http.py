@@ -154,7 +154,8 @@ async def _pass_back(plane: Plane, call: Call, connection: UpstreamConnection, r
     while True:
         if not connection.has_more:
             upstreams.expect(connection, connection.idle_s)
-        part = await connection.read()
+            await connection.more()
+        part = connection.take()
         reply.bytes_out += len(part)
         is_last = connection.is_read_whole
         # The upstream's deadline does not run while the client does not read.
