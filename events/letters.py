@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +22,7 @@ from events.models import Channel, DeadLetter, DeadLetterPosition, Subscription
 from gateway.durable.dead_letter import CUT
 from gateway.durable.readers import DEAD_ID_HEADER, SUBJECT_HEADER
 from gateway.log.event import EVENT_TYPE, encoded, rfc3339
+from gateway.log.expiry import EXPIRY, read_expiry
 from gateway.log.streams import redriven_subject
 from gateway.refusals import Refused
 from gateway.schemas.checker import Validators
@@ -109,6 +111,7 @@ def _message(letter: DeadLetter, *, as_is: bool) -> Message:
     """Return what is to be stored to redrive a letter. Raises ValidationError."""
     if letter.event.get(CUT):
         raise ValidationError("The event is too large: only its beginning was kept. Discard the letter.")
+    _require_unexpired(letter)
     headers = _attributes(letter)
     try:
         subject = subject_of(letter.address)
@@ -133,6 +136,13 @@ def _channel(subject_filter: str) -> Channel:
     if channel is None:
         raise ValidationError({"channel": "The channel no longer exists."})
     return channel
+
+
+def _require_unexpired(letter: DeadLetter) -> None:
+    """Raise ValidationError for an event that has expired: it would be stored and delivered to nobody."""
+    expires_at = read_expiry((letter.event.get("extensions") or {}).get(EXPIRY))
+    if expires_at is not None and expires_at <= time.time():
+        raise ValidationError("The event has expired. Discard the letter.")
 
 
 def _attributes(letter: DeadLetter) -> dict[str, str]:

@@ -365,3 +365,12 @@ async def test_two_projectors_at_once_keep_each_letter_once(link):
             await bury(js, number)
         await until(lambda: has(20))
     assert await details() == [str(number) for number in range(20)]
+
+
+@pytest.mark.parametrize("subscription", ["", "sub_1"])
+def test_a_letter_whose_event_has_expired_is_not_redriven(subscription):
+    event = {"data": 1, "extensions": {"expirytime": "2020-01-01T00:00:00Z"}}
+    keep(LETTER | {"event": event, "subscription": subscription})
+    with pytest.raises(ValidationError, match="has expired"):
+        redrive(DeadLetter.objects.get(), by="ann")
+    assert DeadLetter.objects.count() == 1

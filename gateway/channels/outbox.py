@@ -42,9 +42,10 @@ class Outbox(Generic[T]):
         self._max_events = config.send_buffer_max_events
         self._overflowed = overflowed
         self._notice = notice
-        self._items: deque[tuple[T, int]] = deque()
+        self._items: deque[tuple[T, int, float | None]] = deque()
         self._bytes = 0
         self._events = 0
+        self._expiring = 0
         self._lot: tuple[int, int] = (0, 0)
         self._lot_events = 0
         self._taken_at = time.monotonic()
@@ -55,13 +56,18 @@ class Outbox(Generic[T]):
 
     def put(self, item: T) -> None:
         """Queue a control frame."""
-        self._add(item, _CONTROL)
+        self._add(item, _CONTROL, None)
 
-    def put_event(self, item: T, bytes_: int) -> None:
-        """Queue an event, charged by the bytes of its payload, which are the same over every protocol."""
+    def put_event(self, item: T, bytes_: int, expires_at: float | None = None) -> None:
+        """Queue an event, charged by the bytes of its payload, which are the same over every protocol.
+
+        It is not sent from ``expires_at`` on, in Unix seconds.
+        """
         self._bytes += bytes_
         self._events += 1
-        self._add(item, bytes_)
+        if expires_at is not None:
+            self._expiring += 1
+        self._add(item, bytes_, expires_at)
 
     @property
     def waiting(self) -> int:
@@ -97,7 +103,7 @@ class Outbox(Generic[T]):
         Raises Refused if a limit asks for the connection to be closed.
         """
         self._left()
-        while not self._items:
+        while not self._has_items():
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
             self._taken_at = time.monotonic()
@@ -106,15 +112,16 @@ class Outbox(Generic[T]):
             self._is_throttled or not self._limiter.charge_now(self._call, messages_out=events, bytes_out=self._bytes)
         ):
             return await self._take_one()
-        items = [item for item, _ in self._items]
+        items = [item for item, _, _ in self._items]
         self._items.clear()
+        self._expiring = 0
         self._lot, self._lot_events, self._bytes, self._events = (count, self._bytes), events, 0, 0
         self._count(events, self._lot[1])
         return items
 
     async def _take_one(self) -> list[T]:
         """Take one item when the limits do not allow all; wait for the limit and notify the client once."""
-        item, bytes_ = self._items[0]
+        item, bytes_, expires_at = self._items[0]
         if bytes_ != _CONTROL:
             try:
                 await self._limiter.charge(self._call, messages_out=1, bytes_out=bytes_)
@@ -125,6 +132,8 @@ class Outbox(Generic[T]):
             self._events -= 1
             self._count(1, bytes_)
         self._items.popleft()
+        if expires_at is not None:
+            self._expiring -= 1
         self._lot, self._lot_events = (1, max(bytes_, 0)), int(bytes_ != _CONTROL)
         return [item]
 
@@ -145,11 +154,23 @@ class Outbox(Generic[T]):
         await asyncio.sleep(min(refused.retry_after_s or 0.1, _PAUSE_MAX_S))
         return []
 
-    def _add(self, item: T, bytes_: int) -> None:
+    def _has_items(self) -> bool:
+        """Return whether something is to be sent, after dropping events that have expired in the queue."""
+        if self._expiring:
+            now = time.time()
+            expired = [bytes_ for _, bytes_, expires_at in self._items if (expires_at or now + 1) <= now]
+            if expired:
+                self._items = deque(item for item in self._items if (item[2] or now + 1) > now)
+                self._bytes -= sum(expired)
+                self._events -= len(expired)
+                self._expiring -= len(expired)
+        return bool(self._items)
+
+    def _add(self, item: T, bytes_: int, expires_at: float | None) -> None:
         items = self._items
         if self._is_over:
             return
-        items.append((item, bytes_))
+        items.append((item, bytes_, expires_at))
         if len(items) + self._lot[0] > self._max_events or self._bytes + self._lot[1] > self._max_bytes:
             self._is_over = True
             self._overflowed(Refused(Reason.TOO_SLOW))

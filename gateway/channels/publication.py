@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import Any
 from gateway import tracing
 from gateway.call import Call
 from gateway.log.event import EVENT_TYPE, encoded, rfc3339
+from gateway.log.expiry import EXPIRY, require_future, require_instant
 from gateway.protocol import Protocol
 from gateway.refusals import Refused
 from gateway.snapshot.picture import Channel
@@ -22,8 +24,6 @@ ATTRIBUTES_MAX_BYTES = 4096
 _ATTRIBUTE_NAME = re.compile(r"[a-z0-9]{1,20}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONSUMERS = "/consumers/"
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
-"""``datetime.fromisoformat`` accepts more than RFC 3339: weeks, dates without dashes, …"""
 UNREAD: Any = object()
 
 
@@ -73,6 +73,8 @@ def attributes_as_headers(call: Call, publication: Publication, content_type: st
     source = attributes.get("source") or own_source
     if source.startswith(_CONSUMERS) and source != own_source and call.protocol is not Protocol.CONNECTOR:
         fail("The source names another consumer.", "/source")
+    if EXPIRY in attributes:
+        require_future(attributes[EXPIRY], time.time())
     headers = {f"ce-{name}": encoded(value) for name, value in attributes.items()}
     if sum(map(len, headers.values())) > ATTRIBUTES_MAX_BYTES or len(headers) > ATTRIBUTES_MAX:
         fail(f"CloudEvents attributes hold at most {ATTRIBUTES_MAX_BYTES} bytes.")
@@ -100,10 +102,5 @@ def _trace(headers: dict[str, str], traceparent: str | None, tracestate: str | N
 def _time(given: str | None) -> str:
     if given is None:
         return rfc3339(datetime.now(UTC))
-    try:
-        datetime.fromisoformat(given)
-    except ValueError:
-        fail("`time` is not an RFC 3339 instant.", "/time")
-    if not _RFC_3339.fullmatch(given):
-        fail("`time` is not an RFC 3339 instant with its offset from UTC.", "/time")
+    require_instant(given, "time")
     return given

@@ -7,6 +7,7 @@ of each address: ``<id> <stream>``. Earlier versions kept the id alone.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 from nats.aio.client import Client
@@ -40,7 +41,10 @@ class RetainedEvents:
         await self._log.store(f"{RETAINED_SUBJECT}.{subject}", b"")
 
     async def matching(self, subject_filter: str) -> AsyncIterator[Event]:
-        """Yield the retained events that a subject filter matches and that the log still holds. Raises Refused."""
+        """Yield the retained events that a subject filter matches, that the log still holds and that have not expired.
+
+        Raises Refused.
+        """
         first = 1
         while True:
             subject = f"{RETAINED_SUBJECT}.{subject_filter}"
@@ -63,7 +67,8 @@ class RetainedEvents:
         if channel is None or not id_:
             return None
         event = await self._log.event(channel, int(id_))
-        return event if event is not None and event.address == address else None
+        is_current = event is not None and event.address == address and not event.has_expired(time.time())
+        return event if is_current else None
 
     def _channel(self, address: str, stream: str) -> Channel | None:
         """Return the channel whose stream it is: not always the one that owns the address by now."""

@@ -303,6 +303,8 @@ class Running:
         await self._plane.js.add_consumer(channel.stream, config)
 
     async def _write(self, sink: Sink, events: list[Event]) -> None:
+        now = time.time()
+        events = [event for event in events if not event.has_expired(now)]
         while events:
             try:
                 await sink.write(events)

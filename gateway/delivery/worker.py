@@ -198,6 +198,9 @@ class Worker:
             self._order.put_back(delivery)
 
     async def _try(self, channel: Channel, delivery: Delivery) -> None:
+        if delivery.event.has_expired(time.time()):
+            await self._done(delivery)
+            return
         if not is_writable(delivery.event):
             await store_dead_letter(self._desk.log, channel, self.subscription, delivery, 1, UNWRITABLE)
             await self._done(delivery)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -113,11 +114,14 @@ async def history(plane: Plane, call: Call) -> Reply:
     if after != EARLIEST and not (batch.events and batch.events[0].id == after + 1):
         # Checked after the read, so that events that expired meanwhile do not leave an unreported gap.
         await _require_retained(plane, selection, after)
-    events = await charge_read(plane, call, batch.events)
+    now = time.time()
+    readable = [event for event in batch.events if not event.has_expired(now)]
+    events = await charge_read(plane, call, readable)
     next_ = None
-    if batch.pending or len(events) < len(batch.events):
+    if batch.pending or len(events) < len(readable):
+        last = batch.events[-1] if len(events) == len(readable) else events[-1]
         path = quote(call.address) if call.route is not None else channel_events_path(address)
-        next_ = f"{plane.config.public_url}{path}?after={events[-1].id}&limit={limit}"
+        next_ = f"{plane.config.public_url}{path}?after={last.id}&limit={limit}"
     if BATCHED in (call.header(b"accept") or ""):
         # A CloudEvents batch is a bare array, so the next page is in a Link header (RFC 8288).
         texts = ",".join(event.cloudevent() for event in events)

@@ -162,7 +162,7 @@ class EventStream:
             rendered = event.sse()
         else:
             rendered = b"id: %b\n%b" % (_id(self._positions), event.sse_data())
-        self._outbox.put_event(rendered, len(event.data))
+        self._outbox.put_event(rendered, len(event.data), event.expires_at)
 
     def _is_still_allowed(self) -> bool:
         """Check the rights again after a change of consumer, key or tier, and apply the interval of conflation."""

@@ -52,7 +52,8 @@ async def pull(plane: Plane, call: Call) -> Reply:
             most = min(limit, await _remaining(plane, call))
             wait_s = min(max(ends_at - time.monotonic(), 0), RECHECK_S)
             fetched = await _fetch(plane, subscription, channel, most, wait_s)
-            deliveries = await _without_poison(plane, subscription, channel, fetched)
+            current = await _without_expired(plane, fetched)
+            deliveries = await _without_poison(plane, subscription, channel, current)
             is_over = time.monotonic() >= ends_at or plane.draining
             if gone.done():
                 await _withhold(plane, subscription, channel, deliveries)
@@ -127,6 +128,15 @@ async def _fetch(
         await plane.readers.ensure(subscription, channel, wait_for_ack_s)
         deliveries = await plane.readers.fetch(subscription, channel, limit, wait_s)
     return await plane.withheld.discount(subscription.id, deliveries)
+
+
+async def _without_expired(plane: Plane, fetched: list[Delivery]) -> list[Delivery]:
+    """Acknowledge the events that have expired; they are no dead letters. Returns the others."""
+    now = time.time()
+    for one in fetched:
+        if one.event.has_expired(now):
+            await plane.readers.ack(one)
+    return [one for one in fetched if not one.event.has_expired(now)]
 
 
 async def _without_poison(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,8 +100,7 @@ class CatchUp:
         self._position = position
         for event in self._live:
             if event.id > self._position:
-                self._position = event.id
-                self._deliver(event)
+                self._pass_on(event)
         self._done(self._position)
 
     def cancel(self) -> None:
@@ -138,9 +138,13 @@ class CatchUp:
             self._position = gap.to_id - 1
         self._reports_gaps = True
         for event in batch.events:
-            self._position = event.id
-            self._deliver(event)
+            self._pass_on(event)
         return batch.pending > 0
+
+    def _pass_on(self, event: Event) -> None:
+        self._position = event.id
+        if not event.has_expired(time.time()):
+            self._deliver(event)
 
     async def _overtaken(self, next_id: int | None) -> Gap | None:
         """Return the events that retention removed before they were read, if any: up to the next event at most."""

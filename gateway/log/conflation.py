@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from gateway.log.event import Event
@@ -76,5 +77,7 @@ class Conflation:
 
     def _flush(self) -> None:
         pending, self._pending = self._pending, {}
+        now = time.time()
         for event in pending.values():
-            self._deliver(event)
+            if not event.has_expired(now):
+                self._deliver(event)

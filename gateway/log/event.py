@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote
 import orjson
 
 from gateway.concurrency.short_cache import short_cache
+from gateway.log.expiry import EXPIRY, read_expiry
 from gateway.wire.content_types import JSON_TYPE, is_json, is_text
 from gateway.wire.subjects import address_of, address_subject
 
@@ -52,6 +53,8 @@ class Event:
     """The value of its :data:`BATCH_HEADER`."""
     stored_time: str = ""
     """When the log stored it, in RFC 3339; empty if unknown."""
+    expires_at: float | None = None
+    """When it expires, in Unix seconds; None for never."""
     _frame: str | None = None
     _sse_data: bytes | None = None
     _cloudevent: str | None = None
@@ -60,6 +63,10 @@ class Event:
     def stored_at(self) -> float | None:
         """When the log stored it, in Unix seconds by the log's clock; :attr:`time` is up to the publisher."""
         return datetime.fromisoformat(self.stored_time).timestamp() if self.stored_time else None
+
+    def has_expired(self, now: float) -> bool:
+        """Return whether nobody may receive it any more, at this time in Unix seconds."""
+        return self.expires_at is not None and self.expires_at <= now
 
     def frame(self) -> str:
         """Return it as the ``event`` frame of ``/v1/stream`` and of history."""
@@ -155,6 +162,7 @@ def from_headers(channel: str, subject: str, headers: Mapping[str, str], data: b
         extensions=extensions,
         previous=int(headers.get("Nats-Last-Sequence", 0)),
         batch=headers.get(BATCH_HEADER),
+        expires_at=read_expiry(extensions.get(EXPIRY)),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -234,7 +235,7 @@ class Feed:
 
     def _deliver(self, stream: str, event: Event) -> None:
         self._positions[stream] = event.id
-        for listener in tuple(self._listeners):
+        for listener in () if event.has_expired(time.time()) else tuple(self._listeners):
             if listener.reads(stream):
                 listener.offer(event)
 
@@ -249,6 +250,7 @@ class Feed:
 
         def done(position: int) -> None:
             self._recovering.pop(stream, None)
+            self._positions[stream] = position
 
         def report(gap: Gap) -> None:
             for listener in tuple(self._listeners):

@@ -16,7 +16,9 @@ from gateway.channels.access import channel_for
 from gateway.channels.checking import require_utf8
 from gateway.channels.publication import Admitted, Publication
 from gateway.log.cloudevents import structured
+from gateway.log.event import rfc3339
 from gateway.log.event_log import DEADLINE_S
+from gateway.log.expiry import EXPIRY, expiry_after, read_expiry
 from gateway.log.unavailable import log_unavailable
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.right import Verb
@@ -247,6 +249,18 @@ def _attributes(is_retained: bool) -> dict[str, str]:
     return {RETAIN: "1"} if is_retained else {}
 
 
+def _shortened(attributes: dict[str, str], properties: Properties) -> dict[str, str]:
+    """Return the attributes with the expiry of the packet, unless theirs is earlier, or is to be refused."""
+    if "message_expiry" not in properties:
+        return attributes
+    expires = expiry_after(properties["message_expiry"], time.time())
+    given = attributes.get(EXPIRY)
+    given_at = read_expiry(given)
+    if given is None or (given_at is not None and given_at > expires.timestamp()):
+        return {**attributes, EXPIRY: rfc3339(expires)}
+    return attributes
+
+
 def _publication(
     topic: str,
     payload: bytes,
@@ -279,13 +293,13 @@ def _publication(
             content.data,
             content.content_type,
             traceparent=user.get("traceparent"),
-            attributes=content.attributes | attributes,
+            attributes=_shortened(content.attributes | attributes, properties),
         )
     return Publication(
         topic,
         payload,
         content_type,
         traceparent=user.get("traceparent"),
-        attributes=attributes,
+        attributes=_shortened(attributes, properties),
         keeps_invalid=keeps_invalid,
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import orjson
@@ -20,15 +22,16 @@ from gateway.handlers.mqtt.publishing import ORIGIN, RETAIN
 from gateway.identity.rights import allowed, require
 from gateway.log.catch_up import Gap
 from gateway.log.event import EVENT_TYPE, Event
+from gateway.log.expiry import EXPIRY
 from gateway.log.hub import Listener
 from gateway.log.position import parse_position
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Channel
 from gateway.snapshot.right import Right, Verb
 from gateway.wire.mqtt import codec
-from gateway.wire.mqtt.packets import V5, Publish, RequestedFilter, Subscribe, Unsubscribe
+from gateway.wire.mqtt.packets import V5, Properties, Publish, RequestedFilter, Subscribe, Unsubscribe
 from gateway.wire.mqtt.replies import ProtocolViolation, Replies
-from gateway.wire.mqtt.session import QOS_GRANTED_MAX, SUBSCRIPTIONS_MAX, Parts, Session
+from gateway.wire.mqtt.session import QOS_GRANTED_MAX, SUBSCRIPTIONS_MAX, Parts, Renew, Session
 from gateway.wire.subjects import AddressError, filters_of, meet
 
 if TYPE_CHECKING:
@@ -44,6 +47,8 @@ FILTERS_AT_ONCE = 20
 VERDICTS_KEPT = 10_000
 RENDERED_KEPT = 16
 """Rendered events that are cached; an event is delivered to all its subscribers within moments, so few suffice."""
+EXPIRY_MAX_S = 2**32 - 1
+"""The longest Message Expiry Interval, in four bytes."""
 POSITION = "from"
 """The user property of SUBSCRIBE that names the position to start from."""
 
@@ -277,7 +282,8 @@ class Subscribing:
                 async for event in self._plane.retained.matching(subject):
                     while not self._has_room():
                         await asyncio.sleep(NAP_S)
-                    if event.id > topic_filter.seen.get(event.address, 0):
+                    is_newest = event.id > topic_filter.seen.get(event.address, 0)
+                    if is_newest and not event.has_expired(time.time()):
                         self._deliver(topic_filter, event, is_retained=True)
         except Refused as refused:
             self._close(refused)
@@ -290,27 +296,25 @@ class Subscribing:
         options, version = topic_filter.options, self._session.version
         if options.no_local and self._is_own(event):
             return
-        if topic_filter.gap is not None:
-            parts = _parts(event, version, topic_filter.gap)
-            topic_filter.gap = None
-        else:
-            parts = _rendered(event, version)
+        gap, topic_filter.gap = topic_filter.gap, None
+        is_shared = gap is None and event.expires_at is None
+        parts = _rendered(event, version) if is_shared else _parts(event, version, gap)
         if sum(map(len, parts)) + codec.PUBLISH_HEAD_MAX_BYTES > self._answers.packet_max_bytes:
             self._count_too_large()
         elif options.qos == 0:
-            self._outbox.put_event(codec.publish_of(parts, 0, retain=is_retained), len(parts[2]))
+            self._outbox.put_event(codec.publish_of(parts, 0, retain=is_retained), len(parts[2]), event.expires_at)
         elif self._session.can_send():
             self._send(parts, is_retained)
         else:
-            self._hold(parts, is_retained)
+            self._hold(parts, is_retained, partial(_renewed, event, version, gap) if event.expires_at else None)
 
     def _send(self, parts: Parts, is_retained: bool) -> None:
         packet = codec.publish_of(parts, 1, self._session.next_id(), retain=is_retained)
         self._outbox.put_event(packet, len(parts[2]))
 
-    def _hold(self, parts: Parts, is_retained: bool) -> None:
+    def _hold(self, parts: Parts, is_retained: bool, renew: Renew | None) -> None:
         session, config = self._session, self._plane.config
-        session.hold(parts, retain=is_retained)
+        session.hold(parts, retain=is_retained, renew=renew)
         if len(session.held) > config.send_buffer_max_events or session.held_bytes > config.send_buffer_max_bytes:
             self._close(Refused(Reason.TOO_SLOW))
 
@@ -347,7 +351,7 @@ def _is_open_to_mqtt(channel: Channel) -> bool:
     return not channel.protocols or "mqtt" in channel.protocols
 
 
-_NOT_CLOUDEVENTS = frozenset({ORIGIN, RETAIN, "tracestate"})
+_NOT_CLOUDEVENTS = frozenset({ORIGIN, RETAIN, EXPIRY, "tracestate"})
 """Extensions that are not sent as a user property with the prefix ``ce-``."""
 
 
@@ -367,8 +371,20 @@ def _parts(event: Event, version: int, gap: Gap | None = None) -> Parts:
     if gap is not None:
         members = {"from": str(gap.from_id), "to": str(gap.to_id), "cause": gap.cause}
         user.append(("gap", orjson.dumps(members).decode()))
-    packet = Publish(event.address, event.data, properties={"content_type": event.content_type, "user": user})
-    return codec.shared_parts(version, packet)
+    properties: Properties = {"content_type": event.content_type, "user": user}
+    if event.expires_at is not None:
+        properties["message_expiry"] = _seconds_left(event.expires_at)
+    return codec.shared_parts(version, Publish(event.address, event.data, properties=properties))
+
+
+def _seconds_left(expires_at: float) -> int:
+    """Return the Message Expiry Interval of an event: what is left of it (3.3.2.3.3)."""
+    return min(max(0, math.ceil(expires_at - time.time())), EXPIRY_MAX_S)
+
+
+def _renewed(event: Event, version: int, gap: Gap | None) -> Parts | None:
+    """Return the parts of an event that was held, with the interval that is left now; None if it has expired."""
+    return None if event.has_expired(time.time()) else _parts(event, version, gap)
 
 
 @lru_cache(maxsize=RENDERED_KEPT)

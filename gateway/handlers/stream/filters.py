@@ -114,7 +114,7 @@ class StreamFilters:
                 return
             reading.last = event
             text = event.cloudevent() if is_cloudevents else event.frame()
-            put_event(text, len(event.data))
+            put_event(text, len(event.data), event.expires_at)
 
         return deliver
 

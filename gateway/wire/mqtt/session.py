@@ -27,6 +27,8 @@ PACKET_ID_MAX = 65_535
 
 Parts = tuple[bytes, bytes, bytes]
 """The encoded parts of an event that all its readers share (see ``codec.shared_parts``)."""
+Renew = Callable[[], Parts | None]
+"""Returns the parts of an event as they are to be sent now; None if it has expired."""
 
 
 @dataclass(slots=True)
@@ -35,7 +37,7 @@ class Session:
 
     connect: Connect
     client_id: str = ""
-    held: deque[tuple[Parts, bool]] = field(default_factory=deque)
+    held: deque[tuple[Parts, bool, Renew | None]] = field(default_factory=deque)
     """QoS 1 events with their retain flag, to be sent once the client has acknowledged earlier ones."""
     held_bytes: int = 0
     _received: dict[int, bool] = field(default_factory=dict)
@@ -132,18 +134,20 @@ class Session:
         """Release the packet id of a QoS 1 event; one that is not in use is ignored."""
         self._in_flight.discard(packet_id)
 
-    def hold(self, parts: Parts, *, retain: bool = False) -> None:
-        """Queue a QoS 1 event until :meth:`next_held` may return it."""
-        self.held.append((parts, retain))
+    def hold(self, parts: Parts, *, retain: bool = False, renew: Renew | None = None) -> None:
+        """Queue a QoS 1 event until :meth:`next_held` may return it, renewed if what is sent depends on the time."""
+        self.held.append((parts, retain, renew))
         self.held_bytes += sum(map(len, parts))
 
     def next_held(self) -> tuple[Parts, bool] | None:
         """Return the oldest held event if it may be sent now."""
-        if not self.held or not self.can_send():
-            return None
-        parts, retain = self.held.popleft()
-        self.held_bytes -= sum(map(len, parts))
-        return parts, retain
+        while self.held and self.can_send():
+            parts, retain, renew = self.held.popleft()
+            self.held_bytes -= sum(map(len, parts))
+            current = parts if renew is None else renew()
+            if current is not None:
+                return current, retain
+        return None
 
     def limits(self, packet_max_bytes: int) -> dict[str, object]:
         """Return the CONNACK properties that state the server's limits (3.2.2.3); none on 3.1.1."""
