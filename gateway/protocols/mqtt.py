@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import time
@@ -134,7 +135,8 @@ class MqttPeer(asyncio.Protocol):
         self._closed_at = time.monotonic()
         if not self._transport.is_closing():
             self._resume()
-            self._transport.write_eof()
+            with contextlib.suppress(OSError):  # reset by the client, which the event loop has not noticed yet
+                self._transport.write_eof()
 
     def sweep(self, now: float) -> None:
         """End what takes too long: a missing CONNECT, a silent client, a close."""
