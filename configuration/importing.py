@@ -35,15 +35,15 @@ def import_file(
     by: str,
     dry_run: bool = False,
 ) -> Diff:
-    """Import a file: OpenAPI 3, with ``x-zuplo-route`` or without, or AsyncAPI. Raises DocumentError.
+    """Import a file, or ``-``: OpenAPI 3, with ``x-zuplo-route`` or without, or AsyncAPI. Raises DocumentError.
 
     ``policies`` is the ``policies.json`` of a Zuplo project, with the options of its policies; the one beside the
     document is read by default.
     """
     document = read(path)
-    beside = Path(path).with_name(zuplo.POLICIES_FILE)
-    if not policies and zuplo.is_zuplo(document.data) and "policies" not in document.data and beside.is_file():
-        policies = beside
+    if not policies and document.file and zuplo.is_zuplo(document.data) and "policies" not in document.data:
+        beside = document.file.with_name(zuplo.POLICIES_FILE)
+        policies = beside if beside.is_file() else ""
     definitions = read(policies) if policies else None
     return import_document(
         document, policies=definitions, options=options, report=report, key_id=key_id, by=by, dry_run=dry_run

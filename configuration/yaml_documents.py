@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from io import StringIO
@@ -24,6 +25,7 @@ from configuration.yaml_reader import (
 )
 
 BYTES_MAX = 32 * 1024 * 1024
+STANDARD_INPUT = "-"
 
 
 class DocumentError(ValueError):
@@ -80,7 +82,9 @@ def pointer(path: Iterable[str | int]) -> str:
 
 
 def read(path: str | Path) -> Document:
-    """Parse a file. Raises DocumentError."""
+    """Parse a file, or standard input for ``-``. Raises DocumentError."""
+    if path == STANDARD_INPUT:
+        return parse(sys.stdin.read(), "standard input")
     path = Path(path)
     try:
         with path.open("rb") as file:

@@ -174,7 +174,7 @@ def _content(
     """Return the content type and the schema of a channel; no schema if it cannot be read, which is reported."""
     content_type = channel.node.get("x-content-type", JSON)
     try:
-        content_type = channel.node.get("x-content-type", content_type_of(document, messages))
+        content_type = channel.node.get("x-content-type", content_type_of(document, messages, report))
         if not has_schema(content_type):
             return content_type, None, None
         registered = registered_schema(document, messages)
@@ -205,7 +205,7 @@ def _parameters(document: Document, channel: _Channel, *, is_2: bool) -> dict[st
         parameter, where = mapping(document, node, (*path, name))
         if is_2:
             parameter, _ = mapping(document, parameter.get("schema", {}), (*where, "schema"))
-        values = parameter.get("enum")
+        values = [parameter["const"]] if is_2 and "const" in parameter else parameter.get("enum")
         if isinstance(values, list) and values and f"{{{name}}}" in channel.address:
             restricted[name] = {"enum": [value if isinstance(value, str) else json.dumps(value) for value in values]}
     return restricted

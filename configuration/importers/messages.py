@@ -7,6 +7,7 @@ from typing import Any
 
 from configuration.importers.imported import RegisteredSchema
 from configuration.importers.references import Path, any_of, follow, mapping, self_contained
+from configuration.importers.report import Report
 from configuration.yaml_documents import Document, DocumentError, parse
 from gateway.contracts.schemas import needs_draft_7
 from gateway.wire.content_types import (
@@ -27,18 +28,15 @@ VERSION_MAX = 2**31
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 
 
-def content_type_of(document: Document, messages: list[tuple[dict[str, Any], Path]]) -> str:
+def content_type_of(document: Document, messages: list[tuple[dict[str, Any], Path]], report: Report) -> str:
     """Return the content type of a channel with these messages: what takes all of them.
 
-    Messages with a schema in Avro are published in JSON, as the registry encodes them.
+    Messages with a schema in Avro are published in JSON, as the registry encodes them. A text that names no media type
+    is reported.
     """
-    default = document.data.get("defaultContentType", JSON_TYPE)
-    types = dict.fromkeys(
-        JSON if _avro(document, *placed) is not None else _content_type(_media_type(document, *placed) or default)
-        for placed in messages
-    )
+    types = dict.fromkeys(_content_type(document, *placed, report) for placed in messages)
     if len(types) <= 1:
-        return next(iter(types), _content_type(default))
+        return next(iter(types), None) or _content_type(document, {}, (), report)
     media_types = [media_type_of(type_) for type_ in types]
     return JSON if all(map(is_json, media_types)) else TEXT if all(map(is_text, media_types)) else BYTES
 
@@ -55,10 +53,14 @@ def has_schema(content_type: Any) -> bool:
     return not isinstance(content_type, str) or is_json(media_type_of(content_type))
 
 
-def _content_type(media_type: Any) -> str:
+def _content_type(document: Document, message: dict[str, Any], path: Path, report: Report) -> str:
+    if _avro(document, message, path) is not None:
+        return JSON
+    media_type = _media_type(document, message, path) or document.data.get("defaultContentType", JSON_TYPE)
     try:
         return from_media_type(str(media_type))
     except ContentTypeError:
+        report.skip(document.error(f"{str(media_type)[:100]!r} is no media type; the channel takes bytes", *path))
         return BYTES  # which takes whatever the document means
 
 

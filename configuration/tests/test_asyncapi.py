@@ -64,9 +64,23 @@ def test_the_values_of_a_parameter_are_those_of_its_enum():
     components = {"parameters": {"id": {"enum": ["a", "b"]}}}
     found = channels_of(asyncapi_3(channel, components=components))["sensors/{id}/{free}"]
     assert found["parameters"] == {"id": {"enum": ["a", "b"]}}
-    channel = {"parameters": {"id": {"schema": {"type": "integer", "enum": [1, 2]}}}}
-    found = channels_of({"asyncapi": "2.6.0", "channels": {"sensors/{id}": channel}})["sensors/{id}"]
-    assert found["parameters"] == {"id": {"enum": ["1", "2"]}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "values"),
+    [
+        ({"type": "integer", "enum": [1, 2]}, ["1", "2"]),
+        ({"enum": [True, None, 1.5, "a b"]}, ["true", "null", "1.5", "a b"]),
+        ({"type": "string", "const": "only"}, ["only"]),
+        ({"const": 1, "enum": [1, 2]}, ["1"]),
+        ({"$ref": "#/components/schemas/unit"}, ["C", "F"]),
+    ],
+)
+def test_the_values_of_a_parameter_in_2_x_are_those_of_its_schema(schema, values):
+    components = {"schemas": {"unit": {"type": "string", "enum": ["C", "F"]}}}
+    channel = {"parameters": {"id": {"schema": schema}}}
+    document = {"asyncapi": "2.6.0", "channels": {"sensors/{id}": channel}, "components": components}
+    assert channels_of(document)["sensors/{id}"]["parameters"] == {"id": {"enum": values}}
 
 
 def test_a_recursive_schema_is_imported_whole():

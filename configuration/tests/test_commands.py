@@ -5,6 +5,7 @@ from django.core.management import CommandError, call_command
 
 from audit.models import Change
 from consumers.models import Tier
+from events.models import Channel
 
 pytestmark = pytest.mark.django_db
 
@@ -60,6 +61,14 @@ def test_an_error_is_one_line_without_a_traceback(document):
 def test_a_document_is_read_from_standard_input(monkeypatch):
     monkeypatch.setattr("sys.stdin", StringIO("tiers: [{name: piped}]"))
     assert "+ tier piped" in run("apply", "-")
+
+
+def test_import_reads_standard_input(monkeypatch):
+    document = "asyncapi: 3.0.0\ninfo: {title: Piped}\nchannels: {c: {address: a/b}}"
+    for expected in ("+ channel a/b", "Nothing to change."):
+        monkeypatch.setattr("sys.stdin", StringIO(document))
+        assert expected in run("import", "-")
+    assert Channel.objects.get().imported_from == "Piped (standard input)"
 
 
 def test_export_prints_what_apply_takes(document, tmp_path):

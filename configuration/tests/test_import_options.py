@@ -278,6 +278,21 @@ def test_the_policies_beside_a_zuplo_document_are_read(tmp_path):
 
 
 @pytest.mark.django_db
+def test_a_message_of_no_media_type_is_reported_and_its_channel_takes_bytes():
+    report = Report()
+    messages = {"m": {"contentType": "photo"}, "n": {"contentType": "image/*"}}
+    data = {"asyncapi": "3.0.0", "channels": {"c": {"address": "a", "messages": messages}}}
+    imported(data, report=report)
+    assert Channel.objects.get().content_type == "bytes"
+    assert [line.split(": ", 1)[1] for line in report.skipped] == [
+        f"{text!r} is no media type; the channel takes bytes (at #/channels/c/messages/{name})"
+        for name, text in (("m", "photo"), ("n", "image/*"))
+    ]
+    with pytest.raises(DocumentError, match="is no media type"):
+        imported(data, is_strict=True)
+
+
+@pytest.mark.django_db
 def test_the_command_lists_what_it_skipped_and_its_placeholders(tmp_path, capsys):
     file = tmp_path / "routes.oas.json"
     data = gateway(hello=route_of(CODE))

@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from configuration.apply import apply_document
 from configuration.authors import add_author_option, author_of
-from configuration.yaml_documents import DocumentError, parse, read
+from configuration.yaml_documents import DocumentError, read
 
 DRIFT = 2
 
@@ -34,8 +34,7 @@ class Command(BaseCommand):
         """Run the command."""
         dry_run = options["dry_run"]
         try:
-            name = options["file"]
-            document = parse(sys.stdin.read(), "standard input") if name == "-" else read(name)
+            document = read(options["file"])
             diff = apply_document(document, by=author_of(options, "apply"), prune=options["prune"], dry_run=dry_run)
         except DocumentError as error:
             raise CommandError(str(error)) from None

@@ -23,7 +23,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
         add_author_option(parser)
-        parser.add_argument("file")
+        parser.add_argument("file", help="the document, or - for standard input")
         parser.add_argument(
             "--key",
             default="",
