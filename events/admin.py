@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
@@ -73,11 +73,14 @@ class ChannelForm(ServiceForm):
     class Meta:
         model = Channel
         fields = ("address", "title", "content_type", "on_invalid", "protocols", "parameters", "schema")
+        help_texts: ClassVar[dict[str, str]] = {
+            "address": "Levels separated by slashes; a level may be a {parameter}, and the last a {rest...}.",
+            "content_type": "json, text, bytes, or a media type such as image/jpeg.",
+            "on_invalid": "The publisher is refused in both cases; a dead letter is also kept.",
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if "content_type" in self.fields:
-            self.fields["content_type"].help_text = "json, text, bytes, or a media type such as image/jpeg."
         for name in _RETENTION:
             if name in self.fields:
                 self.fields[name].initial = (self.instance.retention or {}).get(name)
@@ -118,14 +121,14 @@ class Channels(ServiceAdmin):
     ordering = ("address",)
     delete_row = staticmethod(services.delete_channel)
     fieldsets = (
-        (None, {"fields": ("address", "title", "content_type", "protocols", "parameters")}),
+        (None, {"fields": ("address", "title", "content_type", "protocols", "parameters", "imported_from")}),
         ("Retention", {"fields": (tuple(_RETENTION),)}),
         ("Schema", {"fields": ("on_invalid", "schema")}),
     )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Channel | None = None) -> tuple[str, ...]:
         """Return the fields that cannot be changed."""
-        return ("address",) if obj else ()
+        return ("address", "imported_from") if obj else ("imported_from",)
 
     @display(description="Schema")
     def shown_schema(self, channel: Channel) -> Any:

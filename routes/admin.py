@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin
@@ -36,6 +36,7 @@ _HANDLER = {
 }
 _TIMEOUTS = {f"timeouts_{name}": name for name in TIMEOUTS}
 _CREDENTIAL = ("upstream_credential_header", "upstream_credential_value", "removes_upstream_credential")
+_READ_ONLY = ("imported_from", "upstream_credential_id")
 _FORWARDING = ("preserve_host", "rewrite_location", "encoded_slashes", "upstream_authorization", "idempotency")
 
 
@@ -88,6 +89,15 @@ class RouteForm(ServiceForm):
     class Meta:
         model = Route
         fields = ("name", "path", "protocol", "methods", "reserved_override", "policies", *_FORWARDING)
+        help_texts: ClassVar[dict[str, str]] = {
+            "path": "A segment may have parameters: /items/{id}; the last may be a rest: /files/{path...}.",
+            "reserved_override": "Allow a path below a prefix of the gateway's own, such as /v1.",
+            "preserve_host": "Send the caller's Host to the upstream instead of the upstream's own.",
+            "rewrite_location": "Replace the upstream's names in Location and other response headers by the gateway's.",
+            "encoded_slashes": "%2F in a segment. Empty: keep it if the path ends in a rest, otherwise refuse it.",
+            "upstream_authorization": "Keep: pass an Authorization header beside the caller's API key to the upstream.",
+            "idempotency": "Send a POST with an Idempotency-Key to the upstream once.",
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -137,15 +147,15 @@ class Routes(ServiceAdmin):
     ordering = ("name",)
     delete_row = staticmethod(services.delete_route)
     fieldsets = (
-        (None, {"fields": ("name", "path", "protocol", "methods", "reserved_override")}),
+        (None, {"fields": ("name", "path", "protocol", "methods", "reserved_override", "imported_from")}),
         ("Handler", {"fields": tuple(_HANDLER)}),
         ("Upstream", {"fields": (*_FORWARDING, *_TIMEOUTS, *_CREDENTIAL, "upstream_credential_id")}),
         ("Policies", {"fields": ("policies",)}),
     )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Route | None = None) -> tuple[str, ...]:
-        """Return the name for an existing row, which cannot be renamed, and what tells its credentials apart."""
-        return ("name", "upstream_credential_id") if obj else ("upstream_credential_id",)
+        """Return the name for an existing row, which cannot be renamed, its document, and its credential's id."""
+        return ("name", *_READ_ONLY) if obj else _READ_ONLY
 
     @display(
         description="Protocol", ordering="protocol", label={"HTTP": "info", "SSE": "success", "WebSocket": "warning"}
