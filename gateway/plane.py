@@ -90,7 +90,7 @@ class Plane:
         self.reporter = Reporter(client, config.process, self.usage.metrics.registry)
         self.log = EventLog(client, js, Disk(config.events_dir, config.disk_free_min_bytes))
         self.hub = Hub(client, self.log, self.snapshot)
-        self.readers = Readers(client, js)
+        self.readers = Readers(client, js, self.log)
         self.withheld = Withheld(client, js)
         self.questions = Turns(each=1, in_all=64)
         """To the control plane, by consumer."""

@@ -12,6 +12,7 @@ from events.tests.whole import running_whole
 from gateway.durable import readers
 from gateway.handlers import subscription
 from gateway.peer import ClientGone
+from gateway.refusals import Refused
 from keys.models import Key
 from keys.services import issue_key, revoke_key, update_key
 
@@ -323,6 +324,29 @@ async def test_a_list_does_not_wait_for_a_log_that_hangs(whole, nats_server, mon
         nats_server.thaw()
     assert status == 200
     assert [one["lag"] for one in answer["results"]] == [{"events": None, "seconds": None}] * 3
+
+
+async def test_a_log_that_hangs_is_waited_for_by_one_pull_though_nobody_else_reads(whole, nats_server, monkeypatch):
+    subscription = await whole.subscribe(type="pull")
+    path = f"/v1/subscriptions/{subscription['id']}"
+    assert await whole.pull(subscription) == []
+    monkeypatch.setattr(readers, "DEADLINE_S", 3600)  # the log is asked for a reply long before
+    nats_server.freeze()
+    try:
+        async with asyncio.timeout(60):
+            status, answer = await whole.call("GET", f"{path}/events")
+            assert (status, answer["reason"]) == (503, "overloaded")
+            with pytest.raises(Refused):
+                whole.plane.log.require_available()
+            for step in ("ack", "nack", "extend"):  # which would wait for ever
+                assert (await whole.call("POST", f"{path}/{step}", {"ids": ["1"]}))[0] == 503
+    finally:
+        nats_server.thaw()
+    await until(lambda: _is_pulled(whole, path))
+
+
+async def _is_pulled(whole, path):
+    return (await whole.call("GET", f"{path}/events"))[0] == 200
 
 
 JUNK = [None, True, -1, 0, 1.5, 10**30, "", "x" * 5000, "\x00", "\ud83d", [], [[]], {}, {"a": {}}, ["a"], "NaN", "-"]

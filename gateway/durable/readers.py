@@ -25,9 +25,10 @@ from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
 from nats.js.errors import APIError, NotFoundError
 
 from gateway.log.event import Event, from_headers
-from gateway.log.event_log import DEADLINE_S
+from gateway.log.event_log import DEADLINE_S, EventLog
 from gateway.log.streams import ensure_stream, redriven_subject
 from gateway.log.unavailable import log_unavailable
+from gateway.refusals import Refused
 from gateway.snapshot.picture import Channel, Snapshot
 from gateway.snapshot.subscriptions import Subscription, window
 from gateway.wire.subjects import reading_filter, subject_of
@@ -43,6 +44,8 @@ BATCH_MAX = 500
 SETTLES_S = 5.0
 """How long a channel that owned the addresses of a subscription is looked at after it has no more: a process that does
 not know yet may still store there."""
+OVERDUE_S = 0.1
+"""How late the answer to a fetch is before the log is asked whether it replies at all."""
 RECONNECT_CHECK_S = 1.0
 """How often a waiting fetch checks whether the connection was lost."""
 REDELIVER_MAX = 5000
@@ -99,9 +102,10 @@ class Progress:
 class Readers:
     """Fetches and acknowledges events. Every call ends in time and raises Refused where the log is unavailable."""
 
-    def __init__(self, client: Client, js: JetStreamContext) -> None:
+    def __init__(self, client: Client, js: JetStreamContext, log: EventLog | None = None) -> None:
         self._client = client
         self._js = js
+        self._log = log
         self._empty_since: dict[tuple[str, str], float] = {}
         """Since when a subscription has had nothing left in a stream of an earlier channel."""
         self._ensured: dict[str, tuple[str, int, float]] = {}
@@ -171,7 +175,7 @@ class Readers:
             subject = f"$JS.API.CONSUMER.MSG.NEXT.{channel.stream}.{subscription.id}"
             await self._client.publish(subject, orjson.dumps(request), reply=inbox)
             while len(deliveries) < request["batch"]:
-                message = await self._next(answers, expires_s + DEADLINE_S)
+                message = await self._next(answers, expires_s)
                 status = (message.headers or {}).get("Status")
                 if status == _NO_RESPONDERS:
                     self._ensured.pop(subscription.id, None)
@@ -179,7 +183,7 @@ class Readers:
                 if status is not None:
                     break
                 deliveries.append(read_delivery(channel, message))
-        except (NatsError, TimeoutError) as error:
+        except (NatsError, TimeoutError, Refused) as error:
             if not deliveries:
                 raise log_unavailable() from error
         finally:
@@ -187,17 +191,26 @@ class Readers:
                 await answers.unsubscribe()
         return deliveries
 
-    async def _next(self, answers: NatsSubscription, wait_s: float) -> Msg:
-        """Return the next answer. Raises TimeoutError, at once after a reconnect: the request was lost with it."""
+    async def _next(self, answers: NatsSubscription, expires_s: float) -> Msg:
+        """Return the next answer to a request that expires after a time.
+
+        Raises TimeoutError, at once after a reconnect: the request was lost with it; and Refused where the answer is
+        overdue and the log replies to nothing else either.
+        """
         reconnects = self._client.stats["reconnects"]
-        ends_at = time.monotonic() + wait_s
+        expires_at = time.monotonic() + expires_s
+        checks = [expires_at + OVERDUE_S] if self._log is not None else []
         while True:
-            left_s = ends_at - time.monotonic()
+            until = checks[0] if checks else expires_at + DEADLINE_S
+            left_s = until - time.monotonic()
             try:
                 return await answers.next_msg(timeout=max(min(left_s, RECONNECT_CHECK_S), 0.001))
             except (TimeoutError, NatsTimeoutError):
-                if left_s <= RECONNECT_CHECK_S or self._client.stats["reconnects"] != reconnects:
+                if self._client.stats["reconnects"] != reconnects or (left_s <= RECONNECT_CHECK_S and not checks):
                     raise
+            if checks and left_s <= RECONNECT_CHECK_S and self._log is not None:
+                checks.clear()
+                await self._log.require_reply()
 
     async def redeliver(self, subscription: Subscription, channel: Channel, excluded: Container[int]) -> None:
         """Redeliver events in flight at once and in order: the process that had fetched them is gone.

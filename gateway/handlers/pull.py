@@ -99,6 +99,7 @@ async def extend(plane: Plane, call: Call) -> Reply:
 
 async def _readable(plane: Plane, call: Call) -> tuple[Subscription, Channel]:
     """Return the caller's own pull subscription and its channel. Raises Refused where it may not read them now."""
+    plane.log.require_available()
     subscription = own(plane, call)
     if subscription.type != Type.PULL:
         raise Refused(Reason.INVALID_REQUEST, "The events of this subscription are sent to its URL.")
@@ -119,7 +120,6 @@ async def _readable(plane: Plane, call: Call) -> tuple[Subscription, Channel]:
 async def _fetch(
     plane: Plane, subscription: Subscription, channel: Channel, limit: int, wait_s: float
 ) -> list[Delivery]:
-    plane.log.require_available()
     wait_for_ack_s = ack_wait_s(subscription, plane.config.webhook_timeout_s)
     await plane.readers.ensure(subscription, channel, wait_for_ack_s)
     try:

@@ -297,6 +297,10 @@ class EventLog:
             except NatsError as error:
                 raise log_unavailable() from error
 
+    async def require_reply(self) -> None:
+        """Return once the log replies. Raises Refused after its silence, which ends other requests, too."""
+        await self._request("$JS.API.INFO", b"")
+
     def require_available(self, silence_s: float = READ_SILENCE_S) -> None:
         """Raise Refused while the log is known to be silent for as long as the caller would wait for it."""
         if self._silence_s >= silence_s:
