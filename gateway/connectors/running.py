@@ -11,7 +11,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +34,7 @@ from gateway.connectors.broker import (
     fill_placeholders,
     resolve_options,
 )
+from gateway.connectors.health import Health
 from gateway.connectors.kinds import SOURCE, NoSuchKind, NotInstalled, find
 from gateway.durable.dead_letter import DeadEvent, store_letter
 from gateway.log.event import Event, from_headers, rfc3339
@@ -66,31 +66,6 @@ FINISH_S = 2.0
 BROKER_FAULTS = (BrokerUnavailable, NoSuchKind, NotInstalled)
 """Failures that may last long, unlike those of the gateway's own log."""
 FAULTS = (BrokerUnavailable, NoSuchKind, NotInstalled, Refused, NatsError, OSError, TimeoutError)
-
-
-@dataclass(slots=True)
-class Health:
-    """The health of a connector, as operators see it."""
-
-    state: str = "starting"
-    """``starting``, ``running`` or ``failing``."""
-    error: str = ""
-    since: float = field(default_factory=time.time)
-    passed: int = 0
-    """Records or events passed on since the process started."""
-    buried: int = 0
-    last_at: float | None = None
-
-    def report_state(self, state: str, error: str = "") -> None:
-        """Record the state; ``since`` changes only with it."""
-        if (state, error) != (self.state, self.error):
-            self.state, self.error, self.since = state, error, time.time()
-
-    def has_passed(self, count: int) -> None:
-        """Count records or events that were passed on."""
-        if count:
-            self.passed += count
-            self.last_at = time.time()
 
 
 class Running:
@@ -173,28 +148,56 @@ class Running:
         )
 
     async def _publish(self, call: Call, records: Sequence[Record]) -> None:
-        """Publish records in order; those that can never be published become dead letters."""
+        """Publish records in order; those that can never be published become dead letters.
+
+        After one that is to be tried again nothing is admitted. What was stored behind it, as when the link to the log
+        was lost between the two, is published again after it: a repeat keeps the order, unless the log knows the record
+        by its id.
+        """
         pending = list(records)
         while pending:
-            outcomes = await asyncio.gather(*[self._publish_one(call, record) for record in pending])
-            pending = [record for record, is_done in zip(pending, outcomes, strict=True) if not is_done]
+            admitted = await self._admit_all(call, pending)
+            outcomes = await asyncio.gather(
+                *(self._store(call, record, one) for record, one in zip(pending, admitted, strict=False))
+            )
+            count = outcomes.index(False) if False in outcomes else len(outcomes)
+            behind = [record for record, one in zip(pending[count:], admitted[count:], strict=False) if one is not None]
+            pending = behind + pending[len(admitted) :]
             if pending:
                 await asyncio.sleep(RETRY_S)
 
-    async def _publish_one(self, call: Call, record: Record) -> bool:
-        """Publish one record, or store it as a dead letter. Returns False if it is to be tried again."""
+    async def _admit_all(self, call: Call, records: Sequence[Record]) -> list[Admitted | None]:
+        """Admit records up to the first that is to be tried again. None stands for one that became a dead letter."""
+        admitted: list[Admitted | None] = []
+        for record in records:
+            try:
+                admitted.append(await self._admit(call, record))
+            except Refused as refused:
+                if refused.reason in TRANSIENT:
+                    break
+                await self._bury(record, refused)
+                admitted.append(None)
+        return admitted
+
+    async def _store(self, call: Call, record: Record, admitted: Admitted | None) -> bool:
+        """Store an admitted record, or a dead letter of it. Returns False if it is to be tried again."""
+        if admitted is None:
+            return True
         try:
-            await self._plane.publisher.store(call, await self._admit(call, record))
+            await self._plane.publisher.store(call, admitted)
         except Refused as refused:
             if refused.reason in TRANSIENT:
                 return False
-            self.health.buried += 1
-            if refused.reason is not Reason.INVALID_PAYLOAD or refused.cause == "idempotency-key-reused":
-                # For other invalid payloads, the publisher has stored a dead letter with the validation error.
-                await self._store_dead_letter(
-                    self._address(record), self._dead_event(record), refused.reason.value, refused.detail
-                )
+            await self._bury(record, refused)
         return True
+
+    async def _bury(self, record: Record, refused: Refused) -> None:
+        self.health.buried += 1
+        if refused.reason is not Reason.INVALID_PAYLOAD or refused.cause == "idempotency-key-reused":
+            # For other invalid payloads, the publisher has stored a dead letter with the validation error.
+            await self._store_dead_letter(
+                self._address(record), self._dead_event(record), refused.reason.value, refused.detail
+            )
 
     async def _admit(self, call: Call, record: Record) -> Admitted:
         publication = Publication(
