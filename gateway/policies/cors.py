@@ -19,6 +19,8 @@ MAX_AGE_MAX_S = 86_400
 EXPOSED_MAX = 100
 
 ANY_ORIGIN: Headers = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"*")]
+"""Sent with or without an ``Origin``: an answer that a cache keeps without them could be read by no page afterwards
+(Fetch, "CORS protocol and HTTP caches"), and one that is always the same needs no ``Vary``."""
 PREFLIGHT: Headers = [
     (b"access-control-allow-origin", b"*"),
     (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
@@ -78,7 +80,7 @@ class OwnCors(Policy):
 
     def outbound(self, call: Call, status: int, headers: Headers) -> Headers:
         """Let the page of any origin read the answer."""
-        return [*headers, *ANY_ORIGIN] if call.origin is not None else headers
+        return [*headers, *ANY_ORIGIN]
 
     def preflight(self, call: Call) -> Headers:
         """Return the headers that answer a preflight."""

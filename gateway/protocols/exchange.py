@@ -141,10 +141,7 @@ class Exchange:
         call = self._call
         if self._limit is not None:
             self._limit.release()
-        if call.route is not None:
-            headers = self._policies.outbound(call, status, headers)
-        elif call.origin is not None:
-            headers = [*headers, *ANY_ORIGIN]
+        headers = self._policies.outbound(call, status, headers) if call.route is not None else [*headers, *ANY_ORIGIN]
         self.has_started = True
         await self._head(status, [*self._fixed, *headers] if self._fixed else headers)
 

@@ -88,6 +88,7 @@ async def serve_websocket(plane: Plane, scope: Message, receive: Receive, send: 
     call = accepted(
         plane, Protocol.WEBSOCKET, "GET", raw_path, scope["query_string"], scope["headers"], _client(scope), tcp
     )
+    call.has_empty_query = (scope.get("state") or {}).get("has_empty_query", False)
     socket = call.peer = AsgiSocket(scope, receive, send)
     try:
         prepare(plane, call, scope.get("subprotocols", ()))

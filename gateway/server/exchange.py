@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 EXAMINED = frozenset({b"content-length", b"connection", b"upgrade", b"trailer"})
 TAKES_TRAILERS = re.compile(rb"(?:^|[,\s])trailers(?:$|[,\s])", re.IGNORECASE)
 """The coding of ``TE`` that accepts trailers (RFC 9110 10.1.4)."""
@@ -118,6 +119,11 @@ class DirectExchange(Exchange):
         if may_send is None or may_send():
             self._protocol.transport.write(b"".join(_chunk(part, more=True) if self._is_chunked else (part,)))
 
+    def probe_early(self) -> None:
+        """Find that out before the response, by an interim one: clients skip those (RFC 9110 15.2), not of HTTP/1.0."""
+        if self.takes_chunks and not self.has_started:
+            self._protocol.transport.write(CONTINUE)
+
     async def run_asgi(self, application: Any) -> None:
         """Serve the call, as uvicorn's cycle would run an application."""
         try:
@@ -200,7 +206,7 @@ class DirectExchange(Exchange):
         if self.waiting_for_100_continue and not self.has_started:
             self.waiting_for_100_continue = False
             if not self.has_part and not protocol.transport.is_closing():
-                protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                protocol.transport.write(CONTINUE)
         while not self.body and self.more_body and not self.disconnected and self._failure is None:
             protocol.flow.resume_reading()
             await self._wait()

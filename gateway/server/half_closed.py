@@ -1,7 +1,8 @@
 """Connections whose client has ended its sending side and may still read (RFC 9112 9.6), or is gone altogether.
 
-Both look alike: a client that closes its socket ends its sending side too. Only what is sent to it, or probes for it,
-brings the reset of a client that is gone; and as nothing is read any more, a reset has to be looked for.
+Both look alike: a client that closes its socket ends its sending side too. Only what is sent to it brings the reset of
+a client that is gone; and as nothing is read any more, a reset has to be looked for. Keepalive alone finds out late:
+the kernel of the client confirms its probes for a minute after the socket was closed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import socket
 
+INTERIM_AFTER_S = 10.0
+"""How long a client waits for the head of its response before it gets an interim one, and then the next."""
 PROBED_AFTER_S = 15
 PROBED_EVERY_S = 15
 UNANSWERED_MAX = 3

@@ -61,8 +61,7 @@ class BoundedHttp(TimedHttp):
         self._hosts = self._lengths = 0
         self._received = 0
         """Bytes received since the head, or the last part of the body, that the parser has not reported yet."""
-        self._running: Any = None
-        """The cycle that is being answered; ``cycle`` is the one that is being read."""
+        self._running = None
         self._method = b""
         """The method of the request that is being read, where the parser does not know it."""
         self._is_refused = False
@@ -122,6 +121,7 @@ class BoundedHttp(TimedHttp):
         if last is None or last.response_complete or last.disconnected or not self.transport.can_write_eof():
             return False
         self._is_half_closed = True
+        self._probed_at = time.monotonic()
         probe(self.transport)
         if self.body_began_at is not None:
             self._refuse(malformed("its body ends before it is complete"))

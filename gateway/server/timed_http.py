@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.listening.tcp_connections import TcpConnection
 from gateway.refusals import Reason, Refused
-from gateway.server.half_closed import is_reset
+from gateway.server.exchange import DirectExchange
+from gateway.server.half_closed import INTERIM_AFTER_S, is_reset
 from gateway.server.pace import Pace
 from gateway.server.site import Site
 
@@ -24,6 +27,10 @@ class TimedHttp(HttpToolsProtocol):
     _body_bytes: int
     _is_refused: bool
     _is_half_closed: bool
+    _probed_at: float
+    """When a client that has ended its sending side was last sent something to find out whether it is still there."""
+    _running: Any
+    """The cycle that is being answered; ``cycle`` is the one that is being read."""
     _lingers_until: float | None
     _unsent: tuple[int, float]
     """The size of the write buffer, and since when it has been so."""
@@ -40,6 +47,10 @@ class TimedHttp(HttpToolsProtocol):
         elif self.idle_since is not None:
             self._sweep_idle(now - self.idle_since)
         else:
+            if self._is_half_closed and now - self._probed_at > INTERIM_AFTER_S:
+                self._probed_at = now
+                if isinstance(self._running, DirectExchange):
+                    self._running.probe_early()
             self._sweep_request(now)
 
     def _sweep_idle(self, idle_s: float) -> None:

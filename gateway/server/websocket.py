@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from asyncio import BaseTransport
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +17,7 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from gateway.listening.tcp_connections import TcpConnection
+from gateway.protocols.exchange import WITHOUT_BODY
 from gateway.protocols.problem import render
 from gateway.refusals import Reason, Refused
 from gateway.server.site import CEILING_EXCEEDED
@@ -51,6 +53,16 @@ class Frames(ServerProtocol):
         options = b"upgrade, close" if refused.reason is Reason.UPGRADE_REQUIRED else b"close"
         lines = [(name.decode(), value.decode()) for name, value in [*headers, (b"connection", options)]]
         return Response(refused.status, HTTPStatus(refused.status).phrase, Headers(lines), body)
+
+    def send_response(self, response: Response) -> None:
+        """Send the answer to a handshake without the type that uvicorn guesses, and no length where no body follows.
+
+        uvicorn's own names are capitalised, the gateway's are not.
+        """
+        given = [header for header in response.headers.raw_items() if header[0] != "Content-Type"]
+        if response.status_code in WITHOUT_BODY:
+            given = [header for header in given if header[0].lower() != "content-length"]
+        super().send_response(replace(response, headers=Headers(given)))
 
     def fail(self, code: int, reason: str = "") -> None:
         """Fail the connection (RFC 6455 7.1.7)."""
@@ -158,6 +170,9 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         if event.path.partition("?")[0] == STREAM_PATH and self.stream_message_max_bytes is not None:
             self.conn.max_message_size = self.stream_message_max_bytes
         super().handle_connect(event)
+        if not self.handshake_complete and event.path.find("?") == len(event.path) - 1:
+            # In ASGI, an empty query and none are the same.
+            self.scope["state"]["has_empty_query"] = True
 
     async def run_asgi(self) -> None:
         """Run the application. uvicorn would log an error for each handshake that is refused by an answer."""

@@ -64,9 +64,9 @@ async def connect(
 
 def accepting_headers(plane: Plane, call: Call, handshake: Handshake) -> Headers:
     """Return the headers of the ``101``: the upstream's, without those that were negotiated with the gateway."""
-    passed = [header for header in interim_headers(handshake.headers) if not header[0].startswith(OF_THE_HANDSHAKE)]
-    names = own_names(call, plane.config)
-    passed = plane.policies.unchanged(call, 101, names.rewritten(passed) if names is not None else passed)
+    headers = interim_headers(handshake.headers, own_names(call, plane.config))
+    passed = [header for header in headers if not header[0].startswith(OF_THE_HANDSHAKE)]
+    passed = plane.policies.unchanged(call, 101, passed)
     return [*passed, (b"via", plane.upstreams.via), *plane.limiter.headers(call)]
 
 

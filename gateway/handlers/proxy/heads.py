@@ -185,14 +185,15 @@ def response_headers(
     return kept
 
 
-def interim_headers(headers: Headers) -> Headers:
-    """Return the headers of an interim response to pass back."""
+def interim_headers(headers: Headers, own_names: OwnNames | None) -> Headers:
+    """Return the headers of an interim response to pass back, with the caller's names as in the final one."""
     named = _named_in_connection(headers) | NOT_PASSED_BACK | {b"content-length"}
-    return [
+    kept = [
         header
         for header in headers
         if header[0] not in named and not (header[0] == b"set-cookie" and is_operators_cookie(header[1]))
     ]
+    return kept if own_names is None else own_names.rewritten(kept)
 
 
 def passed_trailers(trailers: Headers) -> Headers:

@@ -139,7 +139,7 @@ def _pass_interim(plane: Plane, call: Call, connection: UpstreamConnection) -> N
     for status, headers in connection.interim:
         # `100 Continue` is sent when the body is read, which the upstream's lets begin.
         if status != 100:
-            call.peer.inform(status, interim_headers(headers))
+            call.peer.inform(status, interim_headers(headers, own_names(call, plane.config)))
     connection.interim.clear()
     if connection.deadline is not None:
         plane.upstreams.expect(connection, connection.first_byte_s)

@@ -21,6 +21,7 @@ _AUTHORITY = re.compile(r"(?:[^@]*@)?(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]*))?")
 _REFRESH = re.compile(r"(\s*[0-9.]*\s*[;,]\s*(?:url\s*=\s*)?['\"]?)([^'\"]*)(.*)", re.IGNORECASE | re.DOTALL)
 _LINK = re.compile(r"<([^<>]*)>")
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+SOCKET_SCHEMES = frozenset({"ws", "wss"})
 HOST_ONLY = "__host-"
 """A cookie with this prefix must have the path ``/`` (RFC 6265bis 4.1.3.2)."""
 
@@ -59,7 +60,11 @@ class OwnNames:
         match = _URL.fullmatch(url)
         if match is None or not self.is_upstream(match[1] or "", match[2]):
             return url
-        return self.public.origin + (self._path(match[3] or "/") if match[3] or self.public.prefix else "") + match[4]
+        origin = self.public.origin
+        if origin and (match[1] or "").lower() in SOCKET_SCHEMES:
+            # A client that follows the redirect of a handshake goes on with a handshake.
+            origin = "ws" + origin.removeprefix("http")
+        return origin + (self._path(match[3] or "/") if match[3] or self.public.prefix else "") + match[4]
 
     def _path(self, path: str) -> str:
         return to_public(path, self.public.prefix, self.upstream_prefix)

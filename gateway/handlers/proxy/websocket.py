@@ -215,10 +215,18 @@ def _headers(call: Call, forwarding: Forwarding, config: Config, via: bytes) -> 
         sent.append((b"sec-websocket-protocol", ", ".join(offered).encode("latin-1")))
     sent += forwarded_fields(call.ip, forwarding.public_name(call, config))
     return [
-        *((name.decode("latin-1"), value.decode("latin-1")) for name, value in sent),
+        *((name.decode("latin-1"), _text(value)) for name, value in sent),
         ("Host", forwarding.host(call)),
         ("X-Consumer-Name", caller.consumer),
         ("X-Consumer-Key", caller.key),
         ("X-Consumer-Tier", caller.tier),
         ("Via", via.decode()),
     ]
+
+
+def _text(value: bytes) -> str:
+    """Return a header's value as text for picows, which writes UTF-8: what is UTF-8 already stays as it came."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")

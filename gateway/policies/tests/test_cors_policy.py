@@ -143,6 +143,18 @@ async def test_a_preflight_cannot_become_another_request(tmp_path):
             assert not upstream.requests[-1].header("authorization")
 
 
+async def test_own_answers_are_the_same_with_an_origin_and_without(tmp_path):
+    """A cache that keeps the one must be able to serve the other (rs/cors#10; Fetch, "CORS and HTTP caches")."""
+    builtin = {"name": "events", "path": "/v1/events", "protocol": "sse", "reserved_override": True, "methods": ["GET"]}
+    for routes in ([], [builtin | {"handler": {"type": "builtin"}, "policies": []}]):
+        async with running(tmp_path, routes) as plane:
+            for path, key in (("/v1/openapi.json", ""), ("/v1/events?channel=a", None), ("/nowhere", None)):
+                plain, of_page = await ask(plane, "GET", path, key=key), await ask(plane, "GET", path, ORIGIN, key=key)
+                assert values(plain, "access-control-allow-origin") == ["*"]
+                for name in ("access-control-allow-origin", "access-control-expose-headers", "vary"):
+                    assert values(plain, name) == values(of_page, name)
+
+
 async def test_an_endpoint_with_policies_stays_readable_for_every_page(tmp_path):
     handler = {"type": "builtin"}
     for policies, allowed in (([], "*"), ([policy("cors", allowed_origins=[APP])], APP)):

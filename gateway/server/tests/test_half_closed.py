@@ -172,6 +172,41 @@ async def test_a_reset_ends_the_call_at_the_upstream(tmp_path, is_half_closed):
         assert plane.outcomes == [("abandoned", "client_gone")]
 
 
+async def test_a_client_that_closes_its_socket_is_gone_soon(tmp_path, monkeypatch):
+    """Its kernel confirms probes of TCP for a minute more; it resets what is sent to it, as an interim response is."""
+    monkeypatch.setattr("gateway.server.timed_http.INTERIM_AFTER_S", 0.1)
+    async with (
+        upstream_that(wait_for_the_end) as behind,
+        running(tmp_path, [route("r", "/r", behind.url)]) as plane,
+        caller_of(plane) as caller,
+    ):
+        caller.send(caller.head("POST", "/r", "content-length: 3") + b"abc")
+        await eventually(lambda: behind.requests)
+        caller.writer.close()
+        await eventually(lambda: not behind.open)
+        assert plane.outcomes == [("abandoned", "client_gone")]
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+async def test_a_client_that_still_reads_gets_its_answer_after_interim_ones(
+    tmp_path, slow, behind, monkeypatch, version
+):
+    monkeypatch.setattr("gateway.server.timed_http.INTERIM_AFTER_S", 0.1)
+    async with running(tmp_path, [route("r", "/r", behind.url)]) as plane, caller_of(plane) as caller:
+        caller.send(caller.head("GET", "/r").replace(b"HTTP/1.1", f"HTTP/{version}".encode()))
+        caller.writer.write_eof()
+        if version == "1.1":
+            assert [(await caller.answer_head()).status for _ in range(2)] == [100, 100]
+        else:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(caller.reader.read(1), 1)
+        slow.may_answer.set()
+        while (answer := await caller.answer()).status == 100:
+            pass
+        assert (answer.status, answer.body) == (200, b"/ ")
+        assert await caller.is_closed()
+
+
 async def test_a_reset_behind_pipelined_requests_ends_the_call(tmp_path):
     async with (
         upstream_that(wait_for_the_end) as behind,

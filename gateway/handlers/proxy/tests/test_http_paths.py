@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.call import Call
 from gateway.handlers.proxy.target import target_of
+from gateway.handlers.proxy.tests.websocket.support import HANDSHAKE
 from gateway.protocol import Protocol
 from gateway.protocols.http import prepare
 from gateway.refusals import Refused
@@ -65,6 +66,12 @@ async def test_a_path_reaches_the_upstream_as_it_came(plane, behind, sent):
 async def test_a_query_reaches_the_upstream_as_it_came(plane, behind, query):
     await ask(plane, "GET", f"/one/x{query}")
     assert behind.requests[-1].target == f"/one/x{query}"
+
+
+@pytest.mark.parametrize("query", ["?", "?a=%2B", "??", ""])
+async def test_a_query_of_a_handshake_does_too(plane, behind, query):
+    await ask(plane, "GET", f"/ws/x{query}", *HANDSHAKE)
+    assert behind.requests[-1].target == f"/x{query}"
 
 
 async def test_text_of_the_route_is_matched_in_any_spelling_and_sent_as_the_route_has_it(plane, behind):

@@ -35,6 +35,25 @@ async def test_interim_answers_pass_at_once(tmp_path):
         assert (last.status, last.body, last.header("link")) == (200, b"ok", None)
 
 
+@pytest.mark.parametrize("rewrites", [True, False])
+async def test_interim_answers_have_the_names_of_the_final_one(tmp_path, rewrites):
+    link = "<%s/style.css>; rel=preload, </inner/app.js>; rel=preload"
+
+    async def answer(requested, reader, writer):
+        fields = f"link: {link % behind.url}\r\nlocation: /inner/1\r\n".encode()
+        writer.write(b"HTTP/1.1 103 Early Hints\r\n%b\r\n" % fields + OK.replace(b"\r\n", b"\r\n" + fields, 1))
+
+    async with upstream_that(answer) as behind:
+        routes = [route("r", "/own/{rest...}", behind.url + "/inner/{rest}", rewrite_location=rewrites)]
+        async with running(tmp_path, routes) as plane, caller_of(plane) as caller:
+            caller.send(caller.head("GET", "/own/page"))
+            interim, final = await caller.answer_head(), await caller.answer()
+            assert (interim.status, final.status) == (103, 200)
+            for name in ("link", "location"):
+                assert interim.header(name) == final.header(name)
+            assert interim.header("location") == ("/own/1" if rewrites else "/inner/1")
+
+
 async def test_interim_answers_are_dropped_where_none_can_be_sent(tmp_path):
     """A client of HTTP/1.0 must not receive any (RFC 9110 15.2); ASGI has no message for them."""
     async with upstream_that(say(EARLY_HINTS + OK)) as behind:
@@ -106,7 +125,7 @@ async def test_hints_pass_ahead_of_a_held_answer_and_without_removed_headers(tmp
         caller_of(plane) as caller,
     ):
         caller.send(caller.head("GET", "/r"))
-        assert (await caller.answer_head()).headers == [("link", "</a>")]
+        assert (await caller.answer_head()).headers == [("link", "</r/a>")]
         assert (await caller.answer()).body == b'{"a":1}'
 
 

@@ -102,6 +102,14 @@ async def test_a_browsers_key_is_ours_alone(plane):
             assert plane.key.text not in str(request.headers)
 
 
+async def test_a_header_in_utf_8_reaches_the_upstream_as_it_came(plane):
+    """As a cookie that a page has set does."""
+    cookie = "name=Zoë €".encode().decode("latin-1")
+    async with socket_of(plane, headers=[("Cookie", cookie), ("X-Name", cookie)]):
+        (requested,) = plane.behind.requests
+        assert (requested.headers["cookie"], requested.headers["x-name"]) == (cookie, cookie)
+
+
 async def test_a_subprotocol_that_the_upstream_did_not_choose_is_not_promised(plane):
     async with sockets_that(echo_messages) as behind:
         plane.snapshot.apply(

@@ -11,7 +11,7 @@ from websockets.exceptions import InvalidStatus
 from gateway.handlers.proxy.handshake import REFUSAL_MAX_BYTES
 from gateway.handlers.proxy.tests.upstream.support import certificate_of
 from gateway.handlers.proxy.tests.websocket.support import HANDSHAKE, socket_of
-from gateway.tests.http_plane import caller_of, eventually, read_head, route, running, say, upstream_that
+from gateway.tests.http_plane import ask, caller_of, eventually, read_head, route, running, say, upstream_that
 
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 BODY = b'{"why": "because"}'
@@ -102,6 +102,39 @@ async def test_a_refusal_whose_body_stays_out_is_passed_without_it(tmp_path, mon
         response = await refusal(plane)
         assert (response.status, response.header("www-authenticate"), response.body) == (401, "Basic", b"no")
         await eventually(lambda: not behind.open)
+
+
+@pytest.mark.parametrize("status", [200, 204, 304, 403])
+async def test_a_refusal_has_no_headers_that_the_upstream_did_not_send(tmp_path, status):
+    """Nor a length where no body follows (RFC 9110 8.6)."""
+    refused = f"HTTP/1.1 {status} Whatever\r\netag: x\r\n" + ("content-length: 2\r\n\r\nno" if status < 204 else "\r\n")
+    refused = refused.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n")
+
+    async def refuse(requested, reader, writer):
+        writer.write(refused.encode())
+        return True
+
+    async with upstream_that(refuse) as behind, running(tmp_path, sockets_of(behind)) as plane:
+        response = await refusal(plane)
+        assert (response.status, response.header("etag")) == (status, "x")
+        assert not all_of(response, "content-type")
+        assert len(all_of(response, "content-length")) == (status not in (204, 304))
+
+
+@pytest.mark.parametrize("scheme", ["http", "ws"])
+async def test_a_refusal_has_the_callers_names(tmp_path, scheme):
+    """Whoever follows the redirect stays with the gateway, and with its protocol."""
+
+    async def redirect(requested, reader, writer):
+        lines = (f"location: {scheme}://127.0.0.1:{behind.port}/inner/login?next=/", "set-cookie: a=1; Path=/inner")
+        writer.write("\r\n".join(["HTTP/1.1 302 Found", *lines, "content-length: 0", "", ""]).encode())
+
+    async with upstream_that(redirect) as behind:
+        url = f"ws://127.0.0.1:{behind.port}/inner/{{rest}}"
+        async with running(tmp_path, [route("socket", "/own/{rest...}", url, protocol="websocket")]) as plane:
+            response = await ask(plane, "GET", "/own/x", *HANDSHAKE)
+            assert response.header("location") == f"{scheme}://gateway.test/own/login?next=/"
+            assert response.header("set-cookie") == "a=1; Path=/own"
 
 
 async def test_policies_see_the_headers_of_a_refusal(tmp_path):
