@@ -16,7 +16,7 @@ DEFAULTS = {name: field.default for name, field in Config.__dataclass_fields__.i
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "documented"),
     [
         (CREDENTIAL_MAX_BYTES, {8 * 1024: "A credential is at most 8 KiB"}),
         (DEFAULTS["ticket_s"], {30: '"expires_in_s": 30'}),
@@ -35,8 +35,8 @@ DEFAULTS = {name: field.default for name, field in Config.__dataclass_fields__.i
         (PROOFS_KEPT, {10_000: "at most 10,000 credentials a process"}),
     ],
 )
-def test_every_bound_is_the_code_s(value, said):
-    assert said[value] in " ".join(PAGE.split())
+def test_every_bound_is_the_code_s(value, documented):
+    assert documented[value] in " ".join(PAGE.split())
 
 
 def test_every_cause_that_a_token_is_refused_for_is_told():

@@ -29,7 +29,7 @@ def test_every_field_of_a_limit_is_explained(name):
     assert f"| `{name}` |" in PAGE
 
 
-@pytest.mark.parametrize(("said", "value"), [
+@pytest.mark.parametrize(("documented", "value"), [
     ("max({} s × rate", counters.LEASE_S),
     ("min({} × burst", counters.LEASE_SHARE),
     ("what refills in {} s, if that is more", counters.TAIL_S),
@@ -54,8 +54,8 @@ def test_every_field_of_a_limit_is_explained(name):
     ("Events of more than {} MiB", event_stream.EVENT_MAX_BYTES / 1024**2),
     ("in a quarter of a second, {} KiB at least", bandwidth.PIECE_MIN_BYTES / 1024),
 ])  # fmt: skip
-def test_every_number_is_that_of_the_code(said, value):
-    assert said.format(f"{value:.12g}") in TEXT
+def test_every_number_is_that_of_the_code(documented, value):
+    assert documented.format(f"{value:.12g}") in TEXT
 
 
 def test_defaults_are_those_of_the_code():

@@ -14,7 +14,7 @@ DEFAULTS = {field.name: field.default for field in fields(Config)}
 
 
 def test_numbers_are_those_of_the_code():
-    for said in (
+    for documented in (
         f"at most {session.RECEIVE_MAX:,} may wait for PUBREL",
         f"{mqtt_publishing.DELAY_MAX_S:.0f} s at most",
         f"Topic aliases: {session.TOPIC_ALIAS_MAX} a connection",
@@ -25,7 +25,7 @@ def test_numbers_are_those_of_the_code():
         f"over {DEFAULTS['mqtt_packet_max_bytes'] // 1024} KiB",
         f"{DEFAULTS['send_buffer_max_events']:,} events or {DEFAULTS['send_buffer_max_bytes'] // 1024**2} MiB",
     ):
-        assert said in PAGE, said
+        assert documented in PAGE, documented
 
 
 def test_codes_are_those_of_the_code():

@@ -59,7 +59,7 @@ def test_the_python_on_the_page_runs():
 
 
 @pytest.mark.parametrize(
-    "said",
+    "documented",
     [
         f"`HOOK_THREADS` ({Config.__dataclass_fields__['hook_threads'].default})",
         f"`HOOK_TIMEOUT_S` ({Config.__dataclass_fields__['hook_timeout_s'].default} s)",
@@ -72,8 +72,8 @@ def test_the_python_on_the_page_runs():
         f"at most 10^{len(str(rate_limit.AMOUNT_MAX)) - 1}",
     ],
 )  # fmt: skip
-def test_numbers_are_those_of_the_code(said):
-    assert said in " ".join(PAGE.split())
+def test_numbers_are_those_of_the_code(documented):
+    assert documented in " ".join(PAGE.split())
 
 
 def test_every_header_of_the_gateway_is_told():

@@ -13,7 +13,7 @@ from analytics.tests.test_services import batch
 pytestmark = pytest.mark.django_db
 
 
-def said(**more):
+def limit_record(**more):
     return {
         "minute": int(time.time() // 60 * 60),
         "consumer": "acme",
@@ -31,7 +31,7 @@ def said(**more):
 
 
 def near(level, left):
-    return said(level=level, left=left, resets_at=time.time() + 90)
+    return limit_record(level=level, left=left, resets_at=time.time() + 90)
 
 
 def project(*records):
@@ -52,8 +52,8 @@ def test_a_closing_slash_leads_to_the_page(client):
 
 
 def test_counts_of_a_minute_add_up_and_the_highest_level_stands():
-    project(said(refused=2), near(0.6, 8))
-    project(said(refused=3, shadowed=1), near(0.9, 2), near(0.7, 5))
+    project(limit_record(refused=2), near(0.6, 8))
+    project(limit_record(refused=3, shadowed=1), near(0.9, 2), near(0.7, 5))
     row = LimitMinute.objects.get()
     assert (row.refused, row.shadowed, row.level, row.left) == (5, 1, 0.9, 2)
     assert row.resets_at > datetime.now(UTC)
@@ -67,9 +67,11 @@ def test_a_batch_without_limits_is_projected_as_before():
 def test_the_page_shows_who_is_near_who_was_refused_and_what_shadows_would_have_refused(page):
     project(
         near(0.95, 1),
-        said(consumer="bolt", refused=1234),
-        said(consumer="dyno", name="validate", scope="policy", mode="shadow", route="orders", reason="x", shadowed=7),
-        said(consumer="echo", unshared=41.0),
+        limit_record(consumer="bolt", refused=1234),
+        limit_record(
+            consumer="dyno", name="validate", scope="policy", mode="shadow", route="orders", reason="x", shadowed=7
+        ),
+        limit_record(consumer="echo", unshared=41.0),
     )
     html = page().content.decode()
     for text in ('value="95"', "1,234", "validate", "orders", "41 calls or messages"):
@@ -95,7 +97,7 @@ def test_an_empty_page_says_what_would_fill_it(page):
 
 
 def test_names_are_shown_as_text(page):
-    project(said(consumer="<script>alert(1)</script>", refused=1))
+    project(limit_record(consumer="<script>alert(1)</script>", refused=1))
     assert "<script>alert" not in page().content.decode()
 
 
@@ -105,7 +107,7 @@ def test_filters_that_there_are_not_are_refused(page, query, status):
 
 
 def test_filters_leave_out_others(page):
-    project(said(refused=1), said(consumer="bolt", refused=1))
+    project(limit_record(refused=1), limit_record(consumer="bolt", refused=1))
     html = page("?consumer=bolt").content.decode()
     assert "<td>bolt</td>" in html
     assert "<td>acme</td>" not in html

@@ -34,8 +34,8 @@ async def say(nats_url, settings):
     await ensure_infrastructure(js)
     await js.purge_stream("USAGE")  # the event store is shared with other tests
 
-    async def say(said):
-        await js.publish(f"_apimgmt.usage.{said['process']}", orjson.dumps(said))
+    async def say(content):
+        await js.publish(f"_apimgmt.usage.{content['process']}", orjson.dumps(content))
 
     yield say
     await js.purge_stream("USAGE")

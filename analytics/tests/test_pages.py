@@ -49,11 +49,11 @@ def connection():
 
 
 @pytest.fixture
-def said(monkeypatch):
+def published(monkeypatch):
     """Return the messages to the data plane."""
-    said = []
-    monkeypatch.setattr(bus, "publish", lambda subject, data: said.append((subject, orjson.loads(data))))
-    return said
+    published = []
+    monkeypatch.setattr(bus, "publish", lambda subject, data: published.append((subject, orjson.loads(data))))
+    return published
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/dashboards/last-hour"])
@@ -132,21 +132,21 @@ def test_usage_is_that_of_the_period_and_the_filters(staff):
     assert calls("?consumer=other") == 0
 
 
-def test_an_operator_disconnects_and_comes_back_to_the_same_filters(staff, connection, said):
+def test_an_operator_disconnects_and_comes_back_to_the_same_filters(staff, connection, published):
     answer = staff.post("/dashboards/connections/aa/disconnect", {"filters": "state=open&consumer=acme"}, follow=True)
-    assert said == [("_apimgmt.control.close", {"connection": "aa"})]
+    assert published == [("_apimgmt.control.close", {"connection": "aa"})]
     assert answer.redirect_chain == [("/dashboards/connections?state=open&consumer=acme", 302)]
     assert b"is being closed" in answer.content
 
 
-def test_disconnecting_needs_a_post_and_the_permission(staff, client, connection, said):
+def test_disconnecting_needs_a_post_and_the_permission(staff, client, connection, published):
     assert staff.get("/dashboards/connections/aa/disconnect").status_code == 405
     client.force_login(get_user_model().objects.create_user("eve", password="x", is_staff=True))
     assert client.post("/dashboards/connections/aa/disconnect").status_code == 403
-    assert said == []
+    assert published == []
 
 
-def test_the_way_back_leads_nowhere_else(staff, connection, said):
+def test_the_way_back_leads_nowhere_else(staff, connection, published):
     answer = staff.post("/dashboards/connections/aa/disconnect", {"filters": "//evil.example/\r\nX: 1"})
     assert answer.url.startswith("/dashboards/connections?")
     assert "\n" not in answer.url
@@ -163,8 +163,8 @@ def test_what_could_not_be_closed_is_told(staff, connection, monkeypatch):
 
 def test_signing_in_leads_to_where_one_wanted(client):
     get_user_model().objects.create_superuser("ann", password="right")
-    said = {"username": "ann", "password": "right", "next": "/dashboards/usage"}
-    assert client.post("/dashboards/login", said).url == "/dashboards/usage"
+    form = {"username": "ann", "password": "right", "next": "/dashboards/usage"}
+    assert client.post("/dashboards/login", form).url == "/dashboards/usage"
     assert client.post("/dashboards/logout").url == "/"
 
 

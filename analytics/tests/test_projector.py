@@ -55,8 +55,8 @@ async def projecting(client, js, count=1):
 
 
 async def say(js, *batches):
-    for said in batches:
-        body = said if isinstance(said, bytes) else orjson.dumps(said)
+    for sent in batches:
+        body = sent if isinstance(sent, bytes) else orjson.dumps(sent)
         await js.publish("_apimgmt.usage.web-1", body)
 
 

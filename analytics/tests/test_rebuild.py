@@ -54,7 +54,7 @@ BATCHES = st.lists(
 )  # fmt: skip
 
 
-def said(drawn):
+def batches_of(drawn):
     """Set the instant of each batch, each this many seconds after the one before."""
     at = NOW.timestamp()
     for one in drawn:
@@ -85,7 +85,7 @@ def projected(batches, cuts):
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(BATCHES, st.data())
 def test_a_replay_comes_to_the_same_bytes(drawn, data):
-    batches = list(said(drawn))
+    batches = list(batches_of(drawn))
     live, again = (sorted(data.draw(st.sets(st.integers(0, len(batches)), max_size=4))) for _ in range(2))
     assert projected(batches, live) == projected(batches, again)
 

@@ -9,7 +9,7 @@ from analytics import retention
 from analytics.models import ConnectionRecord, ProjectorPosition, UsageMinute
 from analytics.projector import replay
 from analytics.rebuild import rebuild
-from analytics.tests.test_services import OPENED, batch, said, tally
+from analytics.tests.test_services import OPENED, batch, send_batches, tally
 from gateway.link.nats import USAGE_STREAM, connect
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -37,7 +37,7 @@ async def cut_off(nats_url, sequence):
 
 def test_a_rebuild_keeps_what_the_stream_no_longer_has(nats_url, settings):
     settings.NATS_URL = nats_url
-    async_to_sync(said)(nats_url, [at_hour(hours) for hours in range(72)])
+    async_to_sync(send_batches)(nats_url, [at_hour(hours) for hours in range(72)])
     async_to_sync(replay)(nats_url)
     for keep in (retention.keep_usage, retention.keep_connections):
         list(keep(datetime.now(UTC)))
@@ -53,7 +53,7 @@ def test_a_rebuild_keeps_what_the_stream_no_longer_has(nats_url, settings):
 
 def test_without_any_batch_in_the_stream_nothing_is_deleted(nats_url, settings):
     settings.NATS_URL = nats_url
-    async_to_sync(said)(nats_url, [at_hour(1)])
+    async_to_sync(send_batches)(nats_url, [at_hour(1)])
     async_to_sync(replay)(nats_url)
     before = rows()
     async_to_sync(cut_off)(nats_url, None)

@@ -125,14 +125,14 @@ def test_long_names_are_cut_to_what_a_row_holds():
     assert (len(row.target), len(row.outcome)) == (255, 40)
 
 
-async def said(nats_url, batches):
+async def send_batches(nats_url, batches):
     """Publish batches as the data plane does, each after the one before is stored."""
     client, js = await connect(nats_url, "test")
     try:
         await ensure_infrastructure(js)
         await js.purge_stream("USAGE")
-        for said in batches:
-            await js.publish(f"_apimgmt.usage.{said['process']}", orjson.dumps(said))
+        for content in batches:
+            await js.publish(f"_apimgmt.usage.{content['process']}", orjson.dumps(content))
     finally:
         await client.close()
 
@@ -148,7 +148,7 @@ def test_rebuilding_comes_to_the_same_rows(nats_url, settings):
     settings.NATS_URL = nats_url
     batches = [batch(opened=[OPENED], tallies=[tally(calls=number)]) for number in range(1, 70)]
     batches += [batch(closed=[CLOSED]), batch(tallies=[tally(outcome="rate-limited")])]
-    async_to_sync(said)(nats_url, batches)
+    async_to_sync(send_batches)(nats_url, batches)
     assert rebuild() == 71
     once = rows()
     assert once[0][0][3] == sum(range(1, 70))
@@ -159,7 +159,7 @@ def test_rebuilding_comes_to_the_same_rows(nats_url, settings):
 @pytest.mark.django_db(transaction=True)
 def test_the_projector_goes_on_where_it_was_when_it_failed(nats_url, settings, monkeypatch):
     settings.NATS_URL = nats_url
-    async_to_sync(said)(nats_url, [batch(tallies=[tally(calls=1)]) for _ in range(120)])
+    async_to_sync(send_batches)(nats_url, [batch(tallies=[tally(calls=1)]) for _ in range(120)])
     project, failed = services.project, []
 
     def failing(batches, made_at, *, after):

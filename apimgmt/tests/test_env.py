@@ -12,20 +12,20 @@ def _own_data_dir(tmp_path, monkeypatch):
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
 
 
-@pytest.mark.parametrize("said", ["1", "true", "Yes", "ON"])
-def test_a_flag_says_yes(monkeypatch, said):
-    monkeypatch.setenv("NO_DEMO", said)
+@pytest.mark.parametrize("word", ["1", "true", "Yes", "ON"])
+def test_a_flag_says_yes(monkeypatch, word):
+    monkeypatch.setenv("NO_DEMO", word)
     assert env.flag("NO_DEMO")
 
 
-@pytest.mark.parametrize("said", ["", "0", "false", "No", "off"])
-def test_a_flag_says_no(monkeypatch, said):
-    monkeypatch.setenv("NO_DEMO", said)
+@pytest.mark.parametrize("word", ["", "0", "false", "No", "off"])
+def test_a_flag_says_no(monkeypatch, word):
+    monkeypatch.setenv("NO_DEMO", word)
     assert not env.flag("NO_DEMO", default=True)
 
 
 @pytest.mark.parametrize(
-    ("read", "said"),
+    ("read", "word"),
     [
         (lambda: env.flag("ODD"), "perhaps"),
         (lambda: env.number("ODD", 1), "1.5"),
@@ -34,8 +34,8 @@ def test_a_flag_says_no(monkeypatch, said):
         (lambda: env.networks("ODD"), "10.0.0.0/64"),
     ],
 )
-def test_what_cannot_be_read_is_named(monkeypatch, read, said):
-    monkeypatch.setenv("ODD", said)
+def test_what_cannot_be_read_is_named(monkeypatch, read, word):
+    monkeypatch.setenv("ODD", word)
     with pytest.raises(env.InvalidSetting, match="ODD"):
         read()
 
@@ -116,9 +116,9 @@ def test_every_number_of_a_process_can_be_set(monkeypatch):
     assert read["drain_s"] == Config.__dataclass_fields__["drain_s"].default
 
 
-@pytest.mark.parametrize("said", ["0", "-1", "nan", "inf", "1e300"])
-def test_a_bound_is_a_sensible_number(monkeypatch, said):
-    monkeypatch.setenv("DRAIN_S", said)
+@pytest.mark.parametrize("word", ["0", "-1", "nan", "inf", "1e300"])
+def test_a_bound_is_a_sensible_number(monkeypatch, word):
+    monkeypatch.setenv("DRAIN_S", word)
     with pytest.raises(env.InvalidSetting, match="DRAIN_S"):
         env.bounds()
 

@@ -14,9 +14,9 @@ def line(message, *args, exc_info=None):
 
 def test_a_key_is_struck_out_and_its_public_id_stays():
     key = new_key(b"pepper")
-    said = redacted(f"GET /v1/me X-API-Key: {key.text}")
-    assert key.text not in said
-    assert f"apim_{key.id}_[redacted]" in said
+    written = redacted(f"GET /v1/me X-API-Key: {key.text}")
+    assert key.text not in written
+    assert f"apim_{key.id}_[redacted]" in written
 
 
 @pytest.mark.parametrize(
@@ -32,27 +32,27 @@ def test_a_key_is_struck_out_and_its_public_id_stays():
     ],
 )
 def test_secrets_of_every_kind_are_struck_out(text, secret):
-    said = redacted(text)
-    assert secret not in said
-    assert "[redacted]" in said
+    written = redacted(text)
+    assert secret not in written
+    assert "[redacted]" in written
 
 
 def test_secrets_in_tracebacks_are_struck_out():
     try:
         raise ValueError("cannot reach nats://user:hunter22@127.0.0.1")
     except ValueError as error:
-        said = line("failed", exc_info=(type(error), error, error.__traceback__))
-    assert "hunter22" not in said
-    assert "Traceback" in json.loads(said)["exception"]
+        written = line("failed", exc_info=(type(error), error, error.__traceback__))
+    assert "hunter22" not in written
+    assert "Traceback" in json.loads(written)["exception"]
 
 
 @pytest.mark.parametrize("unseen", ["\n", "\r", "\x1b[2J", "\x9b2J", "\u2028", "\u202e", "\ud800", "\x00"])
 def test_a_record_is_one_line_that_steers_no_terminal(unseen):
-    said = line("%s", f"before{unseen}after")
-    assert said.isascii() or unseen not in said
-    assert len(said.splitlines()) == 1
-    assert json.loads(said)["level"] == "error"
-    assert not any(letter in said for letter in "\x1b\x9b\u2028\u202e\x00")
+    written = line("%s", f"before{unseen}after")
+    assert written.isascii() or unseen not in written
+    assert len(written.splitlines()) == 1
+    assert json.loads(written)["level"] == "error"
+    assert not any(letter in written for letter in "\x1b\x9b\u2028\u202e\x00")
 
 
 def test_a_record_is_bounded():

@@ -80,7 +80,7 @@ def test_a_taken_port_names_its_option(reserve, option):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "fault"),
     [
         (("--workers", "0"), "--workers must be at least 1"),
         (("--port", "65536"), "--port must be from 0"),
@@ -91,8 +91,8 @@ def test_a_taken_port_names_its_option(reserve, option):
         (("--data-dir", "/proc/nowhere"), "choose another with --data-dir"),
     ],
 )
-def test_what_cannot_be_is_said_with_its_option(reserve, options, said):
-    with pytest.raises(plan.CannotStart, match=said):
+def test_what_cannot_be_is_said_with_its_option(reserve, options, fault):
+    with pytest.raises(plan.CannotStart, match=fault):
         reserve(*options)
 
 

@@ -77,11 +77,11 @@ def test_what_is_told_is_private(up):
 
 def test_no_secret_is_in_the_process_list_or_the_logs(up):
     secrets = [*json.loads((up.data_dir / "secrets.json").read_text()).values(), *up.reread()["keys"].values()]
-    said = "".join(path.read_text(errors="replace") for path in (up.data_dir / "logs").iterdir())
+    written = "".join(path.read_text(errors="replace") for path in (up.data_dir / "logs").iterdir())
     for pid in processes(up.ready):
         with contextlib.suppress(OSError):
-            said += Path(f"/proc/{pid}/cmdline").read_text()
-    assert not [secret for secret in secrets if secret in said]
+            written += Path(f"/proc/{pid}/cmdline").read_text()
+    assert not [secret for secret in secrets if secret in written]
 
 
 def test_the_administrator_and_the_keys_open_their_doors(up):
@@ -92,8 +92,8 @@ def test_the_administrator_and_the_keys_open_their_doors(up):
 
 def test_it_says_that_it_serves_and_that_its_engines_do(up):
     assert up.call("GET", "/healthz")[0] == 200
-    status, _, said = up.call("GET", "/readyz")
-    assert (status, said["engines"]) == (200, {"database": "ok", "redis": "ok", "nats": "ok"})
+    status, _, body = up.call("GET", "/readyz")
+    assert (status, body["engines"]) == (200, {"database": "ok", "redis": "ok", "nats": "ok"})
 
 
 def test_metrics_are_of_every_process_and_do_not_depend_on_analytics(up):
@@ -121,9 +121,9 @@ def test_readiness_names_the_engine_that_hangs(up, engine):
     (pid,) = up.reread()["processes"][engine]
     freeze(pid)
     try:
-        status, headers, said = up.call("GET", "/readyz")
+        status, headers, body = up.call("GET", "/readyz")
         assert (status, headers["retry-after"]) == (503, "1")
-        assert [name for name, state in said["engines"].items() if state != "ok"] == [engine]
+        assert [name for name, state in body["engines"].items() if state != "ok"] == [engine]
         assert up.call("GET", "/healthz")[0] == 200
     finally:
         thaw(pid)
@@ -158,7 +158,7 @@ def test_a_taken_port_is_a_clear_error_that_names_the_option(up, tmp_path, optio
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "complaint"),
     [
         ({"DEBUG": "1"}, "DEBUG is on"),
         ({"ALLOWED_HOSTS": "*"}, "ALLOWED_HOSTS allows every host"),
@@ -168,11 +168,11 @@ def test_a_taken_port_is_a_clear_error_that_names_the_option(up, tmp_path, optio
         ({"DATABASE_URL": "postgres://nobody@127.0.0.1:9/none"}, "The database does not answer"),
     ],
 )
-def test_what_it_cannot_or_must_not_run_with_is_said(tmp_path, settings, said):
+def test_what_it_cannot_or_must_not_run_with_is_said(tmp_path, settings, complaint):
     options = [] if "PORT" in settings else ["--port", "0"]
     refused = run_up("--data-dir", str(tmp_path), "--admin-port", "0", "--mqtt-port", "0", *options, **settings)
     assert refused.returncode == 1
-    assert said in refused.stdout + refused.stderr
+    assert complaint in refused.stdout + refused.stderr
     assert "Traceback" not in refused.stdout + refused.stderr
 
 
@@ -200,8 +200,8 @@ def test_jobs_run_after_the_worker_and_its_broker_were_killed(up):
 
 
 def accepted(up, key):
-    status, _, said = up.call("POST", "/reports", {"type": "daily"}, key=key)
-    return said if status == 202 else None
+    status, _, body = up.call("POST", "/reports", {"type": "daily"}, key=key)
+    return body if status == 202 else None
 
 
 def test_ctrl_c_reaches_the_whole_group_and_all_leave_in_order(tmp_path):
@@ -251,7 +251,7 @@ def test_a_second_run_keeps_everything_also_after_the_supervisor_was_killed(tmp_
     first = Product(tmp_path / "var")
     before = first.ready
     made = first.admin("POST", "consumers", {"name": "acme", "tier": "gold"})
-    status, _, said = first.call("POST", "/v1/channels/trades/events", {"price": 1}, key=before["keys"]["gold"])
+    status, _, body = first.call("POST", "/v1/channels/trades/events", {"price": 1}, key=before["keys"]["gold"])
     assert status == 201
     first.process.kill()
     first.process.wait()
@@ -262,10 +262,10 @@ def test_a_second_run_keeps_everything_also_after_the_supervisor_was_killed(tmp_
         assert second.ready["admin"]["password"] == before["admin"]["password"]
         assert second.ready["admin"]["token"] == before["admin"]["token"]
         assert second.admin("GET", "consumers/acme") == made
-        after = str(int(said["id"]) - 1)
+        after = str(int(body["id"]) - 1)
         path = f"/v1/channels/trades/events?after={after}"
         (event,) = second.call("GET", path, key=before["keys"]["gold"])[2]["results"]
-        assert (event["id"], event["data"]) == (said["id"], {"price": 1})
+        assert (event["id"], event["data"]) == (body["id"], {"price": 1})
         assert set(second.manage("export").stdout.splitlines()) >= {"  - name: acme"}
     finally:
         assert second.stop() == 0

@@ -33,8 +33,8 @@ async def test_a_request_is_answered(link):
     nc, _ = link
     async with running(part(), *link):
         await until(lambda: serving(nc))
-        for said in ([1, "ü"], 10**40, -(2**63), 0.1, None):
-            assert await request_control_plane(nc, "echo", {"a": said}) == {"a": said}
+        for reply in ([1, "ü"], 10**40, -(2**63), 0.1, None):
+            assert await request_control_plane(nc, "echo", {"a": reply}) == {"a": reply}
 
 
 async def test_refusals_of_services_come_back_as_they_were(link, caplog):
@@ -53,8 +53,8 @@ async def test_refusals_of_services_come_back_as_they_were(link, caplog):
     nc, _ = link
     async with running(part(gone=gone, invalid=invalid, locked=locked, broken=broken), *link):
         await until(lambda: serving(nc))
-        said = await refusal(nc, "gone")
-        assert (said.reason, said.detail, said.members, said.retry_after_s) == (
+        reply = await refusal(nc, "gone")
+        assert (reply.reason, reply.detail, reply.members, reply.retry_after_s) == (
             Reason.GONE, "It is over.", {"oldest": "7"}, 2.5,
         )  # fmt: skip
         assert (await refusal(nc, "invalid")).members["errors"] == {"url": ["Is no address."]}

@@ -51,7 +51,7 @@ def refusal_of(text, **how):
     return str(refused.value)
 
 
-def said(diff):
+def summary(diff):
     return [(entry.action, entry.kind, entry.name) for entry in diff.entries]
 
 
@@ -94,14 +94,14 @@ def test_changes_are_recorded_with_their_actor():
 def test_an_omitted_field_is_set_to_its_default():
     apply(WHOLE)
     diff = apply("consumers:\n  - {name: acme, tier: gold}")
-    assert said(diff) == [("updated", "consumer", "acme")]
+    assert summary(diff) == [("updated", "consumer", "acme")]
     assert Consumer.objects.get().is_active is True
     assert Consumer.objects.get().metadata == {}
 
 
 def test_a_dry_run_says_what_would_change_and_changes_nothing():
     diff = apply(WHOLE, dry_run=True)
-    assert said(diff)[0] == ("created", "tier", "gold")
+    assert summary(diff)[0] == ("created", "tier", "gold")
     assert len(diff.entries) == 5
     assert not Tier.objects.exists()
     assert not Change.objects.exists()
@@ -116,7 +116,7 @@ def test_without_prune_what_is_not_named_stays():
 def test_prune_deletes_what_a_section_does_not_name_and_spares_sections_left_out():
     apply(WHOLE)
     diff = apply("routes: []", prune=True)
-    assert said(diff) == [("deleted", "route", "pets")]
+    assert summary(diff) == [("deleted", "route", "pets")]
     assert Channel.objects.count() == 1
 
 
@@ -124,15 +124,15 @@ def test_a_pruned_route_frees_its_path_for_another_in_the_same_document():
     apply(WHOLE)
     renamed = WHOLE.replace("name: pets", "name: animals").replace("orders/{id}", "orders/{number}")
     diff = apply(renamed, prune=True)
-    assert ("deleted", "route", "pets") in said(diff)
-    assert ("created", "route", "animals") in said(diff)
+    assert ("deleted", "route", "pets") in summary(diff)
+    assert ("created", "route", "animals") in summary(diff)
     assert Channel.objects.get().address == "orders/{number}"
 
 
 def test_a_pruned_tier_may_lose_its_consumers_in_the_same_document():
     apply(WHOLE)
     diff = apply("tiers: [{name: free}]\nconsumers: [{name: acme, tier: free}]", prune=True)
-    assert said(diff) == [("created", "tier", "free"), ("updated", "consumer", "acme"), ("deleted", "tier", "gold")]
+    assert summary(diff) == [("created", "tier", "free"), ("updated", "consumer", "acme"), ("deleted", "tier", "gold")]
 
 
 def test_an_error_undoes_everything_before_it():
@@ -170,9 +170,9 @@ def test_an_error_undoes_everything_before_it():
     ],
 )
 def test_an_error_has_its_place(text, place, message):
-    said = refusal_of(text)
-    assert said.startswith(f"x.yaml:{place}: ")
-    assert message in said
+    fault = refusal_of(text)
+    assert fault.startswith(f"x.yaml:{place}: ")
+    assert message in fault
 
 
 def test_a_tier_in_use_cannot_be_pruned_and_says_so():

@@ -109,7 +109,7 @@ def test_a_payload_may_name_its_format():
 
 
 @pytest.mark.parametrize(
-    ("channels", "said"),
+    ("channels", "fault"),
     [
         ({}, "describes no channels"),
         ({"c": {}}, "channel c has no address"),
@@ -129,8 +129,8 @@ def test_a_payload_may_name_its_format():
         ),
     ],
 )
-def test_an_asyncapi_document_that_cannot_be_read_says_why(channels, said):
-    assert said in refusal_of({"asyncapi": "3.0.0", "channels": channels})
+def test_an_asyncapi_document_that_cannot_be_read_says_why(channels, fault):
+    assert fault in refusal_of({"asyncapi": "3.0.0", "channels": channels})
 
 
 def test_other_versions_are_refused():
@@ -200,7 +200,7 @@ def test_the_application_of_a_document_needs_the_rights_of_its_operations():
 
 
 @pytest.mark.parametrize(
-    ("operation", "said"),
+    ("operation", "fault"),
     [
         ({"action": "shout", "channel": {"$ref": "#/channels/c"}}, "send or receive (at #/operations/o/action)"),
         ({"action": "send"}, "has no channel; refer to one of `channels` (at #/operations/o)"),
@@ -210,10 +210,10 @@ def test_the_application_of_a_document_needs_the_rights_of_its_operations():
         ),
     ],
 )
-def test_an_operation_that_cannot_be_read_says_where(operation, said):
+def test_an_operation_that_cannot_be_read_says_where(operation, fault):
     with pytest.raises(DocumentError) as refused:
         rights_of(asyncapi_3({}, {"o": operation}))
-    assert said in str(refused.value)
+    assert fault in str(refused.value)
 
 
 def test_messages_that_share_names_of_definitions_keep_their_own():

@@ -109,7 +109,7 @@ def test_the_formats_of_the_seed_documents_are_recognized():
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(
-    ("channel", "said"),
+    ("channel", "fault"),
     [
         (
             {"address": "a-{id}"},
@@ -122,8 +122,8 @@ def test_the_formats_of_the_seed_documents_are_recognized():
         ({"messages": {"m": {"x-schema": "5"}}}, "must be a JSON Schema"),
     ],
 )
-def test_an_invalid_channel_is_refused_at_its_place(channel, said):
-    with pytest.raises(DocumentError, match=said):
+def test_an_invalid_channel_is_refused_at_its_place(channel, fault):
+    with pytest.raises(DocumentError, match=fault):
         import_document(document(asyncapi_3(channel)), options=Options(is_strict=True), by="ann")
     assert not Channel.objects.exists()
 

@@ -25,7 +25,7 @@ def test_openapi_gives_one_route_for_every_path():
 
 
 @pytest.mark.parametrize(
-    ("servers", "said"),
+    ("servers", "fault"),
     [
         (None, "has no servers"),
         ([], "has no servers"),
@@ -33,6 +33,6 @@ def test_openapi_gives_one_route_for_every_path():
         ([{"url": "https://{host}/"}], "the variable host of the server has no default"),
     ],
 )
-def test_openapi_without_a_server_that_can_be_called_is_refused(servers, said):
+def test_openapi_without_a_server_that_can_be_called_is_refused(servers, fault):
     data = {"openapi": "3.0.3", "paths": {"/a": {"get": {}}}} | ({"servers": servers} if servers is not None else {})
-    assert said in refusal_of(data)
+    assert fault in refusal_of(data)

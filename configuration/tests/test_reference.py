@@ -32,15 +32,15 @@ def operator(client):
 def test_a_stranger_sees_no_route_and_no_channel(client, path, ending):
     answer = client.get(path + ending)
     assert answer.status_code == 200
-    said = answer.content.decode()
+    text = answer.content.decode()
     for hidden in ("orders", "inner", "hidden.example", "a?b"):
-        assert hidden not in said
+        assert hidden not in text
 
 
 def test_a_stranger_sees_what_is_the_same_everywhere(client):
-    said = client.get("/docs/reference/openapi").content.decode()
-    assert "/v1/channels/{address}/events" in said
-    assert "/v1/subscriptions" in said
+    text = client.get("/docs/reference/openapi").content.decode()
+    assert "/v1/channels/{address}/events" in text
+    assert "/v1/subscriptions" in text
 
 
 def test_staff_without_the_permissions_see_no_more(client):
@@ -56,8 +56,8 @@ def test_operators_see_all_routes_and_channels(operator, django_assert_max_num_q
     assert "/orders/{id}" in calls
     assert "hidden.example" not in calls
     channels = operator.get("/docs/reference/asyncapi").content.decode()
-    for said in ("inner/{id}", "a?b", "mqtt", "max_events", "https://x.example/a"):
-        assert said in channels
+    for text in ("inner/{id}", "a?b", "mqtt", "max_events", "https://x.example/a"):
+        assert text in channels
     for page in (calls, channels):
         assert "<script>alert" not in page
         assert "<b>things" not in page

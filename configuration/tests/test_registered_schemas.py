@@ -88,16 +88,16 @@ def test_a_channel_keeps_the_subject_that_it_names():
 
 
 @pytest.mark.parametrize(
-    ("payloads", "said"),
+    ("payloads", "fault"),
     [
         ([avro(USER), {"type": "object"}], "either all messages of a channel must be in Avro"),
         ([avro({"type": "nothing"})], "The type 'nothing' is not defined"),
         ([avro({**USER, "fields": [{"name": "name", "type": "int"}]})], "incompatible with an earlier schema"),
     ],
 )
-def test_what_cannot_be_registered_is_said_and_nothing_is_kept(payloads, said):
+def test_what_cannot_be_registered_is_said_and_nothing_is_kept(payloads, fault):
     register("users/{id}-value", USER, "AVRO")
-    with pytest.raises(DocumentError, match=said) as refused:
+    with pytest.raises(DocumentError, match=fault) as refused:
         imported(of_messages(*payloads), options=Options(is_strict=True))
     assert "(at #/channels/users" in str(refused.value)
     assert not Channel.objects.exists()

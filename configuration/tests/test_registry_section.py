@@ -58,7 +58,7 @@ def test_an_export_survives_the_asyncapi_document(schema, type_):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "fault"),
     [
         ("schemas: 5", "schemas must be a list"),
         ("schemas: [5]", "a schema must be a mapping"),
@@ -70,8 +70,8 @@ def test_an_export_survives_the_asyncapi_document(schema, type_):
         ("schemas: [{subject: a, schema: {}, version: -1}]", "schema a: version: Must be a positive whole number"),
     ],
 )
-def test_an_invalid_schema_is_refused_with_its_place(text, said):
-    with pytest.raises(DocumentError, match=said) as refused:
+def test_an_invalid_schema_is_refused_with_its_place(text, fault):
+    with pytest.raises(DocumentError, match=fault) as refused:
         apply_text(text, "x.yaml", by="ann")
     assert str(refused.value).startswith("x.yaml:1:")
     assert not Subject.objects.exists()

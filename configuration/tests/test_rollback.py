@@ -162,14 +162,14 @@ def test_the_command_prints_what_changed(consumer):
     instant = timezone.now().isoformat()
     update_consumer(consumer, email="a@acme.example", by="ann")
 
-    def said(*options):
+    def output(*options):
         out = StringIO()
         call_command("rollback", instant, "--no-color", *options, stdout=out)
         return out.getvalue()
 
-    assert "1 updated (dry run: nothing was changed)." in said("--dry-run")
-    assert '- email: "a@acme.example"' in said()
-    assert said() == "Nothing to change.\n"
+    assert "1 updated (dry run: nothing was changed)." in output("--dry-run")
+    assert '- email: "a@acme.example"' in output()
+    assert output() == "Nothing to change.\n"
 
 
 @pytest.mark.parametrize("instant", ["yesterday", "2001-01-01T00:00:00Z", "2999-01-01T00:00:00Z"])

@@ -29,7 +29,7 @@ def test_places_have_file_line_and_column():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "fault"),
     [
         ("a: [1,2", "x.yaml:2:1: did not find expected ',' or ']'"),
         ("a: 1\na: 2", 'x.yaml:2:1: found duplicate key "a"'),
@@ -57,8 +57,8 @@ def test_places_have_file_line_and_column():
         ("a: " + "x" * BYTES_MAX, "is larger than"),
     ],
 )
-def test_what_is_refused_says_where_and_why(text, said):
-    assert said in refusal_of(text)
+def test_what_is_refused_says_where_and_why(text, fault):
+    assert fault in refusal_of(text)
 
 
 def test_aliases_that_grow_without_end_are_refused():

@@ -29,7 +29,7 @@ def test_the_open_cors_policy_is_converted():
 
 
 @pytest.mark.parametrize(
-    ("route", "said"),
+    ("route", "fault"),
     [
         (
             {"handler": handler(), "policies": {"inbound": ["monetization-inbound"]}},
@@ -56,8 +56,8 @@ def test_the_open_cors_policy_is_converted():
         ({}, "must be a mapping"),
     ],
 )
-def test_what_only_zuplo_supports_is_refused_by_name(route, said):
-    assert said in refusal_of(zuplo_of(route))
+def test_what_only_zuplo_supports_is_refused_by_name(route, fault):
+    assert fault in refusal_of(zuplo_of(route))
 
 
 def defined(name, type_, **options):
@@ -166,7 +166,7 @@ def test_a_projects_policies_can_be_saved_and_imported_twice():
 
 
 @pytest.mark.parametrize(
-    ("policy", "said"),
+    ("policy", "fault"),
     [
         (defined("p", "monetization-inbound"), "the policy p is not supported; these are: api-key-inbound"),
         (defined("p", "api-key-inbound", allowUnauthenticatedRequests=True), "every route needs a credential"),
@@ -180,8 +180,8 @@ def test_a_projects_policies_can_be_saved_and_imported_twice():
         (defined("p", "open-id-jwt-auth-inbound", issuer="https://i"), "needs the option jwkUrl"),
     ],
 )
-def test_an_unsupported_policy_or_option_of_a_project_is_refused_by_name(policy, said):
+def test_an_unsupported_policy_or_option_of_a_project_is_refused_by_name(policy, fault):
     paths = zuplo_of({"handler": handler(), "policies": {"inbound": ["p"]}})
     refusal = refusal_of({"openapi": "3.1.0", "paths": paths, "policies": [policy]})
-    assert said in refusal
+    assert fault in refusal
     assert "x.json:" in refusal

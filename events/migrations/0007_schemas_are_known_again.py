@@ -32,11 +32,11 @@ def _tell_versions(apps: Apps, _: BaseDatabaseSchemaEditor) -> None:
     versions = apps.get_model("events", "SchemaVersion").objects.order_by("version")
     subjects = apps.get_model("events", "Subject").objects
     for subject in subjects.filter(numbers={}).iterator():
-        said: dict[str, list[int]] = {"live": [], "deleted": []}
+        numbers_by_state: dict[str, list[int]] = {"live": [], "deleted": []}
         for number, is_deleted in versions.filter(subject=subject).values_list("version", "is_deleted"):
-            said["deleted" if is_deleted else "live"].append(number)
-        if any(said.values()):
-            subjects.filter(pk=subject.pk).update(numbers=said)
+            numbers_by_state["deleted" if is_deleted else "live"].append(number)
+        if any(numbers_by_state.values()):
+            subjects.filter(pk=subject.pk).update(numbers=numbers_by_state)
 
 
 class Migration(migrations.Migration):

@@ -228,7 +228,7 @@ def a_subscription(id_):
 
 
 @pytest.mark.parametrize(
-    ("content_type", "event", "said"),
+    ("content_type", "event", "fault"),
     [
         ("json", {"data": "on", "content_type": "text/plain"}, "takes JSON, not text/plain"),
         ("text", {"data_base64": "//4=", "content_type": "text/plain"}, "not text in UTF-8"),
@@ -236,11 +236,11 @@ def a_subscription(id_):
         ("bytes", {"data_base64": "AAA=", "content_type": "image/png", "is_cut": True}, "only its beginning"),
     ],
 )
-async def test_a_letter_that_its_channel_does_not_take_stays(link, content_type, event, said):
+async def test_a_letter_that_its_channel_does_not_take_stays(link, content_type, event, fault):
     _, js = link
     channel, letter = await dead_letter(js, event=event)
     await sync_to_async(update_channel)(channel, content_type=content_type, by="ann")
-    with pytest.raises(ValidationError, match=said):
+    with pytest.raises(ValidationError, match=fault):
         await in_thread(redrive, letter, as_is=True, by="ann")
 
 

@@ -19,8 +19,8 @@ async def test_who_wants_to_know_is_told_once_that_it_lags_and_once_that_it_has_
         subscription = await whole.subscribe(type="pull", alert_url=alerts.url, alert_lag_events=3)
         ids = await whole.publish(*range(4))
         (message,) = await alerts.has(1)
-        said = Webhook(subscription["secret"]).verify(message.body, message.headers)
-        assert (said["type"], said["data"]["lag"]["events"]) == ("subscription.lagging", 4)
+        sent = Webhook(subscription["secret"]).verify(message.body, message.headers)
+        assert (sent["type"], sent["data"]["lag"]["events"]) == ("subscription.lagging", 4)
         await asyncio.sleep(2.5)
         assert len(alerts.messages) == 1
         await whole.pull(subscription)
@@ -35,17 +35,17 @@ async def test_operators_are_told_how_it_stands_and_what_became_of_its_tries(who
         await whole.publish(1, 2)
         await receiver.has(1)
         path = f"/api/v1/subscriptions/{subscription['id']}"
-        said = await until(lambda: in_thread(lambda: lags(api.get(path).json())))
-        assert (said["lag"]["events"], said["last_error"]["detail"]) == (2, "It answered 500.")
+        sent = await until(lambda: in_thread(lambda: lags(api.get(path).json())))
+        assert (sent["lag"]["events"], sent["last_error"]["detail"]) == (2, "It answered 500.")
         assert (await in_thread(lambda: api.get("/api/v1/subscriptions/").json()))["results"] == [
-            {**said, "lag": ANY, "last_error": ANY}
+            {**sent, "lag": ANY, "last_error": ANY}
         ]
         (attempt,) = (await in_thread(lambda: api.get(f"{path}/attempts").json()))["results"]
         assert (attempt["outcome"], attempt["answer"]["status"]) == ("failed", 500)
 
 
-def lags(said):
-    return said["lag"]["events"] == 2 and said["last_error"] and said
+def lags(sent):
+    return sent["lag"]["events"] == 2 and sent["last_error"] and sent
 
 
 async def test_what_was_deleted_leaves_nothing_in_the_log(whole, delivery):

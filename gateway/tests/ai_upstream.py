@@ -154,7 +154,7 @@ class Model:
 
     def _line_of_ollama(self, text: str, *, is_last: bool) -> dict[str, Any]:
         tokens_in, tokens_out = self._used
-        said: dict[str, Any] = {"message": {"role": "assistant", "content": text}}
-        line = {"model": "m", **({"response": text} if self.shape == "ollama-text" else said), "done": is_last}
+        message: dict[str, Any] = {"message": {"role": "assistant", "content": text}}
+        line = {"model": "m", **({"response": text} if self.shape == "ollama-text" else message), "done": is_last}
         usage = {"prompt_eval_count": tokens_in, "eval_count": tokens_out} if is_last and self.tells_usage else {}
         return {**line, **usage}

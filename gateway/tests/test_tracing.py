@@ -158,5 +158,5 @@ def test_an_event_with_an_invalid_traceparent_gets_another():
 
 def test_frames_and_cloudevents_carry_the_context():
     _, event = stored(call(traceparent=TRACE, tracestate=STATE))
-    for said in (json.loads(event.frame()), json.loads(event.cloudevent())):
-        assert (said["traceparent"], said["tracestate"]) == (TRACE, STATE)
+    for rendered in (json.loads(event.frame()), json.loads(event.cloudevent())):
+        assert (rendered["traceparent"], rendered["tracestate"]) == (TRACE, STATE)

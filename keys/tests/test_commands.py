@@ -15,20 +15,20 @@ def consumer():
     return create_consumer(name="acme", tier=create_tier(name="gold", by="ann"), by="ann")
 
 
-def said(*arguments):
+def output(*arguments):
     out = StringIO()
     call_command(*arguments, stdout=out)
     return out.getvalue()
 
 
 def test_a_key_is_issued_and_revoked_by_its_text_or_id(consumer):
-    text = said("issue_key", "acme", "--name", "ci", "--scope", "call:a", "--scope", "jobs:*").strip()
+    text = output("issue_key", "acme", "--name", "ci", "--scope", "call:a", "--scope", "jobs:*").strip()
     key = Key.objects.get()
     assert (key.name, key.scopes) == ("ci", ["call:a", "jobs:*"])
-    assert "is revoked" in said("revoke_key", text, "--reason", "lost")
+    assert "is revoked" in output("revoke_key", text, "--reason", "lost")
     assert Key.objects.get().revoked_reason == "lost"
-    made = json.loads(said("issue_key", "acme", "--json"))
-    said("revoke_key", made["id"])
+    made = json.loads(output("issue_key", "acme", "--json"))
+    output("revoke_key", made["id"])
     assert not Key.objects.filter(revoked_at=None).exists()
 
 
@@ -37,5 +37,5 @@ def test_a_key_is_issued_and_revoked_by_its_text_or_id(consumer):
 )
 def test_an_unknown_consumer_or_key_and_an_invalid_scope_are_reported(consumer, arguments):
     with pytest.raises(CommandError):
-        said(*arguments)
+        output(*arguments)
     assert not Key.objects.exists()

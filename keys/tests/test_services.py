@@ -53,7 +53,7 @@ def test_a_key_has_a_document_and_a_representation_without_digest(consumer):
 
 
 @pytest.mark.parametrize(
-    ("said", "kept"),
+    ("given", "kept"),
     [
         ("https://APP.example:443", "https://app.example"),
         ("http://app.example:80", "http://app.example"),
@@ -61,8 +61,8 @@ def test_a_key_has_a_document_and_a_representation_without_digest(consumer):
         ("http://[::1]:3000", "http://[::1]:3000"),
     ],
 )
-def test_an_origin_is_kept_as_browsers_send_it(consumer, said, kept):
-    assert issue(consumer, allowed_origins=[said])[0].allowed_origins == [kept]
+def test_an_origin_is_kept_as_browsers_send_it(consumer, given, kept):
+    assert issue(consumer, allowed_origins=[given])[0].allowed_origins == [kept]
 
 
 @pytest.mark.parametrize("scope", ["*", "call:route", "publish:*", "subscribe:sensors/{id}/temperature", "jobs:reports",

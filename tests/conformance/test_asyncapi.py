@@ -22,10 +22,10 @@ SAMPLES = 100
 def parsed(documents):
     """Return the parser's findings for each document."""
     lines = "\n".join(json.dumps(document) for document in documents)
-    said = subprocess.run(
+    outcome = subprocess.run(
         [tool("node"), "asyncapi.mjs"], cwd=HERE, input=lines, capture_output=True, text=True, timeout=240, check=True
     )
-    return [json.loads(line) for line in said.stdout.splitlines()]
+    return [json.loads(line) for line in outcome.stdout.splitlines()]
 
 
 def any_documents():
@@ -51,7 +51,7 @@ def test_the_parser_reads_whatever_channels_there_are():
     documents = any_documents()
     for document, found in zip(documents, parsed(documents), strict=True):
         assert not found["errors"], json.dumps(document)
-        addresses = [said["address"] for said in document["channels"].values()]
+        addresses = [channel["address"] for channel in document["channels"].values()]
         assert found["seen"]["channels"] == addresses
         assert len(found["seen"]["operations"]) == 2 * len(addresses)
 

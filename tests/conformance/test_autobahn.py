@@ -105,9 +105,9 @@ def wstest(mode, folder, cases, **spec):
 def verdicts(folder):
     """Return the failed cases and the number of cases that ran."""
     found = json.loads((folder / "report/index.json").read_text())["gateway"]
-    said = {case: (one["behavior"], one["behaviorClose"]) for case, one in found.items()}
+    outcomes = {case: (one["behavior"], one["behaviorClose"]) for case, one in found.items()}
     allowed = {case: {("NON-STRICT", "OK")} for case in NOT_STRICT}
-    return {case: one for case, one in said.items() if one not in GOOD | allowed.get(case, set())}, len(said)
+    return {case: one for case, one in outcomes.items() if one not in GOOD | allowed.get(case, set())}, len(outcomes)
 
 
 def wrong_each_time(tmp_path, run, known=frozenset()):
@@ -137,17 +137,17 @@ def test_every_case_passes_for_a_client_of_the_gateway(gateway, echo, tmp_path):
 
 async def call(gateway, path):
     """Echo what the suite says through the gateway, or give the last that it said."""
-    said = None
+    outcomes = None
     headers = {"X-API-Key": gateway.key}
     url = f"{gateway.ws_url}/suite{path}"
     async with connect(url, additional_headers=headers, compression=None, max_size=None) as socket:
         try:
-            async for said in socket:
+            async for outcomes in socket:
                 if path.startswith("/runCase"):
-                    await socket.send(said)
+                    await socket.send(outcomes)
         except ConnectionClosed:
-            return said  # with the code that the case tries
-    return said
+            return outcomes  # with the code that the case tries
+    return outcomes
 
 
 async def call_all(gateway):

@@ -70,14 +70,14 @@ def test_a_cookie_opens_no_socket_wherever_its_page_is_from(product, cookie, pat
 @pytest.mark.parametrize("path", ["/v1/me", "/v1/events?channel=trades", "/quotes/ACME", "/v1/channels/trades/events"])
 def test_an_operators_session_is_nobody_on_the_data_plane(product, cookie, path, origin):
     headers = {"Cookie": cookie} | ({} if origin is None else {"Origin": origin})
-    status, _, said = product.call("GET", path, headers=headers)
-    assert (status, said["reason"]) == (401, "unauthenticated")
+    status, _, problem = product.call("GET", path, headers=headers)
+    assert (status, problem["reason"]) == (401, "unauthenticated")
 
 
 def test_an_operators_token_is_nobody_on_the_data_plane(product):
     token = product.ready["admin"]["token"]
-    for said in (f"Token {token}", f"Bearer {token}"):
-        assert product.call("GET", "/v1/me", headers={"Authorization": said})[0] == 401
+    for authorization in (f"Token {token}", f"Bearer {token}"):
+        assert product.call("GET", "/v1/me", headers={"Authorization": authorization})[0] == 401
     assert refused_socket(product, "/v1/stream", **{"X-API-Key": token})[0] == 401
 
 
@@ -85,8 +85,8 @@ def test_an_operators_token_is_nobody_on_the_data_plane(product):
 def test_a_consumers_key_is_nobody_on_the_management_api(product, path):
     key = product.ready["keys"]["gold"]
     for headers in ({"Authorization": f"Bearer {key}"}, {"Authorization": f"Token {key}"}, {"X-API-Key": key}):
-        status, _, said = product.call("GET", f"/api/v1/{path}/", headers=headers)
-        assert status == 401, said
+        status, _, problem = product.call("GET", f"/api/v1/{path}/", headers=headers)
+        assert status == 401, problem
 
 
 def test_the_management_api_takes_no_change_by_a_foreign_pages_cookie(product, cookie):
@@ -102,9 +102,9 @@ def test_a_key_in_an_address_opens_nothing_and_is_in_no_log(product):
     key = made["key"]
     eventually(lambda: product.call("GET", "/v1/me", key=key)[0] == 200)
     for path in ("/quotes/ACME?key=", "/v1/events?channel=trades&api_key=", "/v1/me?x=1&apikey="):
-        status, headers, said = product.call("GET", path + key)
-        assert (status, headers["referrer-policy"]) == (401, "no-referrer"), said
-        assert key not in json.dumps(said)
+        status, headers, problem = product.call("GET", path + key)
+        assert (status, headers["referrer-policy"]) == (401, "no-referrer"), problem
+        assert key not in json.dumps(problem)
     assert key not in json.dumps(product.call("GET", f"/nowhere?k={key}")[2])
     status, headers = refused_socket(product, f"/v1/stream?token={key}")
     assert (status, headers["referrer-policy"]) == (401, "no-referrer")

@@ -71,8 +71,8 @@ def doors(payload, number=0):
 @cases
 def test_it_is_refused_over_http_in_every_mode(product, key, nothing_is_kept, payload):
     for body, content_type in doors(payload):
-        status, _, said = product.call("POST", PATH, body, key, {"Content-Type": content_type})
-        assert (status, said["reason"]) == (422, "invalid-payload"), content_type
+        status, _, problem = product.call("POST", PATH, body, key, {"Content-Type": content_type})
+        assert (status, problem["reason"]) == (422, "invalid-payload"), content_type
 
 
 @cases
@@ -121,16 +121,16 @@ def test_it_is_refused_over_mqtt(product, key, nothing_is_kept, payload):
 @pytest.mark.parametrize("payload", list(filter(None, BAD.values())), ids=list(filter(BAD.get, BAD)))
 def test_it_is_refused_where_work_is_asked_for(product, key, payload):
     for path in ("/v1/jobs/reports", "/reports", "/v1/subscriptions", "/registry/subjects/any/versions"):
-        status, _, said = product.call("POST", path, payload, key)
-        assert status in (400, 413, 422), (path, said)
+        status, _, problem = product.call("POST", path, payload, key)
+        assert status in (400, 413, 422), (path, problem)
 
 
 @cases
 def test_it_is_refused_by_the_management_api(product, payload):
     headers = {"Authorization": f"Token {product.ready['admin']['token']}"}
     for around in (b"%b", b'{"name":"odd","tier":"gold","metadata":{"x":%b}}'):
-        status, _, said = product.call("POST", "/api/v1/consumers/", around % payload, headers=headers)
-        assert status == 400, said
+        status, _, problem = product.call("POST", "/api/v1/consumers/", around % payload, headers=headers)
+        assert status == 400, problem
     assert all(consumer["name"] != "odd" for consumer in product.admin("GET", "consumers/")["results"])
 
 
@@ -149,8 +149,8 @@ def test_64_levels_of_data_are_taken_by_every_door(product, key, newest):
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip, gzip", "deflate", "br", "zstd"])
 def test_a_compressed_body_is_never_inflated(product, key, path, encoding):
     bomb = gzip.compress(bytes(50_000_000))
-    status, _, said = product.call("POST", path, bomb, key, {"Content-Encoding": encoding})
-    assert (status, said["reason"]) == (415, "invalid-request")
+    status, _, problem = product.call("POST", path, bomb, key, {"Content-Encoding": encoding})
+    assert (status, problem["reason"]) == (415, "invalid-request")
 
 
 def test_a_compressed_body_is_never_inflated_by_the_management_api_either(product):

@@ -147,9 +147,9 @@ async def test_a_changed_tier_limits_live_deliveries_anew_and_loses_none(two, he
     members = await herd.open(keys_of(two, "holding", "holding"), ("stream", "sse", "mqtt"))
     for number in range(3):
         assert two.call("POST", "/v1/channels/trades/events", {"n": number}, bench)[0] == 201
-    await until(lambda: said([member.events for member in members]), [1, 1, 1])
+    await until(lambda: counts([member.events for member in members]), [1, 1, 1])
     two.admin("PATCH", "tiers/holding", {"limits": []})
-    await until(lambda: said([member.events for member in members]), [3, 3, 3])
+    await until(lambda: counts([member.events for member in members]), [3, 3, 3])
     assert not any(member.ended.done() for member in members)
 
 
@@ -180,7 +180,7 @@ async def is_refused(proxied):
     return [reported["reason"] for reported in proxied.heard] == ["rate-limited"]
 
 
-async def said(value):
+async def counts(value):
     return value
 
 

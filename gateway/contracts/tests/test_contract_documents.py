@@ -56,14 +56,14 @@ class Plane:
 
 
 def addresses(document):
-    return [said["address"] for said in document["channels"].values()]
+    return [entry["address"] for entry in document["channels"].values()]
 
 
 async def test_a_key_sees_what_it_may_use_and_nothing_else():
     plane = Plane(channel("trades"), channel("sensors/{id}", title="Sensors"), channel("secret"))
     document = await plane.document("subscribe:trades", "publish:sensors/kitchen")
     assert addresses(document) == ["sensors/{id}", "trades"]
-    assert {name: said["action"] for name, said in document["operations"].items()} == {
+    assert {name: entry["action"] for name, entry in document["operations"].items()} == {
         "send-sensors-id": "send",
         "receive-trades": "receive",
     }

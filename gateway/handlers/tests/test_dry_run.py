@@ -47,9 +47,9 @@ async def ask(plane, query):
 async def test_what_is_allowed_is_said_and_spends_nothing(plane):
     plane.change_tier([{"metric": "messages_in", "amount": 5, "per": 3600}])
     for _ in range(3):
-        said = await ask(plane, "would=publish:trades&n=5")
-        assert said["allowed"] is True
-        assert said["limits"][0]["remaining"] == 5
+        verdict = await ask(plane, "would=publish:trades&n=5")
+        assert verdict["allowed"] is True
+        assert verdict["limits"][0]["remaining"] == 5
 
 
 async def test_asking_is_no_request_and_is_answered_where_none_is_left(plane):
@@ -61,30 +61,30 @@ async def test_asking_is_no_request_and_is_answered_where_none_is_left(plane):
     with pytest.raises(Refused):
         await limit(plane.limiter, plane.call(handler="me"))
     await limit(plane.limiter, plane.call(handler="me", query=b"would=call:orders"))
-    said = await ask(plane, "would=call:orders")
-    assert (said["allowed"], said["policy"]) == (False, "requests-per-3600s")
+    verdict = await ask(plane, "would=call:orders")
+    assert (verdict["allowed"], verdict["policy"]) == (False, "requests-per-3600s")
 
 
 async def test_what_a_limit_would_refuse_is_said_with_its_name_and_until_when(plane):
     plane.change_tier([{"metric": "messages_in", "amount": 10, "per": 10}])
     await plane.limiter.charge(plane.call(), messages_in=8)
-    said = await ask(plane, "would=publish:trades&n=5")
-    assert (said["allowed"], said["reason"], said["policy"]) == (False, "rate-limited", "messages_in-per-10s")
-    assert 0 < said["retry_after_s"] <= 5
-    assert said["until"].endswith("Z")
+    verdict = await ask(plane, "would=publish:trades&n=5")
+    assert (verdict["allowed"], verdict["reason"], verdict["policy"]) == (False, "rate-limited", "messages_in-per-10s")
+    assert 0 < verdict["retry_after_s"] <= 5
+    assert verdict["until"].endswith("Z")
     assert (await ask(plane, "would=publish:trades&n=1"))["allowed"] is True
 
 
 async def test_what_a_limit_never_holds_has_no_end(plane):
     plane.change_tier([{"metric": "messages_in", "amount": 10, "per": 10}])
-    said = await ask(plane, "would=publish:trades&n=11")
-    assert (said["allowed"], said["retry_after_s"], said["until"]) == (False, None, None)
+    verdict = await ask(plane, "would=publish:trades&n=11")
+    assert (verdict["allowed"], verdict["retry_after_s"], verdict["until"]) == (False, None, None)
 
 
 async def test_a_month_is_a_quota(plane):
     plane.change_tier([{"metric": "requests", "amount": 3, "per": "month"}])
-    said = await ask(plane, "would=call:orders&n=4")
-    assert (said["allowed"], said["reason"]) == (False, "quota-exceeded")
+    verdict = await ask(plane, "would=call:orders&n=4")
+    assert (verdict["allowed"], verdict["reason"]) == (False, "quota-exceeded")
 
 
 async def test_a_shadow_refuses_nothing_and_a_delay_is_said(plane):
@@ -92,9 +92,9 @@ async def test_a_shadow_refuses_nothing_and_a_delay_is_said(plane):
     assert (await ask(plane, "would=publish:trades&n=9"))["allowed"] is True
     plane.change_tier([{"metric": "messages_in", "amount": 4, "per": 10, "exceed": "delay"}])
     await plane.limiter.charge(plane.call(), messages_in=4)
-    said = await ask(plane, "would=publish:trades&n=2")
-    assert said["allowed"] is True
-    assert said["delayed_s"] > 0
+    verdict = await ask(plane, "would=publish:trades&n=2")
+    assert verdict["allowed"] is True
+    assert verdict["delayed_s"] > 0
 
 
 @pytest.mark.parametrize(
@@ -108,15 +108,15 @@ async def test_a_shadow_refuses_nothing_and_a_delay_is_said(plane):
     ],
 )
 async def test_what_is_refused_says_by_what(plane, would, reason, policy):
-    said = await ask(plane, f"would={would}")
-    assert (said["allowed"], said["reason"], said["policy"]) == (False, reason, policy)
+    verdict = await ask(plane, f"would={would}")
+    assert (verdict["allowed"], verdict["reason"], verdict["policy"]) == (False, reason, policy)
 
 
 @pytest.mark.parametrize("would", ["publish:trades", "subscribe:trades", "call:orders"])
 async def test_what_has_a_right_and_no_limit_is_allowed(plane, would):
-    said = await ask(plane, f"would={would}")
-    assert (said["would"], said["n"], said["allowed"]) == (would, 1, True)
-    assert said["consumer"] == "acme"
+    verdict = await ask(plane, f"would={would}")
+    assert (verdict["would"], verdict["n"], verdict["allowed"]) == (would, 1, True)
+    assert verdict["consumer"] == "acme"
 
 
 @pytest.mark.parametrize(
@@ -139,16 +139,16 @@ async def test_a_limit_that_delays_hides_none_that_refuses(plane):
         ]
     )
     await plane.limiter.charge(plane.call(), messages_in=4)
-    said = await ask(plane, "would=publish:trades&n=2")
-    assert (said["allowed"], said["policy"]) == (False, "messages_in-per-10s")
+    verdict = await ask(plane, "would=publish:trades&n=2")
+    assert (verdict["allowed"], verdict["policy"]) == (False, "messages_in-per-10s")
 
 
 async def test_who_would_wait_longer_than_the_gateway_waits_would_be_refused(plane):
     plane.change_tier([{"metric": "requests", "amount": 1, "per": 100, "exceed": "delay"}])
     await plane.limiter.admit(plane.call())
-    said = await ask(plane, "would=call:orders")
-    assert (said["allowed"], said["reason"]) == (False, "rate-limited")
-    assert said["retry_after_s"] > 90
+    verdict = await ask(plane, "would=call:orders")
+    assert (verdict["allowed"], verdict["reason"]) == (False, "rate-limited")
+    assert verdict["retry_after_s"] > 90
 
 
 async def test_a_job_is_allowed_where_its_type_is_known(plane):
@@ -156,8 +156,8 @@ async def test_a_job_is_allowed_where_its_type_is_known(plane):
     bucket = await plane.js.key_value(JOBS_BUCKET)
     await bucket.put("type.work", b'{"schema": {}}')
     assert (await ask(plane, "would=jobs:work"))["allowed"] is True
-    said = await ask(plane, "would=jobs:nothing")
-    assert (said["allowed"], said["reason"]) == (False, "not-found")
+    verdict = await ask(plane, "would=jobs:nothing")
+    assert (verdict["allowed"], verdict["reason"]) == (False, "not-found")
 
 
 @pytest.mark.parametrize(
@@ -173,9 +173,9 @@ async def test_a_limit_of_the_route_is_asked_and_not_spent_from(plane, operators
     plane.snapshot.apply([("route", "orders", {**ROUTES[0], "policies": policies})])
     for _ in range(3):
         assert (await ask(plane, "would=call:orders&n=2"))["allowed"] is True
-    said = await ask(plane, "would=call:orders&n=3")
-    assert said["allowed"] is (mode == "shadow")
-    assert said.get("policy") == (None if mode == "shadow" else "route-requests-per-60s")
+    verdict = await ask(plane, "would=call:orders&n=3")
+    assert verdict["allowed"] is (mode == "shadow")
+    assert verdict.get("policy") == (None if mode == "shadow" else "route-requests-per-60s")
 
 
 @pytest.mark.parametrize(
@@ -190,15 +190,15 @@ async def test_a_route_that_takes_jobs_or_messages_is_asked_for_their_limits(pla
     plane.snapshot.apply([("route", "orders", {**ROUTES[0], "methods": ["POST"], "handler": handler})])
     plane.change_tier([limit])
     assert (await ask(plane, "would=call:orders&n=2"))["allowed"] is True
-    said = await ask(plane, "would=call:orders&n=3")
-    assert (said["allowed"], said["policy"].partition("-")[0]) == (False, limit["metric"])
+    verdict = await ask(plane, "would=call:orders&n=3")
+    assert (verdict["allowed"], verdict["policy"].partition("-")[0]) == (False, limit["metric"])
 
 
 async def test_a_route_to_a_job_type_that_is_gone_leads_nowhere(plane):
     route = {**ROUTES[0], "methods": ["POST"], "handler": {"type": "job", "job_type": "gone"}}
     plane.snapshot.apply([("route", "orders", route)])
-    said = await ask(plane, "would=call:orders")
-    assert (said["allowed"], said["reason"]) == (False, "not-found")
+    verdict = await ask(plane, "would=call:orders")
+    assert (verdict["allowed"], verdict["reason"]) == (False, "not-found")
 
 
 async def test_what_is_left_of_a_limit_by_address_is_told_to_who_calls_from_one(plane):
@@ -228,5 +228,5 @@ async def test_the_gateways_own_doors_need_no_right_to_call_and_are_asked_for_th
         Protocol(entry["protocol"]), target=target, route=plane.snapshot.route("door"), peer=SimpleNamespace()
     )
     await plane.policies.inbound(entering)
-    said = await ask(plane, "would=call:door&n=2")
-    assert (said["allowed"], said["policy"]) == (False, "route-requests-per-60s")
+    verdict = await ask(plane, "would=call:door&n=2")
+    assert (verdict["allowed"], verdict["policy"]) == (False, "route-requests-per-60s")

@@ -166,7 +166,7 @@ async def test_a_forged_token_is_refused_without_a_fetch_and_is_no_guess_of_a_ke
 
 
 @pytest.mark.parametrize(
-    ("said", "cause"),
+    ("given", "cause"),
     [
         ({"exp": lambda: time.time()}, "token-expired"),
         ({"exp": lambda: time.time() - 3600}, "token-expired"),
@@ -183,9 +183,9 @@ async def test_a_forged_token_is_refused_without_a_fetch_and_is_no_guess_of_a_ke
         ({"sub": lambda: "idle"}, "token-consumer-unknown"),
     ],
 )
-async def test_a_signed_token_that_is_not_for_here_and_now_is_refused_and_is_no_guess(plane, said, cause):
+async def test_a_signed_token_that_is_not_for_here_and_now_is_refused_and_is_no_guess(plane, given, cause):
     plane.snapshot.apply([("consumer", "idle", {"name": "idle", "tier": "free", "is_active": False})])
-    refused = await refusal(plane, token(**{"nbf": None} | {name: value() for name, value in said.items()}))
+    refused = await refusal(plane, token(**{"nbf": None} | {name: value() for name, value in given.items()}))
     assert refused.cause == cause
     assert refused.problem() == Refused(Reason.UNAUTHENTICATED).problem()
     assert plane.authenticator._failed_keys._failures == {}
@@ -213,7 +213,7 @@ async def test_a_token_is_bounded(plane):
 
 
 @pytest.mark.parametrize(
-    ("said", "scopes"),
+    ("given", "scopes"),
     [
         ({"scope": "openid call:quotes  publish:a/{b}/*"}, ("call:quotes", "publish:a/{b}/*")),
         ({"scope": ["call:quotes", 7, "call:quotes"]}, ("call:quotes",)),
@@ -227,8 +227,8 @@ async def test_a_token_is_bounded(plane):
         ({"scope": "call:" + "x" * 256}, ()),
     ],
 )
-async def test_the_scopes_of_a_token_are_those_of_ours_that_it_names(plane, said, scopes):
-    assert (await plane.authenticator.authenticate(call_with(token(**said)))).scopes == scopes
+async def test_the_scopes_of_a_token_are_those_of_ours_that_it_names(plane, given, scopes):
+    assert (await plane.authenticator.authenticate(call_with(token(**given)))).scopes == scopes
 
 
 async def test_a_token_whose_scopes_are_none_of_ours_gives_no_right(plane):

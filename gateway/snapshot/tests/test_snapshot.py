@@ -40,10 +40,10 @@ def test_a_principal_has_its_consumers_overrides_in_place_of_its_tiers_limits(sn
 
 
 @pytest.mark.parametrize(
-    ("said", "close_at"), [({}, 20), ({"close_at": None}, 20), ({"close_at": 0}, 0), ({"close_at": 3}, 3)]
+    ("given", "close_at"), [({}, 20), ({"close_at": None}, 20), ({"close_at": 0}, 0), ({"close_at": 3}, 3)]
 )
-def test_a_limit_that_never_closes_is_read_as_one(snapshot, said, close_at):
-    limit = {"metric": "messages_in", "amount": 1, "per": 1, **said}
+def test_a_limit_that_never_closes_is_read_as_one(snapshot, given, close_at):
+    limit = {"metric": "messages_in", "amount": 1, "per": 1, **given}
     snapshot.apply([("consumer", "acme", {"name": "acme", "tier": "", "limits": [limit]})])
     assert [limit.close_at for limit in snapshot.principal("k1").limits] == [close_at]
 

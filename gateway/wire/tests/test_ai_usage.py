@@ -12,12 +12,12 @@ from gateway.wire.ai_usage import MEDIUM_TOKENS, ModelRequest, TokenCounter, Usa
 HELLO = [{"role": "user", "content": "x" * 400}]
 
 
-def dumped(**said) -> bytes:
-    return orjson.dumps(said)
+def dumped(**document) -> bytes:
+    return orjson.dumps(document)
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("document", "expected"),
     [
         ({"model": "m", "messages": HELLO, "max_tokens": 50}, ModelRequest(101, 50)),
         ({"model": "m", "messages": HELLO, "max_completion_tokens": 60}, ModelRequest(101, 60)),
@@ -52,8 +52,8 @@ def dumped(**said) -> bytes:
         ({"model": "m", "messages": HELLO, "max_tokens": 2**60}, ModelRequest(101, None)),
     ],
 )
-def test_requests_of_models_are_known_by_their_shape(said, expected):
-    assert parse_model_request(orjson.dumps(said)) == expected
+def test_requests_of_models_are_known_by_their_shape(document, expected):
+    assert parse_model_request(orjson.dumps(document)) == expected
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_an_image_is_not_taken_for_text(part):
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("document", "expected"),
     [
         ({"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": 5, "completion_tokens": 7}}, (5, 7)),
         ({"content": [{"type": "text", "text": "x"}], "usage": {"input_tokens": 5, "output_tokens": 7}}, (5, 7)),
@@ -153,8 +153,8 @@ def test_an_image_is_not_taken_for_text(part):
         ({"output": [{"type": "message", "content": [{"type": "output_text", "text": "x" * 40}]}]}, (None, 10)),
     ],
 )
-def test_a_whole_answer_says_what_it_used_or_is_estimated(said, expected):
-    assert parse_usage(orjson.dumps(said)) == Usage(*expected)
+def test_a_whole_answer_says_what_it_used_or_is_estimated(document, expected):
+    assert parse_usage(orjson.dumps(document)) == Usage(*expected)
 
 
 @pytest.mark.parametrize(
@@ -277,9 +277,9 @@ JSON = st.recursive(
 
 
 @given(st.lists(JSON, max_size=5), st.none() | st.integers(1, 100))
-def test_nothing_that_an_answer_may_say_is_a_fault(said, most):
+def test_nothing_that_an_answer_may_say_is_a_fault(document, most):
     counting = TokenCounter(most)
-    for value in said:
+    for value in document:
         body = orjson.dumps(value)
         counting.add_event(body)
         assert counting.tokens_out >= 0

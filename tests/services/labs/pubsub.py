@@ -50,8 +50,8 @@ class PubsubLab(Lab):
                     }[verb](body)
                 )
 
-            def say(self, said):
-                data = orjson.dumps(said)
+            def say(self, message_):
+                data = orjson.dumps(message_)
                 self.send_response(200)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(data)))

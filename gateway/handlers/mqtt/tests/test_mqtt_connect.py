@@ -273,11 +273,11 @@ async def test_what_breaks_mqtt_ends_the_connection_with_its_code_and_no_other(p
         await mqtt.connect(plane.key.text)
         await other.connect(plane.key.text)
         mqtt.write(data)
-        said = await mqtt.ends()
+        packet = await mqtt.ends()
         if version == V5:
-            assert (said[0], said[2]) == (0xE0, code)
+            assert (packet[0], packet[2]) == (0xE0, code)
         else:
-            assert said == b""
+            assert packet == b""
         assert await other.is_served()
     assert ("malformed-packet", "protocol_error") in outcomes(plane)
 

@@ -24,8 +24,8 @@ def tokens(metric: str, amount: float, per: float | str = HOURS, **more) -> dict
 
 def prompt(max_tokens: int | None = None, *, stream: bool = True, text: str = "x" * 36) -> bytes:
     """A prompt that is estimated at ten tokens."""
-    said = {"model": "m", "stream": stream, "messages": [{"role": "user", "content": text}]}
-    return orjson.dumps(said if max_tokens is None else said | {"max_tokens": max_tokens})
+    sent = {"model": "m", "stream": stream, "messages": [{"role": "user", "content": text}]}
+    return orjson.dumps(sent if max_tokens is None else sent | {"max_tokens": max_tokens})
 
 
 @asynccontextmanager
@@ -218,8 +218,8 @@ async def test_a_caller_that_leaves_pays_for_what_came_and_gets_the_rest_back(tm
 @pytest.mark.parametrize("status", [b"400 Bad Request", b"429 Too Many Requests", b"500 Oops", b"302 Found"])
 async def test_an_answer_of_failure_costs_nothing(tmp_path, status):
     body = orjson.dumps({"error": {"message": "no"}, "usage": {"prompt_tokens": 9, "completion_tokens": 9}})
-    said = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body)
-    async with upstream_that(say(said)) as upstream:
+    sent = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body)
+    async with upstream_that(say(sent)) as upstream:
         routes = [route("ai", "/ai/{rest...}", upstream.url)]
         limits = [tokens("tokens_in", 1000), tokens("tokens_out", 1000)]
         async with running(tmp_path, routes, limits=limits) as plane:
@@ -227,10 +227,10 @@ async def test_an_answer_of_failure_costs_nothing(tmp_path, status):
             assert (left(plane, "tokens_in"), left(plane, "tokens_out")) == (1000, 1000)
 
 
-@pytest.mark.parametrize("said", ["", "nonsense\r\n\r\n"])
-async def test_an_upstream_that_does_not_answer_costs_nothing(tmp_path, said):
+@pytest.mark.parametrize("sent", ["", "nonsense\r\n\r\n"])
+async def test_an_upstream_that_does_not_answer_costs_nothing(tmp_path, sent):
     async def answer(requested, reader, writer):
-        writer.write(said.encode())
+        writer.write(sent.encode())
         return True
 
     async with upstream_that(answer) as upstream:

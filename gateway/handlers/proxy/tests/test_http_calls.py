@@ -46,12 +46,12 @@ async def plane(behind, tmp_path, is_direct):
 
 
 def is_problem(answer, status, reason):
-    said = json.loads(answer.body)
+    given = json.loads(answer.body)
     assert answer.header("content-type") == "application/problem+json"
-    assert (said["status"], said["reason"]) == (status, reason)
-    assert said["type"] == f"/docs/refusals#{reason}"
-    assert said["title"]
-    assert said["detail"]
+    assert (given["status"], given["reason"]) == (status, reason)
+    assert given["type"] == f"/docs/refusals#{reason}"
+    assert given["title"]
+    assert given["detail"]
     return answer.status == status
 
 
@@ -280,21 +280,21 @@ async def test_callers_over_ipv4_are_known_where_we_listen_on_ipv6(plane, peer, 
 
 
 @pytest.mark.parametrize(
-    ("said", "header", "value"),
+    ("given", "header", "value"),
     [
         ("", "cache-control", "private"),
         ("cache-control: public, max-age=60\r\n", "vary", "Authorization, X-API-Key"),
     ],
 )
-async def test_what_is_answered_to_one_key_is_not_for_another(tmp_path, is_direct, said, header, value):
-    async with upstream_that(say(PRIVATE_UPSTREAM.format(said))) as behind:
+async def test_what_is_answered_to_one_key_is_not_for_another(tmp_path, is_direct, given, header, value):
+    async with upstream_that(say(PRIVATE_UPSTREAM.format(given))) as behind:
         async with running(tmp_path, [route("r", "/r", behind.url)], is_direct=is_direct) as plane:
             assert (await ask(plane, "GET", "/r")).header(header) == value
 
 
 async def test_headers_of_the_upstreams_connection_stay_there(tmp_path, is_direct):
-    said = "connection: keep-alive, x-inner\r\nx-inner: 1\r\nkeep-alive: timeout=5\r\nx-kept: 1\r\nupgrade: h2c\r\n"
-    async with upstream_that(say(PRIVATE_UPSTREAM.format(said))) as behind:
+    given = "connection: keep-alive, x-inner\r\nx-inner: 1\r\nkeep-alive: timeout=5\r\nx-kept: 1\r\nupgrade: h2c\r\n"
+    async with upstream_that(say(PRIVATE_UPSTREAM.format(given))) as behind:
         async with running(tmp_path, [route("r", "/r", behind.url)], is_direct=is_direct) as plane:
             answer = await ask(plane, "GET", "/r")
     names = {name for name, _ in answer.headers}

@@ -76,11 +76,11 @@ NOT_WHOLE = {
 }
 
 
-@pytest.mark.parametrize("said", NOT_WHOLE.values(), ids=NOT_WHOLE)
-async def test_what_comes_after_an_answer_reaches_nobody(tmp_path, is_direct, said):
-    method = "HEAD" if said == OK else "GET"
+@pytest.mark.parametrize("raw", NOT_WHOLE.values(), ids=NOT_WHOLE)
+async def test_what_comes_after_an_answer_reaches_nobody(tmp_path, is_direct, raw):
+    method = "HEAD" if raw == OK else "GET"
     async with (
-        upstream_that(say(said)) as behind,
+        upstream_that(say(raw)) as behind,
         plane_before(tmp_path, behind.url, is_direct=is_direct) as plane,
         caller_of(plane) as caller,
     ):

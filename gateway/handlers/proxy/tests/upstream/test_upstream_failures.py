@@ -79,10 +79,10 @@ MALFORMED = {
 }
 
 
-@pytest.mark.parametrize("said", MALFORMED.values(), ids=MALFORMED)
-async def test_an_answer_that_is_none_is_a_502(tmp_path, said):
+@pytest.mark.parametrize("raw", MALFORMED.values(), ids=MALFORMED)
+async def test_an_answer_that_is_none_is_a_502(tmp_path, raw):
     async def answer(requested, reader, writer):
-        writer.write(said)
+        writer.write(raw)
         await writer.drain()
         return True
 
@@ -93,16 +93,16 @@ async def test_an_answer_that_is_none_is_a_502(tmp_path, said):
 
 
 @pytest.mark.parametrize(
-    "said",
+    "raw",
     [
         b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\nxyz\r\n",
     ],
 )
-async def test_half_an_answer_is_never_taken_for_a_whole_one(tmp_path, is_direct, said):
+async def test_half_an_answer_is_never_taken_for_a_whole_one(tmp_path, is_direct, raw):
     async def answer(requested, reader, writer):
-        writer.write(said)
+        writer.write(raw)
         await writer.drain()
         return True
 
@@ -135,7 +135,7 @@ async def test_an_answer_that_stops_is_cut_off(tmp_path, is_direct):
 
 
 @pytest.mark.parametrize(
-    ("said", "status", "body"),
+    ("raw", "status", "body"),
     [
         (b"HTTP/1.1 100 Continue\r\n\r\n" + OK, 200, b"ok"),
         (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
@@ -151,8 +151,8 @@ async def test_an_answer_that_stops_is_cut_off(tmp_path, is_direct):
         (b"HTTP/1.1 200\r\ncontent-length: 2\r\n\r\nok", 200, b"ok"),
     ],
 )
-async def test_every_kind_of_answer_comes_back(tmp_path, is_direct, said, status, body):
-    async with upstream_that(say(said)) as behind, plane_before(tmp_path, behind.url, is_direct=is_direct) as plane:
+async def test_every_kind_of_answer_comes_back(tmp_path, is_direct, raw, status, body):
+    async with upstream_that(say(raw)) as behind, plane_before(tmp_path, behind.url, is_direct=is_direct) as plane:
         async with caller_of(plane) as caller:
             for _ in range(3):
                 answer = await caller.ask("GET", "/r")
@@ -160,10 +160,10 @@ async def test_every_kind_of_answer_comes_back(tmp_path, is_direct, said, status
         assert behind.connections == 1
 
 
-@pytest.mark.parametrize("said", [b"HTTP/1.1 200 OK\r\n\r\nabc", b"HTTP/1.0 200 OK\r\n\r\nabc"])
-async def test_an_answer_may_end_with_its_connection(tmp_path, is_direct, said):
+@pytest.mark.parametrize("raw", [b"HTTP/1.1 200 OK\r\n\r\nabc", b"HTTP/1.0 200 OK\r\n\r\nabc"])
+async def test_an_answer_may_end_with_its_connection(tmp_path, is_direct, raw):
     async def answer(requested, reader, writer):
-        writer.write(said)
+        writer.write(raw)
         return True
 
     async with upstream_that(answer) as behind, plane_before(tmp_path, behind.url, is_direct=is_direct) as plane:

@@ -48,10 +48,10 @@ NO_SOCKETS = {
 }
 
 
-@pytest.mark.parametrize("said", NO_SOCKETS.values(), ids=NO_SOCKETS)
-async def test_a_tunnel_is_opened_only_after_the_upstreams_own_101(tmp_path, said):
+@pytest.mark.parametrize("raw", NO_SOCKETS.values(), ids=NO_SOCKETS)
+async def test_a_tunnel_is_opened_only_after_the_upstreams_own_101(tmp_path, raw):
     async def answer(requested, reader, writer):
-        await say(said)(requested, reader, writer)
+        await say(raw)(requested, reader, writer)
         await writer.drain()
         return True
 
