@@ -7,7 +7,7 @@ import re
 from gateway.concurrency.short_cache import short_cache
 
 _NAME = r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}"
-_ADDRESS = r"[^\x00\ud800-\udfff]{1,255}"
+_ADDRESS = r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}"
 SCOPE = re.compile(rf"\*|(?:call|jobs):{_NAME}|(?:publish|subscribe):{_ADDRESS}")
 """A verb and a name, where ``*`` matches any text, ``{parameter}`` one level of an address, and ``{rest...}`` those
 that follow."""
