@@ -29,6 +29,7 @@ def import_file(
     path: str | Path,
     *,
     policies: str | Path = "",
+    folder: str | Path = "",
     options: Options = DEFAULTS,
     report: Report | None = None,
     key_id: str = "",
@@ -38,12 +39,18 @@ def import_file(
     """Import a file, or ``-``: OpenAPI 3, with ``x-zuplo-route`` or without, or AsyncAPI. Raises DocumentError.
 
     ``policies`` is the ``policies.json`` of a Zuplo project, with the options of its policies; the one beside the
-    document is read by default.
+    document is read by default. ``folder`` is where the files that the document refers to are read: by default the one
+    that it lies in, or the project for a document in the folder ``config`` of a Zuplo project.
     """
     document = read(path)
-    if not policies and document.file and zuplo.is_zuplo(document.data) and "policies" not in document.data:
-        beside = document.file.with_name(zuplo.POLICIES_FILE)
-        policies = beside if beside.is_file() else ""
+    if document.file and zuplo.is_zuplo(document.data):
+        beside, parent = document.file.with_name(zuplo.POLICIES_FILE), document.file.resolve().parent
+        if not policies and "policies" not in document.data and beside.is_file():
+            policies = beside
+        if parent.name == zuplo.FOLDER:
+            document.folder = parent.parent
+    if folder:
+        document.folder = Path(folder)
     definitions = read(policies) if policies else None
     return import_document(
         document, policies=definitions, options=options, report=report, key_id=key_id, by=by, dry_run=dry_run
@@ -94,6 +101,11 @@ def described_objects(
         return zuplo.routes(document, policies, options, report)
     if openapi.is_openapi(data):
         return openapi.routes(document, options, report)
+    if isinstance(data, dict) and "swagger" in data:
+        raise document.error(
+            f"Swagger {data['swagger']} is not OpenAPI 3: convert the document, for example with `npx swagger2openapi`",
+            "swagger",
+        )
     raise document.error("must be OpenAPI 3, AsyncAPI 2.x or 3.x, or paths with x-zuplo-route")
 
 

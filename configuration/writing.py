@@ -10,7 +10,7 @@ from django.db import transaction
 from audit.configured import Configured
 from audit.diff import Diff
 from configuration.apply import document_error, put
-from configuration.importers.asyncapi import shape_of
+from configuration.importers.addresses import shape_of
 from configuration.importers.imported import Imported, RegisteredSchema
 from configuration.importers.openapi import is_export
 from configuration.importers.report import Report

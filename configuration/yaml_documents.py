@@ -44,6 +44,8 @@ class Document:
         self.data = data
         self.file: Path | None = None
         """Where it was read from; None for a text."""
+        self.folder: Path | None = None
+        """The folder in which files that it refers to are read; by default the one that it lies in."""
         self.others: dict[str, Document] = {}
         """Documents beside it that it refers to, by their :class:`OtherFile`."""
         self.bytes_beside = 0

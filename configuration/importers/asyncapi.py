@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
+from configuration.importers.addresses import parameter_name, shape_of
+from configuration.importers.described_channels import (
+    DescribedChannel,
+    Placed,
+    described_channels,
+    described_parameters,
+    texts,
+    version_of,
+)
 from configuration.importers.imported import Imported, RegisteredSchema
 from configuration.importers.messages import content_type_of, has_schema, registered_schema, schema_of
 from configuration.importers.options import Options
@@ -17,7 +24,6 @@ from gateway.protocol import Protocol
 from gateway.snapshot.right import Right, Verb
 from gateway.wire.content_types import JSON
 
-VERSIONS = ("2.", "3.")
 TITLE_MAX_CHARS = 200
 PROTOCOLS = {
     **dict.fromkeys(("http", "https"), Protocol.HTTP),
@@ -34,12 +40,6 @@ _ACTIONS_2 = {"publish": Verb.SUBSCRIBE, "subscribe": Verb.PUBLISH}
 
 
 DEFAULTS = Options()
-_PARAMETER = re.compile(r"\{[^{}]*\}")
-_DOT = re.compile(r"\.(?![^{}]*\})")
-"""A dot outside of parameters."""
-
-Placed = tuple[dict[str, Any], Path]
-"""A node and its path."""
 
 
 def is_asyncapi(data: Any) -> bool:
@@ -54,8 +54,8 @@ def channels(document: Document, options: Options, report: Report) -> list[Impor
     that mean nothing here are added to the report.
     """
     operations = _operations(document, report)
-    by_shape: dict[str, list[_Channel]] = {}
-    for channel in _described(document, options, report):
+    by_shape: dict[str, list[DescribedChannel]] = {}
+    for channel in described_channels(document, options, report):
         by_shape.setdefault(shape_of(channel.address), []).append(channel)
     imported = []
     for same in by_shape.values():
@@ -68,85 +68,41 @@ def channels(document: Document, options: Options, report: Report) -> list[Impor
     return imported
 
 
-def shape_of(address: str) -> str:
-    """Return an address without the names of its parameters."""
-    return _PARAMETER.sub(lambda found: "{...}" if found[0].endswith("...}") else "{}", address)
-
-
 def rights(document: Document, options: Options = DEFAULTS) -> list[Right]:
     """Return the rights that the operations of the described application need. Raises DocumentError."""
-    if _version(document).startswith("2."):
+    if version_of(document).startswith("2."):
         needed = list(_rights_2(document, options))
     else:
-        addresses = {channel.path: channel.address for channel in _described(document, options)}
-        needed = [Right(verb, addresses[path]) for verb, path in _rights_3(document) if path in addresses]
+        described = list(described_channels(document, options, Report()))
+        needed = [
+            Right(verb, channel.address)
+            for verb, path in _rights_3(document)
+            for channel in described
+            if channel.path == path
+        ]
     return list(dict.fromkeys(needed))
 
 
-class _Channel:
-    """One channel of the document: its node, the path of the node, and its address."""
-
-    __slots__ = ("address", "messages", "node", "path")
-
-    def __init__(self, document: Document, name: str, node: Any, path: Path, version: str) -> None:
-        self.node, self.path = mapping(document, node, path)
-        self.messages: list[Placed] | None = None
-        """Those of all channels that were merged into this one; None to read its own."""
-        address = self.node.get("x-address", name if version.startswith("2.") else self.node.get("address"))
-        if not isinstance(address, str) or not address:
-            raise document.error(
-                f"channel {name} has no address; add one, or remove the channel",
-                *self.path,
-            )
-        self.address = _with_levels(address)
-
-
-def _version(document: Document) -> str:
-    version = str(document.data["asyncapi"])
-    if not version.startswith(VERSIONS):
-        raise document.error(f"AsyncAPI {version} is not supported; 2.6 and 3.x are", "asyncapi")
-    return version
-
-
-def _described(document: Document, options: Options, report: Report | None = None) -> Iterator[_Channel]:
-    """Yield the selected channels, with their addresses under the prefix; others are added to the report."""
-    version = _version(document)
-    described, path = mapping(document, document.data.get("channels") or {}, ("channels",))
-    for name, node in described.items():
-        try:
-            channel = _Channel(document, name, node, (*path, name), version)
-        except DocumentError as error:
-            if report is None:
-                raise
-            report.skip(error)
-            continue
-        if options.selects(name, channel.address):
-            channel.address = options.address(channel.address)
-            yield channel
-
-
-def _with_levels(address: str) -> str:
-    """Return an address whose levels are separated by slashes: a topic ``a.{b}.c`` of Kafka becomes ``a/{b}/c``."""
-    is_dotted = "/" not in address and _PARAMETER.search(address) and not _PARAMETER.fullmatch(address)
-    return _DOT.sub("/", address) if is_dotted else address
-
-
 def _merged(
-    document: Document, same: list[_Channel], operations: dict[Path, list[Placed]], options: Options, report: Report
+    document: Document,
+    same: list[DescribedChannel],
+    operations: dict[Path, list[Placed]],
+    options: Options,
+    report: Report,
 ) -> Imported:
     """Return one channel for all that have the same address: what any of them accepts is accepted."""
     first = same[0]
     if len(same) > 1 and (others := [channel for channel in same if channel.node is not first.node]):
-        messages = [messages for channel in same if (messages := _messages(document, channel))]
+        messages = [messages for channel in same if (messages := _messages(document, channel, report))]
         first.messages = [message for group in messages for message in group] if len(messages) == len(same) else []
         operations = operations | {first.path: [one for channel in same for one in operations.get(channel.path, [])]}
         first.node = {name: value for channel in reversed([first, *others]) for name, value in channel.node.items()}
     return _imported(document, first, operations.get(first.path, []), report)
 
 
-def _imported(document: Document, channel: _Channel, operations: list[Placed], report: Report) -> Imported:
-    is_2 = _version(document).startswith("2.")
-    messages = _messages(document, channel) if channel.messages is None else channel.messages
+def _imported(document: Document, channel: DescribedChannel, operations: list[Placed], report: Report) -> Imported:
+    is_2 = version_of(document).startswith("2.")
+    messages = _messages(document, channel, report) if channel.messages is None else channel.messages
     content_type, registered, schema = _content(document, channel, messages, report)
     values = {
         "address": channel.address,
@@ -159,8 +115,8 @@ def _imported(document: Document, channel: _Channel, operations: list[Placed], r
     optional = {
         "title": _title(channel.node),
         "content_type": content_type if content_type != JSON else "",
-        "parameters": _parameters(document, channel, is_2=is_2),
-        "protocols": _protocols(document, channel, bindings),
+        "parameters": _parameters(document, channel),
+        "protocols": _protocols(document, channel, bindings, report),
         "retention": _retention(document, channel, bindings),
     }
     return Imported(
@@ -169,7 +125,7 @@ def _imported(document: Document, channel: _Channel, operations: list[Placed], r
 
 
 def _content(
-    document: Document, channel: _Channel, messages: list[Placed], report: Report
+    document: Document, channel: DescribedChannel, messages: list[Placed], report: Report
 ) -> tuple[Any, RegisteredSchema | None, dict[str, Any] | None]:
     """Return the content type and the schema of a channel; no schema if it cannot be read, which is reported."""
     content_type = channel.node.get("x-content-type", JSON)
@@ -184,31 +140,33 @@ def _content(
         return content_type, None, None
 
 
-def _messages(document: Document, channel: _Channel) -> list[Placed]:
-    find = _messages_2 if _version(document).startswith("2.") else _messages_3
-    return list(find(document, channel.node, channel.path))
+def _messages(document: Document, channel: DescribedChannel, report: Report) -> list[Placed]:
+    """Return the messages of a channel; none, so that it takes anything, if they cannot be read, which is reported."""
+    find = _messages_2 if version_of(document).startswith("2.") else _messages_3
+    try:
+        return list(find(document, channel.node, channel.path))
+    except DocumentError as error:
+        report.skip(DocumentError(f"{error}; the channel {channel.address} is imported without its schema"))
+        return []
 
 
 def _schema(
-    document: Document, channel: _Channel, messages: list[Placed], registered: RegisteredSchema | None
+    document: Document, channel: DescribedChannel, messages: list[Placed], registered: RegisteredSchema | None
 ) -> dict[str, Any] | None:
     if registered is None or registered.is_named:
         return schema_of(document, messages)
     return {"subject": f"{channel.address}-value"}
 
 
-def _parameters(document: Document, channel: _Channel, *, is_2: bool) -> dict[str, Any]:
-    """Return the parameters of the address that are restricted to some values; in 2.x by their schema."""
-    parameters, path = mapping(document, channel.node.get("parameters", {}), (*channel.path, "parameters"))
-    restricted = {}
-    for name, node in parameters.items():
-        parameter, where = mapping(document, node, (*path, name))
-        if is_2:
-            parameter, _ = mapping(document, parameter.get("schema", {}), (*where, "schema"))
-        values = [parameter["const"]] if is_2 and "const" in parameter else parameter.get("enum")
-        if isinstance(values, list) and values and f"{{{name}}}" in channel.address:
-            restricted[name] = {"enum": [value if isinstance(value, str) else json.dumps(value) for value in values]}
-    return restricted
+def _parameters(document: Document, channel: DescribedChannel) -> dict[str, Any]:
+    """Return the parameters of the address that are restricted to some values."""
+    return {
+        parameter_name(name): {"enum": texts(parameter["enum"])}
+        for name, parameter in described_parameters(document, channel.node, channel.path)
+        if isinstance(parameter.get("enum"), list)
+        and parameter["enum"]
+        and f"{{{parameter_name(name)}}}" in channel.address
+    }
 
 
 def _title(node: dict[str, Any]) -> str:
@@ -219,13 +177,18 @@ def _title(node: dict[str, Any]) -> str:
     return " ".join(text.split())[:TITLE_MAX_CHARS]
 
 
-def _protocols(document: Document, channel: _Channel, bindings: dict[str, Any]) -> list[str]:
+def _protocols(document: Document, channel: DescribedChannel, bindings: dict[str, Any], report: Report) -> list[str]:
+    """Return the protocols of a channel; none, so that it takes each, if its servers cannot be read."""
     if "x-protocols" in channel.node:
         return channel.node["x-protocols"]  # type: ignore[no-any-return] # the service validates it
-    servers, path = follow(document, channel.node.get("servers", []), (*channel.path, "servers"))
-    if not isinstance(servers, list):
-        raise document.error("servers must be a list of references", *path)
-    names = [_protocol(document, server, (*path, number)) for number, server in enumerate(servers)]
+    try:
+        servers, path = follow(document, channel.node.get("servers", []), (*channel.path, "servers"))
+        if not isinstance(servers, list):
+            raise document.error("servers must be a list of references", *path)
+        names = [_protocol(document, server, (*path, number)) for number, server in enumerate(servers)]
+    except DocumentError as error:
+        report.skip(DocumentError(f"{error}; the channel {channel.address} is imported for every protocol"))
+        return []
     return [*dict.fromkeys(PROTOCOLS[name].value for name in (*names, *bindings) if name in PROTOCOLS)]
 
 
@@ -261,7 +224,7 @@ def _with_traits(document: Document, node: dict[str, Any], path: Path) -> Iterat
 def _operations(document: Document, report: Report) -> dict[Path, list[Placed]]:
     """Return the operations by the path of their channel; in 2.x they are in the channel."""
     by_channel: dict[Path, list[Placed]] = {}
-    if _version(document).startswith("2."):
+    if version_of(document).startswith("2."):
         return by_channel
     operations, at = mapping(document, document.data.get("operations") or {}, ("operations",))
     for name, node in operations.items():
@@ -273,7 +236,7 @@ def _operations(document: Document, report: Report) -> dict[Path, list[Placed]]:
     return by_channel
 
 
-def _operations_2(document: Document, channel: _Channel) -> list[Placed]:
+def _operations_2(document: Document, channel: DescribedChannel) -> list[Placed]:
     return [
         mapping(document, channel.node[action], (*channel.path, action))
         for action in _ACTIONS_2
@@ -281,7 +244,7 @@ def _operations_2(document: Document, channel: _Channel) -> list[Placed]:
     ]
 
 
-def _retention(document: Document, channel: _Channel, bindings: dict[str, Any]) -> dict[str, Any]:
+def _retention(document: Document, channel: DescribedChannel, bindings: dict[str, Any]) -> dict[str, Any]:
     """Return the retention from ``x-retention``, or from the configuration of a Kafka topic."""
     if "x-retention" in channel.node:
         return mapping(document, channel.node["x-retention"], (*channel.path, "x-retention"))[0]
@@ -320,7 +283,7 @@ def _messages_2(document: Document, channel: dict[str, Any], path: Path) -> Iter
 
 
 def _rights_2(document: Document, options: Options) -> Iterator[Right]:
-    for channel in _described(document, options):
+    for channel in described_channels(document, options, Report()):
         yield from (Right(verb, channel.address) for action, verb in _ACTIONS_2.items() if action in channel.node)
 
 

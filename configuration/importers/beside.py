@@ -1,4 +1,4 @@
-"""Read the files beside a document that it refers to: in its folder or below, and never from the network."""
+"""Read the files that a document refers to: in its folder or the named one, or below, and never from the network."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ def beside(document: Document, reference: str, path: tuple[str | int, ...]) -> t
         raise document.error(f"{reference} is on another host; only files beside the document are read", *path)
     if document.file is None:
         raise document.error(f"{reference} is not in this document, which was not read from a file", *path)
-    folder = document.file.resolve().parent
+    folder = (document.folder or document.file.parent).resolve()
     origin = folder / path[0] if path and isinstance(path[0], OtherFile) else document.file.resolve()
     target = (origin.parent / unquote(reference)).resolve()
     if not target.is_relative_to(folder):
-        raise document.error(f"{reference} is outside the folder of the document", *path)
+        raise document.error(
+            f"{reference} is outside the folder of the document; name the folder of all files with --folder", *path
+        )
     if target == document.file.resolve():
         return document.data, ()
     name = OtherFile(target.relative_to(folder))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 from configuration.importers.imported import Imported
 from configuration.importers.options import Options
@@ -18,6 +19,8 @@ METHODS = ("get", "post", "put", "patch", "delete", "options", "head", "trace", 
 _PARAMETER = re.compile(r"\{([^{}]+)\}")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 _NAME_MAX_CHARS = 100
+NAMES_SHOWN = 10
+"""Names in one line of the report."""
 
 Operations = dict[str, tuple[dict[str, Any], Path]]
 """Operations and their places, by method."""
@@ -44,6 +47,7 @@ def routes(document: Document, options: Options, report: Report) -> list[Importe
     paths, at = mapping(document, document.data.get("paths", {}), ("paths",))
     if is_export(document.data):
         return []
+    _skip_calls_back(document, paths, report)
     names: set[str] = set()
     imported: list[Imported] = []
     for path, node in paths.items():
@@ -56,6 +60,23 @@ def routes(document: Document, options: Options, report: Report) -> list[Importe
     if not imported:
         raise report.nothing(document, "describes no paths that can be called", "paths")
     return imported
+
+
+def _skip_calls_back(document: Document, paths: dict[str, Any], report: Report) -> None:
+    """Report the calls that the API makes itself, which no routes are for: its webhooks and callbacks."""
+    operations = [operation for item in paths.values() if isinstance(item, dict) for operation in item.values()]
+    callbacks = [
+        name for operation in operations if isinstance(operation, dict) for name in _names(operation.get("callbacks"))
+    ]
+    for kind, names in (("webhooks", _names(document.data.get("webhooks"))), ("callbacks", callbacks)):
+        if names:
+            shown = ", ".join(names[:NAMES_SHOWN]) + (", …" if len(names) > NAMES_SHOWN else "")
+            message = f"{len(names)} {kind} are skipped, as the API makes these calls itself: {shown}"
+            report.skip(document.error(message, *(["webhooks"] if kind == "webhooks" else [])))
+
+
+def _names(node: Any) -> list[str]:
+    return [str(name) for name in node if name != "$ref"] if isinstance(node, dict) else []
 
 
 def generated_routes(document: Document) -> list[tuple[str, Path]]:
@@ -127,10 +148,15 @@ def _routes(
             **place_path(document, own_path, at, options),
             "methods": list(operations),
             "protocol": _protocol(document, server, operations),
-            "handler": {"type": "upstream", "url": server + own_path},
+            "handler": {"type": "upstream", "url": server + _escaped(own_path)},
             "policies": [{"type": "api-key"}, {"type": "rate-limit"}],
         }
         yield Imported("routes", values, at)
+
+
+def _escaped(path: str) -> str:
+    """Return a path as it is written in a URL, where everything but ASCII is percent-encoded (RFC 3987 3.1)."""
+    return "".join(char if char.isascii() else quote(char) for char in path)
 
 
 def operations_of(document: Document, item: dict[str, Any], at: Path) -> Operations:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
@@ -12,6 +13,7 @@ from configuration.yaml_documents import Document, pointer
 Path = tuple[str | int, ...]
 HOPS_MAX = 20
 DEFINITIONS_MAX = 500
+_OWN_DEFINITIONS = re.compile(r"#/(\$defs|definitions)/")
 
 
 def follow(document: Document, node: Any, path: Path) -> tuple[Any, Path]:
@@ -89,11 +91,14 @@ class _Definitions:
         return f"#/$defs/{pointer([self._names[where]])[1:]}"
 
     def _target(self, reference: str, at: Path, schema: Path) -> tuple[Any, Path]:
-        """Resolve a reference in the document, or ``#/$defs/…`` in the schema if the document has no ``$defs``."""
+        """Resolve a reference in the document, or ``#/$defs/…`` in the schema if the document has no ``$defs``.
+
+        The same holds for ``definitions``, the name in drafts before 2019-09.
+        """
         if reference == "#":
             return _node_at(self._document, schema), schema
         root, _ = self._document.root_of(at)
-        if reference.startswith("#/$defs/") and "$defs" not in root:
+        if (section := _OWN_DEFINITIONS.match(reference)) and section[1] not in root:
             return _target(self._document, f"#{pointer(schema)}{reference[1:]}", at, written=reference)
         return _target(self._document, reference, at)
 

@@ -78,10 +78,13 @@ def _url(document: Document, node: Any, at: Path) -> tuple[str, Path]:
 
     def value(match: re.Match[str]) -> str:
         variable = variables.get(match[1])
-        if not isinstance(variable, dict) or "default" not in variable:
+        values = variable.get("enum") if isinstance(variable, dict) else None
+        values = [variable["default"]] if isinstance(variable, dict) and "default" in variable else values
+        if not isinstance(values, list) or not values:
             raise document.error(
                 f"the variable {match[1]} of the server has no default; name the upstream with --server URL", *at
             )
-        return str(variable["default"])
+        return str(values[0])
 
-    return _VARIABLE.sub(value, str(server.get("url", ""))).rstrip("/"), at
+    url = _VARIABLE.sub(value, str(server.get("url", ""))).rstrip("/")
+    return f"https:{url}" if url.startswith("//") else url, at

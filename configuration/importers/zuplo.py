@@ -10,11 +10,14 @@ from configuration.importers.openapi import name_of, operations_of, place_path, 
 from configuration.importers.options import Options
 from configuration.importers.references import Path, mapping
 from configuration.importers.report import Report
+from configuration.importers.url_patterns import UNNAMED, Pattern
 from configuration.importers.zuplo_policies import Definitions, Operation
 from configuration.yaml_documents import Document, DocumentError
 from gateway.policies.placeholder import PLACEHOLDER
 
 POLICIES_FILE = "policies.json"
+FOLDER = "config"
+"""The folder of a project in which its documents lie; they refer to ``../schemas/``."""
 
 _PROTOCOLS = {
     "webSocketHandler": "websocket",
@@ -25,8 +28,8 @@ _PROTOCOLS = {
 _VARIABLE = re.compile(r"\$\{([^{}]*)\}")
 _LEADING_VARIABLE = re.compile(r"\A\$\{env\.[^{}]*\}")
 _IMPORT = re.compile(r"\$import\((.*)\)")
-_PATTERN_PARAMETER = re.compile(r":([A-Za-z_][A-Za-z0-9_]*)")
-_PATTERN_REST = re.compile(r"/(?:\*|\(\.\*\))\Z")
+_SEARCH = re.compile(r"\$\{search\}\Z")
+"""The query of the call, which an upstream gets anyway."""
 
 
 def is_zuplo(data: Any) -> bool:
@@ -85,7 +88,7 @@ def _route(
         raise document.error(f"{method} {path} has no x-zuplo-route", *operation.path)
     route, at = mapping(document, operation.node["x-zuplo-route"], (*operation.path, "x-zuplo-route"))
     handler, where = mapping(document, route.get("handler"), (*at, "handler"))
-    own_path = _route_path(document, path, item, at)
+    own_path = _route_path(document, path, item, at, definitions.report)
     name = name_of([operation.node], path, names, options)
     export = str(handler.get("export"))
     values = {
@@ -118,17 +121,20 @@ def _module(handler: dict[str, Any]) -> str:
     return f" of {found[1]}" if found and found[1] != "@zuplo/runtime" else ""
 
 
-def _route_path(document: Document, path: str, item: dict[str, Any], at: Path) -> str:
+def _route_path(document: Document, path: str, item: dict[str, Any], at: Path, report: Report) -> str:
     options = item.get("x-zuplo-path")
     mode = options.get("pathMode", "open-api") if isinstance(options, dict) else "open-api"
     if mode == "open-api":
         return route_path(path)
     if mode != "url-pattern":
         raise document.error(f"the path mode {mode} is not supported", *at)
-    pattern = _PATTERN_PARAMETER.sub(r"{\1}", _PATTERN_REST.sub("/{rest...}", path))
-    if any(char in pattern for char in "()*+?"):
-        raise document.error(f"the pattern {path} is not supported; only parameters are, and a * at the end", *at)
-    return pattern
+    try:
+        pattern = Pattern.parse(path)
+    except ValueError as error:
+        raise document.error(f"the pattern {path} is not supported: {error}", *at) from None
+    if pattern.note:
+        report.skip(document.error(f"{path} is imported as {pattern.path}: {pattern.note}", *at))
+    return pattern.path
 
 
 def _url(document: Document, handler: dict[str, Any], path: str, at: Path, asked: Options) -> str:
@@ -146,7 +152,7 @@ def _url(document: Document, handler: dict[str, Any], path: str, at: Path, asked
     def value(match: re.Match[str]) -> str:
         return _value(document, match, path.replace("...}", "}"), at, asked)
 
-    pattern = _VARIABLE.sub(value, pattern)
+    pattern = _VARIABLE.sub(value, _SEARCH.sub("", pattern))
     return (pattern.rstrip("/") + tail) if tail else pattern
 
 
@@ -154,7 +160,7 @@ def _value(document: Document, match: re.Match[str], path: str, at: Path, asked:
     """Return what replaces a variable of a URL. Raises DocumentError for one whose value is unknown."""
     kind, _, name = match[1].partition(".")
     if kind == "params":
-        return f"{{{name}}}"
+        return f"{{{UNNAMED if name.isdigit() else name}}}"
     if match[1] == "pathname":
         return path
     if kind != "env":

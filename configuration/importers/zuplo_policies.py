@@ -80,14 +80,31 @@ class Definitions:
         self.issuers: dict[str, Imported] = {}
         """The issuers that the policies converted so far trust, by the policy's name."""
 
-    def policy(self, name: str, side: str, at: Path, operation: Operation) -> list[Converted]:
-        """Return the policies for one that a route has at ``at``: a placeholder for one that cannot be converted."""
+    def policy(
+        self, name: str, side: str, at: Path, operation: Operation, within: tuple[str, ...] = ()
+    ) -> list[Converted]:
+        """Return the policies for one that a route has at ``at``: a placeholder for one that cannot be converted.
+
+        ``within`` are the composites that it is a part of.
+        """
         try:
+            if str(self._policies.get(name, (0, {}))[1].get("policyType")) == f"composite-{side}":
+                return self._parts(name, side, at, operation, within)
             return self._converted(name, side, at, operation)
         except DocumentError as error:
             self.report.add_placeholder(error)
             _, defined = self._policies.get(name, (0, {}))
             return [{"type": PLACEHOLDER, "options": {"name": name, "stands_for": _description(defined)}}]
+
+    def _parts(self, name: str, side: str, at: Path, operation: Operation, within: tuple[str, ...]) -> list[Converted]:
+        """Return the policies that a composite consists of."""
+        handler = self._policies[name][1].get("handler")
+        options = handler.get("options") if isinstance(handler, Mapping) else None
+        parts = options.get("policies") if isinstance(options, Mapping) else None
+        if not isinstance(parts, list) or name in within:
+            raise operation.document.error(f"the policy {name} must list other policies", *at)
+        own = (*within, name)
+        return [policy for part in parts for policy in self.policy(str(part), side, at, operation, own)]
 
     def _converted(self, name: str, side: str, at: Path, operation: Operation) -> list[Converted]:
         number, defined = self._policies.get(name, (0, {}))
@@ -163,14 +180,18 @@ def _api_key(instance: Instance) -> list[Converted]:
 def _jwt(instance: Instance) -> list[Converted]:
     if not instance.options:
         return [{"type": "jwt"}]
-    instance.supported("issuer", "audience", "jwkUrl")
+    instance.supported("issuer", "audience", "jwkUrl", "auth0Domain", "clientId")
     return [{"type": "jwt", "options": {"issuers": [instance.name]}}]
 
 
 def _issuer(instance: Instance) -> dict[str, Any]:
     """Return the issuer of the tokens that a policy accepts; it has the name of the policy."""
-    values = {"name": instance.name, "issuer": instance.required("issuer"), "jwks_url": instance.required("jwkUrl")}
-    return values | {"audience": instance.required("audience")}
+    if domain := instance.options.get("auth0Domain"):
+        issuer, jwks_url = f"https://{domain}/", f"https://{domain}/.well-known/jwks.json"
+    else:
+        issuer, jwks_url = instance.required("issuer"), instance.required("jwkUrl")
+    audience = instance.required("audience")
+    return {"name": instance.name, "issuer": issuer, "jwks_url": jwks_url, "audience": audience}
 
 
 def _rate_limit(instance: Instance) -> list[Converted]:
@@ -286,6 +307,7 @@ CONVERTERS: Mapping[str, Converter] = {
     "api-key-inbound": Converter("api-key", _api_key),
     "api-key-auth-inbound": Converter("api-key", _api_key),
     "open-id-jwt-auth-inbound": Converter("jwt", _jwt),
+    "auth0-jwt-auth-inbound": Converter("jwt", _jwt),
     "rate-limit-inbound": Converter("rate-limit", _rate_limit),
     "rate-limiting-inbound": Converter("rate-limit", _rate_limit),
     "ip-restriction-inbound": Converter("ip-restriction", _ip_restriction),

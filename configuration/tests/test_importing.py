@@ -113,7 +113,7 @@ def test_the_formats_of_the_seed_documents_are_recognized():
     [
         (
             {"address": "a-{id}"},
-            r"channel a-\{id\}: address: a parameter must be a whole.*at #/channels/c/address",
+            r"channel a-\{id\}: a parameter is a whole level.*at #/channels/c\)",
         ),
         ({"x-on-invalid": ["drop"]}, "on_invalid"),
         ({"x-protocols": 5}, "protocols: A list of http"),

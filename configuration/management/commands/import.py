@@ -33,6 +33,12 @@ class Command(BaseCommand):
         parser.add_argument(
             "--policies", default="", metavar="FILE", help="the policies.json of a Zuplo project, with their options"
         )
+        parser.add_argument(
+            "--folder",
+            default="",
+            metavar="FOLDER",
+            help="read the files that the document refers to in this folder or below; by default in its own",
+        )
         parser.add_argument("--prefix", default="", metavar="PATH", help="put every path, address and name under this")
         parser.add_argument(
             "--server", default="", metavar="URL", help="the upstream, in place of the document's own servers"
@@ -59,6 +65,7 @@ class Command(BaseCommand):
             diff = import_file(
                 options["file"],
                 policies=options["policies"],
+                folder=options["folder"],
                 options=Options(
                     prefix=options["prefix"],
                     server=options["server"],
