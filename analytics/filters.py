@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from datetime import UTC, datetime
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.http import QueryDict
 from django_filters import rest_framework as filters
+from django_filters.fields import IsoDateTimeField
 
 from analytics.models import ConnectionRecord, LimitMinute, UsageMinute
 from operators.filters import value_errors
@@ -53,8 +56,26 @@ class LimitFilters(filters.FilterSet):  # type: ignore[misc]
         fields = ("consumer", "name", "route")
 
 
-UsageFilters.base_filters["from"] = filters.IsoDateTimeFilter(field_name="minute", lookup_expr="gte")
-UsageFilters.base_filters["to"] = filters.IsoDateTimeFilter(field_name="minute", lookup_expr="lt")
+class InstantField(IsoDateTimeField):  # type: ignore[misc]
+    """An instant that is in the calendar in UTC, too."""
+
+    def clean(self, value: Any) -> datetime | None:
+        """Return the instant in UTC. Raises ValidationError."""
+        instant: datetime | None = super().clean(value)
+        try:
+            return instant.astimezone(UTC) if instant is not None else None
+        except OverflowError:
+            raise ValidationError(self.error_messages["invalid"], code="invalid") from None
+
+
+class InstantFilter(filters.IsoDateTimeFilter):  # type: ignore[misc]
+    """A filter by an instant."""
+
+    field_class = InstantField
+
+
+UsageFilters.base_filters["from"] = InstantFilter(field_name="minute", lookup_expr="gte")
+UsageFilters.base_filters["to"] = InstantFilter(field_name="minute", lookup_expr="lt")
 
 
 def faults(filterset: filters.FilterSet, query: QueryDict, also: Collection[str] = ()) -> list[str]:

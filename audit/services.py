@@ -96,9 +96,9 @@ def instant_of(text: str) -> datetime:
     """Parse an RFC 3339 instant; without an offset it is in UTC. Raises ValueError."""
     try:
         instant = parse_datetime(text) or datetime.fromisoformat(text)
-    except ValueError:
+        return instant.astimezone(UTC) if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # its offset may move it out of the calendar
         raise ValueError("Must be an RFC 3339 instant, such as 2026-01-31T12:00:00Z.") from None
-    return instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
 
 
 def diff_between(since: datetime, until: datetime) -> Diff:

@@ -39,11 +39,11 @@ def clean_expiry(at: Any) -> datetime | None:
         return None
     try:
         instant = parse_datetime(at) if isinstance(at, str) else at
-    except ValueError:
-        instant = None
-    if not isinstance(instant, datetime):
-        raise ValidationError({"expires_at": "Must be an RFC 3339 instant, such as 2027-01-31T12:00:00Z."})
-    return instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
+        if isinstance(instant, datetime):
+            return instant.astimezone(UTC) if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # its offset may move it out of the calendar
+        pass
+    raise ValidationError({"expires_at": "Must be an RFC 3339 instant, such as 2027-01-31T12:00:00Z."})
 
 
 def clean_future_expiry(at: Any) -> datetime | None:

@@ -82,7 +82,7 @@ def retry_after_s(response: WebhookResponse | None, now: float) -> float:
         return min(float(text[:10]), RETRY_AFTER_MAX_S)
     try:
         at = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
     return min(max((at - datetime.fromtimestamp(now, UTC)).total_seconds(), 0.0), RETRY_AFTER_MAX_S)

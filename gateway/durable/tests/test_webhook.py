@@ -70,6 +70,18 @@ def test_what_the_receiver_asks_to_wait_is_read_and_bounded(text, seconds):
     assert asking_to_wait(text) == seconds
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Mon, 01 Jan {'9' * 20} 00:00:00 GMT", f"Mon, 01 Jan 2030 00:00:00 +{'9' * 20}",
+        "Mon, 01 Jan 10000 00:00:00 GMT",
+        f"Mon, {'9' * 400} Jan 2030 00:00:00 GMT", "Mon, 01 Jan 0001 00:00:00 +2359", "1e400", "NaN", "inf",
+    ],
+)  # fmt: skip
+def test_a_date_that_no_calendar_holds_asks_for_nothing(text):
+    assert asking_to_wait(text) == 0
+
+
 def test_a_date_is_read_as_the_time_until_then():
     at = time.gmtime(1_795_000_000 + 90)
     assert asking_to_wait(time.strftime("%a, %d %b %Y %H:%M:%S GMT", at)) == 90
