@@ -14,7 +14,9 @@ from configuration.importers import asyncapi, openapi, zuplo
 from configuration.importers.imported import Imported
 from configuration.importers.options import Options
 from configuration.importers.report import Report
+from configuration.kinds import ISSUER, ROUTE
 from configuration.rehearsal import rehearsal
+from configuration.staging import staged
 from configuration.writing import Writer
 from configuration.yaml_documents import Document, read
 from gateway.snapshot.scopes import is_covered
@@ -23,6 +25,9 @@ from keys.models import Key
 from routes.models import Route
 
 DEFAULTS = Options()
+STAGED = {kind.section: kind for kind in (ISSUER, ROUTE)}
+STAGED_MIN = 20
+"""The objects of a document from which on making them in a copy first is worth the copy."""
 
 
 def import_file(
@@ -75,8 +80,9 @@ def import_document(
     """
     report = Report() if report is None else report
     described = described_objects(document, policies, options, report)
-    diff = Diff()
-    with rehearsal(dry_run), transaction.atomic():
+
+    def write() -> Diff:
+        diff = Diff()
         lock_configuration()
         writer = Writer(document, origin_of(document, options), diff, report, by=by)
         for imported in described:
@@ -87,7 +93,17 @@ def import_document(
             _require_routes(document)
         if key_id:
             _add_scopes(document, options, key_id, diff, by)
-    return diff
+        return diff
+
+    if not dry_run and len(described) >= STAGED_MIN and _are_staged(described, key_id):
+        return staged(write, STAGED.values())
+    with rehearsal(dry_run), transaction.atomic():
+        return write()
+
+
+def _are_staged(described: list[Imported], key_id: str) -> bool:
+    """Return whether objects can be made in a copy, which has neither the history of channels nor key scopes."""
+    return not key_id and all(imported.section in STAGED for imported in described)
 
 
 def described_objects(
