@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from asyncio import Future
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,8 +70,8 @@ class TicketHold(Interface):
     def bind(self, close: Callable[[Refused], None]) -> None:
         """Close the call's connection by ``close`` once another one takes the ticket, or now if one already has."""
 
-    def end(self) -> None:
-        """Release the ticket for a resumption. Never waits, never raises."""
+    def end(self, places: Collection[Future[Any]] = ()) -> None:
+        """Release the ticket for a resumption, which may begin once ``places`` are free. Never waits, never raises."""
 
 
 @dataclass(slots=True)

@@ -19,9 +19,9 @@ def limit(limiter: Limiter, call: Call) -> Awaitable[None]:
 
 def release(limiter: Limiter, call: Call) -> None:
     """Return what the call held while it was open. Never waits, never raises."""
-    limiter.released(call)
+    places = limiter.released(call)
     if call.ticket is not None:
-        call.ticket.end()
+        call.ticket.end(places)
 
 
 class BodyLimit:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call
@@ -250,12 +250,13 @@ class Limiter:
             elif held.ends_at is None or now < held.ends_at:
                 self._leasing.give_back(held.counter, -difference)
 
-    def released(self, call: Call) -> None:
-        """Return the call's open slots. Never waits."""
-        if call.budget is not None:
-            for slot in call.budget.slots:
-                self._slots.drop(slot)
-            call.budget.slots.clear()
+    def released(self, call: Call) -> Collection[asyncio.Future[Any]]:
+        """Free the call's open slots, and return what is done once they are free. Never waits."""
+        if call.budget is None or not call.budget.slots:
+            return ()
+        dropped = [self._slots.drop(slot) for slot in call.budget.slots]
+        call.budget.slots.clear()
+        return [free for free in dropped if free is not None]
 
     async def take_place(self, call: Call, job_id: str) -> list[str]:
         """Take a place for a new job under each limit of open jobs, or under none. Raises Refused.

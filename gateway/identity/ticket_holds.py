@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
@@ -69,6 +69,8 @@ class Hold:
         self.used_at = time.monotonic()
         """When it was taken or, once it has ended, when that was."""
         self.has_ended = asyncio.Event()
+        self.places: Collection[asyncio.Future[Any]] = ()
+        """What frees its places in limits, once it has ended."""
         self._ended = ended
         self._is_lost = False
         self._close: Callable[[Refused], None] | None = None
@@ -85,9 +87,10 @@ class Hold:
         if self._close is not None:
             self._close(Refused(Reason.TAKEN_OVER, retry_after_s=RETURN_S))
 
-    def end(self) -> None:
-        """Release the ticket for a resumption. Never waits, never raises."""
+    def end(self, places: Collection[asyncio.Future[Any]] = ()) -> None:
+        """Release the ticket for a resumption, which may begin once ``places`` are free. Never waits, never raises."""
         if not self.has_ended.is_set():
+            self.places = places
             self.has_ended.set()
             self._ended(self)
 
@@ -121,6 +124,8 @@ class TicketHolds:
         self._idle_s = idle_s
         self._held: dict[str, Hold] = {}
         """By holder."""
+        self._taking: dict[str, Hold] = {}
+        """By holder, too: the store may already name them as holders, and has not replied yet."""
         self._latest: dict[str, Hold] = {}
         """The latest hold of each ticket here, by name: open, or ended less than the idle time ago."""
         self._releasing: set[asyncio.Task[None]] = set()
@@ -151,14 +156,11 @@ class TicketHolds:
         another stream, and ``overloaded`` if the store is unavailable and this process does not know the ticket.
         """
         hold = Hold(name, subject, stream, f"{self._process}.{secrets.token_hex(8)}", self._on_end)
+        self._taking[hold.holder] = hold
         try:
-            async with asyncio.timeout(self._timeout_s):
-                taken: Any = await self._take(keys=[name], args=[stream, hold.holder, time.time(), self._idle_ms])
-        except (OSError, TimeoutError, RedisError) as error:
-            known = self.known(name)
-            if known is None:
-                raise unchecked() from error
-            taken = [known.stream == stream, b"" if known.has_ended.is_set() else known.holder.encode()]
+            taken = await self._taken(hold)
+        finally:
+            del self._taking[hold.holder]
         if taken is None:
             return None
         opens, before = taken
@@ -173,6 +175,18 @@ class TicketHolds:
                 raise
         return hold
 
+    async def _taken(self, hold: Hold) -> Any:
+        """Return the reply of the store, or what this process knows itself while the store is unavailable."""
+        arguments: list[bytes | str | float] = [hold.stream, hold.holder, time.time(), self._idle_ms]
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._take(keys=[hold.name], args=arguments)
+        except (OSError, TimeoutError, RedisError) as error:
+            known = self.known(hold.name)
+            if known is None:
+                raise unchecked() from error
+            return [known.stream == hold.stream, b"" if known.has_ended.is_set() else known.holder.encode()]
+
     async def _take_over(self, holder: str) -> None:
         """End a connection of this or of another process, and wait until it has ended, at most ``TAKE_OVER_S``."""
         process = holder.partition(".")[0]
@@ -182,12 +196,14 @@ class TicketHolds:
             await self._others.request(process, holder, TAKE_OVER_S)
 
     async def _lost(self, holder: str) -> None:
-        hold = self._held.get(holder)
+        hold = self._held.get(holder) or self._taking.get(holder)
         if hold is not None:
             hold.lose()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TAKE_OVER_S):
                     await hold.has_ended.wait()
+                    if hold.places:
+                        await asyncio.wait(hold.places)
 
     def _on_end(self, hold: Hold) -> None:
         self._held.pop(hold.holder, None)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 from gateway.limits.store import LimitStore
 from gateway.limits.tallies import LimitUsage
@@ -96,18 +97,21 @@ class OpenSlots:
             return False
         raise _full(limit)
 
-    def drop(self, slot: Slot) -> None:
-        """Free the slot, without waiting. Where the store misses the command, the slot lapses after its lifetime."""
+    def drop(self, slot: Slot) -> asyncio.Future[Any] | None:
+        """Free the slot, without waiting; return what is done once it is free on all processes.
+
+        Where the store misses the command, the slot lapses after its lifetime.
+        """
         held = self._held.get(slot.key)
         if held is None or slot.name not in held:
-            return
+            return None
         held.discard(slot.name)
         if not held:
             del self._held[slot.key]
             self._open.pop(slot.key, None)
         elif slot.key in self._open:
             self._open[slot.key] -= 1
-        self._store.drop_slot(slot.key, slot.name)
+        return self._store.drop_slot(slot.key, slot.name)
 
     def drop_all(self) -> None:
         """Free all slots: this process ends."""

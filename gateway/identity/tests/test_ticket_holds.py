@@ -78,6 +78,41 @@ async def test_a_connection_that_is_not_open_yet_is_closed_when_it_is(processes,
     assert (await taking).reasons == []
 
 
+async def test_a_ticket_is_taken_over_from_a_connection_to_which_the_store_still_replies(
+    processes, ticket, monkeypatch
+):
+    here, there = processes
+    take, is_taken, goes_on = there._take, asyncio.Event(), asyncio.Event()
+
+    async def slow_reply(**arguments):
+        reply = await take(**arguments)
+        is_taken.set()
+        await goes_on.wait()
+        return reply
+
+    monkeypatch.setattr(there, "_take", slow_reply)
+    first = asyncio.create_task(taken(there))
+    await is_taken.wait()
+    second = asyncio.create_task(taken(here))
+    assert not (await asyncio.wait([second], timeout=0.3))[0], "the first connection has not ended"
+    goes_on.set()
+    assert (await first).reasons == [Reason.TAKEN_OVER]
+    assert (await second).reasons == []
+
+
+async def test_a_connection_has_ended_once_its_places_are_free(processes, ticket):
+    here, there = processes
+    is_free = asyncio.get_running_loop().create_future()
+    early = await there.take(NAME, SUBJECT, STREAM)
+    early.bind(lambda refused: early.end([is_free]))
+    newer = asyncio.create_task(taken(here))
+    async with asyncio.timeout(WAIT_S):
+        await early.has_ended.wait()
+    assert not (await asyncio.wait([newer], timeout=0.3))[0]
+    is_free.set_result(None)
+    assert (await newer).reasons == []
+
+
 async def test_a_process_that_could_not_be_notified_notices_by_itself(processes, ticket, monkeypatch):
     here, there = processes
     first = await taken(here)
