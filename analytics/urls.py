@@ -2,9 +2,13 @@
 
 from django.contrib.auth.views import LogoutView
 from django.urls import path
+from django.views.decorators.common import no_append_slash
 from django.views.generic import RedirectView
 
 from analytics import delivery_views, document_urls, letter_job_views, public_views, views
+
+# A page that does not exist is not found: no slash is appended, which would be removed again.
+without_slash = no_append_slash(RedirectView.as_view(url="/dashboards/%(page)s", query_string=True))
 
 urlpatterns = [
     path("", public_views.landing, name="landing"),
@@ -25,6 +29,6 @@ urlpatterns = [
     path("dashboards/dead-letters/<int:letter_id>/discard", delivery_views.discard, name="discard"),
     path("dashboards/login", views.Login.as_view(), name="login"),
     path("dashboards/logout", LogoutView.as_view(), name="logout"),
-    path("dashboards/<str:page>/", RedirectView.as_view(url="/dashboards/%(page)s", query_string=True)),
+    path("dashboards/<str:page>/", without_slash),
     *document_urls.urlpatterns,
 ]

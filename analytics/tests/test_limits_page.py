@@ -46,6 +46,11 @@ def page(client):
     return lambda query="": client.get(f"/dashboards/limits{query}")
 
 
+def test_a_page_that_does_not_exist_is_not_found(client):
+    assert [client.get(path).status_code for path in ("/dashboards/nowhere", "/dashboards/nowhere/")] == [404, 302]
+    assert client.get("/dashboards/nowhere/", follow=True).status_code == 404
+
+
 def test_a_closing_slash_leads_to_the_page(client):
     answer = client.get("/dashboards/limits/?period=day")
     assert (answer.status_code, answer["Location"]) == (302, "/dashboards/limits?period=day")
