@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections import deque
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -235,6 +237,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self._parser is not None and not self.origin.is_tls:
+            self._read_rest()
         # A response without a length ends with its connection.
         if self.has_answered and not self.is_whole and exc is None and not self._has_length():
             self.is_whole = True
@@ -243,6 +247,17 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = None
         if self._can_write is not None and not self._can_write.done():
             self._can_write.set_result(None)
+
+    def _read_rest(self) -> None:
+        """Read what arrived before a write failed: an upstream may refuse a body and close before it has read it."""
+        assert self._transport is not None, "it was connected"
+        descriptor = self._transport.get_extra_info("socket").fileno()
+        # A transport that is closing cannot be paused.
+        self._is_paused = True
+        with contextlib.suppress(OSError):
+            while not self.is_whole and self._failure is None and (data := os.read(descriptor, READ_AHEAD_BYTES)):
+                self.data_received(data)
+        self._is_paused = False
 
     def pause_writing(self) -> None:
         self._can_write = self._loop.create_future()
