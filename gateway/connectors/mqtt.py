@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from gateway.connectors.broker import (
     whole,
 )
 from gateway.log.event import Event
+from gateway.log.expiry import seconds_left, with_interval
 
 SESSION_S = 7 * 24 * 3600
 KEEPALIVE_S = 20
@@ -178,6 +180,8 @@ class MqttSink(_Connection):
         header_fields = headers.written(event, "")
         properties.ContentType = header_fields.pop("content-type")
         properties.UserProperty = list(header_fields.items())
+        if event.expires_at is not None:
+            properties.MessageExpiryInterval = seconds_left(event.expires_at, time.time())
         topic = fill_placeholders(self._options["topic"], event_placeholders(event))
         info = self._client.publish(topic, event.data, 1, self._options["retain"], properties)
         if info.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_QUEUE_SIZE):
@@ -199,6 +203,9 @@ def _record(message: paho.MQTTMessage) -> Record:
     header_fields = dict(getattr(message.properties, "UserProperty", ()))
     # CloudEvents' MQTT binding has no prefix: `specversion` tells an event from other messages.
     attributes, _, traceparent = headers.read(header_fields, ("",) if "specversion" in header_fields else ("ce-",))
+    interval_s = getattr(message.properties, "MessageExpiryInterval", None)
+    if interval_s is not None:
+        attributes = with_interval(attributes, interval_s, time.time())
     content_type, data = getattr(message.properties, "ContentType", None), bytes(message.payload)
     return Record(
         id="",

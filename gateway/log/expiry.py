@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from gateway.wire.strict_json import fail
 
 EXPIRY = "expirytime"
 """The attribute, an RFC 3339 instant (CloudEvents extension "Expiry Time"). MQTT 5 sends seconds instead."""
+INTERVAL_MAX_S = 2**32 - 1
+"""The longest Message Expiry Interval, in four bytes."""
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
 """``datetime.fromisoformat`` accepts more than RFC 3339: weeks, dates without dashes, …"""
 
@@ -44,9 +48,20 @@ def read_expiry(text: str | None) -> float | None:
     return instant.timestamp() if instant.tzinfo is not None else None
 
 
-def expiry_after(seconds: int, now: float) -> datetime:
-    """Return the instant at which a Message Expiry Interval ends (MQTT 5, 3.3.2.3.3).
+def with_interval(attributes: Mapping[str, str], seconds: int, now: float) -> dict[str, str]:
+    """Return attributes with the end of a Message Expiry Interval of MQTT 5 (3.3.2.3.3) as their expiry.
 
-    It counts whole seconds: 0, with which no subscriber could ever receive the message, counts as 1.
+    They keep theirs if it is earlier, or is to be refused. The interval counts whole seconds: 0, with which no
+    subscriber could ever receive the message, counts as 1.
     """
-    return datetime.fromtimestamp(now + max(seconds, 1), UTC)
+    ends_at = now + max(seconds, 1)
+    present = read_expiry(attributes.get(EXPIRY))
+    if EXPIRY in attributes and (present is None or present <= ends_at):
+        return dict(attributes)
+    ends = datetime.fromtimestamp(ends_at, UTC).isoformat(timespec="microseconds")
+    return {**attributes, EXPIRY: ends.replace("+00:00", "Z")}
+
+
+def seconds_left(expires_at: float, now: float) -> int:
+    """Return the Message Expiry Interval of an event that is sent now: what is left of it (3.3.2.3.3)."""
+    return min(max(0, math.ceil(expires_at - now)), INTERVAL_MAX_S)

@@ -16,9 +16,8 @@ from gateway.channels.access import channel_for
 from gateway.channels.checking import require_utf8
 from gateway.channels.publication import Admitted, Publication
 from gateway.log.cloudevents import structured
-from gateway.log.event import rfc3339
 from gateway.log.event_log import DEADLINE_S
-from gateway.log.expiry import EXPIRY, expiry_after, read_expiry
+from gateway.log.expiry import with_interval
 from gateway.log.unavailable import log_unavailable
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.right import Verb
@@ -250,15 +249,9 @@ def _attributes(is_retained: bool) -> dict[str, str]:
 
 
 def _shortened(attributes: dict[str, str], properties: Properties) -> dict[str, str]:
-    """Return the attributes with the expiry of the packet, unless theirs is earlier, or is to be refused."""
-    if "message_expiry" not in properties:
-        return attributes
-    expires = expiry_after(properties["message_expiry"], time.time())
-    given = attributes.get(EXPIRY)
-    given_at = read_expiry(given)
-    if given is None or (given_at is not None and given_at > expires.timestamp()):
-        return {**attributes, EXPIRY: rfc3339(expires)}
-    return attributes
+    """Return the attributes with the expiry of the packet, if it has one and theirs is not earlier."""
+    interval_s = properties.get("message_expiry")
+    return attributes if interval_s is None else with_interval(attributes, interval_s, time.time())
 
 
 def _publication(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,7 @@ from gateway.handlers.mqtt.publishing import ORIGIN, RETAIN
 from gateway.identity.rights import allowed, require
 from gateway.log.catch_up import Gap
 from gateway.log.event import EVENT_TYPE, Event
-from gateway.log.expiry import EXPIRY
+from gateway.log.expiry import EXPIRY, seconds_left
 from gateway.log.hub import Listener
 from gateway.log.position import parse_position
 from gateway.refusals import Reason, Refused
@@ -47,8 +46,6 @@ FILTERS_AT_ONCE = 20
 VERDICTS_KEPT = 10_000
 RENDERED_KEPT = 16
 """Rendered events that are cached; an event is delivered to all its subscribers within moments, so few suffice."""
-EXPIRY_MAX_S = 2**32 - 1
-"""The longest Message Expiry Interval, in four bytes."""
 POSITION = "from"
 """The user property of SUBSCRIBE that names the position to start from."""
 
@@ -373,13 +370,8 @@ def _parts(event: Event, version: int, gap: Gap | None = None) -> Parts:
         user.append(("gap", orjson.dumps(members).decode()))
     properties: Properties = {"content_type": event.content_type, "user": user}
     if event.expires_at is not None:
-        properties["message_expiry"] = _seconds_left(event.expires_at)
+        properties["message_expiry"] = seconds_left(event.expires_at, time.time())
     return codec.shared_parts(version, Publish(event.address, event.data, properties=properties))
-
-
-def _seconds_left(expires_at: float) -> int:
-    """Return the Message Expiry Interval of an event: what is left of it (3.3.2.3.3)."""
-    return min(max(0, math.ceil(expires_at - time.time())), EXPIRY_MAX_S)
 
 
 def _renewed(event: Event, version: int, gap: Gap | None) -> Parts | None:
