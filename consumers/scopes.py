@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -11,6 +12,8 @@ from gateway.snapshot.right import Verb, interval_of
 from gateway.snapshot.scopes import CONFLATE, SCOPE
 
 SCOPES_MAX = 100
+_READERS_WILDCARD = re.compile(r"(?:publish|subscribe):(?:.*/)?[+#](?:/.*)?", re.DOTALL)
+"""A level that no event's address has: a scope with it allows no event."""
 
 
 def every_scope() -> list[str]:
@@ -31,6 +34,14 @@ def _check_interval(scope: str) -> None:
         raise ValidationError({"scopes": f"`{scope[:100]}`: {refused.detail}"}) from None
 
 
+def _check_levels(scope: str) -> None:
+    """Raise ValidationError for a wildcard of MQTT, which is written otherwise in a scope."""
+    if _READERS_WILDCARD.fullmatch(scope.partition(CONFLATE)[0]):
+        raise ValidationError(
+            {"scopes": f"`{scope[:100]}`: write {{name}} for a level, and {{rest...}} or * for all that follow."}
+        )
+
+
 def clean_scopes(values: Any) -> list[str]:
     """Return the scopes without duplicates. Raises ValidationError."""
     is_list = isinstance(values, list | tuple) and all(isinstance(value, str) for value in values)
@@ -44,5 +55,6 @@ def clean_scopes(values: Any) -> list[str]:
                     "jobs:TYPE, with * for any text, or * alone."
                 }
             )
+        _check_levels(scope)
         _check_interval(scope)
     return list(dict.fromkeys(values))

@@ -17,3 +17,18 @@ def test_an_invalid_interval_is_refused(scope):
 
 def test_a_right_to_subscribe_may_name_an_interval():
     assert clean_scopes(["subscribe:prices/*?conflate=1s"]) == ["subscribe:prices/*?conflate=1s"]
+
+
+@pytest.mark.parametrize(
+    "scope",
+    ["subscribe:#", "subscribe:a/#", "publish:a/+/b", "subscribe:+/a", "subscribe:a/+?conflate=1s", "publish:*/#"],
+)
+def test_a_wildcard_of_readers_is_refused_as_it_would_allow_nothing(scope):
+    with pytest.raises(ValidationError) as refused:
+        clean_scopes([scope])
+    assert "{rest...}" in refused.value.message_dict["scopes"][0]
+
+
+def test_plus_and_number_sign_are_characters_beside_others():
+    scopes = ["subscribe:a+/#b", "publish:a#/b", "call:api#tools/call:x", "call:+", "jobs:#"]
+    assert clean_scopes(scopes) == scopes
