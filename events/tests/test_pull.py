@@ -326,20 +326,32 @@ async def test_a_list_does_not_wait_for_a_log_that_hangs(whole, nats_server, mon
     assert [one["lag"] for one in answer["results"]] == [{"events": None, "seconds": None}] * 3
 
 
-async def test_a_log_that_hangs_is_waited_for_by_one_pull_though_nobody_else_reads(whole, nats_server, monkeypatch):
+STEPS = ("events", "ack", "nack", "extend")
+
+
+@pytest.mark.parametrize("first", STEPS)
+async def test_a_log_that_hangs_is_waited_for_once_though_nobody_else_reads(whole, nats_server, monkeypatch, first):
     subscription = await whole.subscribe(type="pull")
     path = f"/v1/subscriptions/{subscription['id']}"
     assert await whole.pull(subscription) == []
     monkeypatch.setattr(readers, "DEADLINE_S", 3600)  # the log is asked for a reply long before
+
+    async def call(step):
+        return await (
+            whole.call("GET", f"{path}/events")
+            if step == "events"
+            else whole.call("POST", f"{path}/{step}", {"ids": ["1"]})
+        )
+
     nats_server.freeze()
     try:
         async with asyncio.timeout(60):
-            status, answer = await whole.call("GET", f"{path}/events")
+            status, answer = await call(first)
             assert (status, answer["reason"]) == (503, "overloaded")
             with pytest.raises(Refused):
                 whole.plane.log.require_available()
-            for step in ("ack", "nack", "extend"):  # which would wait for ever
-                assert (await whole.call("POST", f"{path}/{step}", {"ids": ["1"]}))[0] == 503
+            for step in STEPS:
+                assert (await call(step))[0] == 503
     finally:
         nats_server.thaw()
     await until(lambda: _is_pulled(whole, path))

@@ -45,7 +45,7 @@ SETTLES_S = 5.0
 """How long a channel that owned the addresses of a subscription is looked at after it has no more: a process that does
 not know yet may still store there."""
 OVERDUE_S = 0.1
-"""How late the answer to a fetch is before the log is asked whether it replies at all."""
+"""How late an answer is before the log is asked whether it replies at all."""
 RECONNECT_CHECK_S = 1.0
 """How often a waiting fetch checks whether the connection was lost."""
 REDELIVER_MAX = 5000
@@ -212,6 +212,17 @@ class Readers:
                 checks.clear()
                 await self._log.require_reply()
 
+    async def _attend(self, answer: Awaitable[T]) -> T:
+        """Await an answer of the log, once it is overdue only if the log replies to anything. Raises Refused."""
+        answering = asyncio.ensure_future(_in_time(answer))
+        try:
+            await asyncio.wait([answering], timeout=OVERDUE_S)
+            if not answering.done() and self._log is not None:
+                await self._log.require_reply()
+            return await answering
+        finally:
+            answering.cancel()
+
     async def redeliver(self, subscription: Subscription, channel: Channel, excluded: Container[int]) -> None:
         """Redeliver events in flight at once and in order: the process that had fetched them is gone.
 
@@ -249,7 +260,7 @@ class Readers:
     async def progress(self, subscription: Subscription, channel: Channel) -> Progress:
         """Return how far the subscription has come. Raises LookupError where the JetStream consumer is missing."""
         try:
-            return read_progress(await _in_time(self._js.consumer_info(channel.stream, subscription.id)))
+            return read_progress(await self._attend(self._js.consumer_info(channel.stream, subscription.id)))
         except NotFoundError:
             self._ensured.pop(subscription.id, None)
             raise LookupError(subscription.id) from None
