@@ -20,10 +20,14 @@ def require_taken(channel: Channel, content_type: str) -> None:
     """Raise Refused ``invalid-payload`` (415) for an event whose media type is none, or is not taken."""
     if content_type == channel.media_type:
         return
-    if not (is_media_type(content_type) and takes(channel.content_type, content_type)):
+    named = content_type[:CONTENT_TYPE_MAX_CHARS]
+    is_known = is_media_type(content_type)
+    if not (is_known and takes(channel.content_type, content_type)):
         raise Refused(
             Reason.INVALID_PAYLOAD,
-            f"The channel takes {describe(channel.content_type)}, not {content_type[:CONTENT_TYPE_MAX_CHARS]}.",
+            f"The channel takes {describe(channel.content_type)}, not {named}."
+            if is_known
+            else f"{named!r} is no media type.",
             status=415,
             cause=UNSUPPORTED_TYPE,
             headers=((b"accept", channel.media_type.encode()),),

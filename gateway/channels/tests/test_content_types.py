@@ -9,6 +9,7 @@ from gateway.refusals import Reason, Refused
 from gateway.tests.event_plane import channel, running
 
 JPEG = bytes(range(256))
+GOOD_TYPES = ("text/plain", "application/octet-stream", "application/json", "image/png")
 CHANNELS = [
     channel("json"),
     channel("text", content_type="text", on_invalid="dead-letter"),
@@ -79,6 +80,7 @@ async def test_what_a_channel_does_not_take_is_refused(plane, address, named, pr
     refused = await refusal(plane, address, b"{}", named, protocol)
     assert (refused.reason, refused.status, refused.cause) == (Reason.INVALID_PAYLOAD, 415, "content-type")
     assert refused.headers[0][0] == b"accept"
+    assert ("is no media type" in refused.detail) == (named not in GOOD_TYPES)
 
 
 @pytest.mark.parametrize(
