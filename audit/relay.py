@@ -164,8 +164,14 @@ async def _present(nc: Client) -> dict[str, Entry]:
 
 
 def encode(document: Mapping[str, Any]) -> bytes:
-    """Encode a snapshot document. Members keep their order: that of a schema is shown by /v1/asyncapi.json."""
-    return orjson.dumps(document)
+    """Encode a snapshot document: the same bytes whether it comes from the audit log or from the tables.
+
+    Its members are sorted, as PostgreSQL keeps no order; those of a schema stay as they are stored, since
+    ``/v1/asyncapi.json`` shows them.
+    """
+    if "schema" in document:
+        document = {**document, "schema": orjson.Fragment(orjson.dumps(document["schema"]))}
+    return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
 
 
 def _unpublished() -> list[Change]:
