@@ -26,6 +26,7 @@ from apimgmt.origins import as_public_page  # noqa: E402
 PUBLIC_PREFIXES = frozenset({"docs", "static", "healthz", "readyz"})
 """First segments of the paths that Django serves on the data plane's origin, without cookies."""
 PUBLIC_PREFIXES_RAW = frozenset(prefix.encode() for prefix in PUBLIC_PREFIXES)
+PUBLIC_STARTS = tuple(b"/" + prefix for prefix in sorted(PUBLIC_PREFIXES_RAW))
 OPERATORS_PREFIXES = frozenset({"", "admin", "api", "dashboards", "portal", "metrics"})
 """First segments of the other paths of Django, on one port only in development."""
 
@@ -51,7 +52,7 @@ async def serve_http(scope: Message, receive: Receive, send: Send) -> None:
 
 def is_public_page_raw(path: bytes) -> bool:
     """Return whether Django serves a path, as it was received, on the data plane's origin."""
-    return path.split(b"/", 2)[1] in PUBLIC_PREFIXES_RAW if path.startswith(b"/") else False
+    return path.startswith(PUBLIC_STARTS) and path.split(b"/", 2)[1] in PUBLIC_PREFIXES_RAW
 
 
 async def serve_operators(scope: Message, receive: Receive, send: Send) -> None:

@@ -53,7 +53,9 @@ class Labels:
         if is_refused:
             target = self._known_target(call)
         else:
-            target = bounded(call.target)
+            target = call.target
+            if len(target) > TEXT_MAX_BYTES or not target.isascii():
+                target = bounded(target)
             if call.handler == "job.submit" and len(self._job_types) < JOB_TYPES_MAX:
                 self._job_types.add(target)
         return (call.protocol, caller.consumer, caller.key, caller.tier, target, outcome, error_class)

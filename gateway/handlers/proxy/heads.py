@@ -92,16 +92,21 @@ def passed_on(call: Call, via: bytes) -> Headers:
 
     A name with other characters than letters, digits and hyphens does not pass: some servers take it for another one.
     """
-    named = _named_in_connection(call.headers)
+    named: frozenset[bytes] = frozenset()
     passed: Headers = []
     for header in call.headers:
         name = header[0]
         if name not in EXAMINED:
-            if not (name in named or name.startswith(IDENTITY_PREFIXES)) and name.replace(b"-", b"").isalnum():
+            if not name.startswith(IDENTITY_PREFIXES) and name.replace(b"-", b"").isalnum():
                 passed.append(header)
-        elif name in PASSED_IN_PART and (name not in named or name == b"te"):
+        elif name == b"connection":
+            named |= _tokens(header[1])
+        elif name in PASSED_IN_PART:
             passed += _passed_in_part(call, header, via)
-    return passed
+    if not named or named in ONLY_KEPT_OR_CLOSED:
+        return passed
+    # What the client names in Connection concerns its own one only (RFC 9110 7.6.1).
+    return [header for header in passed if header[0] not in named or header in ACCEPTS_TRAILERS]
 
 
 def _passed_in_part(call: Call, header: tuple[bytes, bytes], via: bytes) -> Iterable[tuple[bytes, bytes]]:
