@@ -26,6 +26,7 @@ from gateway.side_thread import INLINE_MAX_BYTES, SideThreads, weight_of
 from gateway.snapshot.picture import Channel, Snapshot
 from gateway.snapshot.right import Verb
 from gateway.wire.content_types import is_json, is_text
+from gateway.wire.digest import digest_of
 from gateway.wire.strict_json import parse
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class Publisher:
         stored = []
         if is_keyed:
             # The first event carries the key and a digest of the whole body: another body with that key stores nothing.
-            all_[0].headers[BATCH_HEADER] = _digest(publications)
+            all_[0].headers[BATCH_HEADER] = digest_of(publication.data for publication in publications)
             stored.append(await self.store(call, all_.pop(0)))
         while all_:
             part, all_ = all_[:SLICE_EVENTS], all_[SLICE_EVENTS:]
@@ -209,14 +210,6 @@ def _message_id(call: Call, publication: Publication) -> str | None:
         known_by = [publication.attributes.get("source"), given_id]
     whole = orjson.dumps([call.caller.consumer, publication.address, *known_by])
     return hashlib.sha256(whole).hexdigest()
-
-
-def _digest(publications: Sequence[Publication]) -> str:
-    """Return a digest of several events: of the length and the bytes of each."""
-    digest = hashlib.sha256()
-    for publication in publications:
-        digest.update(b"%d:%b" % (len(publication.data), publication.data))
-    return digest.hexdigest()
 
 
 def _placed(fault: Refused, at: str) -> Refused:

@@ -21,14 +21,14 @@ async def stop_tasks(*tasks: asyncio.Task[Any] | None, repeat_s: float = REPEAT_
             task.cancel()
         done, pending = await asyncio.wait(pending, timeout=repeat_s)
         for task in done:
-            _discard(task)
+            discard(task)
 
 
 def stop_soon(task: asyncio.Task[Any] | None) -> None:
     """Cancel a task from code that cannot await; otherwise the same as :func:`stop_tasks`."""
     if task is None or task.done():
         return
-    task.add_done_callback(_discard)
+    task.add_done_callback(discard)
     _cancel_until_done(task)
 
 
@@ -38,7 +38,7 @@ def _cancel_until_done(task: asyncio.Task[Any]) -> None:
         task.get_loop().call_later(REPEAT_S, _cancel_until_done, task)
 
 
-def _discard(task: asyncio.Task[Any]) -> None:
-    """Mark a task's exception as retrieved, so that asyncio does not log it."""
+def discard(task: asyncio.Task[Any]) -> None:
+    """Mark the exception of a task that has ended as retrieved, so that asyncio does not log it."""
     if not task.cancelled():
         task.exception()

@@ -17,6 +17,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from gateway.concurrency.log_throttle import LogThrottle
+from gateway.concurrency.stopping import discard
 from gateway.hooks.api import Refuse
 from gateway.hooks.threads import DeadlineMissed, HookThreads, NoThreadLeft, RaisedOutcome
 from gateway.refusals import Reason, Refused
@@ -132,8 +133,7 @@ class HookFunction:
 
     def _has_ended(self, task: asyncio.Task[Any]) -> None:
         self._abandoned -= 1
-        if not task.cancelled():
-            task.exception()
+        discard(task)
 
     async def _run_plain(self, arguments: tuple[Any, ...]) -> Any:
         result = await self._threads.run(self.wrapped, arguments, self._timeout_s)

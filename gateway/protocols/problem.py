@@ -11,7 +11,7 @@ from gateway.call import Call
 from gateway.handlers.proxy.dialect import dialect_of_call
 from gateway.refusals import Refused
 from gateway.wire.ai_dialects import error_of, media_type_of, wants_problem
-from gateway.wire.header_fields import Headers
+from gateway.wire.header_fields import Headers, lines_of
 
 
 def render(refused: Refused) -> tuple[Headers, bytes]:
@@ -33,9 +33,8 @@ def render_for(call: Call, refused: Refused) -> tuple[Headers, bytes]:
 def closing(refused: Refused) -> bytes:
     """Return a refusal as the last bytes of an HTTP/1.1 connection."""
     headers, body = render(refused)
-    lines = [f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}\r\n".encode()]
-    lines += [b"%b: %b\r\n" % header for header in headers]
-    return b"".join([*lines, b"connection: close\r\n\r\n", body])
+    status_line = f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}\r\n".encode()
+    return b"%b%bconnection: close\r\n\r\n%b" % (status_line, lines_of(headers), body)
 
 
 def _rendered(headers: Headers, document: dict[str, Any]) -> tuple[Headers, bytes]:

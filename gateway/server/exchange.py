@@ -20,7 +20,7 @@ from gateway.peer import ClientGone
 from gateway.protocols.exchange import WITHOUT_BODY, Exchange
 from gateway.protocols.http import serve_call
 from gateway.refusals import Refused
-from gateway.wire.header_fields import Headers
+from gateway.wire.header_fields import Headers, lines_of
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -28,7 +28,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+class _StatusLines(dict[int, bytes]):
+    """The status line of each status; without a phrase for one that has no name."""
+
+    def __missing__(self, status: int) -> bytes:
+        return b"HTTP/1.1 %d \r\n" % status
+
+
+STATUS_LINES = _StatusLines(
+    {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 EXAMINED = frozenset({b"content-length", b"connection", b"upgrade", b"trailer"})
 TAKES_TRAILERS = re.compile(rb"(?:^|[,\s])trailers(?:$|[,\s])", re.IGNORECASE)
@@ -155,13 +165,13 @@ class DirectExchange(Exchange):
     def inform(self, status: int, headers: Headers) -> None:
         """Send an interim response; a client of HTTP/1.0 cannot receive one (RFC 9110 15.2)."""
         if self.takes_chunks and not self.has_started and not self.disconnected:
-            fields = _fields(self._policies.unchanged(self._call, status, headers))
-            self._protocol.transport.write(b"%b%b\r\n" % (_status_line(status), fields))
+            fields = lines_of(self._policies.unchanged(self._call, status, headers))
+            self._protocol.transport.write(b"%b%b\r\n" % (STATUS_LINES[status], fields))
 
     def trail(self, trailers: Headers) -> None:
         """Send trailers after the last chunk; none to a client that does not accept them (RFC 9110 6.5.1)."""
         if self._is_chunked and self._takes_trailers():
-            self._trailers = _fields(self._policies.unchanged(self._call, 0, trailers))
+            self._trailers = lines_of(self._policies.unchanged(self._call, 0, trailers))
 
     def _takes_trailers(self) -> bool:
         return any(TAKES_TRAILERS.search(value) for name, value in self._call.headers if name == b"te")
@@ -226,7 +236,7 @@ class DirectExchange(Exchange):
         if self.waiting_for_100_continue:
             # The client may or may not send the body that was not requested, so the connection cannot be reused.
             self.keep_alive = False
-        lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        lines = [STATUS_LINES[status]]
         has_length = is_without_body = status in WITHOUT_BODY
         for header in (*self._protocol.server_state.default_headers, *headers):
             if header[0] in EXAMINED:
@@ -277,18 +287,10 @@ class DirectExchange(Exchange):
             self._waiter = None
 
 
-def _status_line(status: int) -> bytes:
-    return STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-
-
 def _chunk(body: bytes, trailers: bytes = b"", *, more: bool) -> tuple[bytes, ...]:
     """Return a part of a chunked body, with the last chunk and the trailers unless there is more (RFC 9112 7.1)."""
     chunk = (b"%x\r\n" % len(body), body, b"\r\n") if body else ()
     return chunk if more else (*chunk, b"0\r\n%b\r\n" % trailers)
-
-
-def _fields(headers: Headers) -> bytes:
-    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 def _nothing() -> None:

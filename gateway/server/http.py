@@ -26,6 +26,7 @@ from gateway.server.pace import Pace
 from gateway.server.site import CEILING_EXCEEDED, Site
 from gateway.server.timed_http import TimedHttp
 from gateway.server.websocket import BoundedSocket
+from gateway.wire.header_fields import lines_of
 from gateway.wire.host import is_host
 
 if TYPE_CHECKING:
@@ -147,10 +148,10 @@ class BoundedHttp(TimedHttp):
         elif method == b"CONNECT":
             self._refuse(Refused(Reason.METHOD_NOT_IMPLEMENTED, "The gateway does not serve CONNECT."))
         else:
-            lines = [b"%b %b HTTP/%b\r\n" % (method, self.url, self.parser.get_http_version().encode())]
-            lines += [b"%b: %b\r\n" % header for header in self.headers if header[0] not in OF_UPGRADES]
+            line = b"%b %b HTTP/%b\r\n" % (method, self.url, self.parser.get_http_version().encode())
+            kept = lines_of(header for header in self.headers if header[0] not in OF_UPGRADES)
             self.parser = httptools.HttpRequestParser(self)
-            self.data_received(b"".join([*lines, b"\r\n", rest]))
+            self.data_received(b"%b%b\r\n%b" % (line, kept, rest))
 
     def _replace_method(self, data: bytes, *, is_first: bool) -> None:
         """Parse a request again whose method the parser does not know. Behind another request, its start is unknown."""

@@ -64,6 +64,16 @@ def channel(address: str, **more: Any) -> dict[str, Any]:
     }
 
 
+CHANNELS = [
+    channel("trades"),
+    channel("news"),
+    channel("sensors/{id}/t", schema={"type": "number"}),
+    channel("text", content_type="text"),
+    channel("bytes", content_type="bytes"),
+    channel("photos", content_type="image/jpeg"),
+]
+
+
 class EventPlane:
     """Has what handlers and connections of channels use of :class:`gateway.plane.Plane`."""
 

@@ -34,11 +34,12 @@ from gateway.meter import Meter
 from gateway.metering.usage import Usage
 from gateway.pipeline import Pipeline
 from gateway.refusals import Refused
-from gateway.server.server import Server, server_of
+from gateway.server.server import server_of
 from gateway.server.site import Site
 from gateway.side_thread import SideThreads
 from gateway.snapshot.picture import Snapshot
 from gateway.tests.policed import policies_for
+from gateway.tests.servers import serving, started
 from gateway.upstream.client import UpstreamClient
 
 PEPPER = b"pepper of the tests"
@@ -173,39 +174,10 @@ async def running(
     plane.port = listening.getsockname()[1]
     plane.server = server  # type: ignore[attr-defined]
     try:
-        async with _serving(server, listening) if is_drained else _started(server, listening):
+        async with serving(server, listening) if is_drained else started(server, listening):
             yield plane
     finally:
         await plane.release()
-
-
-@asynccontextmanager
-async def _serving(server: Server, listening: socket.socket) -> AsyncIterator[None]:
-    """Run all of the server, which takes its time to stop."""
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
-    while not server.started:
-        await asyncio.sleep(0.005)
-    try:
-        yield
-    finally:
-        server.should_exit = server.force_exit = True
-        await serving
-
-
-@asynccontextmanager
-async def _started(server: Server, listening: socket.socket) -> AsyncIterator[None]:
-    """Run the server without the loop that waits for its end."""
-    server.config.load()
-    server.lifespan = server.config.lifespan_class(server.config)
-    await server.on_tick(0)
-    await server.startup(sockets=[listening])
-    try:
-        yield
-    finally:
-        await server.stop_listening()
-        for protocol in list(server.server_state.connections):
-            protocol.transport.abort()
-        await stop_tasks(server._sweeper, *server.server_state.tasks)
 
 
 @dataclass(slots=True)
@@ -291,6 +263,14 @@ async def echo(requested: Asked, reader: asyncio.StreamReader, writer: asyncio.S
     """Answer with the request's target and its body."""
     body = requested.target.encode() + b" " + requested.body
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+
+
+async def large(requested: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer with more than any buffer takes."""
+    size = 1 << 26
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+    writer.write(bytes(size))
+    await writer.drain()
 
 
 async def read_head(reader: asyncio.StreamReader) -> Asked:

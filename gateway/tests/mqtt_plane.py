@@ -11,6 +11,7 @@ from typing import Any
 from gateway.concurrency.stopping import stop_tasks
 from gateway.handlers.mqtt.connection import handle_mqtt
 from gateway.listening.capacity import Capacity
+from gateway.log.event import Event
 from gateway.protocols.mqtt import serve
 from gateway.tests.event_plane import EventPlane, running
 
@@ -31,3 +32,10 @@ async def mqtt_plane(
             await accepting.stop()
             await plane.connections.drain(5)
             await stop_tasks(sweeper)
+
+
+async def stored(plane: EventPlane, address: str) -> list[Event]:
+    """Return what the log holds of an address."""
+    found = plane.snapshot.channel(address)
+    assert found is not None, "there is such a channel"
+    return await plane.log.history(found[0], found[0].subject, 0, 1000)

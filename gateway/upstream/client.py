@@ -68,7 +68,7 @@ class UpstreamClient:
     def __init__(self, config: Config) -> None:
         self._allowed_networks = config.outbound_allowed_networks
         self._own_endpoints = config.own_endpoints
-        self.connect_timeout_s = config.upstream_connect_timeout_s
+        self._connect_timeout_s = config.upstream_connect_timeout_s
         self.first_byte_timeout_s = config.upstream_first_byte_timeout_s
         self.idle_timeout_s = config.upstream_idle_timeout_s
         self._pools: dict[Origin, deque[UpstreamConnection]] = {}
@@ -164,7 +164,7 @@ class UpstreamClient:
 
     async def _connect(self, origin: Origin, within_s: float | None) -> UpstreamConnection:
         self._sweeper = self._sweeper or asyncio.create_task(self._sweep(), name="upstream deadlines")
-        within_s = within_s or self.connect_timeout_s
+        within_s = within_s or self._connect_timeout_s
         connected = await self.connect_socket(origin, within_s)
         try:
             async with asyncio.timeout(within_s):
@@ -184,7 +184,7 @@ class UpstreamClient:
 
     async def connect_socket(self, origin: Origin, within_s: float | None = None) -> socket.socket:
         """Connect to the first address of the host that accepts. Raises Refused."""
-        within_s = within_s or self.connect_timeout_s
+        within_s = within_s or self._connect_timeout_s
         try:
             async with asyncio.timeout(within_s):
                 for family, address in await self.addresses(origin):

@@ -10,6 +10,7 @@ import picows
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
 
 from gateway.upstream.connection import Origin, UpstreamBroken, UpstreamConnection
+from gateway.wire.header_fields import lines_of
 
 logger = logging.getLogger("picows.client")
 
@@ -81,13 +82,13 @@ class Handshake(UpstreamConnection):
         self._is_upgraded = True
         # It refers to this connection, which will not notice its end.
         self._parser = None
-        lines = [b"%b: %b\r\n" % field for field in self.headers if field[0] in NEGOTIATED]
+        negotiated = lines_of(field for field in self.headers if field[0] in NEGOTIATED)
         head = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n%b\r\n"
         # uvloop chooses how to read when it begins to.
         self._transport.pause_reading()
         self._transport.set_protocol(self._frames)
         self._transport.resume_reading()
-        _feed(self._frames, head % b"".join(lines) + rest)
+        _feed(self._frames, head % negotiated + rest)
 
 
 def _feed(protocol: Any, data: bytes) -> None:

@@ -1,6 +1,7 @@
 """Names and values of header fields (RFC 9110 5), and the fields that only the gateway sets."""
 
 import re
+from collections.abc import Iterable
 
 NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -23,6 +24,11 @@ its route. They are dropped unless the route names them in ``override_headers``.
 
 
 Headers = list[tuple[bytes, bytes]]
+
+
+def lines_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return headers as the lines of a head, without the blank line that ends it (RFC 9112 5)."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 def has_body(headers: Headers) -> bool:

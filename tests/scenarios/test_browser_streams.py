@@ -1,7 +1,6 @@
 """Streams in a real browser whose line is cut: its own `EventSource` with a resumable ticket, and static/apimgmt.js."""
 
 import os
-import shutil
 import signal
 import threading
 import time
@@ -33,17 +32,6 @@ MODULE = """async () => {
   source.addEventListener("message", event => received.push(JSON.parse(event.data)));
   source.addEventListener("event", event => received.push(event.detail.data));
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api")
-    path = shutil.which("chromium")
-    assert path, "chromium is not installed: run script/services"
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,7 +1,6 @@
 """The dashboards in a real browser, under their own Content-Security-Policy."""
 
 import contextlib
-import shutil
 import threading
 
 import pytest
@@ -13,17 +12,6 @@ from tests.product import eventually
 pytestmark = [pytest.mark.services, pytest.mark.xdist_group("product")]
 
 PAGES = ("/", "/docs/", "/docs/refusals", "/dashboards/", "/dashboards/connections", "/dashboards/usage?period=hour")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api")
-    path = shutil.which("chromium")
-    assert path, "chromium is not installed: run script/services"
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
 
 
 @pytest.fixture

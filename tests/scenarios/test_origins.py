@@ -2,7 +2,6 @@
 
 import contextlib
 import http.server
-import shutil
 import threading
 
 import pytest
@@ -222,46 +221,41 @@ def keys_of_gold(product):
 
 
 @pytest.mark.services
-def test_an_operator_who_opens_an_upstreams_page_loses_nothing(product, evil):
+def test_an_operator_who_opens_an_upstreams_page_loses_nothing(product, evil, browser):
     """The page runs on the data plane's origin, in a real browser in which the operator is signed in."""
-    api = pytest.importorskip("playwright.sync_api")
-    path = shutil.which("chromium")
-    assert path, "chromium is not installed: run script/services"
     keys_before = keys_of_gold(product)
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        context = browser.new_context()
-        page = context.new_page()
-        page.goto(product.admin_url + "/dashboards/login")
-        page.fill("[name=username]", product.ready["admin"]["username"])
-        page.fill("[name=password]", product.ready["admin"]["password"])
-        page.click("main button[type=submit]")
-        page.wait_for_url("**/dashboards/")
-        cookies = {cookie["name"]: cookie for cookie in context.cookies()}
-        assert set(cookies) == {"sessionid", "csrftoken", "apimgmt_device"}
-        assert all(cookie["httpOnly"] and cookie["sameSite"] == "Lax" for cookie in cookies.values())
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(product.admin_url + "/dashboards/login")
+    page.fill("[name=username]", product.ready["admin"]["username"])
+    page.fill("[name=password]", product.ready["admin"]["password"])
+    page.click("main button[type=submit]")
+    page.wait_for_url("**/dashboards/")
+    cookies = {cookie["name"]: cookie for cookie in context.cookies()}
+    assert set(cookies) == {"sessionid", "csrftoken", "apimgmt_device"}
+    assert all(cookie["httpOnly"] and cookie["sameSite"] == "Lax" for cookie in cookies.values())
 
-        for route in ("evil/page", "evil-events"):  # the plain link that shows an upstream's page
-            answer = page.goto(f"{product.base_url}/{route}?ticket={ticket(product, evil)}&admin={product.admin_url}")
-            assert answer.status in (401, 403)
+    for route in ("evil/page", "evil-events"):  # the plain link that shows an upstream's page
+        answer = page.goto(f"{product.base_url}/{route}?ticket={ticket(product, evil)}&admin={product.admin_url}")
+        assert answer.status in (401, 403)
 
-        def show_key(route):
-            route.continue_(headers=route.request.headers | {"x-api-key": evil})
+    def show_key(route):
+        route.continue_(headers=route.request.headers | {"x-api-key": evil})
 
-        context.route(f"{product.base_url}/evil/**", show_key)  # as if a page got there all the same
-        posted = []
-        page.on("response", lambda answer: posted.append(answer.status) if answer.request.method == "POST" else None)
-        page.goto(f"{product.base_url}/evil/page?admin={product.admin_url}")
-        page.wait_for_function("window.outcomes !== undefined")
-        outcomes = page.evaluate("window.outcomes")
-        assert outcomes == dict.fromkeys(outcomes, ""), "something was readable"
-        assert set(posted) == {403}
-        assert page.evaluate(REGISTER) == "refused"
+    context.route(f"{product.base_url}/evil/**", show_key)  # as if a page got there all the same
+    posted = []
+    page.on("response", lambda answer: posted.append(answer.status) if answer.request.method == "POST" else None)
+    page.goto(f"{product.base_url}/evil/page?admin={product.admin_url}")
+    page.wait_for_function("window.outcomes !== undefined")
+    outcomes = page.evaluate("window.outcomes")
+    assert outcomes == dict.fromkeys(outcomes, ""), "something was readable"
+    assert set(posted) == {403}
+    assert page.evaluate(REGISTER) == "refused"
 
-        assert {cookie["name"]: cookie["value"] for cookie in context.cookies() if cookie["name"] in cookies} == {
-            name: cookie["value"] for name, cookie in cookies.items()
-        }
-        page.goto(product.admin_url + "/admin/")
-        assert page.url == product.admin_url + "/admin/"  # still signed in, and not by an attacker's worker
-        browser.close()
+    assert {cookie["name"]: cookie["value"] for cookie in context.cookies() if cookie["name"] in cookies} == {
+        name: cookie["value"] for name, cookie in cookies.items()
+    }
+    page.goto(product.admin_url + "/admin/")
+    assert page.url == product.admin_url + "/admin/"  # still signed in, and not by an attacker's worker
+    context.close()
     assert keys_of_gold(product) == keys_before

@@ -21,7 +21,7 @@ from gateway.refusals import Reason, Refused
 from gateway.snapshot.documents import Route, Timeouts, credential_purpose
 from gateway.wire.ai_dialects import is_operation
 from gateway.wire.forwarded import PublicName, forwarded_fields
-from gateway.wire.header_fields import Headers
+from gateway.wire.header_fields import Headers, lines_of
 
 AUTHORIZATION = b"authorization"
 AI_TIMEOUT_S = 600.0
@@ -141,11 +141,6 @@ def public_host(call: Call) -> str:
 @lru_cache(maxsize=4096)
 def _forwarded(ip: str, scheme: str, host: str, prefix: str) -> bytes:
     return lines_of(forwarded_fields(ip, PublicName.of(scheme, host, "", prefix)))
-
-
-def lines_of(headers: Headers) -> bytes:
-    """Return headers as lines of a head."""
-    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 def _is_for_upstream(call: Call, authorization: bytes) -> bool:

@@ -12,7 +12,7 @@ from gateway.handlers.proxy import destination
 from gateway.handlers.proxy.forwarding import Forwarding
 from gateway.handlers.proxy.own_names import REWRITTEN, OwnNames
 from gateway.refusals import Reason, Refused
-from gateway.wire.header_fields import OVERRIDES, Headers, has_body
+from gateway.wire.header_fields import OVERRIDES, Headers, has_body, lines_of
 from gateway.wire.via import has_passed
 
 HOP_BY_HOP = frozenset(
@@ -73,7 +73,7 @@ def request_head(call: Call, forwarding: Forwarding, config: Config, via: bytes)
         passed = forwarding.request_headers(call, passed, config)
     elif call.added_headers:
         passed += call.added_headers
-    lines += [b"%b: %b\r\n" % header for header in passed]
+    lines.append(lines_of(passed))
     if has_body(call.headers):
         length = call.header(b"content-length")
         lines.append(

@@ -6,14 +6,13 @@ The IETF draft `draft-ietf-httpapi-idempotency-key-header`. docs/configuration.m
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call, Reply
-from gateway.concurrency.stopping import stop_tasks
+from gateway.concurrency.stopping import discard, stop_tasks
 from gateway.durable.first_responses import Claim, Record, State
 from gateway.handlers.proxy.answer import OF_UPSTREAMS
 from gateway.handlers.proxy.forwarding import Forwarding, forwarding_of
@@ -21,6 +20,7 @@ from gateway.handlers.proxy.recorded_exchange import RecordedExchange
 from gateway.peer import ClientGone
 from gateway.refusals import Reason, Refused
 from gateway.upstream.connection import timed_out
+from gateway.wire.digest import digest_of
 from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ NOT_KNOWN = "Whether the upstream acted on it is not known; use another key to s
 async def send_once(plane: Plane, call: Call, key: str, forward: Forward) -> Reply:
     """Forward the request if it is the first of its key, or else answer as the first was. Raises Refused."""
     body = await call.peer.read_all()
-    fingerprint = _digest(call.method.encode(), call.raw_path, call.query, body)
-    record_id = _digest(call.caller.consumer.encode(), call.target.encode(), key.encode("latin-1", "replace"))
+    fingerprint = digest_of((call.method.encode(), call.raw_path, call.query, body))
+    record_id = digest_of((call.caller.consumer.encode(), call.target.encode(), key.encode("latin-1", "replace")))
     if len(plane.first_responses.attempts) >= ATTEMPTS_MAX:
         raise Refused(Reason.OVERLOADED, retry_after_s=REPEAT_AFTER_S)
     first = await plane.first_responses.claim(record_id, fingerprint)
@@ -84,7 +84,7 @@ async def _first(plane: Plane, call: Call, claim: Claim, forward: Forward) -> Re
     attempt = asyncio.create_task(_attempt(plane, lasting, exchange, claim, forward), name="idempotent request")
     plane.first_responses.attempts.add(attempt)
     attempt.add_done_callback(plane.first_responses.attempts.discard)
-    attempt.add_done_callback(_retrieve)
+    attempt.add_done_callback(discard)
     try:
         return await _wait(plane, call, forwarding, exchange, attempt)
     finally:
@@ -139,18 +139,3 @@ def _answered(record: Record, exchange: RecordedExchange) -> Record | None:
         header for header in exchange.headers if not header[0].startswith((b"ratelimit", b"x-ratelimit"))
     ]
     return replace(record, state=State.ANSWERED, status=exchange.status, headers=headers, body=bytes(exchange.body))
-
-
-def _digest(*parts: bytes) -> str:
-    """Return the hash of parts, each with its length."""
-    hashed = hashlib.sha256()
-    for part in parts:
-        hashed.update(b"%d:" % len(part))
-        hashed.update(part)
-    return hashed.hexdigest()
-
-
-def _retrieve(attempt: asyncio.Task[Reply]) -> None:
-    """Mark the failure of a request whose caller has left as retrieved."""
-    if not attempt.cancelled():
-        attempt.exception()

@@ -7,16 +7,7 @@ import pytest
 from gateway.handlers import channel as handlers
 from gateway.log.streams import ensure_stream
 from gateway.refusals import Reason, Refused
-from gateway.tests.event_plane import HttpExchange, channel, running
-
-CHANNELS = [
-    channel("trades"),
-    channel("news"),
-    channel("sensors/{id}/t", schema={"type": "number"}),
-    channel("text", content_type="text"),
-    channel("bytes", content_type="bytes"),
-    channel("photos", content_type="image/jpeg"),
-]
+from gateway.tests.event_plane import CHANNELS, HttpExchange, channel, running
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 import pytest
 import websockets
 
-from gateway.tests.http_plane import WAIT_S, caller_of, echo, eventually, route, running, upstream_that
+from gateway.tests.http_plane import WAIT_S, caller_of, echo, eventually, large, route, running, upstream_that
 
 EVENT = b"data: 1\n\n"
 UPGRADE = (
@@ -259,13 +259,6 @@ async def test_a_socket_that_was_accepted_after_the_end_of_the_sending_side_ends
 
 
 async def test_a_client_that_does_not_read_is_disconnected_after_the_end_of_its_sending_side_too(tmp_path):
-    size = 1 << 26
-
-    async def large(requested, reader, writer):
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
-        writer.write(bytes(size))
-        await writer.drain()
-
     async with (
         upstream_that(large) as behind,
         running(tmp_path, [route("r", "/r", behind.url)], send_timeout_s=0.05) as plane,

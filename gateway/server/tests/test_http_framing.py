@@ -7,7 +7,7 @@ import pytest
 from websockets import http11
 
 from gateway.server.tests.heads import CHUNKED, GET, HOST, POST
-from gateway.tests.http_plane import caller_of, echo, eventually, route, running, say, upstream_that
+from gateway.tests.http_plane import caller_of, echo, eventually, large, route, running, say, upstream_that
 
 
 @pytest.fixture
@@ -220,13 +220,6 @@ async def test_a_connection_that_asks_nothing_more_is_closed(strict):
 
 
 async def test_who_takes_nothing_of_its_answer_is_hung_up_on(tmp_path):
-    size = 1 << 26
-
-    async def large(requested, reader, writer):
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
-        writer.write(bytes(size))
-        await writer.drain()
-
     async with (
         upstream_that(large) as behind,
         running(tmp_path, [route("r", "/r", behind.url)], send_timeout_s=0.05) as plane,

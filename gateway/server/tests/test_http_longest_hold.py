@@ -23,6 +23,7 @@ from gateway.tests.event_plane import channel
 from gateway.tests.http_plane import route
 from gateway.tests.loop_watch import watched_loop
 from gateway.tests.policed import policy
+from gateway.tests.servers import serving
 from gateway.wire.mqtt import types
 
 HOLD_MAX_S = 0.05
@@ -186,17 +187,13 @@ async def served(plane):
     server.capture_signals = nullcontext
     listening, mqtt_listening = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
     plane.port, plane.mqtt_port = listening.getsockname()[1], mqtt_listening.getsockname()[1]
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
     mqtt, sweeper = await serve_mqtt(plane, mqtt_listening)
-    while not server.started:
-        await asyncio.sleep(0.005)
     try:
-        yield
+        async with serving(server, listening):
+            yield
     finally:
-        server.should_exit = server.force_exit = True
         mqtt.close()
         sweeper.cancel()
-        await serving
 
 
 async def longest_hold(plane, port, data, upgrade=b""):

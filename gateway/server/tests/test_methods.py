@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gateway.tests.http_plane import ask, caller_of, echo, route, running, upstream_that
+from gateway.tests.http_plane import ask, caller_of, route, running
 
 PARSED = ("PROPFIND", "REPORT", "QUERY", "MKCOL", "M-SEARCH", "PURGE")
 UNPARSED = ("FROBNICATE", "VERSION-CONTROL", "BASELINE-CONTROL", "get", "Propfind", "DESCRIBE", "X", "!#$%&'*+-.^_`|~1")
@@ -20,12 +20,6 @@ async def plane(tmp_path, behind):
     ]
     async with running(tmp_path, routes) as plane:
         yield plane
-
-
-@pytest.fixture
-async def behind():
-    async with upstream_that(echo) as upstream:
-        yield upstream
 
 
 @pytest.mark.parametrize("method", [*PARSED, *UNPARSED])

@@ -17,12 +17,6 @@ from gateway.wire.header_fields import OVERRIDES
 PRIVATE_UPSTREAM = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n{}\r\nok"
 
 
-@pytest.fixture
-async def behind():
-    async with upstream_that(echo) as upstream:
-        yield upstream
-
-
 @pytest.fixture(params=[True, False], ids=["direct", "asgi"])
 def is_direct(request):
     """Return whether calls reach the path directly from the server, or through ASGI messages."""

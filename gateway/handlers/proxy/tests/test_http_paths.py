@@ -18,7 +18,7 @@ from gateway.protocols.http import prepare
 from gateway.refusals import Refused
 from gateway.snapshot.picture import Snapshot
 from gateway.tests.hooks_of_tests import CALLS
-from gateway.tests.http_plane import ask, echo, route, running, upstream_that
+from gateway.tests.http_plane import ask, route, running
 from gateway.tests.policed import HOOKS, policy
 
 AS_THEY_CAME = [
@@ -26,12 +26,6 @@ AS_THEY_CAME = [
     "%F0%9F%98%80", "100%", "%", "a%zz", "%41%62", "a%20b", "%22%3C%3E", '"<>|^`{}', "%25", "%252F", "%2525", "a%3Fb%23c",
     "[::1]", "@types", "%40types", "a//b", "a/", "x=1%3B%20y",
 ]  # fmt: skip
-
-
-@pytest.fixture
-async def behind():
-    async with upstream_that(echo) as upstream:
-        yield upstream
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from gateway.credentials.api_keys import new_key
-from gateway.tests.http_plane import PEPPER, ask, echo, route, running, upstream_that
+from gateway.tests.http_plane import PEPPER, ask, route, running
 
 BURST = 10
 SETTINGS = {"refused_per_minute": 6 * BURST, "failed_keys_per_minute": 1_000}
@@ -21,12 +21,6 @@ REFUSED_CALLS = {
 
 def routes(url):
     return [route("echo", "/echo", f"{url}/echo"), route("read", "/read", f"{url}/read", methods=["GET"])]
-
-
-@pytest.fixture
-async def behind():
-    async with upstream_that(echo) as upstream:
-        yield upstream
 
 
 @pytest.fixture(params=[True, False], ids=["direct", "asgi"])

@@ -8,7 +8,7 @@ import pytest
 from gateway.credentials.sealed import seal
 from gateway.handlers.proxy.tests.websocket.support import HANDSHAKE, echo_messages, sockets_that
 from gateway.snapshot.documents import credential_purpose
-from gateway.tests.http_plane import ask, caller_of, echo, route, running, upstream_that
+from gateway.tests.http_plane import ask, caller_of, route, running
 
 SECRET_KEY = b"secret"
 """Of the planes of these tests."""
@@ -22,12 +22,6 @@ def sealed(name, header="authorization", value="Bearer sk-of-the-route"):
 
 def basic(key):
     return "authorization: Basic " + base64.b64encode(f"me:{key}".encode()).decode()
-
-
-@pytest.fixture
-async def behind():
-    async with upstream_that(echo) as upstream:
-        yield upstream
 
 
 @pytest.fixture

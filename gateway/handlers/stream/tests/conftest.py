@@ -1,7 +1,6 @@
 import pytest
 
-from gateway.handlers.stream.tests.stream_client import CHANNELS
-from gateway.tests.event_plane import running
+from gateway.tests.event_plane import CHANNELS, running
 
 
 @pytest.fixture

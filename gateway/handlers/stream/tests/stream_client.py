@@ -6,16 +6,7 @@ from contextlib import asynccontextmanager
 from gateway.channels.publication import Publication
 from gateway.handlers.stream.connection import StreamConnection
 from gateway.protocol import Protocol
-from gateway.tests.event_plane import Wire, channel
-
-CHANNELS = [
-    channel("trades"),
-    channel("news"),
-    channel("sensors/{id}/t", schema={"type": "number"}),
-    channel("text", content_type="text"),
-    channel("bytes", content_type="bytes"),
-    channel("photos", content_type="image/jpeg"),
-]
+from gateway.tests.event_plane import Wire
 
 
 @asynccontextmanager
