@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from datetime import UTC, datetime
 from typing import Any
 
-from django.core.exceptions import ValidationError
 from django.http import QueryDict
 from django_filters import rest_framework as filters
-from django_filters.fields import IsoDateTimeField
 
 from analytics.models import ConnectionRecord, LimitMinute, UsageMinute
 from operators.filters import value_errors
+from operators.instants import InstantFilter
 
 PAGE = "page"
 """The parameter that selects a page of a list."""
@@ -54,24 +52,6 @@ class LimitFilters(filters.FilterSet):  # type: ignore[misc]
     class Meta:
         model = LimitMinute
         fields = ("consumer", "name", "route")
-
-
-class InstantField(IsoDateTimeField):  # type: ignore[misc]
-    """An instant that is in the calendar in UTC, too."""
-
-    def clean(self, value: Any) -> datetime | None:
-        """Return the instant in UTC. Raises ValidationError."""
-        instant: datetime | None = super().clean(value)
-        try:
-            return instant.astimezone(UTC) if instant is not None else None
-        except OverflowError:
-            raise ValidationError(self.error_messages["invalid"], code="invalid") from None
-
-
-class InstantFilter(filters.IsoDateTimeFilter):  # type: ignore[misc]
-    """A filter by an instant."""
-
-    field_class = InstantField
 
 
 UsageFilters.base_filters["from"] = InstantFilter(field_name="minute", lookup_expr="gte")

@@ -20,6 +20,7 @@ from rest_framework.routers import BaseRouter
 from audit.diff import Diff
 from audit.models import Action, Change
 from audit.services import NotAvailable, diff_between, instant_of, require_available, without_hidden
+from operators.instants import InstantFilter
 from operators.objects import Collection, Fields
 
 
@@ -75,7 +76,7 @@ class DifferencesFields(Fields):
 class ChangeFilters(filters.FilterSet):  # type: ignore[misc]
     """The filters of the list of changes."""
 
-    as_of = filters.IsoDateTimeFilter(
+    as_of = InstantFilter(
         method="in_force_at",
         label="The configuration at this instant: the last change of each object that existed then.",
     )

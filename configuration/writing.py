@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -38,7 +39,10 @@ class Writer:
         self._report = report
         self._by = by
         self._written: set[tuple[str, str]] = set()
-        self._channels = {shape_of(channel.address): channel for channel in Channel.objects.all()}
+
+    @cached_property
+    def _channels(self) -> dict[str, Channel]:
+        return {shape_of(channel.address): channel for channel in Channel.objects.all()}
 
     def write(self, imported: Imported) -> None:
         """Create or update one object, unless another document made it."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 Message = tuple[str, bytes, dict[str, str]]
 """Subject, payload and headers of what is stored in the log."""
+Covering = Callable[[str], Channel | None]
+"""Finds the channel that owns the addresses of a subject filter."""
 
 _TEXTS = {
     "channel": 200,
@@ -79,7 +82,7 @@ def redrive(letter: DeadLetter, *, as_is: bool = False, by: str) -> None:
     Raises ValidationError if it cannot be redriven, and bus.Unavailable; the letter is then kept.
     """
     # Stored before the letter is deleted: after a failure between the two, the next attempt is deduplicated.
-    bus.store(*_message(letter, as_is=as_is))
+    bus.store(*_message(letter, Channel.objects.covering, as_is=as_is))
     recording.delete("dead-letter", letter, str(letter.pk), note="redriven", by=by)
 
 
@@ -91,9 +94,10 @@ def store_all(
     Returns the letters whose events are stored, and the others with the reason. Raises bus.Unavailable.
     """
     stored, refused, messages = [], [], []
+    covering = functools.cache(Channel.objects.covering)
     for letter in batch:
         try:
-            messages.append(_message(letter, as_is=as_is))
+            messages.append(_message(letter, covering, as_is=as_is))
         except ValidationError as error:
             refused.append((letter, " ".join(error.messages)))
         else:
@@ -107,7 +111,7 @@ def discard(letter: DeadLetter, *, by: str) -> None:
     recording.delete("dead-letter", letter, str(letter.pk), note="discarded", by=by)
 
 
-def _message(letter: DeadLetter, *, as_is: bool) -> Message:
+def _message(letter: DeadLetter, covering: Covering, *, as_is: bool) -> Message:
     """Return what is to be stored to redrive a letter. Raises ValidationError."""
     if letter.event.get(CUT):
         raise ValidationError("The event is too large: only its beginning was kept. Discard the letter.")
@@ -121,18 +125,17 @@ def _message(letter: DeadLetter, *, as_is: bool) -> Message:
         subscription = Subscription.objects.filter(id=letter.subscription).first()
         if subscription is None:
             raise ValidationError({"subscription": "The subscription no longer exists. Discard the letter."})
-        channel = _channel(reading_filter(subscription.channel))
+        channel = _owner(covering(reading_filter(subscription.channel)))
         headers |= {SUBJECT_HEADER: subject, DEAD_ID_HEADER: str(letter.event.get("id") or "")}
         return redriven_subject(channel.stream, letter.subscription), _data(letter.event), headers
-    channel = _channel(subject)
+    channel = _owner(covering(subject))
     data = _data(letter.event)
     _check(channel, letter.event, data, as_is=as_is)
     return channel.subject_prefix + subject, data, headers
 
 
-def _channel(subject_filter: str) -> Channel:
-    """Return the channel that owns these addresses by now. Raises ValidationError."""
-    channel = Channel.objects.covering(subject_filter)
+def _owner(channel: Channel | None) -> Channel:
+    """Return the channel that owns the addresses by now. Raises ValidationError if there is none."""
     if channel is None:
         raise ValidationError({"channel": "The channel no longer exists."})
     return channel

@@ -17,7 +17,7 @@ from configuration.importers.described_channels import (
 from configuration.importers.imported import Imported, RegisteredSchema
 from configuration.importers.messages import content_type_of, has_schema, registered_schema, schema_of
 from configuration.importers.options import Options
-from configuration.importers.references import Path, follow, mapping
+from configuration.importers.references import Path, follow, mapping, with_traits
 from configuration.importers.report import Report
 from configuration.yaml_documents import Document, DocumentError
 from gateway.protocol import Protocol
@@ -73,13 +73,10 @@ def rights(document: Document, options: Options = DEFAULTS) -> list[Right]:
     if version_of(document).startswith("2."):
         needed = list(_rights_2(document, options))
     else:
-        described = list(described_channels(document, options, Report()))
-        needed = [
-            Right(verb, channel.address)
-            for verb, path in _rights_3(document)
-            for channel in described
-            if channel.path == path
-        ]
+        addresses: dict[Path, list[str]] = {}
+        for channel in described_channels(document, options, Report()):
+            addresses.setdefault(channel.path, []).append(channel.address)
+        needed = [Right(verb, address) for verb, path in _rights_3(document) for address in addresses.get(path, [])]
     return list(dict.fromkeys(needed))
 
 
@@ -205,20 +202,11 @@ def _protocol(document: Document, server: Any, path: Path) -> str:
 
 def _bindings(document: Document, nodes: list[Placed]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the bindings of a channel, of its operations and of their traits, by protocol."""
-    for node, path in [placed for one in nodes for placed in _with_traits(document, *one)]:
+    for node, path in [placed for one in nodes for placed in with_traits(document, *one)]:
         bindings, where = mapping(document, node.get("bindings", {}), (*path, "bindings"))
         for protocol, binding in bindings.items():
             if not protocol.startswith("x-"):
                 yield protocol, mapping(document, binding, (*where, protocol))[0]
-
-
-def _with_traits(document: Document, node: dict[str, Any], path: Path) -> Iterator[Placed]:
-    yield node, path
-    traits, where = follow(document, node.get("traits", []), (*path, "traits"))
-    if not isinstance(traits, list):
-        raise document.error("traits must be a list", *where)
-    for number, trait in enumerate(traits):
-        yield mapping(document, trait, (*where, number))
 
 
 def _operations(document: Document, report: Report) -> dict[Path, list[Placed]]:
@@ -302,7 +290,7 @@ def _rights_3(document: Document) -> Iterator[tuple[Verb, Path]]:
 
 
 def _described_operations(document: Document) -> Iterator[Placed]:
-    operations, path = mapping(document, document.data.get("operations", {}), ("operations",))
+    operations, path = mapping(document, document.data.get("operations") or {}, ("operations",))
     for name, node in operations.items():
         yield mapping(document, node, (*path, name))
 

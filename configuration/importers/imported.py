@@ -15,9 +15,9 @@ class RegisteredSchema:
     type: str
     text: str
     is_named: bool
+    """The document names the subject; a schema that is already registered there is then kept."""
     version: int = 1
     """The least number of the version that is registered."""
-    """The document names the subject; a schema that is already registered there is then kept."""
 
 
 @dataclass(frozen=True)

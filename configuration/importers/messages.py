@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from configuration.importers.imported import RegisteredSchema
-from configuration.importers.references import Path, any_of, follow, mapping, self_contained
+from configuration.importers.references import Path, any_of, follow, self_contained, with_traits
 from configuration.importers.report import Report
 from configuration.yaml_documents import Document, DocumentError, parse
 from gateway.contracts.schemas import needs_draft_7
@@ -43,9 +43,8 @@ def content_type_of(document: Document, messages: list[tuple[dict[str, Any], Pat
 
 def _media_type(document: Document, message: dict[str, Any], path: Path) -> Any:
     """Return the media type of a message, or of its last trait that has one; None if the document has a default."""
-    traits, where = follow(document, message.get("traits", []), (*path, "traits"))
-    nodes = [mapping(document, trait, (*where, number))[0] for number, trait in enumerate(traits)]
-    return next((node["contentType"] for node in (message, *reversed(nodes)) if "contentType" in node), None)
+    own, *traits = [node for node, _ in with_traits(document, message, path)]
+    return next((node["contentType"] for node in (own, *reversed(traits)) if "contentType" in node), None)
 
 
 def has_schema(content_type: Any) -> bool:

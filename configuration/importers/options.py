@@ -14,6 +14,16 @@ from configuration.yaml_documents import DocumentError
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _VARIABLE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
 ENV_MAX_BYTES = 1024 * 1024
+SCHEMES = ("http", "https", "ws", "wss")
+
+
+def is_absolute(url: str) -> bool:
+    """Return whether a URL can be that of an upstream."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in SCHEMES and bool(parts.netloc)
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Options:
         object.__setattr__(self, "server", self.server.rstrip("/"))
         if prefix and not _PREFIX.fullmatch(prefix):
             raise DocumentError("--prefix must be a path of letters, digits, dots, dashes and underscores")
-        if self.server and (urlsplit(self.server).scheme not in SCHEMES or not urlsplit(self.server).netloc):
+        if self.server and not is_absolute(self.server):
             raise DocumentError(f"--server must be an absolute URL that begins with one of {', '.join(SCHEMES)}")
 
     def name(self, name: str) -> str:
@@ -55,9 +65,6 @@ class Options:
     def selects(self, *names: str) -> bool:
         """Return whether an object with these names is to be imported."""
         return not self.only or any(fnmatchcase(name, pattern) for name in names for pattern in self.only)
-
-
-SCHEMES = ("http", "https", "ws", "wss")
 
 
 def read_variables(path: str | Path) -> dict[str, str]:

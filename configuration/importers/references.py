@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -31,6 +31,16 @@ def mapping(document: Document, node: Any, path: Path) -> tuple[dict[str, Any], 
     if not isinstance(target, dict):
         raise document.error("must be a mapping", *where)
     return target, where
+
+
+def with_traits(document: Document, node: dict[str, Any], path: Path) -> Iterator[tuple[dict[str, Any], Path]]:
+    """Yield a node of AsyncAPI and its traits, each with its path. Raises DocumentError."""
+    yield node, path
+    traits, where = follow(document, node.get("traits", []), (*path, "traits"))
+    if not isinstance(traits, list):
+        raise document.error("traits must be a list", *where)
+    for number, trait in enumerate(traits):
+        yield mapping(document, trait, (*where, number))
 
 
 def self_contained(document: Document, schema: dict[str, Any], path: Path) -> dict[str, Any]:

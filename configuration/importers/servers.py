@@ -6,7 +6,7 @@ import re
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from configuration.importers.options import SCHEMES, Options
+from configuration.importers.options import Options, is_absolute
 from configuration.importers.references import Path, mapping
 from configuration.yaml_documents import Document, DocumentError
 
@@ -25,15 +25,6 @@ def server_of(document: Document, nodes: list[tuple[dict[str, Any], Path]], opti
                 return url
             return _resolved(document, url, where, options.server or _base(document, options))
     return _base(document, options)
-
-
-def is_absolute(url: str) -> bool:
-    """Return whether a URL can be that of an upstream."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    return parts.scheme in SCHEMES and bool(parts.netloc)
 
 
 def _base(document: Document, options: Options) -> str:
@@ -61,7 +52,10 @@ def _resolved(document: Document, url: str, where: Path, base: str) -> str:
             f"the server {url or '/'} is relative; write its absolute URL, or name the upstream with --server URL",
             *where,
         )
-    return urljoin(base + "/", url or "/").rstrip("/")
+    try:
+        return urljoin(base + "/", url or "/").rstrip("/")
+    except ValueError:
+        raise document.error(f"the server {url} is not a URL", *where) from None
 
 
 def _first(document: Document, servers: Any, at: Path) -> tuple[str, Path]:

@@ -23,7 +23,10 @@ WHOLE = {
             "title": "A",
             "servers": [{"$ref": "#/servers/broker"}, {"$ref": "#/servers/web"}],
             "messages": {
-                "m": {"payload": {"properties": {"x": {"$ref": "#/components/schemas/X"}}}},
+                "m": {
+                    "payload": {"properties": {"x": {"$ref": "#/components/schemas/X"}}},
+                    "traits": [{"contentType": "application/json"}],
+                },
                 "n": {"payload": {"schemaFormat": "application/schema+json", "schema": {"type": "object"}}},
             },
             "bindings": {"ws": {}, "kafka": {"topicConfiguration": {"retention.ms": 1000}}},

@@ -1,6 +1,10 @@
 import pytest
 
+from configuration.importers import openapi
+from configuration.importers.options import Options
+from configuration.importers.report import Report
 from configuration.tests.imports import document, openapi_routes, refusal_of
+from configuration.yaml_documents import DocumentError
 
 
 def test_openapi_gives_one_route_for_every_path():
@@ -36,3 +40,11 @@ def test_openapi_gives_one_route_for_every_path():
 def test_openapi_without_a_server_that_can_be_called_is_refused(servers, fault):
     data = {"openapi": "3.0.3", "paths": {"/a": {"get": {}}}} | ({"servers": servers} if servers is not None else {})
     assert fault in refusal_of(data)
+
+
+def test_an_upstream_that_is_no_url_is_refused():
+    with pytest.raises(DocumentError, match="--server must be an absolute URL"):
+        Options(server="http://[")
+    data = {"openapi": "3.1.0", "servers": [{"url": "//["}], "paths": {"/a": {"get": {}}}}
+    with pytest.raises(DocumentError, match=r"the server https://\[ is not a URL"):
+        openapi.routes(document(data), Options(server="https://api.example"), Report())

@@ -73,6 +73,8 @@ def test_a_bulk_action_selects_by_filters_or_every_row(api, letters):
         ("audit/diff?since=9999-12-31T23:59:59-23:59", "since"),
         ("audit/diff?since=2026-01-01T00:00:00Z&until=0001-01-01T00:00:00%2B23:59", "until"),
         ("audit/?as_of=", "as_of"),
+        ("audit/?as_of=9999-12-31T23:59:59-14:00", "as_of"),
+        ("audit/?as_of=0001-01-01T00:00:00%2B14:00", "as_of"),
         ("audit/?kind=a&kind=b", "kind"),
         ("audit/diff?since=", "since"),
         ("audit/diff?since=2026-01-01T00:00:00Z&since=2027-01-01T00:00:00Z", "since"),
