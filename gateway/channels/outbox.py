@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -42,10 +43,11 @@ class Outbox(Generic[T]):
         self._max_events = config.send_buffer_max_events
         self._overflowed = overflowed
         self._notice = notice
-        self._items: deque[tuple[T, int, float | None]] = deque()
+        self._items: deque[tuple[T, int, float]] = deque()
         self._bytes = 0
         self._events = 0
-        self._expiring = 0
+        self._next_expiry = math.inf
+        """No queued event expires before, in Unix seconds."""
         self._lot: tuple[int, int] = (0, 0)
         self._lot_events = 0
         self._taken_at = time.monotonic()
@@ -56,7 +58,7 @@ class Outbox(Generic[T]):
 
     def put(self, item: T) -> None:
         """Queue a control frame."""
-        self._add(item, _CONTROL, None)
+        self._add(item, _CONTROL, math.inf)
 
     def put_event(self, item: T, bytes_: int, expires_at: float | None = None) -> None:
         """Queue an event, charged by the bytes of its payload, which are the same over every protocol.
@@ -65,8 +67,10 @@ class Outbox(Generic[T]):
         """
         self._bytes += bytes_
         self._events += 1
-        if expires_at is not None:
-            self._expiring += 1
+        if expires_at is None:
+            expires_at = math.inf
+        else:
+            self._next_expiry = min(self._next_expiry, expires_at)
         self._add(item, bytes_, expires_at)
 
     @property
@@ -114,14 +118,14 @@ class Outbox(Generic[T]):
             return await self._take_one()
         items = [item for item, _, _ in self._items]
         self._items.clear()
-        self._expiring = 0
+        self._next_expiry = math.inf
         self._lot, self._lot_events, self._bytes, self._events = (count, self._bytes), events, 0, 0
         self._count(events, self._lot[1])
         return items
 
     async def _take_one(self) -> list[T]:
         """Take one item when the limits do not allow all; wait for the limit and notify the client once."""
-        item, bytes_, expires_at = self._items[0]
+        item, bytes_, _ = self._items[0]
         if bytes_ != _CONTROL:
             try:
                 await self._limiter.charge(self._call, messages_out=1, bytes_out=bytes_)
@@ -132,8 +136,6 @@ class Outbox(Generic[T]):
             self._events -= 1
             self._count(1, bytes_)
         self._items.popleft()
-        if expires_at is not None:
-            self._expiring -= 1
         self._lot, self._lot_events = (1, max(bytes_, 0)), int(bytes_ != _CONTROL)
         return [item]
 
@@ -156,17 +158,15 @@ class Outbox(Generic[T]):
 
     def _has_items(self) -> bool:
         """Return whether something is to be sent, after dropping events that have expired in the queue."""
-        if self._expiring:
-            now = time.time()
-            expired = [bytes_ for _, bytes_, expires_at in self._items if (expires_at or now + 1) <= now]
-            if expired:
-                self._items = deque(item for item in self._items if (item[2] or now + 1) > now)
-                self._bytes -= sum(expired)
-                self._events -= len(expired)
-                self._expiring -= len(expired)
+        if self._next_expiry < math.inf and self._next_expiry <= (now := time.time()):
+            expired = [bytes_ for _, bytes_, expires_at in self._items if expires_at <= now]
+            self._items = deque(item for item in self._items if item[2] > now)
+            self._bytes -= sum(expired)
+            self._events -= len(expired)
+            self._next_expiry = min((expires_at for _, _, expires_at in self._items), default=math.inf)
         return bool(self._items)
 
-    def _add(self, item: T, bytes_: int, expires_at: float | None) -> None:
+    def _add(self, item: T, bytes_: int, expires_at: float) -> None:
         items = self._items
         if self._is_over:
             return

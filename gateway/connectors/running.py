@@ -36,7 +36,7 @@ from gateway.connectors.broker import (
 )
 from gateway.connectors.health import Health
 from gateway.connectors.kinds import SOURCE, NoSuchKind, NotInstalled, find
-from gateway.durable.dead_letter import DeadEvent, store_letter
+from gateway.durable.dead_letter import DETAIL_MAX_CHARS, DeadEvent, store_letter
 from gateway.log.event import Event, from_headers, rfc3339
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
@@ -326,7 +326,7 @@ class Running:
         letter = {
             "address": address,
             "reason": reason,
-            "detail": f"connector {self.document.name}: {detail}"[:500],
+            "detail": f"connector {self.document.name}: {detail}"[:DETAIL_MAX_CHARS],
             "consumer": f"connector:{self.document.name}",
             "protocol": Protocol.CONNECTOR.value,
             "attempts": 1,

@@ -43,7 +43,7 @@ def front_of(peer: str, headers: Headers, trusted: tuple[Network, ...]) -> Front
     )
     prefix = prefix.rstrip(b"/")
     return Front(
-        client_scheme(peer, headers, trusted) or "",
+        _scheme(headers) or "",
         host.decode() if is_host(host) else "",
         port.decode() if port.isdigit() and 0 < int(port) < 65536 else "",
         prefix.decode() if _PREFIX.fullmatch(prefix) else "",
@@ -77,6 +77,10 @@ def client_scheme(peer: str, headers: Headers, trusted: tuple[Network, ...]) -> 
     """Return the scheme that the client used, as a trusted proxy reported it last in ``X-Forwarded-Proto``, or None."""
     if not is_trusted(plain(peer), trusted):
         return None
+    return _scheme(headers)
+
+
+def _scheme(headers: Headers) -> str | None:
     scheme = _last(headers, b"x-forwarded-proto").lower()
     return scheme.decode() if scheme in (b"http", b"https") else None
 

@@ -63,10 +63,9 @@ class Listener:
         on_gap: OnGap = _ignore,
         has_room: Callable[[], bool] = _always,
         *,
-        stream: str = "",
         reader: str = "",
     ) -> None:
-        self.stream = stream
+        self.stream = ""
         """The stream of the one channel that it reads; empty for a filter across channels."""
         self.left_at: dict[str, int] = {}
         """The last id of each stream that it read before."""
@@ -111,7 +110,8 @@ class Listener:
 
     def catch_up(self, log: EventLog, channel: Channel, subject: str) -> CatchUp:
         """Buffer live events from now on, until what is returned has read the log up to them."""
-        self.left_at[self.stream] = self.head
+        if self.stream:
+            self.left_at[self.stream] = self.head
         self.stream = channel.stream
         self.catching_up = CatchUp(
             log,

@@ -12,7 +12,7 @@ from gateway.hooks import api as hooks
 from gateway.hooks.loading import load
 from gateway.policies.hook_view import HIDDEN, apply_header_changes, hook_call
 from gateway.policies.json_body import expects_body, is_encoded, replace_body, require_plain
-from gateway.policies.options import BadOption, allow_only, choice
+from gateway.policies.options import BadOption, allow_only, choice, flag
 from gateway.policies.policy import Build, OutgoingAnswer, Policy, Wants
 from gateway.refusals import Refused
 from gateway.wire.event_stream import is_event_stream
@@ -35,9 +35,7 @@ def custom(options: Mapping[str, Any]) -> Build:
         function = load(name)
     except ValueError as error:
         raise BadOption("function", str(error)) from None
-    reads_body = options.get("body", False)
-    if not isinstance(reads_body, bool):
-        raise BadOption("body", "Must be true or false.")
+    reads_body = flag(options, "body")
     arguments = options.get("options", {})
     if not isinstance(arguments, Mapping):
         raise BadOption("options", "Must be an object.")

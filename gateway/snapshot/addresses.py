@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from gateway.snapshot.documents import Channel
 from gateway.snapshot.routing import PathTable
 from gateway.wire.subjects import address_of, is_pattern, meet
 
+Found = TypeVar("Found")
 CHANNELS_KEPT = 4096
 ADDRESS_MAX_CHARS = 255
-"""The channels of concrete addresses are cached if these are no longer, so that the cache has a ceiling in bytes."""
+"""What is found for an address or a filter is cached if that is no longer, so that the cache has a ceiling in bytes."""
 
 
 class AddressTable:
@@ -22,6 +24,7 @@ class AddressTable:
         self._by_stream = {channel.stream: channel for channel in self._ranked}
         self._found: dict[str, tuple[Channel, Mapping[str, str]]] = {}
         self._all_covering: dict[str, tuple[Channel, ...]] = {}
+        self._meeting: dict[str, tuple[Channel, ...]] = {}
 
     def find(self, address: str) -> tuple[Channel, Mapping[str, str]] | None:
         """Return the channel of a concrete address, and the values of its parameters."""
@@ -31,11 +34,7 @@ class AddressTable:
         found = self._paths.find(address)
         if not found:
             return None
-        if len(address) <= ADDRESS_MAX_CHARS:
-            if len(self._found) >= CHANNELS_KEPT:
-                self._found.clear()
-            self._found[address] = found[0]
-        return found[0]
+        return _kept(self._found, address, found[0])
 
     def of_stream(self, stream: str) -> Channel | None:
         """Return the channel whose events a stream holds."""
@@ -46,7 +45,7 @@ class AddressTable:
         if not is_pattern(subject_filter):
             found = self.find(address_of(subject_filter))
             return found[0] if found is not None else None
-        return next((channel for channel in self._ranked if channel.template.covers(subject_filter)), None)
+        return next(iter(self.all_covering(subject_filter)), None)
 
     def all_covering(self, subject_filter: str) -> tuple[Channel, ...]:
         """Return every channel that matches all addresses which a subject filter matches, the most specific first."""
@@ -54,25 +53,36 @@ class AddressTable:
         if cached is not None:
             return cached
         found = tuple(channel for channel in self._ranked if channel.template.covers(subject_filter))
-        if len(subject_filter) <= ADDRESS_MAX_CHARS:
-            if len(self._all_covering) >= CHANNELS_KEPT:
-                self._all_covering.clear()
-            self._all_covering[subject_filter] = found
-        return found
+        return _kept(self._all_covering, subject_filter, found)
 
     def meeting(self, subject_filters: Iterable[str]) -> list[Channel]:
         """Return the channels that may own an address which one of the filters matches, the most specific first.
 
         A channel is left out if a more specific one owns all of those addresses.
         """
-        met: dict[str, Channel] = {}
-        for subject_filter in subject_filters:
-            before: list[Channel] = []
-            for channel in self._ranked:
-                common = meet(subject_filter, channel.subject)
-                if common is None:
-                    continue
-                if not any(other.template.covers(common) for other in before):
-                    met[channel.address] = channel
-                before.append(channel)
+        met = {channel.address: channel for each in subject_filters for channel in self._meeting_one(each)}
         return list(met.values())
+
+    def _meeting_one(self, subject_filter: str) -> tuple[Channel, ...]:
+        cached = self._meeting.get(subject_filter)
+        if cached is not None:
+            return cached
+        met: list[Channel] = []
+        before: list[Channel] = []
+        for channel in self._ranked:
+            common = meet(subject_filter, channel.subject)
+            if common is None:
+                continue
+            if not any(other.template.covers(common) for other in before):
+                met.append(channel)
+            before.append(channel)
+        return _kept(self._meeting, subject_filter, tuple(met))
+
+
+def _kept(cache: dict[str, Found], text: str, found: Found) -> Found:
+    """Keep what was found for a text, and return it."""
+    if len(text) <= ADDRESS_MAX_CHARS:
+        if len(cache) >= CHANNELS_KEPT:
+            cache.clear()
+        cache[text] = found
+    return found

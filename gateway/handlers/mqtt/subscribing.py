@@ -294,8 +294,8 @@ class Subscribing:
         if options.no_local and self._is_own(event):
             return
         gap, topic_filter.gap = topic_filter.gap, None
-        is_shared = gap is None and event.expires_at is None
-        parts = _rendered(event, version) if is_shared else _parts(event, version, gap)
+        left_s = _left_s(event, version)
+        parts = _rendered(event, version, left_s) if gap is None else _parts(event, version, left_s, gap)
         if sum(map(len, parts)) + codec.PUBLISH_HEAD_MAX_BYTES > self._answers.packet_max_bytes:
             self._count_too_large()
         elif options.qos == 0:
@@ -352,7 +352,12 @@ _NOT_CLOUDEVENTS = frozenset({ORIGIN, RETAIN, EXPIRY, "tracestate"})
 """Extensions that are not sent as a user property with the prefix ``ce-``."""
 
 
-def _parts(event: Event, version: int, gap: Gap | None = None) -> Parts:
+def _left_s(event: Event, version: int) -> int | None:
+    """Return the seconds for which an event may still be delivered, as the packet has them; None if it has no end."""
+    return seconds_left(event.expires_at, time.time()) if event.expires_at is not None and version == V5 else None
+
+
+def _parts(event: Event, version: int, left_s: int | None, gap: Gap | None = None) -> Parts:
     if version != V5:
         return codec.shared_parts(version, Publish(event.address, event.data))
     user = [("id", str(event.id)), ("time", event.time), ("ce-source", event.source)]
@@ -369,17 +374,17 @@ def _parts(event: Event, version: int, gap: Gap | None = None) -> Parts:
         members = {"from": str(gap.from_id), "to": str(gap.to_id), "cause": gap.cause}
         user.append(("gap", orjson.dumps(members).decode()))
     properties: Properties = {"content_type": event.content_type, "user": user}
-    if event.expires_at is not None:
-        properties["message_expiry"] = seconds_left(event.expires_at, time.time())
+    if left_s is not None:
+        properties["message_expiry"] = left_s
     return codec.shared_parts(version, Publish(event.address, event.data, properties=properties))
 
 
 def _renewed(event: Event, version: int, gap: Gap | None) -> Parts | None:
     """Return the parts of an event that was held, with the interval that is left now; None if it has expired."""
-    return None if event.has_expired(time.time()) else _parts(event, version, gap)
+    return None if event.has_expired(time.time()) else _parts(event, version, _left_s(event, version), gap)
 
 
 @lru_cache(maxsize=RENDERED_KEPT)
-def _rendered(event: Event, version: int) -> Parts:
-    """Return an event as the parts of a PUBLISH, encoded once for all its subscribers."""
-    return _parts(event, version)
+def _rendered(event: Event, version: int, left_s: int | None) -> Parts:
+    """Return an event as the parts of a PUBLISH, encoded once for all its subscribers of the same second."""
+    return _parts(event, version, left_s)
