@@ -58,8 +58,15 @@ def _require_values(channel: Channel, parameters: Mapping[str, str]) -> None:
 
 
 def is_routed_to(call: Call, address: str) -> bool:
-    """Return whether the call came by a route whose handler is that channel: the right to the route suffices then."""
-    return call.route is not None and call.route.handler.get("channel") == address
+    """Return whether the call came by a route whose handler is that channel: the right to the route suffices then.
+
+    Of a channel with parameters it is the one address that the call's path fills in.
+    """
+    return (
+        call.route is not None
+        and call.route.handler.get("type") == "channel"
+        and call.parameters.get("address") == address
+    )
 
 
 def _invalid_address(detail: str) -> Refused:

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from gateway.protocol import Protocol
+from gateway.refusals import Reason, Refused
 from gateway.snapshot.documents import Route
 from gateway.snapshot.endpoints import BUILTIN, ENDPOINTS, Endpoint
 from gateway.snapshot.methods import takes
+from gateway.snapshot.paths import KEPT_SLASH
 from gateway.snapshot.right import Right, Verb
+from gateway.wire.subjects import AddressError, filled
 
 _CHANNEL_HANDLERS = {"sse": "events", "websocket": "stream"}
 
@@ -36,7 +39,10 @@ def takes_method(entry: Route | Endpoint, method: str) -> bool:
 
 
 def match_of(entry: Route | Endpoint, parameters: Mapping[str, str], method: str) -> Match:
-    """Return the match of a request that a route or endpoint is for."""
+    """Return the match of a request that a route or endpoint is for.
+
+    Raises Refused ``invalid-request`` where the path fills in no address of the route's channel.
+    """
     return _route_match(entry, parameters, method) if isinstance(entry, Route) else _endpoint_match(entry, parameters)
 
 
@@ -63,7 +69,7 @@ def _route_match(route: Route, parameters: Mapping[str, str], method: str) -> Ma
         return replace(_endpoint_match(own, parameters), route=route)
     if kind == "channel":
         handler = _CHANNEL_HANDLERS.get(route.protocol) or ("publish" if method == "POST" else "history")
-        parameters = {**parameters, "address": route.handler["channel"]}
+        parameters = {**parameters, "address": _address(route, parameters)}
     elif kind == "job":
         handler = "job.submit"
         parameters = {**parameters, "type": route.handler["job_type"]}
@@ -79,6 +85,17 @@ def _route_match(route: Route, parameters: Mapping[str, str], method: str) -> Ma
         parameters=parameters,
         route=route,
     )
+
+
+def _address(route: Route, parameters: Mapping[str, str]) -> str:
+    """Return the address of a route's channel, with the values of the path's parameters."""
+    address: str = route.handler["channel"]
+    if not parameters:
+        return address
+    try:
+        return filled(address, {name: value.replace(KEPT_SLASH, "/") for name, value in parameters.items()})
+    except AddressError as error:
+        raise Refused(Reason.INVALID_REQUEST, f"{error}.", cause="invalid-address") from None
 
 
 def target_of(route: Route) -> str:

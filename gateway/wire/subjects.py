@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -71,6 +72,28 @@ def reading_filter(address: str) -> str:
     if "#" in levels or any(_kind(level) == _REST for level in levels):
         raise AddressError("`#` and `{rest...}` must be the last level")
     return ".".join([*map(_filter_token, levels), _filter_token(last)])
+
+
+def filled(address: str, values: Mapping[str, str]) -> str:
+    """Return an address with values for its parameters; a parameter without a value stays. Raises AddressError.
+
+    A value stands for itself: one level, or the levels of a rest, and no wildcard. Otherwise it could lead to addresses
+    that the template does not mean.
+    """
+    return "/".join([_filled_level(level, values) for level in address.split("/")])
+
+
+def _filled_level(level: str, values: Mapping[str, str]) -> str:
+    kind = _kind(level)
+    value = values.get(level[1:-1].removesuffix("...")) if kind != _LITERAL else None
+    if value is None:
+        return level
+    levels = value.split("/")
+    if kind == _ONE_LEVEL and (len(levels) > 1 or not value):
+        raise AddressError(f"The value of {level} is one level of an address, without a slash")
+    if any(part in ("+", "#") or _kind(part) != _LITERAL for part in levels):
+        raise AddressError(f"The value of {level} is no wildcard or parameter")
+    return value
 
 
 def is_pattern(subject_filter: str) -> bool:
