@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     from gateway.plane import Plane
 
 TICKET_PROTOCOLS = frozenset({Protocol.SSE, Protocol.WEBSOCKET})
+SERVER = b"*"
+"""The target of ``OPTIONS`` that means the server as a whole (RFC 9112 3.2.4)."""
+SERVER_OPTIONS: Headers = [
+    (b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+    (b"content-length", b"0"),
+]
+"""The answer to ``OPTIONS *`` (RFC 9110 9.3.7): what a route says of itself may be more, or less."""
 FETCH_DEST = b"sec-fetch-dest"
 TICKET_DESTINATIONS = frozenset({b"empty", b"websocket"})
 """What browsers name as the destination of ``fetch``, ``EventSource`` and ``WebSocket``."""
@@ -52,7 +59,7 @@ async def serve_call(plane: Plane, call: Call, exchange: Exchange) -> None:
     try:
         refused = _refusal_of_head(plane, call)
         if refused is None and not call.handler and not _is_for_upstream(plane, call):
-            await exchange.end(204, PREFLIGHT if call.route is None else plane.policies.preflight(call))
+            await _answer_options(plane, call, exchange)
         elif refused is None:
             reply = await plane.pipeline.run(call)
             refused = reply.refused
@@ -79,6 +86,14 @@ def _refusal_of_head(plane: Plane, call: Call) -> Refused | None:
             call.route = plane.snapshot.route_at(call.protocol, call.address)
         return refused
     return None
+
+
+async def _answer_options(plane: Plane, call: Call, exchange: Exchange) -> None:
+    """Answer a preflight, or an ``OPTIONS`` that asks what the server as a whole is capable of."""
+    if call.raw_path == SERVER:
+        await exchange.end(200, SERVER_OPTIONS)
+    else:
+        await exchange.end(204, PREFLIGHT if call.route is None else plane.policies.preflight(call))
 
 
 async def serve_websocket(plane: Plane, scope: Message, receive: Receive, send: Send) -> None:
@@ -140,11 +155,16 @@ def prepare(plane: Plane, call: Call, subprotocols: Iterable[str] = ()) -> None:
     """Match the request to its route or endpoint, and read its credential. Raises Refused.
 
     A CORS preflight gets no handler. It has no credential and no body, and is matched by the method that it announces.
+    Neither does ``OPTIONS *``, which is for no route.
     """
-    call.address = normalised(call.raw_path)
+    is_for_server = call.raw_path == SERVER and call.method == "OPTIONS" and not call.query
+    if not is_for_server:
+        call.address = normalised(call.raw_path)
     announced = _read_head(call)
     if plane.draining:
         raise Refused(Reason.DRAINING, retry_after_s=1)
+    if is_for_server:
+        return
     if plane.config.trace_start and call.traceparent is None:
         tracing.start(call)
     is_preflight = announced and call.method == "OPTIONS" and call.origin is not None and not has_body(call.headers)
@@ -164,11 +184,15 @@ def prepare(plane: Plane, call: Call, subprotocols: Iterable[str] = ()) -> None:
     call.parameters = match.parameters
     call.is_anonymous = match.is_anonymous
     if not match.is_anonymous:
-        keeps_authorization = match.route is not None and match.route.keeps_authorization
-        call.credential = from_request(call.headers, call.query, subprotocols, keeps_authorization=keeps_authorization)
-        if call.credential is not None and call.credential.kind == "ticket":
-            _require_place_of_ticket(call)
-            call.query = without_ticket(call.query)
+        _read_credential(call, subprotocols)
+
+
+def _read_credential(call: Call, subprotocols: Iterable[str]) -> None:
+    keeps_authorization = call.route is not None and call.route.keeps_authorization
+    call.credential = from_request(call.headers, call.query, subprotocols, keeps_authorization=keeps_authorization)
+    if call.credential is not None and call.credential.kind == "ticket":
+        _require_place_of_ticket(call)
+        call.query = without_ticket(call.query)
 
 
 def _match_encoded(plane: Plane, call: Call, method: str) -> Match:
