@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from gateway.config import Config
 
 IDLE_POOLED_S = 30.0
+FRESH_S = 1.5
+"""A request that must not be repeated goes on a connection that was idle for no longer. Servers close idle ones after
+two seconds or more, and what is sent to them at that moment is lost."""
 POOL_MAX = 512
 """The number of idle connections kept for one upstream."""
 SWEEP_S = 0.5
@@ -78,9 +81,15 @@ class UpstreamClient:
         """What is added to ``Via`` of requests to upstreams, and of their responses."""
         self._sweeper: asyncio.Task[None] | None = None
 
-    async def lend(self, origin: Origin, timeouts: Timeouts = AS_SET, *, is_new: bool = False) -> UpstreamConnection:
-        """Return a connection; the caller must hand it to ``take_back`` in any case. Raises Refused."""
-        connection = (None if is_new else self._pooled(origin)) or await self._connect(origin, timeouts.connect_s)
+    async def lend(
+        self, origin: Origin, timeouts: Timeouts = AS_SET, *, is_new: bool = False, may_repeat: bool = True
+    ) -> UpstreamConnection:
+        """Return a connection; the caller must hand it to ``take_back`` in any case. Raises Refused.
+
+        A request that must not be repeated gets no connection that the upstream is likely to close, or has closed.
+        """
+        pooled = None if is_new else self._pooled(origin) if may_repeat else self._fresh(origin)
+        connection = pooled or await self._connect(origin, timeouts.connect_s)
         connection.first_byte_s = timeouts.first_byte_s or self.first_byte_timeout_s
         connection.idle_s = timeouts.idle_s or self.idle_timeout_s
         self._in_use.add(connection)
@@ -160,6 +169,17 @@ class UpstreamClient:
             if connection.is_usable:
                 connection.is_reused = True
                 return connection
+        return None
+
+    def _fresh(self, origin: Origin) -> UpstreamConnection | None:
+        """Return a pooled connection that was used just now and is open, as far as the kernel knows."""
+        pool, since = self._pools.get(origin), time.monotonic() - FRESH_S
+        while pool and pool[-1].pooled_at >= since:
+            connection = pool.pop()
+            if connection.is_usable and connection.is_quiet:
+                connection.is_reused = True
+                return connection
+            connection.close()
         return None
 
     async def _connect(self, origin: Origin, within_s: float | None) -> UpstreamConnection:

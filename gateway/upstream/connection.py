@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 from collections import deque
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -98,6 +99,14 @@ class UpstreamConnection(asyncio.Protocol):
     def is_usable(self) -> bool:
         """Whether it may carry another request."""
         return self._failure is None and self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the kernel has nothing to read of it, not even its end, that the event loop has not reported yet."""
+        assert self._transport is not None, "not connected"
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poll.poll(0)
 
     @property
     def has_more(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.call import Call, Reply
 from gateway.concurrency.stopping import stop_tasks
@@ -17,7 +17,6 @@ from gateway.handlers.requests import idempotency_key
 from gateway.peer import ClientGone
 from gateway.refusals import ErrorClass, Reason, Refused
 from gateway.upstream.connection import UpstreamBroken, UpstreamConnection
-from gateway.wire.header_fields import has_body
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -30,6 +29,15 @@ CONTINUE_S = 1.0
 """How long an upstream may take to ask for the body of a request that expects it to (RFC 9110 10.1.1)."""
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PROPFIND", "QUERY", "REPORT", "SEARCH"})
 """Methods of which a request may be repeated (RFC 9110 9.2.2, and those that RFC 9110 16.1 registers as safe)."""
+
+
+class _Start(NamedTuple):
+    """What is sent of a request at once."""
+
+    head: bytes
+    body: bytes
+    is_whole: bool
+    """Whether that is all of it."""
 
 
 async def forward(plane: Plane, call: Call) -> Reply:
@@ -71,18 +79,21 @@ async def _forward(plane: Plane, call: Call, metering: Metering | None) -> Reply
     head = request_head(call, forwarding, plane.config, plane.upstreams.via)
     reply = Reply(closed_by="upstream")
     timeouts = call.route.timeouts if call.method != "POST" else forwarding.timeouts_for(call, plane.config)
-    connection = await plane.upstreams.lend(forwarding.target.origin, timeouts)
+    # What delays the body does not leave a connection idle, which the upstream could close meanwhile.
+    start = _Start(head, b"", is_whole=True) if call.peer.is_read else await _with_body(call, head)
+    may_repeat = start.is_whole and call.method in IDEMPOTENT
+    connection = await plane.upstreams.lend(forwarding.target.origin, timeouts, may_repeat=may_repeat)
     try:
-        return await _exchange(plane, call, connection, head, reply, metering)
+        return await _exchange(plane, call, connection, start, reply, metering)
     except UpstreamBroken:
-        if not (connection.is_reused and _may_be_repeated(call, connection)):
+        if not (may_repeat and connection.is_reused and not connection.has_begun_to_answer):
             raise _lost() from None
     finally:
         plane.upstreams.take_back(connection)
     # The upstream had closed the pooled connection before it answered: repeat the request once.
     connection = await plane.upstreams.lend(forwarding.target.origin, timeouts, is_new=True)
     try:
-        return await _exchange(plane, call, connection, head, reply, metering)
+        return await _exchange(plane, call, connection, start, reply, metering)
     except UpstreamBroken:
         raise _lost() from None
     finally:
@@ -90,16 +101,16 @@ async def _forward(plane: Plane, call: Call, metering: Metering | None) -> Reply
 
 
 async def _exchange(
-    plane: Plane, call: Call, connection: UpstreamConnection, head: bytes, reply: Reply, metering: Metering | None
+    plane: Plane, call: Call, connection: UpstreamConnection, start: _Start, reply: Reply, metering: Metering | None
 ) -> Reply:
     upstreams, peer = plane.upstreams, call.peer
     sending: asyncio.Task[None] | None = None
-    if peer.is_read:
-        connection.begin(head, is_head_request=call.method == "HEAD")
+    if start.is_whole:
+        connection.begin(start.head + start.body, is_head_request=call.method == "HEAD")
         upstreams.expect(connection, connection.first_byte_s)
         peer.watch(connection.abandon)
     else:
-        sending = await _begin_body(plane, call, connection, head)
+        sending = await _begin_body(plane, call, connection, start)
     try:
         while not await connection.head():
             _pass_interim(plane, call, connection)
@@ -167,33 +178,36 @@ async def _pass_back(plane: Plane, call: Call, connection: UpstreamConnection, r
             return
 
 
-async def _begin_body(
-    plane: Plane, call: Call, connection: UpstreamConnection, head: bytes
-) -> asyncio.Task[None] | None:
-    """Send the head with what is there of the body, and return a task that sends the rest, if there is more.
+async def _with_body(call: Call, head: bytes) -> _Start:
+    """Return a head with what is there of its body, which may be all of it. Raises Refused and ClientGone.
 
-    A head never waits for its body: the upstream may refuse it, or answer before the client sends anything. A body of
-    unknown length is sent in chunks (RFC 9112 7.1).
+    A body of unknown length is sent in chunks (RFC 9112 7.1).
     """
-    peer, is_head_request = call.peer, call.method == "HEAD"
-    part, is_whole = b"", False
-    if peer.has_part:
-        part = await peer.read()
-        is_whole = peer.is_read
-    else:
+    peer = call.peer
+    if not peer.has_part:
         await peer.admit_body()
-    if not part and not is_whole and peer.expects_continue:
-        connection.begin(head[:-2] + EXPECT, is_head_request=is_head_request, is_whole=False)
-        # An upstream that ignores the expectation gets the body after a while, as of clients themselves.
-        return _sending(plane, call, connection) if await connection.continued(CONTINUE_S) else None
+        return _Start(head, b"", is_whole=False)
+    part = await peer.read()
+    is_whole = peer.is_read
     if _is_chunked(call):
         part = (_chunk(part) if part else b"") + (LAST_CHUNK if is_whole else b"")
-    connection.begin(head + part, is_head_request=is_head_request, is_whole=is_whole)
-    if not is_whole:
-        return _sending(plane, call, connection)
-    plane.upstreams.expect(connection, connection.first_byte_s)
-    peer.watch(connection.abandon)
-    return None
+    return _Start(head, part, is_whole=is_whole)
+
+
+async def _begin_body(
+    plane: Plane, call: Call, connection: UpstreamConnection, start: _Start
+) -> asyncio.Task[None] | None:
+    """Send the head with what is there of the body, and return a task that sends the rest, unless it is not wanted.
+
+    A head never waits for its body: the upstream may refuse it, or answer before the client sends anything.
+    """
+    is_head_request = call.method == "HEAD"
+    if not start.body and call.peer.expects_continue:
+        connection.begin(start.head[:-2] + EXPECT, is_head_request=is_head_request, is_whole=False)
+        # An upstream that ignores the expectation gets the body after a while, as of clients themselves.
+        return _sending(plane, call, connection) if await connection.continued(CONTINUE_S) else None
+    connection.begin(start.head + start.body, is_head_request=is_head_request, is_whole=False)
+    return _sending(plane, call, connection)
 
 
 def _sending(plane: Plane, call: Call, connection: UpstreamConnection) -> asyncio.Task[None]:
@@ -228,15 +242,6 @@ async def _pass_on(plane: Plane, call: Call, connection: UpstreamConnection) -> 
     if not connection.has_answered:
         upstreams.expect(connection, connection.first_byte_s)
     peer.watch(connection.abandon)
-
-
-def _may_be_repeated(call: Call, connection: UpstreamConnection) -> bool:
-    return (
-        not connection.has_begun_to_answer
-        and call.method in IDEMPOTENT
-        and call.peer.bytes_in == 0
-        and not has_body(call.headers)
-    )
 
 
 def _is_chunked(call: Call) -> bool:

@@ -1,9 +1,12 @@
+import socket
+
 import pytest
 
 from gateway.refusals import Refused
 from gateway.tests.http_plane import echo, upstream_that
 from gateway.tests.identity_provider import config
 from gateway.upstream.client import UpstreamClient, format_request
+from gateway.upstream.connection import Origin
 
 
 @pytest.mark.parametrize(
@@ -34,3 +37,50 @@ async def test_an_engine_of_the_gateway_is_never_connected_to():
         finally:
             await client.close()
         assert engine.connections == 0
+
+
+@pytest.fixture
+async def client():
+    client = UpstreamClient(config())
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+def listening():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
+async def used_connection(client, listening):
+    """Return a pooled connection that has carried one request, and the upstream's side of it."""
+    origin = Origin("127.0.0.1", listening.getsockname()[1], is_tls=False)
+    connection = await client.lend(origin)
+    accepted, _ = listening.accept()
+    connection.begin(b"GET / HTTP/1.1\r\n\r\n", is_head_request=False)
+    accepted.send(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+    await connection.head()
+    assert await connection.read() == b""
+    client.take_back(connection)
+    return connection, accepted
+
+
+@pytest.mark.parametrize("what", ["its end", "data"])
+async def test_what_must_not_be_repeated_gets_no_connection_that_has_something_to_read(client, listening, what):
+    """The upstream's end has arrived, and the event loop has not reported it yet."""
+    for may_repeat in (True, False):
+        connection, accepted = await used_connection(client, listening)
+        accepted.send(b"HTTP/1.1 408 Too late\r\n\r\n") if what == "data" else accepted.close()
+        lent = await client.lend(connection.origin, may_repeat=may_repeat)
+        assert (lent is connection) == may_repeat
+        lent.close()
+        client.take_back(lent, keep_alive=False)
+        accepted.close()
+
+
+async def test_what_must_not_be_repeated_shares_connections_that_are_quiet(client, listening):
+    connection, accepted = await used_connection(client, listening)
+    with accepted:
+        lent = await client.lend(connection.origin, may_repeat=False)
+        assert lent is connection
+        client.take_back(lent)

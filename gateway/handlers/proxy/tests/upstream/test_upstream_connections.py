@@ -11,6 +11,8 @@ from gateway.tests.http_plane import (
     echo,
     eventually,
     read_body,
+    route,
+    running,
     say,
     upstream_that,
 )  # fmt: skip
@@ -40,24 +42,58 @@ async def test_connections_are_kept_and_shared(tmp_path):
         assert behind.connections == 1
 
 
-async def test_a_pooled_connection_that_was_just_closed_is_no_fault(tmp_path):
-    """What may be asked twice is asked anew, once; what may not is not."""
+async def once(requested, reader, writer):
+    """Answer, and close the connection when its second request has arrived, as a keep-alive that has just run out."""
+    writer.write(OK)
+    await writer.drain()
+    await reader.readuntil(b"\r\n\r\n")
+    return True
 
-    async def once(requested, reader, writer):
-        # The second request of a connection finds it closed, as a keep-alive that has just run out does.
-        if requested.method in ("GET", "DELETE") and writer.is_closing():
-            return True
-        writer.write(OK)
-        await writer.drain()
-        await reader.readuntil(b"\r\n\r\n")
-        return True
 
-    async with upstream_that(once) as behind, plane_before(tmp_path, behind.url) as plane:
-        assert [(await ask(plane, "GET", "/r")).status for _ in range(4)] == [200] * 4
+@pytest.mark.parametrize(
+    ("method", "body"), [("GET", b""), ("DELETE", b""), ("PUT", b"abc"), ("QUERY", b"abc"), ("DELETE", b"abc")]
+)
+async def test_what_may_be_repeated_is_sent_again_where_the_upstream_closes_as_it_arrives(tmp_path, method, body):
+    """RFC 9112 9.3.1: a request whose method is idempotent, if nothing of an answer has come on a used connection."""
+    async with (
+        upstream_that(once) as behind,
+        running(tmp_path, [route("r", "/r", f"{behind.url}/r", methods=["*"])]) as plane,
+    ):
+        assert [(await ask(plane, method, "/r", body=body)).status for _ in range(4)] == [200] * 4
+        assert [requested.body for requested in behind.requests] == [body] * 4
         assert behind.connections == 4
-        assert (await ask(plane, "POST", "/r")).status == 502
+
+
+async def test_what_must_not_be_repeated_is_sent_once(tmp_path):
+    async with upstream_that(once) as behind, plane_before(tmp_path, behind.url) as plane:
+        for method, lines, body in (("POST", (), b""), ("PATCH", (), b"abc")):
+            assert (await ask(plane, method, "/r", *lines, body=body)).status == 200
+            assert (await ask(plane, method, "/r", *lines, body=body)).status == 502
+        assert behind.connections == 2
+
+
+async def test_a_body_of_which_a_part_is_still_to_come_is_sent_once(tmp_path):
+    async with (
+        upstream_that(once, reads_bodies=False) as behind,
+        plane_before(tmp_path, behind.url) as plane,
+        caller_of(plane) as caller,
+    ):
+        assert (await ask(plane, "GET", "/r")).status == 200
+        caller.send(caller.head("PUT", "/r", "content-length: 4") + b"ab")
+        assert (await caller.answer()).status == 502
+        assert behind.connections == 1
+
+
+async def test_what_must_not_be_repeated_avoids_a_connection_that_was_idle_for_long(tmp_path, monkeypatch):
+    async with upstream_that(echo) as behind, plane_before(tmp_path, behind.url) as plane:
+        for connections in (1, 1):
+            assert (await ask(plane, "POST", "/r")).status == 200
+            assert behind.connections == connections
+        monkeypatch.setattr("gateway.upstream.client.FRESH_S", -1.0)
+        assert (await ask(plane, "GET", "/r")).status == 200
+        assert behind.connections == 1
         assert (await ask(plane, "POST", "/r")).status == 200
-        assert (await ask(plane, "PUT", "/r", body=b"abc")).status == 502
+        assert behind.connections == 2
 
 
 async def test_a_new_connection_that_is_closed_is_not_asked_again(tmp_path):
