@@ -109,6 +109,14 @@ class Connection:
             self.closing = refused
             self._close(refused)
 
+    def release(self) -> None:
+        """Forget what serves the connection, which refers to this account.
+
+        As a cycle both would stay until a collection, which stops all traffic.
+        """
+        self._close, self.readings, self.keeps_rights = _ignore, list, _true
+        self.call.connection = None
+
 
 class Connections:
     """All open connections of this process."""
@@ -157,7 +165,10 @@ class Connections:
     def closed(self, closed: OpenConnection) -> Connection | None:
         """Remove a closed connection and return it with its account; None if it was removed before."""
         self._expiring.pop(closed.id, None)
-        return self._open.pop(closed.id, None)
+        connection = self._open.pop(closed.id, None)
+        if connection is not None:
+            connection.release()
+        return connection
 
     def rebind(self, bound: OpenConnection, principal: Principal) -> None:
         """Bind an open connection to a principal: to its rights, limits and expiry."""
@@ -234,3 +245,7 @@ class Connections:
 
 def _true() -> bool:
     return True
+
+
+def _ignore(refused: Refused) -> None:
+    """Close nothing: it is closed already."""

@@ -13,6 +13,7 @@ from gateway.channels.access import is_routed_to
 from gateway.channels.outbox import SEND_TIMEOUT_S, Outbox
 from gateway.channels.reading import Selection, gap_members, resolve
 from gateway.channels.subscriber_lag import Reading, report
+from gateway.concurrency.ending import Ending
 from gateway.concurrency.stopping import stop_tasks
 from gateway.identity.rights import allowed, conflated_s
 from gateway.log.catch_up import Gap
@@ -66,9 +67,9 @@ class EventStream:
         """By the number of the selection; the caller's rights may impose a longer interval than requested."""
         self._listeners: list[Listener] = []
         self._readings = [Reading(selection.address) for selection in selections]
-        self._ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
+        self._ending: Ending[Refused] = Ending()
         self._outbox: Outbox[bytes] = Outbox(
-            plane.limiter, plane.config, call, overflowed=self.close, notice=error_event
+            plane.limiter, plane.config, call, overflowed=self._ending, notice=error_event
         )
 
     async def serve(self) -> Reply:
@@ -84,7 +85,7 @@ class EventStream:
         try:
             for number, position in enumerate(positions):
                 await self._follow(number, position)
-            connection = self._plane.connections.open(self._call, self.close)
+            connection = self._plane.connections.open(self._call, self._ending)
             connection.keeps_rights = self._is_still_allowed
             connection.readings = partial(report, self._readings, self._outbox)
             if not self._is_still_allowed():
@@ -92,14 +93,11 @@ class EventStream:
             await exchange.start(200, [*HEADERS, *self._plane.limiter.headers(self._call)])
             exchange.probe_with(HEARTBEAT)
             writer = asyncio.create_task(self._write(self._preamble(positions)), name="sse writer")
-            ends: set[asyncio.Future[Any]] = {gone, writer, self._ending}
+            ends: set[asyncio.Future[Any]] = {gone, writer, self._ending.future}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             return await self._end(writer)
         finally:
-            for listener in self._listeners:
-                listener.stop()
-            for conflation in self._conflations.values():
-                conflation.stop()
+            self._unfollow()
             await stop_tasks(gone, writer)
 
     async def _position(self, number: int) -> int | None:
@@ -112,11 +110,6 @@ class EventStream:
         if position is None and len(self._selections) > 1:
             return await self._plane.log.last(channel)
         return position
-
-    def close(self, refused: Refused) -> None:
-        """End the stream with this refusal. Returns immediately; the first call wins."""
-        if not self._ending.done():
-            self._ending.set_result(refused)
 
     async def _follow(self, number: int, position: int | None) -> None:
         selection = self._selections[number]
@@ -143,6 +136,17 @@ class EventStream:
             reader=self._call.caller.consumer,
         )
         self._listeners.append(reading.listener)
+
+    def _unfollow(self) -> None:
+        """Deliver nothing more. What delivers refers to this stream, and is forgotten."""
+        for listener in self._listeners:
+            listener.stop()
+        for conflation in self._conflations.values():
+            conflation.stop()
+        for reading in self._readings:
+            reading.listener = None
+        self._listeners.clear()
+        self._conflations.clear()
 
     def _conflated(self, number: int, deliver: Callable[[Event], None]) -> Callable[[Event], None]:
         interval_s = max(self._conflate_s, conflated_s(self._call.caller, self._selections[number].right))
@@ -203,7 +207,7 @@ class EventStream:
             except TimeoutError:
                 items = [HEARTBEAT]
             except Refused as refused:
-                self.close(refused)
+                self._ending(refused)
                 return
             if not items:
                 continue
@@ -212,17 +216,17 @@ class EventStream:
                     # Not bound outside the loop: a changed route may have wrapped the peer in policies since.
                     await self._call.peer.send(b"".join(items))
             except TimeoutError:
-                self.close(Refused(Reason.TOO_SLOW))
+                self._ending(Refused(Reason.TOO_SLOW))
                 return
 
     async def _end(self, writer: asyncio.Task[None]) -> Reply:
-        if writer.done() and not self._ending.done():
+        refused = self._ending.reason
+        if writer.done() and refused is None:
             failure = writer.exception()
             if failure is not None and not isinstance(failure, ClientGone):
                 raise failure
-        if not self._ending.done():
+        if refused is None:
             return Reply(status=200, closed_by="client")
-        refused = self._ending.result()
         await stop_tasks(writer)
         if refused.reason is not Reason.TOO_SLOW:
             # EventSource reconnects after a normal end, and receives 401 or 403 as the new response.

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from nats.aio.client import Client
@@ -83,6 +84,7 @@ class Listener:
         """Deliver nothing more, from now on."""
         if self.catching_up is not None:
             self.catching_up.cancel()
+            self.catching_up = None
         if self.feed is not None:
             self.feed.leave(self)
             self.feed = None
@@ -181,6 +183,7 @@ class Feed:
                 await self._subscription.unsubscribe()
             except NatsError as error:
                 logger.debug("hub: not unsubscribed: %s", error)
+            self._subscription = None  # it refers to this feed: a cycle
 
     def check(self) -> None:
         """Catch up if the link was lost or messages were dropped: without that, the next event would show it."""
@@ -245,9 +248,6 @@ class Feed:
         if channel is None or subject is None or stream in self._recovering:
             return
 
-        def deliver(event: Event) -> None:
-            self._deliver(stream, event)
-
         def done(position: int) -> None:
             self._recovering.pop(stream, None)
             self._positions[stream] = position
@@ -261,7 +261,7 @@ class Feed:
             self._hub.log,
             channel,
             subject,
-            deliver=deliver,
+            deliver=partial(self._deliver, stream),
             done=done,
             has_room=self._has_room,
             patience_s=PATIENCE_S,

@@ -173,6 +173,8 @@ class BoundedHttp(TimedHttp):
     def handle_websocket_upgrade(self) -> None:
         self.site.open.discard(self)
         super().handle_websocket_upgrade()
+        # It refers to this connection, which will not notice its end.
+        self.parser = None  # type: ignore[assignment]
         socket = self.transport.get_protocol()
         if isinstance(socket, BoundedSocket) and socket.is_unreadable:
             refused = malformed("its head cannot be read")

@@ -43,6 +43,13 @@ _FAULTS: dict[int, Reason] = {
 class Frames(ServerProtocol):
     """The frames of one socket; faults of the peer become refusals."""
 
+    def accept(self, request: Request) -> Response:
+        """Answer a handshake. Why it is refused is not kept with the frames that raised it: they refer to it."""
+        response = super().accept(request)
+        if self.handshake_exc is not None:
+            self.handshake_exc.__traceback__ = self.handshake_exc.__context__ = self.handshake_exc.__cause__ = None
+        return response
+
     def reject(self, status: int, text: str) -> Response:
         """Return the refusal of a handshake; for another version, with the supported one (RFC 6455 4.4)."""
         refused = Refused(Reason.INVALID_REQUEST, text.strip()[:DETAIL_MAX_CHARS])
@@ -164,6 +171,10 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         if self.handshake_complete and not self.close_sent and self.conn.close_rcvd is None:
             self.queue.put_nowait({"type": "websocket.disconnect", "code": CloseCode.ABNORMAL_CLOSURE.value})
         super().connection_lost(exc)
+        # They refer to this connection; as a cycle all would stay until a collection, which stops all traffic.
+        self.conn.parser.close()
+        del self.conn.parser
+        self.conn.handshake_exc = self.conn.parser_exc = None
 
     def handle_connect(self, event: Request) -> None:
         """Start the handshake, and set the bound of messages by its path."""

@@ -6,14 +6,13 @@ import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import redis.asyncio as redis
 
-from gateway.asgi import serve
 from gateway.authenticate import Authenticator
 from gateway.call import Call, Reply
 from gateway.concurrency.stopping import stop_tasks
@@ -34,12 +33,11 @@ from gateway.meter import Meter
 from gateway.metering.usage import Usage
 from gateway.pipeline import Pipeline
 from gateway.refusals import Refused
-from gateway.server.server import server_of
-from gateway.server.site import Site
+from gateway.server.server import Server
 from gateway.side_thread import SideThreads
 from gateway.snapshot.picture import Snapshot
 from gateway.tests.policed import policies_for
-from gateway.tests.servers import serving, started
+from gateway.tests.servers import served
 from gateway.upstream.client import UpstreamClient
 
 PEPPER = b"pepper of the tests"
@@ -95,6 +93,7 @@ class HttpPlane:
         self.never_calls: list[Refused] = []
         """What was refused before it became a call."""
         self.port = 0
+        self.server: Server
         self.capacity = Capacity(config)
 
     @property
@@ -158,23 +157,10 @@ async def running(
     plane = HttpPlane(config, routes, limits or [], scopes if scopes is not None else ["call:*"])
     plane.capacity = capacity or plane.capacity
 
-    async def application(scope: Any, receive: Any, send: Any) -> None:
-        await serve(plane, scope, receive, send)  # type: ignore[arg-type]
-
-    site = Site(
-        config,
-        lambda: plane if is_direct else None,  # type: ignore[arg-type, return-value]
-        lambda path: False,
-        plane.never_calls.append,
-        plane.capacity,
-    )
-    server = server_of(application, site, drain=plane.stop, lifespan="off")
-    server.capture_signals = nullcontext  # type: ignore[assignment, method-assign]
-    listening = socket.create_server(("127.0.0.1", 0))
-    plane.port = listening.getsockname()[1]
-    plane.server = server  # type: ignore[attr-defined]
     try:
-        async with serving(server, listening) if is_drained else started(server, listening):
+        async with served(
+            plane, config, is_direct=is_direct, capacity=plane.capacity, drain=plane.stop if is_drained else None
+        ) as plane.server:
             yield plane
     finally:
         await plane.release()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call, Reply
 from gateway.channels.access import channel_for
 from gateway.channels.outbox import SEND_TIMEOUT_S, Outbox
+from gateway.concurrency.ending import Ending
 from gateway.concurrency.stopping import stop_tasks
 from gateway.handlers.mqtt.publishing import Publishing
 from gateway.handlers.mqtt.subscribing import Subscribing
@@ -69,12 +72,12 @@ class MqttConnection:
         connect: Connect = call.peer.connect
         self._session = Session(connect)
         self._will = connect.will
+        self._ending: Ending[Refused | TakenOver] = Ending()
         self._outbox: Outbox[bytes] = Outbox(
-            plane.limiter, plane.config, call, overflowed=self.close, notice=lambda refused: b""
+            plane.limiter, plane.config, call, overflowed=self._ending, notice=lambda refused: b""
         )
-        self._publishing = Publishing(plane, call, self._session, send=self._outbox.put, close=self.close)
-        self._subscribing = Subscribing(plane, call, self._session, self._outbox, self.close)
-        self._ending: asyncio.Future[Refused | TakenOver] = asyncio.get_running_loop().create_future()
+        self._publishing = Publishing(plane, call, self._session, send=self._outbox.put, close=self._ending)
+        self._subscribing = Subscribing(plane, call, self._session, self._outbox, self._ending)
         self._is_disconnected = False
 
     async def serve(self) -> Reply:
@@ -89,15 +92,9 @@ class MqttConnection:
         finally:
             clients.unregister(owner, client_id, self.leave)
 
-    def close(self, refused: Refused) -> None:
-        """End the connection with this refusal. Returns immediately; the first call wins."""
-        if not self._ending.done():
-            self._ending.set_result(refused)
-
     def leave(self) -> None:
         """End the connection because the same client has connected again. Returns immediately."""
-        if not self._ending.done():
-            self._ending.set_result(TakenOver())
+        self._ending(TakenOver())
 
     def _require_publishable_will(self) -> None:
         """Raise Refused at CONNECT for a will that could not be published."""
@@ -105,15 +102,15 @@ class MqttConnection:
             channel_for(self._plane.snapshot, self._call, self._will.topic, Verb.PUBLISH)
 
     async def _serve(self) -> Reply:
-        self._plane.connections.open(self._call, self.close).keeps_rights = self._subscribing.keeps_rights
+        self._plane.connections.open(self._call, self._ending).keeps_rights = self._subscribing.keeps_rights
         self._peer.is_accepted = True
-        self._peer.watch(self._session.silence_max_s, self._fell_silent)
+        self._peer.watch(self._session.silence_max_s, partial(_fell_silent, self._ending))
         limits = self._session.limits(self._plane.config.mqtt_packet_max_bytes)
         self._peer.write(codec.connack(self._session.version, 0, limits))
         reader = asyncio.create_task(self._read(), name="mqtt reader")
         writer = asyncio.create_task(self._write(), name="mqtt writer")
         try:
-            ends: list[asyncio.Future[Any]] = [reader, writer, self._ending]
+            ends: list[asyncio.Future[Any]] = [reader, writer, self._ending.future]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             return await self._end(reader, writer)
         finally:
@@ -172,9 +169,6 @@ class MqttConnection:
             except TimeoutError:
                 raise Refused(Reason.TOO_SLOW) from None
 
-    def _fell_silent(self) -> None:
-        self.close(Refused(Reason.IDLE, "No packet was received within one and a half keep alive intervals."))
-
     # Ending
 
     async def _end(self, reader: asyncio.Task[None], writer: asyncio.Task[None]) -> Reply:
@@ -197,12 +191,15 @@ class MqttConnection:
 
     def _cause(self, reader: asyncio.Task[None], writer: asyncio.Task[None]) -> BaseException | None:
         """Return what ended the connection; None after a DISCONNECT of the client."""
-        if self._ending.done():
-            return self._ending.result()
-        return next((task.exception() for task in (reader, writer) if task.done() and task.exception()), None)
+        failures = (task.exception() for task in (reader, writer) if task.done())
+        return self._ending.reason or next(filter(None, failures), None)
 
     async def _flush(self, writer: asyncio.Task[None]) -> None:
         """Wait until the last acknowledgements are sent, for at most ``FLUSH_S``."""
         ends_at = asyncio.get_running_loop().time() + FLUSH_S
         while not (self._outbox.is_empty() or writer.done()) and asyncio.get_running_loop().time() < ends_at:
             await asyncio.sleep(0.005)
+
+
+def _fell_silent(end: Callable[[Refused], None]) -> None:
+    end(Refused(Reason.IDLE, "No packet was received within one and a half keep alive intervals."))

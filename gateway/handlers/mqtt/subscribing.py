@@ -64,10 +64,11 @@ class TopicFilter:
     """The newest live id of each address during the replay; an older retained event is not sent after it."""
 
     def stop(self) -> None:
-        """Deliver nothing more."""
+        """Deliver nothing more. What delivers refers to this filter, and is forgotten."""
         stop_soon(self.replaying)
         for listener in self.listeners:
             listener.stop()
+        self.listeners.clear()
 
 
 class Subscribing:

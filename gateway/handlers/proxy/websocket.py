@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from gateway.call import Call, Reply
+from gateway.concurrency.ending import Ending
 from gateway.concurrency.stopping import stop_tasks
 from gateway.config import Config
 from gateway.connections.open import Connection
@@ -41,17 +42,12 @@ async def proxy(plane: Plane, call: Call) -> Reply:
     )
     if not upstream.has_connected:
         return await pass_refusal(plane, call, handshake)
-    ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
-
-    def close(refused: Refused) -> None:
-        if not ending.done():
-            ending.set_result(refused)
-
-    upstream.on_expiry = lambda: close(Refused(Reason.TOO_SLOW))
+    ending: Ending[Refused] = Ending()
+    upstream.on_expiry = lambda: ending(Refused(Reason.TOO_SLOW))
     plane.upstreams.time(upstream)
     try:
         await call.peer.accept(_subprotocol(call, upstream), accepting_headers(plane, call, handshake))
-        connection = plane.connections.open(call, close)
+        connection = plane.connections.open(call, ending)
         return await _pump(plane, call, connection, upstream, ending)
     except Refused as refused:
         if refused.reason in SENT_BEFORE_CLOSE and call.connection is not None:
@@ -64,16 +60,16 @@ async def proxy(plane: Plane, call: Call) -> Reply:
 
 
 async def _pump(
-    plane: Plane, call: Call, connection: Connection, upstream: UpstreamSocket, ending: asyncio.Future[Refused]
+    plane: Plane, call: Call, connection: Connection, upstream: UpstreamSocket, ending: Ending[Refused]
 ) -> Reply:
     """Pass messages both ways until one side, or the gateway, closes the connection."""
     up = asyncio.create_task(_up(plane, call, connection, upstream), name="websocket up")
     down = asyncio.create_task(_down(plane, call, connection, upstream), name="websocket down")
     try:
-        ends: set[asyncio.Future[Any]] = {up, down, ending}
+        ends: set[asyncio.Future[Any]] = {up, down, ending.future}
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        if ending.done():
-            raise ending.result()
+        if ending.reason is not None:
+            raise ending.reason
         if up.done():
             failure = up.exception()
             if isinstance(failure, ClientGone):

@@ -11,7 +11,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
 
@@ -19,6 +20,7 @@ from gateway.call import Call, Reply
 from gateway.channels.frames import CLOUDEVENTS, Frame, channel_of, content_of, malformed, read_frame, text_of, type_of
 from gateway.channels.outbox import SEND_TIMEOUT_S, Outbox
 from gateway.channels.publication import UNREAD, Admitted, Publication
+from gateway.concurrency.ending import Ending
 from gateway.concurrency.stopping import stop_tasks
 from gateway.credentials.api_keys import from_text, is_resumable
 from gateway.handlers.stream.filters import StreamFilters
@@ -51,22 +53,16 @@ class StreamConnection:
         self._message_max_bytes = plane.config.stream_message_max_bytes
         self._in_flight: set[asyncio.Task[None]] = set()
         self._room: asyncio.Future[None] | None = None
-        self._outbox: Outbox[str] = Outbox(plane.limiter, plane.config, call, overflowed=self.close, notice=_error)
+        self._ending: Ending[Refused] = Ending()
+        self._outbox: Outbox[str] = Outbox(plane.limiter, plane.config, call, overflowed=self._ending, notice=_error)
+        self._send = partial(_send, self._outbox)
         self._filters = StreamFilters(plane, call, self._outbox, self._send)
-        self._handlers: dict[str, Callable[[Frame, str | None], Awaitable[None]]] = {
-            "ping": self._ping,
-            "publish": self._publish,
-            "subscribe": self._filters.subscribe,
-            "unsubscribe": self._filters.unsubscribe,
-            "auth": self._auth,
-        }
 
     async def serve(self, socket: Socket) -> Reply:
         """Accept the socket and serve it until either side closes it."""
         self._socket = socket
-        self._ending: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
         await socket.accept(self._choose_subprotocol(socket), self._plane.limiter.headers(self._call))
-        connection = self._plane.connections.open(self._call, self.close)
+        connection = self._plane.connections.open(self._call, self._ending)
         connection.readings = self._filters.readings
         connection.keeps_rights = self._filters.keep_rights
         self._send(
@@ -79,17 +75,12 @@ class StreamConnection:
         reader = asyncio.create_task(self._read(), name="stream reader")
         writer = asyncio.create_task(self._write(), name="stream writer")
         try:
-            ends: set[asyncio.Future[Any]] = {reader, writer, self._ending}
+            ends: set[asyncio.Future[Any]] = {reader, writer, self._ending.future}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             return await self._end(reader, writer)
         finally:
             self._filters.stop()
             await stop_tasks(reader, writer)
-
-    def close(self, refused: Refused) -> None:
-        """End the connection with this refusal. Returns immediately; the first call wins."""
-        if not self._ending.done():
-            self._ending.set_result(refused)
 
     def _choose_subprotocol(self, socket: Socket) -> str | None:
         self._filters.is_cloudevents = CLOUDEVENTS in socket.subprotocols
@@ -131,10 +122,13 @@ class StreamConnection:
             if ref is not None and not (isinstance(ref, str) and len(ref) <= REF_MAX_CHARS):
                 ref = None
                 raise malformed(f"`{member}` must be a string of at most {REF_MAX_CHARS} characters.")
-            handler = self._publish_cloudevent if is_event else self._handlers.get(type_of(frame))
+            if is_event:
+                await self._publish_cloudevent(frame, ref)
+                return
+            handler = self._HANDLERS.get(type_of(frame))
             if handler is None:
-                raise malformed(f"`type` must be one of {', '.join(self._handlers)}.")
-            await handler(frame, ref)
+                raise malformed(f"`type` must be one of {', '.join(self._HANDLERS)}.")
+            await handler(self, frame, ref)
         except Refused as refused:
             self._refuse(refused, ref)
 
@@ -144,6 +138,12 @@ class StreamConnection:
         if self._call.connection is not None:
             self._call.connection.refused(refused)
         self._outbox.put(_error(refused, ref))
+
+    async def _subscribe(self, frame: Frame, ref: str | None) -> None:
+        await self._filters.subscribe(frame, ref)
+
+    async def _unsubscribe(self, frame: Frame, ref: str | None) -> None:
+        await self._filters.unsubscribe(frame, ref)
 
     async def _ping(self, frame: Frame, ref: str | None) -> None:
         self._send({"type": "pong"} if ref is None else {"type": "pong", "ref": ref})
@@ -229,10 +229,15 @@ class StreamConnection:
         answer = {"type": "authenticated", "expires_at": principal.expires_at}
         self._send(answer if ref is None else answer | {"ref": ref})
 
-    # Writing
+    _HANDLERS: ClassVar[dict[str, Callable[[StreamConnection, Frame, str | None], Awaitable[None]]]] = {
+        "ping": _ping,
+        "publish": _publish,
+        "subscribe": _subscribe,
+        "unsubscribe": _unsubscribe,
+        "auth": _auth,
+    }
 
-    def _send(self, frame: Frame) -> None:
-        self._outbox.put(orjson.dumps(frame).decode())
+    # Writing
 
     async def _write(self) -> None:
         take, send = self._outbox.take, self._socket.send
@@ -248,7 +253,7 @@ class StreamConnection:
     # Ending
 
     async def _end(self, reader: asyncio.Task[None], writer: asyncio.Task[None]) -> Reply:
-        refused = self._ending.result() if self._ending.done() else None
+        refused = self._ending.reason
         if refused is None:
             failure = _failure(reader) or _failure(writer)
             if isinstance(failure, ClientGone):
@@ -281,6 +286,10 @@ class StreamConnection:
                 await self._socket.close(refused.row.websocket, refused.close_reason())
         except (TimeoutError, ClientGone):
             logger.debug("a client disconnected before its close frame was sent")
+
+
+def _send(outbox: Outbox[str], frame: Frame) -> None:
+    outbox.put(orjson.dumps(frame).decode())
 
 
 def _size(message: str | bytes) -> int:

@@ -41,11 +41,13 @@ class StreamFilter:
         self.reading = Reading(selection.address)
 
     def stop(self) -> None:
-        """Deliver nothing more."""
+        """Deliver nothing more. What delivers refers to this filter, and is forgotten."""
         if self.listener is not None:
             self.listener.stop()
+            self.listener = self.reading.listener = None
         if self.conflation is not None:
             self.conflation.stop()
+            self.conflation = None
 
 
 class StreamFilters:

@@ -1,6 +1,9 @@
 import pytest
 
+from gateway.tests.garbage import garbage
 from gateway.tests.http_plane import echo, route, running, upstream_that
+
+__all__ = ["garbage"]
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ OVERRIDDEN = {
         "connection_made", "connection_lost", "handle_connect", "handle_cont", "send_receive_event_to_app",
         "handle_ping", "keepalive_timeout", "run_asgi", "eof_received", "start_keepalive",
     },
-    Frames: {"reject", "fail", "recv_frame", "send_response"},
+    Frames: {"accept", "reject", "fail", "recv_frame", "send_response"},
     Server: {"startup", "shutdown"},
 }  # fmt: skip
 """Hooks that would no longer be called if the class that declares them renamed them."""

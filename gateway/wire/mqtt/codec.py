@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Callable, Sized
+from typing import ClassVar
 
 from gateway.wire.mqtt import types
 from gateway.wire.mqtt.packets import (
@@ -38,22 +39,12 @@ PING_RESPONSE = bytes([Type.PINGRESP << 4, 0])
 class Parser:
     """Parses packets from a stream of bytes. The first must be CONNECT, whose version governs all others."""
 
+    __slots__ = ("_buffer", "_is_over", "_max", "parsed_bytes", "version")
+
     def __init__(self, packet_max_bytes: int) -> None:
         self._max = packet_max_bytes
         self._buffer = bytearray()
         self._is_over = False
-        self._readers = {
-            Type.CONNECT: self._connect,
-            Type.PUBACK: self._ack,
-            Type.PUBREC: self._ack,
-            Type.PUBREL: self._ack,
-            Type.PUBCOMP: self._ack,
-            Type.SUBSCRIBE: self._subscribe,
-            Type.UNSUBSCRIBE: self._unsubscribe,
-            Type.PINGREQ: self._ping,
-            Type.DISCONNECT: self._code_alone,
-            Type.AUTH: self._code_alone,
-        }
         self.version = 0
         self.parsed_bytes = 0
         """Length of all packets returned so far."""
@@ -108,10 +99,10 @@ class Parser:
             return self._publish(flags, reader)
         if flags != FLAGS.get(type_, 0):
             raise PacketError(f"{type_.name} has invalid flags")
-        read = self._readers.get(type_)
+        read = self._READERS.get(type_)
         if read is None:
             raise PacketError(f"{type_.name} is not sent by clients", PROTOCOL_ERROR)
-        packet = read(reader, type_)
+        packet = read(self, reader, type_)
         if reader.left:
             raise PacketError(f"{type_.name} has trailing bytes")
         return packet
@@ -214,6 +205,19 @@ class Parser:
                 raise PacketError("there is no AUTH in MQTT 3.1.1", PROTOCOL_ERROR)
             return Auth(code)
         return Disconnect(code)
+
+    _READERS: ClassVar[dict[Type, Callable[[Parser, Reader, Type], Packet]]] = {
+        Type.CONNECT: _connect,
+        Type.PUBACK: _ack,
+        Type.PUBREC: _ack,
+        Type.PUBREL: _ack,
+        Type.PUBCOMP: _ack,
+        Type.SUBSCRIBE: _subscribe,
+        Type.UNSUBSCRIBE: _unsubscribe,
+        Type.PINGREQ: _ping,
+        Type.DISCONNECT: _code_alone,
+        Type.AUTH: _code_alone,
+    }
 
 
 def _size(buffer: bytearray) -> tuple[int, int] | None:

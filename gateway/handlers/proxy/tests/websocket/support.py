@@ -40,12 +40,13 @@ async def sockets_that(handler, **more):
 
 
 @asynccontextmanager
-async def proxied(tmp_path, handler=echo_messages, *, upstream=None, **more):
+async def proxied(tmp_path, handler=echo_messages, *, upstream=None, more_routes=(), **more):
     async with sockets_that(handler, **(upstream or {})) as behind:
         routes = [
             route("socket", "/socket", f"ws://127.0.0.1:{behind.port}/inner", protocol="websocket"),
             route("of", "/of/{rest...}", f"ws://127.0.0.1:{behind.port}/x/{{rest}}?fixed=1", protocol="websocket"),
             route("http", "/http", f"http://127.0.0.1:{behind.port}/"),
+            *more_routes,
         ]
         async with running(tmp_path, routes, **more) as plane:
             plane.behind = behind
