@@ -61,6 +61,9 @@ class Exchange(Interface):
     def inform(self, status: int, headers: Headers) -> None:
         """Send an interim response (RFC 9110 15.2) before the response, if the caller can receive one."""
 
+    def name_status(self, status: int, phrase: bytes) -> None:
+        """Send this reason phrase with the status, if the response has it and the server can (RFC 9112 4)."""
+
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of the response."""
 

@@ -121,6 +121,10 @@ class PolicedExchange:
         """Send an interim response."""
         self._exchange.inform(status, headers)
 
+    def name_status(self, status: int, phrase: bytes) -> None:
+        """Send this reason phrase, unless a policy changes the status."""
+        self._exchange.name_status(status, phrase)
+
     def trail(self, trailers: Headers) -> None:
         """Send trailers, unless a policy sees the answer: they would pass it unseen, or describe another body."""
         if all(policy.is_shadow for policy, _ in self._answering):

@@ -133,6 +133,9 @@ class Exchange:
     def inform(self, status: int, headers: Headers) -> None:
         """Send an interim response, where the server and the caller's version of HTTP have any."""
 
+    def name_status(self, status: int, phrase: bytes) -> None:
+        """Send this reason phrase with the status, where the server can."""
+
     def trail(self, trailers: Headers) -> None:
         """Send trailers at the end of the body, where the server can send them and the caller accepts them."""
 

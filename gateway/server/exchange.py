@@ -49,8 +49,8 @@ class DirectExchange(Exchange):
     """One request and its response on a connection of the server."""
 
     __slots__ = (
-        "_ends_with_connection", "_failure", "_has_upgrade", "_is_chunked", "_is_head", "_lines", "_plane", "_probe",
-        "_protocol", "_trailers", "_waiter", "body", "disconnected", "keep_alive", "more_body", "on_gone",
+        "_ends_with_connection", "_failure", "_has_upgrade", "_is_chunked", "_is_head", "_lines", "_phrase", "_plane",
+        "_probe", "_protocol", "_trailers", "_waiter", "body", "disconnected", "keep_alive", "more_body", "on_gone",
         "on_response", "response_complete", "takes_chunks", "task", "waiting_for_100_continue",
     )  # fmt: skip
 
@@ -69,6 +69,7 @@ class DirectExchange(Exchange):
         self._protocol = protocol
         self._failure: Refused | None = None
         self._lines: list[bytes] = []
+        self._phrase: tuple[int, bytes] | None = None
         self._trailers = b""
         self._has_upgrade = False
         self._is_chunked = False
@@ -168,6 +169,10 @@ class DirectExchange(Exchange):
             fields = lines_of(self._policies.unchanged(self._call, status, headers))
             self._protocol.transport.write(b"%b%b\r\n" % (STATUS_LINES[status], fields))
 
+    def name_status(self, status: int, phrase: bytes) -> None:
+        """Send this reason phrase with the status."""
+        self._phrase = (status, phrase)
+
     def trail(self, trailers: Headers) -> None:
         """Send trailers after the last chunk; none to a client that does not accept them (RFC 9110 6.5.1)."""
         if self._is_chunked and self._takes_trailers():
@@ -236,7 +241,10 @@ class DirectExchange(Exchange):
         if self.waiting_for_100_continue:
             # The client may or may not send the body that was not requested, so the connection cannot be reused.
             self.keep_alive = False
-        lines = [STATUS_LINES[status]]
+        if self._phrase is not None and self._phrase[0] == status:
+            lines = [b"HTTP/1.1 %d %b\r\n" % self._phrase]
+        else:
+            lines = [STATUS_LINES[status]]
         has_length = is_without_body = status in WITHOUT_BODY
         for header in (*self._protocol.server_state.default_headers, *headers):
             if header[0] in EXAMINED:

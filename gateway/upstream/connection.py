@@ -70,6 +70,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.is_continued = False
         """Whether the upstream has asked for the body, by ``100 Continue``."""
         self.status = 0
+        self.phrase = b""
+        """The reason phrase (RFC 9112 4)."""
         self.headers: Headers = []
         self.trailers: Headers = []
         """The trailers, once the response is whole. They are never headers (RFC 9110 6.5.1)."""
@@ -132,7 +134,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.has_answered = self.is_whole = self._keeps_alive = self.has_begun_to_answer = False
         self.is_sent = is_whole
         self.is_continued = False
-        self.status, self.headers, self.trailers, self.interim = 0, [], [], []
+        self.status, self.phrase, self.headers, self.trailers, self.interim = 0, b"", [], [], []
         self._unreported_bytes, self._is_chunked, self._is_after_chunks = 0, False, False
         self._is_head_request = is_head_request
         self._transport.write(head)
@@ -282,6 +284,9 @@ class UpstreamConnection(asyncio.Protocol):
         if self.is_whole:
             raise ValueError("a second answer to one request")
 
+    def on_status(self, phrase: bytes) -> None:
+        self.phrase += phrase
+
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         if self.has_answered:
@@ -301,7 +306,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self.status < 200:
             self.is_continued = self.is_continued or self.status == 100
             self.interim.append((self.status, self.headers))
-            self.headers = []
+            self.phrase, self.headers = b"", []
             return
         self.has_answered, self._unreported_bytes = True, 0
         if self._is_chunked:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from http import HTTPStatus
 
 from gateway.call import Call
 from gateway.concurrency.short_cache import short_cache
@@ -60,7 +62,10 @@ ACCEPTS_TRAILERS = ((b"te", b"trailers"), (b"connection", b"te"))
 """What a client that accepts trailers sends: ``TE`` is of the connection, so each hop names it (RFC 9110 10.1.4)."""
 UNNAMED = b" \t="
 """What browsers drop before the name: ``=a=b`` is stored without a name, and sent back as ``a=b``."""
+PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+"""The reason phrases that the gateway's server sends of itself."""
 PREFIXES_OF_NO_TRAILERS = (b"access-control-", b"ratelimit", b"x-ratelimit-")
+_PHRASE = re.compile(rb"[\t -~\x80-\xff]{1,200}")
 IDENTITY_PREFIXES = (b"x-consumer-", b"x-forwarded-", b"x-apimgmt-")
 
 
@@ -208,6 +213,11 @@ def passed_trailers(trailers: Headers) -> Headers:
         for trailer in trailers
         if trailer[0] not in NO_TRAILERS and not trailer[0].startswith(PREFIXES_OF_NO_TRAILERS)
     ]
+
+
+def is_phrase(text: bytes) -> bool:
+    """Return whether an upstream's reason phrase can be passed back (RFC 9112 4)."""
+    return _PHRASE.fullmatch(text) is not None
 
 
 def _named_in_connection(headers: Headers) -> frozenset[bytes]:

@@ -10,13 +10,21 @@ from gateway.call import Call, Reply
 from gateway.concurrency.stopping import stop_tasks
 from gateway.handlers.proxy.answer import GovernedResponse, is_governed
 from gateway.handlers.proxy.forwarding import forwarding_of, own_names
-from gateway.handlers.proxy.heads import interim_headers, passed_trailers, request_head, response_headers
+from gateway.handlers.proxy.heads import (
+    PHRASES,
+    interim_headers,
+    is_phrase,
+    passed_trailers,
+    request_head,
+    response_headers,
+)
 from gateway.handlers.proxy.idempotent import send_once
 from gateway.handlers.proxy.tokens import Metering, is_metered
 from gateway.handlers.requests import idempotency_key
 from gateway.peer import ClientGone
 from gateway.refusals import ErrorClass, Reason, Refused
 from gateway.upstream.connection import UpstreamBroken, UpstreamConnection
+from gateway.wire.header_fields import Headers
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -120,14 +128,7 @@ async def _exchange(
         if is_governed(call, headers, metering):
             answer = GovernedResponse(plane, call, connection, reply, metering)
             headers = await answer.begin()
-        headers = response_headers(
-            connection.status,
-            headers,
-            limits=plane.limiter.headers(call),
-            via=upstreams.via,
-            own_names=lambda: own_names(call, plane.config),
-        )
-        await peer.start(connection.status, headers)
+        await peer.start(connection.status, _head_of(plane, call, connection, headers))
         if sending is None and not peer.is_read and connection.status < 400:
             # It answered before it asked for the body, which the client may send all the same.
             sending = _sending(plane, call, connection)
@@ -143,6 +144,19 @@ async def _exchange(
     if connection.status >= 500 and reply.refused is None:
         reply.error_class = ErrorClass.UPSTREAM_LOST.value
     return reply
+
+
+def _head_of(plane: Plane, call: Call, connection: UpstreamConnection, headers: Headers) -> Headers:
+    """Return the headers to pass back, and have the upstream's own reason phrase sent with its status."""
+    if connection.phrase != PHRASES.get(connection.status) and is_phrase(connection.phrase):
+        call.peer.name_status(connection.status, connection.phrase)
+    return response_headers(
+        connection.status,
+        headers,
+        limits=plane.limiter.headers(call),
+        via=plane.upstreams.via,
+        own_names=lambda: own_names(call, plane.config),
+    )
 
 
 def _pass_interim(plane: Plane, call: Call, connection: UpstreamConnection) -> None:

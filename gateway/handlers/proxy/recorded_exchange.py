@@ -84,6 +84,11 @@ class RecordedExchange:
         if self._is_attached:
             self._exchange.inform(status, headers)
 
+    def name_status(self, status: int, phrase: bytes) -> None:
+        """Pass a reason phrase on, unrecorded."""
+        if self._is_attached:
+            self._exchange.name_status(status, phrase)
+
     def trail(self, trailers: Headers) -> None:
         """Pass trailers on, unrecorded."""
         if self._is_attached:
