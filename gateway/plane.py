@@ -22,6 +22,7 @@ from gateway.connections.open import Connections
 from gateway.contracts.document_cache import DocumentCache
 from gateway.durable.first_responses import FirstResponses
 from gateway.durable.job_states import JobStates
+from gateway.durable.mqtt_sessions import MqttSessions
 from gateway.durable.readers import Readers
 from gateway.durable.withheld import Withheld
 from gateway.handle import Dispatcher
@@ -117,6 +118,7 @@ class Plane:
         )
         self.policies.follow(self.connections)
         self.retained = RetainedEvents(client, self.log, self.snapshot)
+        self.mqtt_sessions = MqttSessions(client, js, self.log)
         self.meter = Meter(self.connections, self.usage)
         dispatcher = Dispatcher(self.policies, self.limiter, self._run_handler)
         self.pipeline = Pipeline(

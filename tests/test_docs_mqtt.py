@@ -4,6 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from gateway.config import Config
+from gateway.durable import mqtt_sessions
 from gateway.handlers.mqtt import publishing as mqtt_publishing
 from gateway.handlers.mqtt import subscribing as mqtt_subscribing
 from gateway.refusals import TABLE, Packet, Reason
@@ -16,6 +17,7 @@ DEFAULTS = {field.name: field.default for field in fields(Config)}
 def test_numbers_are_those_of_the_code():
     for documented in (
         f"at most {session.RECEIVE_MAX:,} may wait for PUBREL",
+        f"A consumer has at most {mqtt_sessions.SESSIONS_MAX:,}",
         f"{mqtt_publishing.DELAY_MAX_S:.0f} s at most",
         f"Topic aliases: {session.TOPIC_ALIAS_MAX} a connection",
         f"at most {session.SUBSCRIPTIONS_MAX} filters",

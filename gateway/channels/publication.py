@@ -41,10 +41,24 @@ class Publication:
     """CloudEvents attributes set by the publisher, without prefix: ``id``, ``type``, ``source``, ``subject``, …"""
     keeps_invalid: bool = False
     """Dead-letter it if it is invalid, whatever its channel says: its publisher cannot be notified."""
+    identity: str | None = None
+    """By which its protocol identifies it when its client sends it again; used if it has neither a key nor an id."""
     is_relayed: bool = False
     """It is part of what an upstream sent, as it is: the content type of the channel does not apply."""
     value: Any = UNREAD
     """The parsed ``data``, if :func:`gateway.wire.strict_json.parse` has already parsed it."""
+
+    @property
+    def known_by(self) -> tuple[str | None, ...] | None:
+        """By what an event is recognised that is published again: its key, its source and id, or its identity.
+
+        Without a key, a CloudEvent is recognised by its source and id (CloudEvents 1.0.2, 3.1.1). None: by nothing.
+        """
+        if self.idempotency_key is not None:
+            return (self.idempotency_key,)
+        if "id" in self.attributes:
+            return (self.attributes.get("source"), self.attributes["id"])
+        return (None, None, self.identity) if self.identity is not None else None
 
 
 @dataclass(frozen=True, slots=True)

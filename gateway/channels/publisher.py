@@ -31,6 +31,7 @@ from gateway.wire.strict_json import parse
 
 logger = logging.getLogger(__name__)
 
+KEY_REUSED = "idempotency-key-reused"
 SLICE_EVENTS = 50
 """So many events of an array are checked or stored before the event loop serves others."""
 
@@ -176,7 +177,7 @@ class Publisher:
             raise Refused(
                 Reason.INVALID_PAYLOAD,
                 "This idempotency key, or id of an event, was used with another body.",
-                cause="idempotency-key-reused",
+                cause=KEY_REUSED,
                 members={"pointer": ""},
             )
 
@@ -198,16 +199,10 @@ class Publisher:
 
 
 def _message_id(call: Call, publication: Publication) -> str | None:
-    """Return the stream's message id, a hash of consumer, address and key; None if the event cannot be recognised.
-
-    Without a key, a CloudEvent is recognised by its source and id (CloudEvents 1.0.2, 3.1.1).
-    """
-    known_by = [publication.idempotency_key]
-    if known_by == [None]:
-        given_id = publication.attributes.get("id")
-        if given_id is None:
-            return None
-        known_by = [publication.attributes.get("source"), given_id]
+    """Return the stream's message id, a hash of consumer, address and key; None if the event cannot be recognised."""
+    known_by = publication.known_by
+    if known_by is None:
+        return None
     whole = orjson.dumps([call.caller.consumer, publication.address, *known_by])
     return hashlib.sha256(whole).hexdigest()
 

@@ -19,6 +19,7 @@ from gateway.log.event import Event
 from gateway.log.event_log import EventLog
 from gateway.log.unavailable import log_unavailable
 from gateway.snapshot.picture import Channel, Snapshot
+from gateway.wire.digest import digest_of
 from gateway.wire.subjects import address_of
 
 PAGE = 200
@@ -32,13 +33,18 @@ class RetainedEvents:
         self._log = log
         self._snapshot = snapshot
 
-    async def retain(self, subject: str, channel: Channel, sequence: int) -> None:
-        """Make an event the retained one of its address's subject. Raises Refused while NATS is unavailable."""
-        await self._log.store(f"{RETAINED_SUBJECT}.{subject}", b"%d %b" % (sequence, channel.stream.encode()))
+    async def retain(self, subject: str, channel: Channel, sequence: int, once: str | None = None) -> None:
+        """Make an event the retained one of its address's subject. Raises Refused while NATS is unavailable.
 
-    async def clear(self, subject: str) -> None:
-        """Leave an address's subject without a retained event. Raises Refused while NATS is unavailable."""
-        await self._log.store(f"{RETAINED_SUBJECT}.{subject}", b"")
+        What is sent again with the same ``once`` within two minutes changes nothing: a later event may be retained.
+        """
+        await self._log.store(
+            f"{RETAINED_SUBJECT}.{subject}", b"%d %b" % (sequence, channel.stream.encode()), _id(subject, once)
+        )
+
+    async def clear(self, subject: str, once: str | None = None) -> None:
+        """Leave an address's subject without a retained event, as :meth:`retain` does."""
+        await self._log.store(f"{RETAINED_SUBJECT}.{subject}", b"", _id(subject, once))
 
     async def matching(self, subject_filter: str) -> AsyncIterator[Event]:
         """Yield the retained events that a subject filter matches, that the log still holds and that have not expired.
@@ -76,3 +82,7 @@ class RetainedEvents:
             return self._snapshot.channel_of(stream)
         found = self._snapshot.channel(address)
         return found[0] if found is not None else None
+
+
+def _id(subject: str, once: str | None) -> str | None:
+    return None if once is None else digest_of((subject.encode(), once.encode()))

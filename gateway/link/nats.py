@@ -29,6 +29,7 @@ ATTEMPTS_STREAM = "ATTEMPTS"
 RETRIES_STREAM = "RETRIES"
 WITHHELD_STREAM = "WITHHELD"
 FIRST_RESPONSES_STREAM = "FIRST_RESPONSES"
+MQTT_SESSIONS_STREAM = "MQTT_SESSIONS"
 USAGE_SUBJECT = "_apimgmt.usage"
 DEAD_SUBJECT = "_apimgmt.dead"
 RETAINED_SUBJECT = "_apimgmt.retained"
@@ -36,6 +37,7 @@ ATTEMPTS_SUBJECT = "_apimgmt.attempts"
 RETRIES_SUBJECT = "_apimgmt.retries"
 WITHHELD_SUBJECT = "_apimgmt.withheld"
 FIRST_RESPONSES_SUBJECT = "_apimgmt.first_responses"
+MQTT_SESSIONS_SUBJECT = "_apimgmt.mqtt_sessions"
 CONTROL_SUBJECT = "_apimgmt.control"
 REPLY_TIMEOUT_S = 2.0
 CONNECT_TIMEOUT_S = 5
@@ -77,6 +79,7 @@ _STREAMS = (
     _stream(RETRIES_STREAM, f"{RETRIES_SUBJECT}.*.*", _GIB, max_msgs_per_subject=1),
     _stream(WITHHELD_STREAM, f"{WITHHELD_SUBJECT}.*.*", _GIB, max_msgs_per_subject=1),
     _stream(FIRST_RESPONSES_STREAM, f"{FIRST_RESPONSES_SUBJECT}.*", _GIB, max_age=_DAY_S, max_msgs_per_subject=1),
+    _stream(MQTT_SESSIONS_STREAM, f"{MQTT_SESSIONS_SUBJECT}.*.*", _GIB // 8, max_age=_DAY_S, max_msgs_per_subject=1),
 )
 _BUCKETS = (
     KeyValueConfig(bucket=SNAPSHOT_BUCKET, history=1, storage=StorageType.FILE, direct=True),

@@ -59,6 +59,8 @@ class Stored:
     sequence: int
     duplicate: bool = False
     """Whether it had been stored before, under the same message id."""
+    may_be_own: bool = False
+    """Whether this call sent it again after it lost the link, so that it may be the duplicate of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,16 +154,13 @@ class EventLog:
         """
         if self._disk is not None and self._disk.is_full:
             raise Refused(Reason.STORAGE_FULL)
-        if message_id is not None:
-            headers = {**headers, "Nats-Msg-Id": message_id}
-        is_repeatable = message_id is not None
+        all_ = {**headers, "Nats-Msg-Id": message_id} if message_id else dict(headers)
+        to, link = channel.stored(subject), self._link
         replies = await self._request_making_stream(
             channel,
-            lambda: self._request(
-                channel.stored(subject), data, dict(headers), is_repeatable=is_repeatable, silence_s=DEADLINE_S
-            ),
+            lambda: self._request(to, data, all_, is_repeatable=bool(message_id), silence_s=DEADLINE_S),
         )
-        return _stored(replies[0].data)
+        return _stored(replies[0].data, may_be_own=self._link != link)
 
     async def store(
         self, subject: str, data: bytes, message_id: str | None = None, headers: Mapping[str, str] | None = None
@@ -377,11 +376,11 @@ class EventLog:
                 request.replied.set_exception(_LinkLost())
 
 
-def _stored(answer: bytes) -> Stored:
+def _stored(answer: bytes, *, may_be_own: bool = False) -> Stored:
     reply = orjson.loads(answer)
     if "error" in reply:
         raise refusal(reply["error"])
-    return Stored(reply["seq"], reply.get("duplicate", False))
+    return Stored(reply["seq"], reply.get("duplicate", False), may_be_own)
 
 
 def refusal(error: Mapping[str, Any]) -> Refused:

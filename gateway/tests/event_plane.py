@@ -20,6 +20,7 @@ from gateway.config import Config
 from gateway.connections.open import Connections
 from gateway.credentials.api_keys import from_text, new_key
 from gateway.durable.job_states import JobStates
+from gateway.durable.mqtt_sessions import MqttSessions
 from gateway.handle import Dispatcher
 from gateway.handlers import channel as channel_handlers
 from gateway.identity.jwks import KeySets
@@ -123,6 +124,7 @@ class EventPlane:
             self.config, self.snapshot, self.limiter, self.validators, self.log, self.side_threads
         )
         self.retained = RetainedEvents(self.nats, self.log, self.snapshot)
+        self.mqtt_sessions = MqttSessions(self.nats, self.js, self.log)
         self.meter = Meter(self.connections, self.usage)
         self.policies = policies_for(self)
         self.policies.follow(self.connections)

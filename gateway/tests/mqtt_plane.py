@@ -34,6 +34,18 @@ async def mqtt_plane(
             await stop_tasks(sweeper)
 
 
+@asynccontextmanager
+async def another_listener(plane: EventPlane) -> AsyncIterator[int]:
+    """Run a second listener, which knows nothing of the connections of the first, and yield its port."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    accepting, sweeper = await serve(plane, listening, Capacity(plane.config))
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        await accepting.stop()
+        await stop_tasks(sweeper)
+
+
 async def stored(plane: EventPlane, address: str) -> list[Event]:
     """Return what the log holds of an address."""
     found = plane.snapshot.channel(address)

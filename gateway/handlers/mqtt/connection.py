@@ -12,7 +12,9 @@ from gateway.channels.access import channel_for
 from gateway.channels.outbox import SEND_TIMEOUT_S, Outbox
 from gateway.concurrency.ending import Ending
 from gateway.concurrency.stopping import stop_tasks
+from gateway.durable.mqtt_sessions import TakenOver
 from gateway.handlers.mqtt.publishing import Publishing
+from gateway.handlers.mqtt.receiving import Receiving
 from gateway.handlers.mqtt.subscribing import Subscribing
 from gateway.peer import ClientGone
 from gateway.refusals import ErrorClass, Reason, Refused
@@ -37,7 +39,6 @@ from gateway.wire.mqtt.types import PROTOCOL_ERROR, PacketError
 if TYPE_CHECKING:
     from gateway.plane import Plane
 
-PACKET_ID_NOT_FOUND = 0x92
 WITH_WILL = 0x04
 FLUSH_S = 1.0
 """Time limit for sending the last acknowledgements."""
@@ -51,10 +52,6 @@ LOSES_ITS_WILL = frozenset(
     }
 )
 """Refusals that end a connection without publishing its will: the client is no longer authorized."""
-
-
-class TakenOver(Exception):
-    """The same client connected again (MQTT-3.1.4-3)."""
 
 
 async def handle_mqtt(plane: Plane, call: Call) -> Reply:
@@ -76,7 +73,10 @@ class MqttConnection:
         self._outbox: Outbox[bytes] = Outbox(
             plane.limiter, plane.config, call, overflowed=self._ending, notice=lambda refused: b""
         )
-        self._publishing = Publishing(plane, call, self._session, send=self._outbox.put, close=self._ending)
+        self._receiving = Receiving(plane, call, self._session, send=self._outbox.put, close=self._ending)
+        self._publishing = Publishing(
+            plane, call, self._session, self._receiving, send=self._outbox.put, close=self._ending
+        )
         self._subscribing = Subscribing(plane, call, self._session, self._outbox, self._ending)
         self._is_disconnected = False
 
@@ -86,7 +86,6 @@ class MqttConnection:
         clients, client_id = self._peer.clients, self._session.client_id
         owner = f"{self._call.caller.consumer}\0{self._call.caller.maker}"
         clients.register(owner, client_id, self.leave)
-        self._session.resume(clients.received(owner, client_id, is_clean=self._session.connect.is_clean))
         try:
             return await self._serve()
         finally:
@@ -133,10 +132,10 @@ class MqttConnection:
                 await self._outbox.room()
 
     async def _process(self, packet: Packet) -> None:
-        """Process any packet but PUBLISH. Raises Refused or PacketError where it ends the connection."""
+        """Process any packet but PUBLISH. Raises Refused, PacketError or TakenOver where it ends the connection."""
         match packet:
             case Ack():
-                self._acknowledged(packet)
+                await self._acknowledged(packet)
             case Ping():
                 self._outbox.put(codec.PING_RESPONSE)
             case Subscribe():
@@ -153,12 +152,11 @@ class MqttConnection:
             case _:
                 raise ProtocolViolation(PROTOCOL_ERROR, "AUTH is not accepted: no extended authentication is offered")
 
-    def _acknowledged(self, packet: Ack) -> None:
+    async def _acknowledged(self, packet: Ack) -> None:
         if packet.type is Type.PUBACK:
             self._subscribing.acknowledged(packet.packet_id)
         elif packet.type is Type.PUBREL:
-            code = 0 if self._session.release(packet.packet_id) else PACKET_ID_NOT_FOUND
-            self._outbox.put(codec.ack(self._session.version, Ack(Type.PUBCOMP, packet.packet_id, code)))
+            await self._receiving.release(packet.packet_id)
 
     async def _write(self) -> None:
         while True:
@@ -177,6 +175,7 @@ class MqttConnection:
         await stop_tasks(reader)
         self._subscribing.stop()
         await self._publishing.finish()
+        await self._receiving.finish()
         await self._flush(writer)
         if self._will is not None and not (isinstance(ending, Refused) and ending.reason in LOSES_ITS_WILL):
             await self._publishing.publish_will(self._will)

@@ -7,7 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,10 +15,12 @@ from gateway.call import Call
 from gateway.channels.access import channel_for
 from gateway.channels.checking import require_utf8
 from gateway.channels.publication import Admitted, Publication
+from gateway.channels.publisher import KEY_REUSED
+from gateway.durable.mqtt_sessions import TakenOver
+from gateway.handlers.mqtt.receiving import Receiving
 from gateway.log.cloudevents import structured
-from gateway.log.event_log import DEADLINE_S
+from gateway.log.event_log import Stored
 from gateway.log.expiry import with_interval
-from gateway.log.unavailable import log_unavailable
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.right import Verb
 from gateway.wire.content_types import essence_of
@@ -61,13 +63,15 @@ class Publishing:
         plane: Plane,
         call: Call,
         session: Session,
+        receiving: Receiving,
         *,
         send: Callable[[bytes], None],
-        close: Callable[[Refused], None],
+        close: Callable[[Refused | TakenOver], None],
     ) -> None:
         self._plane = plane
         self._call = call
         self._session = session
+        self._receiving = receiving
         self._answers = Replies(session.connect)
         self._send = send
         self._close = close
@@ -79,26 +83,25 @@ class Publishing:
     async def publish(self, packet: Publish) -> None:
         """Admit one PUBLISH and start to store it; returns when the next packet may be read.
 
-        Raises Refused or PacketError where the publish ends the connection.
+        Raises Refused, PacketError or TakenOver where the publish ends the connection.
         """
         connection = self._call.connection
         assert connection is not None, "the connection was opened"
         topic = self._session.topic_of(packet)
         connection.received(len(packet.payload))
-        is_new = packet.qos < 2 or self._session.begin_receiving(packet.packet_id, is_duplicate=packet.is_duplicate)
-        if not is_new:
+        if packet.qos == 2 and not self._session.begin_receiving(packet.packet_id):
             self._repeat(packet)
             return
         in_flight = InFlightPublish(packet)
-        is_clearing = packet.retain and not packet.payload
         try:
-            if is_clearing:
-                work = await self._admitted(packet.payload, lambda: self._clear(topic))
+            identity = await self._receiving.identity(packet)
+            if packet.retain and not packet.payload:
+                work = await self._admitted(packet, lambda: self._clear(topic, identity))
             else:
-                work = self._store(await self._admit(topic, packet), packet.retain)
+                work = self._store_once(await self._admit(topic, packet, identity), packet)
         except Refused as refused:
             connection.refused(refused)
-            if self._ends_connection(refused):
+            if self._ends_connection(refused, in_flight):
                 raise
             in_flight.is_settled, in_flight.refused = True, refused
             self._in_flight.append(in_flight)
@@ -111,24 +114,10 @@ class Publishing:
             await self._room
 
     def _repeat(self, packet: Publish) -> None:
-        """Acknowledge a duplicate once the first is stored, which an earlier connection may still be doing."""
+        """Acknowledge a duplicate on the same connection again, if its first is stored."""
         if self._session.is_stored(packet.packet_id):
             self._in_flight.append(InFlightPublish(packet, is_settled=True))
             self._advance()
-        elif all(in_flight.packet.packet_id != packet.packet_id for in_flight in self._in_flight):
-            in_flight = InFlightPublish(packet)
-            self._in_flight.append(in_flight)
-            in_flight.task = asyncio.create_task(self._settle(in_flight, self._stored_earlier(packet.packet_id)))
-
-    async def _stored_earlier(self, packet_id: int) -> None:
-        """Wait until an earlier connection has stored a publish. Raises Refused if it did not."""
-        ends_at = time.monotonic() + DEADLINE_S
-        while self._session.is_received(packet_id) and not self._session.is_stored(packet_id):
-            if time.monotonic() > ends_at:
-                self._session.release(packet_id)
-            await asyncio.sleep(0.02)
-        if not self._session.is_stored(packet_id):
-            raise log_unavailable()
 
     async def finish(self) -> None:
         """Wait until every publish in flight is stored or refused, and acknowledged; storing has its own deadline."""
@@ -141,19 +130,24 @@ class Publishing:
         try:
             publication = await self._publication(will.topic, will.payload, will.properties, _attributes(will.retain))
             await self._apply_policies(will.payload)
-            await self._store(await self._plane.publisher.admit(self._call, publication), will.retain)
+            admitted = await self._plane.publisher.admit(self._call, publication)
+            stored = await self._plane.publisher.store(self._call, admitted)
+            if will.retain:
+                await self._retain(admitted, stored)
         except Refused as refused:
             if self._call.connection is not None:
                 self._call.connection.refused(refused)
 
-    async def _admit(self, topic: str, packet: Publish) -> Admitted:
+    async def _admit(self, topic: str, packet: Publish, identity: str | None) -> Admitted:
         attributes = _attributes(packet.retain)
         if self.marks_origin and self._call.connection is not None:
             attributes[ORIGIN] = self._call.connection.id
         publication = await self._publication(
             topic, packet.payload, packet.properties, attributes, keeps_invalid=self._keeps_invalid(packet)
         )
-        return await self._admitted(packet.payload, lambda: self._plane.publisher.admit(self._call, publication))
+        if identity is not None and "id" not in publication.attributes:
+            publication = replace(publication, identity=identity)
+        return await self._admitted(packet, lambda: self._plane.publisher.admit(self._call, publication))
 
     async def _publication(self, topic: str, payload: bytes, *arguments: Any, **options: Any) -> Publication:
         work = partial(_publication, topic, payload, *arguments, **options)
@@ -164,19 +158,23 @@ class Publishing:
         if self._call.route is not None:
             await self._plane.policies.message_in(self._call, payload)
 
-    async def _admitted(self, payload: bytes, admit_once: Callable[[], Awaitable[T]]) -> T:
-        """Admit a publish; a rate-limited MQTT 3.1.1 client is delayed by not reading its socket meanwhile."""
+    async def _admitted(self, packet: Publish, admit_once: Callable[[], Awaitable[T]]) -> T:
+        """Admit a publish; a rate-limited MQTT 3.1.1 client is delayed by not reading its socket meanwhile.
+
+        So is one that sends again what may have been stored, and must not be told that it was refused.
+        """
+        is_delayable = self._session.version != V5 or self._is_resent(packet)
         ends_at = time.monotonic() + DELAY_MAX_S
         is_delayed = has_passed_policies = False
         while True:
             try:
                 if not has_passed_policies:
-                    await self._apply_policies(payload)
+                    await self._apply_policies(packet.payload)
                 has_passed_policies = True
                 return await admit_once()
             except Refused as refused:
                 wait_s = refused.retry_after_s or 0.1
-                can_wait = self._session.version != V5 and refused.reason is Reason.RATE_LIMITED and not refused.fatal
+                can_wait = is_delayable and refused.reason is Reason.RATE_LIMITED and not refused.fatal
                 if not can_wait or time.monotonic() + wait_s > ends_at:
                     raise
                 if not is_delayed and self._call.connection is not None:
@@ -188,22 +186,45 @@ class Publishing:
         """Return whether an invalid event is dead-lettered: MQTT 3.1.1 has no negative PUBACK and acknowledges it."""
         return self._session.version != V5 and packet.qos > 0
 
-    async def _clear(self, topic: str) -> Coroutine[Any, Any, None]:
+    async def _clear(self, topic: str, identity: str | None) -> Coroutine[Any, Any, None]:
         """Admit an empty retained PUBLISH: it stores no event and clears the retained one (3.3.1.3)."""
         _, subject = channel_for(self._plane.snapshot, self._call, topic, Verb.PUBLISH)
         await self._plane.limiter.charge(self._call, messages_in=1)
-        return self._plane.retained.clear(subject)
+        return self._plane.retained.clear(subject, identity)
 
-    async def _store(self, admitted: Admitted, is_retained: bool) -> None:
-        stored = await self._plane.publisher.store(self._call, admitted)
-        if is_retained:
-            await self._plane.retained.retain(admitted.subject, admitted.channel, stored.sequence)
+    async def _store_once(self, admitted: Admitted, packet: Publish) -> None:
+        """Store a publish, which may be one of QoS 2 that is sent again.
+
+        A client that has lost its state uses a packet id anew: without the mark of a duplicate, or for another event.
+        """
+        publication = admitted.publication
+        is_new = False
+        try:
+            stored = await self._plane.publisher.store(self._call, admitted)
+            is_new = stored.duplicate and not (packet.is_duplicate or stored.may_be_own)
+        except Refused as refused:
+            if refused.cause != KEY_REUSED or publication.identity is None:
+                raise
+            is_new = True
+        if is_new and publication.identity is not None:
+            identity = await self._receiving.renew(packet.packet_id)
+            admitted = replace(admitted, publication=replace(publication, identity=identity))
+            stored = await self._plane.publisher.store(self._call, admitted)
+        if packet.retain:
+            await self._retain(admitted, stored)
+
+    async def _retain(self, admitted: Admitted, stored: Stored) -> None:
+        once = admitted.publication.identity
+        await self._plane.retained.retain(admitted.subject, admitted.channel, stored.sequence, once)
 
     async def _settle(self, in_flight: InFlightPublish, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except Refused as refused:
             in_flight.refused = refused
+        except TakenOver as taken_over:
+            self._close(taken_over)
+            return
         except Exception:
             logger.exception("storing failed")
             in_flight.refused = Refused(Reason.INTERNAL)
@@ -224,7 +245,7 @@ class Publishing:
 
     def _acknowledge(self, in_flight: InFlightPublish) -> None:
         packet, refused = in_flight.packet, in_flight.refused
-        if refused is not None and self._ends_connection(refused):
+        if refused is not None and self._ends_connection(refused, in_flight):
             # Not acknowledged, a client of 3.1.1 publishes it again once it has reconnected.
             self._close(refused)
             return
@@ -236,12 +257,23 @@ class Publishing:
         if packet.qos:
             self._send(self._answers.ack(packet, refused))
 
-    def _ends_connection(self, refused: Refused) -> bool:
+    def _ends_connection(self, refused: Refused, in_flight: InFlightPublish) -> bool:
         """Return whether a refusal ends the connection.
 
-        MQTT 3.1.1 has no negative PUBACK: a publish that is neither stored nor invalid ends it (MQTT-3.3.5-2).
+        MQTT 3.1.1 has no negative PUBACK: a publish that is neither stored nor invalid ends it (MQTT-3.3.5-2). So does
+        one of QoS 2 that may be stored: a client that has got a negative PUBREC would publish its event once more.
         """
-        return refused.fatal or (self._session.version != V5 and refused.reason is not Reason.INVALID_PAYLOAD)
+        if self._session.version != V5:
+            return refused.fatal or refused.reason is not Reason.INVALID_PAYLOAD
+        may_be_stored = self._is_resent(in_flight.packet) or (self._is_kept(in_flight.packet) and in_flight.task)
+        return refused.fatal or (bool(may_be_stored) and refused.reason in (Reason.OVERLOADED, Reason.RATE_LIMITED))
+
+    def _is_kept(self, packet: Publish) -> bool:
+        """Return whether a publish is recognised when it is sent again on another connection."""
+        return packet.qos == 2 and self._session.is_lasting
+
+    def _is_resent(self, packet: Publish) -> bool:
+        return self._is_kept(packet) and packet.is_duplicate
 
 
 def _attributes(is_retained: bool) -> dict[str, str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -16,8 +16,6 @@ IN_FLIGHT_MAX = 100
 RECEIVE_MAX = 1024
 """QoS 2 publishes of a client that may await PUBREL (3.2.2.3.3)."""
 RECEIVE_MAX_EXCEEDED = 0x93
-RECEIVED_CLIENTS_MAX = 10_000
-"""Clients of which one process remembers what they have not released."""
 TOPIC_ALIAS_MAX = 20
 SUBSCRIPTIONS_MAX = 200
 CLIENT_ID_MAX_CHARS = 256
@@ -41,8 +39,6 @@ class Session:
     """QoS 1 events with their retain flag, to be sent once the client has acknowledged earlier ones."""
     held_bytes: int = 0
     _received: dict[int, bool] = field(default_factory=dict)
-    _earlier: set[int] = field(default_factory=set)
-    """Packet ids in ``_received`` that an earlier connection of the client received."""
     _in_flight: set[int] = field(default_factory=set)
     _aliases: dict[int, str] = field(default_factory=dict)
     _ids: count[int] = field(default_factory=count)
@@ -80,19 +76,21 @@ class Session:
 
     # QoS 2 in: a packet id is in use from PUBLISH to PUBREL, and a duplicate is not stored again (4.3.3)
 
-    def resume(self, received: dict[int, bool]) -> None:
-        """Continue with the packet ids that earlier connections of the client received, and record others there."""
-        self._received, self._earlier = received, set(received)
+    @property
+    def is_lasting(self) -> bool:
+        """Whether the client may continue its session on another connection (3.1.2.4, 3.1.2.11.2)."""
+        return not self.connect.is_clean or bool(self.connect.properties.get("session_expiry"))
 
-    def begin_receiving(self, packet_id: int, *, is_duplicate: bool = False) -> bool:
+    @property
+    def received(self) -> Collection[int]:
+        """The packet ids of the QoS 2 publishes that await their PUBREL."""
+        return self._received
+
+    def begin_receiving(self, packet_id: int) -> bool:
         """Register the packet id of a QoS 2 publish and return whether it is new; False is a duplicate.
 
-        On a new connection a client marks what it repeats (4.4); without the mark it has begun anew.
         Raises PacketError if more than ``RECEIVE_MAX`` await PUBREL.
         """
-        if packet_id in self._earlier and not is_duplicate:
-            self._earlier.discard(packet_id)
-            self._received.pop(packet_id, None)
         if packet_id in self._received:
             return False
         if len(self._received) >= RECEIVE_MAX:
@@ -100,17 +98,14 @@ class Session:
         self._received[packet_id] = False
         return True
 
-    def is_received(self, packet_id: int) -> bool:
-        """Return whether a QoS 2 publish of this packet id awaits its PUBREL."""
-        return packet_id in self._received
-
     def is_stored(self, packet_id: int) -> bool:
         """Return whether the QoS 2 publish of this packet id was stored."""
         return self._received.get(packet_id, False)
 
     def mark_stored(self, packet_id: int) -> None:
         """Record that the QoS 2 publish of this packet id was stored: its duplicates are acknowledged at once."""
-        self._received[packet_id] = True
+        if packet_id in self._received:
+            self._received[packet_id] = True
 
     def release(self, packet_id: int) -> bool:
         """Release a packet id, at PUBREL or when its publish was refused; return whether it was in use."""
@@ -174,7 +169,6 @@ class ConnectedClients:
 
     def __init__(self) -> None:
         self._connected: dict[tuple[str, str], Callable[[], None]] = {}
-        self._received: OrderedDict[tuple[str, str], dict[int, bool]] = OrderedDict()
 
     def register(self, owner: str, client_id: str, disconnect: Callable[[], None]) -> None:
         """Register a connection, and disconnect the older one of the same client."""
@@ -183,18 +177,7 @@ class ConnectedClients:
         if older is not None:
             older()
 
-    def received(self, owner: str, client_id: str, *, is_clean: bool) -> dict[int, bool]:
-        """Return the QoS 2 packet ids that the client's connections received, which a clean start forgets."""
-        received = {} if is_clean else self._received.get((owner, client_id), {})
-        self._received[owner, client_id] = received
-        self._received.move_to_end((owner, client_id))
-        while len(self._received) > RECEIVED_CLIENTS_MAX:
-            self._received.popitem(last=False)
-        return received
-
     def unregister(self, owner: str, client_id: str, disconnect: Callable[[], None]) -> None:
         """Remove a connection, unless a newer one has replaced it."""
         if self._connected.get((owner, client_id)) == disconnect:
             del self._connected[owner, client_id]
-            if not self._received.get((owner, client_id), True):
-                del self._received[owner, client_id]
