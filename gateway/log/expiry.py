@@ -13,17 +13,17 @@ EXPIRY = "expirytime"
 """The attribute, an RFC 3339 instant (CloudEvents extension "Expiry Time"). MQTT 5 sends seconds instead."""
 INTERVAL_MAX_S = 2**32 - 1
 """The longest Message Expiry Interval, in four bytes."""
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
-"""``datetime.fromisoformat`` accepts more than RFC 3339: weeks, dates without dashes, …"""
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:[0-5]\d)", re.ASCII)
+"""``datetime.fromisoformat`` accepts more than RFC 3339: weeks, dates without dashes, offsets of 60 minutes, …"""
 
 
 def require_instant(text: str, name: str) -> datetime:
     """Parse an attribute that is an RFC 3339 instant with its offset. Raises Refused ``invalid-payload``."""
     try:
-        instant = datetime.fromisoformat(text)
+        instant = datetime.fromisoformat(text.upper())
     except ValueError:
         fail(f"`{name}` is not an RFC 3339 instant.", f"/{name}")
-    if not _RFC_3339.fullmatch(text):
+    if not _RFC_3339.fullmatch(text.upper()):
         fail(f"`{name}` is not an RFC 3339 instant with its offset from UTC.", f"/{name}")
     return instant
 
@@ -42,7 +42,7 @@ def read_expiry(text: str | None) -> float | None:
     if text is None:
         return None
     try:
-        instant = datetime.fromisoformat(text)
+        instant = datetime.fromisoformat(text.upper())
     except ValueError:
         return None
     return instant.timestamp() if instant.tzinfo is not None else None

@@ -37,7 +37,7 @@ def parse_position(text: str) -> int | datetime | None:
 
 def _instant(text: str) -> datetime | None:
     try:
-        instant = datetime.fromisoformat(text.replace(" ", "+")) if len(text) <= INSTANT_MAX_CHARS else None
+        instant = datetime.fromisoformat(text.upper().replace(" ", "+")) if len(text) <= INSTANT_MAX_CHARS else None
     except ValueError:
         return None
     return instant if instant is not None and instant.tzinfo is not None else None
