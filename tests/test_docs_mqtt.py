@@ -37,6 +37,7 @@ def test_codes_are_those_of_the_code():
         ("too-slow` (", TABLE[Reason.TOO_SLOW].mqtt5[Packet.DISCONNECT]),
         ("revoked key | DISCONNECT ", TABLE[Reason.KEY_REVOKED].mqtt5[Packet.DISCONNECT]),
         ("restart | DISCONNECT ", TABLE[Reason.DRAINING].mqtt5[Packet.DISCONNECT]),
+        ("no release is completed: the connection ends (", TABLE[Reason.OVERLOADED].mqtt5[Packet.DISCONNECT]),
         ("asked for, then ", TABLE[Reason.IDLE].mqtt5[Packet.DISCONNECT]),
         ("(`$share`: ", mqtt_subscribing.SHARED_NOT_SUPPORTED),
         ("subscription identifiers (", mqtt_subscribing.IDENTIFIERS_NOT_SUPPORTED),

@@ -85,6 +85,14 @@ class SocketPublisher:
         self._held.close()
 
 
+class Qos2Publisher(MqttPublisher):
+    """Publishes at QoS 2 in a session that lasts."""
+
+    def __init__(self, product, channel):
+        self.qos, self.session = 2, {"client_id": f"till-{uuid.uuid4().hex[:8]}", "clean_session": False}
+        super().__init__(product, channel)
+
+
 class TwoChannelsReader(EventSourceReader):
     """Reads a second channel on the same event stream, of which it keeps nothing: its ids have two parts."""
 
@@ -151,12 +159,14 @@ def test_processes_killed_at_random_under_load_lose_nothing_and_invent_nothing(t
         readers.append(TwoChannelsReader(product, channel, after, other, after_other))
         for reader in readers:
             reader.start()
-        mqtt, socket = MqttPublisher(product, channel), SocketPublisher(product, channel)
+        mqtt, qos_2 = MqttPublisher(product, channel), Qos2Publisher(product, channel)
+        socket = SocketPublisher(product, channel)
         rest, array = RestPublisher(product, channel), ArrayPublisher(product, channel)
         aside = Load([(RestPublisher(product, other), 1)])
-        with Load([(rest, 1), (array, 3), (socket, 1), (mqtt, 1)]) as load, aside:
+        with Load([(rest, 1), (array, 3), (socket, 1), (mqtt, 1), (qos_2, 1)]) as load, aside:
             kill_at_random(product, load, random.Random(seed))
         mqtt.close()
+        qos_2.close()
         socket.close()
         assert not load.faults + aside.faults, (seed, load.faults, aside.faults)
         kept = eventually(lambda: stored(product, channel, after), WITHIN_S)
@@ -168,7 +178,7 @@ def test_processes_killed_at_random_under_load_lose_nothing_and_invent_nothing(t
         for reader in readers:
             reader.join(10)
             assert reader.seen == kept, (seed, type(reader).__name__)
-        # At least once over MQTT, by the protocol; once by the other doors, which have a key for each.
+        # At least once at QoS 1, by the protocol; once at QoS 2 and by the other doors, which have a key for each.
         assert {load.sent[n] for n, count in Counter(numbers).items() if count > 1} <= {MqttPublisher}, seed
     finally:
         product.stop()

@@ -119,9 +119,11 @@ class RestPublisher:
 class MqttPublisher:
     """Publishes at QoS 1; what was not acknowledged paho sends again once it is connected again."""
 
+    qos, session = 1, {"clean_session": True}
+
     def __init__(self, product, channel):
         self.channel = channel
-        self.client = paho.Client(CallbackAPIVersion.VERSION2, clean_session=True)
+        self.client = paho.Client(CallbackAPIVersion.VERSION2, **self.session)
         self.client.username_pw_set("bench", product.ready["keys"]["bench"])
         self.client.reconnect_delay_set(1, 1)
         self.acknowledged = set()
@@ -131,7 +133,7 @@ class MqttPublisher:
 
     def publish(self, number):
         # What is published while the line is down is kept, but what `publish` gives does not tell of it any more.
-        sent = self.client.publish(self.channel, json.dumps({"n": number}), qos=1)
+        sent = self.client.publish(self.channel, json.dumps({"n": number}), qos=self.qos)
         eventually(lambda: sent.mid in self.acknowledged, WITHIN_S)
 
     def close(self):
