@@ -224,7 +224,16 @@ BAD_WORDS = [
     ("nack", {"ids": ["1"], "seconds": "soon"}), ("extend", {"ids": ["1"], "seconds": 10**9}), ("extend", []),
     ("ack", {"ids": ["1"] * 1001}),
 ]  # fmt: skip
-BAD_QUERIES = ["limit=0", "limit=x", "wait_s=-1", "wait_s=nan", "colour=red", "limit=1&limit=2"]
+BAD_QUERIES = [
+    "limit=0",
+    "limit=x",
+    "wait_s=-1",
+    "wait_s=nan",
+    "wait_s=1_0",
+    "wait_s=%201",
+    "colour=red",
+    "limit=1&limit=2",
+]
 
 
 async def test_bad_input_is_refused_and_makes_nothing(whole):

@@ -37,6 +37,8 @@ RECHECK_S = 2.0
 """How often a waiting call checks its rights, and whether this process is draining."""
 IDS_MAX = 1000
 DELAY_MAX_S = 12 * 3600
+_NUMBER = re.compile(r"\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+"""``float`` accepts more: underscores, spaces, infinity."""
 _ID = re.compile(r"([0-9]{1,19})(?:\.[0-9]{1,19}\.[0-9]{1,10})?")
 
 
@@ -241,10 +243,7 @@ def _limit(text: str) -> int:
 
 
 def _wait_s(text: str) -> float:
-    try:
-        wait_s = float(text) if text.isascii() and len(text) <= WAIT_MAX_CHARS else -1.0
-    except ValueError:
-        wait_s = -1.0
+    wait_s = float(text) if len(text) <= WAIT_MAX_CHARS and _NUMBER.fullmatch(text) else -1.0
     if not 0 <= wait_s <= WAIT_MAX_S:
         raise Refused(Reason.INVALID_REQUEST, f"`wait_s` is a number from 0 to {WAIT_MAX_S:g}.")
     return wait_s
