@@ -8,7 +8,18 @@ from typing import Protocol as Interface
 from gateway.wire.header_fields import Headers
 
 
-class Exchange(Interface):
+class Ready(Interface):
+    """Where bytes that are ready can be written without waiting: by a server that offers it, past no policy."""
+
+    @property
+    def can_write_now(self) -> bool:
+        """Return whether :meth:`write_now` may be called: everything sent before was read, but for a bounded rest."""
+
+    def write_now(self, data: bytes) -> None:
+        """Write the bytes of whole messages, events or packets in one go."""
+
+
+class Exchange(Ready, Interface):
     """The caller's side of an HTTP or SSE call.
 
     Reading and sending raise :class:`ClientGone` once the client has disconnected.
@@ -77,7 +88,7 @@ class Exchange(Interface):
         """Return once the client has disconnected."""
 
 
-class Socket(Interface):
+class Socket(Ready, Interface):
     """The caller's side of a WebSocket."""
 
     @property
@@ -92,6 +103,9 @@ class Socket(Interface):
 
     async def send(self, message: str | bytes) -> None:
         """Send one message; waits while the peer does not read. Raises :class:`ClientGone`."""
+
+    async def send_all(self, messages: Sequence[str]) -> None:
+        """Send several messages, in as few writes as possible. Raises as ``send`` does."""
 
     async def send_control(self, message: str | bytes) -> None:
         """Send a message of the gateway's own, which no policy sees. Raises :class:`ClientGone`."""

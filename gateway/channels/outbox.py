@@ -1,4 +1,8 @@
-"""The queue of one connection's outgoing frames: bounded, charged to the limits as it drains, taken in batches."""
+"""The queue of one connection's outgoing frames: bounded, charged to the limits as it drains, taken in batches.
+
+Live events pass by the queue while nothing waits in it, the peer reads and the limits allow them; see
+:meth:`Outbox.put_lot`.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,17 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from gateway.concurrency.ending import Ending
+from gateway.log.lot import Form, Lot
 from gateway.refusals import Reason, Refused
 
 if TYPE_CHECKING:
     from gateway.call import Call
     from gateway.config import Config
     from gateway.limiter import Limiter
+    from gateway.peer import Ready
 
 T = TypeVar("T")
 
@@ -26,7 +33,10 @@ _PAUSE_MAX_S = 0.5
 
 
 class Outbox(Generic[T]):
-    """One connection's queue. Events are counted and charged; control frames are neither."""
+    """One connection's queue. Events are counted and charged; control frames are neither.
+
+    Once the connection is ending, no more events are sent. It ends as ``too-slow`` if too much waits.
+    """
 
     def __init__(
         self,
@@ -34,14 +44,14 @@ class Outbox(Generic[T]):
         config: Config,
         call: Call,
         *,
-        overflowed: Callable[[Refused], None],
+        ending: Ending[Any],
         notice: Callable[[Refused], T],
     ) -> None:
         self._limiter = limiter
         self._call = call
         self._max_bytes = config.send_buffer_max_bytes
         self._max_events = config.send_buffer_max_events
-        self._overflowed = overflowed
+        self._ending = ending
         self._notice = notice
         self._items: deque[tuple[T, int, float]] = deque()
         self._bytes = 0
@@ -56,6 +66,21 @@ class Outbox(Generic[T]):
         self._is_throttled = False
         self._is_over = False
 
+    def put_lot(self, peer: Ready, lot: Lot, form: Form) -> bool:
+        """Write a lot of live events to the peer at once, past the queue, and charge all of them together.
+
+        Returns False, and does nothing, if they have to be queued one by one: something else is still being sent, the
+        peer does not read, or the limits do not allow all of them now.
+        """
+        if self._items or self._lot[0] or self._is_throttled or self._ending.future.done() or not peer.can_write_now:
+            return False
+        count, size = len(lot.events), lot.size
+        if not self._limiter.charge_now(self._call, messages_out=count, bytes_out=size):
+            return False
+        peer.write_now(lot.joined(form))
+        self._count(count, size)
+        return True
+
     def put(self, item: T) -> None:
         """Queue a control frame."""
         self._add(item, _CONTROL, math.inf)
@@ -65,6 +90,8 @@ class Outbox(Generic[T]):
 
         It is not sent from ``expires_at`` on, in Unix seconds.
         """
+        if self._ending.future.done():
+            return
         self._bytes += bytes_
         self._events += 1
         if expires_at is None:
@@ -173,7 +200,7 @@ class Outbox(Generic[T]):
         items.append((item, bytes_, expires_at))
         if len(items) + self._lot[0] > self._max_events or self._bytes + self._lot[1] > self._max_bytes:
             self._is_over = True
-            self._overflowed(Refused(Reason.TOO_SLOW))
+            self._ending(Refused(Reason.TOO_SLOW))
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None

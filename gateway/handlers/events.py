@@ -20,6 +20,7 @@ from gateway.log.catch_up import Gap
 from gateway.log.conflation import Conflation
 from gateway.log.event import Event
 from gateway.log.hub import Listener
+from gateway.log.lot import Lot
 from gateway.peer import ClientGone
 from gateway.refusals import NO_PAGE, NOSNIFF, Reason, Refused
 from gateway.wire.event_stream import error_event, final_event, named_event
@@ -68,9 +69,7 @@ class EventStream:
         self._listeners: list[Listener] = []
         self._readings = [Reading(selection.address) for selection in selections]
         self._ending: Ending[Refused] = Ending()
-        self._outbox: Outbox[bytes] = Outbox(
-            plane.limiter, plane.config, call, overflowed=self._ending, notice=error_event
-        )
+        self._outbox: Outbox[bytes] = Outbox(plane.limiter, plane.config, call, ending=self._ending, notice=error_event)
 
     async def serve(self) -> Reply:
         """Answer 200 and stream until the client disconnects, the caller is refused or the process drains.
@@ -130,6 +129,7 @@ class EventStream:
             selection.subject,
             position,
             self._conflated(number, deliver),
+            deliver_lot=self._deliver_lot if len(self._selections) == 1 else None,
             began=began,
             on_gap=on_gap,
             has_room=self._outbox.has_room,
@@ -167,6 +167,16 @@ class EventStream:
         else:
             rendered = b"id: %b\n%b" % (_id(self._positions), event.sse_data())
         self._outbox.put_event(rendered, len(event.data), event.expires_at)
+
+    def _deliver_lot(self, lot: Lot) -> bool:
+        """Deliver live events of the only channel together."""
+        if self._principal is not self._call.principal and not self._is_still_allowed():
+            return True
+        if self._conflations or not self._outbox.put_lot(self._call.peer, lot, Event.sse):
+            return False
+        self._positions[0] = lot.last.id
+        self._readings[0].last = lot.last
+        return True
 
     def _is_still_allowed(self) -> bool:
         """Check the rights again after a change of consumer, key or tier, and apply the interval of conflation."""

@@ -15,6 +15,7 @@ from gateway.concurrency.short_cache import short_cache
 from gateway.log.expiry import EXPIRY, read_expiry
 from gateway.wire.content_types import JSON_TYPE, is_json, is_text
 from gateway.wire.subjects import address_of, address_subject
+from gateway.wire.websocket_frame import text_frame
 
 EVENT_TYPE = "event"
 BATCH_HEADER = "Idempotency-Batch"
@@ -79,6 +80,14 @@ class Event:
                 f"{trace}{self._content_type_member()},{self._data_member()}}}"
             )
         return self._frame
+
+    def frame_message(self) -> bytes:
+        """Return :meth:`frame` as a WebSocket message, ready to be written."""
+        return text_frame(self.frame().encode())
+
+    def cloudevent_message(self) -> bytes:
+        """Return :meth:`cloudevent` as a WebSocket message, ready to be written."""
+        return text_frame(self.cloudevent().encode())
 
     def sse(self) -> bytes:
         """Return it as one server-sent event, with its own id."""

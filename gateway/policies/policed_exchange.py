@@ -55,6 +55,15 @@ class PolicedExchange:
         self.status = 0
         """The status that was sent, which a policy may have chosen."""
 
+    @property
+    def can_write_now(self) -> bool:
+        """Nothing passes unseen."""
+        return False
+
+    def write_now(self, data: bytes) -> None:
+        """Never called: nothing passes unseen."""
+        raise NotImplementedError
+
     def join(self) -> None:
         """Take over a stream of events whose head was already sent, between two of its events."""
         self._events = self._new_events(self._call)

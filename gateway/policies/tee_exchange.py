@@ -91,6 +91,8 @@ class TeeChannel:
 class TeeExchange:
     """Implements :class:`gateway.peer.Exchange` over another: events are published, then sent with their ids."""
 
+    can_write_now = False
+
     def __init__(self, call: Call, exchange: Exchange, channel: TeeChannel, address: str, linger_s: float) -> None:
         self._exchange = exchange
         self._channel = channel

@@ -130,6 +130,15 @@ class Exchange:
         if self._limit is not None:
             self._limit.settle()
 
+    @property
+    def can_write_now(self) -> bool:
+        """Return whether a part of the body can be written without waiting."""
+        return False
+
+    def write_now(self, data: bytes) -> None:
+        """Write a part of the body without waiting, where the server offers that."""
+        raise NotImplementedError
+
     def inform(self, status: int, headers: Headers) -> None:
         """Send an interim response, where the server and the caller's version of HTTP have any."""
 

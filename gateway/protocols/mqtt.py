@@ -112,6 +112,21 @@ class MqttPeer(asyncio.Protocol):
         if data and self._closed_at is None and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
+    @property
+    def can_write_now(self) -> bool:
+        """Return whether the connection is open and the client reads: little is unsent."""
+        return (
+            self._can_write is None
+            and self._closed_at is None
+            and self._transport is not None
+            and not self._transport.is_closing()
+        )
+
+    def write_now(self, data: bytes) -> None:
+        """Send whole packets; only where :attr:`can_write_now`."""
+        assert self._transport is not None, "only an open connection is written to"
+        self._transport.write(data)
+
     async def send(self, data: bytes) -> None:
         """Send bytes; waits while the client does not read. Raises ClientGone."""
         if self._is_gone:

@@ -12,6 +12,7 @@ import re
 import socket
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +164,23 @@ class DirectExchange(Exchange):
         if not more:
             self._end()
 
+    @property
+    def can_write_now(self) -> bool:
+        """Return whether the head is sent, the body is not at its end, and the client reads."""
+        protocol = self._protocol
+        return (
+            self.has_started
+            and not self._lines
+            and not self.response_complete
+            and not self.disconnected
+            and not protocol.flow.write_paused
+            and not protocol.transport.is_closing()
+        )
+
+    def write_now(self, data: bytes) -> None:
+        """Write a part of the body without waiting."""
+        self._protocol.transport.write(_shared_chunk(data) if self._is_chunked else data)
+
     def inform(self, status: int, headers: Headers) -> None:
         """Send an interim response; a client of HTTP/1.0 cannot receive one (RFC 9110 15.2)."""
         if self.takes_chunks and not self.has_started and not self.disconnected:
@@ -299,6 +317,12 @@ def _chunk(body: bytes, trailers: bytes = b"", *, more: bool) -> tuple[bytes, ..
     """Return a part of a chunked body, with the last chunk and the trailers unless there is more (RFC 9112 7.1)."""
     chunk = (b"%x\r\n" % len(body), body, b"\r\n") if body else ()
     return chunk if more else (*chunk, b"0\r\n%b\r\n" % trailers)
+
+
+@lru_cache(maxsize=2)
+def _shared_chunk(body: bytes) -> bytes:
+    """Return a chunk, made once for all streams that are sent the same part one after the other."""
+    return b"".join(_chunk(body, more=True))
 
 
 def _nothing() -> None:

@@ -6,7 +6,7 @@ import logging
 from asyncio import BaseTransport
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -14,11 +14,13 @@ from websockets import http11
 from websockets.datastructures import Headers
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from gateway.listening.tcp_connections import TcpConnection
 from gateway.protocols.exchange import WITHOUT_BODY
 from gateway.protocols.problem import render
+from gateway.protocols.socket import FRAMES
 from gateway.refusals import Reason, Refused
 from gateway.server.site import CEILING_EXCEEDED
 from gateway.wire.fragments import Fragments
@@ -94,6 +96,8 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         self.conn = Frames(max_size=self.config.ws_max_size, logger=logger)
         self.fragments = Fragments()
         self._unparsed = bytearray()
+        self._extensions: dict[str, Any] = {}
+        """What the application may use besides ASGI; refers to this connection as long as it is open."""
         self._is_half_closed = False
         self.tcp: TcpConnection | None = self.app_state.get("tcp")
 
@@ -129,6 +133,22 @@ class BoundedSocket(WebSocketsSansIOProtocol):
             self.loop.call_soon(self._parse_slice)
         elif not self.read_paused:
             self.transport.resume_reading()
+
+    @property
+    def can_write_frames(self) -> bool:
+        """Return whether the socket is open and its client reads: no more is unsent than the transport buffers."""
+        return self.conn.state is State.OPEN and self.writable.is_set() and not self.transport.is_closing()
+
+    def write_frames(self, frames: bytes) -> None:
+        """Write whole messages, as frames."""
+        self.transport.write(frames)
+
+    async def can_write(self) -> None:
+        """Wait until frames can be written. Raises ClientDisconnected."""
+        while not self.can_write_frames:
+            if self.writable.is_set():
+                raise ClientDisconnected
+            await self.writable.wait()
 
     async def receive(self) -> Any:
         """Return the next message for the application, and read on once there is none left."""
@@ -175,12 +195,16 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         self.conn.parser.close()
         del self.conn.parser
         self.conn.handshake_exc = self.conn.parser_exc = None
+        self._extensions.clear()
 
     def handle_connect(self, event: Request) -> None:
         """Start the handshake, and set the bound of messages by its path."""
         if event.path.partition("?")[0] == STREAM_PATH and self.stream_message_max_bytes is not None:
             self.conn.max_message_size = self.stream_message_max_bytes
         super().handle_connect(event)
+        if not self.handshake_complete:
+            self._extensions = cast("dict[str, Any]", self.scope["extensions"])
+            self._extensions[FRAMES] = self
         if not self.handshake_complete and event.path.find("?") == len(event.path) - 1:
             # In ASGI, an empty query and none are the same.
             self.scope["state"]["has_empty_query"] = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -198,6 +198,18 @@ async def running(
         await plane.stop()
 
 
+def messages_in(frames: bytes) -> Iterator[str]:
+    """Yield the text messages of whole frames without a mask (RFC 6455 5.2)."""
+    while frames:
+        assert frames[0] == 0x81
+        size, begins = frames[1], 2
+        if size >= 126:
+            begins = 4 if size == 126 else 10
+            size = int.from_bytes(frames[2:begins])
+        yield frames[begins : begins + size].decode()
+        frames = frames[begins + size :]
+
+
 class Wire:
     """A caller's end of a WebSocket: gateway.call.Socket to the gateway, frames to the test."""
 
@@ -209,6 +221,8 @@ class Wire:
         self._to_caller: asyncio.Queue[str] = asyncio.Queue()
         self.is_reading = asyncio.Event()
         self.is_reading.set()
+        self.takes_frames = True
+        self.writes: list[bytes] = []
 
     # The gateway's side
 
@@ -225,6 +239,20 @@ class Wire:
         await self.is_reading.wait()
         assert isinstance(message, str)
         self._to_caller.put_nowait(message)
+
+    async def send_all(self, messages: Sequence[str]) -> None:
+        for message in messages:
+            await self.send(message)
+
+    @property
+    def can_write_now(self) -> bool:
+        """Return whether the caller reads; a test may turn direct writing off."""
+        return self.takes_frames and self.is_reading.is_set() and self.closed is None
+
+    def write_now(self, data: bytes) -> None:
+        self.writes.append(data)
+        for text in messages_in(data):
+            self._to_caller.put_nowait(text)
 
     async def close(self, code: int, reason: str = "") -> None:
         self.closed = (code, reason)
@@ -260,6 +288,8 @@ class HttpExchange:
         self.body = b""
         self.is_ended = False
         self.expects_continue = False
+        self.takes_parts = True
+        self.writes: list[bytes] = []
         self._sent: asyncio.Queue[bytes] = asyncio.Queue()
         self._gone = asyncio.Event()
 
@@ -275,6 +305,16 @@ class HttpExchange:
 
     def probe_with(self, part: bytes) -> None:
         pass
+
+    @property
+    def can_write_now(self) -> bool:
+        """Return whether the stream has begun; a test may turn direct writing off."""
+        return self.takes_parts and bool(self.body) and not self._gone.is_set()
+
+    def write_now(self, data: bytes) -> None:
+        self.writes.append(data)
+        self.body += data
+        self._sent.put_nowait(data)
 
     async def send(self, body: bytes, *, more: bool = True) -> None:
         if self._gone.is_set():

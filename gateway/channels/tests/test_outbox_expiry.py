@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from gateway.channels.outbox import Outbox
+from gateway.concurrency.ending import Ending
 from gateway.refusals import Reason, Refused
 from gateway.tests.clock import HOUR_S, Clock
 
@@ -38,7 +39,9 @@ def limiter():
 @pytest.fixture
 async def outbox(limiter):
     call = SimpleNamespace(connection=None)
-    return Outbox(limiter, BOUNDS, call, overflowed=pytest.fail, notice=lambda refused: "delayed")
+    ending = Ending()
+    yield Outbox(limiter, BOUNDS, call, ending=ending, notice=lambda refused: "delayed")
+    assert ending.reason is None
 
 
 async def test_what_expires_in_the_queue_is_not_taken_and_makes_room(outbox, monkeypatch):

@@ -71,7 +71,7 @@ class MqttConnection:
         self._will = connect.will
         self._ending: Ending[Refused | TakenOver] = Ending()
         self._outbox: Outbox[bytes] = Outbox(
-            plane.limiter, plane.config, call, overflowed=self._ending, notice=lambda refused: b""
+            plane.limiter, plane.config, call, ending=self._ending, notice=lambda refused: b""
         )
         self._receiving = Receiving(plane, call, self._session, send=self._outbox.put, close=self._ending)
         self._publishing = Publishing(

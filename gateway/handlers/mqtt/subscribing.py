@@ -6,10 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING
-
-import orjson
 
 from gateway.call import Call
 from gateway.channels.access import channel_for, require_protocol
@@ -18,17 +16,18 @@ from gateway.channels.reading import resolve
 from gateway.concurrency.stopping import stop_soon
 from gateway.handlers.mqtt.filter_rights import may_read_some
 from gateway.handlers.mqtt.publishing import ORIGIN, RETAIN
+from gateway.handlers.mqtt.rendering import PLAIN, left_s_of, parts_of, rendered, renewed
 from gateway.identity.rights import allowed, require
 from gateway.log.catch_up import Gap
-from gateway.log.event import EVENT_TYPE, Event
-from gateway.log.expiry import EXPIRY, seconds_left
+from gateway.log.event import Event
 from gateway.log.hub import Listener
+from gateway.log.lot import Lot
 from gateway.log.position import parse_position
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Channel
 from gateway.snapshot.right import Right, Verb
 from gateway.wire.mqtt import codec
-from gateway.wire.mqtt.packets import V5, Properties, Publish, RequestedFilter, Subscribe, Unsubscribe
+from gateway.wire.mqtt.packets import RequestedFilter, Subscribe, Unsubscribe
 from gateway.wire.mqtt.replies import ProtocolViolation, Replies
 from gateway.wire.mqtt.session import QOS_GRANTED_MAX, SUBSCRIPTIONS_MAX, Parts, Renew, Session
 from gateway.wire.subjects import AddressError, filters_of, meet
@@ -44,8 +43,6 @@ NAP_S = 0.01
 FILTERS_AT_ONCE = 20
 """Filters granted or refused before other connections are served."""
 VERDICTS_KEPT = 10_000
-RENDERED_KEPT = 16
-"""Rendered events that are cached; an event is delivered to all its subscribers within moments, so few suffice."""
 POSITION = "from"
 """The user property of SUBSCRIBE that names the position to start from."""
 
@@ -209,9 +206,10 @@ class Subscribing:
         return subjects, over_mqtt
 
     async def _follow_live(self, topic_filter: TopicFilter, subjects: tuple[str, ...]) -> None:
-        deliver = self._delivery(topic_filter)
+        deliver, deliver_lot = self._delivery(topic_filter), self._lot_delivery(topic_filter)
         for subject in subjects:
-            topic_filter.listeners.append(await self._plane.hub.subscribe_confirmed(subject, deliver))
+            listener = await self._plane.hub.subscribe_confirmed(subject, deliver, deliver_lot)
+            topic_filter.listeners.append(listener)
 
     async def _follow_from(
         self, topic_filter: TopicFilter, subjects: tuple[str, ...], channels: list[Channel], position: str
@@ -237,6 +235,7 @@ class Subscribing:
                     subject,
                     start,
                     deliver,
+                    deliver_lot=self._lot_delivery(topic_filter),
                     on_gap=on_gap,
                     has_room=self._has_room,
                     reader=self._call.caller.consumer,
@@ -269,6 +268,23 @@ class Subscribing:
 
         return deliver
 
+    def _lot_delivery(self, topic_filter: TopicFilter) -> Callable[[Lot], bool]:
+        form, peer = PLAIN[self._session.version], self._call.peer
+
+        def deliver_lot(lot: Lot) -> bool:
+            options = topic_filter.options
+            is_plain = not (options.qos or options.no_local or options.retain_as_published)
+            return (
+                is_plain
+                and topic_filter.gap is None
+                and topic_filter.replaying is None
+                and all(map(self._may_read, lot.by_address.values()))
+                and len(lot.joined(form)) + codec.PUBLISH_HEAD_MAX_BYTES <= self._answers.packet_max_bytes
+                and self._outbox.put_lot(peer, lot, form)
+            )
+
+        return deliver_lot
+
     def _start_replay(self, topic_filter: TopicFilter, subjects: tuple[str, ...]) -> None:
         """Send the retained events as fast as the client reads, interleaved with live ones (3.3.1.3)."""
         stop_soon(topic_filter.replaying)
@@ -295,8 +311,8 @@ class Subscribing:
         if options.no_local and self._is_own(event):
             return
         gap, topic_filter.gap = topic_filter.gap, None
-        left_s = _left_s(event, version)
-        parts = _rendered(event, version, left_s) if gap is None else _parts(event, version, left_s, gap)
+        left_s = left_s_of(event, version)
+        parts = rendered(event, version, left_s) if gap is None else parts_of(event, version, left_s, gap)
         if sum(map(len, parts)) + codec.PUBLISH_HEAD_MAX_BYTES > self._answers.packet_max_bytes:
             self._count_too_large()
         elif options.qos == 0:
@@ -304,7 +320,7 @@ class Subscribing:
         elif self._session.can_send():
             self._send(parts, is_retained)
         else:
-            self._hold(parts, is_retained, partial(_renewed, event, version, gap) if event.expires_at else None)
+            self._hold(parts, is_retained, partial(renewed, event, version, gap) if event.expires_at else None)
 
     def _send(self, parts: Parts, is_retained: bool) -> None:
         packet = codec.publish_of(parts, 1, self._session.next_id(), retain=is_retained)
@@ -347,45 +363,3 @@ class Subscribing:
 
 def _is_open_to_mqtt(channel: Channel) -> bool:
     return not channel.protocols or "mqtt" in channel.protocols
-
-
-_NOT_CLOUDEVENTS = frozenset({ORIGIN, RETAIN, EXPIRY, "tracestate"})
-"""Extensions that are not sent as a user property with the prefix ``ce-``."""
-
-
-def _left_s(event: Event, version: int) -> int | None:
-    """Return the seconds for which an event may still be delivered, as the packet has them; None if it has no end."""
-    return seconds_left(event.expires_at, time.time()) if event.expires_at is not None and version == V5 else None
-
-
-def _parts(event: Event, version: int, left_s: int | None, gap: Gap | None = None) -> Parts:
-    if version != V5:
-        return codec.shared_parts(version, Publish(event.address, event.data))
-    user = [("id", str(event.id)), ("time", event.time), ("ce-source", event.source)]
-    optional = {
-        "ce-type": event.type if event.type != EVENT_TYPE else None,
-        "ce-id": event.published_id,
-        "ce-subject": event.subject,
-        "traceparent": event.traceparent,
-        "tracestate": event.extensions.get("tracestate"),
-    }
-    user += [(name, value) for name, value in optional.items() if value]
-    user += [(f"ce-{name}", value) for name, value in event.extensions.items() if name not in _NOT_CLOUDEVENTS]
-    if gap is not None:
-        members = {"from": str(gap.from_id), "to": str(gap.to_id), "cause": gap.cause}
-        user.append(("gap", orjson.dumps(members).decode()))
-    properties: Properties = {"content_type": event.content_type, "user": user}
-    if left_s is not None:
-        properties["message_expiry"] = left_s
-    return codec.shared_parts(version, Publish(event.address, event.data, properties=properties))
-
-
-def _renewed(event: Event, version: int, gap: Gap | None) -> Parts | None:
-    """Return the parts of an event that was held, with the interval that is left now; None if it has expired."""
-    return None if event.has_expired(time.time()) else _parts(event, version, _left_s(event, version), gap)
-
-
-@lru_cache(maxsize=RENDERED_KEPT)
-def _rendered(event: Event, version: int, left_s: int | None) -> Parts:
-    """Return an event as the parts of a PUBLISH, encoded once for all its subscribers of the same second."""
-    return _parts(event, version, left_s)

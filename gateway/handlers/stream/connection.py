@@ -54,7 +54,7 @@ class StreamConnection:
         self._in_flight: set[asyncio.Task[None]] = set()
         self._room: asyncio.Future[None] | None = None
         self._ending: Ending[Refused] = Ending()
-        self._outbox: Outbox[str] = Outbox(plane.limiter, plane.config, call, overflowed=self._ending, notice=_error)
+        self._outbox: Outbox[str] = Outbox(plane.limiter, plane.config, call, ending=self._ending, notice=_error)
         self._send = partial(_send, self._outbox)
         self._filters = StreamFilters(plane, call, self._outbox, self._send)
 
@@ -240,13 +240,12 @@ class StreamConnection:
     # Writing
 
     async def _write(self) -> None:
-        take, send = self._outbox.take, self._socket.send
+        take, send_all = self._outbox.take, self._socket.send_all
         while True:
             texts = await take()
             try:
                 async with asyncio.timeout(SEND_TIMEOUT_S):
-                    for text in texts:
-                        await send(text)
+                    await send_all(texts)
             except TimeoutError:
                 raise Refused(Reason.TOO_SLOW) from None
 

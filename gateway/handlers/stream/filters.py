@@ -15,6 +15,7 @@ from gateway.log.catch_up import Gap
 from gateway.log.conflation import Conflation
 from gateway.log.event import Event
 from gateway.log.hub import Listener
+from gateway.log.lot import Lot
 from gateway.log.position import parse_position
 from gateway.refusals import Reason, Refused
 
@@ -97,6 +98,7 @@ class StreamFilters:
             selection.subject,
             position,
             deliver,
+            deliver_lot=self._lot_delivery(stream_filter),
             began=began,
             on_gap=on_gap,
             has_room=self._outbox.has_room,
@@ -119,6 +121,20 @@ class StreamFilters:
             put_event(text, len(event.data), event.expires_at)
 
         return deliver
+
+    def _lot_delivery(self, stream_filter: StreamFilter) -> Callable[[Lot], bool]:
+        put_lot, call, reading = self._outbox.put_lot, self._call, stream_filter.reading
+        form = Event.cloudevent_message if self.is_cloudevents else Event.frame_message
+
+        def deliver_lot(lot: Lot) -> bool:
+            if stream_filter.principal is not call.principal and not self._is_still_allowed(stream_filter):
+                return True
+            if stream_filter.conflation is not None or not put_lot(call.peer, lot, form):
+                return False
+            reading.last = lot.last
+            return True
+
+        return deliver_lot
 
     def _is_still_allowed(self, stream_filter: StreamFilter) -> bool:
         """Check the right again after a change of consumer, key or tier. Connections closes a caller that lost it."""
