@@ -38,6 +38,11 @@ class Outbox(Generic[T]):
     Once the connection is ending, no more events are sent. It ends as ``too-slow`` if too much waits.
     """
 
+    __slots__ = (
+        "_bytes", "_call", "_drained", "_ending", "_events", "_is_over", "_is_throttled", "_items", "_limiter", "_lot",
+        "_lot_events", "_max_bytes", "_max_events", "_next_expiry", "_notice", "_taken_at", "_waiter",
+    )  # fmt: skip
+
     def __init__(
         self,
         limiter: Limiter,

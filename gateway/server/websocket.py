@@ -14,7 +14,6 @@ from websockets import http11
 from websockets.datastructures import Headers
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
-from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from gateway.listening.tcp_connections import TcpConnection
@@ -137,7 +136,7 @@ class BoundedSocket(WebSocketsSansIOProtocol):
     @property
     def can_write_frames(self) -> bool:
         """Return whether the socket is open and its client reads: no more is unsent than the transport buffers."""
-        return self.conn.state is State.OPEN and self.writable.is_set() and not self.transport.is_closing()
+        return self.writable.is_set() and not self.close_sent and not self.transport.is_closing()
 
     def write_frames(self, frames: bytes) -> None:
         """Write whole messages, as frames."""
