@@ -22,6 +22,10 @@ HEAD_MAX_BYTES = 64 * 1024
 """Bound of the heads of one response, interim ones included, and of its trailers."""
 
 
+TURNS_TO_READ = 4
+"""Turns of the event loop in which it reads what has arrived; it wakes a task before it reads in the same turn."""
+
+
 class UpstreamBroken(Exception):
     """The connection to the upstream failed."""
 
@@ -143,10 +147,20 @@ class UpstreamConnection(asyncio.Protocol):
         """Send a part of the body; waits while the upstream does not read. Raises as ``head`` does."""
         self._check()
         assert self._transport is not None, "not connected"
+        if self.origin.is_tls:
+            await self._read_first()
         self._transport.write(data)
         if self._can_write is not None:
             await self._can_write
             self._check()
+
+    async def _read_first(self) -> None:
+        """Let what has arrived be read. After a write that fails, nothing could decrypt it: see ``_read_rest``."""
+        for _ in range(TURNS_TO_READ):
+            if self._is_paused or not self.is_usable or self.is_quiet:
+                break
+            await asyncio.sleep(0)
+        self._check()
 
     async def continued(self, within_s: float) -> bool:
         """Wait, at most so long, until the upstream asks for the body; return False if it has answered without.
