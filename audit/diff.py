@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from audit.ordered_json import is_same, is_same_record
+
 SHOWN_MAX_CHARS = 200
 _SIGNS = {"created": ("+", "green"), "updated": ("~", "yellow"), "deleted": ("-", "red")}
 
@@ -32,7 +34,7 @@ class Entry:
         """Yield every field that differs, with its values before and after."""
         before, after = self.before or {}, self.after or {}
         for name in {**before, **after}:
-            if before.get(name) != after.get(name):
+            if not is_same(before.get(name), after.get(name)):
                 yield name, before.get(name), after.get(name)
 
 
@@ -47,7 +49,7 @@ class Diff:
 
     def add(self, kind: str, name: str, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
         """Add an object, unless it does not change."""
-        if before != after:
+        if not is_same_record(before, after):
             self.entries.append(Entry(kind, name, before, after))
 
     def summary(self, *, is_dry_run: bool = False) -> str:

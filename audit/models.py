@@ -7,6 +7,8 @@ from typing import Any, NoReturn, Self
 
 from django.db import models
 
+from audit.ordered_json import OrderedJSONField
+
 
 class Action(models.TextChoices):
     """What was done to the object; the last three are done by an operator, and change no object."""
@@ -51,8 +53,8 @@ class Change(models.Model):
     kind = models.CharField(max_length=20)
     name = models.CharField(max_length=255)
     action = models.CharField(max_length=20, choices=Action)
-    before = models.JSONField(null=True)
-    after = models.JSONField(null=True)
+    before = OrderedJSONField(null=True)
+    after = OrderedJSONField(null=True)
     note = models.CharField(max_length=300, blank=True)
     published_at = models.DateTimeField(null=True, db_index=True)
 

@@ -166,12 +166,10 @@ async def _present(nc: Client) -> dict[str, Entry]:
 def encode(document: Mapping[str, Any]) -> bytes:
     """Encode a snapshot document: the same bytes whether it comes from the audit log or from the tables.
 
-    Its members are sorted, as PostgreSQL keeps no order; those of a schema stay as they are stored, since
-    ``/v1/asyncapi.json`` shows them.
+    Its fields are sorted, as an earlier version may have recorded them in another order. Their values are as they are
+    stored: the documents at ``/v1`` show schemas in the order of their members.
     """
-    if "schema" in document:
-        document = {**document, "schema": orjson.Fragment(orjson.dumps(document["schema"]))}
-    return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+    return orjson.dumps(dict(sorted(document.items())))
 
 
 def _unpublished() -> list[Change]:

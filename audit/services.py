@@ -15,6 +15,7 @@ from django.utils.dateparse import parse_datetime
 from audit.configured import rfc3339
 from audit.diff import Diff
 from audit.models import Action, Change, Checkpoint
+from audit.ordered_json import is_same_record
 
 Record = Mapping[str, Any]
 """What ``recorded()`` of a row returns (:mod:`audit.configured`)."""
@@ -29,7 +30,7 @@ def record(
 ) -> Change | None:
     """Append one change, in the transaction of the change itself. Returns None when nothing has changed."""
     assert connection.in_atomic_block, "a change is recorded in its own transaction"
-    if before == after:
+    if is_same_record(before, after):
         return None
     action = Action.CREATED if before is None else Action.DELETED if after is None else Action.UPDATED
     return Change.objects.create(

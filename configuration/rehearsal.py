@@ -9,14 +9,13 @@ from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
 from django.contrib.contenttypes.models import ContentType
-from django.db import DEFAULT_DB_ALIAS, connections, models
+from django.db import DEFAULT_DB_ALIAS, connections, models, transaction
 from django.db.backends.sqlite3.base import DatabaseWrapper
 
+from configuration.bulk_rows import insert_unchanged
 from configuration.kinds import KINDS
 from events.models import Schema, SchemaVersion, Subject
 from keys.models import Key
-
-BATCH = 500
 
 
 @contextmanager
@@ -51,11 +50,10 @@ def _copied() -> list[type[models.Model]]:
 
 
 def _fill(copy: DatabaseWrapper, rows: dict[type[models.Model], list[models.Model]]) -> None:
-    with copy.cursor() as cursor:
-        cursor.execute("PRAGMA foreign_keys = OFF")
     with copy.schema_editor() as editor:
         for model in apps.get_models():
             if model._meta.managed and not model._meta.proxy:
                 editor.create_model(model)
-    for model, copied in rows.items():
-        model._default_manager.bulk_create(copied, batch_size=BATCH)
+    with transaction.atomic():  # at whose end foreign keys are checked
+        for model, copied in rows.items():
+            insert_unchanged(copy, model, copied)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -19,9 +20,11 @@ from django.utils import timezone
 from audit.diff import Diff
 from audit.locks import lock_configuration
 from audit.models import Action, Change
+from audit.ordered_json import is_same, is_same_record
 from audit.services import NotAvailable, configuration_as_of, default_note, require_available
 from configuration.apply import put
 from configuration.kinds import CHANNEL, CONSUMER, ISSUER, KINDS, REQUIRED, ROUTE, TIER, Kind
+from configuration.rehearsal import rehearsal
 from consumers.models import Consumer
 from keys import services as keys
 from keys.models import Key
@@ -36,24 +39,48 @@ _CAN_BE_RECREATED = (ROUTE, ISSUER)
 def roll_back(instant: datetime, *, by: str, dry_run: bool = False) -> Diff:
     """Restore the configuration of an instant and return what has changed. Raises ValidationError.
 
-    A dry run makes the same changes and rolls them back, so it reports them exactly.
+    A dry run makes the same changes in a private copy, so it reports them exactly, and nobody waits for it.
     """
     _check(instant)
+    if dry_run:
+        history = _History.read(instant)  # of the actual log: the copy has none
+        with rehearsal(), transaction.atomic():
+            return _restored(history, by)
     with transaction.atomic(), default_note(f"rolled back to {instant.isoformat()}"):
         lock_configuration()
-        before = _representations()
-        recorded = configuration_as_of(instant)
-        records = {kind.kind: _of_kind(recorded, kind.kind) for kind in KINDS}
-        for kind in (ROUTE, CHANNEL, CONSUMER, ISSUER):
-            _delete_others(kind, records[kind.kind], by)
-        for kind in KINDS:
-            _restore(kind, records[kind.kind], by)
-        _restore_keys(_of_kind(recorded, "key"), by)
-        _delete_others(TIER, records[TIER.kind], by)
-        diff = _difference(before, _representations())
-        if dry_run:
-            transaction.set_rollback(True)
-    return diff
+        return _restored(_History.read(instant), by)
+
+
+@dataclass(frozen=True, slots=True)
+class _History:
+    """What a rollback needs of the audit log."""
+
+    records: Mapping[str, Records]
+    """The records of an instant by kind."""
+    deleted_keys: Records
+    """The last records of the keys among them that were deleted since, which include whether they were revoked."""
+
+    @classmethod
+    def read(cls, instant: datetime) -> Self:
+        records: dict[str, dict[str, Mapping[str, Any]]] = {}
+        for (kind, name), document in configuration_as_of(instant).items():
+            records.setdefault(kind, {})[name] = document
+        deleted = records.get("key", {}).keys() - set(Key.objects.values_list("id", flat=True))
+        return cls(records, _last_records(deleted))
+
+    def of(self, kind: str) -> Records:
+        return self.records.get(kind, {})
+
+
+def _restored(history: _History, by: str) -> Diff:
+    before = _representations()
+    for kind in (ROUTE, CHANNEL, CONSUMER, ISSUER):
+        _delete_others(kind, history.of(kind.kind), by)
+    for kind in KINDS:
+        _restore(kind, history.of(kind.kind), by)
+    _restore_keys(history, by)
+    _delete_others(TIER, history.of(TIER.kind), by)
+    return _difference(before, _representations())
 
 
 def _check(instant: datetime) -> None:
@@ -69,10 +96,6 @@ def _check(instant: datetime) -> None:
         raise ValidationError({"to": "Must be in the past."})
 
 
-def _of_kind(recorded: Mapping[tuple[str, str], Mapping[str, Any]], kind: str) -> Records:
-    return {name: document for (kind_, name), document in recorded.items() if kind_ == kind}
-
-
 def _delete_others(kind: Kind, records: Records, by: str) -> None:
     for row in kind.rows():
         name = getattr(row, kind.identity)
@@ -84,7 +107,11 @@ def _delete_others(kind: Kind, records: Records, by: str) -> None:
 def _restore(kind: Kind, records: Records, by: str) -> None:
     """Restore the objects that differ, in any order that works: a path may be free only after another change."""
     present = {getattr(row, kind.identity): row.recorded() for row in kind.rows()}
-    left = {name: _values(kind, document) for name, document in records.items() if present.get(name) != document}
+    left = {
+        name: _values(kind, document)
+        for name, document in records.items()
+        if not is_same_record(present.get(name), document)
+    }
     while left:
         still_left = {name: values for name, values in left.items() if not _try_put(kind, values, by)}
         if len(still_left) == len(left):
@@ -114,16 +141,15 @@ def _try_put(kind: Kind, values: dict[str, Any], by: str) -> bool:
     return True
 
 
-def _restore_keys(records: Records, by: str) -> None:
+def _restore_keys(history: _History, by: str) -> None:
     present = {key.id: key for key in Key.objects.with_consumer()}
-    deleted = _last_records({key_id for key_id in records if key_id not in present})
     # In the order in which they were issued, as a key may have been rotated from another.
-    for key_id, document in records.items():
+    for key_id, document in history.of("key").items():
         settings = {field: document[field] for field in _KEY_FIELDS if field in document}
         with _prefixed("key", key_id):
-            if key_id in deleted:
-                _restore_key({**deleted[key_id], **settings}, by)
-            elif any(getattr(present[key_id], field) != value for field, value in settings.items()):
+            if key_id in history.deleted_keys:
+                _restore_key({**history.deleted_keys[key_id], **settings}, by)
+            elif not all(is_same(getattr(present[key_id], field), value) for field, value in settings.items()):
                 keys.update_key(present[key_id], **settings, by=by)
 
 
@@ -134,7 +160,7 @@ def _restore_key(recorded: dict[str, Any], by: str) -> None:
 
 
 def _last_records(key_ids: set[str]) -> Records:
-    """Return the records of deleted keys at their deletion, which include whether they were revoked."""
+    """Return the records of deleted keys at their deletion."""
     records: Records = {}
     for change in Change.objects.filter(kind="key", name__in=key_ids, action=Action.DELETED).order_by("id"):
         records[change.name] = change.before or {}

@@ -8,6 +8,7 @@ from django.core.validators import RegexValidator
 from django.db import models
 
 from audit.configured import Configured
+from audit.ordered_json import OrderedJSONField
 from consumers.scopes import every_scope
 
 NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
@@ -35,8 +36,8 @@ class Tier(Configured):
 
     name = models.CharField(max_length=100, unique=True, validators=[name_validator])
     description = models.CharField(max_length=300, blank=True)
-    limits = models.JSONField(default=list, blank=True)
-    scopes = models.JSONField(default=every_scope, blank=True)
+    limits = OrderedJSONField(default=list, blank=True)
+    scopes = OrderedJSONField(default=every_scope, blank=True)
 
     published = ("name", "limits", "scopes")
     recorded_only = ("description",)
@@ -70,8 +71,8 @@ class Consumer(Configured):
     display_name = models.CharField(max_length=200, blank=True)
     email = models.EmailField(blank=True)
     tier = models.ForeignKey(Tier, on_delete=models.PROTECT, related_name="consumers")
-    limits = models.JSONField(default=list, blank=True)
-    metadata = models.JSONField(default=dict, blank=True)
+    limits = OrderedJSONField(default=list, blank=True)
+    metadata = OrderedJSONField(default=dict, blank=True)
     is_active = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -8,6 +8,7 @@ from typing import Self
 from django.db import models
 
 from audit.configured import Represented
+from audit.ordered_json import OrderedJSONField
 
 STALE_AFTER = timedelta(seconds=20)
 """After this time without a heartbeat, another worker may claim a running job."""
@@ -48,7 +49,7 @@ class DeadLetterJob(Represented):
 
     id = models.CharField(max_length=40, primary_key=True)
     action = models.CharField(max_length=10, choices=LetterAction)
-    selection = models.JSONField(default=dict)
+    selection = OrderedJSONField(default=dict)
     """The filters that select its letters, or their ``ids``; empty for all."""
     as_is = models.BooleanField(default=False)
     last_id = models.BigIntegerField(default=0)
@@ -61,7 +62,7 @@ class DeadLetterJob(Represented):
     total = models.PositiveIntegerField(default=0)
     done = models.PositiveIntegerField(default=0)
     failed = models.PositiveIntegerField(default=0)
-    refused = models.JSONField(default=list)
+    refused = OrderedJSONField(default=list)
     """The first letters that could not be redriven: ``id`` and ``detail``."""
     claim = models.CharField(max_length=40, blank=True)
     """Names the worker that has it."""

@@ -8,6 +8,7 @@ from typing import Self
 from django.db import models
 
 from audit.configured import Configured, Represented
+from audit.ordered_json import OrderedJSONField
 from consumers.models import Consumer, name_validator
 from events import letter_job_models  # noqa: F401 - a model of this app
 from gateway.wire.content_types import JSON
@@ -40,13 +41,13 @@ class Channel(Configured):
 
     address = models.CharField(max_length=200, unique=True)
     title = models.CharField(max_length=200, blank=True)
-    schema = models.JSONField(null=True, blank=True)
+    schema = OrderedJSONField(null=True, blank=True)
     on_invalid = models.CharField(max_length=12, choices=OnInvalid, default=OnInvalid.REJECT)
-    retention = models.JSONField(default=dict, blank=True)
-    protocols = models.JSONField(default=list, blank=True)
+    retention = OrderedJSONField(default=dict, blank=True)
+    protocols = OrderedJSONField(default=list, blank=True)
     content_type = models.CharField(max_length=200, default=JSON)
     """What its events are: ``json``, ``text``, ``bytes`` or a media type."""
-    parameters = models.JSONField(default=dict, blank=True)
+    parameters = OrderedJSONField(default=dict, blank=True)
     """The parameters of the address that are restricted to some values: ``{"deviceId": {"enum": […]}}``."""
     imported_from = models.CharField(max_length=300, blank=True)
     """The document that an import made it from; empty if no import did."""
@@ -90,9 +91,9 @@ class Schema(models.Model):
     type = models.CharField(max_length=10)
     text = models.TextField()
     """The text as it was registered."""
-    references = models.JSONField(default=list, blank=True)
+    references = OrderedJSONField(default=list, blank=True)
     """The schemas it references: ``name`` (as in the text), ``subject``, ``version``."""
-    extra = models.JSONField(default=dict, blank=True)
+    extra = OrderedJSONField(default=dict, blank=True)
     """``metadata`` and ``ruleSet`` as submitted; only clients interpret them."""
     digest = models.CharField(max_length=64, unique=True)
     """Digest of all fields above, by which the same schema is recognized."""
@@ -119,10 +120,10 @@ class Subject(Configured):
     """``*`` is the row of the global defaults."""
     compatibility = models.CharField(max_length=20, blank=True)
     mode = models.CharField(max_length=10, blank=True)
-    latest = models.JSONField(null=True, blank=True)
+    latest = OrderedJSONField(null=True, blank=True)
     """The latest version as in the snapshot: ``version``, ``id``, ``type``, ``schema``, ``references`` (pairs of name
     and text, each after those that it references itself). None if there is no version."""
-    numbers = models.JSONField(default=dict, blank=True)
+    numbers = OrderedJSONField(default=dict, blank=True)
     """The numbers of its ``live`` and ``deleted`` versions, for the audit log."""
 
     published = represented = ("name", "compatibility", "mode", "latest")
@@ -200,7 +201,7 @@ class Subscription(Configured):
     order = models.CharField(max_length=10, choices=SubscriptionOrder)
     max_in_flight = models.PositiveIntegerField()
     max_attempts = models.PositiveIntegerField()
-    retry_schedule_s = models.JSONField()
+    retry_schedule_s = OrderedJSONField()
     ack_wait_s = models.FloatField()
     position = models.BigIntegerField()
     """The id after which it starts."""
@@ -260,7 +261,7 @@ class DeadLetter(Represented):
     subscription = models.CharField(max_length=40, blank=True, db_index=True)
     """The subscription that could not deliver it; empty if it was never accepted."""
     attempts = models.PositiveIntegerField(default=1)
-    event = models.JSONField()
+    event = OrderedJSONField()
     event_bytes = models.PositiveIntegerField(default=0)
     """The size of the event as it is stored."""
     dead_at = models.DateTimeField(db_index=True)
@@ -326,7 +327,7 @@ class Connector(Configured):
     type = models.CharField(max_length=20)
     direction = models.CharField(max_length=10, choices=ConnectorDirection)
     channel = models.CharField(max_length=200, db_index=True)
-    options = models.JSONField(default=dict, blank=True)
+    options = OrderedJSONField(default=dict, blank=True)
     address = models.CharField(max_length=1000, blank=True)
     start = models.CharField(max_length=10, choices=ConnectorStart, default=ConnectorStart.LATEST)
     is_active = models.BooleanField(default=True)

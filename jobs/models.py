@@ -7,6 +7,8 @@ from typing import Any, Self
 
 from django.db import models
 
+from audit.ordered_json import OrderedJSONField
+
 STALE_AFTER = timedelta(seconds=20)
 """After this time without a heartbeat, another worker may claim a running job."""
 ATTEMPTS_MAX = 3
@@ -57,13 +59,13 @@ class Job(models.Model):
     state = models.CharField(max_length=10, choices=State, default=State.QUEUED, db_index=True)
     progress = models.FloatField(default=0)
     message = models.CharField(max_length=500, blank=True)
-    input = models.JSONField()
+    input = OrderedJSONField()
     body_hash = models.CharField(max_length=64)
-    result = models.JSONField(null=True)
+    result = OrderedJSONField(null=True)
     file_name = models.CharField(max_length=200, blank=True)
     file_type = models.CharField(max_length=100, blank=True)
     file_bytes = models.BigIntegerField(default=0)
-    error = models.JSONField(null=True)
+    error = OrderedJSONField(null=True)
     attempts = models.PositiveIntegerField(default=0)
     claim = models.CharField(max_length=40, blank=True)
     heartbeat_at = models.DateTimeField(null=True)
@@ -71,7 +73,7 @@ class Job(models.Model):
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True, db_index=True)
     traceparent = models.CharField(max_length=64, blank=True)
-    places = models.JSONField(default=list)
+    places = OrderedJSONField(default=list)
     """Keys of the limit store under which the data plane counts the job as open."""
     version = models.PositiveIntegerField(default=1)
     published_version = models.PositiveIntegerField(default=0)

@@ -8,6 +8,7 @@ from typing import Self
 from django.db import models
 
 from audit.configured import Configured
+from audit.ordered_json import OrderedJSONField
 from consumers.models import Consumer, name_validator
 
 
@@ -34,15 +35,15 @@ class Key(Configured):
     name = models.CharField(max_length=100, blank=True)
     consumer = models.ForeignKey(Consumer, on_delete=models.CASCADE, related_name="keys")
     digest = models.CharField(max_length=64)
-    scopes = models.JSONField(default=list, blank=True)
+    scopes = OrderedJSONField(default=list, blank=True)
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     revoked_reason = models.CharField(max_length=300, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
-    allowed_ips = models.JSONField(default=list, blank=True)
-    allowed_origins = models.JSONField(default=list, blank=True)
-    limits = models.JSONField(default=list, blank=True)
-    metadata = models.JSONField(default=dict, blank=True)
+    allowed_ips = OrderedJSONField(default=list, blank=True)
+    allowed_origins = OrderedJSONField(default=list, blank=True)
+    limits = OrderedJSONField(default=list, blank=True)
+    metadata = OrderedJSONField(default=dict, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     rotated_from = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="rotations")
 
@@ -83,7 +84,7 @@ class JwtIssuer(Configured):
     issuer = models.CharField(max_length=500, unique=True)
     jwks_url = models.CharField(max_length=1000)
     audience = models.CharField(max_length=500)
-    algorithms = models.JSONField(default=list)
+    algorithms = OrderedJSONField(default=list)
     consumer_claim = models.CharField(max_length=100, default="sub")
 
     published = represented = ("name", "issuer", "jwks_url", "audience", "algorithms", "consumer_claim")

@@ -58,9 +58,9 @@ class JsonField(forms.CharField):
         return _json(super().clean(value)) if value and value.strip() else self._empty()
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        """Return whether the submitted value differs from the shown one."""
+        """Return whether the submitted value differs from the shown one, if only in the order of its members."""
         try:
-            return bool(self.clean(data) != (initial if initial is not None else self._empty()))
+            return json.dumps(self.clean(data)) != json.dumps(initial if initial is not None else self._empty())
         except ValidationError:
             return True
 
@@ -148,7 +148,7 @@ class RowsField(forms.Field):
     def has_changed(self, initial: Any, data: Any) -> bool:
         """Return whether the submitted rows differ from the shown ones."""
         try:
-            return [_without_empty(row) for row in initial or []] != [_without_empty(row) for row in self.clean(data)]
+            return list(map(_comparable, initial or [])) != list(map(_comparable, self.clean(data)))
         except ValidationError:
             return True
 
@@ -161,8 +161,10 @@ class RowsField(forms.Field):
         return values
 
 
-def _without_empty(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if value not in (None, "", {})}
+def _comparable(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the cells of a row that are not empty; documents as text, as their members have an order."""
+    cells = {name: value for name, value in row.items() if value not in (None, "", {})}
+    return {name: json.dumps(value) if isinstance(value, dict | list) else value for name, value in cells.items()}
 
 
 def _json(text: str) -> Any:

@@ -7,6 +7,7 @@ from typing import Self
 from django.db import models
 
 from audit.configured import Configured
+from audit.ordered_json import OrderedJSONField
 from consumers.models import name_validator
 from gateway.credentials.sealed import Sealed
 
@@ -47,12 +48,12 @@ class Route(Configured):
 
     name = models.CharField(max_length=100, unique=True, validators=[name_validator])
     path = models.CharField(max_length=1000)
-    methods = models.JSONField(default=list, blank=True)
+    methods = OrderedJSONField(default=list, blank=True)
     protocol = models.CharField(max_length=10, choices=RouteProtocol, default=RouteProtocol.HTTP)
-    handler = models.JSONField()
-    policies = models.JSONField(default=list, blank=True)
+    handler = OrderedJSONField()
+    policies = OrderedJSONField(default=list, blank=True)
     reserved_override = models.BooleanField(default=False)
-    timeouts = models.JSONField(default=dict, blank=True)
+    timeouts = OrderedJSONField(default=dict, blank=True)
     preserve_host = models.BooleanField(default=False)
     rewrite_location = models.BooleanField(default=True)
     encoded_slashes = models.CharField(max_length=10, choices=EncodedSlashes, blank=True)
