@@ -12,12 +12,13 @@ from django.db import transaction
 
 from audit.diff import Diff
 from audit.locks import lock_configuration
-from configuration import registry_section
+from configuration import registry_faults
 from configuration.kinds import CHANNEL, CONSUMER, ISSUER, KINDS, REQUIRED, ROUTE, TIER, Kind
+from configuration.registry_section import Section
 from configuration.rehearsal import rehearsal
 from configuration.yaml_documents import Document, DocumentError, parse, read
 
-SECTIONS = (registry_section.SECTION, *(kind.section for kind in KINDS))
+SECTIONS = (registry_faults.SECTION, *(kind.section for kind in KINDS))
 _STEP = re.compile(r"[^.\[\]]+")
 
 
@@ -44,7 +45,7 @@ def apply_document(document: Document, *, by: str, prune: bool = False, dry_run:
         if prune:
             for kind in (ROUTE, CHANNEL, CONSUMER):
                 _prune(kind, sections, diff, document, by)
-        _put_schemas(sections.get(registry_section.SECTION, []), diff, document, by)
+        _put_schemas(sections.get(registry_faults.SECTION, []), diff, document, by)
         for kind in KINDS:
             for number, values in enumerate(sections.get(kind.section, [])):
                 _put(kind, values, number, diff, document, by)
@@ -79,8 +80,8 @@ def _sections(document: Document) -> dict[str, list[dict[str, Any]]]:
         raise document.error("must be a mapping of the sections " + ", ".join(SECTIONS))
     kinds = {kind.section: kind for kind in KINDS}
     for section, values in document.data.items():
-        if section == registry_section.SECTION:
-            for message, path in registry_section.faults(values):
+        if section == registry_faults.SECTION:
+            for message, path in registry_faults.faults(values):
                 raise document.error(message, section, *path)
             continue
         if section not in kinds:
@@ -127,12 +128,14 @@ def _value_error(kind: Kind, name: str, value: Any) -> str | None:
 
 
 def _put_schemas(entries: list[dict[str, Any]], diff: Diff, document: Document, by: str) -> None:
-    for number, entry in enumerate(entries):
-        try:
-            registry_section.put(entry, diff, by)
-        except ValidationError as error:
-            place = registry_section.SECTION, number
-            raise document_error(document, error, f"schema {entry['subject']}", *place) from None
+    section = Section(entries, diff, by=by)
+    for step in (section.loosen, section.put, section.settle):
+        for number, entry in enumerate(entries):
+            try:
+                step(entry)
+            except ValidationError as error:
+                place = registry_faults.SECTION, number
+                raise document_error(document, error, f"schema {entry['subject']}", *place) from None
 
 
 def _put(kind: Kind, values: dict[str, Any], number: int, diff: Diff, document: Document, by: str) -> None:

@@ -1,121 +1,152 @@
-"""The section ``schemas`` of a document: subjects of the schema registry with their latest versions."""
+"""The section ``schemas`` of a document: the subjects of the schema registry with all of their versions."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 from django.core.exceptions import ValidationError
 
 from audit.diff import Diff
-from events import registry
+from audit.storable import DEPTH_MAX, require_plain
+from configuration.registry_faults import FIELDS, SETTINGS
+from events import registry, registry_history
 from events.models import SchemaVersion, Subject
-from events.registry_schemas import RegistryError, parse_submitted
+from events.registry_schemas import RegistryError, SubmittedSchema, parse_submitted
 from gateway.schemas.registered import JSON
 
-SECTION = "schemas"
-FIELDS = ("subject", "type", "version", "compatibility", "mode", "schema", "references")
+_AROUND = 4
+"""The levels of a document around a schema."""
 
 
 def exported() -> list[dict[str, Any]]:
-    """Return the latest version of every subject, and what it references, each after its references.
+    """Return every version of every subject, also deleted ones, each after the versions that it references.
 
-    A subject that has settings and no version has an entry, too. Earlier versions are not exported.
+    The settings of a subject are in the entry of its latest version, or in one of their own if there is none.
     """
+    versions = SchemaVersion.objects.select_related("subject", "schema").order_by("subject__name", "version")
+    by_number = {(version.subject.name, version.version): version for version in versions}
     entries: dict[tuple[str, int], dict[str, Any]] = {}
+
+    def add(name: str, number: int) -> None:
+        version = by_number.get((name, number))
+        if version is None or (name, number) in entries:
+            return
+        for reference in version.schema.references:
+            add(reference["subject"], reference["version"])
+        entries[name, number] = _entry(version)
+
+    latest = {name: number for (name, number), version in by_number.items() if not version.is_deleted}
+    for name, number in by_number:
+        add(name, number)
+    alone = []
     for subject in Subject.objects.order_by("name"):
-        version = registry.live(subject).last()
-        if version is not None:
-            _add(version, entries)
-        settings = {name: value for name in ("compatibility", "mode") if (value := getattr(subject, name))}
-        if settings:
-            number = 0 if version is None else version.version
-            entries[subject.name, number] = _with_settings(entries.get((subject.name, number), {}), subject, settings)
-    return list(entries.values())
+        settings = {name: value for name in SETTINGS if (value := getattr(subject, name))}
+        if settings and subject.name in latest:
+            entry = entries[subject.name, latest[subject.name]]
+            entries[subject.name, latest[subject.name]] = _ordered(entry | settings)
+        elif settings:
+            alone.append({"subject": subject.name, **settings})
+    return [*alone, *entries.values()]
 
 
-def faults(entries: Any) -> Iterator[tuple[str, list[str | int]]]:
-    """Yield what is wrong with the section, with its place in the section."""
-    if not isinstance(entries, list):
-        yield f"{SECTION} must be a list", []
-        return
-    for number, entry in enumerate(entries):
-        if not isinstance(entry, dict):
-            yield "a schema must be a mapping", [number]
-            continue
-        for message, *path in _entry_faults(entry):
-            yield message, [number, *path]
+class Section:
+    """Writes the entries of a section, in three passes over all of them: loosen, put, settle."""
+
+    def __init__(self, entries: list[dict[str, Any]], diff: Diff, *, by: str) -> None:
+        self._diff = diff
+        self._by = by
+        self._settings: dict[str, dict[str, str]] = {entry["subject"]: dict.fromkeys(SETTINGS, "") for entry in entries}
+        for entry in entries:
+            self._settings[entry["subject"]] |= {name: entry[name] for name in SETTINGS if name in entry}
+        subjects = Subject.objects.filter(name__in=self._settings)
+        self._before = {subject.name: _state(subject) for subject in subjects}
+        self._known = set(subjects.filter(versions__isnull=False).values_list("name", flat=True))
+        self._settled: set[str] = set()
+
+    def loosen(self, entry: dict[str, Any]) -> None:
+        """Set the level by which versions are compared, and let them be written. Raises ValidationError."""
+        changes = {name: entry[name] for name in SETTINGS if name in entry and entry[name] != registry.Mode.READONLY}
+        if changes:
+            _calling(registry.configure, entry["subject"], by=self._by, **changes)
+
+    def put(self, entry: dict[str, Any]) -> None:
+        """Write the version of an entry, unless it is so. Raises ValidationError."""
+        name, number, schema_id = entry["subject"], entry.get("version"), entry.get("id")
+        submitted = _submitted(entry)
+        if submitted is None:
+            return
+        if number is None:
+            _calling(registry.register, name, submitted, schema_id=schema_id, by=self._by)
+            return
+        is_new = name not in self._known
+        is_deleted = entry.get("is_deleted", False)
+        _calling(
+            registry_history.take_over, name, submitted, version=number, schema_id=schema_id, is_deleted=is_deleted,
+            is_new_subject=is_new, by=self._by,
+        )  # fmt: skip
+
+    def settle(self, entry: dict[str, Any]) -> None:
+        """Record the versions of a subject, and set its level and its mode. Raises ValidationError."""
+        name = entry["subject"]
+        if name in self._settled:
+            return
+        self._settled.add(name)
+        subject = Subject.objects.filter(name=name).first()
+        if subject is not None and name != registry.GLOBAL:
+            registry.refresh(subject, by=self._by)
+        if subject is not None or any(self._settings[name].values()):
+            _calling(registry.configure, name, by=self._by, **self._settings[name])
+        subject = Subject.objects.filter(name=name).first()
+        self._diff.add("schema", name, self._before.get(name), None if subject is None else _state(subject))
 
 
-def _entry_faults(entry: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Yield what is wrong with an entry, and the field if it has one."""
-    for name in entry:
-        if name not in FIELDS:
-            yield f"unknown field {name}; the fields of a schema are {', '.join(FIELDS)}", name
-    for name in ("subject", "type", "compatibility", "mode"):
-        if not isinstance(entry.get(name, "x"), str):
-            yield f"{name} must be a string", name
-    if not entry.get("subject"):
-        yield ("a schema needs subject",)
+def _entry(version: SchemaVersion) -> dict[str, Any]:
+    schema = version.schema
+    value = json.loads(schema.text)
+    entry = {"subject": version.subject.name, "type": schema.type, "version": version.version, "id": schema.pk}
+    entry |= {"schema": value} if _is_plain(value) else {"text": schema.text}
+    entry |= {"is_deleted": version.is_deleted, "references": schema.references}
+    entry |= {"metadata": schema.extra.get("metadata", {}), "rule_set": schema.extra.get("ruleSet", {})}
+    defaults = {"type": JSON, "is_deleted": False, "references": [], "metadata": {}, "rule_set": {}}
+    return _ordered({name: value for name, value in entry.items() if name not in defaults or value != defaults[name]})
 
 
-def put(entry: dict[str, Any], diff: Diff, by: str) -> None:
-    """Register a schema and set its subject's compatibility and mode, unless they are so. Raises ValidationError."""
-    name = entry["subject"]
-    before = _state(name)
+def _ordered(entry: dict[str, Any]) -> dict[str, Any]:
+    return {field: entry[field] for field in FIELDS if field in entry}
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a document can have a schema as it is: a default of Avro may be a NUL, for example."""
     try:
-        if "schema" in entry:
-            submitted = {
-                "schema": json.dumps(entry["schema"], ensure_ascii=False),
-                "schemaType": entry.get("type", JSON),
-                "references": entry.get("references", []),
-            }
-            registry.register(name, parse_submitted(submitted), version=_number(entry), by=by)
-        registry.configure(name, compatibility=_choice(entry, registry.Compatibility, "compatibility"),
-                           mode=_choice(entry, registry.Mode, "mode"), by=by)  # fmt: skip
+        require_plain(value, DEPTH_MAX - _AROUND)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _submitted(entry: dict[str, Any]) -> SubmittedSchema | None:
+    """Return the schema of an entry; None if it has only settings. Raises ValidationError."""
+    if "schema" not in entry and "text" not in entry:
+        return None
+    fields = {
+        "schema": entry["text"] if "text" in entry else json.dumps(entry["schema"], ensure_ascii=False),
+        "schemaType": entry.get("type", JSON),
+        "references": entry.get("references", []),
+        "metadata": entry.get("metadata"),
+        "ruleSet": entry.get("rule_set"),
+    }
+    submitted: SubmittedSchema = _calling(parse_submitted, fields)
+    return submitted
+
+
+def _calling(service: Any, *args: Any, **options: Any) -> Any:
+    """Return what a service of the registry returns. Raises ValidationError for an error of the registry."""
+    try:
+        return service(*args, **options)
     except RegistryError as error:
         raise ValidationError({"schema": error.message}) from None
-    diff.add("schema", name, before, _state(name))
 
 
-def _add(version: SchemaVersion, entries: dict[tuple[str, int], dict[str, Any]]) -> None:
-    name, schema = version.subject.name, version.schema
-    if (name, version.version) in entries:
-        return
-    for reference in schema.references:
-        _add(
-            SchemaVersion.objects.select_related("schema", "subject").get(
-                subject__name=reference["subject"], version=reference["version"]
-            ),
-            entries,
-        )
-    defaults = {"type": JSON, "version": 1, "references": []}
-    values = {"type": schema.type, "version": version.version, "schema": json.loads(schema.text)}
-    values["references"] = schema.references
-    kept = {field: value for field, value in values.items() if field not in defaults or value != defaults[field]}
-    entries[name, version.version] = {"subject": name, **kept}
-
-
-def _with_settings(entry: dict[str, Any], subject: Subject, settings: dict[str, str]) -> dict[str, Any]:
-    values = {"subject": subject.name, **entry, **settings}
-    return {field: values[field] for field in FIELDS if field in values}
-
-
-def _state(name: str) -> dict[str, Any] | None:
-    subject = Subject.objects.filter(name=name).first()
-    return None if subject is None else subject.representation()
-
-
-def _number(entry: dict[str, Any]) -> int:
-    number = entry.get("version", 1)
-    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number < 2**31:
-        raise ValidationError({"version": "Must be a positive whole number."})
-    return number
-
-
-def _choice(entry: dict[str, Any], choices: Any, field: str) -> str:
-    value: str = entry.get(field, "")
-    if value and value not in list(choices):
-        raise ValidationError({field: f"Must be one of {', '.join(choices)}."})
-    return value
+def _state(subject: Subject) -> dict[str, Any]:
+    return subject.representation() | {"versions": subject.numbers}

@@ -19,7 +19,8 @@ from configuration.kinds import CHANNEL, ISSUER, ROUTE, Kind
 from configuration.yaml_documents import Document, DocumentError
 from events import registry
 from events.models import Channel
-from events.registry_schemas import RegistryError, parse_submitted
+from events.registry_ids import find_conflict
+from events.registry_schemas import RegistryError, SubmittedSchema, parse_submitted
 from gateway.policies.placeholder import PLACEHOLDER
 from gateway.schemas.registered import subject_named
 from routes.models import Route
@@ -107,7 +108,7 @@ class Writer:
             values["imported_from"] = self._origin
         with transaction.atomic():
             if imported.registered is not None:
-                self._register(values, imported.registered)
+                self._register(values, imported.registered, imported)
             try:
                 before, after = put(kind, values, keep=True, by=self._by)
             except ValidationError as error:
@@ -126,7 +127,7 @@ class Writer:
         what = f"channel {values['address']} is imported without its schema"
         self._report.skip(document_error(self._document, error, what, *imported.path))
 
-    def _register(self, values: dict[str, Any], registered: RegisteredSchema) -> None:
+    def _register(self, values: dict[str, Any], registered: RegisteredSchema, imported: Imported) -> None:
         """Register the schema of a channel's events as the latest version of its subject. Raises ValidationError."""
         channel = Channel.objects.filter(address=values["address"]).first()
         current_subject = subject_named(channel.schema) if channel is not None else ""
@@ -138,10 +139,24 @@ class Writer:
             return
         try:
             schema = parse_submitted({"schema": registered.text, "schemaType": registered.type})
-            registry.register(subject, schema, version=registered.version, by=self._by)
+            schema_id = self._free_id(subject, schema, registered, imported)
+            registry.register(subject, schema, version=registered.version, schema_id=schema_id, by=self._by)
+            if registered.settings:
+                registry.configure(subject, by=self._by, **registered.settings)
         except RegistryError as error:
             raise ValidationError({"schema": error.message}) from None
         self._diff.add("schema", subject, before, registry.latest_of(subject))
+
+    def _free_id(
+        self, subject: str, schema: SubmittedSchema, registered: RegisteredSchema, imported: Imported
+    ) -> int | None:
+        """Return the id that a schema has in the document; None, which is reported, if it cannot have it here."""
+        conflict = find_conflict(schema, registered.id)
+        if conflict is None:
+            return registered.id
+        line = f"the schema {subject} does not keep its id {registered.id}: {conflict}"
+        self._report.skip(self._document.error(line, *imported.path))
+        return None
 
 
 class _BelongsToAnother(Exception):

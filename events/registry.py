@@ -16,6 +16,7 @@ from events.compatibility.budget import Budget, Mismatch
 from events.compatibility.json_documents import Document
 from events.compatibility.json_schema import find_json_mismatch
 from events.models import Channel, Schema, SchemaVersion, Subject
+from events.registry_ids import schema_row
 from events.registry_schemas import RegistryError, SubmittedSchema, resolve_references
 from gateway.refusals import Reason, Refused
 from gateway.schemas.errors import TooComplex
@@ -60,17 +61,17 @@ class Mode(StrEnum):
     READONLY = "READONLY"
 
 
-def register(subject_name: str, schema: SubmittedSchema, *, version: int = 1, by: str) -> SchemaVersion:
+def register(
+    subject_name: str, schema: SubmittedSchema, *, version: int = 1, schema_id: int | None = None, by: str
+) -> SchemaVersion:
     """Register a schema as the latest version of a subject, or return the version that it already is.
 
-    ``version`` is the least number that a new version may have.
+    ``version`` is the least number that a new version may have, ``schema_id`` the id of a schema that has none yet.
 
     Schemas are compared before a lock is taken, as that may take a second; if the subject changed meanwhile, it is done
     again. Raises RegistryError.
     """
-    if subject_name == GLOBAL:
-        raise RegistryError(42208, f"Invalid subject: {GLOBAL} stands for all subjects.")
-    _require_name(subject_name)
+    require_subject(subject_name)
     for _ in range(RETRIES_MAX):
         before = _state_of(subject_name)
         if (existing := before.find(schema)) is not None:
@@ -78,9 +79,11 @@ def register(subject_name: str, schema: SubmittedSchema, *, version: int = 1, by
         require_writable(subject_name)
         _require_compatible(subject_name, schema)
         with transaction.atomic():
-            subject = _lock(subject_name)
+            subject = lock_subject(subject_name)
             if _state_of(subject_name) == before:
-                return _create_version(subject, subject_name, schema, version, by)
+                return _create_version(
+                    subject, subject_name, schema, max(_next_number(subject), version), schema_id, by
+                )
     raise Refused(Reason.OVERLOADED, "The subject is being changed by others at the same time.", retry_after_s=1)
 
 
@@ -118,18 +121,9 @@ def _require_compatible(subject_name: str, schema: SubmittedSchema) -> None:
 
 
 def _create_version(
-    subject: Subject | None, subject_name: str, schema: SubmittedSchema, at_least: int, by: str
+    subject: Subject | None, subject_name: str, schema: SubmittedSchema, number: int, schema_id: int | None, by: str
 ) -> SchemaVersion:
-    number = max(_next_number(subject), at_least)
-    row, _ = Schema.objects.get_or_create(
-        digest=schema.digest,
-        defaults={
-            "type": schema.type,
-            "text": schema.text,
-            "references": schema.references,
-            "extra": schema.extra,
-        },
-    )
+    row = schema_row(schema, schema_id)
     fields = {"latest": _latest_document(number, row)}
     if subject is None:
         fields["numbers"] = {"live": [number], "deleted": []}
@@ -205,12 +199,16 @@ def hide(versions: Iterable[SchemaVersion], subject: Subject, *, by: str) -> Non
     _require_unused(subject, numbers)
     with transaction.atomic():
         subject.versions.filter(version__in=numbers).update(is_deleted=True)
-        version = live(subject).last()
-        latest_document = None if version is None else _latest_document(version.version, version.schema)
-        fields: dict[str, Any] = {"latest": latest_document}
-        if version is None:
-            fields |= {"compatibility": "", "mode": ""}
-        recording.update("schema", subject, subject.name, fields | _numbers_of(subject), by=by)
+        refresh(subject, by=by)
+
+
+def refresh(subject: Subject, *, by: str) -> None:
+    """Record which versions a subject has; without one that is not deleted it loses its own level and mode."""
+    version = live(subject).last()
+    fields: dict[str, Any] = {"latest": None, "compatibility": "", "mode": ""}
+    if version is not None:
+        fields = {"latest": _latest_document(version.version, version.schema)}
+    recording.update("schema", subject, subject.name, fields | _numbers_of(subject), by=by)
 
 
 def erase(versions: Iterable[SchemaVersion], subject: Subject, *, by: str) -> None:
@@ -236,7 +234,7 @@ def configure(subject_name: str, *, by: str, **changes: str) -> None:
     """
     _require_name(subject_name)
     with transaction.atomic():
-        subject = _lock(subject_name)
+        subject = lock_subject(subject_name)
         if subject is None:
             recording.create("schema", Subject(name=subject_name, **changes), subject_name, by=by)
         else:
@@ -278,12 +276,19 @@ def _setting(subject_name: str, field: str) -> str:
     return own.get(subject_name) or own.get(GLOBAL) or ""
 
 
+def require_subject(subject_name: str) -> None:
+    """Raise RegistryError for a name under which no schema can be registered."""
+    if subject_name == GLOBAL:
+        raise RegistryError(42208, f"Invalid subject: {GLOBAL} stands for all subjects.")
+    _require_name(subject_name)
+
+
 def _require_name(subject_name: str) -> None:
     if not 0 < len(subject_name) <= NAME_MAX_CHARS or not subject_name.isprintable():
         raise RegistryError(42208, f"Invalid subject: a name has 1 to {NAME_MAX_CHARS} printable characters.")
 
 
-def _lock(subject_name: str) -> Subject | None:
+def lock_subject(subject_name: str) -> Subject | None:
     """Return a subject's row, locked until the transaction ends; None if it has to be created. Raises RegistryError."""
     subject = Subject.objects.select_for_update().filter(name=subject_name).first()
     if subject is None and Subject.objects.count() >= SUBJECTS_MAX:
@@ -295,9 +300,14 @@ def _next_number(subject: Subject | None) -> int:
     """Return the number of the next version; numbers are not reused. Raises RegistryError if there are too many."""
     if subject is None:
         return 1
+    require_room(subject)
+    return int(subject.versions.aggregate(last=Max("version"))["last"] or 0) + 1
+
+
+def require_room(subject: Subject) -> None:
+    """Raise RegistryError if a subject has as many versions as it may have."""
     if subject.versions.count() >= VERSIONS_MAX:
         raise RegistryError(42205, f"A subject can have at most {VERSIONS_MAX} versions; delete some permanently.")
-    return int(subject.versions.aggregate(last=Max("version"))["last"] or 0) + 1
 
 
 def _latest_document(number: int, schema: Schema) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from configuration.importers.references import Path
@@ -18,6 +19,10 @@ class RegisteredSchema:
     """The document names the subject; a schema that is already registered there is then kept."""
     version: int = 1
     """The least number of the version that is registered."""
+    id: int | None = None
+    """The id that the schema gets, if it is free."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """The ``compatibility`` and the ``mode`` of the subject."""
 
 
 @dataclass(frozen=True)

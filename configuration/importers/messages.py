@@ -8,6 +8,7 @@ from typing import Any
 from configuration.importers.imported import RegisteredSchema
 from configuration.importers.references import Path, any_of, follow, self_contained, with_traits
 from configuration.importers.report import Report
+from configuration.registry_faults import SETTINGS
 from configuration.yaml_documents import Document, DocumentError, parse
 from gateway.contracts.schemas import needs_draft_7
 from gateway.wire.content_types import (
@@ -24,7 +25,7 @@ from gateway.wire.content_types import (
 
 _JSON_SCHEMA_FORMATS = ("application/vnd.aai.asyncapi", "application/schema+json", "application/schema+yaml")
 _AVRO_FORMAT = "application/vnd.apache.avro"
-VERSION_MAX = 2**31
+NUMBER_MAX = 2**31
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 
 
@@ -83,22 +84,35 @@ def schema_of(document: Document, messages: list[tuple[dict[str, Any], Path]]) -
 def registered_schema(document: Document, messages: list[tuple[dict[str, Any], Path]]) -> RegisteredSchema | None:
     """Return the schema to register: Avro, or the payload of a message with ``x-schema``. Raises DocumentError."""
     is_named = len(messages) == 1 and "x-schema" in messages[0][0]
-    written = messages[0][0].get("x-schema-version") if is_named else 1
-    version = written if isinstance(written, int) and 0 < written < VERSION_MAX else 1
     avro = [_avro(document, message, path) for message, path in messages]
     if any(schema is not None for schema in avro):
         schemas = [schema for number, schema in enumerate(avro) if schema not in avro[:number]]
         if None in schemas:
             raise document.error("either all messages of a channel must be in Avro, or none", *messages[0][1])
-        return RegisteredSchema("AVRO", json.dumps(schemas[0] if len(schemas) == 1 else schemas), is_named, version)
+        text = json.dumps(schemas[0] if len(schemas) == 1 else schemas)
+        return _registration(messages[0][0], "AVRO", text) if is_named else RegisteredSchema("AVRO", text, is_named)
     if is_named and "payload" in messages[0][0]:
         payload = _payload(document, *messages[0])
-        return (
-            None
-            if payload is None
-            else RegisteredSchema("JSON", json.dumps(self_contained(document, *payload)), is_named, version)
-        )
+        if payload is not None:
+            return _registration(messages[0][0], "JSON", json.dumps(self_contained(document, *payload)))
     return None
+
+
+def _registration(message: dict[str, Any], type_: str, text: str) -> RegisteredSchema:
+    """Return the schema of a message that names its subject, as the gateway that wrote the document has it."""
+    settings = {name: message.get(f"x-schema-{name}") for name in SETTINGS}
+    return RegisteredSchema(
+        type_,
+        text,
+        is_named=True,
+        version=_number(message.get("x-schema-version")) or 1,
+        id=_number(message.get("x-schema-id")),
+        settings={name: value for name, value in settings.items() if value in list(SETTINGS[name])},
+    )
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < NUMBER_MAX else None
 
 
 def _avro(document: Document, message: dict[str, Any], path: Path) -> Any:

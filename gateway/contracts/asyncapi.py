@@ -146,12 +146,22 @@ def _message(channel: Channel, name: str, schemas: dict[str, Any], subjects: Map
         message["x-schema"] = json.dumps(dict(channel.schema), ensure_ascii=False)
         latest = subjects.get(channel.subject_of_schema)
         payload = None if latest is None else _registered(latest, place)
-        if latest is not None and latest.version > 1:
-            message["x-schema-version"] = latest.version
+        message |= {} if latest is None else _registration(latest)
     if payload is None:
         return message
     schemas[name] = payload
     return message | {"payload": {"$ref": place}}
+
+
+def _registration(latest: Latest) -> dict[str, Any]:
+    """Return what another registry needs to register the latest version as it is here."""
+    values = {
+        "x-schema-id": latest.id,
+        "x-schema-version": latest.version if latest.version > 1 else None,
+        "x-schema-compatibility": latest.compatibility,
+        "x-schema-mode": latest.mode,
+    }
+    return {name: value for name, value in values.items() if value}
 
 
 def _registered(latest: Latest, place: str) -> dict[str, Any] | None:

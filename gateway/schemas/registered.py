@@ -75,6 +75,9 @@ class Latest:
     type: str
     text: str
     references: tuple[tuple[str, str], ...] = ()
+    compatibility: str = ""
+    """The level of the subject itself; empty where it has that of all subjects. So is its ``mode``."""
+    mode: str = ""
 
     @cached_property
     def parsed(self) -> Parsed:

@@ -341,7 +341,16 @@ def _latest(document: Mapping[str, Any]) -> Latest | None:
     if latest is None:
         return None
     references = tuple((name, text) for name, text in latest["references"])
-    return Latest(document["name"], latest["version"], latest["id"], latest["type"], latest["schema"], references)
+    return Latest(
+        document["name"],
+        latest["version"],
+        latest["id"],
+        latest["type"],
+        latest["schema"],
+        references,
+        document.get("compatibility") or "",
+        document.get("mode") or "",
+    )
 
 
 def _algorithms(names: Any) -> tuple[str, ...]:
