@@ -91,6 +91,8 @@ def registered_schema(document: Document, messages: list[tuple[dict[str, Any], P
             raise document.error("either all messages of a channel must be in Avro, or none", *messages[0][1])
         text = json.dumps(schemas[0] if len(schemas) == 1 else schemas)
         return _registration(messages[0][0], "AVRO", text) if is_named else RegisteredSchema("AVRO", text, is_named)
+    if is_named and isinstance(written := messages[0][0].get("x-schema-text"), str):
+        return _registration(messages[0][0], str(messages[0][0].get("x-schema-type", "JSON")), written)
     if is_named and "payload" in messages[0][0]:
         payload = _payload(document, *messages[0])
         if payload is not None:

@@ -1,13 +1,18 @@
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from audit.models import Change
+from audit.snapshot_documents import all_documents
 from configuration.apply import apply_file, apply_text
 from configuration.export import export_text
+from configuration.rehearsal import rehearsal
 from configuration.yaml_documents import DocumentError
 from consumers.models import Consumer, Tier
 from events.models import Channel
+from keys.models import Key
+from keys.services import issue_key
 from routes.models import Route
 
 pytestmark = pytest.mark.django_db
@@ -179,3 +184,12 @@ def test_a_tier_in_use_cannot_be_pruned_and_says_so():
     apply(WHOLE)
     assert "still used by consumer acme" in refusal_of("tiers: []", prune=True)
     assert Tier.objects.count() == 1
+
+
+def test_the_copy_of_a_dry_run_has_every_value_of_its_rows():
+    apply(WHOLE)
+    key, _ = issue_key(consumer=Consumer.objects.get(), by="ann")
+    Key.objects.filter(id=key.id).update(created_at=datetime(2026, 1, 1, tzinfo=UTC))
+    before = [Key.objects.get().representation(), *all_documents().values()]
+    with rehearsal():
+        assert [Key.objects.get().representation(), *all_documents().values()] == before

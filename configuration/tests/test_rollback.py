@@ -6,6 +6,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -170,6 +172,20 @@ def test_the_command_prints_what_changed(consumer):
     assert "1 updated (dry run: nothing was changed)." in output("--dry-run")
     assert '- email: "a@acme.example"' in output()
     assert output() == "Nothing to change.\n"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_dry_run_writes_nothing_and_takes_no_lock():
+    tier = create_tier(name="gold", by="ann")
+    key, _ = issue_key(consumer=create_consumer(name="acme", tier=tier, by="ann"), by="ann")
+    instant = timezone.now()
+    delete_consumer(key.consumer, by="ann")
+    with CaptureQueriesContext(connection) as queries:
+        (consumer, restored) = back(instant, dry_run=True).entries
+    assert (consumer.name, restored.name, restored.action) == ("acme", key.id, "created")
+    assert {query["sql"].split()[0] for query in queries} <= {"SELECT", "DECLARE"}  # a cursor of PostgreSQL
+    assert not any("FOR UPDATE" in query["sql"] for query in queries)
+    assert not Consumer.objects.exists()
 
 
 @pytest.mark.parametrize("instant", ["yesterday", "2001-01-01T00:00:00Z", "2999-01-01T00:00:00Z"])

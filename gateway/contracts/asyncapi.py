@@ -114,7 +114,8 @@ def _channel(
         described = {"address": f"{channel.address.removesuffix(_REST_END)}}}", "x-address": channel.address}
     if channel.title:
         described["title"] = channel.title
-    if parameters := channel.template.parameters:
+    # First those that are restricted to values, in the order in which the channel has them.
+    if parameters := dict.fromkeys((*channel.values, *channel.template.parameters)):
         described["parameters"] = {name: _parameter(channel, name) for name in parameters}
     described["messages"] = {MESSAGE: _message(channel, name, schemas, subjects)}
     open_to = [f"#/servers/{protocol}" for protocol in channel.protocols if protocol in servers]
@@ -146,16 +147,23 @@ def _message(channel: Channel, name: str, schemas: dict[str, Any], subjects: Map
         message["x-schema"] = json.dumps(dict(channel.schema), ensure_ascii=False)
         latest = subjects.get(channel.subject_of_schema)
         payload = None if latest is None else _registered(latest, place)
-        message |= {} if latest is None else _registration(latest)
+        if latest is not None:
+            message |= _registration(latest, is_shown=payload is not None)
     if payload is None:
         return message
     schemas[name] = payload
     return message | {"payload": {"$ref": place}}
 
 
-def _registration(latest: Latest) -> dict[str, Any]:
-    """Return what another registry needs to register the latest version as it is here."""
+def _registration(latest: Latest, *, is_shown: bool) -> dict[str, Any]:
+    """Return what another registry needs to register the latest version as it is here, besides a payload.
+
+    A schema that AsyncAPI cannot express is given as text, unless it refers to others.
+    """
+    is_text = not is_shown and not latest.references
     values = {
+        "x-schema-text": latest.text if is_text else "",
+        "x-schema-type": latest.type if is_text else "",
         "x-schema-id": latest.id,
         "x-schema-version": latest.version if latest.version > 1 else None,
         "x-schema-compatibility": latest.compatibility,

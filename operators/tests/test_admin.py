@@ -260,6 +260,10 @@ def test_a_channel_is_declared_and_changed(page):
     )
     channel.refresh_from_db()
     assert (channel.schema, channel.retention, channel.protocols) == (None, {}, ["mqtt"])
+    for schema in ('{"type": "object", "title": "t"}', '{"title": "t", "type": "object"}'):
+        page.post(url("events_channel", "change", channel.pk), data | {"schema": schema})
+        channel.refresh_from_db()
+        assert json.dumps(channel.schema) == schema
     wrong = page.post(url("events_channel", "change", channel.pk), data | {"schema": '{"a": NaN}'})
     assert "schema" in wrong.context["adminform"].form.errors
 
