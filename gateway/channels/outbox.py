@@ -79,11 +79,12 @@ class Outbox(Generic[T]):
         """
         if self._items or self._lot[0] or self._is_throttled or self._ending.future.done() or not peer.can_write_now:
             return False
-        count, size = len(lot.events), lot.size
-        if not self._limiter.charge_now(self._call, messages_out=count, bytes_out=size):
+        call = self._call
+        if not self._limiter.charge_now(call, messages_out=lot.count, bytes_out=lot.size):
             return False
         peer.write_now(lot.joined(form))
-        self._count(count, size)
+        if call.connection is not None:
+            call.connection.sent(lot.size, lot.count)
         return True
 
     def put(self, item: T) -> None:

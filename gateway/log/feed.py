@@ -125,12 +125,13 @@ class Listener:
 
     def offer_lot(self, lot: Lot) -> None:
         """Deliver live events: together where nothing but plain delivery is asked, else each by itself."""
-        if self.feed is None or not self.reads(lot.stream):
+        # Written out, not called: this is done for each listener.
+        if self.feed is None or (self.stream and self.stream != lot.stream):
             return
         if (
             self.deliver_lot is not None
             and self.catching_up is None
-            and lot.events[0].id > self.position
+            and lot.first_id > self.position
             and not lot.expires
             and self.deliver_lot(lot)
         ):

@@ -26,11 +26,14 @@ Form = Callable[[Event], bytes]
 class Lot:
     """Events of one stream that arrived while the lots before them were handed out, in the order of their ids."""
 
-    __slots__ = ("_joined", "by_address", "events", "expires", "size", "stream")
+    __slots__ = ("_joined", "by_address", "count", "events", "expires", "first_id", "last", "size", "stream")
 
-    def __init__(self, stream: str) -> None:
+    def __init__(self, stream: str, first: Event) -> None:
         self.stream = stream
         self.events: list[Event] = []
+        self.count = 0
+        self.first_id = first.id
+        self.last = first
         self.by_address: dict[str, Event] = {}
         """The last event of each address."""
         self.size = 0
@@ -38,21 +41,20 @@ class Lot:
         self.expires = False
         """Whether some event expires, so that each has to be checked when it is sent."""
         self._joined: dict[Form, bytes] = {}
+        self.add(first)
 
     def add(self, event: Event) -> None:
         """Add an event that comes after all others."""
         self.events.append(event)
+        self.count += 1
+        self.last = event
         self.by_address[event.address] = event
         self.size += len(event.data)
         self.expires = self.expires or event.expires_at is not None
 
     def has_room_for(self, stream: str, size: int) -> bool:
         """Return whether an event of this stream and size may be added."""
-        return stream == self.stream and len(self.events) < LOT_MAX_EVENTS and self.size + size <= LOT_MAX_BYTES
-
-    @property
-    def last(self) -> Event:
-        return self.events[-1]
+        return stream == self.stream and self.count < LOT_MAX_EVENTS and self.size + size <= LOT_MAX_BYTES
 
     def joined(self, form: Form) -> bytes:
         """Return all events in one form, made once however many listeners ask for it."""
@@ -85,9 +87,10 @@ class HandingOut:
         """Offer an event, within the next turns, to those who listen now."""
         lots = self._lots
         if self._is_closed or not lots or not lots[-1][0].has_room_for(stream, len(event.data)):
-            lots.append((Lot(stream), list(listeners)))
+            lots.append((Lot(stream, event), list(listeners)))
             self._is_closed = False
-        lots[-1][0].add(event)
+        else:
+            lots[-1][0].add(event)
         self._schedule()
 
     def close_lot(self) -> None:
