@@ -13,12 +13,14 @@ VERSIONS = frozenset({"1.1", "1.0"})
 
 def fault_of_head(version: str, target: bytes, *, hosts: int) -> str:
     """Return what is wrong with a head that has this many ``Host`` headers, or an empty text."""
-    if version == "1.1" and hosts == 1 and target[:1] == b"/":
+    if version == "1.1" and hosts == 1 and target[:1] == b"/" and b"#" not in target:
         return ""
     if version not in VERSIONS:
         return "it is not HTTP/1.1"
     if hosts > 1 or (hosts == 0 and version == "1.1"):
         return "it needs one Host"
+    if b"#" in target:
+        return "its target has a fragment"
     return "" if has_valid_host(target) else "its target has no valid host"
 
 
@@ -31,7 +33,7 @@ def fault_of_old_head(headers: Headers, *, upgrade: bytes | None) -> str:
 
 def target_parts(url: bytes) -> tuple[bytes, bytes]:
     """Return the path and the query of a request target. The host of an absolute form is ignored."""
-    if url[:1] == b"/" and b"#" not in url:
+    if url[:1] == b"/":
         path, _, query = url.partition(b"?")
         return path, query
     parsed = httptools.parse_url(url)

@@ -8,6 +8,11 @@ from gateway.server.tests.heads import CHUNKED, GET, HOST, POST
 from gateway.tests.http_plane import caller_of
 
 MALFORMED = {
+    "fragment of a path": f"GET /echo#b HTTP/1.1\r\n{HOST}\r\n",
+    "fragment of a query": f"GET /echo?a#b HTTP/1.1\r\n{HOST}\r\n",
+    "fragment of a bare query": f"GET /echo?# HTTP/1.1\r\n{HOST}\r\n",
+    "fragment of an absolute form": f"GET http://gateway.test/echo#b HTTP/1.1\r\n{HOST}\r\n",
+    "fragment in HTTP/1.0": f"GET /echo#b HTTP/1.0\r\n{HOST}\r\n",
     "both lengths": POST + "content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
     "both lengths, the other way": POST + "transfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n0\r\n\r\n",
     "length twice": POST + "content-length: 3\r\ncontent-length: 3\r\n\r\nabc",
