@@ -184,12 +184,18 @@ class UpstreamClient:
 
     async def _connect(self, origin: Origin, within_s: float | None) -> UpstreamConnection:
         self._sweeper = self._sweeper or asyncio.create_task(self._sweep(), name="upstream deadlines")
-        within_s = within_s or self._connect_timeout_s
+        connection = UpstreamConnection(origin)
+        await self.open(connection, within_s)
+        return connection
+
+    async def open(self, connection: UpstreamConnection, within_s: float | None = None) -> None:
+        """Connect a new connection to its origin, over TLS where that says so. Raises Refused."""
+        origin, within_s = connection.origin, within_s or self._connect_timeout_s
         connected = await self.connect_socket(origin, within_s)
         try:
             async with asyncio.timeout(within_s):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: UpstreamConnection(origin),
+                await asyncio.get_running_loop().create_connection(
+                    lambda: connection,
                     sock=connected,
                     ssl=self.tls if origin.is_tls else None,
                     server_hostname=origin.host if origin.is_tls else None,
@@ -200,7 +206,6 @@ class UpstreamClient:
         except OSError:
             connected.close()
             raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-unreachable") from None
-        return connection
 
     async def connect_socket(self, origin: Origin, within_s: float | None = None) -> socket.socket:
         """Connect to the first address of the host that accepts. Raises Refused."""

@@ -32,27 +32,17 @@ async def connect(
 ) -> Handshake:
     """Send the handshake, and return it answered. Raises Refused ``upstream-unavailable`` and ``upstream-timeout``."""
     config, timeouts, origin = plane.config, forwarding.route.timeouts, forwarding.target.origin
-    connect_s = timeouts.connect_s or config.upstream_connect_timeout_s
     first_byte_s = timeouts.first_byte_s or config.upstream_first_byte_timeout_s
     handshake = Handshake(
         origin, forwarding.target.path_for(call), headers, upstream, frame_max_bytes=config.proxied_message_max_bytes
     )
-    connected = await plane.upstreams.connect_socket(origin, connect_s)
+    await plane.upstreams.open(handshake, timeouts.connect_s)
     try:
-        async with asyncio.timeout(connect_s + first_byte_s):
-            await asyncio.get_running_loop().create_connection(
-                lambda: handshake,
-                sock=connected,
-                ssl=plane.upstreams.tls if origin.is_tls else None,
-                server_hostname=origin.host if origin.is_tls else None,
-            )
+        async with asyncio.timeout(first_byte_s):
             await handshake.upgraded()
     except TimeoutError:
         handshake.close()
         raise timed_out(first_byte_s) from None
-    except OSError as error:
-        handshake.close()
-        raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-unreachable") from error
     except (UpstreamBroken, picows.WSError) as error:
         handshake.close()
         raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-lost") from error

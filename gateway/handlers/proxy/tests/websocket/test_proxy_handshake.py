@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
@@ -23,11 +25,32 @@ async def test_an_upstream_that_is_not_there_is_a_502_before_101(tmp_path):
         assert plane.outcomes == [("upstream-unreachable", "handshake_upstream")]
 
 
-async def test_an_upstream_that_hangs_is_a_504_before_101(tmp_path):
-    async def hang(requested, reader, writer):
-        await reader.read()
-        return True
+async def hang(requested, reader, writer):
+    await reader.read()
+    return True
 
+
+@pytest.mark.parametrize(
+    ("scheme", "timeouts", "named"),
+    [
+        ("ws", {"connect_s": 3600, "first_byte_s": 0.05}, "no response within 0.05 s (first_byte_s)"),
+        ("wss", {"connect_s": 0.05, "first_byte_s": 3600}, "no connection within 0.05 s (connect_s)"),
+    ],
+)
+async def test_each_timeout_of_a_route_ends_its_own_part_of_a_handshake(tmp_path, scheme, timeouts, named):
+    async with upstream_that(hang) as behind:
+        url = behind.url.replace("http", scheme)
+        async with running(
+            tmp_path, [route("socket", "/socket", url, protocol="websocket", timeouts=timeouts)]
+        ) as plane:
+            with pytest.raises(InvalidStatus) as info:
+                await socket_of(plane)
+            refused_with(info, 504, "upstream-timeout")
+            assert named in json.loads(info.value.response.body)["detail"]
+            await eventually(lambda: not behind.open)
+
+
+async def test_an_upstream_that_hangs_is_a_504_before_101(tmp_path):
     async with upstream_that(hang) as behind:
         routes = [route("socket", "/socket", behind.url, protocol="websocket")]
         async with running(tmp_path, routes, upstream_first_byte_timeout_s=0.05) as plane:
