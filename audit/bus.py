@@ -8,8 +8,9 @@ from typing import TypeVar
 
 from asgiref.sync import async_to_sync
 from django.conf import settings
-from nats.aio.client import Client
 from nats.errors import Error as NatsError
+
+from gateway.link.client import NatsClient
 
 T = TypeVar("T")
 
@@ -37,26 +38,26 @@ def store_all(messages: Sequence[tuple[str, bytes, Mapping[str, str]]]) -> None:
         query(lambda client: _store_all(client, messages))
 
 
-async def _store_all(client: Client, messages: Sequence[tuple[str, bytes, Mapping[str, str]]]) -> None:
+async def _store_all(client: NatsClient, messages: Sequence[tuple[str, bytes, Mapping[str, str]]]) -> None:
     js = client.jetstream(timeout=TIMEOUT_S)
     for subject, data, headers in messages:
         await js.publish(subject, data, headers=dict(headers))
 
 
-def query(use: Callable[[Client], Awaitable[T]]) -> T:
+def query(use: Callable[[NatsClient], Awaitable[T]]) -> T:
     """Return what a coroutine reads from NATS with a connected client. Raises Unavailable."""
     return async_to_sync(_query)(use)
 
 
-async def _publish(client: Client, subject: str, data: bytes) -> None:
+async def _publish(client: NatsClient, subject: str, data: bytes) -> None:
     await client.publish(subject, data)
     await client.flush()
 
 
-async def _query(use: Callable[[Client], Awaitable[T]]) -> T:
+async def _query(use: Callable[[NatsClient], Awaitable[T]]) -> T:
     if not settings.NATS_URL:
         raise Unavailable("The URL of NATS is unknown: set NATS_URL, or DATA_DIR to that of a running `manage.py up`.")
-    client = Client()
+    client = NatsClient()
     try:
         async with asyncio.timeout(TIMEOUT_S):
             await client.connect(settings.NATS_URL, connect_timeout=TIMEOUT_S, allow_reconnect=False)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from nats.aio.client import Client
-
 from audit import bus
 from events.models import Channel, Subscription
 from events.subscriptions import channel_named_or_none
@@ -13,6 +11,7 @@ from gateway.durable.attempts import read_attempts
 from gateway.durable.health import UNMEASURED, fields, measure, read_health, read_healths
 from gateway.durable.readers import Readers
 from gateway.durable.standing import Standing
+from gateway.link.client import NatsClient
 from gateway.log.event_log import EventLog
 from gateway.log.position import parse_position
 from gateway.refusals import Refused
@@ -32,7 +31,7 @@ def position(channel: Channel, start: str | None) -> int:
         return parsed
     document = READERS["channel"](channel.document())
 
-    async def query(client: Client) -> int:
+    async def query(client: NatsClient) -> int:
         log = EventLog(client, client.jetstream())
         await log.start()
         try:
@@ -55,7 +54,7 @@ def health_now(row: Subscription) -> dict[str, Any]:
     """Return the health of one subscription: the last report, and its lag measured in the log now."""
     channel = channel_named_or_none(row.channel)
 
-    async def query(client: Client) -> dict[str, Any]:
+    async def query(client: NatsClient) -> dict[str, Any]:
         reported = await read_health(client, row.id)
         if channel is None:
             return reported

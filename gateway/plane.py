@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import orjson
 import redis.asyncio as redis
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
@@ -32,6 +31,7 @@ from gateway.identity.tickets import Tickets
 from gateway.limiter import Limiter
 from gateway.limits.held_bodies import HeldBodies
 from gateway.limits.refused_calls import RefusedCalls
+from gateway.link.client import NatsClient
 from gateway.link.metrics import Reporter
 from gateway.link.nats import CONTROL_SUBJECT, connect, ensure_infrastructure
 from gateway.link.take_overs import TakeOvers
@@ -57,7 +57,9 @@ Handler = Callable[["Plane", Call], Awaitable[Reply]]
 class Plane:
     """One data-plane process's engines, picture of the control plane, limits, connections and usage."""
 
-    def __init__(self, config: Config, client: Client, js: JetStreamContext, handlers: Mapping[str, Handler]) -> None:
+    def __init__(
+        self, config: Config, client: NatsClient, js: JetStreamContext, handlers: Mapping[str, Handler]
+    ) -> None:
         self.config = config
         self.handlers = handlers
         self.nats = client

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gateway.refusals import Reason, Refused
 from gateway.schemas.checker import Validators
 from gateway.schemas.errors import InvalidSchema
-from gateway.schemas.registered import Parsed
+from gateway.schemas.registered import Check, Parsed
 from gateway.snapshot.picture import Channel, Snapshot
 from gateway.wire.content_types import CONTENT_TYPE_MAX_CHARS, describe, is_media_type, takes
 from gateway.wire.strict_json import fail
@@ -43,12 +41,11 @@ def require_utf8(data: bytes) -> None:
         fail("The payload is not text in UTF-8.")
 
 
-def check_event(snapshot: Snapshot, validators: Validators, channel: Channel, value: Any) -> None:
-    """Raise Refused ``invalid-payload`` with the JSON Pointer of the fault, for an event not as its channel says."""
-    if not channel.subject_of_schema:
-        validators.check(channel.schema, value)
-        return
-    _registered(snapshot, channel).check(value)
+def check_of(snapshot: Snapshot, validators: Validators, channel: Channel) -> Check:
+    """Return the check of a channel's events. Raises Refused."""
+    if channel.subject_of_schema:
+        return _registered(snapshot, channel).check
+    return validators.check_of(channel.schema)
 
 
 def evaluations_of(snapshot: Snapshot, validators: Validators, channel: Channel) -> int:

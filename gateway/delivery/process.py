@@ -14,7 +14,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import redis.asyncio as redis
-from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from gateway.concurrency.stopping import stop_tasks
@@ -28,6 +27,7 @@ from gateway.durable.attempts import Attempts
 from gateway.durable.readers import Readers
 from gateway.durable.withheld import Withheld
 from gateway.limiter import Limiter
+from gateway.link.client import NatsClient
 from gateway.link.control_plane import request_control_plane
 from gateway.link.leader import RENEW_S, LeaderElection, lease_owner
 from gateway.link.metrics import Reporter
@@ -48,7 +48,9 @@ DISCONNECT_S = 2.0
 class DeliveryProcess:
     """One worker for each webhook subscription while this process is the leader."""
 
-    def __init__(self, config: Config, client: Client, js: JetStreamContext, resolve: Resolve | None = None) -> None:
+    def __init__(
+        self, config: Config, client: NatsClient, js: JetStreamContext, resolve: Resolve | None = None
+    ) -> None:
         self.nats = client
         self._redis = redis.Redis.from_url(
             config.redis_url,

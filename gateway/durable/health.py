@@ -21,6 +21,7 @@ from gateway.wire.subjects import reading_filter
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
+    from gateway.link.client import NatsClient
     from gateway.log.event_log import EventLog
     from gateway.snapshot.picture import Channel, Snapshot
 
@@ -38,7 +39,7 @@ UNMEASURED: dict[str, Any] = {
 class Engines(Interface):
     """The engines that a description is read from."""
 
-    nats: Client
+    nats: NatsClient
     snapshot: Snapshot
     log: EventLog
     readers: Readers

@@ -13,7 +13,7 @@ import orjson
 
 from gateway.call import Call, Reply
 from gateway.channels.access import channel_for
-from gateway.channels.publication import Publication
+from gateway.channels.publication import EventArray, Publication
 from gateway.channels.reading import Selection, select
 from gateway.handlers.events import HEADERS as STREAM_HEADERS
 from gateway.handlers.events import EventStream, Position
@@ -23,6 +23,7 @@ from gateway.handlers.stream.connection import StreamConnection
 from gateway.log.catch_up import EARLIEST
 from gateway.log.cloudevents import binary_attributes, structured
 from gateway.log.event import Event
+from gateway.log.event_log import Stored
 from gateway.log.position import parse_position
 from gateway.policies.json_body import require_plain
 from gateway.refusals import Reason, Refused
@@ -31,7 +32,7 @@ from gateway.snapshot.right import Verb, interval_of
 from gateway.wire.content_types import JSON, JSON_TYPE, essence_of, media_type_of
 from gateway.wire.header_fields import Headers
 from gateway.wire.json_array import cut_array, is_array
-from gateway.wire.strict_json import fail, has_more_parts, parse_at
+from gateway.wire.strict_json import fail, has_more_parts, parse, parse_at
 
 if TYPE_CHECKING:
     from gateway.config import Config
@@ -83,20 +84,26 @@ async def publish_events(plane: Plane, call: Call) -> Reply:
     body = await read_body(call)
     found = plane.snapshot.channel(call.parameters["address"])
     takes = found[0].content_type if found else JSON
-    publications, is_batch = await plane.side_threads.run(
-        call.caller.consumer, len(body), _publications, plane.config, call, takes, body, 2 * plane.log.payload_max_bytes
+    content = await plane.side_threads.run(
+        call.caller.consumer, len(body), _content, plane.config, call, takes, body, 2 * plane.log.payload_max_bytes
     )
-    if is_batch:
-        if not publications:
-            channel_for(plane.snapshot, call, call.parameters["address"], Verb.PUBLISH)
-        ids = [str(stored.sequence) for stored in await plane.publisher.publish_all(call, publications)]
-        reply = await send_json(plane.limiter, call, 201, {"ids": ids}, bytes_in=len(body))
-        reply.messages_in = len(ids)
-        return reply
-    stored = await plane.publisher.publish(call, publications[0])
-    reply = await send_json(plane.limiter, call, 201, {"id": str(stored.sequence)}, bytes_in=len(body))
-    reply.messages_in = 1
+    if isinstance(content, Publication):
+        answer: dict[str, Any] = {"id": str((await plane.publisher.publish(call, content)).sequence)}
+        count = 1
+    else:
+        ids = [str(stored.sequence) for stored in await _store_all(plane, call, content)]
+        answer, count = {"ids": ids}, len(ids)
+    reply = await send_json(plane.limiter, call, 201, answer, bytes_in=len(body))
+    reply.messages_in = count
     return reply
+
+
+async def _store_all(plane: Plane, call: Call, content: EventArray | list[Publication]) -> list[Stored]:
+    if isinstance(content, EventArray):
+        return await plane.publisher.publish_array(call, content)
+    if not content:
+        channel_for(plane.snapshot, call, call.parameters["address"], Verb.PUBLISH)
+    return await plane.publisher.publish_all(call, content)
 
 
 async def history(plane: Plane, call: Call) -> Reply:
@@ -160,10 +167,10 @@ async def charge_read(plane: Plane, call: Call, events: list[Event]) -> list[Eve
     return events[:count]
 
 
-def _publications(
+def _content(
     config: Config, call: Call, takes: str, body: bytes, event_max_bytes: int
-) -> tuple[list[Publication], bool]:
-    """Cut the body into events, as its content type says; the flag is whether it is a batch, answered by many ids.
+) -> Publication | EventArray | list[Publication]:
+    """Return the event of the body, or its events, as its content type says.
 
     Without a content type it is what the channel takes. An event whose text is longer than ``event_max_bytes`` is not
     looked at. Raises Refused.
@@ -172,10 +179,10 @@ def _publications(
     essence = essence_of(content_type)
     if essence == STRUCTURED:
         _require_size([body], event_max_bytes)
-        return [_structured(config, call, body)], False
+        return _structured(config, call, body)
     if essence == BATCHED:
         events = _events(body, event_max_bytes)
-        return _numbered([_structured(config, call, event, f"/{number}") for number, event in enumerate(events)]), True
+        return _numbered([_structured(config, call, event, f"/{number}") for number, event in enumerate(events)])
     attributes = binary_attributes(call.headers)
     if essence == FORM and takes != FORM:  # the default of `curl -d`
         content_type = essence = ""
@@ -183,8 +190,18 @@ def _publications(
         events = _events(body, event_max_bytes)
         if not events:
             fail("An array must have at least one event.")
-        return _numbered([_publication(call, event, content_type=content_type) for event in events]), True
-    return [_publication(call, body, content_type=content_type, attributes=attributes)], False
+        values = _values(config, body, len(events))
+        return EventArray(call.parameters["address"], events, values, content_type, idempotency_key(call))
+    return _publication(call, body, content_type=content_type, attributes=attributes)
+
+
+def _values(config: Config, body: bytes, count: int) -> list[Any] | None:
+    """Parse an array as one text; None if that is refused, as one of its events then is by itself."""
+    try:
+        values = parse(body, depth_max=config.json_depth_max + 1, digits_max=config.number_digits_max)
+    except Refused:
+        return None
+    return values if isinstance(values, list) and len(values) == count else None
 
 
 def _events(body: bytes, event_max_bytes: int) -> list[bytes]:

@@ -15,6 +15,8 @@ from nats.js import JetStreamContext
 from nats.js.api import KeyValueConfig, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError, BadRequestError, NotFoundError
 
+from gateway.link.client import NatsClient
+
 logger = logging.getLogger(__name__)
 
 SNAPSHOT_BUCKET = "snapshot"
@@ -90,12 +92,12 @@ _BUCKETS = (
 )
 
 
-async def connect(url: str, name: str) -> tuple[Client, JetStreamContext]:
+async def connect(url: str, name: str) -> tuple[NatsClient, JetStreamContext]:
     """Connect to NATS; a connection that is lost is restored without a limit of attempts.
 
     Raises TimeoutError or the error of the client if the first attempt does not succeed within ``CONNECT_TIMEOUT_S``.
     """
-    client = Client()
+    client = NatsClient()
     try:
         # The client itself would retry forever, as it does after a lost connection.
         async with asyncio.timeout(CONNECT_TIMEOUT_S):

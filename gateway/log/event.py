@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 import orjson
@@ -189,6 +191,17 @@ def decoded(value: str) -> str:
 def rfc3339(instant: datetime) -> str:
     """Format an aware instant in UTC as RFC 3339 with microseconds."""
     return instant.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def rfc3339_now() -> str:
+    """Return the present instant as :func:`rfc3339` formats it; a second's text is formatted once."""
+    seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
+    return f"{_second(seconds)}.{microseconds:06d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _text(value: str | None) -> str:

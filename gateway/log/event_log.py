@@ -17,7 +17,6 @@ from itertools import count
 from typing import Any
 
 import orjson
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
@@ -26,41 +25,29 @@ from nats.js.errors import APIError
 
 from gateway.concurrency.stopping import stop_tasks
 from gateway.concurrency.turns import Turns
+from gateway.link.client import NatsClient
 from gateway.log.disk import Disk
 from gateway.log.event import Event, from_headers, rfc3339
+from gateway.log.refusal import refusal
+from gateway.log.silence import Silence
 from gateway.log.streams import ensure_stream
 from gateway.log.unavailable import log_unavailable
+from gateway.log.writer import DEADLINE_S, MESSAGE_ID, Done, LogWriter, Stored, header_block, outcome_of, when_done
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Channel
 
-__all__ = ["EventLog", "Extent", "Stored", "StreamMissing", "ensure_stream"]
+__all__ = ["DEADLINE_S", "EventLog", "Extent", "Stored", "StreamMissing", "ensure_stream", "refusal"]
 
 logger = logging.getLogger(__name__)
 
-DEADLINE_S = 2.0
-"""The longest time that one call takes, with its retries."""
 READ_SILENCE_S = 0.5
 """A read is refused after this time without any reply from the log. A publish waits longer: it may have been stored."""
 SWEEP_S = 0.1
 BATCH_MAX = 1000
 READS_EACH, READS_IN_ALL = 4, 32
 """How many batches are read at once, for one consumer and in all."""
-_FULL = {10023, 10028, 10047, 10077}
-"""JetStream error codes: insufficient resources, memory or storage; the store failed."""
-_TOO_LARGE = 10054
 _NO_SUCH_STREAM = 10059
 _NO_RESPONDERS, _NO_MESSAGE, _END_OF_BATCH = "503", "404", "204"
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """The place of an event in its channel's log."""
-
-    sequence: int
-    duplicate: bool = False
-    """Whether it had been stored before, under the same message id."""
-    may_be_own: bool = False
-    """Whether this call sent it again after it lost the link, so that it may be the duplicate of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +91,7 @@ class _Request:
 class EventLog:
     """Publishes to and reads from the streams of channels. Every call returns or raises within :data:`DEADLINE_S`."""
 
-    def __init__(self, client: Client, js: JetStreamContext, disk: Disk | None = None) -> None:
+    def __init__(self, client: NatsClient, js: JetStreamContext, disk: Disk | None = None) -> None:
         self._client = client
         self._js = js
         self._disk = disk
@@ -112,23 +99,21 @@ class EventLog:
         self._numbers = count(1)
         self._open: dict[str, _Request] = {}
         self._sweeper: asyncio.Task[None] | None = None
-        self._replied_at = float("-inf")
-        self._silence_s = 0.0
-        """How long the log was silent when a request was last refused; 0 from its next reply on.
-
-        Meanwhile requests that would wait no longer are refused at once, and the log is probed.
-        """
+        self._silence = Silence()
+        self._writer = LogWriter(client, self._silence, self.ensure)
         self._turns = Turns(READS_EACH, READS_IN_ALL)
 
     async def start(self) -> None:
         """Subscribe to the inbox."""
         await self._client.subscribe(f"{self._inbox}.*", cb=self._take)
+        await self._writer.start()
         self._sweeper = asyncio.create_task(self._sweep(), name="event log sweep")
 
     async def stop(self) -> None:
         """Fail the open requests, and stop."""
         await stop_tasks(self._sweeper)
         self._expire(float("inf"))
+        await self._writer.stop()
 
     @property
     def payload_max_bytes(self) -> int:
@@ -138,6 +123,25 @@ class EventLog:
     async def ensure(self, channel: Channel) -> None:
         """Create or update the channel's stream."""
         await ensure_stream(self._js, channel.document())
+
+    def write(
+        self,
+        channel: Channel,
+        subject: str,
+        data: bytes,
+        headers: bytes,
+        done: Done,
+        *,
+        is_repeatable: bool,
+    ) -> None:
+        """Store one event at the subject of its address, and call ``done`` as :meth:`LogWriter.write` does.
+
+        Events are stored in the order of these calls. One with a message id among its headers may be repeated.
+        """
+        if self._disk is not None and self._disk.is_full:
+            done(Refused(Reason.STORAGE_FULL))
+            return
+        self._writer.write(channel, channel.stored(subject), data, headers, done, is_repeatable=is_repeatable)
 
     async def publish(
         self,
@@ -152,28 +156,26 @@ class EventLog:
         Raises Refused ``overloaded`` when the log does not answer in time (the event may or may not be stored),
         ``storage-full`` and ``too-large``.
         """
-        if self._disk is not None and self._disk.is_full:
-            raise Refused(Reason.STORAGE_FULL)
-        all_ = {**headers, "Nats-Msg-Id": message_id} if message_id else dict(headers)
-        to, link = channel.stored(subject), self._link
-        replies = await self._request_making_stream(
-            channel,
-            lambda: self._request(to, data, all_, is_repeatable=bool(message_id), silence_s=DEADLINE_S),
+        known = {MESSAGE_ID: message_id} if message_id else {}
+        block = header_block({**headers, **known}.items())
+        return await when_done(
+            lambda done: self.write(channel, subject, data, block, done, is_repeatable=bool(message_id))
         )
-        return _stored(replies[0].data, may_be_own=self._link != link)
 
     async def store(
         self, subject: str, data: bytes, message_id: str | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
         """Store an internal message, such as a dead letter, on a stream that exists; once per message id."""
-        all_ = {**(headers or {}), **({"Nats-Msg-Id": message_id} if message_id is not None else {})}
+        all_ = {**(headers or {}), **({MESSAGE_ID: message_id} if message_id is not None else {})}
         try:
             replies = await self._request(
                 subject, data, all_ or None, is_repeatable=message_id is not None, silence_s=DEADLINE_S
             )
         except StreamMissing:
             raise log_unavailable() from None
-        _stored(replies[0].data)
+        outcome = outcome_of(replies[0].data)
+        if isinstance(outcome, Refused):
+            raise outcome
 
     async def history(self, channel: Channel, subject: str, after: int, limit: int) -> list[Event]:
         """Read up to ``limit`` events of a subject filter with ids above ``after``, oldest first."""
@@ -302,8 +304,7 @@ class EventLog:
 
     def require_available(self, silence_s: float = READ_SILENCE_S) -> None:
         """Raise Refused while the log is known to be silent for as long as the caller would wait for it."""
-        if self._silence_s >= silence_s:
-            raise log_unavailable()
+        self._silence.require_available(silence_s)
 
     async def _request_once(
         self, subject: str, data: bytes, headers: dict[str, str] | None, request: _Request
@@ -318,18 +319,18 @@ class EventLog:
 
     @property
     def _link(self) -> int:
-        return int(self._client.stats["reconnects"])
+        return self._client.reconnects
 
     async def _wait_for_link(self, started_at: float, silence_s: float) -> None:
         """Wait for the link instead of buffering: an event that is sent late would be stored after its refusal."""
         while not self._client.is_connected:
             if self._client.is_closed or time.monotonic() - started_at >= silence_s:
-                self._silence_s = max(self._silence_s, silence_s)
+                self._silence.refused_after(silence_s)
                 raise log_unavailable()
             await asyncio.sleep(0.02)
 
     async def _take(self, message: Msg) -> None:
-        self._replied_at, self._silence_s = time.monotonic(), 0.0
+        self._silence.end()
         request = self._open.get(message.subject.rpartition(".")[2])
         if request is None or request.replied.done():
             return
@@ -353,9 +354,11 @@ class EventLog:
             late_s = max(0.0, time.monotonic() - swept_at - 2 * SWEEP_S)
             swept_at = time.monotonic()
             # While the event loop was held up, replies may have arrived that nobody has read yet.
-            self._replied_at = max(self._replied_at, swept_at - READ_SILENCE_S / 2) if late_s else self._replied_at
+            if late_s:
+                self._silence.replied_at = max(self._silence.replied_at, swept_at - READ_SILENCE_S / 2)
             self._expire(swept_at)
-            if self._silence_s and self._client.is_connected:
+            self._writer.expire(swept_at)
+            if self._silence.silent_s and self._client.is_connected:
                 await self._probe()
 
     async def _probe(self) -> None:
@@ -367,31 +370,13 @@ class EventLog:
         """Fail overdue requests, and those sent on a lost link."""
         link = self._link
         for request in [request for request in self._open.values() if not request.replied.done()]:
-            silent_s = now - max(request.sent_at, self._replied_at)
+            silent_s = now - max(request.sent_at, self._silence.replied_at)
             if request.ends_at <= now or silent_s >= request.silence_s:
-                if self._replied_at < request.sent_at:
-                    self._silence_s = max(self._silence_s, request.silence_s)
+                if self._silence.replied_at < request.sent_at:
+                    self._silence.refused_after(request.silence_s)
                 request.replied.set_exception(log_unavailable())
             elif request.link != link:
                 request.replied.set_exception(_LinkLost())
-
-
-def _stored(answer: bytes, *, may_be_own: bool = False) -> Stored:
-    reply = orjson.loads(answer)
-    if "error" in reply:
-        raise refusal(reply["error"])
-    return Stored(reply["seq"], reply.get("duplicate", False), may_be_own)
-
-
-def refusal(error: Mapping[str, Any]) -> Refused:
-    """Return the refusal for an error of JetStream."""
-    code = error.get("err_code")
-    logger.warning("log: JetStream reports an error: %s", error)
-    if code in _FULL or "no space" in str(error.get("description")):
-        return Refused(Reason.STORAGE_FULL)
-    if code == _TOO_LARGE:
-        return Refused(Reason.TOO_LARGE, "The event is larger than the channel takes.")
-    return log_unavailable()
 
 
 def _event(channel: Channel, message: Msg) -> Event:

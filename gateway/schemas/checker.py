@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import jsonschema_rs
 
-from gateway.schemas.effort import Effort, Unbounded, effort_of
+from gateway.schemas.effort import SMALL, Effort, Unbounded, effort_of
 from gateway.schemas.errors import InvalidSchema
 from gateway.wire.strict_json import fail, pointer, shortened
 
@@ -23,9 +23,11 @@ class Validators:
 
     def check(self, schema: Mapping[str, Any] | None, value: Any) -> None:
         """Raise Refused ``invalid-payload`` with the JSON Pointer of the violation if the value is invalid."""
-        if schema is None:
-            return
-        self._checker(schema).check(value)
+        self.check_of(schema)(value)
+
+    def check_of(self, schema: Mapping[str, Any] | None) -> Callable[[Any], None]:
+        """Return the check by a schema, which raises Refused as :meth:`check` does."""
+        return _accept if schema is None else self._checker(schema).check
 
     def evaluations_of(self, schema: Mapping[str, Any] | None) -> int:
         """Return how many checks a schema needs at most for each inner value."""
@@ -55,6 +57,8 @@ class Checker:
 
     def check(self, value: Any) -> None:
         """Raise Refused ``invalid-payload`` with the JSON Pointer of the violation if the value is invalid."""
+        if self.effort.evaluations <= SMALL and self.validator.is_valid(value):
+            return
         violation = self.violation(value)
         if violation is not None:
             fail(shortened(violation.message), violation.pointer)
@@ -108,6 +112,10 @@ def compile_schema(schema: Mapping[str, Any] | bool) -> Checker:
     except (Unbounded, jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
         raise InvalidSchema(shortened(getattr(error, "message", None) or str(error))) from None
     return Checker(validator, effort)
+
+
+def _accept(value: Any) -> None:
+    """Accept any value: there is no schema."""
 
 
 def _violation(error: jsonschema_rs.ValidationError) -> Violation:

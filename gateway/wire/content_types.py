@@ -78,6 +78,8 @@ def essence_of(media_type: str) -> str:
 
 def is_json(media_type: str) -> bool:
     """Return whether a media type is JSON."""
+    if media_type == JSON_TYPE:
+        return True
     essence = essence_of(media_type)
     return essence == JSON_TYPE or essence.endswith("+json")
 

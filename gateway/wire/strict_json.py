@@ -48,7 +48,7 @@ def parse(
     if len(bare) > digits_max and b"0" * (digits_max + 1) in bare.translate(_NUMBERS):
         fail(f"A number of the payload has more than {digits_max} digits.")
     members = bare.count(b":")
-    has_duplicates = members > 1 and _member_count(value) != members
+    has_duplicates = members > 1 and not _has_members(value, members) and _member_count(value) != members
     if has_duplicates or (len(bare) >= DIGITS_OF_64_BITS and b"0" * DIGITS_OF_64_BITS in bare.translate(_DIGITS)):
         return _parse_exactly(raw)
     return value
@@ -104,6 +104,8 @@ def shortened(text: str) -> str:
 
 def _bare(raw: bytes, parts_max: int) -> bytes:
     """Return the text without its strings. Raises Refused once it turns out to have more than ``parts_max`` parts."""
+    if len(raw) < min(parts_max, PIECE_BYTES) and b"\\" not in raw:
+        return b"".join(raw.split(b'"')[::2])
     pieces, parts = [], 1
     for piece, escapes in _outside_strings(raw):
         pieces.append(piece)
@@ -143,6 +145,13 @@ def _is_deeper(bare: bytes, depth_max: int) -> bool:
             return False
         brackets = brackets.replace(b"[]", b"")
     return bool(brackets)
+
+
+def _has_members(value: Any, count: int) -> bool:
+    """Return whether an object and those directly in it have this many members, so that none is a duplicate."""
+    if not isinstance(value, dict):
+        return False
+    return len(value) == count or len(value) + sum(len(one) for one in value.values() if type(one) is dict) == count
 
 
 def _member_count(value: Any) -> int:

@@ -22,6 +22,7 @@ from gateway.log.cloudevents import structured
 from gateway.log.event_log import Stored
 from gateway.log.expiry import with_interval
 from gateway.refusals import Reason, Refused
+from gateway.side_thread import INLINE_MAX_BYTES
 from gateway.snapshot.right import Verb
 from gateway.wire.content_types import essence_of
 from gateway.wire.mqtt.packets import V5, Properties, Publish, Will
@@ -77,6 +78,9 @@ class Publishing:
         self._close = close
         self._in_flight: deque[InFlightPublish] = deque()
         self._room: asyncio.Future[None] | None = None
+        self._storing = 0
+        """Publishes whose outcome a callback of the log will report."""
+        self._all_stored: asyncio.Future[None] | None = None
         self.marks_origin = False
         """Whether some filter of this connection excludes the connection's own events (No Local, 3.8.3.1)."""
 
@@ -95,10 +99,11 @@ class Publishing:
         in_flight = InFlightPublish(packet)
         try:
             identity = await self._receiving.identity(packet)
-            if packet.retain and not packet.payload:
-                work = await self._admitted(packet, lambda: self._clear(topic, identity))
+            is_clearing = packet.retain and not packet.payload
+            if is_clearing:
+                clearing = await self._admitted(packet, lambda: self._clear(topic, identity))
             else:
-                work = self._store_once(await self._admit(topic, packet, identity), packet)
+                admitted = await self._admit(topic, packet, identity)
         except Refused as refused:
             connection.refused(refused)
             if self._ends_connection(refused, in_flight):
@@ -108,7 +113,12 @@ class Publishing:
             self._advance()
             return
         self._in_flight.append(in_flight)
-        in_flight.task = asyncio.create_task(self._settle(in_flight, work))
+        if is_clearing or packet.retain or identity is not None:
+            work = clearing if is_clearing else self._store_once(admitted, packet)
+            in_flight.task = asyncio.create_task(self._settle(in_flight, work))
+        else:
+            self._storing += 1
+            self._plane.publisher.store_soon(self._call, admitted, partial(self._stored, in_flight))
         if len(self._in_flight) >= STORING_MAX:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
@@ -124,6 +134,9 @@ class Publishing:
         tasks = [in_flight.task for in_flight in self._in_flight if in_flight.task is not None]
         if tasks:
             await asyncio.wait(tasks)
+        if self._storing:
+            self._all_stored = asyncio.get_running_loop().create_future()
+            await self._all_stored
 
     async def publish_will(self, will: Will) -> None:
         """Publish the will of a client that is gone; a refusal is counted, never raised."""
@@ -150,6 +163,8 @@ class Publishing:
         return await self._admitted(packet, lambda: self._plane.publisher.admit(self._call, publication))
 
     async def _publication(self, topic: str, payload: bytes, *arguments: Any, **options: Any) -> Publication:
+        if len(payload) <= INLINE_MAX_BYTES:
+            return _publication(topic, payload, *arguments, **options)
         work = partial(_publication, topic, payload, *arguments, **options)
         return await self._plane.side_threads.run(self._call.caller.consumer, len(payload), work)
 
@@ -228,6 +243,18 @@ class Publishing:
         except Exception:
             logger.exception("storing failed")
             in_flight.refused = Refused(Reason.INTERNAL)
+        self._settled(in_flight)
+
+    def _stored(self, in_flight: InFlightPublish, outcome: Stored | Refused) -> None:
+        """Settle a publish, in a callback of the log."""
+        if isinstance(outcome, Refused):
+            in_flight.refused = outcome
+        self._settled(in_flight)
+        self._storing -= 1
+        if not self._storing and self._all_stored is not None and not self._all_stored.done():
+            self._all_stored.set_result(None)
+
+    def _settled(self, in_flight: InFlightPublish) -> None:
         if in_flight.refused is not None and self._call.connection is not None:
             self._call.connection.refused(in_flight.refused)
         in_flight.is_settled = True

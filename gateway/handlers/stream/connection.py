@@ -19,13 +19,14 @@ import orjson
 from gateway.call import Call, Reply
 from gateway.channels.frames import CLOUDEVENTS, Frame, channel_of, content_of, malformed, read_frame, text_of, type_of
 from gateway.channels.outbox import SEND_TIMEOUT_S, Outbox
-from gateway.channels.publication import UNREAD, Admitted, Publication
+from gateway.channels.publication import UNREAD, Publication
 from gateway.concurrency.ending import Ending
 from gateway.concurrency.stopping import stop_tasks
 from gateway.credentials.api_keys import from_text, is_resumable
 from gateway.handlers.stream.filters import StreamFilters
 from gateway.log.cloudevents import structured
 from gateway.log.event import rfc3339
+from gateway.log.event_log import Stored
 from gateway.peer import ClientGone, Socket
 from gateway.refusals import SENT_BEFORE_CLOSE, ErrorClass, Reason, Refused
 from gateway.side_thread import INLINE_MAX_BYTES
@@ -51,7 +52,7 @@ class StreamConnection:
         self._plane = plane
         self._call = call
         self._message_max_bytes = plane.config.stream_message_max_bytes
-        self._in_flight: set[asyncio.Task[None]] = set()
+        self._in_flight = 0
         self._room: asyncio.Future[None] | None = None
         self._ending: Ending[Refused] = Ending()
         self._outbox: Outbox[str] = Outbox(plane.limiter, plane.config, call, ending=self._ending, notice=_error)
@@ -185,29 +186,22 @@ class StreamConnection:
         if self._call.connection is not None:
             self._call.connection.received(len(publication.data))
         admitted = await self._plane.publisher.admit(self._call, publication)
-        task = asyncio.create_task(self._store(admitted, ref))
-        self._in_flight.add(task)
-        task.add_done_callback(self._remove_in_flight)
-        while len(self._in_flight) >= IN_FLIGHT_MAX:
+        self._in_flight += 1
+        self._plane.publisher.store_soon(self._call, admitted, partial(self._stored, ref))
+        while self._in_flight >= IN_FLIGHT_MAX:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
 
-    async def _store(self, admitted: Admitted, ref: str | None) -> None:
-        try:
-            stored = await self._plane.publisher.store(self._call, admitted)
-        except Refused as refused:
-            self._refuse(refused, ref)
-        except Exception:
-            logger.exception("publish failed on %s", admitted.channel.address)
-            self._refuse(Refused(Reason.INTERNAL), ref)
-        else:
-            frame = {"type": "published", "id": str(stored.sequence)}
-            self._send(frame if ref is None else frame | {"ref": ref})
-
-    def _remove_in_flight(self, task: asyncio.Task[None]) -> None:
-        self._in_flight.discard(task)
+    def _stored(self, ref: str | None, outcome: Stored | Refused) -> None:
+        """Answer a publish, in a callback of the log."""
+        self._in_flight -= 1
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
+        if isinstance(outcome, Refused):
+            self._refuse(outcome, ref)
+        else:
+            frame = {"type": "published", "id": str(outcome.sequence)}
+            self._send(frame if ref is None else frame | {"ref": ref})
 
     async def _auth(self, frame: Frame, ref: str | None) -> None:
         """Replace the credential by another one of the same consumer, whose rights and expiry then apply."""

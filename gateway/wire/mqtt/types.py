@@ -73,10 +73,12 @@ class Reader:
 
     def take(self, count: int) -> bytes:
         """Return the next ``count`` bytes. Raises PacketError if there are fewer."""
-        if count > self.left:
+        begin = self._at
+        end = begin + count
+        if end > len(self._data):
             raise PacketError("a length exceeds the packet")
-        self._at += count
-        return self._data[self._at - count : self._at]
+        self._at = end
+        return self._data[begin:end]
 
     def number(self, bytes_: int) -> int:
         """Read a big-endian integer."""
@@ -84,6 +86,9 @@ class Reader:
 
     def variable(self) -> int:
         """Read a variable byte integer (1.5.5): at most four bytes, in the shortest encoding."""
+        if self._at < len(self._data) and self._data[self._at] < 0x80:
+            self._at += 1
+            return self._data[self._at - 1]
         value, shift = 0, 0
         for position in range(4):
             byte = self.number(1)
