@@ -62,6 +62,12 @@ def lock(row: models.Model, name: str) -> None:
         raise ValidationError(f"{name} does not exist any more: it was deleted meanwhile.") from None
 
 
+def check_fields(row: models.Model) -> None:
+    """Raise ValidationError for a field of a row that cannot be stored; other rows are not read."""
+    row.full_clean(validate_unique=False, validate_constraints=False)
+    require_storable(row)
+
+
 def _save(row: models.Model, **options: Any) -> None:
     row.full_clean()
     require_storable(row)

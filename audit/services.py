@@ -32,8 +32,15 @@ def record(
     assert connection.in_atomic_block, "a change is recorded in its own transaction"
     if is_same_record(before, after):
         return None
+    change = change_of(kind, name, before=before, after=after, note=note, by=by)
+    change.save(force_insert=True)
+    return change
+
+
+def change_of(kind: str, name: str, *, before: Record | None, after: Record | None, note: str = "", by: str) -> Change:
+    """Return the record of a change, which is not saved."""
     action = Action.CREATED if before is None else Action.DELETED if after is None else Action.UPDATED
-    return Change.objects.create(
+    return Change(
         actor=by,
         kind=kind,
         name=name,

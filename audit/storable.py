@@ -51,7 +51,7 @@ def require_plain(value: Any, depth_left: int = DEPTH_MAX) -> None:
 def _check_text(text: str) -> None:
     if "\x00" in text:
         raise ValueError("Must not contain the character NUL.")
-    if any("\ud800" <= char <= "\udfff" for char in text):
+    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
         raise ValueError("Must be well-formed Unicode.")
 
 

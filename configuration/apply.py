@@ -62,17 +62,20 @@ def put(
 
     Omitted fields are set to their defaults, or with ``keep`` are left unchanged.
     """
-    whole = {name: default for name, default in kind.fields.items() if default is not REQUIRED} | values
-    name = whole[kind.identity]
-    row = kind.find(name)
+    row = kind.find(values[kind.identity])
     before = row.representation() if row is not None else None
     if row is None:
-        row = kind.create(**kind.read(whole), by=by)
+        row = kind.create(**kind.read(whole(kind, values)), by=by)
     else:
-        changes = kind.read(values if keep else whole)
+        changes = kind.read(values if keep else whole(kind, values))
         del changes[kind.identity]
         row = kind.update(row, **changes, by=by)
     return before, row.representation()
+
+
+def whole(kind: Kind, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of an object with the defaults of the fields that they omit."""
+    return {name: default for name, default in kind.fields.items() if default is not REQUIRED} | values
 
 
 def _sections(document: Document) -> dict[str, list[dict[str, Any]]]:

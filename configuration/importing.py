@@ -10,24 +10,23 @@ from django.db import transaction
 from audit.diff import Diff
 from audit.locks import lock_configuration
 from configuration.apply import document_error
+from configuration.bulk_rows import Statement
 from configuration.importers import asyncapi, openapi, zuplo
 from configuration.importers.imported import Imported
 from configuration.importers.options import Options
 from configuration.importers.report import Report
-from configuration.kinds import ISSUER, ROUTE
 from configuration.rehearsal import rehearsal
+from configuration.rows import GatheredRows, Rows, SavedRows
 from configuration.staging import staged
 from configuration.writing import Writer
 from configuration.yaml_documents import Document, read
+from gateway.snapshot.right import Right
 from gateway.snapshot.scopes import is_covered
 from keys import services as keys
 from keys.models import Key
 from routes.models import Route
 
 DEFAULTS = Options()
-STAGED = {kind.section: kind for kind in (ISSUER, ROUTE)}
-STAGED_MIN = 20
-"""The objects of a document from which on making them in a copy first is worth the copy."""
 
 
 def import_file(
@@ -81,10 +80,11 @@ def import_document(
     report = Report() if report is None else report
     described = described_objects(document, policies, options, report)
 
-    def write() -> Diff:
+    rights = _rights(document, options) if key_id else []
+
+    def write(rows: Rows) -> Diff:
         diff = Diff()
-        lock_configuration()
-        writer = Writer(document, origin_of(document, options), diff, report, by=by)
+        writer = Writer(document, origin_of(document, options), rows, diff, report, by=by)
         for imported in described:
             writer.write(imported)
         report.require_none(is_strict=options.is_strict)
@@ -92,18 +92,19 @@ def import_document(
         if openapi.is_export(document.data):
             _require_routes(document)
         if key_id:
-            _add_scopes(document, options, key_id, diff, by)
+            _add_scopes(document, rights, key_id, diff, by)
         return diff
 
-    if not dry_run and len(described) >= STAGED_MIN and _are_staged(described, key_id):
-        return staged(write, STAGED.values())
-    with rehearsal(dry_run), transaction.atomic():
-        return write()
+    def prepare() -> tuple[Diff, list[Statement]]:
+        rows = GatheredRows()
+        return write(rows), rows.statements()
 
-
-def _are_staged(described: list[Imported], key_id: str) -> bool:
-    """Return whether objects can be made in a copy, which has neither the history of channels nor key scopes."""
-    return not key_id and all(imported.section in STAGED for imported in described)
+    if key_id or any(imported.registered for imported in described):
+        # The registry and keys are read and written by their services.
+        with rehearsal(dry_run), transaction.atomic():
+            lock_configuration()
+            return write(SavedRows())
+    return prepare()[0] if dry_run else staged(prepare)
 
 
 def described_objects(
@@ -150,14 +151,18 @@ def _require_routes(document: Document) -> None:
             )
 
 
-def _add_scopes(document: Document, options: Options, key_id: str, diff: Diff, by: str) -> None:
+def _rights(document: Document, options: Options) -> list[Right]:
     if not asyncapi.is_asyncapi(document.data):
         raise document.error("only an AsyncAPI document determines the scopes of a key")
+    return asyncapi.rights(document, options)
+
+
+def _add_scopes(document: Document, rights: list[Right], key_id: str, diff: Diff, by: str) -> None:
     key = Key.objects.with_consumer().filter(id=key_id).first()
     if key is None:
         raise document.error(f"there is no key {key_id}, which would get the scopes of its operations")
     scopes = tuple(key.scopes)
-    missing = [right.text for right in asyncapi.rights(document, options) if not is_covered(scopes, right.text)]
+    missing = [right.text for right in rights if not is_covered(scopes, right.text)]
     if not missing:
         return
     before = key.representation()

@@ -1,63 +1,55 @@
-"""Write many changes in a short transaction: they are made in a private copy first, and then written in bulk.
+"""Write many changes in a short transaction: they are prepared in memory first, and then written in bulk.
 
-The services validate, save and record each object by itself, which takes some milliseconds. Other writers would wait
-for the whole of it, and the management API would refuse them. Only what the copy has in the end is written under the
-lock: the same rows, and the same records of the audit log.
+To validate an object and to save and record it by itself takes some milliseconds. Other writers would wait for the
+whole of it, and the management API would refuse them. Only the writing itself is done under the lock: the same rows,
+and the same records of the audit log.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from django.db import transaction
 
-from audit.configured import Configured
 from audit.locks import lock_configuration
 from audit.models import Change
 from configuration.bulk_rows import Statement
-from configuration.kinds import Kind
-from configuration.rehearsal import rehearsal
+from configuration.rows import IMPORTED
 
 ATTEMPTS = 3
+READ = (*(kind.kind for kind in IMPORTED), "schema")
+"""The kinds of objects on which an import depends."""
 Result = TypeVar("Result")
 
 
-def staged(work: Callable[[], Result], kinds: Collection[Kind]) -> Result:
-    """Call a function that creates and updates objects of some kinds, and write what it did in one short transaction.
+def staged(prepare: Callable[[], tuple[Result, Sequence[Statement]]]) -> Result:
+    """Write what a function prepares from the current objects, in one short transaction.
 
-    What it does must depend on objects of these kinds alone. Where somebody else changes one of them meanwhile, it is
-    called again; after some attempts under the lock of the configuration itself. Raises what the function raises; then
-    nothing is written.
+    Where somebody else changes an object of these kinds meanwhile, it is called again; after some attempts under the
+    lock of the configuration itself. Raises what the function raises; then nothing is written.
     """
     for _ in range(ATTEMPTS):
-        last = _last_change(kinds)
-        with rehearsal(), transaction.atomic():
-            result = work()
-            changes = list(Change.objects.order_by("id"))
-            rows = [(kind, _changed(kind, changes)) for kind in kinds]
-        # Everything but the writing itself is done before others wait for the lock.
-        statements = [Statement(kind.model, changed, unique=kind.identity) for kind, changed in rows]
-        statements.append(Statement(Change, changes))
+        last = _last_change()
+        result, statements = prepare()
+        if not statements:
+            return result
         with transaction.atomic():
             lock_configuration()
-            if _last_change(kinds) == last:
+            if _last_change() == last:
                 _write(statements)
                 return result
     with transaction.atomic():
-        return work()
+        lock_configuration()
+        result, statements = prepare()
+        _write(statements)
+    return result
 
 
-def _last_change(kinds: Collection[Kind]) -> int | None:
-    changes = Change.objects.filter(kind__in=[kind.kind for kind in kinds])
-    return changes.order_by("-id").values_list("id", flat=True).first()
+def _last_change() -> int | None:
+    return Change.objects.filter(kind__in=READ).order_by("-id").values_list("id", flat=True).first()
 
 
-def _changed(kind: Kind, changes: list[Change]) -> list[Configured]:
-    names = {change.name for change in changes if change.kind == kind.kind}
-    return [row for row in kind.rows() if getattr(row, kind.identity) in names]
-
-
-def _write(statements: list[Statement]) -> None:
+def _write(statements: Sequence[Statement]) -> None:
     for statement in statements:
         statement.execute()

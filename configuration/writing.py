@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -10,12 +9,12 @@ from django.db import transaction
 
 from audit.configured import Configured
 from audit.diff import Diff
-from configuration.apply import document_error, put
-from configuration.importers.addresses import shape_of
+from configuration.apply import document_error
 from configuration.importers.imported import Imported, RegisteredSchema
 from configuration.importers.openapi import is_export
 from configuration.importers.report import Report
 from configuration.kinds import CHANNEL, ISSUER, ROUTE, Kind
+from configuration.rows import Rows, Written
 from configuration.yaml_documents import Document, DocumentError
 from events import registry
 from events.models import Channel
@@ -24,7 +23,7 @@ from events.registry_schemas import RegistryError, SubmittedSchema, parse_submit
 from gateway.policies.placeholder import PLACEHOLDER
 from gateway.schemas.registered import subject_named
 from routes.models import Route
-from routes.validation import clean_methods, rivals_of
+from routes.validation import clean_methods
 from routes.validation import shape_of as route_shape_of
 
 _KINDS = {"channels": CHANNEL, "routes": ROUTE, "issuers": ISSUER}
@@ -33,17 +32,14 @@ _KINDS = {"channels": CHANNEL, "routes": ROUTE, "issuers": ISSUER}
 class Writer:
     """Creates and updates objects in the current transaction; what cannot be written is added to the report."""
 
-    def __init__(self, document: Document, origin: str, diff: Diff, report: Report, *, by: str) -> None:
+    def __init__(self, document: Document, origin: str, rows: Rows, diff: Diff, report: Report, *, by: str) -> None:
         self._document = document
         self._origin = origin
+        self._rows = rows
         self._diff = diff
         self._report = report
         self._by = by
-        self._written: set[tuple[str, str]] = set()
-
-    @cached_property
-    def _channels(self) -> dict[str, Channel]:
-        return {shape_of(channel.address): channel for channel in Channel.objects.all()}
+        self._done: set[tuple[str, str]] = set()
 
     def write(self, imported: Imported) -> None:
         """Create or update one object, unless another document made it."""
@@ -62,27 +58,25 @@ class Writer:
 
     def require_some(self) -> None:
         """Raise DocumentError with what was skipped if nothing was written, and something should have been."""
-        if not self._written and self._report.skipped:
+        if not self._done and self._report.skipped:
             raise DocumentError("\n".join(self._report.skipped))
 
     def _existing(self, kind: Kind, values: dict[str, Any]) -> Configured | None:
         """Return the object to update: of the same name, or else one that the new object would collide with."""
-        if kind is CHANNEL:
-            return self._channels.get(shape_of(values["address"]))
-        row: Configured | None = kind.find(values[kind.identity])
+        row = self._rows.named(kind, values[kind.identity])
         if row is not None or kind is not ROUTE:
             return row
         try:
             methods = clean_methods(values["methods"], values["protocol"])
         except ValidationError:
             return None
-        rivals = rivals_of(Route(path=values["path"], protocol=values["protocol"], methods=methods))
+        rivals = self._rows.rivals(Route(path=values["path"], protocol=values["protocol"], methods=methods))
         return rivals[0] if rivals else None
 
     def _require_own(self, existing: Any, kind: Kind, values: dict[str, Any], imported: Imported) -> None:
         """Raise _BelongsToAnother for an object of another document, or ValidationError for one written already."""
         name = getattr(existing, kind.identity)
-        if (kind.kind, name) in self._written:
+        if (kind.kind, name) in self._done:
             raise ValidationError(f"The document describes the {kind.kind} {name} twice.")
         if kind is ISSUER or is_export(self._document.data):
             return
@@ -106,21 +100,24 @@ class Writer:
             _keep_replaced(existing, values)
         if kind is not ISSUER and self._origin:
             values["imported_from"] = self._origin
-        with transaction.atomic():
-            if imported.registered is not None:
+        if imported.registered is None:
+            before, after = self._written(kind, values, imported)
+        else:
+            with transaction.atomic():
                 self._register(values, imported.registered, imported)
-            try:
-                before, after = put(kind, values, keep=True, by=self._by)
-            except ValidationError as error:
-                if kind is not CHANNEL or "schema" not in getattr(error, "error_dict", {}) or imported.registered:
-                    raise
-                self._skip_schema(values, error, imported)
-                before, after = put(kind, values, keep=True, by=self._by)
+                before, after = self._rows.put(kind, values, by=self._by)
         name = values[kind.identity]
-        self._written.add((kind.kind, name))
-        if kind is CHANNEL:
-            self._channels[shape_of(name)] = Channel(address=name, imported_from=self._origin)
+        self._done.add((kind.kind, name))
         self._diff.add(kind.kind, name, before, after if before is not None else kind.without_defaults(after))
+
+    def _written(self, kind: Kind, values: dict[str, Any], imported: Imported) -> Written:
+        try:
+            return self._rows.put(kind, values, by=self._by)
+        except ValidationError as error:
+            if kind is not CHANNEL or "schema" not in getattr(error, "error_dict", {}):
+                raise
+            self._skip_schema(values, error, imported)
+            return self._rows.put(kind, values, by=self._by)
 
     def _skip_schema(self, values: dict[str, Any], error: ValidationError, imported: Imported) -> None:
         values["schema"] = None

@@ -49,6 +49,11 @@ class Document:
         self.others: dict[str, Document] = {}
         """Documents beside it that it refers to, by their :class:`OtherFile`."""
         self.bytes_beside = 0
+        self.schemas: dict[tuple[tuple[str | int, ...], ...], tuple[dict[str, Any], int]] = {}
+        """Schemas that were made self-contained already, each with the number of its values, by the paths of its parts.
+        """
+        self.schema_nodes = 0
+        """The number of values in all schemas that objects of the document have."""
         self._positions = positions
         """Returns the positions of the members; called only for messages."""
 
@@ -179,6 +184,12 @@ def _check(document: Document) -> None:
             left.extend((value, depth + 1, (link, name)) for name, value in node.items())
         elif isinstance(node, list):
             left.extend((value, depth + 1, (link, number)) for number, value in enumerate(node))
+
+
+def nodes_of(data: Any) -> int:
+    """Return the number of values in plain data, itself included."""
+    members = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
+    return 1 + sum(map(nodes_of, members))
 
 
 def _fault(node: Any, depth: int, nodes: int) -> str:

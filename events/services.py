@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
+import orjson
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
@@ -30,7 +32,20 @@ VALUES_MAX = 1_000
 """Values that a parameter of an address may be restricted to."""
 
 
-def create_channel(
+def create_channel(*, by: str, **fields: Any) -> Channel:
+    """Create a channel with the fields of :func:`new_channel`; its stream is created within a second.
+
+    Raises ValidationError.
+    """
+    channel = new_channel(**fields)
+    with transaction.atomic():
+        lock_configuration()
+        check_free(channel, Channel.objects.values_list("address", flat=True))
+        channel.subject_prefix = subject_prefix(channel)
+        return recording.create("channel", channel, channel.address, by=by)
+
+
+def new_channel(
     *,
     address: str,
     title: str = "",
@@ -41,9 +56,11 @@ def create_channel(
     protocols: list[str] | None = None,
     parameters: Mapping[str, Any] | None = None,
     imported_from: str = "",
-    by: str,
 ) -> Channel:
-    """Create a channel; its stream is created within a second. Raises ValidationError."""
+    """Return a valid channel that is not saved and has no ``subject_prefix`` yet. Raises ValidationError.
+
+    Whether another channel has its addresses already is left to the caller.
+    """
     channel = Channel(
         address=address,
         title=title,
@@ -55,16 +72,25 @@ def create_channel(
         parameters=_parameters({} if parameters is None else parameters),
         imported_from=imported_from,
     )
-    with transaction.atomic():
-        lock_configuration()
-        _check_address(address)
-        _check_fields(channel)
-        channel.subject_prefix = _subject_prefix(channel)
-        return recording.create("channel", channel, address, by=by)
+    _check_address(address)
+    check_fields(channel)
+    return channel
 
 
 def update_channel(channel: Channel, *, by: str, **changes: Any) -> Channel:
     """Change a channel; its events and subscriptions are kept. Raises ValidationError."""
+    parsed = changed_fields(changes)
+    with transaction.atomic():
+        updated = recording.update("channel", channel, channel.address, parsed, by=by)
+        check_fields(updated)
+        return updated
+
+
+def changed_fields(changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the valid values of fields that change; whether they fit each other is left to :func:`check_fields`.
+
+    Raises ValidationError.
+    """
     parsers = {
         "content_type": _content_type,
         "schema": _schema,
@@ -77,11 +103,7 @@ def update_channel(channel: Channel, *, by: str, **changes: Any) -> Channel:
             raise ValidationError({field: "Cannot be changed; create a new channel."})
         if field not in FIELDS:
             raise ValidationError({field: f"Unknown field. Fields that can be changed: {', '.join(FIELDS)}."})
-    parsed = {field: parsers[field](value) if field in parsers else value for field, value in changes.items()}
-    with transaction.atomic():
-        updated = recording.update("channel", channel, channel.address, parsed, by=by)
-        _check_fields(updated)
-        return updated
+    return {field: parsers[field](value) if field in parsers else value for field, value in changes.items()}
 
 
 def delete_channel(channel: Channel, *, by: str) -> None:
@@ -96,15 +118,19 @@ def _check_address(address: Any) -> None:
         # It could not be named in a path of the management API, or shown; values of parameters may have them.
         raise ValidationError({"address": "The address of a channel must not contain control characters."})
     try:
-        template = template_of(address)
+        template_of(address)
     except AddressError as error:
         raise ValidationError({"address": f"{error}."}) from None
-    for other in Channel.objects.values_list("address", flat=True):
-        if other != address and template_of(other).subject == template.subject:
+
+
+def check_free(channel: Channel, others: Iterable[str]) -> None:
+    """Raise ValidationError if another channel has the same addresses."""
+    for other in others:
+        if other != channel.address and template_of(other).subject == channel.subject:
             raise ValidationError({"address": f"Has the same addresses as the channel {other}."})
 
 
-def _subject_prefix(channel: Channel) -> str:
+def subject_prefix(channel: Channel) -> str:
     """Return what the subjects of a channel's events begin with.
 
     An earlier version created channels without one. Where such a channel is recreated, what is left of its events must
@@ -119,7 +145,7 @@ def _subject_prefix(channel: Channel) -> str:
     return "" if is_alone and document.get("subject") == channel.subject else stored_prefix(channel.stream)
 
 
-def _check_fields(channel: Channel) -> None:
+def check_fields(channel: Channel) -> None:
     """Raise ValidationError for fields that do not fit each other."""
     if channel.schema is not None and not is_json(media_type_of(channel.content_type)):
         raise ValidationError(
@@ -171,10 +197,18 @@ def _schema(schema: Any) -> Any:
             raise ValidationError({"schema": "The registry has no schema for this subject; register one first."})
         return dict(schema)
     try:
-        compile_schema(schema)
+        _check_schema(orjson.dumps(schema))
+    except TypeError:
+        raise ValidationError({"schema": "Must be plain JSON."}) from None
     except InvalidSchema as error:
         raise ValidationError({"schema": f"{error}"}) from None
     return dict(schema)
+
+
+@lru_cache(maxsize=128)
+def _check_schema(text: bytes) -> None:
+    """Raise InvalidSchema for a schema that cannot be compiled; many channels of a document may have the same."""
+    compile_schema(orjson.loads(text))
 
 
 def _retention(retention: Any) -> dict[str, Any]:

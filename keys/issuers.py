@@ -18,7 +18,13 @@ NAME_MAX_CHARS = 36
 FIELDS = ("issuer", "jwks_url", "audience", "algorithms", "consumer_claim")
 
 
-def create_issuer(
+def create_issuer(*, by: str, **fields: Any) -> JwtIssuer:
+    """Create a trusted issuer with the fields of :func:`new_issuer`. Raises ValidationError."""
+    row = new_issuer(**fields)
+    return recording.create("issuer", row, row.name, by=by)
+
+
+def new_issuer(
     *,
     name: str,
     issuer: str,
@@ -26,12 +32,11 @@ def create_issuer(
     audience: str,
     algorithms: list[str] | None = None,
     consumer_claim: str = "sub",
-    by: str,
 ) -> JwtIssuer:
-    """Create a trusted issuer. Raises ValidationError."""
+    """Return a valid issuer that is not saved. Raises ValidationError."""
     if len(name) > NAME_MAX_CHARS:
         raise ValidationError({"name": f"Must have at most {NAME_MAX_CHARS} characters."})
-    row = JwtIssuer(
+    return JwtIssuer(
         name=name,
         issuer=issuer,
         jwks_url=_jwks_url(jwks_url),
@@ -39,17 +44,20 @@ def create_issuer(
         algorithms=_algorithms(["RS256"] if algorithms is None else algorithms),
         consumer_claim=consumer_claim,
     )
-    return recording.create("issuer", row, name, by=by)
 
 
 def update_issuer(issuer: JwtIssuer, /, *, by: str, **changes: Any) -> JwtIssuer:
     """Update an issuer. Raises ValidationError."""
+    return recording.update("issuer", issuer, issuer.name, changed_fields(changes), by=by)
+
+
+def changed_fields(changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the valid values of fields that change. Raises ValidationError."""
     cleaners = {"jwks_url": _jwks_url, "algorithms": _algorithms}
     for field in changes:
         if field not in FIELDS:
             raise ValidationError({field: f"Cannot be changed; these can: {', '.join(FIELDS)}."})
-    cleaned = {field: cleaners[field](value) if field in cleaners else value for field, value in changes.items()}
-    return recording.update("issuer", issuer, issuer.name, cleaned, by=by)
+    return {field: cleaners[field](value) if field in cleaners else value for field, value in changes.items()}
 
 
 def delete_issuer(issuer: JwtIssuer, *, by: str) -> None:

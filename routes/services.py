@@ -22,7 +22,16 @@ FIELDS = (
 )  # fmt: skip
 
 
-def create_route(
+def create_route(*, by: str, **fields: Any) -> Route:
+    """Create a route with the fields of :func:`new_route`. Raises ValidationError."""
+    route = new_route(**fields, by=by)
+    with transaction.atomic():
+        lock_configuration()
+        validation.check_free(route, validation.rivals_of(route))
+        return recording.create("route", route, route.name, by=by)
+
+
+def new_route(
     *,
     name: str,
     path: str,
@@ -41,7 +50,10 @@ def create_route(
     imported_from: str = "",
     by: str,
 ) -> Route:
-    """Create a route; naming a hook needs the right for it. Raises ValidationError."""
+    """Return a valid route that is not saved; naming a hook needs the right for it. Raises ValidationError.
+
+    Whether another route has its path already is left to the caller.
+    """
     check_hooks([], policies, by=by)
     route = Route(
         name=name,
@@ -61,10 +73,7 @@ def create_route(
     )
     route.sealed_credential = sealed(route, upstream_credential)
     validation.clean_route(route)
-    with transaction.atomic():
-        lock_configuration()
-        validation.check_free(route)
-        return recording.create("route", route, name, by=by)
+    return route
 
 
 def update_route(route: Route, *, by: str, **changes: Any) -> Route:
@@ -73,11 +82,7 @@ def update_route(route: Route, *, by: str, **changes: Any) -> Route:
     A change of the protocol alone resets the methods to the defaults of the new protocol. An author without the right
     to name hooks may change everything but the hooks.
     """
-    for field in changes:
-        if field == "name":
-            raise ValidationError({field: "Cannot be changed; create another one."})
-        if field not in FIELDS:
-            raise ValidationError({field: f"Unknown field; these can be changed: {', '.join(FIELDS)}."})
+    _check_names(changes)
     if "policies" in changes:
         check_hooks(route.policies, changes["policies"], by=by)
         # Importing the module of a function may take long: do it before others wait for the lock.
@@ -85,16 +90,35 @@ def update_route(route: Route, *, by: str, **changes: Any) -> Route:
     with transaction.atomic():
         lock_configuration()
         recording.lock(route, route.name)
-        check_hooks(route.policies, changes.get("policies", route.policies), by=by)
-        if CREDENTIAL in changes:
-            changes["sealed_credential"] = sealed(route, changes.pop(CREDENTIAL))
-        if changes.get("protocol", route.protocol) != route.protocol:
-            changes.setdefault("methods", [])
-        changed = Route(pk=route.pk, **(route.document() | changes))
-        validation.clean_route(changed)
-        validation.check_free(changed)
-        cleaned = {field: getattr(changed, field) for field in (*changes, "shape")}
+        cleaned = changed_fields(route, changes, by=by)
+        changed = Route(pk=route.pk, **(route.document() | cleaned))
+        validation.check_free(changed, validation.rivals_of(changed))
         return recording.update("route", route, route.name, cleaned, by=by)
+
+
+def changed_fields(route: Route, changes: dict[str, Any], *, by: str) -> dict[str, Any]:
+    """Return the valid values of the fields of a route that change. Raises ValidationError.
+
+    Whether another route has its path already is left to the caller.
+    """
+    _check_names(changes)
+    check_hooks(route.policies, changes.get("policies", route.policies), by=by)
+    changes = dict(changes)
+    if CREDENTIAL in changes:
+        changes["sealed_credential"] = sealed(route, changes.pop(CREDENTIAL))
+    if changes.get("protocol", route.protocol) != route.protocol:
+        changes.setdefault("methods", [])
+    changed = Route(pk=route.pk, **(route.document() | changes))
+    validation.clean_route(changed)
+    return {field: getattr(changed, field) for field in (*changes, "shape")}
+
+
+def _check_names(changes: dict[str, Any]) -> None:
+    for field in changes:
+        if field == "name":
+            raise ValidationError({field: "Cannot be changed; create another one."})
+        if field not in FIELDS:
+            raise ValidationError({field: f"Unknown field; these can be changed: {', '.join(FIELDS)}."})
 
 
 def delete_route(route: Route, *, by: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -52,24 +52,24 @@ def clean_route(route: Route) -> None:
     clean_forwarding(route)
 
 
-def check_free(route: Route) -> None:
-    """Raise ValidationError if another route of the same transport has the same path and method.
+def check_free(route: Route, rivals: Iterable[Route]) -> None:
+    """Raise ValidationError if one of a route's rivals is another route: it has the same transport, path and method.
 
     Paths that differ only in the names of their parameters are the same.
     """
-    for rival in rivals_of(route):
-        if rival.pk != route.pk:
+    for rival in rivals:
+        if rival.pk != route.pk or rival.name != route.name:
             raise ValidationError({"path": f"The route {rival.name} already has this path and method."})
 
 
 def rivals_of(route: Route) -> list[Route]:
     """Return the routes that take a call that this route would take, itself included."""
-    transport, same_shape = transport_of(route.protocol), Route.objects.filter(shape=shape_of(route.path))
-    return [
-        rival
-        for rival in same_shape
-        if transport_of(rival.protocol) == transport and overlap(rival.methods, route.methods)
-    ]
+    return [rival for rival in Route.objects.filter(shape=shape_of(route.path)) if are_rivals(rival, route)]
+
+
+def are_rivals(route: Route, other: Route) -> bool:
+    """Return whether some call matches the transport and the method of two routes, whose paths have one shape."""
+    return transport_of(route.protocol) == transport_of(other.protocol) and overlap(route.methods, other.methods)
 
 
 def transport_of(protocol: str) -> str:

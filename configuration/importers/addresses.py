@@ -57,6 +57,11 @@ def shape_of(address: str) -> str:
     return _PARAMETER.sub(lambda found: "{...}" if found[0].endswith("...}") else "{}", address)
 
 
+def parameters_in(address: str) -> list[str]:
+    """Return the names of the parameters of a channel's address, in order."""
+    return [name.removesuffix("...") for name in _PARAMETER.findall(address)]
+
+
 def parameter_name(name: str) -> str:
     """Return the name of a parameter in the characters that the address of a channel allows."""
     cleaned = re.sub(r"[^A-Za-z0-9_.-]", "_", name)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain, repeat
 from typing import Any
 
-from configuration.importers.addresses import parameter_name, shape_of
+from configuration.importers.addresses import parameters_in, shape_of
 from configuration.importers.described_channels import (
     DescribedChannel,
     Placed,
     described_channels,
-    described_parameters,
-    texts,
     version_of,
 )
 from configuration.importers.imported import Imported, RegisteredSchema
@@ -60,7 +59,7 @@ def channels(document: Document, options: Options, report: Report) -> list[Impor
     imported = []
     for same in by_shape.values():
         try:
-            imported.append(_merged(document, same, operations, options, report))
+            imported.append(_imported(document, same, operations, report))
         except DocumentError as error:
             report.skip(error)
     if not imported:
@@ -80,60 +79,45 @@ def rights(document: Document, options: Options = DEFAULTS) -> list[Right]:
     return list(dict.fromkeys(needed))
 
 
-def _merged(
-    document: Document,
-    same: list[DescribedChannel],
-    operations: dict[Path, list[Placed]],
-    options: Options,
-    report: Report,
+def _imported(
+    document: Document, same: list[DescribedChannel], operations: dict[Path, list[Placed]], report: Report
 ) -> Imported:
     """Return one channel for all that have the same address: what any of them accepts is accepted."""
+    same = list({channel.path: channel for channel in same}.values())
     first = same[0]
-    if len(same) > 1 and (others := [channel for channel in same if channel.node is not first.node]):
-        messages = [messages for channel in same if (messages := _messages(document, channel, report))]
-        first.messages = [message for group in messages for message in group] if len(messages) == len(same) else []
-        operations = operations | {first.path: [one for channel in same for one in operations.get(channel.path, [])]}
-        first.node = {name: value for channel in reversed([first, *others]) for name, value in channel.node.items()}
-    return _imported(document, first, operations.get(first.path, []), report)
-
-
-def _imported(document: Document, channel: DescribedChannel, operations: list[Placed], report: Report) -> Imported:
-    is_2 = version_of(document).startswith("2.")
-    messages = _messages(document, channel, report) if channel.messages is None else channel.messages
-    content_type, registered, schema = _content(document, channel, messages, report)
-    values = {
-        "address": channel.address,
-        "schema": schema,
-        "on_invalid": str(channel.node.get("x-on-invalid", "dead-letter")),
-    }
-    if is_2:
-        operations = _operations_2(document, channel)
-    bindings = dict(_bindings(document, [(channel.node, channel.path), *operations]))
+    node = {name: value for channel in reversed(same) for name, value in channel.node.items()}
+    groups = [_messages(document, channel, report) for channel in same]
+    messages = [message for group in groups for message in group] if all(groups) else []
+    content_type, registered, schema = _content(document, first.address, node, messages, report)
+    values = {"address": first.address, "schema": schema, "on_invalid": str(node.get("x-on-invalid", "dead-letter"))}
+    bindings = [_bindings(document, channel, operations) for channel in same]
     optional = {
-        "title": _title(channel.node),
+        "title": _title(node),
         "content_type": content_type if content_type != JSON else "",
-        "parameters": _parameters(document, channel),
-        "protocols": _protocols(document, channel, bindings, report),
-        "retention": _retention(document, channel, bindings),
+        "parameters": _parameters(same),
+        "protocols": node["x-protocols"] if "x-protocols" in node else _protocols(document, same, bindings, report),
+        "retention": next(filter(None, map(_retention, repeat(document), same, bindings)), None),
     }
     return Imported(
-        "channels", values | {name: value for name, value in optional.items() if value}, channel.path, registered
+        "channels", values | {name: value for name, value in optional.items() if value}, first.path, registered
     )
 
 
 def _content(
-    document: Document, channel: DescribedChannel, messages: list[Placed], report: Report
+    document: Document, address: str, node: dict[str, Any], messages: list[Placed], report: Report
 ) -> tuple[Any, RegisteredSchema | None, dict[str, Any] | None]:
     """Return the content type and the schema of a channel; no schema if it cannot be read, which is reported."""
-    content_type = channel.node.get("x-content-type", JSON)
+    content_type = node.get("x-content-type", JSON)
     try:
-        content_type = channel.node.get("x-content-type", content_type_of(document, messages, report))
+        content_type = node.get("x-content-type", content_type_of(document, messages, report))
         if not has_schema(content_type):
             return content_type, None, None
         registered = registered_schema(document, messages)
-        return content_type, registered, _schema(document, channel, messages, registered)
+        is_own = registered is not None and not registered.is_named
+        schema = {"subject": f"{address}-value"} if is_own else schema_of(document, messages)
+        return content_type, registered, schema
     except DocumentError as error:
-        report.skip(DocumentError(f"{error}; the channel {channel.address} is imported without its schema"))
+        report.skip(DocumentError(f"{error}; the channel {address} is imported without its schema"))
         return content_type, None, None
 
 
@@ -147,23 +131,15 @@ def _messages(document: Document, channel: DescribedChannel, report: Report) -> 
         return []
 
 
-def _schema(
-    document: Document, channel: DescribedChannel, messages: list[Placed], registered: RegisteredSchema | None
-) -> dict[str, Any] | None:
-    if registered is None or registered.is_named:
-        return schema_of(document, messages)
-    return {"subject": f"{channel.address}-value"}
-
-
-def _parameters(document: Document, channel: DescribedChannel) -> dict[str, Any]:
-    """Return the parameters of the address that are restricted to some values."""
-    return {
-        parameter_name(name): {"enum": texts(parameter["enum"])}
-        for name, parameter in described_parameters(document, channel.node, channel.path)
-        if isinstance(parameter.get("enum"), list)
-        and parameter["enum"]
-        and f"{{{parameter_name(name)}}}" in channel.address
-    }
+def _parameters(same: list[DescribedChannel]) -> dict[str, Any]:
+    """Return the parameters that all channels of one address restrict, by their names in the first one's address."""
+    restricted = {}
+    positions = zip(*(parameters_in(channel.address) for channel in same), strict=True)
+    for names in positions:
+        enums = [channel.enums.get(name, []) for channel, name in zip(same, names, strict=True)]
+        if all(enums):
+            restricted[names[0]] = {"enum": list(dict.fromkeys(chain(*enums)))}
+    return restricted
 
 
 def _title(node: dict[str, Any]) -> str:
@@ -174,10 +150,15 @@ def _title(node: dict[str, Any]) -> str:
     return " ".join(text.split())[:TITLE_MAX_CHARS]
 
 
-def _protocols(document: Document, channel: DescribedChannel, bindings: dict[str, Any], report: Report) -> list[str]:
-    """Return the protocols of a channel; none, so that it takes each, if its servers cannot be read."""
-    if "x-protocols" in channel.node:
-        return channel.node["x-protocols"]  # type: ignore[no-any-return] # the service validates it
+def _protocols(
+    document: Document, same: list[DescribedChannel], bindings: list[dict[str, Any]], report: Report
+) -> list[str]:
+    """Return the protocols of channels of one address; none, so that it takes each, if one of them has none."""
+    each = [_protocols_of(document, *one, report) for one in zip(same, bindings, strict=True)]
+    return list(dict.fromkeys(chain(*each))) if all(each) else []
+
+
+def _protocols_of(document: Document, channel: DescribedChannel, bindings: dict[str, Any], report: Report) -> list[str]:
     try:
         servers, path = follow(document, channel.node.get("servers", []), (*channel.path, "servers"))
         if not isinstance(servers, list):
@@ -186,7 +167,7 @@ def _protocols(document: Document, channel: DescribedChannel, bindings: dict[str
     except DocumentError as error:
         report.skip(DocumentError(f"{error}; the channel {channel.address} is imported for every protocol"))
         return []
-    return [*dict.fromkeys(PROTOCOLS[name].value for name in (*names, *bindings) if name in PROTOCOLS)]
+    return [PROTOCOLS[name].value for name in (*names, *bindings) if name in PROTOCOLS]
 
 
 def _protocol(document: Document, server: Any, path: Path) -> str:
@@ -200,13 +181,22 @@ def _protocol(document: Document, server: Any, path: Path) -> str:
     return str(described.get("protocol", ""))
 
 
-def _bindings(document: Document, nodes: list[Placed]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the bindings of a channel, of its operations and of their traits, by protocol."""
-    for node, path in [placed for one in nodes for placed in with_traits(document, *one)]:
+def _bindings(
+    document: Document, channel: DescribedChannel, operations: dict[Path, list[Placed]]
+) -> dict[str, dict[str, Any]]:
+    """Return the bindings of a channel, of its operations and of their traits, by protocol."""
+    is_2 = version_of(document).startswith("2.")
+    own = _operations_2(document, channel) if is_2 else operations.get(channel.path, [])
+    joined: dict[str, dict[str, Any]] = {}
+    for node, path in [
+        placed for one in [(channel.node, channel.path), *own] for placed in with_traits(document, *one)
+    ]:
         bindings, where = mapping(document, node.get("bindings", {}), (*path, "bindings"))
         for protocol, binding in bindings.items():
             if not protocol.startswith("x-"):
-                yield protocol, mapping(document, binding, (*where, protocol))[0]
+                described, _ = mapping(document, binding, (*where, protocol))
+                joined[protocol] = described | joined.get(protocol, {})
+    return joined
 
 
 def _operations(document: Document, report: Report) -> dict[Path, list[Placed]]:

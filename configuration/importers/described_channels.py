@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from configuration.importers.addresses import Addresses, addresses_of
+from configuration.importers.addresses import Addresses, addresses_of, parameter_name
 from configuration.importers.openapi import is_export
 from configuration.importers.options import Options
 from configuration.importers.references import Path, mapping
@@ -26,8 +26,8 @@ class DescribedChannel:
     node: dict[str, Any]
     path: Path
     address: str
-    messages: list[Placed] | None = None
-    """Those of all channels that were merged into this one; None to read its own."""
+    enums: dict[str, list[str]]
+    """The values that its parameters are restricted to, by the names that the address of a channel allows."""
 
 
 def version_of(document: Document) -> str:
@@ -57,40 +57,36 @@ def _channels_at(
     written = node.get("x-address", name if is_2 else node.get("address"))
     if not isinstance(written, str) or not written:
         raise document.error(f"channel {name} has no address; add one, or remove the channel", *path)
+    parameters = _parameters(document, written, node, path, report)
+    enums = {name: texts(listed) for name, one in parameters.items() if isinstance(listed := one.get("enum"), list)}
     converted = Addresses([written])
     if "x-address" not in node and not is_export(document.data):
-        node, values = _values(document, written, node, path, report)
+        defaults = {name: texts([one["default"]]) for name, one in parameters.items() if one.get("default") is not None}
         try:
-            converted = addresses_of(written, values)
+            converted = addresses_of(written, defaults | {name: values for name, values in enums.items() if values})
         except ValueError as error:
             raise document.error(f"channel {written}: {error}", *path) from None
     for address in converted.addresses:
         if options.selects(name, address):
-            yield DescribedChannel(node, path, options.address(address))
+            yield DescribedChannel(
+                node, path, options.address(address), {parameter_name(name): values for name, values in enums.items()}
+            )
             if converted.note:
                 report.skip(document.error(f"channel {written} is imported as {address}: {converted.note}", *path))
 
 
-def _values(
+def _parameters(
     document: Document, address: str, node: dict[str, Any], path: Path, report: Report
-) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """Return a channel, and the values of its parameters: those of an ``enum``, or else the default.
-
-    Where the parameters cannot be read, which is reported, the channel is returned without them.
-    """
-    values = {}
+) -> dict[str, dict[str, Any]]:
+    """Return the parameters of a channel by name; none if they cannot be read, which is reported."""
     try:
-        for name, parameter in described_parameters(document, node, path):
-            listed = parameter.get("enum") or [parameter.get("default")]
-            if isinstance(listed, list) and None not in listed:
-                values[name] = texts(listed)
+        return dict(_described_parameters(document, node, path))
     except DocumentError as error:
         report.skip(DocumentError(f"{error}; the parameters of {address} are not restricted"))
-        return {key: value for key, value in node.items() if key != "parameters"}, {}
-    return node, values
+        return {}
 
 
-def described_parameters(document: Document, node: dict[str, Any], path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _described_parameters(document: Document, node: dict[str, Any], path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the parameters of a channel by name; in 2.x their schemas."""
     parameters, path = mapping(document, node.get("parameters") or {}, (*path, "parameters"))
     for name, described in parameters.items():

@@ -9,7 +9,8 @@ from configuration.importers.imported import RegisteredSchema
 from configuration.importers.references import Path, any_of, follow, self_contained, with_traits
 from configuration.importers.report import Report
 from configuration.registry_faults import SETTINGS
-from configuration.yaml_documents import Document, DocumentError, parse
+from configuration.yaml_documents import Document, DocumentError, nodes_of, parse
+from configuration.yaml_reader import NODES_MAX
 from gateway.contracts.schemas import needs_draft_7
 from gateway.wire.content_types import (
     BYTES,
@@ -76,9 +77,21 @@ def schema_of(document: Document, messages: list[tuple[dict[str, Any], Path]]) -
         payloads[payload[1]] = payload[0]
     if not payloads:
         return None
-    schema = _joined(document, payloads)
-    # Schemas of AsyncAPI default to draft 7, those of a channel to 2020-12, which is mostly the same.
-    return {"$schema": DRAFT_7, **schema} if needs_draft_7(schema) else schema
+    which = tuple(payloads)
+    if which not in document.schemas:
+        schema = _joined(document, payloads)
+        # Schemas of AsyncAPI default to draft 7, those of a channel to 2020-12, which is mostly the same.
+        schema = {"$schema": DRAFT_7, **schema} if needs_draft_7(schema) else schema
+        document.schemas[which] = schema, nodes_of(schema)
+    schema, nodes = document.schemas[which]
+    document.schema_nodes += nodes
+    if document.schema_nodes > NODES_MAX:
+        raise document.error(
+            f"the schemas of the channels have more than {NODES_MAX} values with all that they refer to; import a part "
+            "of the document with --only",
+            *messages[0][1],
+        )
+    return schema
 
 
 def registered_schema(document: Document, messages: list[tuple[dict[str, Any], Path]]) -> RegisteredSchema | None:

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from configuration.yaml_documents import Document, DocumentError
 
 
-@dataclass
 class Report:
     """Lines for the operator, each with its place in the document; the same line once."""
 
-    skipped: list[str] = field(default_factory=list)
-    """What was left out, or imported without a part of it."""
-    placeholders: list[str] = field(default_factory=list)
-    """What refuses calls until an operator replaces it."""
-    conflicts: list[str] = field(default_factory=list)
-    """What belongs to another document."""
+    def __init__(self) -> None:
+        self._skipped: dict[str, None] = {}
+        self._placeholders: dict[str, None] = {}
+        self._conflicts: dict[str, None] = {}
+
+    @property
+    def skipped(self) -> list[str]:
+        """What was left out, or imported without a part of it."""
+        return list(self._skipped)
+
+    @property
+    def placeholders(self) -> list[str]:
+        """What refuses calls until an operator replaces it."""
+        return list(self._placeholders)
+
+    @property
+    def conflicts(self) -> list[str]:
+        """What belongs to another document."""
+        return list(self._conflicts)
 
     def skip(self, error: DocumentError) -> None:
         """Add a part of the document that means nothing here."""
-        _add(self.skipped, str(error))
+        self._skipped[str(error)] = None
 
     def add_placeholder(self, error: DocumentError) -> None:
         """Add a part that became a placeholder."""
-        _add(self.placeholders, str(error))
+        self._placeholders[str(error)] = None
 
     def add_conflict(self, error: DocumentError) -> None:
         """Add an object that the document must not take over."""
-        _add(self.conflicts, str(error))
+        self._conflicts[str(error)] = None
 
     def nothing(self, document: Document, message: str, *path: str | int) -> DocumentError:
         """Return the error of a document of which nothing can be imported, with all that was skipped."""
@@ -39,8 +49,3 @@ class Report:
         faults = self.conflicts + (self.skipped + self.placeholders if is_strict else [])
         if faults:
             raise DocumentError("\n".join(faults))
-
-
-def _add(lines: list[str], line: str) -> None:
-    if line not in lines:
-        lines.append(line)

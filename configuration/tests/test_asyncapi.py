@@ -1,6 +1,7 @@
 import pytest
 
 from configuration.importers import asyncapi
+from configuration.importers import messages as of_messages
 from configuration.tests.imports import SERVERS, SOCKET, asyncapi_3, channels_of, document, refusal_of
 from configuration.yaml_documents import DocumentError
 from gateway.schemas.checker import compile_schema
@@ -232,3 +233,48 @@ def test_a_schema_of_draft_7_is_read_as_one():
     pair = {"type": "array", "items": [{"type": "string"}, {"type": "integer"}], "additionalItems": False}
     validator = compile_schema(channels_of(asyncapi_3({"messages": {"m": {"payload": pair}}}))["a"]["schema"])
     assert [validator.is_valid(value) for value in (["a", 1], [1], ["a", 1, 2])] == [True, False, False]
+
+
+def test_channels_of_one_address_keep_the_bindings_of_each_in_version_2():
+    topic = {"kafka": {"topicConfiguration": {"retention.ms": 60_000}}}
+    described = {
+        "a/{x}": {"publish": {"bindings": {"mqtt": {"qos": 1}}}, "bindings": {"http": {}}},
+        "a/{y}": {"publish": {"bindings": {"amqp": {}}}, "bindings": topic},
+    }
+    (channel,) = channels_of({"asyncapi": "2.6.0", "channels": described}).values()
+    assert channel["protocols"] == ["http", "mqtt", "amqp"]
+    assert channel["retention"] == {"max_age_s": 60}
+
+
+def test_a_binding_of_an_operation_does_not_hide_that_of_its_channel():
+    topic = {"kafka": {"topicConfiguration": {"retention.ms": 60_000}}}
+    operations = {"o": {"action": "send", "channel": {"$ref": "#/channels/c"}, "bindings": {"kafka": {"groupId": {}}}}}
+    (channel,) = channels_of(asyncapi_3({"bindings": topic}, operations)).values()
+    assert channel["retention"] == {"max_age_s": 60}
+
+
+def test_channels_of_one_address_are_restricted_to_what_any_of_them_allows():
+    def described(name, *values):
+        return {"address": f"a/{{{name}}}", "parameters": {name: {"enum": list(values)} if values else {}}}
+
+    channels = {"c": described("x", "1", "2"), "d": described("y", "2", "3")}
+    (channel,) = channels_of({"asyncapi": "3.0.0", "channels": channels}).values()
+    assert channel["parameters"] == {"x": {"enum": ["1", "2", "3"]}}
+    (channel,) = channels_of({"asyncapi": "3.0.0", "channels": channels | {"e": described("z")}}).values()
+    assert "parameters" not in channel
+
+
+def test_channels_of_one_address_are_open_to_every_protocol_if_one_of_them_is():
+    channels = {"c": {"address": "a", "bindings": {"mqtt": {}}}, "d": {"address": "a"}}
+    (channel,) = channels_of({"asyncapi": "3.0.0", "channels": channels}).values()
+    assert "protocols" not in channel
+
+
+def test_a_document_whose_schemas_are_too_large_together_is_imported_without_them(monkeypatch):
+    monkeypatch.setattr(of_messages, "NODES_MAX", 5)
+    schema = {"type": "object", "title": "t"}
+    each = {"messages": {"m": {"payload": {"$ref": "#/components/schemas/s"}}}}
+    channels = {name: {"address": name, **each} for name in ("a", "b")}
+    data = {"asyncapi": "3.0.0", "channels": channels, "components": {"schemas": {"s": schema}}}
+    assert "have more than 5 values with all that they refer to" in refusal_of(data)
+    assert [channel["schema"] for channel in channels_of(data).values()] == [schema, None]
