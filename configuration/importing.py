@@ -11,10 +11,11 @@ from audit.diff import Diff
 from audit.locks import lock_configuration
 from configuration.apply import document_error
 from configuration.bulk_rows import Statement
-from configuration.importers import asyncapi, openapi, zuplo
+from configuration.importers import asyncapi, openapi, swagger, zuplo
 from configuration.importers.imported import Imported
 from configuration.importers.options import Options
 from configuration.importers.report import Report
+from configuration.origins import Origin
 from configuration.rehearsal import rehearsal
 from configuration.rows import GatheredRows, Rows, SavedRows
 from configuration.staging import staged
@@ -84,9 +85,8 @@ def import_document(
 
     def write(rows: Rows) -> Diff:
         diff = Diff()
-        writer = Writer(document, origin_of(document, options), rows, diff, report, by=by)
-        for imported in described:
-            writer.write(imported)
+        writer = Writer(document, Origin.of(document, options), rows, diff, report, by=by)
+        writer.write(described)
         report.require_none(is_strict=options.is_strict)
         writer.require_some()
         if openapi.is_export(document.data):
@@ -118,25 +118,9 @@ def described_objects(
         return zuplo.routes(document, policies, options, report)
     if openapi.is_openapi(data):
         return openapi.routes(document, options, report)
-    if isinstance(data, dict) and "swagger" in data:
-        raise document.error(
-            f"Swagger {data['swagger']} is not OpenAPI 3: convert the document, for example with `npx swagger2openapi`",
-            "swagger",
-        )
-    raise document.error("must be OpenAPI 3, AsyncAPI 2.x or 3.x, or paths with x-zuplo-route")
-
-
-def origin_of(document: Document, options: Options) -> str:
-    """Return the name by which objects know the document that they were made from: its title, file and prefix.
-
-    Empty for a document without a title, and for one that a gateway generated: it describes what others have made.
-    """
-    info = document.data.get("info")
-    title = info.get("title") if isinstance(info, dict) else None
-    if not isinstance(title, str) or not title.strip() or openapi.is_export(document.data):
-        return ""
-    name = f"{' '.join(title.split())[:120]} ({Path(document.name).name[-100:]})"
-    return f"{name} at {options.prefix}"[:300] if options.prefix else name
+    if swagger.is_swagger(data):
+        return openapi.routes(swagger.as_openapi(document), options, report)
+    raise document.error("must be OpenAPI 3, Swagger 2, AsyncAPI 2.x or 3.x, or paths with x-zuplo-route")
 
 
 def _require_routes(document: Document) -> None:

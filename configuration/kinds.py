@@ -42,10 +42,18 @@ class Kind:
     """Converts the fields of a document to arguments of the services."""
     brief: Callable[[dict[str, Any]], dict[str, Any]] = dict
     """Removes what is redundant from a representation."""
-    write_only: frozenset[str] = frozenset()
-    """Fields that a document may have and no export has; where they are left out, their values are kept."""
-    recorded: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda _: {}
-    """Reads the write-only fields from a record of the audit log."""
+    sealed: Mapping[str, str] = field(default_factory=dict)
+    """Where the audit log records the encrypted value of each write-only field."""
+
+    @property
+    def write_only(self) -> frozenset[str]:
+        """Fields that a document may have and no export has; where they are left out, their values are kept."""
+        return frozenset(self.sealed)
+
+    def recorded(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields that no document has from a record of the audit log, and the write-only ones."""
+        others = {name: record.get(name, "") for name in self.model.recorded_only if name not in self.fields}
+        return others | {name: Sealed(record.get(where, "")) for name, where in self.sealed.items()}
 
     @property
     def known_fields(self) -> tuple[str, ...]:
@@ -151,7 +159,6 @@ CHANNEL = Kind(
     create=events.create_channel,
     update=events.update_channel,
     delete=events.delete_channel,
-    recorded=lambda document: {"imported_from": document.get("imported_from", "")},
 )
 ROUTE = Kind(
     section="routes",
@@ -186,11 +193,7 @@ ROUTE = Kind(
     update=routes.update_route,
     delete=routes.delete_route,
     brief=_brief_route,
-    write_only=frozenset({routes.CREDENTIAL}),
-    recorded=lambda document: {
-        routes.CREDENTIAL: Sealed(document.get("sealed_credential", "")),
-        "imported_from": document.get("imported_from", ""),
-    },
+    sealed={routes.CREDENTIAL: "sealed_credential"},
 )
 ISSUER = Kind(
     section="issuers",

@@ -37,6 +37,9 @@ class Rows(Protocol):
     def rivals(self, route: Route) -> list[Route]:
         """Return the routes that take a call that this route would take."""
 
+    def origins(self) -> list[str]:
+        """Return the documents of all channels and routes that know one."""
+
     def put(self, kind: Kind, values: dict[str, Any], *, by: str) -> Written:
         """Create or update an object, without its omitted fields. Raises ValidationError."""
 
@@ -59,6 +62,10 @@ class SavedRows:
     def rivals(self, route: Route) -> list[Route]:
         """See :meth:`Rows.rivals`."""
         return validation.rivals_of(route)
+
+    def origins(self) -> list[str]:
+        """See :meth:`Rows.origins`."""
+        return _origins()
 
     def put(self, kind: Kind, values: dict[str, Any], *, by: str) -> Written:
         """See :meth:`Rows.put`."""
@@ -102,6 +109,10 @@ class GatheredRows:
         self._all(ROUTE)
         same_shape = self._by_shape.get(validation.shape_of(route.path), {})
         return [rival for rival in same_shape.values() if validation.are_rivals(rival, route)]
+
+    def origins(self) -> list[str]:
+        """See :meth:`Rows.origins`."""
+        return _origins()
 
     def put(self, kind: Kind, values: dict[str, Any], *, by: str) -> Written:
         """See :meth:`Rows.put`."""
@@ -166,6 +177,15 @@ _CHANGED: Mapping[str, Callable[[Any, dict[str, Any], str], dict[str, Any]]] = {
     CHANNEL.kind: lambda _, changes, __: channels.changed_fields(changes),
     ROUTE.kind: lambda route, changes, by: routes.changed_fields(route, changes, by=by),
 }
+
+
+def _origins() -> list[str]:
+    models: tuple[Any, ...] = (Channel, Route)
+    return [
+        name
+        for model in models
+        for name in model.objects.exclude(imported_from="").values_list("imported_from", flat=True)
+    ]
 
 
 def _subject_of(address: str) -> str:

@@ -14,6 +14,7 @@ from configuration.importers.imported import Imported, RegisteredSchema
 from configuration.importers.openapi import is_export
 from configuration.importers.report import Report
 from configuration.kinds import CHANNEL, ISSUER, ROUTE, Kind
+from configuration.origins import Origin
 from configuration.rows import Rows, Written
 from configuration.yaml_documents import Document, DocumentError
 from events import registry
@@ -32,7 +33,7 @@ _KINDS = {"channels": CHANNEL, "routes": ROUTE, "issuers": ISSUER}
 class Writer:
     """Creates and updates objects in the current transaction; what cannot be written is added to the report."""
 
-    def __init__(self, document: Document, origin: str, rows: Rows, diff: Diff, report: Report, *, by: str) -> None:
+    def __init__(self, document: Document, origin: Origin, rows: Rows, diff: Diff, report: Report, *, by: str) -> None:
         self._document = document
         self._origin = origin
         self._rows = rows
@@ -40,9 +41,23 @@ class Writer:
         self._report = report
         self._by = by
         self._done: set[tuple[str, str]] = set()
+        self._own_names = frozenset({"", origin.name})
 
-    def write(self, imported: Imported) -> None:
-        """Create or update one object, unless another document made it."""
+    def write(self, described: list[Imported]) -> None:
+        """Create or update the objects, unless another document made them."""
+        names = [self._recorded_name(imported) for imported in described if imported.section != ISSUER.section]
+        self._own_names |= {self._origin.former(names, self._rows.origins())}
+        for imported in described:
+            self._write(imported)
+
+    def _recorded_name(self, imported: Imported) -> str:
+        """Return the document that an object records which is the same as a described one; empty if there is none."""
+        kind, values = _KINDS[imported.section], imported.values
+        existing: Any = self._rows.named(kind, values[kind.identity])
+        is_same = existing is not None and (kind is CHANNEL or _is_same_route(existing, values))
+        return str(existing.imported_from) if is_same else ""
+
+    def _write(self, imported: Imported) -> None:
         kind, values = _KINDS[imported.section], dict(imported.values)
         existing = self._existing(kind, values)
         what = f"{kind.kind} {values[kind.identity]}"
@@ -80,11 +95,11 @@ class Writer:
             raise ValidationError(f"The document describes the {kind.kind} {name} twice.")
         if kind is ISSUER or is_export(self._document.data):
             return
-        if existing.imported_from not in ("", self._origin):
-            own = self._origin or "one without a title"
+        if existing.imported_from not in self._own_names:
+            own = self._origin.name or "one without a title"
             raise _BelongsToAnother(
                 f"the {kind.kind} {name} was made from {existing.imported_from}, and this document is {own}; "
-                "import it under a --prefix"
+                "import it under a --prefix, or name it with --document if it is the same one"
             )
         if (
             kind is ROUTE
@@ -98,8 +113,8 @@ class Writer:
     def _put(self, kind: Kind, values: dict[str, Any], existing: Any, imported: Imported) -> None:
         if kind is ROUTE and existing is not None and existing.imported_from:
             _keep_replaced(existing, values)
-        if kind is not ISSUER and self._origin:
-            values["imported_from"] = self._origin
+        if kind is not ISSUER and self._origin.name:
+            values["imported_from"] = self._origin.name
         if imported.registered is None:
             before, after = self._written(kind, values, imported)
         else:
@@ -167,6 +182,10 @@ def _keep_replaced(existing: Any, values: dict[str, Any]) -> None:
         del values["policies"]
     if values["handler"]["type"] == PLACEHOLDER != existing.handler["type"]:
         del values["handler"]
+
+
+def _is_same_route(route: Any, values: dict[str, Any]) -> bool:
+    return bool(route.shape == route_shape_of(values["path"]) and route.handler == values["handler"])
 
 
 def _placeholders(policies: list[dict[str, Any]]) -> set[str]:

@@ -93,20 +93,24 @@ def read(path: str | Path) -> Document:
     if path == STANDARD_INPUT:
         return parse(sys.stdin.read(), "standard input")
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            raw = file.read(BYTES_MAX + 1)
-    except OSError as error:
-        raise DocumentError(f"{path}: {error.strerror or error}") from None
-    if len(raw) > BYTES_MAX:
-        raise DocumentError(f"{path}: is larger than {BYTES_MAX} bytes")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise DocumentError(f"{path}: is not UTF-8") from None
-    document = parse(text, str(path))
+    document = parse(read_text(path, BYTES_MAX), str(path))
     document.file = path
     return document
+
+
+def read_text(path: Path, bytes_max: int) -> str:
+    """Return the text of a file in UTF-8. Raises DocumentError."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(bytes_max + 1)
+    except OSError as error:
+        raise DocumentError(f"{path}: {error.strerror or error}") from None
+    if len(raw) > bytes_max:
+        raise DocumentError(f"{path}: is larger than {bytes_max} bytes")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DocumentError(f"{path}: is not UTF-8") from None
 
 
 def parse(text: str, name: str) -> Document:

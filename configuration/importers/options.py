@@ -9,12 +9,19 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from configuration.yaml_documents import DocumentError
+from configuration.yaml_documents import DocumentError, read_text
 
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _VARIABLE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
+_SECRET_NAME = re.compile(r"(?:^|_)(?:KEY|SECRET|TOKEN|PASSWORD|PASS|CREDENTIALS?|APIKEY)(?:_|$)", re.IGNORECASE)
+_SECRET_COMMENT = re.compile(r"\s#\s*secret\s*\Z", re.IGNORECASE)
 ENV_MAX_BYTES = 1024 * 1024
+DOCUMENT_MAX_CHARS = 200
 SCHEMES = ("http", "https", "ws", "wss")
+
+
+class Secret(str):
+    """The value of a variable, or a text with it, that may only become a credential: never a part of an export."""
 
 
 def is_absolute(url: str) -> bool:
@@ -38,6 +45,8 @@ class Options:
     """Values of ``${env.NAME}`` and ``$env(NAME)``."""
     only: tuple[str, ...] = ()
     """Patterns of paths, names and addresses; everything else is left out."""
+    document: str = ""
+    """The name by which objects know the document; empty: its title and its file."""
     is_strict: bool = False
     """Whether anything that would be skipped refuses the document."""
 
@@ -45,6 +54,9 @@ class Options:
         prefix = "/" + self.prefix.strip("/") if self.prefix.strip("/") else ""
         object.__setattr__(self, "prefix", prefix)
         object.__setattr__(self, "server", self.server.rstrip("/"))
+        object.__setattr__(self, "document", self.document.strip())
+        if len(self.document) > DOCUMENT_MAX_CHARS or not self.document.isprintable():
+            raise DocumentError(f"--document must be a name of at most {DOCUMENT_MAX_CHARS} printable characters")
         if prefix and not _PREFIX.fullmatch(prefix):
             raise DocumentError("--prefix must be a path of letters, digits, dots, dashes and underscores")
         if self.server and not is_absolute(self.server):
@@ -68,24 +80,21 @@ class Options:
 
 
 def read_variables(path: str | Path) -> dict[str, str]:
-    """Read a file of lines ``NAME=value``, with comments and quotes as in ``.env`` files. Raises DocumentError."""
-    try:
-        with Path(path).open("rb") as file:
-            text = file.read(ENV_MAX_BYTES + 1).decode()
-    except OSError as error:
-        raise DocumentError(f"{path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise DocumentError(f"{path}: is not UTF-8") from None
-    if len(text) > ENV_MAX_BYTES:
-        raise DocumentError(f"{path}: is larger than {ENV_MAX_BYTES} bytes")
-    variables = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    """Read a file of lines ``NAME=value``, with comments and quotes as in ``.env`` files. Raises DocumentError.
+
+    A value is secret if its name says so, or the comment ``# secret`` behind it.
+    """
+    variables: dict[str, str] = {}
+    for number, line in enumerate(read_text(Path(path), ENV_MAX_BYTES).splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         found = _VARIABLE.fullmatch(line.strip())
         if found is None:
             raise DocumentError(f"{path}:{number}: must be NAME=value")
-        variables[found[1]] = _unquoted(found[2])
+        written = found[2]
+        comment = _SECRET_COMMENT.search(written)
+        value = _unquoted(written[: comment.start()].rstrip() if comment else written)
+        variables[found[1]] = Secret(value) if comment or _SECRET_NAME.search(found[1]) else value
     return variables
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from configuration.importers.imported import Imported
 from configuration.importers.openapi import name_of, operations_of, place_path, route_path
-from configuration.importers.options import Options
+from configuration.importers.options import Options, Secret
 from configuration.importers.references import Path, mapping
 from configuration.importers.report import Report
 from configuration.importers.url_patterns import UNNAMED, Pattern
@@ -99,7 +99,19 @@ def _route(
         "handler": _handler(document, name, handler, own_path, where, definitions),
         "policies": _policies(document, route, at, definitions, operation),
     }
+    if operation.credentials:
+        _add_credential(document, values, operation, at, definitions.report)
     return Imported("routes", values, at)
+
+
+def _add_credential(document: Document, values: dict[str, Any], operation: Operation, at: Path, report: Report) -> None:
+    """Give a route the credential of its upstream, which is encrypted and never shown."""
+    if values["handler"]["type"] == "upstream":
+        values["upstream_credential"] = operation.credentials[0]
+        return
+    header = operation.credentials[0]["header"]
+    message = f"the header {header} of the route {values['name']} is a credential, which a placeholder cannot have"
+    report.skip(document.error(f"{message}; set upstream_credential with its handler", *at))
 
 
 def _handler(
@@ -167,6 +179,8 @@ def _value(document: Document, match: re.Match[str], path: str, at: Path, asked:
         raise document.error(f"only Zuplo knows the value of {match[0]}; replace it by its value", *at)
     if name not in asked.variables:
         raise document.error(f"{match[0]} has no value; give it with --env FILE", *at)
+    if isinstance(asked.variables[name], Secret):
+        raise document.error(f"{match[0]} is a secret, which a URL would show; use upstream_credential", *at)
     return asked.variables[name]
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from configuration.importers.imported import Imported
-from configuration.importers.options import Options
+from configuration.importers.options import Options, Secret
 from configuration.importers.references import Path, mapping, self_contained
 from configuration.importers.report import Report
 from configuration.yaml_documents import Document, DocumentError
 from gateway.policies.placeholder import PLACEHOLDER
 
+_CREDENTIAL = re.compile(
+    r"(?:proxy-)?authorization|x-auth|.*(?:token|secret|password|credential|(?:api|access|auth|subscription)-?key)",
+    re.IGNORECASE,
+)
+"""Names of headers that hold a credential."""
 _VARIABLE = re.compile(r"\$env\(([^()]*)\)")
 IGNORED = frozenset(
     {
@@ -37,6 +42,8 @@ class Operation:
     document: Document
     node: dict[str, Any]
     path: Path
+    credentials: list[dict[str, str]] = field(default_factory=list)
+    """The credential of its upstream that its policies set: a header and its value, or none."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +134,8 @@ class Definitions:
         if instance.options.pop("allowUnauthenticatedRequests", False) and converter.type in ("api-key", "jwt"):
             self.report.skip(instance.error("allowUnauthenticatedRequests is ignored: every route needs a credential"))
         converted = converter.convert(instance)
+        if any(map(_has_secret, converted)):
+            raise instance.error("has a secret of --env, which only a header of requests to the upstream can have")
         if converter.type == "jwt" and instance.options:
             self.issuers.setdefault(name, Imported("issuers", _issuer(instance), at))
         return converted
@@ -140,12 +149,16 @@ class Definitions:
         if not isinstance(value, str):
             return value
 
+        used: list[str] = []
+
         def variable(match: re.Match[str]) -> str:
             if match[1] not in self.options.variables:
                 raise document.error(f"{match[0]} has no value; give it with --env FILE", *path)
-            return self.options.variables[match[1]]
+            used.append(self.options.variables[match[1]])
+            return used[-1]
 
-        return _VARIABLE.sub(variable, value)
+        resolved = _VARIABLE.sub(variable, value)
+        return Secret(resolved) if any(isinstance(part, Secret) for part in used) else resolved
 
     def origins(self, name: str) -> list[str] | None:
         """Return the origins that a CORS policy of the project allows, or None if it is not defined."""
@@ -252,19 +265,39 @@ def _schema_of(instance: Instance) -> dict[str, Any] | None:
     return None
 
 
+def _has_secret(value: Any) -> bool:
+    members = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return isinstance(value, Secret) or any(map(_has_secret, members))
+
+
 def _set_headers(on: str) -> Callable[[Instance], list[Converted]]:
     def convert(instance: Instance) -> list[Converted]:
         instance.supported("headers")
         headers: dict[str, Any] = {}
+        credentials: list[dict[str, str]] = []
         for number, header in enumerate(_listed(instance)):
             if not isinstance(header, Mapping) or not isinstance(header.get("name"), str) or "value" not in header:
                 raise instance.error("a header must have a name and a value", "handler", "options", "headers", number)
             if header.get("overwrite") is False:
                 raise instance.error("overwrite must not be false: set-headers replaces existing headers")
-            headers[header["name"]] = str(header["value"])
-        return [{"type": "set-headers", "options": {"headers": headers, "on": on}}]
+            name, value = header["name"], header["value"]
+            if on == "request" and (isinstance(value, Secret) or _CREDENTIAL.fullmatch(name)):
+                credentials.append({"header": name, "value": str(value)})
+            else:
+                headers[name] = value if isinstance(value, str) else str(value)
+        _add_credentials(instance, credentials)
+        return [{"type": "set-headers", "options": {"headers": headers, "on": on}}] if headers else []
 
     return convert
+
+
+def _add_credentials(instance: Instance, credentials: list[dict[str, str]]) -> None:
+    """Make these headers the credential of the upstream. Raises DocumentError for more than one."""
+    known = instance.operation.credentials
+    new = [credential for credential in credentials if credential not in known]
+    if len(known) + len(new) > 1:
+        raise instance.error("a route has one credential of its upstream, and this is another", "handler", "options")
+    known.extend(new)
 
 
 def _remove_headers(on: str) -> Callable[[Instance], list[Converted]]:

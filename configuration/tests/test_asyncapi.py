@@ -137,7 +137,7 @@ def test_an_asyncapi_document_that_cannot_be_read_says_why(channels, fault):
 def test_other_versions_are_refused():
     assert "AsyncAPI 1.2.0 is not supported" in refusal_of({"asyncapi": "1.2.0", "channels": {}})
     assert "OpenAPI 4.0 is not supported" in refusal_of({"openapi": "4.0", "paths": {}})
-    assert "Swagger 2.0 is not OpenAPI 3: convert the document" in refusal_of({"swagger": "2.0", "paths": {}})
+    assert "Swagger 1.2 is not supported; 2.0 and OpenAPI 3.x are" in refusal_of({"swagger": "1.2", "paths": {}})
     assert "must be OpenAPI 3" in refusal_of({"paths": 5})
 
 

@@ -56,6 +56,19 @@ WHOLE_2 = {
         }
     },
 }
+SWAGGER = {
+    "swagger": "2.0",
+    "host": "a.example",
+    "basePath": "/v2",
+    "schemes": ["https", "http"],
+    "produces": ["application/json"],
+    "paths": {
+        "/a/{id}": {
+            "get": {"operationId": "a", "produces": ["text/event-stream"], "schemes": ["http"], "responses": {}},
+            "parameters": [{"$ref": "#/parameters/id"}],
+        }
+    },
+}
 
 
 def places(node, path=()):
@@ -88,7 +101,7 @@ def read_without_rows(given):
         asyncapi.rights(given)
 
 
-@pytest.mark.parametrize("whole", [WHOLE, WHOLE_2])
+@pytest.mark.parametrize("whole", [WHOLE, WHOLE_2, SWAGGER])
 @pytest.mark.parametrize("junk", JUNK, ids=repr)
 def test_any_value_at_any_place_is_read_or_refused_with_its_place(whole, junk):
     for path in places(whole):
@@ -97,7 +110,10 @@ def test_any_value_at_any_place_is_read_or_refused_with_its_place(whole, junk):
 
 @pytest.mark.django_db
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.sampled_from([(whole, path) for whole in (WHOLE, WHOLE_2) for path in places(whole)]), st.sampled_from(JUNK))
+@given(
+    st.sampled_from([(whole, path) for whole in (WHOLE, WHOLE_2, SWAGGER) for path in places(whole)]),
+    st.sampled_from(JUNK),
+)
 def test_any_value_at_any_place_is_imported_or_refused_by_the_services(where, junk):
     def take(given):
         import_document(given, by="ann", dry_run=True)

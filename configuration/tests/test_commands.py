@@ -89,5 +89,5 @@ def test_import_shows_its_changes_and_a_dry_run_makes_none(tmp_path):
 
 
 def test_import_of_anything_else_is_refused(document):
-    with pytest.raises(CommandError, match="must be OpenAPI 3, AsyncAPI"):
+    with pytest.raises(CommandError, match="must be OpenAPI 3, Swagger 2, AsyncAPI"):
         run("import", str(document))

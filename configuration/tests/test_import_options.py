@@ -107,7 +107,7 @@ def test_channels_of_one_address_are_merged():
     assert [validator.is_valid(value) for value in ({}, "x", 5)] == [True, True, False]
     assert not imported(data)
     with pytest.raises(DocumentError, match=r"channel users/\{id\} was made from Users \(x.json\)"):
-        imported(data, "y.json")
+        imported(data | {"info": {"title": "Others", "version": "1"}}, "y.json")
 
 
 @pytest.mark.django_db
@@ -258,7 +258,7 @@ def test_variables_of_zuplo_come_from_a_file(tmp_path):
     data = gateway(a=route_of(FORWARD, "p")) | {"policies": [policy]}
     (route,) = zuplo_routes(document(data), variables=variables)
     assert route.values["handler"]["url"] == "https://up.example/v2/a"
-    assert route.values["policies"][0]["options"]["headers"] == {"X-Key": "abc"}
+    assert route.values["upstream_credential"] == {"header": "X-Key", "value": "abc"}
     (route,) = zuplo_routes(document(data))
     assert route.values["handler"]["type"] == route.values["policies"][0]["type"] == "placeholder"
     file.write_text("not a variable")

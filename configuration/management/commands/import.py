@@ -54,6 +54,12 @@ class Command(BaseCommand):
             help="import only paths, names and addresses that match, such as '/v1/charges*'; may be repeated",
         )
         parser.add_argument(
+            "--document",
+            default="",
+            metavar="NAME",
+            help="the name by which its routes and channels know the document; by default its title and file",
+        )
+        parser.add_argument(
             "--strict", action="store_true", help="refuse the document if a part of it would be skipped"
         )
         parser.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
@@ -71,6 +77,7 @@ class Command(BaseCommand):
                     server=options["server"],
                     variables=read_variables(options["env"]) if options["env"] else {},
                     only=tuple(options["only"]),
+                    document=options["document"],
                     is_strict=options["strict"],
                 ),
                 report=report,
