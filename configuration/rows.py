@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from audit import recording
 from audit.configured import Configured
 from audit.models import Change
+from audit.ordered_json import is_same_record
 from audit.services import change_of
 from configuration.apply import put, whole
 from configuration.bulk_rows import Statement
@@ -130,7 +131,7 @@ class GatheredRows:
         self._check(kind, row)
         recorded = row.recorded()
         before = None if existing is None else existing.recorded()
-        if recorded != before:
+        if not is_same_record(before, recorded):
             self._keep(kind, row)
             self._changed[kind.kind, name] = kind, row
             self._changes.append(change_of(kind.kind, name, before=before, after=recorded, by=by))

@@ -134,11 +134,13 @@ def _messages(document: Document, channel: DescribedChannel, report: Report) -> 
 def _parameters(same: list[DescribedChannel]) -> dict[str, Any]:
     """Return the parameters that all channels of one address restrict, by their names in the first one's address."""
     restricted = {}
-    positions = zip(*(parameters_in(channel.address) for channel in same), strict=True)
-    for names in positions:
-        enums = [channel.enums.get(name, []) for channel, name in zip(same, names, strict=True)]
-        if all(enums):
-            restricted[names[0]] = {"enum": list(dict.fromkeys(chain(*enums)))}
+    names = [parameters_in(channel.address) for channel in same]
+    for name in same[0].enums:
+        if name in names[0]:
+            position = names[0].index(name)
+            enums = [channel.enums.get(own[position], []) for channel, own in zip(same, names, strict=True)]
+            if all(enums):
+                restricted[name] = {"enum": list(dict.fromkeys(chain(*enums)))}
     return restricted
 
 
