@@ -95,7 +95,8 @@ def _channel(document: Contract, name: str, channel: Contract) -> Part:
         *((f"kept: {bound}", str(amount)) for bound, amount in channel["x-retention"].items()),
     ]
     message = channel["messages"][asyncapi.MESSAGE]
-    text = _json(_resolved(document, message["payload"])) if "payload" in message else message.get("x-schema", "")
+    named = message.get("x-schema-text", message.get("x-schema", ""))
+    text = _json(_resolved(document, message["payload"])) if "payload" in message else named
     address = channel.get("x-address") or channel["address"]
     schemas = ((message.get("contentType", ""), text),) if text else ()
     return Part(name, address, "channel", channel.get("title", ""), tuple(facts), schemas)

@@ -5,10 +5,11 @@ import json
 import pytest
 
 from configuration.importers.options import Options
+from configuration.importers.report import Report
 from configuration.importing import import_document
 from configuration.yaml_documents import DocumentError, parse
 from events import registry
-from events.models import Channel, Subject
+from events.models import Channel, Schema, Subject
 from events.registry_schemas import parse_submitted
 from events.services import create_channel, delete_channel
 from gateway.contracts import asyncapi
@@ -136,3 +137,38 @@ def test_a_schema_with_references_is_only_named():
     assert document["components"]["schemas"] == {}
     assert document["channels"]["orders"]["messages"]["event"]["x-schema"] == '{"subject": "orders-value"}'
     assert not imported(document)
+
+
+@pytest.mark.parametrize(
+    ("schema", "type_"),
+    [
+        ({"type": "object", "$ref": "#"}, "JSON"),
+        ({**USER, "fields": [{"name": "raw", "type": "bytes", "default": "\x00"}]}, "AVRO"),
+        (True, "JSON"),
+    ],
+)
+def test_a_schema_that_asyncapi_cannot_express_travels_as_text(schema, type_):
+    register("orders-value", schema, type_)
+    channel = create_channel(address="orders", schema={"subject": "orders-value"}, by="ann")
+    document = exported()
+    assert document["components"]["schemas"] == {}
+    delete_channel(channel, by="ann")
+    Subject.objects.all().delete()
+    imported(document)
+    assert (registry.latest("orders-value").value, registry.latest("orders-value").type) == (schema, type_)
+
+
+def test_an_id_that_is_taken_is_not_kept_and_said():
+    register("orders-value", ORDER)
+    channel = create_channel(address="orders", schema={"subject": "orders-value"}, by="ann")
+    document = exported()
+    delete_channel(channel, by="ann")
+    Subject.objects.all().delete()
+    Schema.objects.all().delete()
+    taken = document["channels"]["orders"]["messages"]["event"]["x-schema-id"]
+    other = parse_submitted({"schema": '{"title": "Other"}', "schemaType": "JSON"})
+    registry.register("other", other, schema_id=taken, by="ann")
+    report = Report()
+    imported(document, report=report)
+    assert registry.latest_of("orders-value")["id"] != taken
+    assert [f"does not keep its id {taken}: another schema has it here" in line for line in report.skipped] == [True]

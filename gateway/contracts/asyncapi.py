@@ -22,6 +22,8 @@ MESSAGE = "event"
 _ACTIONS = ((Verb.PUBLISH, "send"), (Verb.SUBSCRIBE, "receive"))
 _NOT_IN_AN_ADDRESS = frozenset("?#")
 """AsyncAPI forbids these in an address; channel addresses may contain them."""
+_NUL = "\\u0000"
+"""As JSON writes it."""
 _REST_END = "...}"
 """Ends the name of a rest, which AsyncAPI does not know: it is described as a parameter."""
 _KEY = [{"$ref": "#/components/securitySchemes/bearer"}, {"$ref": "#/components/securitySchemes/key"}]
@@ -173,8 +175,11 @@ def _registration(latest: Latest, *, is_shown: bool) -> dict[str, Any]:
 
 
 def _registered(latest: Latest, place: str) -> dict[str, Any] | None:
-    """Return the payload of a registry subject, or None if AsyncAPI cannot express it without references."""
-    if latest.references:
+    """Return the payload of a registry subject, or None if AsyncAPI cannot express it without references.
+
+    A NUL, as the default of Avro's bytes, is not shown either: most readers cannot store it.
+    """
+    if latest.references or _NUL in latest.text:
         return None
     try:
         schema = latest.parsed.value
