@@ -46,7 +46,7 @@ def back(instant, **options):
     return roll_back(instant, by="ann", **options)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(HISTORIES, st.data())
 def test_any_history_can_be_rolled_back_to_any_of_its_instants(history, data):
     with history.lived() as lived:
