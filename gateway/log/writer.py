@@ -43,8 +43,6 @@ class Stored:
     sequence: int
     duplicate: bool = False
     """Whether it had been stored before, under the same message id."""
-    may_be_own: bool = False
-    """Whether it was sent again after the link was lost, so that it may be the duplicate of itself."""
 
 
 Done = Callable[[Stored | Refused], None]
@@ -65,8 +63,6 @@ class Entry:
     ends_at: float
     sent_at: float = 0.0
     has_made_stream: bool = False
-    is_repeated: bool = False
-    """It was sent again after the link was lost."""
 
 
 class LogWriter:
@@ -165,7 +161,6 @@ class LogWriter:
         lost, self._open = list(self._open.values()), {}
         for entry in reversed(lost):
             if entry.is_repeatable:
-                entry.is_repeated = True
                 self._waiting.appendleft(entry)
         self._refuse([entry for entry in lost if not entry.is_repeatable])
 
@@ -200,7 +195,7 @@ class LogWriter:
         self._silence.end()
         entry = self._open.pop(number, None)
         if entry is not None:
-            _finish(entry, Stored(sequence, is_duplicate, entry.is_repeated))
+            _finish(entry, Stored(sequence, is_duplicate))
 
     async def _take(self, message: Msg) -> None:
         """Take a reply that is no acknowledgement, or that the client has parsed."""
@@ -215,7 +210,7 @@ class LogWriter:
             logger.warning("log: unexpected status %s %s", status, message.headers)
             _finish(entry, log_unavailable())
         else:
-            _finish(entry, outcome_of(message.data, may_be_own=entry.is_repeated))
+            _finish(entry, outcome_of(message.data))
 
     # A stream that is missing, as in an emptied store
 
@@ -279,12 +274,12 @@ async def when_done(begin: Callable[[Done], None]) -> Stored:
     return result
 
 
-def outcome_of(reply: bytes, *, may_be_own: bool = False) -> Stored | Refused:
+def outcome_of(reply: bytes) -> Stored | Refused:
     """Return what a reply of JetStream reports of a message that was to be stored."""
     value = orjson.loads(reply)
     if "error" in value:
         return refusal(value["error"])
-    return Stored(value["seq"], value.get("duplicate", False), may_be_own)
+    return Stored(value["seq"], value.get("duplicate", False))
 
 
 def header_block(fields: Iterable[tuple[str, str]]) -> bytes:

@@ -10,9 +10,11 @@ import threading
 import uuid
 from collections import Counter
 
+import paho.mqtt.client as paho
 import pytest
 import websockets
 import websockets.sync.client
+from paho.mqtt.enums import MessageState
 
 from tests.product import Product, eventually
 from tests.scenarios.test_survival import (
@@ -85,8 +87,20 @@ class SocketPublisher:
         self._held.close()
 
 
+class RememberingClient(paho.Client):
+    """Knows what it has released: paho 2 forgets it after two failed attempts to connect, and publishes it anew."""
+
+    def _messages_reconnect_reset_out(self):
+        released = [one for one in self._out_messages.values() if one.state == MessageState.MQTT_MS_RESEND_PUBREL]
+        super()._messages_reconnect_reset_out()
+        for one in released:
+            one.state = MessageState.MQTT_MS_RESEND_PUBREL
+
+
 class Qos2Publisher(MqttPublisher):
     """Publishes at QoS 2 in a session that lasts."""
+
+    kind = RememberingClient
 
     def __init__(self, product, channel):
         self.qos, self.session = 2, {"client_id": f"till-{uuid.uuid4().hex[:8]}", "clean_session": False}

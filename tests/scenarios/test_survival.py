@@ -119,11 +119,11 @@ class RestPublisher:
 class MqttPublisher:
     """Publishes at QoS 1; what was not acknowledged paho sends again once it is connected again."""
 
-    qos, session = 1, {"clean_session": True}
+    kind, qos, session = paho.Client, 1, {"clean_session": True}
 
     def __init__(self, product, channel):
         self.channel = channel
-        self.client = paho.Client(CallbackAPIVersion.VERSION2, **self.session)
+        self.client = self.kind(CallbackAPIVersion.VERSION2, **self.session)
         self.client.username_pw_set("bench", product.ready["keys"]["bench"])
         self.client.reconnect_delay_set(1, 1)
         self.acknowledged = set()

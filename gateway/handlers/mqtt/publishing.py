@@ -208,20 +208,16 @@ class Publishing:
         return self._plane.retained.clear(subject, identity)
 
     async def _store_once(self, admitted: Admitted, packet: Publish) -> None:
-        """Store a publish, which may be one of QoS 2 that is sent again.
+        """Store a publish, which may be one of QoS 2 that is sent again, not always with the mark of a duplicate.
 
-        A client that has lost its state uses a packet id anew: without the mark of a duplicate, or for another event.
+        A client that has lost its state uses a packet id that it never released for another event.
         """
         publication = admitted.publication
-        is_new = False
         try:
             stored = await self._plane.publisher.store(self._call, admitted)
-            is_new = stored.duplicate and not (packet.is_duplicate or stored.may_be_own)
         except Refused as refused:
             if refused.cause != KEY_REUSED or publication.identity is None:
                 raise
-            is_new = True
-        if is_new and publication.identity is not None:
             identity = await self._receiving.renew(packet.packet_id)
             admitted = replace(admitted, publication=replace(publication, identity=identity))
             stored = await self._plane.publisher.store(self._call, admitted)
