@@ -114,7 +114,7 @@ class Publishing:
             return
         self._in_flight.append(in_flight)
         if is_clearing or packet.retain or identity is not None:
-            work = clearing if is_clearing else self._store_once(admitted, packet)
+            work = clearing if is_clearing else self._store_once(admitted, packet, self._begin_storing(admitted))
             in_flight.task = asyncio.create_task(self._settle(in_flight, work))
         else:
             self._storing += 1
@@ -207,17 +207,24 @@ class Publishing:
         await self._plane.limiter.charge(self._call, messages_in=1)
         return self._plane.retained.clear(subject, identity)
 
-    async def _store_once(self, admitted: Admitted, packet: Publish) -> None:
+    def _begin_storing(self, admitted: Admitted) -> asyncio.Future[Stored | Refused]:
+        """Begin to store a publish, before any that arrive later, and return its outcome to come."""
+        outcome: asyncio.Future[Stored | Refused] = asyncio.get_running_loop().create_future()
+        self._plane.publisher.store_soon(
+            self._call, admitted, lambda value: None if outcome.done() else outcome.set_result(value)
+        )
+        return outcome
+
+    async def _store_once(self, admitted: Admitted, packet: Publish, begun: asyncio.Future[Stored | Refused]) -> None:
         """Store a publish, which may be one of QoS 2 that is sent again, not always with the mark of a duplicate.
 
         A client that has lost its state uses a packet id that it never released for another event.
         """
         publication = admitted.publication
-        try:
-            stored = await self._plane.publisher.store(self._call, admitted)
-        except Refused as refused:
-            if refused.cause != KEY_REUSED or publication.identity is None:
-                raise
+        stored = await begun
+        if isinstance(stored, Refused):
+            if stored.cause != KEY_REUSED or publication.identity is None:
+                raise stored
             identity = await self._receiving.renew(packet.packet_id)
             admitted = replace(admitted, publication=replace(publication, identity=identity))
             stored = await self._plane.publisher.store(self._call, admitted)

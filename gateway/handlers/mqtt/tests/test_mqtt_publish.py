@@ -79,6 +79,16 @@ async def test_many_publishes_are_under_way_and_acknowledged_in_their_order(plan
     assert await data_of(plane, "trades") == [b"%d" % number for number in range(1, 501)]
 
 
+async def test_publishes_of_every_qos_retained_or_not_are_stored_in_the_order_in_which_they_arrived(plane):
+    async with client(plane, V311) as mqtt:
+        await mqtt.connect(plane.key.text, client_id="till", is_clean=False)
+        for number in range(60):
+            mqtt.publish("trades", b"%d" % number, number % 3, packet_id=number + 1, retain=number % 4 == 0)
+        for _ in range(40):
+            await mqtt.answer()
+    assert await data_of(plane, "trades") == [b"%d" % number for number in range(60)]
+
+
 @VERSIONS
 async def test_a_duplicate_of_qos_2_is_stored_once(plane, version):
     async with client(plane, version) as mqtt:
