@@ -50,11 +50,17 @@ def routes(document: Document, options: Options, report: Report) -> list[Importe
     _skip_calls_back(document, paths, report)
     names: set[str] = set()
     imported: list[Imported] = []
-    for path, node in paths.items():
+    taken: set[tuple[str, str]] = set()
+    # A path without a query comes first: what is described for it with one as well is served by its route.
+    for path, node in sorted(paths.items(), key=lambda item: "?" in item[0]):
         if path.startswith("x-"):
             continue
+        plain, query, _ = path.partition("?")
         try:
-            imported += _routes(document, path, node, (*at, path), names, options)
+            imported += _routes(document, plain, node, (*at, path), names, options, taken)
+            if query:
+                note = f"a query is no part of a path, so that {path} is imported as {plain}"
+                report.skip(document.error(note, *at, path))
         except DocumentError as error:
             report.skip(error)
     if not imported:
@@ -133,12 +139,20 @@ def place_path(document: Document, path: str, at: Path, options: Options) -> dic
 
 
 def _routes(
-    document: Document, path: str, node: Any, at: Path, names: set[str], options: Options
+    document: Document,
+    path: str,
+    node: Any,
+    at: Path,
+    names: set[str],
+    options: Options,
+    taken: set[tuple[str, str]],
 ) -> Iterator[Imported]:
+    """Yield the routes of a path, without the methods that are taken already, to which its own are added."""
     item, at = mapping(document, node, at)
     by_server: dict[str, Operations] = {}
     for method, (operation, where) in operations_of(document, item, at).items():
-        if options.selects(path, str(operation.get("operationId", ""))):
+        if (path, method) not in taken and options.selects(path, str(operation.get("operationId", ""))):
+            taken.add((path, method))
             server = server_of(document, [(operation, where), (item, at)], options)
             by_server.setdefault(server, {})[method] = (operation, where)
     own_path = route_path(path)

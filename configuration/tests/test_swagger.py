@@ -49,7 +49,7 @@ def test_a_document_without_a_host_needs_a_server():
 @pytest.mark.django_db
 def test_importing_it_again_changes_nothing_and_places_are_its_own(tmp_path):
     file = tmp_path / "swagger.yaml"
-    file.write_text("swagger: '2.0'\ninfo: {title: T}\nhost: a.example\npaths:\n  /a: {get: {}}\n  /b?c: {get: {}}\n")
+    file.write_text("swagger: '2.0'\ninfo: {title: T}\nhost: a.example\npaths:\n  /a: {get: {}}\n  /b#c: {get: {}}\n")
     report = Report()
     import_file(file, report=report, by="ann")
     assert Route.objects.get().handler["url"] == "https://a.example/a"

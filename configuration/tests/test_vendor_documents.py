@@ -160,6 +160,29 @@ def test_reused_path_items_and_paths_beyond_ascii_are_imported():
     assert (other.values["path"], other.values["handler"]["url"]) == ("/größe", "https://up.example/gr%C3%B6%C3%9Fe")
 
 
+def test_a_path_with_a_query_is_imported_without_it():
+    """Anthropic's document, whose paths of beta functions end in ``?beta=true``."""
+    paths = {
+        "/messages?beta=true": {"post": {"operationId": "beta_post"}, "get": {"operationId": "beta_get"}},
+        "/messages": {"post": {"operationId": "post"}},
+        "/skills?beta=true": {"get": {"operationId": "skills"}},
+        "/skills?beta=false": {"get": {"operationId": "more"}},
+    }
+    report = Report()
+    routes = openapi.routes(document({"openapi": "3.0.0", "servers": SERVER, "paths": paths}), Options(), report)
+    assert [(one.values["name"], one.values["path"], one.values["methods"]) for one in routes] == [
+        ("post", "/messages", ["POST"]),
+        ("beta_get", "/messages", ["GET"]),
+        ("skills", "/skills", ["GET"]),
+    ]
+    assert {one.values["handler"]["url"] for one in routes} == {
+        "https://up.example/messages",
+        "https://up.example/skills",
+    }
+    assert len(report.skipped) == 3
+    assert "a query is no part of a path, so that /messages?beta=true is imported as /messages" in report.skipped[0]
+
+
 def rewritten(pattern, path="/x", **item):
     report = Report()
     route = {"handler": {"export": "urlRewriteHandler", "options": {"rewritePattern": pattern}}}
