@@ -246,8 +246,6 @@ LOGGING: dict[str, Any] = {
     "root": {"handlers": ["stream"], "level": env.text("LOG_LEVEL", "INFO")},
     "loggers": {
         "django.request": {"level": "ERROR"},
-        "gateway.server.websocket": {"level": "WARNING"},
-        "picows": {"level": "WARNING"},
         "nats": {"level": "ERROR"},
         "celery": {"level": "WARNING"},
         "kombu": {"level": "WARNING"},

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol as Interface
 
+from gateway.refusals import Refused
 from gateway.wire.header_fields import Headers
+
+Gate = Callable[[str | bytes], Awaitable[str | bytes | None]]
+"""Returns the message of a WebSocket to pass on, or None to drop it; raises Refused."""
 
 
 class Ready(Interface):
@@ -91,12 +95,26 @@ class Exchange(Ready, Interface):
 class Socket(Ready, Interface):
     """The caller's side of a WebSocket."""
 
+    gate_in: Gate | None
+    """Checks each message of the peer; None if the route's policies look at none."""
+    gate_out: Gate | None
+
+    @property
+    def is_accepted(self) -> bool:
+        """``101`` was answered."""
+
     @property
     def subprotocols(self) -> Sequence[str]:
         """The subprotocols that the caller offers, in its order; a credential may be one of them."""
 
     async def accept(self, subprotocol: str | None = None, headers: Headers | None = None) -> None:
         """Answer ``101``."""
+
+    async def deny(self, refused: Refused, limits: Headers) -> None:
+        """Refuse the handshake as plain HTTP, with the caller's limits. Raises :class:`ClientGone`."""
+
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Answer the handshake as plain HTTP. Raises :class:`ClientGone`."""
 
     async def receive(self) -> str | bytes:
         """Return the next message. Raises :class:`ClientGone` with the peer's close code once it is gone."""
@@ -106,6 +124,13 @@ class Socket(Ready, Interface):
 
     async def send_all(self, messages: Sequence[str]) -> None:
         """Send several messages, in as few writes as possible. Raises as ``send`` does."""
+
+    def pass_with(self, pass_on: Callable[[bytes], int] | None) -> None:
+        """Offer what arrives to this function while the socket is being read, before it is parsed.
+
+        The function takes whole messages at its start, and returns how many bytes they had. A server that has no
+        access to the bytes never calls it.
+        """
 
     async def send_control(self, message: str | bytes) -> None:
         """Send a message of the gateway's own, which no policy sees. Raises :class:`ClientGone`."""

@@ -11,7 +11,7 @@ from gateway.call import Call, CallersConnection, Reply
 from gateway.credentials.api_keys import from_request, without_ticket
 from gateway.handlers.registry import REGISTRY, add_registry_error
 from gateway.identity.client_address import client_ip, front_of
-from gateway.peer import ClientGone
+from gateway.peer import ClientGone, Socket
 from gateway.policies.cors import PREFLIGHT
 from gateway.protocol import Protocol
 from gateway.protocols.exchange import AsgiExchange, Exchange
@@ -104,15 +104,22 @@ async def serve_websocket(plane: Plane, scope: Message, receive: Receive, send: 
         plane, Protocol.WEBSOCKET, "GET", raw_path, scope["query_string"], scope["headers"], _client(scope), tcp
     )
     call.has_empty_query = (scope.get("state") or {}).get("has_empty_query", False)
-    socket = call.peer = AsgiSocket(scope, receive, send)
+    await serve_socket(plane, call, AsgiSocket(scope, receive, send))
+
+
+async def serve_socket(plane: Plane, call: Call, socket: Socket) -> None:
+    """Serve the WebSocket of an accepted call."""
+    call.peer = socket
     try:
-        prepare(plane, call, scope.get("subprotocols", ()))
+        prepare(plane, call, socket.subprotocols)
     except Refused as raised:
         refused = plane.pipeline.refused_calls.charged(call.ip, raised).bare()
         plane.meter.count(call, Reply(status=refused.status, refused=refused))
         await _deny(plane, call, socket, refused)
         return
     reply = await plane.pipeline.run(call)
+    # Its gates refer to the call; as a cycle both would stay until a collection, which stops all traffic.
+    call.peer = None
     if reply.refused is None:
         return
     if socket.is_accepted:
@@ -121,7 +128,7 @@ async def serve_websocket(plane: Plane, scope: Message, receive: Receive, send: 
         await _deny(plane, call, socket, reply.refused)
 
 
-async def _deny(plane: Plane, call: Call, socket: AsgiSocket, refused: Refused) -> None:
+async def _deny(plane: Plane, call: Call, socket: Socket, refused: Refused) -> None:
     try:
         await socket.deny(refused, plane.limiter.headers(call))
     except ClientGone:

@@ -5,52 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
-from typing import Protocol as Interface
 
-from gateway.peer import ClientGone
+from gateway.peer import ClientGone, Gate
 from gateway.protocols.problem import render
 from gateway.refusals import Refused, cut
 from gateway.wire.header_fields import Headers
-from gateway.wire.websocket_frame import text_frame
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-Gate = Callable[[str | bytes], Awaitable[str | bytes | None]]
-"""Returns the message to pass on, or None to drop it; raises Refused."""
-
 DENIAL = "websocket.http.response"
-FRAMES = "apimgmt.frames"
-"""The extension of a server that takes frames as bytes; it holds one object, :class:`Frames`."""
-WRITE_MAX_BYTES = 64 * 1024
-"""Frames are joined up to this size, unless one alone is larger."""
-
-
-class Frames(Interface):
-    """The connection of a server that takes frames as bytes."""
-
-    @property
-    def can_write_frames(self) -> bool:
-        """Return whether the socket is open and its client reads: no more is unsent than the transport buffers."""
-
-    def write_frames(self, frames: bytes) -> None:
-        """Write whole messages; only where :attr:`can_write_frames`."""
-
-    async def can_write(self) -> None:
-        """Wait until frames can be written. Raises an OSError if the client is gone or the socket is closed."""
 
 
 class AsgiSocket:
     """Implements :class:`gateway.peer.Socket` over an ASGI websocket scope."""
 
-    __slots__ = ("_frames", "_is_accepted", "_is_over", "_receive", "_scope", "_send", "gate_in", "gate_out")
+    __slots__ = ("_is_accepted", "_is_over", "_receive", "_scope", "_send", "gate_in", "gate_out")
 
     def __init__(self, scope: Message, receive: Receive, send: Send) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._frames: Frames | None = (scope.get("extensions") or {}).get(FRAMES)
         self._is_accepted = False
         self._is_over = False
         self.gate_in: Gate | None = None
@@ -124,29 +100,20 @@ class AsgiSocket:
 
     @property
     def can_write_now(self) -> bool:
-        """Return whether frames can be written at once: no policy looks at them, and the peer reads."""
-        frames = self._frames
-        return frames is not None and self.gate_out is None and not self._is_over and frames.can_write_frames
+        """Return False: ASGI takes messages, not frames."""
+        return False
 
     def write_now(self, data: bytes) -> None:
-        """Write whole messages, as frames."""
-        assert self._frames is not None, "the server takes frames"
-        self._frames.write_frames(data)
+        """Never called."""
+        raise NotImplementedError
+
+    def pass_with(self, pass_on: Callable[[bytes], int] | None) -> None:
+        """Do nothing: ASGI delivers messages, not frames."""
 
     async def send_all(self, messages: Sequence[str]) -> None:
-        """Send several messages, joined where the server takes frames and no policy looks at them."""
-        pending, size = [], 0
+        """Send several messages. Raises as ``send`` does."""
         for message in messages:
-            if self._frames is None or self.gate_out is not None:
-                await self.send(message)
-                continue
-            pending.append(text_frame(message.encode()))
-            size += len(pending[-1])
-            if size >= WRITE_MAX_BYTES:
-                await self._write(pending)
-                pending, size = [], 0
-        if pending:
-            await self._write(pending)
+            await self.send(message)
 
     async def send_control(self, message: str | bytes) -> None:
         """Send one message of the gateway's own, which passes no gate. Raises ClientGone."""
@@ -169,15 +136,6 @@ class AsgiSocket:
     async def _respond(self, status: int, headers: Headers, body: bytes) -> None:
         await self._put({"type": f"{DENIAL}.start", "status": status, "headers": headers})
         await self._put({"type": f"{DENIAL}.body", "body": body})
-
-    async def _write(self, messages: list[bytes]) -> None:
-        assert self._frames is not None, "the server takes frames"
-        try:
-            await self._frames.can_write()
-        except OSError as error:
-            self._is_over = True
-            raise ClientGone from error
-        self._frames.write_frames(b"".join(messages))
 
     async def _put(self, message: Message) -> None:
         try:

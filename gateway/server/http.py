@@ -17,7 +17,7 @@ from gateway.protocol import Protocol
 from gateway.protocols.http import accepted
 from gateway.protocols.problem import closing
 from gateway.refusals import Reason, Refused
-from gateway.server import methods
+from gateway.server import methods, upgrades
 from gateway.server.connection import disconnect
 from gateway.server.exchange import DirectExchange
 from gateway.server.half_closed import probe
@@ -25,7 +25,7 @@ from gateway.server.heads import fault_of_head, fault_of_old_head, malformed, ta
 from gateway.server.pace import Pace
 from gateway.server.site import CEILING_EXCEEDED, Site
 from gateway.server.timed_http import TimedHttp
-from gateway.server.websocket import BoundedSocket
+from gateway.server.websocket import ServerSocket
 from gateway.wire.header_fields import lines_of
 from gateway.wire.host import is_host
 
@@ -144,7 +144,7 @@ class BoundedHttp(TimedHttp):
             return
         method = self.parser.get_method()
         if self._should_upgrade():
-            self.handle_websocket_upgrade()
+            self._open_socket(rest)
         elif method == b"CONNECT":
             self._refuse(Refused(Reason.METHOD_NOT_IMPLEMENTED, "The gateway does not serve CONNECT."))
         else:
@@ -170,17 +170,20 @@ class BoundedHttp(TimedHttp):
             return None
         return next((value.lower() for name, value in self.headers if name == b"upgrade"), None)
 
-    def handle_websocket_upgrade(self) -> None:
+    def _open_socket(self, rest: bytes) -> None:
+        """Hand the connection over to a WebSocket, with what was sent behind the head."""
+        if upgrades.has_body(self.headers) or self.parser.get_method() != b"GET":
+            self._refuse(malformed("a WebSocket is opened by a GET without a body"))
+            return
         self.site.open.discard(self)
-        super().handle_websocket_upgrade()
+        self.connections.discard(self)
+        socket = ServerSocket(self.site, self.tcp, self.server_state, target_parts(self.url)[0])
+        self.transport.set_protocol(socket)
+        socket.begin(self.transport, self.headers, upgrades.served_by(self, self.url, self.headers))
+        if rest:
+            socket.data_received(rest)
         # It refers to this connection, which will not notice its end.
         self.parser = None  # type: ignore[assignment]
-        socket = self.transport.get_protocol()
-        if isinstance(socket, BoundedSocket) and socket.is_unreadable:
-            refused = malformed("its head cannot be read")
-            self.site.refused(refused)
-            self.transport.write(closing(refused))
-            self.transport.close()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle

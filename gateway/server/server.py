@@ -16,7 +16,6 @@ from gateway.listening.listener import Listener, listen
 from gateway.listening.tcp_connections import TcpConnection
 from gateway.server.http import BoundedHttp
 from gateway.server.site import CEILING_EXCEEDED, Site
-from gateway.server.websocket import BoundedSocket
 
 SWEEP_S = 0.5
 SWEPT_AT_ONCE = 64
@@ -81,11 +80,10 @@ def server_of(
     """Return a server of an ASGI application; calls of the data plane bypass ASGI (see :class:`Site`)."""
     bounds = site.bounds
     http: Any = partial(BoundedHttp, site=site)
-    websocket: Any = partial(BoundedSocket, stream_message_max_bytes=bounds.stream_message_max_bytes)
     config = uvicorn.Config(
         application,
         http=http,
-        ws=websocket,
+        ws="websockets-sansio",
         loop="uvloop",
         lifespan=lifespan,
         log_config=None,
@@ -94,10 +92,6 @@ def server_of(
         server_header=False,
         date_header=True,
         backlog=4096,
-        ws_max_size=max(bounds.stream_message_max_bytes, bounds.proxied_message_max_bytes),
-        ws_ping_interval=bounds.ping_interval_s,
-        ws_ping_timeout=bounds.ping_timeout_s,
-        ws_per_message_deflate=False,
         timeout_keep_alive=int(bounds.keep_alive_s),
         timeout_graceful_shutdown=int(bounds.drain_s),
     )

@@ -1,282 +1,252 @@
-"""uvicorn's WebSocket protocol with bounds on fragments and pongs, and a keepalive that tolerates back-pressure."""
+"""One WebSocket of a caller: its handshake, its keepalive and its end. Frames are those of :mod:`gateway.sockets`."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from asyncio import BaseTransport
-from dataclasses import replace
-from http import HTTPStatus
-from typing import Any, cast
-
-from uvicorn.protocols.utils import ClientDisconnected
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets import http11
-from websockets.datastructures import Headers
-from websockets.frames import CloseCode, Frame, Opcode
-from websockets.http11 import Request, Response
-from websockets.server import ServerProtocol
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from gateway.listening.tcp_connections import TcpConnection
-from gateway.protocols.exchange import WITHOUT_BODY
-from gateway.protocols.problem import render
-from gateway.protocols.socket import FRAMES
+from gateway.peer import ClientGone, Gate
+from gateway.protocols.problem import closing, render
 from gateway.refusals import Reason, Refused
-from gateway.server.site import CEILING_EXCEEDED
-from gateway.wire.fragments import Fragments
+from gateway.server.handshake import accept_key, refusal, subprotocols_of, switching
+from gateway.server.site import CEILING_EXCEEDED, Site
+from gateway.sockets.connection import FrameConnection, PassOn
+from gateway.wire import websocket as wire
+from gateway.wire.header_fields import Headers
+from gateway.wire.websocket import TEXT, FrameFault, frame
 
 logger = logging.getLogger(__name__)
-"""uvicorn and websockets log each handshake to it, as ``info``; by default only warnings are written."""
 
-http11.MAX_LINE_LENGTH = 64 * 1024
-"""The head was bounded before it is parsed here; the library's own 8 KiB a line is less than what is accepted."""
 CLOSE_TIMEOUT_S = 5.0
-DETAIL_MAX_CHARS = 200
-STREAM_PATH = "/v1/stream"
-SLICE_BYTES = 4 * 1024
-"""Parsed before other connections are served: some seven hundred of the smallest frames, or a part of one."""
-_FAULTS: dict[int, Reason] = {
-    CloseCode.PROTOCOL_ERROR: Reason.INVALID_REQUEST,
-    CloseCode.INVALID_DATA: Reason.INVALID_PAYLOAD,
-    CloseCode.MESSAGE_TOO_BIG: Reason.TOO_LARGE,
+WRITE_MAX_BYTES = 64 * 1024
+"""Frames are joined up to this size, unless one alone is larger."""
+STREAM_PATH = b"/v1/stream"
+_FAULTS = {
+    wire.PROTOCOL_ERROR: Reason.INVALID_REQUEST,
+    wire.INVALID_DATA: Reason.INVALID_PAYLOAD,
+    wire.TOO_LARGE: Reason.TOO_LARGE,
 }
+GOING_AWAY = 1012
+
+Serve = Callable[["ServerSocket"], Awaitable[None]]
 
 
-class Frames(ServerProtocol):
-    """The frames of one socket; faults of the peer become refusals."""
+class ServerSocket(FrameConnection):
+    """One WebSocket of the server; implements :class:`gateway.peer.Socket`."""
 
-    def accept(self, request: Request) -> Response:
-        """Answer a handshake. Why it is refused is not kept with the frames that raised it: they refer to it."""
-        response = super().accept(request)
-        if self.handshake_exc is not None:
-            self.handshake_exc.__traceback__ = self.handshake_exc.__context__ = self.handshake_exc.__cause__ = None
-        return response
+    __slots__ = (
+        "_accept_key", "_is_accepted", "_is_answered", "_is_half_closed", "_server_state", "_site", "gate_in",
+        "gate_out", "subprotocols", "tcp",
+    )  # fmt: skip
 
-    def reject(self, status: int, text: str) -> Response:
-        """Return the refusal of a handshake; for another version, with the supported one (RFC 6455 4.4)."""
-        refused = Refused(Reason.INVALID_REQUEST, text.strip()[:DETAIL_MAX_CHARS])
-        if "Sec-WebSocket-Version" in text:
-            supported = ((b"upgrade", b"websocket"), (b"sec-websocket-version", b"13"))
-            refused = Refused(Reason.UPGRADE_REQUIRED, refused.detail, headers=supported)
-        headers, body = render(refused)
-        options = b"upgrade, close" if refused.reason is Reason.UPGRADE_REQUIRED else b"close"
-        lines = [(name.decode(), value.decode()) for name, value in [*headers, (b"connection", options)]]
-        return Response(refused.status, HTTPStatus(refused.status).phrase, Headers(lines), body)
-
-    def send_response(self, response: Response) -> None:
-        """Send the answer to a handshake without the type that uvicorn guesses, and no length where no body follows.
-
-        uvicorn's own names are capitalised, the gateway's are not.
-        """
-        given = [header for header in response.headers.raw_items() if header[0] != "Content-Type"]
-        if response.status_code in WITHOUT_BODY:
-            given = [header for header in given if header[0].lower() != "content-length"]
-        super().send_response(replace(response, headers=Headers(given)))
-
-    def fail(self, code: int, reason: str = "") -> None:
-        """Fail the connection (RFC 6455 7.1.7)."""
-        fault = _FAULTS.get(code)
-        super().fail(code, reason if fault is None else Refused(fault).close_reason())
-
-    def recv_frame(self, frame: Frame) -> None:
-        """Process a frame. A close frame may come between the fragments of a message (RFC 6455 5.4)."""
-        if frame.opcode is Opcode.CLOSE:
-            self.current_size = None
-        super().recv_frame(frame)
-
-
-class BoundedSocket(WebSocketsSansIOProtocol):
-    """One WebSocket of the server."""
-
-    def __init__(self, *arguments: Any, stream_message_max_bytes: int | None = None, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.stream_message_max_bytes = stream_message_max_bytes
-        """The bound of a message on ``/v1/stream``; elsewhere the server's own bound applies."""
-        self.logger = logger
-        self.conn = Frames(max_size=self.config.ws_max_size, logger=logger)
-        self.fragments = Fragments()
-        self._unparsed = bytearray()
-        self._extensions: dict[str, Any] = {}
-        """What the application may use besides ASGI; refers to this connection as long as it is open."""
+    def __init__(self, site: Site, tcp: TcpConnection, server_state: Any, path: bytes) -> None:
+        bounds = site.bounds
+        stream_max, proxied_max = bounds.stream_message_max_bytes, bounds.proxied_message_max_bytes
+        super().__init__(stream_max if path == STREAM_PATH else max(stream_max, proxied_max))
+        self._site = site
+        self._server_state = server_state
+        self.tcp = tcp
+        self._accept_key = b""
+        self._is_accepted = False
+        self._is_answered = False
+        """The handshake is answered, by ``101`` or otherwise."""
         self._is_half_closed = False
-        self.tcp: TcpConnection | None = self.app_state.get("tcp")
-
-    def connection_made(self, transport: BaseTransport) -> None:
-        """Start; the closing handshake has its own deadline."""
-        super().connection_made(transport)
-        self.close_timeout = CLOSE_TIMEOUT_S
-        if self.tcp is not None:
-            self.client = (self.tcp.ip, self.tcp.port)
-            self.tcp.busy()
-            self.tcp.closed_by(self.shed)
-
-    def data_received(self, data: bytes) -> None:
-        """Parse what arrived: a large read slice by slice, as it may hold tens of thousands of frames."""
-        is_parsing = bool(self._unparsed)
-        if not is_parsing and len(data) <= SLICE_BYTES:
-            super().data_received(data)
-            return
-        self._unparsed += data
-        if not is_parsing:
-            self._parse_slice()
-
-    def _parse_slice(self) -> None:
-        part = bytes(self._unparsed[:SLICE_BYTES])
-        if self.transport.is_closing():
-            self._unparsed.clear()
-            return
-        super().data_received(part)
-        del self._unparsed[:SLICE_BYTES]
-        if self._unparsed:
-            # Until all is parsed, nothing more is read, so neither does the end of the stream overtake it.
-            self.transport.pause_reading()
-            self.loop.call_soon(self._parse_slice)
-        elif not self.read_paused:
-            self.transport.resume_reading()
+        self.subprotocols: Sequence[str] = ()
+        """The subprotocols that the client offers."""
+        self.gate_in: Gate | None = None
+        """Checks each message of the peer; None if the route's policies look at none."""
+        self.gate_out: Gate | None = None
 
     @property
-    def can_write_frames(self) -> bool:
-        """Return whether the socket is open and its client reads: no more is unsent than the transport buffers."""
-        return self.writable.is_set() and not self.close_sent and not self.transport.is_closing()
+    def is_accepted(self) -> bool:
+        """``101`` was answered."""
+        return self._is_accepted
 
-    def write_frames(self, frames: bytes) -> None:
-        """Write whole messages, as frames."""
-        self.transport.write(frames)
+    # The handshake
 
-    async def can_write(self) -> None:
-        """Wait until frames can be written. Raises ClientDisconnected."""
-        while not self.can_write_frames:
-            if self.writable.is_set():
-                raise ClientDisconnected
-            await self.writable.wait()
+    def begin(self, transport: asyncio.Transport, headers: Headers, serve: Serve) -> None:
+        """Take over a connection whose request is a handshake, and serve it, or refuse a malformed one."""
+        self.connection_made(transport)
+        self._server_state.connections.add(self)
+        self._site.open.add(self)
+        self.tcp.busy()
+        self.tcp.closed_by(self.shed)
+        try:
+            self._accept_key = accept_key(headers)
+        except Refused as refused:
+            self._respond(refused.status, *render(refused.bare()))
+            return
+        self.subprotocols = subprotocols_of(headers)
+        task = self._loop.create_task(self._run(serve))
+        self._server_state.tasks.add(task)
+        task.add_done_callback(self._server_state.tasks.discard)
 
-    async def receive(self) -> Any:
-        """Return the next message for the application, and read on once there is none left."""
-        message = await self.queue.get()
-        if self.read_paused and self.queue.empty():
-            self.read_paused = False
-            if not self._unparsed:
-                self.transport.resume_reading()
-        return message
+    async def _run(self, serve: Serve) -> None:
+        try:
+            await serve(self)
+        except Exception:
+            logger.exception("serving a WebSocket failed")
+        if not self._is_answered and self.transport is not None and not self.transport.is_closing():
+            self.transport.write(closing(Refused(Reason.INTERNAL)))
+        if not self._close_sent or self._gone is not None:
+            self.hang_up()
 
-    def eof_received(self) -> bool:  # type: ignore[override]
-        """Answer a handshake that was sent whole. An open socket ends with its client's sending side, as 1006."""
-        self._is_half_closed = True
-        return self.handshake_initiated and not self.handshake_complete and self.transport.can_write_eof()
-
-    def start_keepalive(self) -> None:
-        """Keep the accepted socket alive, unless its client has ended its sending side meanwhile."""
+    async def accept(self, subprotocol: str | None = None, headers: Headers | None = None) -> None:
+        """Answer ``101``. Raises ClientGone."""
+        self._require_open()
+        assert self.transport is not None, "the connection was made"
+        self._is_accepted = self._is_answered = True
+        self._pinged_at = time.monotonic()
+        given = [*self._server_state.default_headers, *(headers or ())]
+        self.transport.write(switching(self._accept_key, given, subprotocol))
         if self._is_half_closed:
             self.transport.close()
-        else:
-            super().start_keepalive()
+
+    async def deny(self, refused: Refused, limits: Headers) -> None:
+        """Refuse the handshake as plain HTTP, with the caller's limits. Raises ClientGone."""
+        head, body = render(refused)
+        await self.answer(refused.status, [*head, *limits], body)
+
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Answer the handshake as plain HTTP. Raises ClientGone."""
+        self._require_open()
+        self._respond(status, headers, body)
+
+    def _respond(self, status: int, headers: Headers, body: bytes) -> None:
+        self._is_answered = True
+        if self.transport is not None:
+            self.transport.write(refusal(status, headers, body))
+            self.transport.close()
+
+    def _require_open(self) -> None:
+        if self._gone is not None or self.transport is None or self.transport.is_closing():
+            raise ClientGone
+
+    # Messages
+
+    async def receive(self) -> str | bytes:
+        """Return the next message. Raises ClientGone with the peer's close code, and what its gate raises."""
+        while True:
+            received = await self.read()
+            if self.gate_in is None:
+                return received
+            passed = await self.gate_in(received)
+            if passed is not None:
+                return passed
+
+    async def send(self, message: str | bytes) -> None:
+        """Send one message; waits while the peer does not read. Raises ClientGone, and what its gate raises."""
+        if self.gate_out is not None:
+            passed = await self.gate_out(message)
+            if passed is None:
+                return
+            message = passed
+        await self.write(message)
+
+    @property
+    def can_write_now(self) -> bool:
+        """Return whether frames can be written at once: no policy looks at them, and the peer reads."""
+        return self.gate_out is None and self._is_accepted and self.is_writable
+
+    def write_now(self, data: bytes) -> None:
+        """Write whole messages, as frames."""
+        self.write_frames(data)
+
+    async def send_all(self, messages: Sequence[str]) -> None:
+        """Send several messages, joined where no policy looks at them. Raises as ``send`` does."""
+        frames, size = [], 0
+        for message in messages:
+            if self.gate_out is not None:
+                await self.send(message)
+                continue
+            frames.append(frame(TEXT, message.encode()))
+            size += len(frames[-1])
+            if size >= WRITE_MAX_BYTES:
+                await self._write_all(frames)
+                frames, size = [], 0
+        if frames:
+            await self._write_all(frames)
+
+    async def _write_all(self, frames: list[bytes]) -> None:
+        await self.writable()
+        self.write_frames(b"".join(frames))
+
+    def pass_with(self, pass_on: PassOn | None) -> None:
+        """Offer what arrives to this function while the socket is being read, before it is parsed."""
+        self.pass_on = pass_on
+
+    async def send_control(self, message: str | bytes) -> None:
+        """Send one message of the gateway's own, which passes no gate. Raises ClientGone."""
+        await self.write(message)
+
+    async def close(self, code: int, reason: str = "") -> None:
+        """Send the close frame, unless the peer is gone, and wait a while for the peer's."""
+        if self._gone is not None or self._close_sent:
+            return
+        self.send_close(code, reason)
+        self._deadline = time.monotonic() + CLOSE_TIMEOUT_S
+        self._resume()
+        if self.frames.buffered_bytes:
+            self._await_close()
+
+    # Its end
+
+    def failed(self, fault: FrameFault) -> None:
+        """Fail the connection; the client is told why as everywhere."""
+        self._end(fault.code, Refused(_FAULTS[fault.code]).close_reason())
+
+    def _end(self, code: int, reason: str) -> None:
+        self._gone = (code, reason)
+        self.send_close(code, reason)
+        self._wake()
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close the connection, and abort it if the client does not read the rest in time."""
+        super().hang_up()
+        self._deadline = self._deadline or time.monotonic() + CLOSE_TIMEOUT_S
+
+    def sweep(self, now: float) -> None:
+        """Enforce the deadline of the close, and ping an open connection."""
+        bounds = self._site.bounds
+        if self._deadline is not None:
+            if now > self._deadline and self.transport is not None:
+                self.transport.abort()
+        elif (
+            self._is_accepted
+            and not self._is_ending
+            and not self.keep_alive(now, bounds.ping_interval_s, bounds.ping_timeout_s)
+        ):
+            self._end(Refused(Reason.IDLE).row.websocket, Refused(Reason.IDLE).close_reason())
 
     def shed(self) -> None:
         """Close because of a ceiling: with a refusal if the handshake is not answered yet."""
-        if self.handshake_complete or self.transport.is_closing():
+        if self.transport is None:
+            return
+        if self._is_answered or self.transport.is_closing():
             self.transport.abort()
         else:
             self.transport.write(CEILING_EXCEEDED)
             self.transport.close()
 
-    @property
-    def is_unreadable(self) -> bool:
-        """Whether parsing the head again failed: uvicorn would leave the connection open without an answer."""
-        return self.conn.handshake_exc is not None and not self.handshake_initiated
+    def shutdown(self) -> None:
+        """Close because the server stops, with what is left open after the drain."""
+        if self._is_accepted:
+            self.send_close(GOING_AWAY)
+        self.hang_up()
+
+    def eof_received(self) -> bool:
+        """Answer a handshake that was sent whole. An open socket ends with its client's sending side, as 1006."""
+        self._is_half_closed = True
+        return not self._is_answered and self.transport is not None and self.transport.can_write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Leave the ceilings. Report 1006 if the peer left without a close frame, for which uvicorn reports 1005."""
-        if self.tcp is not None:
-            self.tcp.closed()
-        if self.handshake_complete and not self.close_sent and self.conn.close_rcvd is None:
-            self.queue.put_nowait({"type": "websocket.disconnect", "code": CloseCode.ABNORMAL_CLOSURE.value})
+        """Leave the ceilings."""
         super().connection_lost(exc)
-        # They refer to this connection; as a cycle all would stay until a collection, which stops all traffic.
-        self.conn.parser.close()
-        del self.conn.parser
-        self.conn.handshake_exc = self.conn.parser_exc = None
-        self._extensions.clear()
-
-    def handle_connect(self, event: Request) -> None:
-        """Start the handshake, and set the bound of messages by its path."""
-        if event.path.partition("?")[0] == STREAM_PATH and self.stream_message_max_bytes is not None:
-            self.conn.max_message_size = self.stream_message_max_bytes
-        super().handle_connect(event)
-        if not self.handshake_complete:
-            self._extensions = cast("dict[str, Any]", self.scope["extensions"])
-            self._extensions[FRAMES] = self
-        if not self.handshake_complete and event.path.find("?") == len(event.path) - 1:
-            # In ASGI, an empty query and none are the same.
-            self.scope["state"]["has_empty_query"] = True
-
-    async def run_asgi(self) -> None:
-        """Run the application. uvicorn would log an error for each handshake that is refused by an answer."""
-        try:
-            await self.app(self.scope, self.receive, self.send)
-        except ClientDisconnected:
-            return
-        except Exception:
-            logger.exception("serving a WebSocket failed")
-            self.send_500_response()
-        finally:
-            if self.close_timer is None:
-                self.transport.close()
-
-    def handle_cont(self, event: Frame) -> None:
-        """Process one more fragment of a message."""
-        try:
-            self.fragments.add(bytes(event.data))
-        except Refused as refused:
-            self._end(refused)
-            return
-        if event.fin:
-            self.send_receive_event_to_app()
-
-    def send_receive_event_to_app(self) -> None:
-        """Queue a whole message, or fail on invalid UTF-8, for which uvicorn would log a stack trace."""
-        (whole,), self.frames = self.frames, []
-        if self.fragments.size:
-            whole += self.fragments.take()
-        if self.close_sent:
-            return
-        if self.curr_msg_data_type == "text":
-            try:
-                self.queue.put_nowait({"type": "websocket.receive", "text": whole.decode()})
-            except UnicodeDecodeError:
-                self._end(Refused(Reason.INVALID_PAYLOAD), CloseCode.INVALID_DATA)
-                return
-        else:
-            self.queue.put_nowait({"type": "websocket.receive", "bytes": whole})
-        if not self.read_paused:
-            self.read_paused = True
-            self.transport.pause_reading()
-
-    def handle_ping(self) -> None:
-        """Answer a ping, unless the peer does not read: pongs would queue without bound."""
-        if self.writable.is_set():
-            super().handle_ping()
-        else:
-            self.conn.data_to_send()
-
-    def keepalive_timeout(self) -> None:
-        """Close if no pong came in time, unless reading was paused by a limit: the pong may be unread then."""
-        if self.read_paused:
-            self.pong_timer = None
-            self.pending_ping_payload = None
-            self.schedule_ping()
-        elif not self.transport.is_closing():
-            self._end(Refused(Reason.IDLE))
-
-    def _end(self, refused: Refused, code: int | None = None) -> None:
-        if self.close_sent:
-            return
-        code = code or refused.row.websocket
-        self.stop_keepalive()
-        self.conn.fail(code, refused.close_reason())
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        self.close_sent = True
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": refused.close_reason()})
-        if self.writable.is_set():
-            self.transport.close()
-        else:
-            # The queued data would never be read and would keep the socket open.
-            self.transport.abort()
+        self.tcp.closed()
+        self._server_state.connections.discard(self)
+        self._site.open.discard(self)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-OURS = ("gateway.", "uvicorn.", "picows.")
+OURS = ("gateway.", "uvicorn.")
 OF_THE_TESTS = "gateway.tests."
 Garbage = Callable[[], list[str]]
 

@@ -2,66 +2,54 @@
 
 from __future__ import annotations
 
-import logging
+import base64
+import os
 from typing import Any
 
 import httptools
-import picows
-from picows.picows import WSProtocol  # type: ignore[attr-defined]
 
+from gateway.sockets.connection import FrameConnection
 from gateway.upstream.connection import Origin, UpstreamBroken, UpstreamConnection
-from gateway.wire.header_fields import lines_of
-
-logger = logging.getLogger("picows.client")
-
-READ_BUFFER_BYTES = 16 * 1024
-NEGOTIATED = frozenset({b"sec-websocket-accept", b"sec-websocket-protocol"})
+from gateway.wire.header_fields import Headers, lines_of
+from gateway.wire.websocket import accept_of
 
 
 class Handshake(UpstreamConnection):
-    """A connection that requests an upgrade. Its frames are picows's once it is answered; a refusal is a response.
+    """A connection that requests an upgrade. Once it is answered the socket takes over; a refusal is a response."""
 
-    picows itself would drop the connection with a refusal, and whatever of its body had not arrived yet.
-    """
-
-    def __init__(
-        self,
-        origin: Origin,
-        target: str,
-        headers: list[tuple[str, str]],
-        listener: picows.WSListener,
-        *,
-        frame_max_bytes: int,
-    ) -> None:
+    def __init__(self, origin: Origin, target: bytes, headers: Headers, socket: FrameConnection) -> None:
         super().__init__(origin)
-        self._frames: Any = WSProtocol(
-            origin.authority, target, True, lambda: listener, logger, True, None, False, 10, 10,
-            picows.WSAutoPingStrategy.PING_WHEN_IDLE, True, frame_max_bytes, headers, READ_BUFFER_BYTES,
-        )  # fmt: skip
+        self._key = base64.b64encode(os.urandom(16))
+        self._request = (
+            b"GET %b HTTP/1.1\r\n%bupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-version: 13\r\n"
+            b"sec-websocket-key: %b\r\n\r\n" % (target, lines_of(headers), self._key)
+        )
+        self._socket: FrameConnection | None = socket
+        self.subprotocol: str | None = None
+        """The subprotocol that the upstream chose, if any."""
         self._is_upgraded = False
 
     async def upgraded(self) -> bool:
         """Wait for the answer; return whether it is 101, or else a response to read.
 
-        Raises UpstreamBroken, and ``picows.WSError`` for a 101 that does not answer this request.
+        Raises UpstreamBroken, also for a 101 that does not answer this request.
         """
         while not await self.head():
             self.interim.clear()
         if self.status != 101:
             return False
         if not self._is_upgraded:
-            raise UpstreamBroken("101 without an upgrade to websocket")
-        await self._frames.wait_until_handshake_complete()
+            raise UpstreamBroken("101 that does not answer the request for an upgrade to websocket")
         return True
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._parser = httptools.HttpResponseParser(self)
-        self._frames.connection_made(transport)
+        transport.write(self._request)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._frames = None
+        self._socket = None
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None, "called by the parser"
@@ -75,27 +63,18 @@ class Handshake(UpstreamConnection):
             super().on_message_complete()
 
     def _switched(self, rest: bytes) -> None:
-        """Hand the connection over to picows, which reads one exact head: only what was negotiated is passed to it."""
+        """Hand the connection over to the socket, with what was sent behind the head."""
         fields = dict(self.headers)
-        if fields.get(b"upgrade", b"").lower() != b"websocket" or self._transport is None:
+        is_answer = fields.get(b"sec-websocket-accept", b"").strip() == accept_of(self._key)
+        if fields.get(b"upgrade", b"").lower() != b"websocket" or not is_answer or self._transport is None:
             return
         self._is_upgraded = True
-        # It refers to this connection, which will not notice its end.
-        self._parser = None
-        negotiated = lines_of(field for field in self.headers if field[0] in NEGOTIATED)
-        head = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n%b\r\n"
-        # uvloop chooses how to read when it begins to.
-        self._transport.pause_reading()
-        self._transport.set_protocol(self._frames)
-        self._transport.resume_reading()
-        _feed(self._frames, head % negotiated + rest)
-
-
-def _feed(protocol: Any, data: bytes) -> None:
-    """Pass data to a protocol that has a buffer of its own."""
-    while data:
-        buffer = protocol.get_buffer(len(data))
-        size = min(len(buffer), len(data))
-        buffer[:size] = data[:size]
-        protocol.buffer_updated(size)
-        data = data[size:]
+        chosen = fields.get(b"sec-websocket-protocol")
+        self.subprotocol = None if chosen is None else chosen.strip().decode("latin-1")
+        # They refer to this connection, which will not notice its end.
+        self._parser, socket, self._socket = None, self._socket, None
+        assert socket is not None, "it is handed over once"
+        self._transport.set_protocol(socket)
+        socket.connection_made(self._transport)
+        if rest:
+            socket.data_received(rest)

@@ -29,7 +29,7 @@ NOT_STRICT = {
     "6.4.1", "6.4.2", "6.4.3", "6.4.4",
 }  # fmt: skip
 READ_AHEAD = frozenset({"7.1.2"})
-"""The upstream's second close frame is told it by 1002, as picows reads it before it hands on the first."""
+"""The upstream's second close frame is told it by 1002, as it is read before the first is handed on."""
 
 
 class Echo:

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-import picows
-
 from gateway.call import Call, Reply
 from gateway.handlers.proxy.forwarding import Forwarding, own_names
 from gateway.handlers.proxy.heads import interim_headers, response_headers
@@ -28,14 +26,12 @@ REFUSAL_TIMEOUT_S = 3.0
 
 
 async def connect(
-    plane: Plane, call: Call, forwarding: Forwarding, headers: list[tuple[str, str]], upstream: UpstreamSocket
+    plane: Plane, call: Call, forwarding: Forwarding, headers: Headers, upstream: UpstreamSocket
 ) -> Handshake:
     """Send the handshake, and return it answered. Raises Refused ``upstream-unavailable`` and ``upstream-timeout``."""
     config, timeouts, origin = plane.config, forwarding.route.timeouts, forwarding.target.origin
     first_byte_s = timeouts.first_byte_s or config.upstream_first_byte_timeout_s
-    handshake = Handshake(
-        origin, forwarding.target.path_for(call), headers, upstream, frame_max_bytes=config.proxied_message_max_bytes
-    )
+    handshake = Handshake(origin, forwarding.target.path_for(call).encode("latin-1"), headers, upstream)
     await plane.upstreams.open(handshake, timeouts.connect_s)
     try:
         async with asyncio.timeout(first_byte_s):
@@ -43,7 +39,7 @@ async def connect(
     except TimeoutError:
         handshake.close()
         raise timed_out(first_byte_s) from None
-    except (UpstreamBroken, picows.WSError) as error:
+    except UpstreamBroken as error:
         handshake.close()
         raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-lost") from error
     except BaseException:

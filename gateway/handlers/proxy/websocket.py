@@ -18,10 +18,13 @@ from gateway.handlers.proxy.answer import THROTTLED_S
 from gateway.handlers.proxy.forwarding import Forwarding, forwarding_of
 from gateway.handlers.proxy.handshake import OF_THE_HANDSHAKE, accepting_headers, connect, pass_refusal
 from gateway.handlers.proxy.heads import ACCEPTS_TRAILERS, passed_on
+from gateway.handlers.proxy.passing import passing_down, passing_up
 from gateway.peer import ClientGone
 from gateway.refusals import SENT_BEFORE_CLOSE, ErrorClass, Reason, Refused
-from gateway.upstream.websocket import UpstreamSocket, may_be_sent
+from gateway.upstream.websocket import UpstreamSocket
 from gateway.wire.forwarded import forwarded_fields
+from gateway.wire.header_fields import Headers
+from gateway.wire.websocket import may_be_sent
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -42,6 +45,7 @@ async def proxy(plane: Plane, call: Call) -> Reply:
     )
     if not upstream.has_connected:
         return await pass_refusal(plane, call, handshake)
+    upstream.subprotocol = handshake.subprotocol
     ending: Ending[Refused] = Ending()
     upstream.on_expiry = lambda: ending(Refused(Reason.TOO_SLOW))
     plane.upstreams.time(upstream)
@@ -63,6 +67,8 @@ async def _pump(
     plane: Plane, call: Call, connection: Connection, upstream: UpstreamSocket, ending: Ending[Refused]
 ) -> Reply:
     """Pass messages both ways until one side, or the gateway, closes the connection."""
+    call.peer.pass_with(passing_up(plane, call, connection, upstream))
+    upstream.pass_on = passing_down(plane, call, connection, upstream)
     up = asyncio.create_task(_up(plane, call, connection, upstream), name="websocket up")
     down = asyncio.create_task(_down(plane, call, connection, upstream), name="websocket down")
     try:
@@ -83,15 +89,18 @@ async def _pump(
             raise failure
         return await _upstream_left(call, upstream)
     finally:
+        call.peer.pass_with(None)
+        upstream.pass_on = None
         await stop_tasks(up, down)
 
 
 async def _up(plane: Plane, call: Call, connection: Connection, upstream: UpstreamSocket) -> None:
-    receive, send, limiter = call.peer.receive, upstream.send, plane.limiter
+    """Pass on the messages of the client until it leaves: ClientGone is raised then. The upstream may leave first."""
+    receive, write, limiter = call.peer.receive, upstream.write, plane.limiter
     most = plane.config.proxied_message_max_bytes
     while True:
         message = await receive()
-        size = len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
+        size = _size(message)
         if size > most:
             raise Refused(Reason.TOO_LARGE, f"A message holds at most {most} bytes.")
         connection.received(size)
@@ -99,20 +108,31 @@ async def _up(plane: Plane, call: Call, connection: Connection, upstream: Upstre
             plane, call, connection, size
         ):
             continue
-        await send(message)
+        try:
+            await write(message)
+        except ClientGone:
+            return
 
 
 async def _down(plane: Plane, call: Call, connection: Connection, upstream: UpstreamSocket) -> None:
-    send, messages, limiter = call.peer.send, upstream.messages, plane.limiter
-    while (message := await messages.get()) is not None:
-        size = len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
-        upstream.taken(size)
+    """Pass on the messages of the upstream until it leaves."""
+    send, limiter = call.peer.send, plane.limiter
+    while True:
+        try:
+            message = await upstream.read()
+        except ClientGone:
+            return
+        size = _size(message)
         if not limiter.charge_now(call, messages_out=1, bytes_out=size):
             await _charge_outgoing(plane, call, connection, size)
         connection.sent(size)
         upstream.deadline = time.monotonic() + SEND_TIMEOUT_S
         await send(message)
         upstream.deadline = None
+
+
+def _size(message: str | bytes) -> int:
+    return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
 
 
 async def _charge_incoming(plane: Plane, call: Call, connection: Connection, size: int) -> bool:
@@ -199,7 +219,7 @@ def _subprotocol(call: Call, upstream: UpstreamSocket) -> str | None:
     return BEARER if BEARER in _named(call) else None
 
 
-def _headers(call: Call, forwarding: Forwarding, config: Config, via: bytes) -> list[tuple[str, str]]:
+def _headers(call: Call, forwarding: Forwarding, config: Config, via: bytes) -> Headers:
     caller = call.caller
     passed = [
         header
@@ -211,18 +231,10 @@ def _headers(call: Call, forwarding: Forwarding, config: Config, via: bytes) -> 
         sent.append((b"sec-websocket-protocol", ", ".join(offered).encode("latin-1")))
     sent += forwarded_fields(call.ip, forwarding.public_name(call, config))
     return [
-        *((name.decode("latin-1"), _text(value)) for name, value in sent),
-        ("Host", forwarding.host(call)),
-        ("X-Consumer-Name", caller.consumer),
-        ("X-Consumer-Key", caller.key),
-        ("X-Consumer-Tier", caller.tier),
-        ("Via", via.decode()),
+        (b"Host", forwarding.host(call).encode("latin-1")),
+        *sent,
+        (b"X-Consumer-Name", caller.consumer.encode()),
+        (b"X-Consumer-Key", caller.key.encode()),
+        (b"X-Consumer-Tier", caller.tier.encode()),
+        (b"Via", via),
     ]
-
-
-def _text(value: bytes) -> str:
-    """Return a header's value as text for picows, which writes UTF-8: what is UTF-8 already stays as it came."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("latin-1")

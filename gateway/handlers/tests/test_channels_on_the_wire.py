@@ -1,20 +1,18 @@
-"""Channels through uvicorn, with real clients."""
+"""Channels through the server, with real clients."""
 
 import asyncio
 import json
 import logging
-from contextlib import asynccontextmanager, nullcontext
-from functools import partial
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
-import uvicorn
 import websockets
 from websockets.asyncio.client import connect
 from websockets.frames import Close, Frame, Opcode
 
-from gateway.asgi import serve
-from gateway.server.websocket import BoundedSocket
 from gateway.tests.event_plane import WAIT_S, channel, running
+from gateway.tests.servers import served as served_by_us
 from gateway.wire.fragments import EMPTY_MAX
 
 CHANNELS = [channel("trades"), channel("market/{symbol}")]
@@ -29,36 +27,15 @@ async def plane(nats_server, tmp_path):
 @pytest.fixture
 async def impatient(nats_server, tmp_path):
     """Return a plane whose server expects a pong at once."""
-    settings = {"ws_ping_interval": 0.05, "ws_ping_timeout": 0.05}
+    settings = {"ping_interval_s": 0.05, "ping_timeout_s": 0.05}
     async with running(nats_server.url, tmp_path, CHANNELS) as plane, served(plane, **settings) as plane.port:
         yield plane
 
 
 @asynccontextmanager
-async def served(plane, stream_message_max_bytes=None, **settings):
-    async def application(scope, receive, send):
-        await serve(plane, scope, receive, send)
-
-    config = uvicorn.Config(
-        application,
-        port=0,
-        ws=partial(BoundedSocket, stream_message_max_bytes=stream_message_max_bytes),
-        http="httptools",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        **settings,
-    )
-    server = uvicorn.Server(config)
-    server.capture_signals = nullcontext
-    running_ = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = server.force_exit = True
-        await running_
+async def served(plane, **settings):
+    async with served_by_us(plane, replace(plane.config, **settings)):
+        yield plane.port
 
 
 def socket_of(plane, key=None, **more):

@@ -4,7 +4,6 @@ import asyncio
 import json
 
 import pytest
-from websockets import http11
 
 from gateway.server.tests.heads import CHUNKED, GET, HOST, POST
 from gateway.tests.http_plane import caller_of, echo, eventually, large, route, running, say, upstream_that
@@ -95,14 +94,6 @@ async def test_a_handshake_that_is_none_is_told_what_is_wrong_with_it(plane, lin
         reply = json.loads(answer.body)
         assert reply["reason"] == reason
         assert len(reply["detail"]) <= 200
-
-
-async def test_a_handshake_that_cannot_be_read_is_answered(plane, monkeypatch):
-    monkeypatch.setattr(http11, "MAX_LINE_LENGTH", 1000)
-    async with caller_of(plane) as caller:
-        answer = await caller.ask("GET", "/echo", *UPGRADE, "x: " + "a" * 1000)
-        assert (answer.status, json.loads(answer.body)["reason"]) == (400, "invalid-request")
-        assert await caller.is_closed()
 
 
 @pytest.mark.parametrize("begun", [GET + "x: ", POST + "transfer-encoding: chunked\r\n\r\n0\r\nx: ", CHUNKED + "3;"])

@@ -1,4 +1,4 @@
-"""The names of uvicorn and websockets that are no public interface and that the server builds on.
+"""The names of uvicorn that are no public interface and that the server builds on.
 
 uvicorn is pinned to one version; whoever raises the pin learns here which names are gone.
 """
@@ -14,30 +14,20 @@ from django.conf import settings
 from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
-from websockets import http11
-from websockets.server import ServerProtocol
 
 from gateway.server.exchange import DirectExchange
 from gateway.server.http import BoundedHttp
 from gateway.server.server import Server
 from gateway.server.timed_http import TimedHttp
-from gateway.server.websocket import BoundedSocket, Frames
 
 OVERRIDDEN = {
     TimedHttp: set(),
     BoundedHttp: {
-        "connection_made", "connection_lost", "shutdown", "data_received", "_get_upgrade", "handle_websocket_upgrade",
+        "connection_made", "connection_lost", "shutdown", "data_received", "_get_upgrade",
         "_start_asgi_task", "on_response_complete", "on_message_begin", "on_url", "on_header", "on_headers_complete",
         "on_body", "on_message_complete", "eof_received",
     },
-    BoundedSocket: {
-        "data_received", "receive",
-        "connection_made", "connection_lost", "handle_connect", "handle_cont", "send_receive_event_to_app",
-        "handle_ping", "keepalive_timeout", "run_asgi", "eof_received", "start_keepalive",
-    },
-    Frames: {"accept", "reject", "fail", "recv_frame", "send_response"},
     Server: {"startup", "shutdown"},
 }  # fmt: skip
 """Hooks that would no longer be called if the class that declares them renamed them."""
@@ -45,8 +35,6 @@ OVERRIDDEN = {
 BASES = {
     TimedHttp: HttpToolsProtocol,
     BoundedHttp: HttpToolsProtocol,
-    BoundedSocket: WebSocketsSansIOProtocol,
-    Frames: ServerProtocol,
     Server: uvicorn.Server,
 }
 
@@ -85,11 +73,6 @@ def test_an_exchange_has_all_that_uvicorn_uses_of_a_cycle():
     used = _attributes_of("cycle", HttpToolsProtocol, (ast.Load, ast.Store))
     assert used >= {"response_complete", "disconnected", "message_event", "body", "more_body", "run_asgi"}
     assert {name for name in used if not hasattr(DirectExchange, name)} == set()
-
-
-def test_a_line_of_a_head_may_be_longer_than_websockets_takes():
-    assert isinstance(http11.MAX_LINE_LENGTH, int)
-    assert "MAX_LINE_LENGTH" in inspect.getsource(http11.parse_line)
 
 
 def test_uvicorn_queues_a_cycle_with_its_application():

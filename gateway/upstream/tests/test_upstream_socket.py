@@ -1,56 +1,68 @@
 """The upstream's side of a proxied WebSocket, where an upstream over real sockets cannot be timed."""
 
-from types import SimpleNamespace
+import asyncio
 
-import picows
-
-from gateway.upstream.websocket import WAITING_MAX, UpstreamSocket
+from gateway.sockets.connection import READ_AHEAD_BYTES
+from gateway.upstream.websocket import UpstreamSocket
+from gateway.wire.websocket import PING, TEXT, FrameReader, frame
 
 
 class Transport:
     def __init__(self):
-        self.pings, self.is_lost = 0, False
-        self.underlying_transport = SimpleNamespace(pause_reading=lambda: None, resume_reading=lambda: None)
+        self.written, self.is_lost = FrameReader(1000, is_masked=True), False
 
-    def send_ping(self):
-        self.pings += 1
+    @property
+    def pings(self):
+        count = 0
+        while (item := self.written.next()) is not None:
+            count += item[0] == PING
+        return count
 
-    def disconnect(self, *, graceful):
+    def write(self, data):
+        self.written.feed(data)
+
+    def pause_reading(self):
+        pass
+
+    resume_reading = pause_reading
+
+    def is_closing(self):
+        return self.is_lost
+
+    def abort(self):
         self.is_lost = True
-
-
-def text(payload):
-    return SimpleNamespace(
-        msg_type=picows.WSMsgType.TEXT, rsv1=0, rsv2=0, rsv3=0, fin=True,
-        payload_size=len(payload), get_payload_as_bytes=lambda: payload,
-    )  # fmt: skip
 
 
 async def connected():
     upstream, transport = UpstreamSocket(1000, ping_interval_s=3600), Transport()
-    upstream.on_ws_connected(transport)
+    upstream.connection_made(transport)
     return upstream, transport
 
 
 async def test_an_upstream_that_was_not_read_for_long_is_not_lost_before_its_answer_is_read():
     upstream, transport = await connected()
-    for _ in range(WAITING_MAX + 1):
-        upstream.on_ws_frame(transport, text(b"x"))
-    upstream._ping()
-    upstream._ping()
-    while not upstream.messages.empty():
-        upstream.taken(len(upstream.messages.get_nowait()))
-    upstream._ping()
+    upstream.data_received(frame(TEXT, b"x" * 100) * (READ_AHEAD_BYTES // 100))
+    upstream._keep_alive()
+    upstream._keep_alive()
+    while upstream.frames.buffered_bytes:
+        await upstream.read()
+    reading = asyncio.create_task(upstream.read())
+    await asyncio.sleep(0)
+    upstream._is_heard = False
+    upstream._ping = b""
+    upstream._keep_alive()
     assert (transport.pings, transport.is_lost) == (3, False)
-    upstream._ping()
+    upstream._keep_alive()
     assert transport.is_lost
+    reading.cancel()
 
 
 async def test_an_upstream_that_is_silent_between_two_pings_is_lost():
     upstream, transport = await connected()
-    upstream._ping()
-    upstream.on_ws_frame(transport, text(b"x"))
-    upstream._ping()
+    upstream._keep_alive()
+    upstream.data_received(frame(TEXT, b"x"))
+    await upstream.read()
+    upstream._keep_alive()
     assert not transport.is_lost
-    upstream._ping()
+    upstream._keep_alive()
     assert transport.is_lost

@@ -1,0 +1,1 @@
+"""WebSocket connections over TCP, of callers and of upstreams."""
