@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from gateway.call import Call
@@ -22,6 +23,11 @@ HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains; pre
 """As on the pages. It precedes that of an upstream, since browsers obey the first one (RFC 6797 8.1)."""
 WITHOUT_BODY = frozenset({204, 304})
 """A length of theirs is dropped: no body of that length follows (RFC 9110 8.6), and servers of ASGI reject it."""
+
+TRAILERS = "http.response.trailers"
+"""The extension and the message of ASGI that carry trailers; servers announce it where they can send them."""
+_TAKES_TRAILERS = re.compile(rb"(?:^|[,\s])trailers(?:$|[,\s])", re.IGNORECASE)
+"""The coding of ``TE`` that accepts trailers (RFC 9110 10.1.4)."""
 
 
 class Exchange:
@@ -174,6 +180,9 @@ class Exchange:
         """Return once the client has disconnected."""
         raise NotImplementedError
 
+    def _takes_trailers(self) -> bool:
+        return any(_TAKES_TRAILERS.search(value) for name, value in self._call.headers if name == b"te")
+
     def _too_large(self) -> Refused:
         return Refused(Reason.TOO_LARGE, f"The body holds more than {self.body_max_bytes} bytes.")
 
@@ -195,10 +204,15 @@ class Exchange:
 class AsgiExchange(Exchange):
     """Over an ASGI http scope, under any server."""
 
-    __slots__ = ("_receive", "_send", "_watcher")
+    __slots__ = ("_extensions", "_receive", "_send", "_trailers", "_watcher")
 
-    def __init__(self, plane: Plane, call: Call, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, plane: Plane, call: Call, receive: Receive, send: Send, extensions: Collection[str] = ()
+    ) -> None:
         super().__init__(plane, call)
+        self._extensions = extensions
+        self._trailers: Headers | None = None
+        """What follows the body, if the head has announced that something does."""
         self._receive = receive
         self._send = send
         self._watcher: asyncio.Task[None] | None = None
@@ -207,8 +221,15 @@ class AsgiExchange(Exchange):
         """Send a part of the body. Raises ClientGone."""
         try:
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
+            if not more and self._trailers is not None:
+                await self._send({"type": TRAILERS, "headers": self._trailers, "more_trailers": False})
         except OSError as error:
             raise ClientGone from error
+
+    def trail(self, trailers: Headers) -> None:
+        """Send trailers after the body, if the server can send them and the caller accepts them."""
+        if self._trailers is not None:
+            self._trailers = self._policies.unchanged(self._call, 0, trailers)
 
     async def gone(self) -> None:
         """Return once the client has disconnected."""
@@ -235,9 +256,21 @@ class AsgiExchange(Exchange):
         return part
 
     async def _head(self, status: int, headers: Headers) -> None:
-        dropped = (b"content-length", b"trailer") if status in WITHOUT_BODY else (b"trailer",)
+        dropped = {b"content-length"} if status in WITHOUT_BODY else set()
+        has_trailers = status not in WITHOUT_BODY and self._can_trail(headers)
+        if has_trailers:
+            self._trailers = []
+        else:
+            dropped.add(b"trailer")
         headers = [header for header in headers if header[0] not in dropped]
+        start = {"type": "http.response.start", "status": status, "headers": headers}
         try:
-            await self._send({"type": "http.response.start", "status": status, "headers": headers})
+            await self._send({**start, "trailers": True} if has_trailers else start)
         except OSError as error:
             raise ClientGone from error
+
+    def _can_trail(self, headers: Headers) -> bool:
+        """Return whether trailers may follow the body: a body whose length is announced has none."""
+        if TRAILERS not in self._extensions or self._call.method == "HEAD" or not self._takes_trailers():
+            return False
+        return all(name != b"content-length" for name, _ in headers)

@@ -47,7 +47,7 @@ async def serve_http(plane: Plane, scope: Message, receive: Receive, send: Send)
     call = accepted(
         plane, Protocol.HTTP, scope["method"], raw_path, scope["query_string"], scope["headers"], _client(scope), tcp
     )
-    await serve_call(plane, call, AsgiExchange(plane, call, receive, send))
+    await serve_call(plane, call, AsgiExchange(plane, call, receive, send, scope.get("extensions") or ()))
 
 
 async def serve_call(plane: Plane, call: Call, exchange: Exchange) -> None:

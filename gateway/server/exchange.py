@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import socket
 import struct
 from collections.abc import Callable
@@ -42,8 +41,6 @@ STATUS_LINES = _StatusLines(
 )
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 EXAMINED = frozenset({b"content-length", b"connection", b"upgrade", b"trailer"})
-TAKES_TRAILERS = re.compile(rb"(?:^|[,\s])trailers(?:$|[,\s])", re.IGNORECASE)
-"""The coding of ``TE`` that accepts trailers (RFC 9110 10.1.4)."""
 
 
 class DirectExchange(Exchange):
@@ -195,9 +192,6 @@ class DirectExchange(Exchange):
         """Send trailers after the last chunk; none to a client that does not accept them (RFC 9110 6.5.1)."""
         if self._is_chunked and self._takes_trailers():
             self._trailers = lines_of(self._policies.unchanged(self._call, 0, trailers))
-
-    def _takes_trailers(self) -> bool:
-        return any(TAKES_TRAILERS.search(value) for name, value in self._call.headers if name == b"te")
 
     def _end(self) -> None:
         self.response_complete = True
