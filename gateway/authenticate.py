@@ -58,9 +58,8 @@ class Authenticator:
             return ANONYMOUS
         if call.credential is None:
             raise _missing(call)
-        shown = f"{call.credential.kind} {call.credential.value}"
-        proof_id = blake2b(shown.encode(), digest_size=16, key=self._hash_key).digest()
-        principal = self._proved_before(proof_id) or await self._prove_first(call, call.credential, proof_id)
+        proof_id = self.proof_id(call.credential)
+        principal = self.proved(proof_id) or await self._prove_first(call, call.credential, proof_id)
         if principal.token is None and (key := self._snapshot.key(principal.key)) is not None:
             require_place(key, call.ip, call.origin)
         # From here on a refusal is charged to the caller, not to its address.
@@ -72,8 +71,13 @@ class Authenticator:
             call.ticket = await self._tickets.take(call.credential.value, principal, _stream_of(call))
         return principal
 
-    def _proved_before(self, proof_id: bytes) -> Principal | None:
-        """Return the principal of a credential proved before, or None if the proof no longer holds. Raises Refused."""
+    def proof_id(self, credential: Credential) -> bytes:
+        """Return what the proof of a credential is kept by: a keyed hash."""
+        shown = f"{credential.kind} {credential.value}"
+        return blake2b(shown.encode(), digest_size=16, key=self._hash_key).digest()
+
+    def proved(self, proof_id: bytes) -> Principal | None:
+        """Return the principal of a credential proved before, or None if no proof of it holds. Raises Refused."""
         proof = self._proofs.get(proof_id)
         if isinstance(proof, Key):
             return self._principal_of(_usable(proof)) if self._snapshot.key(proof.id) is proof else None

@@ -10,28 +10,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call
 from gateway.concurrency.clock_jumps import ClockJumps
 from gateway.concurrency.stopping import stop_tasks
 from gateway.limits.budget import Budget, Counters, Plan, Spending, bucket_key
-from gateway.limits.counters import PROBE_S, Counter, put_back, spend
-from gateway.limits.fields import fact, facts, fields, legacy_fields, with_own
+from gateway.limits.counters import Counter, put_back, spend
+from gateway.limits.fields import fact, facts, field_lines, fields, legacy_fields, with_own
 from gateway.limits.held_bodies import HeldBodies
 from gateway.limits.leasing import TokenLeasing
 from gateway.limits.open_jobs import IsOpen, OpenJobs, cannot_look_up
 from gateway.limits.open_slots import BEAT_S, OpenSlots
-from gateway.limits.reservation import Reservation, never_held
-from gateway.limits.settling import Rebound, Settling
+from gateway.limits.reservation import Reservation
+from gateway.limits.reserving import Reserving
+from gateway.limits.settling import DELAY_MAX_S, DELAY_REQUEST_MAX_S, Rebound, Settling
 from gateway.limits.store import LimitStore
-from gateway.limits.tallies import Level, LimitUsage, near
+from gateway.limits.tallies import LimitUsage, near
 from gateway.protocol import Protocol
-from gateway.refusals import Refused
 from gateway.snapshot.picture import Limit
 from gateway.snapshot.principal import Principal
-from gateway.wire.header_fields import Headers
+from gateway.wire.header_fields import Headers, lines_of
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -41,13 +41,6 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 0.25
 PLAN_IDLE_S = 60.0
-DELAY_MAX_S = 60.0
-"""The longest that ``exceed: delay`` delays a message before it is refused."""
-DELAY_REQUEST_MAX_S = 3.0
-"""The longest that a request is delayed: its client waits for an answer."""
-
-TOKENS_OUT_DEFAULT = 1024
-"""The tokens reserved for an answer whose request sets no maximum, if that many are left."""
 
 
 class Limiter:
@@ -70,6 +63,7 @@ class Limiter:
         self.usage = LimitUsage()
         self._leasing = TokenLeasing(self.store, clock, self.usage.let_through)
         self._settling = Settling(self._leasing, self.usage, clock)
+        self._reserving = Reserving(self._leasing, self._settling, clock)
         self._slots = OpenSlots(self.store, owner)
         self._jobs = OpenJobs(self.store, is_open)
         self.held_bodies = held_bodies or HeldBodies()
@@ -92,10 +86,10 @@ class Limiter:
         if not call.caller.limits:
             return
         if call.protocol is Protocol.HTTP:
-            budget = self._bound(call)
             if _is_dry_run(call) and spend((self._plan(call.caller, call.ip).dry_runs,), 1, self._clock()):
                 return
-            if not spend(budget.requests, 1, self._clock()):
+            if not self.admit_now(call):
+                budget = self._bound(call)
                 await self._settling.settle(budget, [(counter, 1) for counter in budget.requests], DELAY_REQUEST_MAX_S)
             return
         try:
@@ -105,6 +99,24 @@ class Limiter:
         except BaseException:
             self.released(call)
             raise
+
+    def admit_now(self, call: Call) -> bool:
+        """Admit a request without waiting. If False, nothing was charged: await ``admit``."""
+        budget, limits = call.budget, call.caller.limits
+        if not limits:
+            return True
+        if budget is None or budget.plan is None or budget.plan.is_forgotten or budget.limits is not limits:
+            call.budget = None
+            budget = self._bound(call)
+        now = self._clock()
+        if budget.plan is not None:
+            budget.plan.used_at = now
+        return spend(budget.requests, 1, now)
+
+    def withdraw(self, call: Call) -> None:
+        """Undo ``admit_now``: the request was not begun."""
+        if call.budget is not None:
+            put_back(call.budget.requests, 1)
 
     def charge_now(
         self, call: Call, *, messages_in: int = 0, messages_out: int = 0, bytes_in: int = 0, bytes_out: int = 0
@@ -187,42 +199,8 @@ class Limiter:
         return self._leasing.counter(limit, bucket_key("function", key, limit), call.caller.consumer)
 
     async def reserve(self, call: Call, *, tokens_in: int, tokens_out: int | None) -> Reservation:
-        """Charge tokens before they are used; without a maximum, ``TOKENS_OUT_DEFAULT`` or what is left.
-
-        Raises Refused; without ``retry_after_s`` if the tokens exceed the bucket, so that waiting would not help.
-        """
-        budget = self._bound(call)
-        wanted = TOKENS_OUT_DEFAULT if tokens_out is None else tokens_out
-        # The level known here may be stale: others may have returned tokens that they reserved and did not use.
-        await self._leasing.refresh([*budget.tokens_in, *budget.tokens_out])
-        while True:
-            if tokens_out is None:
-                wanted = max(1, min(wanted, self._tokens_left(budget)))
-            try:
-                return await self._reserve(budget, tokens_in, wanted)
-            except Refused:
-                # The store was queried meanwhile: it may hold less than assumed, but some.
-                if tokens_out is not None or self._tokens_left(budget) >= wanted or wanted == 1:
-                    raise
-                await asyncio.sleep(PROBE_S)
-
-    async def _reserve(self, budget: Budget, tokens_in: int, tokens_out: int) -> Reservation:
-        spendings: list[Spending] = []
-        too_large: list[Spending] = []
-        for counters, cost in ((budget.tokens_in, tokens_in), (budget.tokens_out, tokens_out)):
-            for counter in counters if cost else ():
-                (too_large if cost > counter.size else spendings).append((counter, cost))
-        never = [spending for spending in too_large if spending[0].limit.mode != "shadow"]
-        if never:
-            raise never_held(never)
-        self._settling.tally_shadows(too_large)
-        taken = await self._settling.settle(budget, spendings, DELAY_REQUEST_MAX_S)
-        return Reservation.of([counter for counter, _ in taken], budget, tokens_in, tokens_out)
-
-    def _tokens_left(self, budget: Budget) -> int:
-        now = self._clock()
-        left = [counter.state(now)[0] for counter in budget.tokens_out if counter.limit.mode != "shadow"]
-        return int(min(left, default=TOKENS_OUT_DEFAULT))
+        """Charge tokens before they are used. See :meth:`gateway.limits.reserving.Reserving.reserve`."""
+        return await self._reserving.reserve(self._bound(call), tokens_in=tokens_in, tokens_out=tokens_out)
 
     def unreserved(self, call: Call) -> Reservation:
         """Return a reservation with nothing charged."""
@@ -230,25 +208,15 @@ class Limiter:
 
     def reserve_more_now(self, reservation: Reservation, tokens_out: int) -> bool:
         """Charge tokens beyond the reservation. If False, nothing was charged: await ``reserve_more``."""
-        if tokens_out and not spend(tuple(held.counter for held in reservation.out), tokens_out, self._clock()):
-            return False
-        reservation.tokens_out += tokens_out
-        return True
+        return self._reserving.more_now(reservation, tokens_out)
 
     async def reserve_more(self, call: Call, reservation: Reservation, tokens_out: int) -> None:
         """Charge tokens beyond the reservation, waiting as limits delay it. Raises Refused."""
-        spendings: list[Spending] = [(held.counter, tokens_out) for held in reservation.out]
-        reservation.keep(await self._settling.settle(self._bound(call), spendings, DELAY_MAX_S))
-        reservation.tokens_out += tokens_out
+        await self._reserving.more(self._bound(call), reservation, tokens_out)
 
     def correct(self, reservation: Reservation, *, tokens_in: int, tokens_out: int) -> None:
         """Replace the reservation by what was used: the rest is given back, a shortfall is owed."""
-        now = self._clock()
-        for held, difference in reservation.corrected(tokens_in, tokens_out):
-            if difference > 0:
-                self._leasing.owe(held.counter, difference, now)
-            elif held.ends_at is None or now < held.ends_at:
-                self._leasing.give_back(held.counter, -difference)
+        self._reserving.correct(reservation, tokens_in=tokens_in, tokens_out=tokens_out)
 
     def released(self, call: Call) -> Collection[asyncio.Future[Any]]:
         """Free the call's open slots, and return what is done once they are free. Never waits."""
@@ -292,13 +260,7 @@ class Limiter:
         """Return what limits did since the last call, and the levels near their limit, as usage batches hold them."""
         now = self._clock()
         recent = [plan for plan in self._plans.values() if now - plan.used_at < PLAN_IDLE_S] if with_levels else []
-        return self.usage.take(near(level for plan in recent for level in self._levels(plan, now)))
-
-    def _levels(self, plan: Plan, now: float) -> Iterator[Level]:
-        for counter in plan.shared():
-            yield Level.of(counter, now)
-        for limit, key in (*plan.open, *plan.jobs):
-            yield Level(limit, key, plan.consumer, limit.amount - self._count_open(key), limit.amount, None)
+        return self.usage.take(near(level for plan in recent for level in plan.levels(self._count_open, now)))
 
     def headers(self, call: Call) -> Headers:
         """Return the ``RateLimit-Policy`` and ``RateLimit`` fields of the limits that apply to this call."""
@@ -311,6 +273,13 @@ class Limiter:
         if self._has_legacy_fields:
             lines += legacy_fields(plan, call.protocol, call.limited_by, now)
         return lines
+
+    def header_lines(self, call: Call) -> bytes:
+        """Return what :meth:`headers` does, as the lines of a head."""
+        budget = call.budget
+        if budget is None or budget.plan is None or call.limited_by or call.takes_place or self._has_legacy_fields:
+            return lines_of(self.headers(call))
+        return field_lines(budget.plan, call.protocol, self._slots.count, self._clock())
 
     def _places_left(self, call: Call) -> dict[Limit, int]:
         if not (call.takes_place and call.caller.limits):
@@ -385,6 +354,7 @@ class Limiter:
         for name, plan in [*self._plans.items()]:
             if now - plan.used_at > PLAN_IDLE_S and all(counter.full_at <= now for counter in plan.shared()):
                 del self._plans[name]
+                plan.is_forgotten = True
                 for _, key in plan.jobs:
                     self._jobs.forget(key)
                 for _, key in plan.open:

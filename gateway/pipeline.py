@@ -28,25 +28,18 @@ class Pipeline:
     meter: Meter
     refused_calls: RefusedCalls = field(default_factory=RefusedCalls)
 
-    async def run(self, call: Call) -> Reply:
+    async def run(self, call: Call, handling: Awaitable[Reply] | None = None) -> Reply:
         """Run one call through the path and return its reply. Never raises but for cancellation.
 
         A call is one request, or one connection for all its life. It is metered exactly once, also when it was
-        refused, failed or abandoned.
+        refused, failed or abandoned. One that is ``handling`` already was admitted by :mod:`gateway.server.carrier`.
         """
         reply = ABANDONED
         try:
-            try:
-                call.principal = await self.authenticator.authenticate(call)
-            except Refused:
-                if call.principal is not None:
-                    # The caller is proved and lacks a right: the refusal counts as its request.
-                    await limit(self.limiter, call)
-                raise
-            if call.tcp is not None and call.principal is not ANONYMOUS:
-                call.tcp.proved()
-            await limit(self.limiter, call)
-            reply = await self.handle(call)
+            if handling is None:
+                await self._admit(call)
+                handling = self.handle(call)
+            reply = await handling
         except Refused as raised:
             is_proved = call.principal is not None and call.principal is not ANONYMOUS
             refused = raised if is_proved else self.refused_calls.charged(call.ip, raised)
@@ -63,3 +56,16 @@ class Pipeline:
             release(self.limiter, call)
             self.meter.count(call, reply)
         return reply
+
+    async def _admit(self, call: Call) -> None:
+        """Authenticate and limit a call. Raises Refused."""
+        try:
+            call.principal = await self.authenticator.authenticate(call)
+        except Refused:
+            if call.principal is not None:
+                # The caller is proved and lacks a right: the refusal counts as its request.
+                await limit(self.limiter, call)
+            raise
+        if call.tcp is not None and call.principal is not ANONYMOUS:
+            call.tcp.proved()
+        await limit(self.limiter, call)

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import limiter
 from gateway.handlers.proxy import tokens
-from gateway.limits import bandwidth, budget, counters, leasing, open_slots
+from gateway.limits import bandwidth, budget, counters, leasing, open_slots, reserving, settling
 from gateway.limits import fields as limit_fields
 from gateway.limits import store as leases
 from gateway.snapshot.picture import Limit, Metric
@@ -40,14 +39,14 @@ def test_every_field_of_a_limit_is_explained(name):
     ("at once and {} a second, on each process", budget.DRY_RUNS.amount),
     ("This knowledge is used for {} s", counters.BELIEVED_S),
     ("A lease that is idle for {} s is returned", leasing.IDLE_S),
-    ("The longest wait is {} s", limiter.DELAY_MAX_S),
-    ("and {} s for a request", limiter.DELAY_REQUEST_MAX_S),
+    ("The longest wait is {} s", settling.DELAY_MAX_S),
+    ("and {} s for a request", settling.DELAY_REQUEST_MAX_S),
     ("a lease of {} s that", leases.SLOT_S),
     ("its process renews every {} s", open_slots.BEAT_S),
     ("asked to retry in {} s", open_slots.RETRY_S),
     ("left alone for {} s at a time", leases.PAUSE_S),
     ("A month's `w` is {}.", limit_fields.MONTH_S),
-    ("no maximum, {} or what is left", limiter.TOKENS_OUT_DEFAULT),
+    ("no maximum, {} or what is left", reserving.TOKENS_OUT_DEFAULT),
     ("one token for {} bytes of its text", ai_usage.BYTES_A_TOKEN),
     ("a sound or a file counts as {}", ai_usage.MEDIUM_TOKENS),
     ("a JSON answer above {} MiB", tokens.ANSWER_MAX_BYTES / 1024**2),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 from typing import TYPE_CHECKING
+from typing import Protocol as Interface
 
 from gateway.identity.places import require_place
 from gateway.identity.rights import lacking
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
     from gateway.call import Call
     from gateway.snapshot.picture import Snapshot
     from gateway.snapshot.principal import Principal
+
+
+class Carried(Interface):
+    """A request that the carrier of plain calls serves, without a task (see :mod:`gateway.server.carrier`)."""
+
+    @property
+    def expires_at(self) -> float | None:
+        """When its caller's credential expires."""
+
+    def hand_over(self) -> None:
+        """Let a task serve it from now on, which begins a :class:`Request` here."""
 
 
 class Request:
@@ -59,9 +71,11 @@ class InFlightRequests:
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._requests: set[Request] = set()
+        self.carried: set[Carried] = set()
+        """The requests that have no task."""
 
     def __len__(self) -> int:
-        return len(self._requests)
+        return len(self._requests) + len(self.carried)
 
     def begin(self, call: Call) -> Request:
         """Track a request until :meth:`ended`. Raises Refused where its principal has lost a right it needs."""
@@ -78,6 +92,8 @@ class InFlightRequests:
 
     def refresh(self) -> None:
         """Bind each request to its principal as of now, or end it where that has lost a right it needs."""
+        for carried in [*self.carried]:
+            carried.hand_over()
         for request in [*self._requests]:
             try:
                 recheck(self._snapshot, request.call)
@@ -86,6 +102,9 @@ class InFlightRequests:
 
     def expire(self, now: float) -> None:
         """End the requests whose credential has expired."""
+        for carried in [*self.carried]:
+            if carried.expires_at is not None and carried.expires_at <= now:
+                carried.hand_over()
         for request in [*self._requests]:
             expires_at = request.call.caller.expires_at
             if expires_at is not None and expires_at <= now:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from gateway.durable.webhook import WebhookResponse
 from gateway.refusals import Reason, Refused
 from gateway.upstream.client import Response, TooLong, UpstreamClient
-from gateway.upstream.connection import Origin, UpstreamBroken
+from gateway.upstream.connection import UpstreamBroken
+from gateway.upstream.origin import Origin
 from gateway.upstream.outbound import is_inner
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call
 from gateway.identity.rights import require
-from gateway.limiter import DELAY_MAX_S, DELAY_REQUEST_MAX_S
+from gateway.limits.settling import DELAY_MAX_S, DELAY_REQUEST_MAX_S
 from gateway.log.event import rfc3339
 from gateway.policies.ip_restriction import IpRestriction
 from gateway.policies.jwt import Jwt

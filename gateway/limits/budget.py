@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.limits.counters import MONTH, Counter, Flood
 from gateway.limits.open_slots import Slot
+from gateway.limits.tallies import Level
 from gateway.snapshot.picture import Limit, Metric
 from gateway.snapshot.principal import Principal
 
@@ -49,6 +50,7 @@ class Plan:
         "consumer",
         "dry_runs",
         "ip",
+        "is_forgotten",
         "jobs",
         "limits",
         "open",
@@ -62,6 +64,8 @@ class Plan:
         self.consumer = principal.consumer
         self.ip = ip
         self.used_at = 0.0
+        self.is_forgotten = False
+        """The limiter has dropped it, so that later calls count by another one."""
         self.dry_runs = Counter(DRY_RUNS, "", principal.consumer)
         self.rendered: dict[bool, Any] = {}
         """Its limits as header fields, rendered once (see ``gateway/limits/fields.py``)."""
@@ -103,6 +107,13 @@ class Plan:
             (*self.by_metric.get(metric, ()), *(counter for limit, counter in own.items() if limit.metric is metric))
             for metric in SPENT
         )
+
+    def levels(self, open_now: Callable[[str], int], now: float) -> Iterator[Level]:
+        """Yield the level of every budget that processes share."""
+        for counter in self.shared():
+            yield Level.of(counter, now)
+        for limit, key in (*self.open, *self.jobs):
+            yield Level(limit, key, self.consumer, limit.amount - open_now(key), limit.amount, None)
 
     def shared(self) -> Iterator[Counter]:
         """Yield all counters that processes share."""

@@ -15,7 +15,7 @@ from gateway.limits.budget import Plan
 from gateway.limits.counters import Counter, month_ends_at
 from gateway.protocol import Protocol
 from gateway.snapshot.picture import Limit, Metric
-from gateway.wire.header_fields import Headers
+from gateway.wire.header_fields import Headers, lines_of
 
 HTTP_METRICS = (
     Metric.REQUESTS, Metric.MESSAGES_IN, Metric.BYTES_IN, Metric.BYTES_OUT, Metric.TOKENS_IN, Metric.TOKENS_OUT,
@@ -49,7 +49,7 @@ Count = Callable[[str], int]
 class LimitFields:
     """The limits of one plan as fields for one kind of call: the constant part, and the sources of the rest."""
 
-    __slots__ = ("_value", "_value_at", "counters", "open", "policy")
+    __slots__ = ("_lines", "_value", "_value_at", "counters", "open", "policy")
 
     def __init__(self, plan: Plan, is_http: bool) -> None:
         counters = [*_counters(plan, is_http)]
@@ -58,14 +58,25 @@ class LimitFields:
         self.policy = ", ".join(map(_policy, limits)).encode()
         self.counters = [(f'"{counter.limit.name}";r=', counter) for counter in counters]
         self.open = [(f'"{limit.name}";r=', _integer(limit.amount), key) for limit, key in opened]
-        self._value = b""
+        self._value = self._lines = b""
         self._value_at = float("-inf")
 
     def state(self, open_now: Count, now: float) -> bytes:
         """Return the value of ``RateLimit``, at most ``RENDERED_FOR_S`` old."""
         if now - self._value_at > RENDERED_FOR_S:
-            self._value, self._value_at = self._state(open_now, now), now
+            self._render(open_now, now)
         return self._value
+
+    def lines(self, open_now: Count, now: float) -> bytes:
+        """Return both fields as the lines of a head, at most ``RENDERED_FOR_S`` old."""
+        if now - self._value_at > RENDERED_FOR_S:
+            self._render(open_now, now)
+        return self._lines
+
+    def _render(self, open_now: Count, now: float) -> None:
+        self._value, self._value_at = self._state(open_now, now), now
+        if self.policy:
+            self._lines = lines_of(((b"ratelimit-policy", self.policy), (b"ratelimit", self._value)))
 
     def _state(self, open_now: Count, now: float) -> bytes:
         state = [_state(head, counter, now) for head, counter in self.counters]
@@ -79,6 +90,11 @@ def fields(plan: Plan, protocol: Protocol, open_now: Count, now: float) -> Heade
     if not rendered.policy:
         return []
     return [(b"ratelimit-policy", rendered.policy), (b"ratelimit", rendered.state(open_now, now))]
+
+
+def field_lines(plan: Plan, protocol: Protocol, open_now: Count, now: float) -> bytes:
+    """Return what :func:`fields` does, as the lines of a head."""
+    return (plan.rendered.get(protocol is Protocol.HTTP) or _rendered(plan, protocol)).lines(open_now, now)
 
 
 def _rendered(plan: Plan, protocol: Protocol) -> LimitFields:

@@ -16,6 +16,10 @@ from gateway.limits.leasing import TokenLeasing
 from gateway.limits.tallies import LimitUsage
 from gateway.refusals import Reason, Refused
 
+DELAY_MAX_S = 60.0
+"""The longest that ``exceed: delay`` delays a message before it is refused."""
+DELAY_REQUEST_MAX_S = 3.0
+"""The longest that a request is delayed: its client waits for an answer."""
 RECHECK_S = 0.5
 """How often a delayed caller checks whether its limits have changed."""
 

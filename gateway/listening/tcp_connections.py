@@ -97,6 +97,15 @@ class TcpConnection:
         if not self.is_proved:
             self._connections.proved(self)
 
+    def carries(self, ip: str) -> None:
+        """Note that a request begins which has proved a credential, for a client of this address."""
+        if self.is_proved and self.own_network:
+            self.is_busy = self.is_confirmed = True
+            return
+        self.busy()
+        self.asked_by(ip)
+        self.proved()
+
     def unproved(self) -> None:
         """Note that the call in progress is refused: its caller holds nothing here."""
         self.is_confirmed = False

@@ -111,19 +111,30 @@ class Usage:
         """Count a call without a row in the ledger: a request, or a refused handshake."""
         refused = reply.refused
         error_class = _error_class(reply, at_handshake=True)
-        tally = self._tally(self._labels.of(call, _outcome(reply), error_class, is_refused=refused is not None))
-        tally.calls += 1
+        label = self._labels.of(call, _outcome(reply), error_class, is_refused=refused is not None)
+        tally = self.request_ended(label, reply.status, reply.bytes_in, reply.bytes_out, latency_ms)
         tally.messages_in += reply.messages_in
         tally.messages_out += reply.messages_out
-        tally.bytes_in += reply.bytes_in
-        tally.bytes_out += reply.bytes_out
-        tally.latency_sum += latency_ms
-        tally.latency_max = max(tally.latency_max, latency_ms)
-        if reply.status == 429:
-            tally.throttled += 1
-        self.metrics.observe_latency(call.protocol, latency_ms)
         if refused is not None:
             self.metrics.refused(call.protocol, refused.reason)
+
+    def label_of(self, call: Call) -> Label:
+        """Return the label of requests of a call that end well, for :meth:`request_ended`."""
+        return self._labels.of(call, "ok", "", is_refused=False)
+
+    def request_ended(self, label: Label, status: int, bytes_in: int, bytes_out: int, latency_ms: float) -> Tally:
+        """Count a request under its label, and return the tally of that."""
+        tally = self._tally(label)
+        tally.calls += 1
+        tally.bytes_in += bytes_in
+        tally.bytes_out += bytes_out
+        tally.latency_sum += latency_ms
+        if latency_ms > tally.latency_max:
+            tally.latency_max = latency_ms
+        if status == 429:
+            tally.throttled += 1
+        self.metrics.observe_latency(label[0], latency_ms)
+        return tally
 
     def delivered(self, call: Call, messages: int, bytes_: int) -> None:
         """Count what was sent for a consumer without a call of it, such as a webhook."""

@@ -25,6 +25,8 @@ def ip_restriction(options: Mapping[str, Any]) -> Build:
 class IpRestriction(Policy):
     """Refuses IP addresses that are denied, or not allowed. ``deny`` wins; an empty ``allow`` allows all others."""
 
+    is_of_caller = True
+
     def __init__(self, allow: Networks, deny: Networks) -> None:
         self._allow = allow
         self._deny = deny

@@ -34,6 +34,8 @@ class Jwt(Policy):
     A claim that is a list matches if one of its values does; so does a required value that is a list.
     """
 
+    is_of_caller = True
+
     def __init__(self, issuers: frozenset[str], claims: Claims) -> None:
         self._issuers = issuers
         self._claims = claims

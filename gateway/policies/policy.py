@@ -59,6 +59,8 @@ class Policy:
     type = ""
     is_shadow = False
     """Changes and refuses nothing: the policy runs on a copy, and what it would have done is reported."""
+    is_of_caller = False
+    """``inbound`` depends on the caller and its address alone and changes nothing: it decides for later calls."""
     reads_answers = False
     """Reads the bodies of answers, so upstreams are asked for complete answers without a content encoding."""
 

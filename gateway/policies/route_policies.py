@@ -26,8 +26,8 @@ class RoutePolicies:
     """The policies of one route, sorted by where each has something to do."""
 
     __slots__ = (
-        "answering", "callers", "cors", "inward", "is_wrapped", "messages_in", "messages_out", "outward",
-        "reads_answers", "route", "shadow_outward", "waits",
+        "answering", "callers", "cors", "inward", "is_of_caller", "is_wrapped", "messages_in", "messages_out",
+        "outward", "reads_answers", "route", "shadow_outward", "waits",
     )  # fmt: skip
 
     def __init__(self, route: Route, dependencies: Dependencies) -> None:
@@ -57,6 +57,10 @@ class RoutePolicies:
             or any(has_admit or policy.is_shadow for policy, has_admit in self.inward)
         )
         """Something has to be awaited, or runs on a copy. Otherwise policies cost a call no task and no await."""
+        self.is_of_caller = not (self.waits or self.outward or self.shadow_outward) and all(
+            policy.is_of_caller for policy, _ in self.inward
+        )
+        """What they decide depends on the caller and its address alone, and they change nothing."""
 
 
 class RoutePoliciesCache:

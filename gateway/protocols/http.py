@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -50,18 +50,18 @@ async def serve_http(plane: Plane, scope: Message, receive: Receive, send: Send)
     await serve_call(plane, call, AsgiExchange(plane, call, receive, send, scope.get("extensions") or ()))
 
 
-async def serve_call(plane: Plane, call: Call, exchange: Exchange) -> None:
-    """Run an accepted request through the path and answer it.
+async def serve_call(plane: Plane, call: Call, exchange: Exchange, handling: Awaitable[Reply] | None = None) -> None:
+    """Run an accepted request through the path and answer it; ``handling`` goes on with one that was admitted already.
 
     Raises ConnectionAbortedError if the response had begun and cannot be finished: it must not look complete.
     """
     call.peer = exchange
     try:
-        refused = _refusal_of_head(plane, call)
+        refused = _refusal_of_head(plane, call) if handling is None else None
         if refused is None and not call.handler and not _is_for_upstream(plane, call):
             await _answer_options(plane, call, exchange)
         elif refused is None:
-            reply = await plane.pipeline.run(call)
+            reply = await plane.pipeline.run(call, handling)
             refused = reply.refused
             if refused is not None and exchange.has_started and reply.closed_by != "gateway":
                 raise ConnectionAbortedError(refused.reason.value)

@@ -10,12 +10,12 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from gateway.call import Call
+from gateway.call import Call, Reply
 from gateway.peer import ClientGone
 from gateway.protocols.exchange import WITHOUT_BODY, Exchange
 from gateway.protocols.http import serve_call
@@ -48,8 +48,8 @@ class DirectExchange(Exchange):
 
     __slots__ = (
         "_ends_with_connection", "_failure", "_has_upgrade", "_is_chunked", "_is_head", "_lines", "_phrase", "_plane",
-        "_probe", "_protocol", "_trailers", "_waiter", "body", "disconnected", "keep_alive", "more_body", "on_gone",
-        "on_response", "response_complete", "takes_chunks", "task", "waiting_for_100_continue",
+        "_probe", "_protocol", "_trailers", "_waiter", "body", "disconnected", "handling", "keep_alive", "more_body",
+        "on_gone", "on_response", "response_complete", "takes_chunks", "task", "waiting_for_100_continue",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +76,8 @@ class DirectExchange(Exchange):
         self._waiter: asyncio.Future[None] | None = None
         self._probe: tuple[bytes, Callable[[], bool] | None] | None = None
         self.task: asyncio.Task[None] | None = None
+        self.handling: Awaitable[Reply] | None = None
+        """What goes on with a call that was carried so far."""
         self.body = bytearray()
         self.more_body = True
         self.disconnected = False
@@ -103,6 +105,11 @@ class DirectExchange(Exchange):
             self._waiter.set_result(None)
         if self.disconnected and self.on_gone is not None:
             self.on_gone()
+
+    def go_on(self, handling: Awaitable[Reply], body_bytes: int) -> None:
+        """Go on with a call that was carried so far, and whose body of this size has been passed on."""
+        self.handling, self.more_body = handling, False
+        self.is_read, self.bytes_in = True, body_bytes
 
     def fail(self, refused: Refused) -> None:
         """End the body with a refusal, which its reader raises; it is answered and counted like any other."""
@@ -136,7 +143,7 @@ class DirectExchange(Exchange):
     async def run_asgi(self, application: Any) -> None:
         """Serve the call, as uvicorn's cycle would run an application."""
         try:
-            await serve_call(self._plane, self._call, self)
+            await serve_call(self._plane, self._call, self, self.handling)
         except ConnectionAbortedError:
             self._break_off()
         except Exception:

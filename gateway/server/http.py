@@ -18,13 +18,14 @@ from gateway.protocols.http import accepted
 from gateway.protocols.problem import closing
 from gateway.refusals import Reason, Refused
 from gateway.server import methods, upgrades
+from gateway.server.carrier import Carrier
+from gateway.server.carrying_http import CarryingHttp
 from gateway.server.connection import disconnect
 from gateway.server.exchange import DirectExchange
 from gateway.server.half_closed import probe
 from gateway.server.heads import fault_of_head, fault_of_old_head, malformed, target_parts
 from gateway.server.pace import Pace
 from gateway.server.site import CEILING_EXCEEDED, Site
-from gateway.server.timed_http import TimedHttp
 from gateway.server.websocket import ServerSocket
 from gateway.wire.header_fields import lines_of
 from gateway.wire.host import is_host
@@ -42,13 +43,16 @@ LOOKED_AT = frozenset({b"content-length", b"transfer-encoding", b"expect", b"hos
 OF_UPGRADES = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
 
-class BoundedHttp(TimedHttp):
+class BoundedHttp(CarryingHttp):
     """uvicorn's HTTP protocol with deadlines and bounds."""
 
-    def __init__(self, *arguments: Any, site: Site, tcp: TcpConnection, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, site: Site, tcp: TcpConnection, carrier: Carrier | None, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         self.site = site
         self.tcp = tcp
+        self.carrier, self.carried, self.known = carrier, None, None
         self.app_state = {**self.app_state, "tcp": tcp}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -75,6 +79,7 @@ class BoundedHttp(TimedHttp):
         self.tcp.closed_by(self.shed)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.hand_over()
         self.tcp.closed()
         self.site.open.discard(self)
         for cycle in (self._running, *(queued for queued, _ in self.pipeline)):
@@ -86,13 +91,14 @@ class BoundedHttp(TimedHttp):
 
     def shutdown(self) -> None:
         """Close: at once if nothing is being answered, otherwise after the answer."""
+        self.hand_over()
         if self._running is None or self._running.response_complete:
             self.transport.close()
         else:
             self._running.keep_alive = False
 
     def data_received(self, data: bytes) -> None:
-        if self._is_refused:
+        if self._is_refused or self._carries(data):
             return
         self.idle_since = None
         before = self.cycle
@@ -118,6 +124,7 @@ class BoundedHttp(TimedHttp):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Answer the requests that were sent before the client ended its sending side, and close (RFC 9112 9.6)."""
+        self.hand_over()
         last = self.cycle
         if last is None or last.response_complete or last.disconnected or not self.transport.can_write_eof():
             return False
@@ -347,6 +354,7 @@ class BoundedHttp(TimedHttp):
 
     def shed(self) -> None:
         """Close because of a ceiling: with a refusal if a head is awaited, in the middle of an answer without."""
+        self.hand_over()
         is_answering = self._running is not None and not self._running.response_complete
         if is_answering or self._lingers_until is not None or self.transport.is_closing():
             self.transport.abort()

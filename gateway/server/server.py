@@ -14,6 +14,7 @@ import uvicorn
 from gateway.concurrency.stopping import stop_tasks
 from gateway.listening.listener import Listener, listen
 from gateway.listening.tcp_connections import TcpConnection
+from gateway.server.carrier import Carrier
 from gateway.server.http import BoundedHttp
 from gateway.server.site import CEILING_EXCEEDED, Site
 
@@ -79,7 +80,7 @@ def server_of(
 ) -> Server:
     """Return a server of an ASGI application; calls of the data plane bypass ASGI (see :class:`Site`)."""
     bounds = site.bounds
-    http: Any = partial(BoundedHttp, site=site)
+    http: Any = partial(BoundedHttp, site=site, carrier=Carrier(site) if site.is_carrying else None)
     config = uvicorn.Config(
         application,
         http=http,

@@ -34,6 +34,8 @@ class Site:
     """Counts a refusal of what never became a call."""
     capacity: Capacity
     """How many connections, and how much memory, this process may have."""
+    is_carrying: bool = True
+    """Whether plain calls are carried by callbacks; the path serves all calls alike."""
     open: set[Any] = field(default_factory=set)
     """The open HTTP connections, whose deadlines are swept."""
 

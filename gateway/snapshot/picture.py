@@ -188,6 +188,7 @@ class Snapshot:
 
     def touch(self, kind: str) -> None:
         """Notify the listeners as if documents of this kind had changed: something derived from them has."""
+        self.revision += 1
         for listener in self._listeners:
             listener(frozenset({kind}))
 

@@ -20,7 +20,8 @@ from urllib.parse import quote, urlsplit
 from gateway.concurrency.stopping import stop_tasks
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.documents import Timeouts
-from gateway.upstream.connection import Origin, UpstreamBroken, UpstreamConnection
+from gateway.upstream.connection import UpstreamBroken, UpstreamConnection
+from gateway.upstream.origin import Origin
 from gateway.upstream.outbound import is_forbidden, is_own
 from gateway.wire.header_fields import Headers
 from gateway.wire.via import own_entry
@@ -79,6 +80,7 @@ class UpstreamClient:
         self.tls = ssl.create_default_context()
         self.via = own_entry(config.key_pepper)
         """What is added to ``Via`` of requests to upstreams, and of their responses."""
+        self.via_line = b"via: %b\r\n" % self.via
         self._sweeper: asyncio.Task[None] | None = None
 
     async def lend(
@@ -88,8 +90,17 @@ class UpstreamClient:
 
         A request that must not be repeated gets no connection that the upstream is likely to close, or has closed.
         """
-        pooled = None if is_new else self._pooled(origin) if may_repeat else self._fresh(origin)
-        connection = pooled or await self._connect(origin, timeouts.connect_s)
+        pooled = None if is_new else self.lend_now(origin, timeouts, may_repeat=may_repeat)
+        return pooled or self._lent(await self._connect(origin, timeouts.connect_s), timeouts)
+
+    def lend_now(
+        self, origin: Origin, timeouts: Timeouts = AS_SET, *, may_repeat: bool = True
+    ) -> UpstreamConnection | None:
+        """Return an idle connection as :meth:`lend` does, or None if there is none."""
+        connection = self._pooled(origin) if may_repeat else self._fresh(origin)
+        return None if connection is None else self._lent(connection, timeouts)
+
+    def _lent(self, connection: UpstreamConnection, timeouts: Timeouts) -> UpstreamConnection:
         connection.first_byte_s = timeouts.first_byte_s or self.first_byte_timeout_s
         connection.idle_s = timeouts.idle_s or self.idle_timeout_s
         self._in_use.add(connection)

@@ -7,13 +7,13 @@ import contextlib
 import os
 import select
 from collections import deque
-from typing import NamedTuple
-from urllib.parse import urlsplit
+from typing import Protocol as Interface
 
 import httptools
 
 from gateway.peer import ClientGone
 from gateway.refusals import Reason, Refused
+from gateway.upstream.origin import Origin
 from gateway.wire.header_fields import Headers
 
 READ_AHEAD_BYTES = 256 * 1024
@@ -30,29 +30,14 @@ class UpstreamBroken(Exception):
     """The connection to the upstream failed."""
 
 
-class Origin(NamedTuple):
-    """The host, port and scheme of an upstream."""
+class Carried(Interface):
+    """A call whose response is awaited by callbacks, without a task."""
 
-    host: str
-    port: int
-    is_tls: bool
+    def answered(self, data: bytes) -> None:
+        """Take the first bytes of the response."""
 
-    @property
-    def authority(self) -> str:
-        """The host and port as written in a URL."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def scheme(self) -> str:
-        """``https`` or ``http``."""
-        return "https" if self.is_tls else "http"
-
-    @classmethod
-    def of(cls, url: str) -> Origin:
-        """Return the origin of an http, https, ws or wss URL."""
-        parts = urlsplit(url)
-        is_tls = parts.scheme in ("https", "wss")
-        return cls(parts.hostname or "", parts.port or (443 if is_tls else 80), is_tls)
+    def hand_over(self) -> None:
+        """Let a task await the response: the connection failed, or its deadline has passed."""
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -100,6 +85,7 @@ class UpstreamConnection(asyncio.Protocol):
         """The size of a chunk was read and none of its data: before data arrives, or after the last chunk."""
         self._is_paused = False
         self._is_head_request = False
+        self._carried: Carried | None = None
 
     @property
     def is_usable(self) -> bool:
@@ -132,6 +118,25 @@ class UpstreamConnection(asyncio.Protocol):
     def begin(self, head: bytes, *, is_head_request: bool, is_whole: bool = True) -> None:
         """Send the head of a request, with all of its body if ``is_whole``."""
         assert self._transport is not None, "not connected"
+        self._begin(is_head_request=is_head_request, is_whole=is_whole)
+        self._transport.write(head)
+
+    def carry(self, carried: Carried, request: bytes) -> None:
+        """Send a whole request whose response is awaited by callbacks, until :meth:`end_carrying`."""
+        assert self._transport is not None, "not connected"
+        self._carried = carried
+        self.has_answered = self.is_whole = False
+        self._transport.write(request)
+
+    def end_carrying(self, *, is_whole: bool) -> None:
+        """Count the response as read whole, and the connection as one to be kept; or go on as after :meth:`begin`."""
+        self._carried = None
+        if is_whole:
+            self.is_whole = self.is_sent = self._keeps_alive = True
+        elif self._transport is not None:
+            self._begin(is_head_request=False, is_whole=True)
+
+    def _begin(self, *, is_head_request: bool, is_whole: bool) -> None:
         if not self._parser_is_done:
             self._parser = httptools.HttpResponseParser(self)
         self._parser_is_done = False
@@ -141,7 +146,6 @@ class UpstreamConnection(asyncio.Protocol):
         self.status, self.phrase, self.headers, self.trailers, self.interim = 0, b"", [], [], []
         self._unreported_bytes, self._is_chunked, self._is_after_chunks = 0, False, False
         self._is_head_request = is_head_request
-        self._transport.write(head)
 
     async def write(self, data: bytes) -> None:
         """Send a part of the body; waits while the upstream does not read. Raises as ``head`` does."""
@@ -233,6 +237,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
+        if self._carried is not None:
+            self._carried.answered(data)
+            return
         if self._parser is None or self.is_whole:
             # An unsolicited response: the connection cannot be trusted with another request.
             self.close()
@@ -374,7 +381,9 @@ class UpstreamConnection(asyncio.Protocol):
             del failure
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        if self._carried is not None:
+            self._carried.hand_over()
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
 

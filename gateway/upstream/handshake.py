@@ -9,7 +9,8 @@ from typing import Any
 import httptools
 
 from gateway.sockets.connection import FrameConnection
-from gateway.upstream.connection import Origin, UpstreamBroken, UpstreamConnection
+from gateway.upstream.connection import UpstreamBroken, UpstreamConnection
+from gateway.upstream.origin import Origin
 from gateway.wire.header_fields import Headers, lines_of
 from gateway.wire.websocket import accept_of
 

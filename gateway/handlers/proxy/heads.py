@@ -102,7 +102,7 @@ def passed_on(call: Call, via: bytes) -> Headers:
     for header in call.headers:
         name = header[0]
         if name not in EXAMINED:
-            if not name.startswith(IDENTITY_PREFIXES) and name.replace(b"-", b"").isalnum():
+            if not is_identity(name) and is_plain_name(name):
                 passed.append(header)
         elif name == b"connection":
             named |= _tokens(header[1])
@@ -112,6 +112,16 @@ def passed_on(call: Call, via: bytes) -> Headers:
         return passed
     # What the client names in Connection concerns its own one only (RFC 9110 7.6.1).
     return [header for header in passed if header[0] not in named or header in ACCEPTS_TRAILERS]
+
+
+def is_identity(name: bytes) -> bool:
+    """Return whether a header of this name says who calls, which the gateway alone may say."""
+    return name.startswith(IDENTITY_PREFIXES)
+
+
+def is_plain_name(name: bytes) -> bool:
+    """Return whether a name has only letters, digits and hyphens: some servers take others for another name."""
+    return name.replace(b"-", b"").isalnum()
 
 
 def _passed_in_part(call: Call, header: tuple[bytes, bytes], via: bytes) -> Iterable[tuple[bytes, bytes]]:

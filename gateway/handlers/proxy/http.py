@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from gateway.call import Call, Reply
 from gateway.concurrency.stopping import stop_tasks
 from gateway.handlers.proxy.answer import GovernedResponse, is_governed
-from gateway.handlers.proxy.forwarding import forwarding_of, own_names
+from gateway.handlers.proxy.forwarding import Forwarding, forwarding_of, own_names
 from gateway.handlers.proxy.heads import (
     PHRASES,
     interim_headers,
@@ -48,6 +48,13 @@ class _Start(NamedTuple):
     """Whether that is all of it."""
 
 
+class Sent(NamedTuple):
+    """A whole request that was sent by callbacks, and is to be answered by a task."""
+
+    connection: UpstreamConnection
+    request: bytes
+
+
 async def forward(plane: Plane, call: Call) -> Reply:
     """Proxy one HTTP or SSE call. Raises Refused ``upstream-unavailable`` or ``upstream-timeout`` before the response.
 
@@ -62,6 +69,21 @@ async def forward(plane: Plane, call: Call) -> Reply:
     try:
         with request:
             return await (_metered(plane, call) if is_metered(call) else _forward(plane, call, None))
+    finally:
+        in_flight.ended(request)
+
+
+async def resume(plane: Plane, call: Call, sent: Sent) -> Reply:
+    """Do as ``forward`` for a call that was carried so far: it is admitted, and its request is sent."""
+    in_flight = plane.connections.in_flight
+    try:
+        request = in_flight.begin(call)
+    except Refused:
+        plane.upstreams.take_back(sent.connection)
+        raise
+    try:
+        with request:
+            return await _forward(plane, call, None, sent)
     finally:
         in_flight.ended(request)
 
@@ -81,18 +103,19 @@ async def _metered(plane: Plane, call: Call) -> Reply:
             metering.settle()
 
 
-async def _forward(plane: Plane, call: Call, metering: Metering | None) -> Reply:
+async def _forward(plane: Plane, call: Call, metering: Metering | None, sent: Sent | None = None) -> Reply:
     assert call.route is not None, "upstreams are reached by routes"
     forwarding = forwarding_of(call.route)
-    head = request_head(call, forwarding, plane.config, plane.upstreams.via)
     reply = Reply(closed_by="upstream")
     timeouts = call.route.timeouts if call.method != "POST" else forwarding.timeouts_for(call, plane.config)
-    # What delays the body does not leave a connection idle, which the upstream could close meanwhile.
-    start = _Start(head, b"", is_whole=True) if call.peer.is_read else await _with_body(call, head)
+    start = await _start(plane, call, forwarding) if sent is None else _Start(sent.request, b"", is_whole=True)
     may_repeat = start.is_whole and call.method in IDEMPOTENT
-    connection = await plane.upstreams.lend(forwarding.target.origin, timeouts, may_repeat=may_repeat)
+    if sent is None:
+        connection = await plane.upstreams.lend(forwarding.target.origin, timeouts, may_repeat=may_repeat)
+    else:
+        connection = sent.connection
     try:
-        return await _exchange(plane, call, connection, start, reply, metering)
+        return await _exchange(plane, call, connection, start, reply, metering, is_sent=sent is not None)
     except UpstreamBroken:
         if not (may_repeat and connection.is_reused and not connection.has_begun_to_answer):
             raise _lost() from None
@@ -108,17 +131,27 @@ async def _forward(plane: Plane, call: Call, metering: Metering | None) -> Reply
         plane.upstreams.take_back(connection)
 
 
+async def _start(plane: Plane, call: Call, forwarding: Forwarding) -> _Start:
+    """Return what is sent at once. Raises Refused and ClientGone.
+
+    What delays the body does not leave a connection idle, which the upstream could close meanwhile.
+    """
+    head = request_head(call, forwarding, plane.config, plane.upstreams.via)
+    return _Start(head, b"", is_whole=True) if call.peer.is_read else await _with_body(call, head)
+
+
 async def _exchange(
-    plane: Plane, call: Call, connection: UpstreamConnection, start: _Start, reply: Reply, metering: Metering | None
+    plane: Plane,
+    call: Call,
+    connection: UpstreamConnection,
+    start: _Start,
+    reply: Reply,
+    metering: Metering | None,
+    *,
+    is_sent: bool = False,
 ) -> Reply:
-    upstreams, peer = plane.upstreams, call.peer
-    sending: asyncio.Task[None] | None = None
-    if start.is_whole:
-        connection.begin(start.head + start.body, is_head_request=call.method == "HEAD")
-        upstreams.expect(connection, connection.first_byte_s)
-        peer.watch(connection.abandon)
-    else:
-        sending = await _begin_body(plane, call, connection, start)
+    peer = call.peer
+    sending = await _begin(plane, call, connection, start, is_sent=is_sent)
     try:
         while not await connection.head():
             _pass_interim(plane, call, connection)
@@ -190,6 +223,19 @@ async def _pass_back(plane: Plane, call: Call, connection: UpstreamConnection, r
         await peer.send(part, more=not is_last)
         if is_last:
             return
+
+
+async def _begin(
+    plane: Plane, call: Call, connection: UpstreamConnection, start: _Start, *, is_sent: bool
+) -> asyncio.Task[None] | None:
+    """Send the request unless it is sent, and return a task that sends the rest of its body, if that is to come."""
+    if not start.is_whole:
+        return await _begin_body(plane, call, connection, start)
+    if not is_sent:
+        connection.begin(start.head + start.body, is_head_request=call.method == "HEAD")
+        plane.upstreams.expect(connection, connection.first_byte_s)
+    call.peer.watch(connection.abandon)
+    return None
 
 
 async def _with_body(call: Call, head: bytes) -> _Start:

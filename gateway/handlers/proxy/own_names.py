@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from gateway.handlers.proxy.path_map import is_under, to_public
-from gateway.upstream.connection import Origin
+from gateway.upstream.origin import Origin
 from gateway.wire.forwarded import PublicName
 from gateway.wire.header_fields import Headers
 

@@ -9,7 +9,7 @@ from gateway.call import Call
 from gateway.handlers.proxy.path_map import Pieces, pieces_of
 from gateway.snapshot.documents import Route
 from gateway.snapshot.paths import as_sent
-from gateway.upstream.connection import Origin
+from gateway.upstream.origin import Origin
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from gateway.concurrency.stopping import stop_tasks
-from gateway.limiter import DELAY_REQUEST_MAX_S
+from gateway.limits.settling import DELAY_REQUEST_MAX_S
 from gateway.protocol import Protocol
 from gateway.snapshot.picture import Limit, Metric
 from gateway.tests.limiter.support import call, principal, refusal

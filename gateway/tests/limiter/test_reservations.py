@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.limiter import TOKENS_OUT_DEFAULT
+from gateway.limits.reserving import TOKENS_OUT_DEFAULT
 from gateway.snapshot.picture import Limit, Metric
 from gateway.tests.limiter.support import call, principal, refusal, reported
 

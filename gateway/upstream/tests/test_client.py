@@ -6,7 +6,7 @@ from gateway.refusals import Refused
 from gateway.tests.http_plane import echo, upstream_that
 from gateway.tests.identity_provider import config
 from gateway.upstream.client import UpstreamClient, format_request
-from gateway.upstream.connection import Origin
+from gateway.upstream.origin import Origin
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import pytest
 import uvloop
 
 from gateway.tests.http_plane import WAIT_S
-from gateway.upstream.connection import Origin, UpstreamBroken, UpstreamConnection
+from gateway.upstream.connection import UpstreamBroken, UpstreamConnection
+from gateway.upstream.origin import Origin
 
 ANSWER = b"HTTP/1.1 413 Content Too Large\r\nconnection: close\r\ncontent-length: 3000\r\n\r\n" + bytes(3000)
 

@@ -9,7 +9,7 @@ import pytest
 from gateway.handlers.proxy.tests.upstream.support import certificate_of
 from gateway.tests.identity_provider import config
 from gateway.upstream.client import UpstreamClient
-from gateway.upstream.connection import Origin
+from gateway.upstream.origin import Origin
 
 REFUSAL = b"HTTP/1.1 413 Too large\r\ncontent-length: 2\r\n\r\nno"
 WAIT_S = 20.0

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.handlers.proxy.own_names import OwnNames
 from gateway.handlers.proxy.path_map import PathMap, to_public
-from gateway.upstream.connection import Origin
+from gateway.upstream.origin import Origin
 from gateway.wire.forwarded import PublicName
 
 

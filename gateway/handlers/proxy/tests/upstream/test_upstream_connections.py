@@ -16,7 +16,7 @@ from gateway.tests.http_plane import (
     say,
     upstream_that,
 )  # fmt: skip
-from gateway.upstream.connection import Origin
+from gateway.upstream.origin import Origin
 
 
 async def test_the_answer_to_a_head_has_no_body(tmp_path, is_direct):

@@ -1,0 +1,273 @@
+"""Carries plain calls by callbacks: no task, no future, one write each way.
+
+It drives the same steps as :mod:`gateway.pipeline`, which defines the path, for calls of which nothing must be awaited:
+
+    idle --- begin: head known, admitted, a pooled connection ---> carried --- answered: whole and plain ---> idle
+     |                                                               |
+     +--- anything else: the path, in a task                         +--- anything else: hand_over to the path
+
+Carried are requests of HTTP/1.1 to an upstream that arrive whole, on routes whose policies look at the caller alone, by
+callers that were proved before and are within their limits, as long as the response arrives whole and with a length.
+What is refused, delayed, streamed, counted in tokens, rewritten, retried or late is handed over with what is known, so
+that only the path decides about it. See docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from gateway import tracing
+from gateway.handlers.proxy.heads import BY_KEY, PRIVATE
+from gateway.handlers.proxy.http import Sent, resume
+from gateway.handlers.proxy.lines import Fate, field_of, request_lines, response_lines
+from gateway.listening.memory import Level
+from gateway.protocols.exchange import HSTS
+from gateway.refusals import Refused
+from gateway.server.exchange import DirectExchange
+from gateway.server.plans import Plan, Plans, Request
+from gateway.wire.header_fields import lines_of
+
+if TYPE_CHECKING:
+    from gateway.plane import Plane
+    from gateway.server.connection import HttpConnection
+    from gateway.server.site import Site
+    from gateway.upstream.connection import UpstreamConnection
+
+HEAD_MAX_BYTES = 4096
+"""Longer heads take the path, so that what is kept of plans has a bound."""
+RESPONSES_KEPT, RESPONSE_MAX_BYTES = 1024, 1024
+END = b"\r\n\r\n"
+_REQUEST_LINE = re.compile(rb"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*) HTTP/1\.1")
+_STATUS_LINE = re.compile(rb"HTTP/1\.1 ([234][0-9][0-9]) [\x20-\x7e]+")
+WITHOUT_LENGTH = frozenset({204, 205, 304, 426})
+"""Responses whose length means something else, or nothing."""
+BY_KEY_LINE = lines_of((BY_KEY,))
+PRIVATE_LINE = lines_of((PRIVATE,))
+
+
+class Known(NamedTuple):
+    """A head that was judged, and what is sent to the upstream for it."""
+
+    hashed: bytes
+    """The keyed hash of the head, which holds a credential."""
+    plan: Plan
+    length: int
+    """Of its body."""
+    head: bytes
+    """The head for the upstream."""
+
+
+class Response(NamedTuple):
+    """The head of a response, and how it passes back."""
+
+    status: int
+    length: int
+    status_line: bytes
+    lines: bytes
+
+
+UNCLEAR = Response(0, 0, b"", b"")
+"""One that cannot be carried."""
+
+
+class Carrier:
+    """What one process needs to carry calls: its plans, and what was judged so far."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.plans = Plans(site.is_elsewhere)
+        self._request_lines = request_lines()
+        self._response_lines = response_lines()
+        self._responses: dict[bytes, Response] = {}
+        """By their heads. A head with a line that may hold a secret is not kept."""
+        self._own: tuple[object, object, bytes] = (None, None, b"")
+
+    def begin(self, connection: HttpConnection, data: bytes) -> CarriedCall | None:
+        """Carry the request that begins with these bytes, on an idle connection; None if it has to take the path."""
+        plane = self.site.plane()
+        end = data.find(END, 0, HEAD_MAX_BYTES)
+        if end < 0 or plane is None or plane.draining or self.site.capacity.memory.level is not Level.ENOUGH:
+            return None
+        head = data[:end]
+        hashed = self.plans.hashed(head)
+        known = connection.known
+        if known is None or known.hashed != hashed or not known.plan.holds(plane.snapshot):
+            known = connection.known = self._judged(plane, connection.tcp.ip, head, hashed)
+        if known is None or len(data) != end + len(END) + known.length:
+            return None
+        upstream = _admitted(plane, known.plan, known.length)
+        return None if upstream is None else CarriedCall(self, plane, connection, known, upstream, data)
+
+    def _judged(self, plane: Plane, ip: str, head: bytes, hashed: bytes) -> Known | None:
+        request_line, *lines = head.split(b"\r\n")
+        passed, others = self._request_lines.sort(lines)
+        found = _request(ip, request_line, others)
+        if found is None or found[1] > plane.config.body_max_bytes:
+            return None
+        request, length = found
+        try:
+            plan = self.plans.of(plane, request)
+        except Refused:
+            return None
+        if plan is None:
+            return None
+        if length:
+            passed.append(b"content-length: %d\r\n" % length)
+        return Known(hashed, plan, length, b"".join((plan.first, *passed, plan.rest)))
+
+    def response(self, plane: Plane, head: bytes) -> Response:
+        """Return how a response with this head passes back."""
+        known = self._responses.get(head)
+        if known is None:
+            status_line, *lines = head.split(b"\r\n")
+            known = _response(status_line, *self._response_lines.sort(lines), plane.upstreams.via_line)
+            if len(head) <= RESPONSE_MAX_BYTES and all(line in self._response_lines for line in lines):
+                if len(self._responses) >= RESPONSES_KEPT:
+                    self._responses.clear()
+                self._responses[head] = known
+        return known
+
+    def own_lines(self, plane: Plane, connection: HttpConnection) -> bytes:
+        """Return the lines that begin every response; the server renews its headers once a second."""
+        headers, config = connection.server_state.default_headers, plane.config
+        if self._own[0] is not headers or self._own[1] is not config:
+            fixed = (HSTS,) if config.public_scheme == "https" else ()
+            self._own = headers, config, lines_of((*headers, *fixed))
+        return self._own[2]
+
+
+def _request(ip: str, request_line: bytes, lines: Iterable[tuple[Fate, bytes]]) -> tuple[Request, int] | None:
+    """Return what decides how a request is carried, and the length of its body; None if it has to take the path."""
+    match = _REQUEST_LINE.fullmatch(request_line)
+    naming: list[bytes] = []
+    once: dict[Fate, bytes] = {}
+    for fate, line in lines:
+        if fate is Fate.NAMES:
+            naming.append(line)
+        elif fate in once:
+            return None
+        else:
+            once[fate] = line
+    host, credential, length = once.get(Fate.HOST), once.get(Fate.CREDENTIAL), once.get(Fate.LENGTH)
+    if match is None or host is None or credential is None or Fate.UNCLEAR in once:
+        return None
+    if length is not None and match[1] == b"GET":
+        return None
+    request = Request(ip, match[1], match[2], (host, *naming), credential)
+    return request, 0 if length is None else int(field_of(length)[1])
+
+
+def _response(status_line: bytes, passed: list[bytes], others: list[tuple[Fate, bytes]], via: bytes) -> Response:
+    """Return how a response passes back: with a length, and nothing in it to be looked at."""
+    match, once = _STATUS_LINE.fullmatch(status_line), dict(others)
+    length = once.get(Fate.LENGTH)
+    if match is None or length is None or len(once) < len(others) or Fate.UNCLEAR in once:
+        return UNCLEAR
+    status = int(match[1])
+    if status in WITHOUT_LENGTH:
+        return UNCLEAR
+    cached = BY_KEY_LINE if Fate.CACHES in once else PRIVATE_LINE
+    return Response(status, int(field_of(length)[1]), status_line + b"\r\n", b"".join((*passed, cached, via)))
+
+
+def _admitted(plane: Plane, plan: Plan, length: int) -> UpstreamConnection | None:
+    """Charge the call and its body, and return a connection; or charge nothing, if something must be awaited."""
+    call, limiter = plan.call, plane.limiter
+    upstream = plane.upstreams.lend_now(plan.origin, plan.timeouts, may_repeat=plan.may_repeat)
+    if upstream is None:
+        return None
+    if limiter.admit_now(call):
+        if not length or limiter.charge_now(call, bytes_in=length):
+            return upstream
+        limiter.withdraw(call)
+    plane.upstreams.take_back(upstream)
+    return None
+
+
+class CarriedCall:
+    """One request that is carried, from when it was admitted to when its response is written or it is handed over."""
+
+    __slots__ = ("_began", "_carrier", "_connection", "_data", "_known", "_plane", "_upstream")
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        plane: Plane,
+        connection: HttpConnection,
+        known: Known,
+        upstream: UpstreamConnection,
+        data: bytes,
+    ) -> None:
+        self._carrier = carrier
+        self._plane = plane
+        self._connection = connection
+        self._known = known
+        self._upstream = upstream
+        self._data = data
+        self._began = time.monotonic()
+        connection.tcp.carries(known.plan.call.ip)
+        plane.connections.in_flight.carried.add(self)
+        upstream.deadline = self._began + upstream.first_byte_s
+        upstream.carry(self, self._request)
+
+    @property
+    def expires_at(self) -> float | None:
+        """When the caller's credential expires."""
+        return self._known.plan.principal.expires_at
+
+    @property
+    def _request(self) -> bytes:
+        """What is sent to the upstream."""
+        known = self._known
+        return known.head + self._data[-known.length :] if known.length else known.head
+
+    def answered(self, data: bytes) -> None:
+        """Pass a response on that is whole and plain; anything else is handed over."""
+        plane, connection, known = self._plane, self._connection, self._known
+        end = data.find(END)
+        response = self._carrier.response(plane, data[:end]) if end > 0 else UNCLEAR
+        length = response.length
+        is_whole = response is not UNCLEAR and len(data) == end + len(END) + length
+        if not is_whole or connection.flow.write_paused or not self._charge(length):
+            self.hand_over(data)
+            return
+        self._upstream.end_carrying(is_whole=True)
+        plane.upstreams.take_back(self._upstream)
+        head = (response.status_line, self._carrier.own_lines(plane, connection), response.lines)
+        limits = plane.limiter.header_lines(known.plan.call)
+        connection.transport.write(b"".join((*head, limits, data[end + 2 :])))
+        latency_ms = (time.monotonic() - self._began) * 1000
+        plane.usage.request_ended(known.plan.label, response.status, known.length, length, latency_ms)
+        self._end()
+        connection.carried_to_its_end()
+
+    def _charge(self, length: int) -> bool:
+        call = self._known.plan.call
+        if not length or call.budget is None or not call.budget.bytes_out:
+            return True
+        return self._plane.limiter.charge_now(call, bytes_out=length)
+
+    def hand_over(self, data: bytes = b"") -> None:
+        """Let a task go on with the call, with what has arrived of the response."""
+        connection, upstream, known = self._connection, self._upstream, self._known
+        self._end()
+        upstream.end_carrying(is_whole=False)
+        lines = self._data[: self._data.find(END)].split(b"\r\n")[1:]
+        headers = [field_of(line) for line in lines]
+        call = replace(known.plan.call, headers=headers, started_at=self._began, tcp=connection.tcp)
+        if call.header(b"traceparent") is not None:
+            tracing.begin(call)
+        exchange = DirectExchange(self._plane, call, connection, keep_alive=True, takes_chunks=True, expects_100=False)
+        exchange.go_on(resume(self._plane, call, Sent(upstream, self._request)), known.length)
+        connection.go_on(exchange)
+        if data:
+            upstream.data_received(data)
+
+    def _end(self) -> None:
+        self._plane.connections.in_flight.carried.discard(self)
+        # The connection refers to this call; as a cycle both would stay until a collection stops all traffic.
+        self._connection.carried = None

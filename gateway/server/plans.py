@@ -1,0 +1,172 @@
+"""What is known of a call before it arrives again: who makes it, where it goes and what it spends from.
+
+A plan is made by the steps of the path (:mod:`gateway.pipeline`) and holds as long as the snapshot is the same. It is
+kept by the request line, the caller's address, the lines that name the gateway, and a keyed hash of the credential.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import TYPE_CHECKING, NamedTuple
+
+from gateway.call import Call
+from gateway.handlers.proxy.forwarding import forwarding_of
+from gateway.handlers.proxy.heads import request_head
+from gateway.handlers.proxy.http import IDEMPOTENT
+from gateway.handlers.proxy.lines import field_of
+from gateway.identity.places import require_place
+from gateway.identity.rights import lacking
+from gateway.protocol import Protocol
+from gateway.protocols.http import accepted, prepare
+from gateway.server.heads import target_parts
+from gateway.snapshot.documents import Metric, Timeouts
+from gateway.snapshot.principal import Principal
+from gateway.upstream.origin import Origin
+
+if TYPE_CHECKING:
+    from gateway.metering.labels import Label
+    from gateway.plane import Plane
+    from gateway.snapshot.picture import Snapshot
+
+PLANS_KEPT = 2048
+"""With the bound of carried heads, they take some 16 MiB at most."""
+_TOKENS = frozenset({Metric.TOKENS_IN, Metric.TOKENS_OUT})
+
+
+class Request(NamedTuple):
+    """What of a request decides how it is carried."""
+
+    ip: str
+    method: bytes
+    target: bytes
+    naming: tuple[bytes, ...]
+    """The lines that say how the caller reached the gateway: the host, and what a proxy in front reports."""
+    credential: bytes
+    """The line that holds the credential, or its keyed hash."""
+
+
+class Plan(NamedTuple):
+    """How the calls are carried that differ only in their other headers and in their bodies."""
+
+    revision: int
+    """Of the snapshot that it was made from."""
+    call: Call
+    """The call as it is once it was authenticated; that of the plan, not of one request."""
+    principal: Principal
+    origin: Origin
+    timeouts: Timeouts
+    may_repeat: bool
+    first: bytes
+    """The beginning of the head for the upstream: the request line and the host."""
+    rest: bytes
+    """The end of that head: the caller, its names for the gateway, and ``Via``."""
+    label: Label
+
+    def holds(self, snapshot: Snapshot) -> bool:
+        """Return whether its caller would be admitted now as then."""
+        expires_at = self.principal.expires_at
+        return self.revision == snapshot.revision and (expires_at is None or expires_at > time.time())
+
+
+class Plans:
+    """The plans of one process."""
+
+    def __init__(self, is_elsewhere: Callable[[bytes], bool]) -> None:
+        self._is_elsewhere = is_elsewhere
+        self._plans: dict[Request, Plan | None] = {}
+        """None: such a request has to take the path."""
+        self._revision = -1
+        self._hash_key = secrets.token_bytes(32)
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def hashed(self, secret: bytes) -> bytes:
+        """Return a keyed hash, which may be kept in place of what holds a secret."""
+        return blake2b(secret, digest_size=16, key=self._hash_key).digest()
+
+    def of(self, plane: Plane, request: Request) -> Plan | None:
+        """Return the plan of a request, or None if it has to take the path. Raises Refused, which the path decides."""
+        if self._revision != plane.snapshot.revision:
+            self._plans.clear()
+            self._revision = plane.snapshot.revision
+        kept_by = request._replace(credential=self.hashed(request.credential))
+        try:
+            plan = self._plans[kept_by]
+        except KeyError:
+            plan = self._make(plane, request, kept_by)
+        return plan if plan is not None and plan.holds(plane.snapshot) else None
+
+    def _make(self, plane: Plane, request: Request, kept_by: Request) -> Plan | None:
+        call = _call_of(plane, request)
+        if self._is_elsewhere(call.raw_path):
+            return None
+        prepare(plane, call)
+        if call.credential is None:
+            return None
+        call.principal = plane.authenticator.proved(plane.authenticator.proof_id(call.credential))
+        if call.principal is None:
+            # Nothing is kept for callers that are not proved.
+            return None
+        if len(self._plans) >= PLANS_KEPT:
+            self._plans.clear()
+        plan = self._plans[kept_by] = _plan(plane, call) if _is_plain(plane, call) else None
+        return plan
+
+
+def _call_of(plane: Plane, request: Request) -> Call:
+    path, query = target_parts(request.target)
+    headers = [field_of(line) for line in (*request.naming, request.credential)]
+    call = accepted(plane, Protocol.HTTP, request.method.decode(), path, query, headers, request.ip)
+    call.has_empty_query = not query and request.target[-1:] == b"?"
+    return call
+
+
+def _is_plain(plane: Plane, call: Call) -> bool:
+    """Return whether nothing must be awaited for a call, if its caller's limits allow it. Raises Refused."""
+    route, principal = call.route, call.caller
+    is_plain = (
+        call.handler == "upstream"
+        and call.protocol is Protocol.HTTP
+        and route is not None
+        and not call.is_anonymous
+        and not plane.config.trace_start
+        and not forwarding_of(route).has_credentials
+        and not (route.idempotency and call.method == "POST")
+        and plane.policies.of(route).is_of_caller
+        and not any(_needs_the_path(limit.metric, limit.scope, call.method) for limit in principal.limits)
+        and lacking(principal, call.rights, []) is None
+    )
+    if is_plain:
+        key = plane.snapshot.key(principal.key) if principal.token is None else None
+        if key is not None:
+            require_place(key, call.ip, call.origin)
+        plane.policies.inbound(call)
+    return is_plain
+
+
+def _needs_the_path(metric: Metric, scope: str, method: str) -> bool:
+    """Return whether a limit counts tokens of models, or each connection apart."""
+    return scope == "connection" or (metric in _TOKENS and method == "POST")
+
+
+def _plan(plane: Plane, call: Call) -> Plan:
+    assert call.route is not None, "it is for an upstream"
+    forwarding = forwarding_of(call.route)
+    head = request_head(call, forwarding, plane.config, plane.upstreams.via)
+    host_ends = head.index(b"\r\n", head.index(b"\r\n") + 2) + 2
+    timeouts = call.route.timeouts if call.method != "POST" else forwarding.timeouts_for(call, plane.config)
+    return Plan(
+        revision=plane.snapshot.revision,
+        call=call,
+        principal=call.caller,
+        origin=forwarding.target.origin,
+        timeouts=timeouts,
+        may_repeat=call.method in IDEMPOTENT,
+        first=head[:host_ends],
+        rest=head[host_ends:],
+        label=plane.usage.label_of(call),
+    )
