@@ -208,7 +208,10 @@ async def test_a_request_whose_process_ended_is_reported_as_unknown(tmp_path, re
         monkeypatch.setattr(records, "claim", claimed)
         await post(plane)
         ((record_id, fingerprint),) = claims
-        _, sequence = await records._read(record_id)
+        # The first call is recorded as answered only after its answer was sent.
+        record, sequence = await records._read(record_id)
+        while record.state is State.RUNNING:
+            record, sequence = await records._read(record_id)
         await records.write(record_id, Record(fingerprint).encoded(at=1.0), sequence)
         assert reason(await post(plane)) == (502, "upstream-unavailable")
         assert len(plane.behind.requests) == 1
