@@ -273,7 +273,7 @@ class Publisher:
             raise Refused(
                 Reason.INVALID_PAYLOAD,
                 "This idempotency key, or id of an event, was used with another body.",
-                cause=KEY_REUSED,
+                cause="idempotency-key-reused",
                 members={"pointer": ""},
             )
 

@@ -38,8 +38,8 @@ class Stream:
         return self.read
 
     async def end(self):
-        self.read += await asyncio.wait_for(self.reader.read(), WAIT_S)
-        return self.read
+        """Read to the last chunk: the connection is kept for another request."""
+        return await self.until(b"\r\n0\r\n\r\n")
 
     @property
     def status(self):
