@@ -40,7 +40,6 @@ from gateway.wire.strict_json import parse
 
 logger = logging.getLogger(__name__)
 
-KEY_REUSED = "idempotency-key-reused"
 SLICE_EVENTS = 50
 """So many events of an array are checked or stored before the event loop serves others."""
 

@@ -15,7 +15,6 @@ from gateway.call import Call
 from gateway.channels.access import channel_for
 from gateway.channels.checking import require_utf8
 from gateway.channels.publication import Admitted, Publication
-from gateway.channels.publisher import KEY_REUSED
 from gateway.durable.mqtt_sessions import TakenOver
 from gateway.handlers.mqtt.receiving import Receiving
 from gateway.log.cloudevents import structured
@@ -223,7 +222,7 @@ class Publishing:
         publication = admitted.publication
         stored = await begun
         if isinstance(stored, Refused):
-            if stored.cause != KEY_REUSED or publication.identity is None:
+            if stored.cause != "idempotency-key-reused" or publication.identity is None:
                 raise stored
             identity = await self._receiving.renew(packet.packet_id)
             admitted = replace(admitted, publication=replace(publication, identity=identity))
