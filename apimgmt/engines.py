@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import shutil
 import socket
@@ -17,6 +18,10 @@ STORE_MAX = "1PB"
 """Effectively no limit: by default NATS lets streams reserve three quarters of the free space, and each channel
 reserves its retention, which would allow only forty channels on 80 GB. Publishes are refused before the disk is full
 (``gateway.log.disk``).
+"""
+_PORTS = range(20_000, 32_768)
+"""Below the ports that systems give to outgoing connections: while an engine is away, none of them may take its port.
+A client that tries a port of its own range again and again can even be connected to itself.
 """
 _SYNC = re.compile(r"always|[1-9]\d*(ms|s|m)")
 
@@ -76,7 +81,7 @@ authorization {{ users: [ {{ user: "{user}", password: "{password}" }} ] }}
 
 def listen(port: int = 0) -> socket.socket:
     """Return a socket that listens on loopback, on the preferred port if it is free, else on any free port."""
-    for candidate in dict.fromkeys((port, 0)):
+    for candidate in filter(None, (port, *random.sample(_PORTS, 100))):
         listening = socket.socket()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -6,13 +6,14 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+
+from gateway.tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 90
@@ -22,12 +23,6 @@ OF_THE_TESTS = {
 }  # fmt: skip
 """What the tests' own settings put into the environment, and a stranger's shell does not have."""
 STOP_TIMEOUT_S = 40
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def strangers_environment() -> dict[str, str]:

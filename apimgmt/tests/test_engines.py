@@ -1,5 +1,6 @@
 import socket
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,11 @@ def test_a_port_that_is_free_is_kept_and_one_that_is_taken_is_not():
         port = taken.getsockname()[1]
         assert engines.free_port(port) != port
     assert engines.free_port(port) == port
+
+
+def test_no_outgoing_connection_can_take_the_port_of_an_engine_that_is_away():
+    first_of_clients = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert all(engines.free_port() < first_of_clients for _ in range(20))
 
 
 def test_engines_listen_on_loopback_alone(redis_url, nats_url):

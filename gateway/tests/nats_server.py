@@ -9,14 +9,9 @@ import time
 from pathlib import Path
 
 from gateway.tests.freezing import freeze, thaw
+from gateway.tests.ports import free_port
 
 _BINARY = Path(sysconfig.get_path("scripts")) / "nats-server"
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 class NatsServer:

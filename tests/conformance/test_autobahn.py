@@ -11,8 +11,9 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
+from gateway.tests.ports import free_port
 from tests.conformance.clients import HERE
-from tests.product import Product, eventually, free_port
+from tests.product import Product, eventually
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(600), pytest.mark.xdist_group("autobahn")]
 

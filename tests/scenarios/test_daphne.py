@@ -11,7 +11,8 @@ import pytest
 import websockets
 import websockets.sync.client
 
-from tests.product import ROOT, eventually, free_port
+from gateway.tests.ports import free_port
+from tests.product import ROOT, eventually
 
 pytestmark = pytest.mark.xdist_group("product")
 

@@ -10,8 +10,9 @@ import websockets.sync.client
 
 from gateway.concurrency.stopping import stop_tasks
 from gateway.tests.nats_server import NatsServer
+from gateway.tests.ports import free_port
 from gateway.tests.valkey_server import ValkeyServer
-from tests.product import Product, eventually, free_port
+from tests.product import Product, eventually
 
 pytestmark = pytest.mark.xdist_group("product")
 

@@ -13,15 +13,11 @@ import time
 import uuid
 from pathlib import Path
 
+from gateway.tests.ports import free_port
+
 HERE = Path(__file__).parent
 START_TIMEOUT_S = 90
 STOP_TIMEOUT_S = 20
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 class Server:
