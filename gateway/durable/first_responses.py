@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
-from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from nats.js.errors import APIError, BadRequestError, NotFoundError
 
+from gateway.durable.records import RecordChanged, Records
 from gateway.link.nats import FIRST_RESPONSES_STREAM, FIRST_RESPONSES_SUBJECT
 from gateway.refusals import Reason, Refused
 from gateway.wire.header_fields import Headers
-
-T = TypeVar("T")
 
 TIMEOUT_S = 2.0
 RENEW_S = 5.0
@@ -32,8 +28,6 @@ BODY_MAX_BYTES = 512 * 1024
 """The largest body of a response that is kept."""
 TRIES = 10
 """How often a record is claimed that others claim and release at the same time."""
-WRONG_LAST_SEQUENCE = 10071
-EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 
 
 class State(StrEnum):
@@ -89,7 +83,7 @@ class FirstResponses:
     """The records. Every method raises Refused ``overloaded`` while NATS is unavailable."""
 
     def __init__(self, js: JetStreamContext) -> None:
-        self._js = js
+        self._records = Records(js, FIRST_RESPONSES_STREAM, _unavailable, timeout_s=TIMEOUT_S)
         self.attempts: set[asyncio.Task[Any]] = set()
         """The requests of this process in progress, also those whose callers have left."""
 
@@ -101,7 +95,7 @@ class FirstResponses:
                 return Claim(
                     self, record_id, record, await self.write(record_id, record.encoded(time.time()), sequence)
                 )
-            except BadRequestError:
+            except RecordChanged:
                 stored, sequence = await self._read(record_id)
                 if stored is not None:
                     return stored
@@ -109,16 +103,12 @@ class FirstResponses:
 
     async def _read(self, record_id: str) -> tuple[Record | None, int]:
         """Return a record, None if it was released, and its sequence."""
-        try:
-            message = await _in_time(self._js.get_last_msg(FIRST_RESPONSES_STREAM, _subject(record_id)))
-        except NotFoundError:
-            return None, 0
-        return Record.decoded(message.data) if message.data else None, message.seq or 0
+        data, sequence = await self._records.read(_subject(record_id))
+        return Record.decoded(data) if data else None, sequence
 
     async def write(self, record_id: str, data: bytes, sequence: int) -> int:
-        """Replace the record of a sequence, 0 for none; return the new one. Raises BadRequestError if it changed."""
-        headers = {EXPECTED: str(sequence)}
-        return (await _in_time(self._js.publish(_subject(record_id), data, headers=headers))).seq
+        """Replace the record of a sequence, 0 for none; return the new one. Raises RecordChanged."""
+        return await self._records.write(_subject(record_id), data, sequence)
 
     async def stop(self, within_s: float) -> None:
         """Wait for the requests in progress, and abandon those that take longer."""
@@ -160,15 +150,7 @@ def _subject(record_id: str) -> str:
     return f"{FIRST_RESPONSES_SUBJECT}.{record_id}"
 
 
-async def _in_time(request: Awaitable[T]) -> T:
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            return await request
-    except NotFoundError:
-        raise
-    except (TimeoutError, OSError, APIError, NatsError) as error:
-        if isinstance(error, BadRequestError) and error.err_code == WRONG_LAST_SEQUENCE:
-            raise
-        raise Refused(
-            Reason.OVERLOADED, "Idempotency keys cannot be looked up right now.", retry_after_s=1, cause="log-away"
-        ) from error
+def _unavailable() -> Refused:
+    return Refused(
+        Reason.OVERLOADED, "Idempotency keys cannot be looked up right now.", retry_after_s=1, cause="log-away"
+    )

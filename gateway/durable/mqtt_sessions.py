@@ -10,39 +10,29 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 from nats.aio.client import Client
-from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from nats.js.errors import APIError, BadRequestError, NotFoundError
 
+from gateway.durable.records import RecordChanged, Records
 from gateway.link.nats import MQTT_SESSIONS_STREAM, MQTT_SESSIONS_SUBJECT, read_batch
 from gateway.log.event_log import EventLog
 from gateway.log.unavailable import log_unavailable
 from gateway.wire.digest import digest_of
 from gateway.wire.mqtt.uses import Uses
 
-T = TypeVar("T")
-
 TIMEOUT_S = 1.0
 TRIES = 10
 """How often a session is claimed that other connections claim at the same time."""
 SESSIONS_MAX = 10_000
 """Records of one consumer; a further one replaces its oldest."""
-WRONG_LAST_SEQUENCE = 10071
-EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 
 
 class TakenOver(Exception):
     """The same client connected again (MQTT-3.1.4-3), perhaps to another process."""
-
-
-class _Changed(Exception):
-    """The record is not the one that the write was to replace."""
 
 
 @dataclass(slots=True)
@@ -79,7 +69,7 @@ class MqttSessions:
 
     def __init__(self, client: Client, js: JetStreamContext, log: EventLog) -> None:
         self._client = client
-        self._js = js
+        self._records = Records(js, MQTT_SESSIONS_STREAM, log_unavailable, timeout_s=TIMEOUT_S)
         self._log = log
 
     async def claim(self, consumer: str, client: str, holder: str, *, is_clean: bool) -> Claim:
@@ -94,7 +84,7 @@ class MqttSessions:
             claimed = Record(holder) if resumed is None else replace(resumed, holder=holder)
             try:
                 sequence = await self.write(subject, claimed.encoded(), sequence)
-            except _Changed:
+            except RecordChanged:
                 continue
             return Claim(self, subject, claimed, sequence, is_resumed=resumed is not None)
         raise log_unavailable()
@@ -105,32 +95,26 @@ class MqttSessions:
         subject = _subject(consumer, client)
         record, _ = await self.read(subject)
         if record is not None:
-            await self._delete(subject)
+            await self._records.delete(subject)
 
     async def read(self, subject: str) -> tuple[Record | None, int]:
         """Return the record of a session, None if there is none, and its sequence."""
-        try:
-            message = await _in_time(self._js.get_last_msg(MQTT_SESSIONS_STREAM, subject))
-        except NotFoundError:
-            return None, 0
-        return Record.decoded(message.data or b""), message.seq or 0
+        data, sequence = await self._records.read(subject)
+        return None if data is None else Record.decoded(data), sequence
 
     async def write(self, subject: str, data: bytes, sequence: int) -> int:
-        """Replace the record of a sequence, 0 for none; return the new one. Raises _Changed if it changed."""
+        """Replace the record of a sequence, 0 for none; return the new one. Raises RecordChanged."""
         self._log.require_available()
-        return (await _in_time(self._js.publish(subject, data, headers={EXPECTED: str(sequence)}))).seq
+        return await self._records.write(subject, data, sequence)
 
     async def _make_room(self, consumer: str) -> None:
         """Delete the oldest record of a consumer that has as many as it may have."""
         subject = _subject(consumer, None)
-        oldest = await _in_time(read_batch(self._client, MQTT_SESSIONS_STREAM, subject, 1, 1))
+        oldest = await self._records.in_time(read_batch(self._client, MQTT_SESSIONS_STREAM, subject, 1, 1))
         for message in oldest:
             headers = message.headers or {}
             if int(headers.get("Nats-Num-Pending", 0)) + 1 >= SESSIONS_MAX:
-                await self._delete(headers["Nats-Subject"])
-
-    async def _delete(self, subject: str) -> None:
-        await _in_time(self._js.purge_stream(MQTT_SESSIONS_STREAM, subject=subject))
+                await self._records.delete(headers["Nats-Subject"])
 
 
 class Claim:
@@ -162,7 +146,7 @@ class Claim:
             for _ in range(TRIES):
                 try:
                     self._sequence = await self._sessions.write(self._subject, self._record.encoded(), self._sequence)
-                except _Changed:
+                except RecordChanged:
                     await self._find()
                 else:
                     return
@@ -179,15 +163,3 @@ def _subject(consumer: str, client: str | None) -> str:
     """Return the subject of a client's record; of all records of the consumer without a client."""
     last = "*" if client is None else digest_of([client.encode()])
     return f"{MQTT_SESSIONS_SUBJECT}.{digest_of([consumer.encode()])}.{last}"
-
-
-async def _in_time(request: Awaitable[T]) -> T:
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            return await request
-    except NotFoundError:
-        raise
-    except (TimeoutError, OSError, APIError, NatsError) as error:
-        if isinstance(error, BadRequestError) and error.err_code == WRONG_LAST_SEQUENCE:
-            raise _Changed from None
-        raise log_unavailable() from error
