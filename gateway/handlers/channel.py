@@ -17,7 +17,7 @@ from gateway.channels.publication import EventArray, Publication
 from gateway.channels.reading import Selection, select
 from gateway.handlers.events import HEADERS as STREAM_HEADERS
 from gateway.handlers.events import EventStream, Position
-from gateway.handlers.requests import idempotency_key, query_lists, read_body, require_no_query
+from gateway.handlers.requests import idempotency_key, query_lists, read_body, require_no_query, whole_number
 from gateway.handlers.responses import send_body, send_json
 from gateway.handlers.stream.connection import StreamConnection
 from gateway.log.catch_up import EARLIEST
@@ -111,7 +111,7 @@ async def history(plane: Plane, call: Call) -> Reply:
     query = query_lists(call, {"after", "limit"})
     address = call.parameters["address"]
     selection = select(plane.snapshot, call, address)
-    limit = _limit(query["limit"][0] if query["limit"] else "")
+    limit = whole_number("limit", query["limit"][0], HISTORY_MAX) if query["limit"] else HISTORY_DEFAULT
     after = parse_position(query["after"][0]) if query["after"] else EARLIEST
     if not isinstance(after, int):
         raise Refused(Reason.INVALID_REQUEST, "`after` must be an id.")
@@ -269,11 +269,3 @@ def _start(call: Call, query: Mapping[str, list[str]], count: int) -> list[Posit
             cause="invalid-position",
         )
     return [position] * count
-
-
-def _limit(text: str) -> int:
-    if not text:
-        return HISTORY_DEFAULT
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= HISTORY_MAX):
-        raise Refused(Reason.INVALID_REQUEST, f"`limit` must be a number from 1 to {HISTORY_MAX}.")
-    return int(text)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call
+from gateway.handlers.requests import whole_number
 from gateway.identity.rights import require
 from gateway.limits.settling import DELAY_MAX_S, DELAY_REQUEST_MAX_S
 from gateway.log.event import rfc3339
@@ -38,7 +39,7 @@ async def dry_run(plane: Plane, call: Call, would: str, n: str) -> dict[str, Any
 
     Raises Refused for a ``would`` or ``n`` that cannot be read.
     """
-    right, count = _right(would), _count(n)
+    right, count = _right(would), whole_number("n", n, N_MAX) if n else 1
     request: dict[str, Any] = {"would": right.text, "n": count}
     try:
         if not _is_builtin(plane, right):
@@ -74,14 +75,6 @@ def _is_builtin(plane: Plane, right: Right) -> bool:
     """Return whether it is a call of an endpoint of the gateway itself, which needs no right to call."""
     route = plane.snapshot.route(right.name) if right.verb is Verb.CALL else None
     return route is not None and route.handler["type"] == BUILTIN
-
-
-def _count(n: str) -> int:
-    if not n:
-        return 1
-    if not (n.isascii() and n.isdigit() and len(n) <= len(str(N_MAX)) and 0 < int(n) <= N_MAX):
-        raise Refused(Reason.INVALID_REQUEST, f"`n` is a whole number from 1 to {N_MAX}.")
-    return int(n)
 
 
 async def _charges(plane: Plane, call: Call, right: Right) -> tuple[set[Metric], list[dict[str, Any]]]:

@@ -17,7 +17,7 @@ from gateway.durable.readers import BATCH_MAX, Delivery
 from gateway.durable.standing import standing
 from gateway.durable.withheld import COUNTS_MAX
 from gateway.handlers.channel import charge_read
-from gateway.handlers.requests import query_values, read_object, require_no_query
+from gateway.handlers.requests import query_values, read_object, require_no_query, whole_number
 from gateway.handlers.responses import send_body, send_json
 from gateway.handlers.subscription import own
 from gateway.identity.rights import require
@@ -45,7 +45,7 @@ _ID = re.compile(r"([0-9]{1,19})(?:\.[0-9]{1,19}\.[0-9]{1,10})?")
 async def pull(plane: Plane, call: Call) -> Reply:
     """Serve ``GET /v1/subscriptions/{id}/events?limit=&wait_s=``: pending events, or the first to arrive."""
     query = query_values(call, {"limit", "wait_s"})
-    limit = _limit(query.get("limit", str(LIMIT_DEFAULT)))
+    limit = whole_number("limit", query.get("limit", str(LIMIT_DEFAULT)), BATCH_MAX)
     ends_at = time.monotonic() + _wait_s(query.get("wait_s", "0"))
     gone = asyncio.ensure_future(call.peer.gone())
     try:
@@ -234,12 +234,6 @@ def _envelope(delivery: Delivery, ack_wait_s: float) -> str:
     if delivery.redriven_from:
         member["redriven_from"] = delivery.redriven_from
     return f'{delivery.event.frame()[:-1]},"delivery":{orjson.dumps(member).decode()}}}'
-
-
-def _limit(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= BATCH_MAX):
-        raise Refused(Reason.INVALID_REQUEST, f"`limit` is a whole number from 1 to {BATCH_MAX}.")
-    return int(text)
 
 
 def _wait_s(text: str) -> float:

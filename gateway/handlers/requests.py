@@ -46,6 +46,13 @@ def query_pairs(call: Call) -> list[tuple[str, str]]:
         raise Refused(Reason.INVALID_REQUEST, "The query string is not valid.") from None
 
 
+def whole_number(name: str, text: str, most: int) -> int:
+    """Return the value of a query parameter that is a whole number from 1 to ``most``. Raises Refused."""
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(most)) and 1 <= int(text) <= most):
+        raise Refused(Reason.INVALID_REQUEST, f"`{name}` is a whole number from 1 to {most}.")
+    return int(text)
+
+
 def query_lists(call: Call, names: Collection[str], repeatable: Collection[str] = ()) -> dict[str, list[str]]:
     """Return the values of each of these query parameters.
 

@@ -18,7 +18,7 @@ from gateway.concurrency.stopping import stop_tasks
 from gateway.durable.attempts import read_attempts
 from gateway.durable.health import describe, describe_unmeasured
 from gateway.durable.standing import channel_of
-from gateway.handlers.requests import idempotency_key, query_values, read_object, require_no_query
+from gateway.handlers.requests import idempotency_key, query_values, read_object, require_no_query, whole_number
 from gateway.handlers.responses import send_empty, send_json
 from gateway.identity.rights import may_use, require
 from gateway.link.control_plane import request_control_plane
@@ -132,15 +132,13 @@ async def attempts(plane: Plane, call: Call) -> Reply:
     """Serve ``GET /v1/subscriptions/{id}/attempts?event=&limit=``: the delivery attempts, newest first."""
     subscription = own(plane, call)
     query = query_values(call, {"event", "limit"})
-    limit = query.get("limit", str(ATTEMPTS_KEPT))
-    if not (limit.isascii() and limit.isdigit() and len(limit) < 6 and 1 <= int(limit) <= ATTEMPTS_KEPT):
-        raise Refused(Reason.INVALID_REQUEST, f"`limit` is a number from 1 to {ATTEMPTS_KEPT}.")
+    limit = whole_number("limit", query.get("limit", str(ATTEMPTS_KEPT)), ATTEMPTS_KEPT)
     try:
         results = await read_attempts(plane.nats, subscription.id)
     except (TimeoutError, OSError, NatsError) as error:
         raise log_unavailable() from error
     results = [one for one in results if query.get("event", one["event"]) == one["event"]]
-    return await send_json(plane.limiter, call, 200, {"results": results[: int(limit)], "next": None})
+    return await send_json(plane.limiter, call, 200, {"results": results[:limit], "next": None})
 
 
 def own(plane: Plane, call: Call) -> Subscription:
