@@ -8,6 +8,8 @@ from gateway.call import Call
 from gateway.policies.policy import Wants
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
+from gateway.wire import content_types
+from gateway.wire.event_stream import media_type
 from gateway.wire.header_fields import Headers, has_body
 from gateway.wire.strict_json import parse
 
@@ -22,8 +24,8 @@ def header_of(headers: Headers, name: bytes) -> bytes:
 
 def is_json(headers: Headers, *, default: bool) -> bool:
     """Return whether the content type is JSON; ``default`` where there is none."""
-    essence = header_of(headers, b"content-type").partition(b";")[0].strip().lower()
-    return default if not essence else essence == b"application/json" or essence.endswith(b"+json")
+    essence = media_type(headers)
+    return default if not essence else content_types.is_json(essence)
 
 
 def is_encoded(headers: Headers) -> bool:
