@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.03
 CHECK_BUCKET_S = 3.0
 BATCH = 500
+IN_FLIGHT = 256
+"""Keys that are written at the same time."""
 WRONG_LAST_SEQUENCE = 10071
 RIVALS_MAX = 10
 
@@ -86,20 +89,29 @@ async def _reconcile(nc: Client, js: JetStreamContext) -> int:
     await retire_streams_except(js, {document["stream"] for document in channels})
     for document in channels:
         await _ensure_stream(js, document)
-    corrected = 0
+    corrections: list[Callable[[], Awaitable[object]]] = []
     for (kind, name), document in documents.items():
         key, data = kv_key(kind, name), encode(document)
         entry = present.pop(key, Entry(0, None))
         if entry.data != data:
-            await bucket.update(key, data, last=entry.revision)
-            corrected += 1
+            corrections.append(partial(bucket.update, key, data, last=entry.revision))
     for key, entry in present.items():
         if entry.data is not None:
-            await bucket.delete(key, last=entry.revision)
-            corrected += 1
-    if corrected:
-        logger.info("snapshot: %d documents corrected", corrected)
-    return corrected
+            corrections.append(partial(bucket.delete, key, last=entry.revision))
+    await _write_all(corrections)
+    if corrections:
+        logger.info("snapshot: %d documents corrected", len(corrections))
+    return len(corrections)
+
+
+async def _write_all(corrections: Sequence[Callable[[], Awaitable[object]]]) -> None:
+    """Write many keys at a time: they differ, so that their order does not matter. Raises the first error."""
+    for first in range(0, len(corrections), IN_FLIGHT):
+        writes = (correct() for correct in corrections[first : first + IN_FLIGHT])
+        # All of them end before an error is raised: none may still be on its way when the keys are compared again.
+        for result in await asyncio.gather(*writes, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
 
 
 async def _relay_all(js: JetStreamContext, changes: list[Change]) -> None:
