@@ -48,8 +48,7 @@ def groups_of_calls(document: Contract) -> list[Group]:
     parts = [
         (operation, _call(document, path, method, item, operation))
         for path, item in document["paths"].items()
-        for method, operation in item.items()
-        if method != "parameters"
+        for method, operation in _operations_of(item)
     ]
     routes = [part for operation, part in parts if "x-route" in operation]
     builtin = [part for operation, part in parts if "x-route" not in operation]
@@ -74,6 +73,14 @@ REFERENCES: Mapping[str, Reference] = {
 }
 
 
+def _operations_of(item: Contract) -> Iterator[tuple[str, Contract]]:
+    for name, value in item.items():
+        if name == "additionalOperations":
+            yield from value.items()
+        elif name != "parameters" and not name.startswith("x-"):
+            yield name.upper(), value
+
+
 def _call(document: Contract, path: str, method: str, item: Contract, operation: Contract) -> Part:
     facts = [
         (f"{one['name']} ({one['in']})", one.get("description", ""))
@@ -84,7 +91,7 @@ def _call(document: Contract, path: str, method: str, item: Contract, operation:
     schemas = list(_schemas(document, "Body", operation.get("requestBody", {})))
     for status, response in responses.items():
         schemas += _schemas(document, status, response)
-    return Part(operation["operationId"], path, method.upper(), operation["summary"], tuple(facts), tuple(schemas))
+    return Part(operation["operationId"], path, method, operation["summary"], tuple(facts), tuple(schemas))
 
 
 def _channel(document: Contract, name: str, channel: Contract) -> Part:

@@ -13,6 +13,7 @@ from events.models import Channel, Subject
 from gateway.contracts.view import PublicUrls, View
 from gateway.snapshot.picture import Snapshot
 from gateway.snapshot.principal import Principal
+from jobs.registry import all_types
 from routes.models import Route
 
 
@@ -51,7 +52,8 @@ def _view(request: HttpRequest) -> View:
             "schema": [subject.document() for subject in Subject.objects.documented()],
         }
     )
-    return View(principal, where, tuple(snapshot.channels()), tuple(snapshot.routes()), snapshot.subjects())
+    inputs = {type_.name: type_.schema for type_ in all_types()}
+    return View(principal, where, tuple(snapshot.channels()), tuple(snapshot.routes()), snapshot.subjects(), inputs)
 
 
 def _sees_all(request: HttpRequest) -> bool:

@@ -98,7 +98,7 @@ class Plane:
         self.questions = Turns(each=1, in_all=64)
         """To the control plane, by consumer."""
         self.validators = Validators()
-        self.document_cache = DocumentCache(config, self.snapshot)
+        self.document_cache = DocumentCache(config, self.snapshot, self.jobs.input_schemas)
         self.upstreams = UpstreamClient(config)
         self.key_sets = KeySets(self.snapshot, self.upstreams, config)
         self.take_overs = TakeOvers(client)

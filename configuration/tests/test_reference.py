@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from django.contrib.auth.models import Permission, User
@@ -61,6 +62,18 @@ def test_operators_see_all_routes_and_channels(operator, django_assert_max_num_q
     for page in (calls, channels):
         assert "<script>alert" not in page
         assert "<b>things" not in page
+
+
+def test_operators_see_every_method_of_a_route_and_what_its_job_takes(operator):
+    upstream = {"type": "upstream", "url": "http://hidden.example/"}
+    create_route(name="dav", path="/dav", methods=["GET", "QUERY", "PROPFIND"], handler=upstream, by="ann")
+    create_route(name="any", path="/any", methods=["*"], handler=upstream, by="ann")
+    create_route(name="work", path="/work", methods=["POST"], handler={"type": "job", "job_type": "reports"}, by="ann")
+    page = operator.get("/docs/reference/openapi").content.decode()
+    assert {"dav-query", "dav-propfind", "any-get"} <= set(re.findall(r'id="([^"]+)"', page))
+    document = json.loads(operator.get("/docs/reference/openapi.json").content)
+    body = document["paths"]["/work"]["post"]["requestBody"]["content"]["application/json"]
+    assert body["schema"] == {"$ref": "#/components/schemas/reports-input"}
 
 
 def test_names_are_rendered_as_code(client):

@@ -215,7 +215,9 @@ def test_the_rights_of_an_export_are_those_of_its_key():
 
 def test_routes_that_were_exported_are_not_changed_by_their_export():
     upstream = {"type": "upstream", "url": "https://up.example/{id}"}
-    create_route(name="quotes", path="/quotes/{id}", methods=["GET", "POST"], handler=upstream, by="ann")
+    create_route(
+        name="quotes", path="/quotes/{id}", methods=["GET", "POST", "QUERY", "REPORT"], handler=upstream, by="ann"
+    )
     snapshot = Snapshot.from_documents({"route": [route.document() for route in Route.objects.all()]})
     caller = Principal(consumer="acme", key="k", tier="free", scopes=("*",))
     document = openapi.build_openapi(View(caller, WHERE, routes=tuple(snapshot.routes())))

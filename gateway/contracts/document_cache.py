@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -24,6 +26,11 @@ CACHE_MAX_BYTES = 32 * 1024 * 1024
 WAIT_S = 5.0
 PENDING_MAX = 32
 
+KEPT_S = 60.0
+"""How long a document is kept: job types change with the code of their workers, of which nothing tells the cache."""
+
+Inputs = Mapping[str, Mapping[str, Any]]
+"""The schemas of the inputs of job types."""
 DocumentKey = tuple[str, tuple[str, ...], tuple[str, ...] | None, tuple[Limit, ...], frozenset[str]]
 """Format, scopes of the key, scopes of its tier, limits, and channels (empty for all)."""
 _BUILDERS: Mapping[str, Callable[[View], dict[str, Any]]] = {
@@ -40,14 +47,18 @@ class CachedDocument:
 
     body: bytes
     etag: str
+    kept_until: float = math.inf
 
 
 class DocumentCache:
     """Builds documents, one at a time in a thread, and caches the most recently used ones."""
 
-    def __init__(self, config: Config, snapshot: Snapshot) -> None:
+    def __init__(
+        self, config: Config, snapshot: Snapshot, input_schemas: Callable[[], Awaitable[Inputs]] | None = None
+    ) -> None:
         self._urls = PublicUrls(config.public_url, config.mqtt_url)
         self._snapshot = snapshot
+        self._input_schemas = input_schemas
         self._documents: OrderedDict[DocumentKey, CachedDocument] = OrderedDict()
         self._cached_bytes = 0
         self._edition = 0
@@ -87,6 +98,8 @@ class DocumentCache:
 
     async def _build(self, key: DocumentKey, who: Principal) -> CachedDocument:
         format_, *_, channels = key
+        edition = self._edition
+        inputs = await self._inputs() if format_ == "openapi" else {}
         async with self._building:
             view = View(
                 who,
@@ -94,25 +107,39 @@ class DocumentCache:
                 tuple(channel for channel in self._snapshot.channels() if not channels or channel.address in channels),
                 tuple(self._snapshot.routes()),
                 self._snapshot.subjects(),
+                inputs or {},
             )
-            edition = self._edition
             body = await asyncio.to_thread(lambda: orjson.dumps(_BUILDERS[format_](view)))
         if len(body) > DOCUMENT_MAX_BYTES:
             raise Refused(
                 Reason.TOO_LARGE,
                 f"The document has more than {DOCUMENT_MAX_BYTES} bytes. Select channels with `?channel=`.",
             )
-        document = CachedDocument(body, f'"{blake2b(body, digest_size=12).hexdigest()}"')
-        if edition == self._edition:
+        kept_until = time.monotonic() + KEPT_S if format_ == "openapi" else math.inf
+        document = CachedDocument(body, f'"{blake2b(body, digest_size=12).hexdigest()}"', kept_until)
+        if edition == self._edition and inputs is not None:
             self._store(key, document)
         return document
 
+    async def _inputs(self) -> Inputs | None:
+        """Return the schemas of the inputs of job types; None while they cannot be read."""
+        if self._input_schemas is None:
+            return {}
+        try:
+            return await self._input_schemas()
+        except Refused:
+            return None
+
     def _cached(self, key: DocumentKey) -> CachedDocument | None:
-        if (cached := self._documents.get(key)) is not None:
-            self._documents.move_to_end(key)
+        cached = self._documents.get(key)
+        if cached is None or cached.kept_until <= time.monotonic():
+            return None
+        self._documents.move_to_end(key)
         return cached
 
     def _store(self, key: DocumentKey, document: CachedDocument) -> None:
+        replaced = self._documents.pop(key, None)
+        self._cached_bytes -= len(replaced.body) if replaced is not None else 0
         self._documents[key] = document
         self._cached_bytes += len(document.body)
         while self._cached_bytes > CACHE_MAX_BYTES:

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from gateway.contracts.bodies import body_of_job, body_of_route, job_types, placed, validated
 from gateway.contracts.operations import ANY, JSON, OPERATIONS, PROBLEM, STREAM, Operation, format_operation
 from gateway.contracts.parameters import PARAMETER, format_path_parameters
 from gateway.contracts.rights import meet
-from gateway.contracts.schemas import is_openapi_schema, rebase
 from gateway.contracts.view import Names, View, format_limits
 from gateway.protocol import Protocol
 from gateway.refusals import Reason
-from gateway.snapshot.documents import Channel, Route
+from gateway.snapshot.documents import Route
 from gateway.snapshot.endpoints import BUILTIN, CHANNEL_EVENTS, CHANNEL_PREFIX, CHANNEL_SUFFIX, ENDPOINTS, Endpoint
+from gateway.snapshot.methods import ANY as ANY_METHOD
 from gateway.snapshot.methods import takes
 from gateway.snapshot.right import Verb
-from gateway.wire.content_types import JSON as CHANNEL_JSON
 
 VERSION = "3.1.0"
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_WITH_A_BODY = frozenset({"POST", "PUT", "PATCH"})
+VERSION_OF_ALL_METHODS = "3.2.0"
+"""Only where a route takes methods that 3.1 has no field for, as few readers know this version."""
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""Methods that a path of OpenAPI 3.1 has a field for, without TRACE, which is never served."""
+QUERY = "QUERY"
+"""OpenAPI 3.2 has a field for it, and ``additionalOperations`` for others."""
 _DESCRIPTION = (
     "What a client with this key may call. Every operation may answer with problem details; see `reason`. "
-    "`x-limits` are the limits of the key. `x-route` is the name of the route of an operation."
+    "`x-limits` are the limits of the key. `x-route` is the name of the route of an operation. "
+    "A path with GET answers HEAD as well; one with `x-any-method` passes every method on."
 )
 _WEBSOCKET = Operation("A WebSocket, forwarded to the upstream service.", {101: ("The connection is open.", {})})
 _EVENT_STREAM = Operation("Server-sent events of the upstream service.", {200: ("Events.", {STREAM: ANY, "*/*": ANY})})
@@ -49,13 +54,16 @@ def build_openapi(view: View) -> dict[str, Any]:
     routes = [route for route in all_ if _may_call(view, route)]
     for route in sorted(routes, key=lambda route: route.name):
         for method, described in _of_route(view, route, schemas, names):
-            paths.add(route.path, method, described)
+            paths.add(route.path, method, described, takes_any=ANY_METHOD in route.methods)
     overridden = {route.path for route in all_ if route.reserved_override}
     for path, endpoint in _endpoints(view):
         if path not in overridden:
-            paths.add(path, endpoint.method, _of_endpoint(endpoint, names))
+            described = _of_endpoint(endpoint, names)
+            if endpoint.handler == "job.submit":
+                described["requestBody"] = body_of_job(view, job_types(view), schemas)
+            paths.add(path, endpoint.method, described)
     return {
-        "openapi": VERSION,
+        "openapi": VERSION_OF_ALL_METHODS if paths.needs_all_methods else VERSION,
         "info": {"title": "API", "version": "1", "description": _DESCRIPTION},
         "servers": [{"url": view.urls.public_url}],
         "security": [{"bearer": []}, {"key": []}],
@@ -75,9 +83,10 @@ class _Paths:
 
     def __init__(self) -> None:
         self.items: dict[str, dict[str, Any]] = {}
+        self.needs_all_methods = False
         self._by_shape: dict[str, str] = {}
 
-    def add(self, path: str, method: str, described: dict[str, Any]) -> None:
+    def add(self, path: str, method: str, described: dict[str, Any], *, takes_any: bool = False) -> None:
         """Add a method of a path; if it exists, as for a WebSocket next to a GET, the responses of both are merged."""
         shape = PARAMETER.sub("{}", path)
         as_written = self._by_shape.setdefault(shape, PARAMETER.sub(r"{\1}", path))
@@ -86,7 +95,14 @@ class _Paths:
             if name != parameter["name"]:
                 also = f"For {method}: `{name}`."
                 parameter["description"] = f"{parameter.get('description', '')} {also}".strip()
-        there = item.setdefault(method.lower(), described)
+        if takes_any:
+            item["x-any-method"] = True
+        if method not in METHODS:
+            self.needs_all_methods = True
+        if method in METHODS or method == QUERY:
+            there = item.setdefault(method.lower(), described)
+        else:
+            there = item.setdefault("additionalOperations", {}).setdefault(method, described)
         if there is not described:
             there["responses"] = {**described["responses"], **there["responses"]}
 
@@ -106,7 +122,7 @@ def _may_call(view: View, route: Route) -> bool:
 
 
 def _of_route(view: View, route: Route, schemas: dict[str, Any], names: Names) -> Iterator[tuple[str, dict[str, Any]]]:
-    methods = [method for method in METHODS if takes(route.methods, method)]
+    methods = _methods_of(route)
     for method in methods:
         spec = _spec_of(route, method)
         described = _named(
@@ -118,23 +134,23 @@ def _of_route(view: View, route: Route, schemas: dict[str, Any], names: Names) -
             # Its 429 has other fields than ours: nothing is promised of it.
             del described["responses"]["429"]
             described["responses"] |= _UPSTREAM_ANSWERS
-        if method in _WITH_A_BODY and spec is _FORWARDED:
-            described["requestBody"] = {"content": {"*/*": {}}}
-        if (schema := _schema_of(view, route, method)) is not None:
-            content = {"schema": _placed(schema, f"{route.name}-body", schemas)}
-            described["requestBody"] = {"required": True, "content": {JSON: content}}
-        elif (
-            method == "POST"
-            and (channel := _channel_of(view, route)) is not None
-            and channel.content_type != CHANNEL_JSON
-        ):
-            described["requestBody"] = {"required": True, "content": {channel.media_type: {}}}
-        if spec is _FORWARDED and (schema := _validated(route, "outbound_schema")) is not None:
+        is_forwarded = spec is _FORWARDED
+        if (body := body_of_route(view, route, method, schemas, is_forwarded=is_forwarded)) is not None:
+            described["requestBody"] = body
+        if is_forwarded and (schema := validated(route, "outbound_schema")) is not None:
             # The policy looks at JSON alone.
-            content = {"schema": _placed(schema, f"{route.name}-answer", schemas)}
+            content = {"schema": placed(schema, f"{route.name}-answer", schemas)}
             answer = {**_UPSTREAM_ANSWERS["2XX"], "content": {JSON: content, "*/*": {}}}
             described["responses"]["2XX"] = answer
         yield method, described
+
+
+def _methods_of(route: Route) -> list[str]:
+    """Return the methods of a route, those of which OpenAPI has fields first; a GET answers HEAD as well."""
+    methods = [method for method in METHODS if takes(route.methods, method)]
+    if "HEAD" in methods and "GET" in methods:
+        methods.remove("HEAD")
+    return methods + [method for method in route.methods if method not in METHODS and method != ANY_METHOD]
 
 
 def _spec_of(route: Route, method: str) -> Operation:
@@ -146,41 +162,6 @@ def _spec_of(route: Route, method: str) -> Operation:
         spec = OPERATIONS[by_protocol.get(route.protocol) or _CHANNEL_METHODS.get(method, "history")]
         return replace(spec, query={name: text for name, text in spec.query.items() if name != "channel"})
     return {Protocol.SSE.value: _EVENT_STREAM, Protocol.WEBSOCKET.value: _WEBSOCKET}.get(route.protocol, _FORWARDED)
-
-
-def _schema_of(view: View, route: Route, method: str) -> Mapping[str, Any] | None:
-    """Return the schema that a body must satisfy: that of the target channel, or of the policy `validate`."""
-    if method not in _WITH_A_BODY:
-        return None
-    if route.handler.get("type") == "channel":
-        channel = _channel_of(view, route)
-        return None if channel is None else channel.schema
-    return _validated(route, "schema")
-
-
-def _channel_of(view: View, route: Route) -> Channel | None:
-    """Return the channel that a route publishes to or reads from, if it has no parameters."""
-    address = route.handler.get("channel")
-    return next((channel for channel in view.channels if channel.address == address), None)
-
-
-def _validated(route: Route, option: str) -> Mapping[str, Any] | None:
-    """Return the schema in an option of a route's policy `validate`, if the policy is enforced."""
-    for policy in route.policies:
-        schema = policy.options.get(option)
-        if policy.type == "validate" and policy.mode == "enforce" and isinstance(schema, Mapping):
-            return schema
-    return None
-
-
-def _placed(schema: Mapping[str, Any], name: str, schemas: dict[str, Any]) -> dict[str, Any]:
-    """Add a schema to the document and return a reference to it; an empty schema if it cannot be embedded."""
-    place = f"#/components/schemas/{name}"
-    embedded = rebase(schema, place)
-    if embedded is None or not is_openapi_schema(embedded):
-        return {}
-    schemas[name] = embedded
-    return {"$ref": place}
 
 
 def _endpoints(view: View) -> Iterator[tuple[str, Endpoint]]:

@@ -37,6 +37,9 @@ class View:
     subjects: Mapping[str, Latest] = field(default_factory=dict)
     """Latest schemas of the registry by subject, for channels that name a subject."""
 
+    inputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Schemas of the inputs of job types, as far as they are known."""
+
     def may(self, verb: Verb, name: str) -> bool:
         """Return whether the key has this right on at least one address of a template."""
         return may(self.caller, verb, name)

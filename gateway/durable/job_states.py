@@ -30,6 +30,7 @@ WATCH_PENDING_MAX = 64
 """Changes of a job that may wait for a slow reader; further ones are dropped until the next idle time."""
 WATCH_UNUSED_S = 5.0
 """JetStream deletes the consumer of a watch this long after its end, or after its connection was lost."""
+_SUBJECT = f"$KV.{JOBS_BUCKET}."
 _WATCH = ConsumerConfig(
     deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
     ack_policy=AckPolicy.NONE,
@@ -73,7 +74,7 @@ class JobStates:
             subscription = await _in_time(
                 # KeyValue.watch would run two tasks for each watch, one of which polls.
                 self._js.subscribe(
-                    f"$KV.{JOBS_BUCKET}.{job_id}",
+                    f"{_SUBJECT}{job_id}",
                     stream=f"KV_{JOBS_BUCKET}",
                     config=_WATCH,
                     manual_ack=True,
@@ -109,6 +110,13 @@ class JobStates:
             raise unknown from None
         schema: dict[str, Any] = orjson.loads(entry.value or b"{}")["schema"]
         return schema
+
+    async def input_schemas(self) -> dict[str, dict[str, Any]]:
+        """Return the JSON Schemas of the inputs of all job types, by type."""
+        info = await _in_time(self._js.stream_info(f"KV_{JOBS_BUCKET}", f"{_SUBJECT}type.*"))
+        types = sorted(subject.removeprefix(f"{_SUBJECT}type.") for subject in info.state.subjects or ())
+        schemas = await asyncio.gather(*map(self.input_schema, types))
+        return dict(zip(types, schemas, strict=True))
 
     async def are_open(self, job_ids: Sequence[str]) -> dict[str, bool | None]:
         """Return whether each job is open; None for one that does not exist."""

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from gateway.handlers import contracts
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.picture import Snapshot
+from gateway.snapshot.principal import Principal
 from gateway.tests.event_plane import HttpExchange, channel
 
 LIMITS = [{"metric": "messages_in", "amount": 10, "per": 1}]
@@ -194,3 +196,27 @@ async def test_a_query_that_would_be_ignored_is_refused(query):
     with pytest.raises(Refused) as refused:
         await Plane().ask("*", query=query)
     assert refused.value.reason is Reason.INVALID_REQUEST
+
+
+async def test_the_types_of_jobs_are_read_again_and_no_document_without_them_is_kept(monkeypatch):
+    plane = Plane()
+    answers = [Refused(Reason.OVERLOADED), {"a": {"type": "object"}}, {"a": {"type": "array"}}]
+
+    async def input_schemas():
+        answer = answers.pop(0)
+        if isinstance(answer, Refused):
+            raise answer
+        return answer
+
+    plane.document_cache = DocumentCache(plane.config, plane.snapshot, input_schemas)
+
+    async def schemas():
+        document = await plane.document_cache.document("openapi", Principal("acme", "k", "free", scopes=("*",)))
+        return json.loads(document.body)["components"]["schemas"].get("a-input")
+
+    assert await schemas() is None, "the control plane cannot be reached"
+    assert [await schemas() for _ in range(2)] == [{"type": "object"}] * 2
+    later = time.monotonic() + document_cache.KEPT_S + 1
+    monkeypatch.setattr(document_cache.time, "monotonic", lambda: later)
+    assert [await schemas() for _ in range(2)] == [{"type": "array"}] * 2
+    assert len(plane.document_cache._documents) == 1

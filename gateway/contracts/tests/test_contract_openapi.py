@@ -3,7 +3,7 @@ import re
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from openapi_spec_validator import OpenAPIV31SpecValidator
+from openapi_spec_validator import OpenAPIV31SpecValidator, OpenAPIV32SpecValidator
 
 from gateway.contracts import openapi
 from gateway.contracts.operations import OPERATIONS
@@ -25,12 +25,14 @@ def route(name, path, **more):
     return {"name": name, "path": path, "methods": [], "protocol": "http", "handler": upstream, **more}
 
 
-def document(*routes, scopes=("*",), ceiling=None, channels=()):
+def document(*routes, scopes=("*",), ceiling=None, channels=(), inputs=None):
     snapshot = Snapshot.from_documents({"route": routes, "channel": channels})
     caller = Principal(consumer="acme", key="k", tier="free", scopes=scopes, ceiling=ceiling)
-    written = openapi.build_openapi(View(caller, WHERE, tuple(snapshot.channels()), tuple(snapshot.routes())))
+    view = View(caller, WHERE, tuple(snapshot.channels()), tuple(snapshot.routes()), inputs=inputs or {})
+    written = openapi.build_openapi(view)
     written = json.loads(json.dumps(written))
-    assert list(OpenAPIV31SpecValidator(written).iter_errors()) == []
+    validator = OpenAPIV32SpecValidator if written["openapi"] == "3.2.0" else OpenAPIV31SpecValidator
+    assert list(validator(written).iter_errors()) == []
     return written
 
 
@@ -193,7 +195,9 @@ ROUTES = st.fixed_dictionaries(
         "protocol": st.sampled_from(["http", "sse", "websocket"]),
     },
     optional={
-        "methods": st.lists(st.sampled_from(["GET", "POST", "DELETE"]), unique=True, min_size=1),
+        "methods": st.lists(
+            st.sampled_from(["GET", "POST", "DELETE", "QUERY", "PROPFIND", "*"]), unique=True, min_size=1
+        ),
         "policies": st.sampled_from(
             [
                 [{"type": "validate", "options": {"schema": schema}}]

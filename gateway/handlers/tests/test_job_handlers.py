@@ -95,6 +95,11 @@ async def test_work_without_a_body_has_no_input(plane):
     assert orjson.loads((await bucket.get(job_id)).value)["input"] == {}
 
 
+async def test_the_inputs_of_all_types_can_be_described(plane):
+    await submitted(plane)
+    assert await plane.jobs.input_schemas() == {"work": SCHEMA}
+
+
 @pytest.mark.parametrize("type_", ["nothing", "", "a b", "*", ">", "..", "a.b", "ü", "x" * 5000])
 async def test_a_type_that_there_is_not_is_a_404(plane, type_):
     assert await refused(plane, handlers.submit, type=type_) is Reason.NOT_FOUND
