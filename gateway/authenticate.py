@@ -9,6 +9,7 @@ import time
 from hashlib import blake2b
 
 from gateway.call import Call
+from gateway.concurrency.room import make_room
 from gateway.config import Config
 from gateway.credentials.api_keys import Credential, MalformedKey, digest, is_resumable, parse
 from gateway.identity.failed_keys import FailedKeys
@@ -101,8 +102,7 @@ class Authenticator:
                 raise self._failed_keys.charged(call.ip, refused) from None
             raise
         if proof is not None:
-            if len(self._proofs) >= PROOFS_KEPT:
-                self._proofs.clear()
+            make_room(self._proofs, PROOFS_KEPT)
             self._proofs[proof_id] = proof
         return principal
 

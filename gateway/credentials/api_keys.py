@@ -188,8 +188,13 @@ def _in_subprotocols(offered: list[str]) -> Iterable[Credential]:
         yield from_text(rest[0])
 
 
+def may_hold_credential(query: bytes) -> bool:
+    """Return whether a query string has to be searched for a ticket, and for a key that must not be there."""
+    return b"ticket=" in query or b"apim_" in query
+
+
 def _in_query(query: bytes) -> Iterable[Credential]:
-    if b"ticket=" not in query and b"apim_" not in query:
+    if not may_hold_credential(query):
         return
     try:
         pairs = parse_qsl(query.decode("latin-1"), max_num_fields=QUERY_FIELDS_MAX)

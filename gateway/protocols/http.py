@@ -18,9 +18,8 @@ from gateway.protocols.exchange import AsgiExchange, Exchange
 from gateway.protocols.problem import render_for
 from gateway.protocols.socket import AsgiSocket, Message, Receive, Send
 from gateway.refusals import Reason, Refused
-from gateway.snapshot.encoded_slashes import match_kept
-from gateway.snapshot.matching import Match
-from gateway.snapshot.paths import normalised, with_kept_slashes
+from gateway.snapshot.encoded_slashes import match_raw
+from gateway.snapshot.paths import normalised
 from gateway.wire.header_fields import Headers, has_body
 from gateway.wire.host import is_host
 
@@ -176,10 +175,7 @@ def prepare(plane: Plane, call: Call, subprotocols: Iterable[str] = ()) -> None:
         tracing.start(call)
     is_preflight = announced and call.method == "OPTIONS" and call.origin is not None and not has_body(call.headers)
     method = announced if is_preflight else call.method
-    if b"%" in call.raw_path:
-        match = _match_encoded(plane, call, method)
-    else:
-        match = plane.snapshot.match(call.protocol, method, call.address)
+    match = match_raw(plane.snapshot, call.protocol, method, raw_path=call.raw_path, path=call.address)
     call.route = match.route
     if is_preflight:
         call.parameters = match.parameters
@@ -200,13 +196,6 @@ def _read_credential(call: Call, subprotocols: Iterable[str]) -> None:
     if call.credential is not None and call.credential.kind == "ticket":
         _require_place_of_ticket(call)
         call.query = without_ticket(call.query)
-
-
-def _match_encoded(plane: Plane, call: Call, method: str) -> Match:
-    kept = with_kept_slashes(call.raw_path)
-    if kept == call.address:
-        return plane.snapshot.match(call.protocol, method, kept)
-    return match_kept(plane.snapshot, call.protocol, method, kept=kept, decoded=call.address)
 
 
 def _is_for_upstream(plane: Plane, call: Call) -> bool:

@@ -21,12 +21,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway import tracing
+from gateway.concurrency.room import make_room
 from gateway.handlers.proxy.heads import BY_KEY, PRIVATE
 from gateway.handlers.proxy.http import Sent, resume
 from gateway.handlers.proxy.lines import Fate, field_of, request_lines, response_lines
 from gateway.listening.memory import Level
 from gateway.protocols.exchange import HSTS
 from gateway.refusals import Refused
+from gateway.server.destinations import Destination
 from gateway.server.exchange import DirectExchange
 from gateway.server.plans import Plan, Plans, Request
 from gateway.wire.header_fields import lines_of
@@ -55,6 +57,7 @@ class Known(NamedTuple):
     hashed: bytes
     """The keyed hash of the head, which holds a credential."""
     plan: Plan
+    destination: Destination
     length: int
     """Of its body."""
     head: bytes
@@ -99,7 +102,7 @@ class Carrier:
             known = connection.known = self._judged(plane, connection.tcp.ip, head, hashed)
         if known is None or len(data) != end + len(END) + known.length:
             return None
-        upstream = _admitted(plane, known.plan, known.length)
+        upstream = _admitted(plane, known)
         return None if upstream is None else CarriedCall(self, plane, connection, known, upstream, data)
 
     def _judged(self, plane: Plane, ip: str, head: bytes, hashed: bytes) -> Known | None:
@@ -110,14 +113,16 @@ class Carrier:
             return None
         request, length = found
         try:
-            plan = self.plans.of(plane, request)
+            found_plan = self.plans.of(plane, request)
         except Refused:
             return None
-        if plan is None:
+        if found_plan is None:
             return None
+        plan, destination = found_plan
         if length:
             passed.append(b"content-length: %d\r\n" % length)
-        return Known(hashed, plan, length, b"".join((plan.first, *passed, plan.rest)))
+        head_for_upstream = b"".join((destination.request_line, plan.host, *passed, plan.rest))
+        return Known(hashed, plan, destination, length, head_for_upstream)
 
     def response(self, plane: Plane, head: bytes) -> Response:
         """Return how a response with this head passes back."""
@@ -126,8 +131,7 @@ class Carrier:
             status_line, *lines = head.split(b"\r\n")
             known = _response(status_line, *self._response_lines.sort(lines), plane.upstreams.via_line)
             if len(head) <= RESPONSE_MAX_BYTES and all(line in self._response_lines for line in lines):
-                if len(self._responses) >= RESPONSES_KEPT:
-                    self._responses.clear()
+                make_room(self._responses, RESPONSES_KEPT)
                 self._responses[head] = known
         return known
 
@@ -174,14 +178,14 @@ def _response(status_line: bytes, passed: list[bytes], others: list[tuple[Fate, 
     return Response(status, int(field_of(length)[1]), status_line + b"\r\n", b"".join((*passed, cached, via)))
 
 
-def _admitted(plane: Plane, plan: Plan, length: int) -> UpstreamConnection | None:
+def _admitted(plane: Plane, known: Known) -> UpstreamConnection | None:
     """Charge the call and its body, and return a connection; or charge nothing, if something must be awaited."""
-    call, limiter = plan.call, plane.limiter
-    upstream = plane.upstreams.lend_now(plan.origin, plan.timeouts, may_repeat=plan.may_repeat)
+    call, limiter, destination = known.plan.call, plane.limiter, known.destination
+    upstream = plane.upstreams.lend_now(destination.origin, destination.timeouts, may_repeat=known.plan.may_repeat)
     if upstream is None:
         return None
     if limiter.admit_now(call):
-        if not length or limiter.charge_now(call, bytes_in=length):
+        if not known.length or limiter.charge_now(call, bytes_in=known.length):
             return upstream
         limiter.withdraw(call)
     plane.upstreams.take_back(upstream)
@@ -258,7 +262,17 @@ class CarriedCall:
         upstream.end_carrying(is_whole=False)
         lines = self._data[: self._data.find(END)].split(b"\r\n")[1:]
         headers = [field_of(line) for line in lines]
-        call = replace(known.plan.call, headers=headers, started_at=self._began, tcp=connection.tcp)
+        call = replace(
+            known.plan.call,
+            address=known.destination.address,
+            raw_path=known.destination.raw_path,
+            query=known.destination.query,
+            has_empty_query=known.destination.has_empty_query,
+            parameters=known.destination.parameters,
+            headers=headers,
+            started_at=self._began,
+            tcp=connection.tcp,
+        )
         if call.header(b"traceparent") is not None:
             tracing.begin(call)
         exchange = DirectExchange(self._plane, call, connection, keep_alive=True, takes_chunks=True, expects_100=False)

@@ -1,7 +1,8 @@
 """What is known of a call before it arrives again: who makes it, where it goes and what it spends from.
 
 A plan is made by the steps of the path (:mod:`gateway.pipeline`) and holds as long as the snapshot is the same. It is
-kept by the request line, the caller's address, the lines that name the gateway, and a keyed hash of the credential.
+kept by the route and method, the caller's address, the lines that name the gateway, and a keyed hash of the credential,
+so that it is found again however the targets of the calls differ (:mod:`.destinations`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.call import Call
+from gateway.concurrency.room import make_room
 from gateway.handlers.proxy.forwarding import forwarding_of
 from gateway.handlers.proxy.heads import request_head
 from gateway.handlers.proxy.http import IDEMPOTENT
@@ -21,18 +23,19 @@ from gateway.identity.places import require_place
 from gateway.identity.rights import lacking
 from gateway.protocol import Protocol
 from gateway.protocols.http import accepted, prepare
+from gateway.server.destinations import Destination, Destinations
 from gateway.server.heads import target_parts
-from gateway.snapshot.documents import Metric, Timeouts
+from gateway.snapshot.documents import Metric
 from gateway.snapshot.principal import Principal
-from gateway.upstream.origin import Origin
 
 if TYPE_CHECKING:
     from gateway.metering.labels import Label
     from gateway.plane import Plane
     from gateway.snapshot.picture import Snapshot
 
-PLANS_KEPT = 2048
-"""With the bound of carried heads, they take some 16 MiB at most."""
+PLANS_KEPT = 16_384
+NAMING_MAX_BYTES = 512
+"""Requests that say more about how they came take the path: a plan takes some 2 KiB at most, all together 40 MiB."""
 _TOKENS = frozenset({Metric.TOKENS_IN, Metric.TOKENS_OUT})
 
 
@@ -49,18 +52,16 @@ class Request(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How the calls are carried that differ only in their other headers and in their bodies."""
+    """How the calls of a caller to a route are carried, whatever their targets, other headers and bodies."""
 
     revision: int
     """Of the snapshot that it was made from."""
     call: Call
     """The call as it is once it was authenticated; that of the plan, not of one request."""
     principal: Principal
-    origin: Origin
-    timeouts: Timeouts
     may_repeat: bool
-    first: bytes
-    """The beginning of the head for the upstream: the request line and the host."""
+    host: bytes
+    """The second line of the head for the upstream."""
     rest: bytes
     """The end of that head: the caller, its names for the gateway, and ``Via``."""
     label: Label
@@ -75,8 +76,8 @@ class Plans:
     """The plans of one process."""
 
     def __init__(self, is_elsewhere: Callable[[bytes], bool]) -> None:
-        self._is_elsewhere = is_elsewhere
-        self._plans: dict[Request, Plan | None] = {}
+        self._destinations = Destinations(is_elsewhere)
+        self._plans: dict[tuple[object, ...], Plan | None] = {}
         """None: such a request has to take the path."""
         self._revision = -1
         self._hash_key = secrets.token_bytes(32)
@@ -88,22 +89,32 @@ class Plans:
         """Return a keyed hash, which may be kept in place of what holds a secret."""
         return blake2b(secret, digest_size=16, key=self._hash_key).digest()
 
-    def of(self, plane: Plane, request: Request) -> Plan | None:
-        """Return the plan of a request, or None if it has to take the path. Raises Refused, which the path decides."""
+    def of(self, plane: Plane, request: Request) -> tuple[Plan, Destination] | None:
+        """Return the plan of a request and where it goes, or None if it has to take the path.
+
+        Raises Refused, which the path decides.
+        """
         if self._revision != plane.snapshot.revision:
             self._plans.clear()
+            self._destinations.clear()
             self._revision = plane.snapshot.revision
-        kept_by = request._replace(credential=self.hashed(request.credential))
+        destination = self._destinations.of(plane, request.method, request.target)
+        if destination is None:
+            return None
+        kept_by = (
+            destination.route.name, destination.variant, request.ip, request.method, request.naming,
+            self.hashed(request.credential),
+        )  # fmt: skip
         try:
             plan = self._plans[kept_by]
         except KeyError:
             plan = self._make(plane, request, kept_by)
-        return plan if plan is not None and plan.holds(plane.snapshot) else None
+        return (plan, destination) if plan is not None and plan.holds(plane.snapshot) else None
 
-    def _make(self, plane: Plane, request: Request, kept_by: Request) -> Plan | None:
-        call = _call_of(plane, request)
-        if self._is_elsewhere(call.raw_path):
+    def _make(self, plane: Plane, request: Request, kept_by: tuple[object, ...]) -> Plan | None:
+        if sum(map(len, request.naming)) > NAMING_MAX_BYTES:
             return None
+        call = _call_of(plane, request)
         prepare(plane, call)
         if call.credential is None:
             return None
@@ -111,8 +122,7 @@ class Plans:
         if call.principal is None:
             # Nothing is kept for callers that are not proved.
             return None
-        if len(self._plans) >= PLANS_KEPT:
-            self._plans.clear()
+        make_room(self._plans, PLANS_KEPT)
         plan = self._plans[kept_by] = _plan(plane, call) if _is_plain(plane, call) else None
         return plan
 
@@ -120,19 +130,14 @@ class Plans:
 def _call_of(plane: Plane, request: Request) -> Call:
     path, query = target_parts(request.target)
     headers = [field_of(line) for line in (*request.naming, request.credential)]
-    call = accepted(plane, Protocol.HTTP, request.method.decode(), path, query, headers, request.ip)
-    call.has_empty_query = not query and request.target[-1:] == b"?"
-    return call
+    return accepted(plane, Protocol.HTTP, request.method.decode(), path, query, headers, request.ip)
 
 
 def _is_plain(plane: Plane, call: Call) -> bool:
     """Return whether nothing must be awaited for a call, if its caller's limits allow it. Raises Refused."""
     route, principal = call.route, call.caller
     is_plain = (
-        call.handler == "upstream"
-        and call.protocol is Protocol.HTTP
-        and route is not None
-        and not call.is_anonymous
+        route is not None
         and not plane.config.trace_start
         and not forwarding_of(route).has_credentials
         and not (route.idempotency and call.method == "POST")
@@ -157,16 +162,14 @@ def _plan(plane: Plane, call: Call) -> Plan:
     assert call.route is not None, "it is for an upstream"
     forwarding = forwarding_of(call.route)
     head = request_head(call, forwarding, plane.config, plane.upstreams.via)
-    host_ends = head.index(b"\r\n", head.index(b"\r\n") + 2) + 2
-    timeouts = call.route.timeouts if call.method != "POST" else forwarding.timeouts_for(call, plane.config)
+    host_begins = head.index(b"\r\n") + 2
+    host_ends = head.index(b"\r\n", host_begins) + 2
     return Plan(
         revision=plane.snapshot.revision,
         call=call,
         principal=call.caller,
-        origin=forwarding.target.origin,
-        timeouts=timeouts,
         may_repeat=call.method in IDEMPOTENT,
-        first=head[:host_ends],
+        host=head[host_begins:host_ends],
         rest=head[host_ends:],
         label=plane.usage.label_of(call),
     )

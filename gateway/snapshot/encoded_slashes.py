@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.matching import Match
-from gateway.snapshot.paths import KEPT_SLASH, malformed
+from gateway.snapshot.paths import KEPT_SLASH, malformed, with_kept_slashes
 
 if TYPE_CHECKING:
     from gateway.snapshot.picture import Snapshot
 
 
-def match_kept(snapshot: Snapshot, protocol: Protocol, method: str, *, kept: str, decoded: str) -> Match:
+def match_raw(snapshot: Snapshot, protocol: Protocol, method: str, *, raw_path: bytes, path: str) -> Match:
+    """Return what a request is for, by its path as received and as normalised. Raises Refused."""
+    if b"%" not in raw_path or (kept := with_kept_slashes(raw_path)) == path:
+        return snapshot.match(protocol, method, path)
+    return _match_kept(snapshot, protocol, method, kept=kept, decoded=path)
+
+
+def _match_kept(snapshot: Snapshot, protocol: Protocol, method: str, *, kept: str, decoded: str) -> Match:
     """Return what a request is for whose path has encoded slashes: they end no segment. Raises Refused.
 
     Some upstreams take an encoded slash for a slash. A catch-all parameter keeps it by default, so its route must be

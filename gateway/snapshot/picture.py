@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from gateway.concurrency.room import make_room
 from gateway.protocol import Protocol
 from gateway.refusals import Reason, Refused
 from gateway.schemas.registered import Latest
@@ -256,8 +257,7 @@ class Snapshot:
         if match is None:
             match = self._find_match(protocol, method, path)
             if len(path) <= NAME_MAX_CHARS:
-                if len(self._matches) >= MATCHES_KEPT:
-                    self._matches.clear()
+                make_room(self._matches, MATCHES_KEPT)
                 self._matches[is_socket, method, path] = match
         return match
 

@@ -48,6 +48,10 @@ class Forwarding:
         """Return the ``Host`` to send."""
         return (public_host(call) if self.route.preserve_host else "") or self.target.host
 
+    def request_line(self, call: Call) -> bytes:
+        """Return the line that begins a request to the upstream."""
+        return f"{call.method} {self.target.path_for(call)} HTTP/1.1\r\n".encode("latin-1")
+
     def public_name(self, call: Call, config: Config) -> PublicName:
         """Return the names by which the caller reached the route."""
         front = call.front or UNKNOWN_FRONT
@@ -117,7 +121,7 @@ def own_names(call: Call, config: Config) -> OwnNames | None:
     return forwarding_of(route).own_names(call, config)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16_384)
 def forwarding_of(route: Route) -> Forwarding:
     """Return how the calls of a route to an upstream are forwarded."""
     target = target_of(route)

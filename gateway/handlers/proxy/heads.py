@@ -72,7 +72,7 @@ IDENTITY_PREFIXES = (b"x-consumer-", b"x-forwarded-", b"x-apimgmt-")
 def request_head(call: Call, forwarding: Forwarding, config: Config, via: bytes) -> bytes:
     """Return the head of a request to the upstream. Raises Refused ``upstream-unavailable`` and ``loop-detected``."""
     host = forwarding.host(call) if forwarding.route.preserve_host else forwarding.target.host
-    lines = [f"{call.method} {forwarding.target.path_for(call)} HTTP/1.1\r\nhost: {host}\r\n".encode("latin-1")]
+    lines = [forwarding.request_line(call), f"host: {host}\r\n".encode("latin-1")]
     passed = passed_on(call, via)
     if forwarding.has_credentials or call.origin is not None or call.method in destination.METHODS:
         passed = forwarding.request_headers(call, passed, config)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from enum import IntEnum
 
+from gateway.concurrency.room import make_room
 from gateway.handlers.proxy.heads import (
     EXAMINED,
     NOT_PASSED_BACK,
@@ -94,8 +95,7 @@ class Lines(dict[bytes, Judged]):
         name = match[1].lower()
         judged = self._judge(name, match[2])
         if name in self._kept and len(line) <= LINE_MAX_BYTES:
-            if len(self) >= LINES_KEPT:
-                self.clear()
+            make_room(self, LINES_KEPT)
             self[line] = judged
         return judged
 

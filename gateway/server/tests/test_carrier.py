@@ -97,6 +97,36 @@ async def test_a_plain_call_is_carried_without_a_task(plane, behind, carried, mo
     assert carried == {"whole": 4, "handed over": 0}
 
 
+async def test_calls_to_many_targets_are_carried_by_one_plan(plane, behind, carried):
+    async with caller_of(plane) as caller:
+        await warm(caller)
+        for target in ("/r/1", "/r/2?a=1", "/r/2?", "/r/a%2Fb", "/r/x/y"):
+            assert (await caller.ask("GET", target)).body == b"ok"
+        (connection,) = plane.server._site.open
+        assert len(connection.carrier.plans) == 1
+    asked = [request.target for request in behind.upstream.requests[1:]]
+    assert asked == ["/1", "/2?a=1", "/2?", "/a%2Fb", "/x/y"]
+    assert carried == {"whole": 5, "handed over": 0}
+
+
+async def test_prefixes_with_parameters_are_reported_as_each_call_has_them(tmp_path, behind, carried):
+    routes = [route("t", "/of/{tenant}/items", behind.upstream.url + "/items")]
+    async with running(tmp_path, routes, limits=LIMITS) as plane, caller_of(plane) as caller:
+        for tenant in ("first", "a", "b"):
+            await caller.ask("GET", f"/of/{tenant}/items")
+    prefixes = [request.header("x-forwarded-prefix") for request in behind.upstream.requests]
+    assert prefixes == [["/of/first"], ["/of/a"], ["/of/b"]]
+    assert carried == {"whole": 2, "handed over": 0}
+
+
+@pytest.mark.parametrize("query", ["ticket=abc", "a=apim_x"])
+async def test_a_target_that_may_hold_a_credential_takes_the_path(plane, carried, query):
+    async with caller_of(plane) as caller:
+        await warm(caller)
+        await caller.ask("GET", f"/r/second?{query}")
+    assert carried == {"whole": 0, "handed over": 0}
+
+
 @pytest.mark.parametrize(
     "lines",
     [
