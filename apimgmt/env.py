@@ -298,6 +298,7 @@ def gateway_config(kind: str, number_: int = 1) -> Config:
         proxy_protocol_from=networks("PROXY_PROTOCOL_FROM") if kind in LISTENERS_OF_CALLERS else (),
         memory_max_bytes=memory_max_bytes(),
         legacy_ratelimit_headers=flag("LEGACY_RATELIMIT_HEADERS"),
+        stream_compression=flag("STREAM_COMPRESSION"),
         outbound_allowed_networks=networks("OUTBOUND_ALLOWED_NETWORKS"),
         own_endpoints=own_endpoints(),
         events_dir=events_dir(),

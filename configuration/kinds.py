@@ -178,6 +178,7 @@ ROUTE = Kind(
         "encoded_slashes": "",
         "upstream_authorization": "drop",
         "idempotency": False,
+        "compression": False,
     },
     types={
         "path": str,
@@ -188,6 +189,7 @@ ROUTE = Kind(
         "encoded_slashes": str,
         "upstream_authorization": str,
         "idempotency": bool,
+        "compression": bool,
     },
     create=routes.create_route,
     update=routes.update_route,

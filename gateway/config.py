@@ -58,6 +58,8 @@ class Config:
     """The same for all consumers together; each may hold no more than is still free."""
     stream_message_max_bytes: int = 64 * 1024
     proxied_message_max_bytes: int = 1024 * 1024
+    stream_compression: bool = False
+    """Whether WebSockets of channels accept offers of ``permessage-deflate``; a route has a field for it."""
     ping_interval_s: float = 20
     ping_timeout_s: float = 20
     close_timeout_s: float = 5

@@ -107,8 +107,14 @@ class Socket(Ready, Interface):
     def subprotocols(self) -> Sequence[str]:
         """The subprotocols that the caller offers, in its order; a credential may be one of them."""
 
-    async def accept(self, subprotocol: str | None = None, headers: Headers | None = None) -> None:
-        """Answer ``101``."""
+    @property
+    def is_compressing(self) -> bool:
+        """Messages are sent compressed, and so must be what is ready (:mod:`gateway.wire.deflate`)."""
+
+    async def accept(
+        self, subprotocol: str | None = None, headers: Headers | None = None, *, compress: bool = False
+    ) -> None:
+        """Answer ``101``; ``compress`` accepts an offer of compression, if the client makes one."""
 
     async def deny(self, refused: Refused, limits: Headers) -> None:
         """Refuse the handshake as plain HTTP, with the caller's limits. Raises :class:`ClientGone`."""

@@ -37,7 +37,9 @@ _HANDLER = {
 _TIMEOUTS = {f"timeouts_{name}": name for name in TIMEOUTS}
 _CREDENTIAL = ("upstream_credential_header", "upstream_credential_value", "removes_upstream_credential")
 _READ_ONLY = ("imported_from", "upstream_credential_id")
-_FORWARDING = ("preserve_host", "rewrite_location", "encoded_slashes", "upstream_authorization", "idempotency")
+_FORWARDING = (
+    "preserve_host", "rewrite_location", "encoded_slashes", "upstream_authorization", "idempotency", "compression",
+)  # fmt: skip
 
 
 def _text(label: str, help_text: str) -> forms.CharField:
@@ -96,6 +98,7 @@ class RouteForm(ServiceForm):
             "rewrite_location": "Replace the upstream's names in Location and other response headers by the gateway's.",
             "encoded_slashes": "%2F in a segment. Empty: keep it if the path ends in a rest, otherwise refuse it.",
             "upstream_authorization": "Keep: pass an Authorization header beside the caller's API key to the upstream.",
+            "compression": "Accept permessage-deflate from callers of a WebSocket.",
             "idempotency": "Send a POST with an Idempotency-Key to the upstream once.",
         }
 

@@ -135,6 +135,9 @@ class RouteFields(Fields):
         read_only=True, help_text="Changes with the upstream's credential; empty if there is none."
     )
     idempotency = serializers.BooleanField(required=False, help_text="Whether `Idempotency-Key` is honoured on `POST`.")
+    compression = serializers.BooleanField(
+        required=False, help_text="Whether callers may compress the messages of a WebSocket (`permessage-deflate`)."
+    )
 
 
 class RouteFilters(filters.FilterSet):  # type: ignore[misc]

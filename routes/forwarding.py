@@ -18,7 +18,7 @@ from routes.models import EncodedSlashes, Route, UpstreamAuthorization
 TIMEOUTS = ("connect_s", "first_byte_s", "idle_s")
 TIMEOUT_MAX_S = 86_400
 VALUE_MAX_CHARS = 8_000
-FLAGS = ("reserved_override", "preserve_host", "rewrite_location", "idempotency")
+FLAGS = ("reserved_override", "preserve_host", "rewrite_location", "idempotency", "compression")
 NOT_CREDENTIALS = frozenset(
     {
         "connection", "content-encoding", "content-length", "content-type", "cookie", "date", "expect", "forwarded",
@@ -45,6 +45,8 @@ def clean_forwarding(route: Route) -> None:
     _check_upstream(route)
     if route.idempotency and (route.protocol != "http" or not takes(tuple(route.methods), "POST")):
         raise ValidationError({"idempotency": "Needs the protocol http and the method POST."})
+    if route.compression and route.protocol != "websocket":
+        raise ValidationError({"compression": "Needs the protocol websocket."})
 
 
 def _check_upstream(route: Route) -> None:

@@ -61,6 +61,7 @@ class Route(Configured):
         max_length=10, choices=UpstreamAuthorization, default=UpstreamAuthorization.DROP
     )
     idempotency = models.BooleanField(default=False)
+    compression = models.BooleanField(default=False)
     imported_from = models.CharField(max_length=300, blank=True)
     """The document that an import made it from; empty if no import did."""
     shape = models.CharField(max_length=1000, blank=True, editable=False, db_index=True)
@@ -70,7 +71,7 @@ class Route(Configured):
 
     _shown = (
         "name", "path", "methods", "protocol", "handler", "policies", "reserved_override", "timeouts", "preserve_host",
-        "rewrite_location", "encoded_slashes", "upstream_authorization", "idempotency",
+        "rewrite_location", "encoded_slashes", "upstream_authorization", "idempotency", "compression",
     )  # fmt: skip
     published = (*_shown, "sealed_credential")
     represented = (*_shown, "imported_from", "upstream_credential_id")

@@ -18,7 +18,8 @@ from routes.models import Route
 CREDENTIAL = "upstream_credential"
 FIELDS = (
     "path", "methods", "protocol", "handler", "policies", "reserved_override", "timeouts", "preserve_host",
-    "rewrite_location", "encoded_slashes", "upstream_authorization", "idempotency", "imported_from", CREDENTIAL,
+    "rewrite_location", "encoded_slashes", "upstream_authorization", "idempotency", "compression",
+    "imported_from", CREDENTIAL,
 )  # fmt: skip
 
 
@@ -47,6 +48,7 @@ def new_route(
     upstream_authorization: str = "drop",
     upstream_credential: dict[str, str] | Sealed | None = None,
     idempotency: bool = False,
+    compression: bool = False,
     imported_from: str = "",
     by: str,
 ) -> Route:
@@ -69,6 +71,7 @@ def new_route(
         encoded_slashes=encoded_slashes,
         upstream_authorization=upstream_authorization,
         idempotency=idempotency,
+        compression=compression,
         imported_from=imported_from,
     )
     route.sealed_credential = sealed(route, upstream_credential)

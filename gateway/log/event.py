@@ -17,7 +17,7 @@ from gateway.concurrency.short_cache import short_cache
 from gateway.log.expiry import EXPIRY, read_expiry
 from gateway.wire.content_types import JSON_TYPE, is_json, is_text
 from gateway.wire.subjects import address_of, address_subject
-from gateway.wire.websocket import TEXT, frame
+from gateway.wire.websocket import TEXT, compressed_message, frame
 
 EVENT_TYPE = "event"
 BATCH_HEADER = "Idempotency-Batch"
@@ -90,6 +90,14 @@ class Event:
     def cloudevent_message(self) -> bytes:
         """Return :meth:`cloudevent` as a WebSocket message, ready to be written."""
         return frame(TEXT, self.cloudevent().encode())
+
+    def compressed_frame_message(self) -> bytes:
+        """Return :meth:`frame` as a WebSocket message for connections that compress."""
+        return compressed_message(TEXT, self.frame().encode())
+
+    def compressed_cloudevent_message(self) -> bytes:
+        """Return :meth:`cloudevent` as a WebSocket message for connections that compress."""
+        return compressed_message(TEXT, self.cloudevent().encode())
 
     def sse(self) -> bytes:
         """Return it as one server-sent event, with its own id."""

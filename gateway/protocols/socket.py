@@ -43,8 +43,15 @@ class AsgiSocket:
         """The subprotocols that the caller offers."""
         return tuple(self._scope.get("subprotocols") or ())
 
-    async def accept(self, subprotocol: str | None = None, headers: Headers | None = None) -> None:
-        """Answer ``101``. Raises ClientGone."""
+    @property
+    def is_compressing(self) -> bool:
+        """Return False: over ASGI, compression is the server's."""
+        return False
+
+    async def accept(
+        self, subprotocol: str | None = None, headers: Headers | None = None, *, compress: bool = False
+    ) -> None:
+        """Answer ``101``; whether messages are compressed is up to the server. Raises ClientGone."""
         message = await self._receive()
         if message["type"] != "websocket.connect":
             raise ClientGone(message.get("code", 1006))

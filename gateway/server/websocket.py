@@ -16,8 +16,9 @@ from gateway.server.handshake import accept_key, refusal, subprotocols_of, switc
 from gateway.server.site import CEILING_EXCEEDED, Site
 from gateway.sockets.connection import FrameConnection, PassOn
 from gateway.wire import websocket as wire
+from gateway.wire.deflate import EXTENSIONS, WIDEST, agreed
 from gateway.wire.header_fields import Headers
-from gateway.wire.websocket import TEXT, FrameFault, frame
+from gateway.wire.websocket import TEXT, FrameFault, compressed_message, frame
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +40,8 @@ class ServerSocket(FrameConnection):
     """One WebSocket of the server; implements :class:`gateway.peer.Socket`."""
 
     __slots__ = (
-        "_accept_key", "_is_accepted", "_is_answered", "_is_half_closed", "_server_state", "_site", "gate_in",
-        "gate_out", "subprotocols", "tcp",
+        "_accept_key", "_agreed", "_is_accepted", "_is_answered", "_is_half_closed", "_server_state", "_site",
+        "gate_in", "gate_out", "subprotocols", "tcp",
     )  # fmt: skip
 
     def __init__(self, site: Site, tcp: TcpConnection, server_state: Any, path: bytes) -> None:
@@ -51,6 +52,8 @@ class ServerSocket(FrameConnection):
         self._server_state = server_state
         self.tcp = tcp
         self._accept_key = b""
+        self._agreed: tuple[bytes, int] | None = None
+        """The compression that the client's offer allows; None for none."""
         self._is_accepted = False
         self._is_answered = False
         """The handshake is answered, by ``101`` or otherwise."""
@@ -81,6 +84,7 @@ class ServerSocket(FrameConnection):
             self._respond(refused.status, *render(refused.bare()))
             return
         self.subprotocols = subprotocols_of(headers)
+        self._agreed = agreed(headers)
         task = self._loop.create_task(self._run(serve))
         self._server_state.tasks.add(task)
         task.add_done_callback(self._server_state.tasks.discard)
@@ -95,13 +99,19 @@ class ServerSocket(FrameConnection):
         if not self._close_sent or self._gone is not None:
             self.hang_up()
 
-    async def accept(self, subprotocol: str | None = None, headers: Headers | None = None) -> None:
+    async def accept(
+        self, subprotocol: str | None = None, headers: Headers | None = None, *, compress: bool = False
+    ) -> None:
         """Answer ``101``. Raises ClientGone."""
         self._require_open()
         assert self.transport is not None, "the connection was made"
         self._is_accepted = self._is_answered = True
         self._pinged_at = time.monotonic()
         given = [*self._server_state.default_headers, *(headers or ())]
+        if compress and self._agreed is not None:
+            extension, self.window_bits = self._agreed
+            given.append((EXTENSIONS, extension))
+            self.frames.is_inflating = True
         self.transport.write(switching(self._accept_key, given, subprotocol))
         if self._is_half_closed:
             self.transport.close()
@@ -148,9 +158,17 @@ class ServerSocket(FrameConnection):
         await self.write(message)
 
     @property
+    def is_compressing(self) -> bool:
+        """Messages are sent compressed."""
+        return self.window_bits != 0
+
+    @property
     def can_write_now(self) -> bool:
-        """Return whether frames can be written at once: no policy looks at them, and the peer reads."""
-        return self.gate_out is None and self._is_accepted and self.is_writable
+        """Return whether frames can be written at once: no policy looks at them, and the peer reads.
+
+        Ready frames are compressed with the widest window, or not at all: they fit no client that asks for another.
+        """
+        return self.gate_out is None and self._is_accepted and self.window_bits in (0, WIDEST) and self.is_writable
 
     def write_now(self, data: bytes) -> None:
         """Write whole messages, as frames."""
@@ -163,7 +181,8 @@ class ServerSocket(FrameConnection):
             if self.gate_out is not None:
                 await self.send(message)
                 continue
-            frames.append(frame(TEXT, message.encode()))
+            payload, bits = message.encode(), self.window_bits
+            frames.append(compressed_message(TEXT, payload, bits) if bits else frame(TEXT, payload))
             size += len(frames[-1])
             if size >= WRITE_MAX_BYTES:
                 await self._write_all(frames)

@@ -103,6 +103,8 @@ class Route:
     """Whether an ``Authorization`` header that is no credential of the gateway passes to the upstream."""
     idempotency: bool = False
     """Whether ``Idempotency-Key`` is honoured on ``POST``."""
+    compression: bool = False
+    """Whether callers may compress the messages of their WebSockets."""
     sealed_credential: str = ""
     """The upstream's own credential, encrypted for :func:`credential_purpose`; empty: none."""
 
@@ -302,6 +304,7 @@ def _route(document: Mapping[str, Any]) -> Route:
         keeps_encoded_slashes=_keeps_encoded_slashes(document),
         keeps_authorization=document.get("upstream_authorization") == "keep",
         idempotency=bool(document.get("idempotency")),
+        compression=bool(document.get("compression")),
         sealed_credential=document.get("sealed_credential") or "",
     )
 

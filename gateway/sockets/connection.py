@@ -13,7 +13,8 @@ from collections.abc import Callable
 from gateway.peer import ClientGone
 from gateway.refusals import cut
 from gateway.wire import websocket as wire
-from gateway.wire.websocket import BINARY, CLOSE, PING, PONG, TEXT, FrameFault, FrameReader
+from gateway.wire.deflate import COMPRESSED_MIN_BYTES, SLICE_BYTES, compressing
+from gateway.wire.websocket import BINARY, CLOSE, COMPRESSED, PING, PONG, TEXT, FrameFault, FrameReader
 
 TURN_BYTES = 4 * 1024
 """Frames of one connection that are parsed before others are served, in bytes: thousands may arrive in one read."""
@@ -29,7 +30,7 @@ class FrameConnection(asyncio.Protocol):
 
     __slots__ = (
         "_can_write", "_close_sent", "_deadline", "_gone", "_is_heard", "_is_paused", "_loop", "_ping", "_pinged_at",
-        "_turn_at", "_waiter", "frames", "pass_on", "transport",
+        "_turn_at", "_waiter", "frames", "pass_on", "transport", "window_bits",
     )  # fmt: skip
     is_client = False
     """Whether this side is the client of the connection, whose frames are masked."""
@@ -39,6 +40,8 @@ class FrameConnection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.frames = FrameReader(message_max_bytes, is_masked=not self.is_client)
         self.pass_on: PassOn | None = None
+        self.window_bits = 0
+        """The window that messages are compressed with, as a power of two; 0 if they are not compressed."""
         self._waiter: asyncio.Future[None] | None = None
         self._can_write: asyncio.Future[None] | None = None
         self._turn_at = 0
@@ -97,7 +100,21 @@ class FrameConnection(asyncio.Protocol):
     async def write(self, message: str | bytes) -> None:
         """Send one message; waits while the peer does not read. Raises ClientGone."""
         await self.writable()
-        self.write_frame(*((TEXT, message.encode()) if isinstance(message, str) else (BINARY, message)))
+        opcode, payload = (TEXT, message.encode()) if isinstance(message, str) else (BINARY, message)
+        if self.window_bits and len(payload) >= COMPRESSED_MIN_BYTES:
+            opcode, payload = await self._compressed(opcode, payload)
+        self.write_frame(opcode, payload)
+
+    async def _compressed(self, opcode: int, payload: bytes) -> tuple[int, bytes]:
+        """Return a message compressed, if it shrinks, while others are served. Raises ClientGone."""
+        parts: list[bytes] = []
+        for part in compressing(payload, self.window_bits):
+            parts.append(part)
+            if len(payload) > SLICE_BYTES:
+                await asyncio.sleep(0)
+        await self.writable()
+        smaller = b"".join(parts)
+        return (opcode | COMPRESSED, smaller) if len(smaller) < len(payload) else (opcode, payload)
 
     async def writable(self) -> None:
         """Wait until the peer reads. Raises ClientGone."""

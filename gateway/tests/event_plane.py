@@ -222,11 +222,14 @@ class Wire:
         self.is_reading = asyncio.Event()
         self.is_reading.set()
         self.takes_frames = True
+        self.is_compressing = False
         self.writes: list[bytes] = []
 
     # The gateway's side
 
-    async def accept(self, subprotocol: str | None = None, headers: Headers | None = None) -> None:
+    async def accept(
+        self, subprotocol: str | None = None, headers: Headers | None = None, *, compress: bool = False
+    ) -> None:
         self.subprotocol = subprotocol
 
     async def receive(self) -> str | bytes:

@@ -6,6 +6,7 @@ from binascii import b2a_base64
 from hashlib import sha1
 
 from gateway.refusals import Refused
+from gateway.wire.deflate import COMPRESSED_MIN_BYTES, WIDEST, NotDeflated, compressed, inflated
 from gateway.wire.fragments import Fragments
 
 try:
@@ -14,7 +15,7 @@ except ImportError:  # where it could not be compiled
     from websockets.utils import apply_mask
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
-FIN, RESERVED, OPCODE, MASKED = 0x80, 0x70, 0x0F, 0x80
+FIN, RESERVED, COMPRESSED, OPCODE, MASKED = 0x80, 0x70, 0x40, 0x0F, 0x80
 WHOLE_TEXT, WHOLE_BINARY = FIN | TEXT, FIN | BINARY
 MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 CONTROL_MAX_BYTES = 125
@@ -23,6 +24,7 @@ NORMAL, PROTOCOL_ERROR, NO_CODE, ABNORMAL, INVALID_DATA, TOO_LARGE = 1000, 1002,
 """Close codes (RFC 6455 7.4.1); 1005 and 1006 are never sent, and stand for no code and for no close frame."""
 CODES = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
 OWN_CODES = range(3000, 5000)
+DEFLATE_OVERHEAD_BYTES = 64
 COUNTED_MAX = 512
 """Messages counted at once: others are served in between."""
 
@@ -44,7 +46,10 @@ def accept_of(key: bytes) -> bytes:
 
 
 def frame(opcode: int, payload: bytes, mask: bytes = b"") -> bytes:
-    """Return an unfragmented frame; clients send theirs with a mask of four bytes."""
+    """Return an unfragmented frame; clients send theirs with a mask of four bytes.
+
+    The opcode is that of a message, with ``COMPRESSED`` if the payload is, or of a control frame.
+    """
     size, bit = len(payload), MASKED if mask else 0
     if mask:
         payload = apply_mask(payload, mask)
@@ -53,6 +58,15 @@ def frame(opcode: int, payload: bytes, mask: bytes = b"") -> bytes:
     if size < 1 << 16:
         return b"%c%c%b%b%b" % (FIN | opcode, bit | TWO_BYTES, size.to_bytes(2, "big"), mask, payload)
     return b"%c%c%b%b%b" % (FIN | opcode, bit | EIGHT_BYTES, size.to_bytes(8, "big"), mask, payload)
+
+
+def compressed_message(opcode: int, payload: bytes, window_bits: int = WIDEST) -> bytes:
+    """Return the frame of a message for a connection that compresses; what does not shrink is sent as it is."""
+    if len(payload) >= COMPRESSED_MIN_BYTES:
+        smaller = compressed(payload, window_bits)
+        if len(smaller) < len(payload):
+            return frame(opcode | COMPRESSED, smaller)
+    return frame(opcode, payload)
 
 
 def close_payload(code: int, reason: str = "") -> bytes:
@@ -125,20 +139,26 @@ def _is_text(data: bytes, start: int, end: int, mask: int) -> bool:
 class FrameReader:
     """Reads messages and control frames from a stream of bytes. It raises the first fault each time from then on."""
 
-    __slots__ = ("_at", "_buffer", "_fault", "_fragments", "_is_masked", "_kind", "message_max_bytes", "parsed_bytes")
+    __slots__ = (
+        "_at", "_buffer", "_fault", "_fragments", "_is_masked", "_kind", "is_inflating", "message_max_bytes",
+        "parsed_bytes",
+    )  # fmt: skip
 
     def __init__(self, message_max_bytes: int, *, is_masked: bool) -> None:
         self.message_max_bytes = message_max_bytes
+        """The size of a message, after it was inflated."""
+        self.is_inflating = False
+        """Whether messages may be compressed: that is agreed on."""
         self._is_masked = is_masked
         self._buffer: bytes | bytearray = b""
         self._at = 0
         """Where the next frame begins in the buffer."""
         self._kind = 0
-        """The opcode of the message whose fragments arrive; 0 between messages."""
+        """The opcode of the message whose fragments arrive, and whether it is compressed; 0 between messages."""
         self._fragments: Fragments | None = None
         self._fault: FrameFault | None = None
         self.parsed_bytes = 0
-        """The length of all frames read so far."""
+        """The length of all frames read so far, and of what was inflated."""
 
     @property
     def buffered_bytes(self) -> int:
@@ -194,7 +214,7 @@ class FrameReader:
             if left < head:
                 return None
             size = int.from_bytes(buffer[at + 2 : at + head], "big")
-        if size + (self._fragments.size if self._fragments is not None else 0) > self.message_max_bytes:
+        if size + (self._fragments.size if self._fragments is not None else 0) > self._received_max_bytes(first):
             raise FrameFault(TOO_LARGE, "message too large")
         start = at + head + (4 if self._is_masked else 0)
         end = start + size
@@ -209,10 +229,16 @@ class FrameReader:
             self._buffer, self._at = b"", 0
         return first, payload
 
+    def _received_max_bytes(self, first: int) -> int:
+        """Return how large a message may be as it is sent: compressed, what does not shrink grows a little."""
+        most = self.message_max_bytes
+        return most + DEFLATE_OVERHEAD_BYTES + (most >> 10) if (first | self._kind) & COMPRESSED else most
+
     def _checked(self, first: int, second: int) -> int:
         """Check the first two bytes of a frame; return its length, or 126 or 127 if that follows. Raises FrameFault."""
         opcode, size = first & OPCODE, second & ~MASKED
-        if first & RESERVED:
+        # The first frame of a message says that the message is compressed (RFC 7692 6).
+        if first & RESERVED and not (self.is_inflating and first & RESERVED == COMPRESSED and opcode in (TEXT, BINARY)):
             raise FrameFault(PROTOCOL_ERROR, "reserved bits")
         if bool(second & MASKED) is not self._is_masked:
             raise FrameFault(PROTOCOL_ERROR, "masking")
@@ -231,9 +257,9 @@ class FrameReader:
         if opcode >= CLOSE:
             return opcode, payload
         if not self._kind and first & FIN:
-            return self._message(opcode, payload)
+            return self._message(first & ~FIN, payload)
         if self._fragments is None:
-            self._kind, self._fragments = opcode, Fragments()
+            self._kind, self._fragments = first & ~FIN, Fragments()
         try:
             self._fragments.add(payload)
         except Refused:
@@ -245,9 +271,21 @@ class FrameReader:
         return self._message(kind, whole)
 
     def _message(self, kind: int, payload: bytes) -> Item:
+        if kind & COMPRESSED:
+            payload, kind = self._inflated(payload), kind & OPCODE
         if kind == BINARY:
             return BINARY, payload
         try:
             return TEXT, payload.decode()
         except UnicodeDecodeError:
             raise FrameFault(INVALID_DATA, "text is not UTF-8") from None
+
+    def _inflated(self, payload: bytes) -> bytes:
+        try:
+            message = inflated(payload, self.message_max_bytes)
+        except NotDeflated:
+            raise FrameFault(INVALID_DATA, "not compressed as agreed") from None
+        if len(message) > self.message_max_bytes:
+            raise FrameFault(TOO_LARGE, "message too large")
+        self.parsed_bytes += len(message)
+        return message

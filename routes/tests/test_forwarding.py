@@ -59,6 +59,19 @@ def test_the_fields_reach_the_data_plane():
     assert route.idempotency is True
 
 
+@pytest.mark.parametrize("handler", [{"type": "upstream", "url": "ws://127.0.0.1:9/x"}, CHANNEL])
+def test_compression_is_asked_for_by_any_route_of_websockets(handler):
+    assert as_read(make(protocol="websocket", handler=handler)).compression is False
+    route = Route.objects.get()
+    update_route(route, compression=True, by="ann")
+    assert as_read(route).compression is True
+    text = export_text()
+    assert "compression: true" in text
+    update_route(route, compression=False, by="ann")
+    apply_text(text, "routes.yaml", by="ann")
+    assert Route.objects.get().compression is True
+
+
 @pytest.mark.parametrize(
     ("path", "wanted", "keeps"),
     [
@@ -86,6 +99,8 @@ def test_encoded_slashes_are_kept_by_default_where_a_parameter_takes_slashes(pat
         ({"idempotency": 1}, "idempotency"),
         ({"idempotency": True, "methods": ["GET"]}, "idempotency"),
         ({"idempotency": True, "protocol": "sse"}, "idempotency"),
+        ({"compression": 1, "protocol": "websocket"}, "compression"),
+        ({"compression": True}, "compression"),
         ({"encoded_slashes": "decode"}, "encoded_slashes"),
         ({"encoded_slashes": None}, "encoded_slashes"),
         ({"upstream_authorization": ""}, "upstream_authorization"),

@@ -32,6 +32,7 @@ def test_a_route_is_made_changed_and_deleted_each_recorded():
         "encoded_slashes": "",
         "upstream_authorization": "drop",
         "idempotency": False,
+        "compression": False,
         "sealed_credential": "",
     }
     update_route(route, path="/q/{rest...}", handler=UPSTREAM | {"url": "http://127.0.0.1:9/{rest}"}, by="bob")

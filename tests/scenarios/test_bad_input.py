@@ -169,7 +169,7 @@ def test_text_that_is_not_utf_8_closes_with_1007(product, keys, bystander):
 @pytest.mark.parametrize(
     "offer", ["permessage-deflate", "permessage-deflate; server_max_window_bits=8, x-webkit-deflate-frame"]
 )
-def test_compression_is_never_agreed_on(product, keys, offer):
+def test_compression_is_agreed_on_only_where_a_setting_or_a_route_asks_for_it(product, keys, offer):
     headers = {"X-API-Key": keys["valid"], "Sec-WebSocket-Extensions": offer}
     with websockets.sync.client.connect(
         product.ws_url + "/v1/stream", additional_headers=headers, compression=None

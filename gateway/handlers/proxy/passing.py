@@ -44,7 +44,7 @@ def passing_down(plane: Plane, call: Call, connection: Connection, upstream: Ups
     charge_now, most, socket = plane.limiter.charge_now, plane.config.proxied_message_max_bytes, call.peer
 
     def pass_on(data: bytes) -> int:
-        if not socket.can_write_now:
+        if socket.is_compressing or not socket.can_write_now:
             return 0
         count, size, end = count_whole(data, most, is_masked=False)
         if not count or not charge_now(call, messages_out=count, bytes_out=size):

@@ -50,7 +50,8 @@ async def proxy(plane: Plane, call: Call) -> Reply:
     upstream.on_expiry = lambda: ending(Refused(Reason.TOO_SLOW))
     plane.upstreams.time(upstream)
     try:
-        await call.peer.accept(_subprotocol(call, upstream), accepting_headers(plane, call, handshake))
+        headers = accepting_headers(plane, call, handshake)
+        await call.peer.accept(_subprotocol(call, upstream), headers, compress=call.route.compression)
         connection = plane.connections.open(call, ending)
         return await _pump(plane, call, connection, upstream, ending)
     except Refused as refused:

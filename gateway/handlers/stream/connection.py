@@ -62,7 +62,12 @@ class StreamConnection:
     async def serve(self, socket: Socket) -> Reply:
         """Accept the socket and serve it until either side closes it."""
         self._socket = socket
-        await socket.accept(self._choose_subprotocol(socket), self._plane.limiter.headers(self._call))
+        route = self._call.route
+        await socket.accept(
+            self._choose_subprotocol(socket),
+            self._plane.limiter.headers(self._call),
+            compress=self._plane.config.stream_compression or (route is not None and route.compression),
+        )
         connection = self._plane.connections.open(self._call, self._ending)
         connection.readings = self._filters.readings
         connection.keeps_rights = self._filters.keep_rights

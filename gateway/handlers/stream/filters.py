@@ -15,7 +15,7 @@ from gateway.log.catch_up import Gap
 from gateway.log.conflation import Conflation
 from gateway.log.event import Event
 from gateway.log.hub import Listener
-from gateway.log.lot import Lot
+from gateway.log.lot import Form, Lot
 from gateway.log.position import parse_position
 from gateway.refusals import Reason, Refused
 
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from gateway.plane import Plane
 
 FILTERS_MAX = 200
+_FORMS: dict[tuple[bool, bool], Form] = {
+    (False, False): Event.frame_message,
+    (False, True): Event.compressed_frame_message,
+    (True, False): Event.cloudevent_message,
+    (True, True): Event.compressed_cloudevent_message,
+}
+"""Events ready to be written, by whether they are CloudEvents and whether they are compressed."""
 
 
 class StreamFilter:
@@ -124,7 +131,7 @@ class StreamFilters:
 
     def _lot_delivery(self, stream_filter: StreamFilter) -> Callable[[Lot], bool]:
         put_lot, call, reading = self._outbox.put_lot, self._call, stream_filter.reading
-        form = Event.cloudevent_message if self.is_cloudevents else Event.frame_message
+        form = _FORMS[self.is_cloudevents, call.peer.is_compressing]
 
         def deliver_lot(lot: Lot) -> bool:
             if stream_filter.principal is not call.principal and not self._is_still_allowed(stream_filter):
