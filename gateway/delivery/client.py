@@ -13,7 +13,7 @@ from gateway.refusals import Reason, Refused
 from gateway.upstream.client import Response, TooLong, UpstreamClient
 from gateway.upstream.connection import UpstreamBroken
 from gateway.upstream.origin import Origin
-from gateway.upstream.outbound import is_inner
+from gateway.upstream.outbound import Endpoint, is_inner
 
 if TYPE_CHECKING:
     from gateway.config import Config
@@ -64,6 +64,7 @@ class WebhookClient(UpstreamClient):
 
     def __init__(self, config: Config, resolve: Resolve | None = None) -> None:
         super().__init__(config)
+        self._allowed_networks = config.outbound_allowed_networks
         self._timeout_s = config.webhook_timeout_s
         self._system_resolver = SystemResolver()
         self._resolve = resolve or self._system_resolver
@@ -88,15 +89,15 @@ class WebhookClient(UpstreamClient):
         except (UpstreamBroken, OSError) as error:
             raise SendFailed(f"The connection failed: {str(error) or type(error).__name__}.") from None
 
-    async def addresses(self, origin: Origin) -> Addresses:
+    async def addresses(self, origin: Origin) -> list[Endpoint]:
         """Resolve a host to its public addresses. Raises OSError, and Refused where it has only internal ones."""
-        addresses = await self._resolve(origin.host, origin.port)
+        found = [(str(host), int(port)) for _, (host, port, *_) in await self._resolve(origin.host, origin.port)]
         usable = [
-            (family, address)
-            for family, address in addresses
-            if not is_inner(str(address[0]), self._allowed_networks) and not self._is_own(address)
+            address
+            for address in found
+            if not is_inner(address[0], self._allowed_networks) and self._may_be_reached(*address)
         ]
-        if addresses and not usable:
+        if found and not usable:
             raise Refused(Reason.FORBIDDEN, cause="inner-address")
         return usable
 

@@ -11,8 +11,9 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 from urllib.parse import quote, urlsplit
@@ -22,7 +23,7 @@ from gateway.refusals import Reason, Refused
 from gateway.snapshot.documents import Timeouts
 from gateway.upstream.connection import UpstreamBroken, UpstreamConnection
 from gateway.upstream.origin import Origin
-from gateway.upstream.outbound import is_forbidden, is_own
+from gateway.upstream.outbound import Endpoint, Network, is_address, is_forbidden, is_own
 from gateway.wire.header_fields import Headers
 from gateway.wire.via import own_entry
 
@@ -36,6 +37,8 @@ two seconds or more, and what is sent to them at that moment is lost."""
 POOL_MAX = 512
 """The number of idle connections kept for one upstream."""
 SWEEP_S = 0.5
+JUDGED_MAX = 1024
+"""Addresses of upstreams that are remembered with what was found about them."""
 AS_SET = Timeouts()
 _URL_SAFE = "/%:@!$&'()*+,;=~?"
 
@@ -70,8 +73,7 @@ class UpstreamClient:
     """Connections to upstreams, pooled by origin."""
 
     def __init__(self, config: Config) -> None:
-        self._allowed_networks = config.outbound_allowed_networks
-        self._own_endpoints = config.own_endpoints
+        self._may_be_reached = _reachable(config.outbound_allowed_networks, config.own_endpoints)
         self._connect_timeout_s = config.upstream_connect_timeout_s
         self.first_byte_timeout_s = config.upstream_first_byte_timeout_s
         self.idle_timeout_s = config.upstream_idle_timeout_s
@@ -200,33 +202,16 @@ class UpstreamClient:
         return connection
 
     async def open(self, connection: UpstreamConnection, within_s: float | None = None) -> None:
-        """Connect a new connection to its origin, over TLS where that says so. Raises Refused."""
-        origin, within_s = connection.origin, within_s or self._connect_timeout_s
-        connected = await self.connect_socket(origin, within_s)
-        try:
-            async with asyncio.timeout(within_s):
-                await asyncio.get_running_loop().create_connection(
-                    lambda: connection,
-                    sock=connected,
-                    ssl=self.tls if origin.is_tls else None,
-                    server_hostname=origin.host if origin.is_tls else None,
-                )
-        except TimeoutError:
-            connected.close()
-            raise _not_connected(within_s) from None
-        except OSError:
-            connected.close()
-            raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-unreachable") from None
+        """Connect a new connection to the first address of its origin that accepts, over TLS where that says so.
 
-    async def connect_socket(self, origin: Origin, within_s: float | None = None) -> socket.socket:
-        """Connect to the first address of the host that accepts. Raises Refused."""
+        Raises Refused.
+        """
         within_s = within_s or self._connect_timeout_s
         try:
             async with asyncio.timeout(within_s):
-                for family, address in await self.addresses(origin):
-                    connected = await _connected(family, address)
-                    if connected is not None:
-                        return connected
+                for host, port in await self.addresses(connection.origin):
+                    if await self._open(connection, host, port):
+                        return
         except TimeoutError:
             raise _not_connected(within_s) from None
         except (OSError, UnicodeError):
@@ -234,18 +219,24 @@ class UpstreamClient:
             pass
         raise Refused(Reason.UPSTREAM_UNAVAILABLE, cause="upstream-unreachable")
 
-    async def addresses(self, origin: Origin) -> list[tuple[int, Any]]:
-        """Resolve a host and leave out forbidden addresses (see :mod:`.outbound`). Raises OSError."""
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-        return [
-            (family, address)
-            for family, *_, address in found
-            if not is_forbidden(str(address[0]), self._allowed_networks) and not self._is_own(address)
-        ]
+    async def _open(self, connection: UpstreamConnection, host: str, port: int) -> bool:
+        """Connect to one address; return False if nothing accepts there."""
+        origin = connection.origin
+        tls: dict[str, Any] = {"ssl": self.tls, "server_hostname": origin.host} if origin.is_tls else {}
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: connection, host, port, **tls)
+        except OSError:
+            return False
+        return True
 
-    def _is_own(self, address: Any) -> bool:
-        return is_own(str(address[0]), int(address[1]), self._own_endpoints)
+    async def addresses(self, origin: Origin) -> list[tuple[str, int]]:
+        """Resolve a host and leave out forbidden addresses (see :mod:`.outbound`). Raises OSError."""
+        found = [(origin.host, origin.port)]
+        if not is_address(origin.host):
+            loop = asyncio.get_running_loop()
+            resolved = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+            found = [(str(address[0]), int(address[1])) for *_, address in resolved]
+        return [address for address in found if self._may_be_reached(*address)]
 
     async def _sweep(self) -> None:
         while True:
@@ -267,20 +258,14 @@ def _not_connected(within_s: float) -> Refused:
     )
 
 
-async def _connected(family: int, address: Any) -> socket.socket | None:
-    """Connect to one address; return None if nothing accepts there."""
-    connecting = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        connecting.setblocking(False)
-        connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await asyncio.get_running_loop().sock_connect(connecting, address)
-    except OSError:
-        connecting.close()
-        return None
-    except BaseException:
-        connecting.close()
-        raise
-    return connecting
+def _reachable(allowed: tuple[Network, ...], own: frozenset[Endpoint]) -> Callable[[str, int], bool]:
+    """Return what tells whether an address may be connected to, and remembers that."""
+
+    @lru_cache(JUDGED_MAX)
+    def may_be_reached(host: str, port: int) -> bool:
+        return not is_forbidden(host, allowed) and not is_own(host, port, own)
+
+    return may_be_reached
 
 
 def format_request(method: str, url: str, headers: Mapping[str, str], body: bytes) -> bytes:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+PARSED_MAX = 1024
 
 Network = IPv4Network | IPv6Network
 Endpoint = tuple[str, int]
@@ -76,6 +79,16 @@ _EMBEDDED_IN_LAST_32_BITS = (
 _NAT64_LOCAL = IPv6Network("64:ff9b:1::/48")
 _ISATAP = (0x0000_5EFE, 0x0200_5EFE)
 """The upper half of an ISATAP interface identifier (RFC 5214 6.1); an IPv4 address follows."""
+
+
+@lru_cache(PARSED_MAX)
+def is_address(host: str) -> bool:
+    """Return whether a host is an address in its usual spelling, which needs no resolving."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return "%" not in host
 
 
 def is_forbidden(host: str, allowed: Iterable[Network] = ()) -> bool:

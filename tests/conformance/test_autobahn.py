@@ -32,6 +32,8 @@ GOOD = {("OK", "OK"), ("INFORMATIONAL", "INFORMATIONAL"), ("UNIMPLEMENTED", "OK"
 ALL_CASES, COMPRESSION = ["*"], ["12.*", "13.*"]
 COUNTS = {"*": 517, "12.*": 216}
 COMPRESSED_S = 3600
+ENOUGH = {"metric": "bytes_in", "amount": 10**12, "per": 1}
+"""The default limit is charged what a message inflates to, and less than the suite sends in ten seconds."""
 NOT_STRICT = {
     # What came before a malformed frame in the same segment is not echoed any more.
     "3.2", "3.3", "3.4", "4.1.3", "4.1.4", "4.1.5", "4.2.3", "4.2.4", "4.2.5", "5.15",
@@ -85,7 +87,7 @@ def gateway(tmp_path_factory):
         pytest.skip("there is no Python 2.7 here, on which alone the Autobahn test suite runs")
     folder = tmp_path_factory.mktemp("autobahn") / "var"
     product = Product(folder, "--no-demo", PROXIED_MESSAGE_MAX_BYTES=str(LARGEST_BYTES))
-    product.admin("POST", "tiers/", {"name": "roomy", "limits": []})
+    product.admin("POST", "tiers/", {"name": "roomy", "limits": [ENOUGH]})
     product.admin("POST", "consumers/", {"name": "tester", "tier": "roomy"})
     product.key = product.admin("POST", "consumers/tester/keys", {"name": "test", "scopes": ["call:*"]})["key"]
     yield product
