@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _CONTROL = -1
+NOTHING: deque[Any] = deque(maxlen=0)
 SEND_TIMEOUT_S = 10.0
 """How long sending one batch may take; a reader that takes longer is too slow."""
 _PAUSE_MAX_S = 0.5
@@ -58,7 +59,8 @@ class Outbox(Generic[T]):
         self._max_events = config.send_buffer_max_events
         self._ending = ending
         self._notice = notice
-        self._items: deque[tuple[T, int, float]] = deque()
+        self._items: deque[tuple[T, int, float]] = NOTHING
+        """What is queued; of its own only then: a deque takes as much memory as the rest of an idle connection's."""
         self._bytes = 0
         self._events = 0
         self._next_expiry = math.inf
@@ -134,23 +136,29 @@ class Outbox(Generic[T]):
                 self._drained = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._drained)
 
+    async def filled(self) -> None:
+        """Wait for something to send; what waits here rather than in :meth:`take` is one coroutine less."""
+        self._left()
+        while not self._has_items():
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+            self._taken_at = time.monotonic()
+
     async def take(self) -> list[T]:
         """Wait for something to send, and return all that the limits allow to be sent now.
 
         Raises Refused if a limit asks for the connection to be closed.
         """
         self._left()
-        while not self._has_items():
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-            self._taken_at = time.monotonic()
+        if not self._has_items():
+            await self.filled()
         count, events = len(self._items), self._events
         if events and (
             self._is_throttled or not self._limiter.charge_now(self._call, messages_out=events, bytes_out=self._bytes)
         ):
             return await self._take_one()
         items = [item for item, _, _ in self._items]
-        self._items.clear()
+        self._items = NOTHING
         self._next_expiry = math.inf
         self._lot, self._lot_events, self._bytes, self._events = (count, self._bytes), events, 0, 0
         self._count(events, self._lot[1])
@@ -200,9 +208,11 @@ class Outbox(Generic[T]):
         return bool(self._items)
 
     def _add(self, item: T, bytes_: int, expires_at: float) -> None:
-        items = self._items
         if self._is_over:
             return
+        if self._items is NOTHING:
+            self._items = deque()
+        items = self._items
         items.append((item, bytes_, expires_at))
         if len(items) + self._lot[0] > self._max_events or self._bytes + self._lot[1] > self._max_bytes:
             self._is_over = True

@@ -79,7 +79,8 @@ class EventStream:
         positions = [await self._position(number) for number in range(len(self._selections))]
         self._positions = [position or 0 for position in positions]
         exchange = self._call.peer
-        gone = asyncio.create_task(exchange.gone(), name="sse gone")
+        gone = asyncio.get_running_loop().create_future()
+        exchange.watch(partial(_resolve, gone))
         writer: asyncio.Task[None] | None = None
         try:
             for number, position in enumerate(positions):
@@ -97,7 +98,8 @@ class EventStream:
             return await self._end(writer)
         finally:
             self._unfollow()
-            await stop_tasks(gone, writer)
+            exchange.watch(None)
+            await stop_tasks(writer)
 
     async def _position(self, number: int) -> int | None:
         """Return the position to start a channel from, or None for the next event of the only channel.
@@ -210,10 +212,16 @@ class EventStream:
 
     async def _write(self, preamble: bytes) -> None:
         await self._call.peer.send(preamble)
+        loop, outbox, heartbeat_s = asyncio.get_running_loop(), self._outbox, self._plane.config.sse_heartbeat_s
         while True:
+            heartbeat = loop.call_later(heartbeat_s, outbox.put, HEARTBEAT)
             try:
-                async with asyncio.timeout(self._plane.config.sse_heartbeat_s):
-                    items = await self._outbox.take()
+                await outbox.filled()
+            finally:
+                heartbeat.cancel()
+            try:
+                async with asyncio.timeout(heartbeat_s):
+                    items = await outbox.take()
             except TimeoutError:
                 items = [HEARTBEAT]
             except Refused as refused:
@@ -246,6 +254,11 @@ class EventStream:
             except (TimeoutError, ClientGone):
                 pass
         return Reply(status=200, refused=refused, error_class=refused.row.live.value, closed_by="gateway")
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _id(positions: Sequence[int]) -> bytes:

@@ -43,6 +43,8 @@ HEAD_MAX_BYTES = 4096
 """Longer heads take the path, so that what is kept of plans has a bound."""
 RESPONSES_KEPT, RESPONSE_MAX_BYTES = 1024, 1024
 END = b"\r\n\r\n"
+UPGRADE = b"pgrade:"
+"""Of a head that asks for an upgrade, however it is capitalized by those who write it as words."""
 _REQUEST_LINE = re.compile(rb"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*) HTTP/1\.1")
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([234][0-9][0-9]) [\x20-\x7e]+")
 WITHOUT_LENGTH = frozenset({204, 205, 304, 426})
@@ -95,6 +97,8 @@ class Carrier:
         end = data.find(END, 0, HEAD_MAX_BYTES)
         if end < 0 or plane is None or plane.draining or self.site.capacity.memory.level is not Level.ENOUGH:
             return None
+        if data.find(UPGRADE, 0, end) >= 0:
+            return None  # as judging its lines would find, too
         head = data[:end]
         hashed = self.plans.hashed(head)
         known = connection.known

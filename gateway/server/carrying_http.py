@@ -13,6 +13,7 @@ from gateway.server.timed_http import TimedHttp
 class CarryingHttp(TimedHttp):
     """An HTTP connection that carries the requests which arrive whole while it is idle, one at a time."""
 
+    __slots__ = ("_received", "carried", "carrier", "known")
     carrier: Carrier | None
     carried: CarriedCall | None
     known: Known | None

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import httptools
+from uvicorn.protocols.utils import get_local_addr, is_ssl
 
 from gateway.listening.tcp_connections import TcpConnection
 from gateway.protocol import Protocol
@@ -22,6 +23,7 @@ from gateway.server.carrier import Carrier
 from gateway.server.carrying_http import CarryingHttp
 from gateway.server.connection import disconnect
 from gateway.server.exchange import DirectExchange
+from gateway.server.flow import Flow, Waiting
 from gateway.server.half_closed import probe
 from gateway.server.heads import fault_of_head, fault_of_old_head, malformed, target_parts
 from gateway.server.pace import Pace
@@ -46,6 +48,8 @@ OF_UPGRADES = frozenset({b"connection", b"upgrade", b"http2-settings"})
 class BoundedHttp(CarryingHttp):
     """uvicorn's HTTP protocol with deadlines and bounds."""
 
+    __slots__ = ("_head_bytes", "_hosts", "_lengths", "_method", "_parting", "_parts", "_parts_from")
+
     def __init__(
         self, *arguments: Any, site: Site, tcp: TcpConnection, carrier: Carrier | None, **options: Any
     ) -> None:
@@ -53,26 +57,24 @@ class BoundedHttp(CarryingHttp):
         self.site = site
         self.tcp = tcp
         self.carrier, self.carried, self.known = carrier, None, None
-        self.app_state = {**self.app_state, "tcp": tcp}
+        self.pipeline = Waiting()  # type: ignore[assignment]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        # What else uvicorn notes of a connection is looked up for the scopes of the application alone.
+        self.connections.add(self)
+        self.transport, self.flow = transport, Flow(transport)
         self.client = (self.tcp.ip, self.tcp.port)
         self.head_began_at = time.monotonic()
-        self.body_began_at = None
+        self.body_began_at = self.idle_since = None
         self._pace = Pace(self.site.bounds, 0.0)
-        self.idle_since = None
         self._body_bytes = self._head_bytes = self._parts = self._parts_from = 0
         self._hosts = self._lengths = 0
         self._received = 0
         """Bytes received since the head, or the last part of the body, that the parser has not reported yet."""
-        self._running = None
-        self._method = b""
-        """The method of the request that is being read, where the parser does not know it."""
+        self._running = self._lingers_until = None
+        self._method = self._parting = b""
+        """The method being read, if the parser does not know it; a refusal that waits for the requests before it."""
         self._is_refused = False
-        self._parting = b""
-        """A rendered refusal that waits until the requests before it are answered."""
-        self._lingers_until = None
         self._is_half_closed = False
         self._unsent = (0, 0.0)
         self.site.open.add(self)
@@ -171,11 +173,7 @@ class BoundedHttp(CarryingHttp):
         self.data_received(methods.STAND_IN + data[len(self._method) :])
 
     def _get_upgrade(self) -> bytes | None:
-        """Return the protocol to upgrade to, or None. uvicorn reads one Connection header; there may be several."""
-        tokens = b",".join(value for name, value in self.headers if name == b"connection").lower().split(b",")
-        if b"upgrade" not in [token.strip() for token in tokens]:
-            return None
-        return next((value.lower() for name, value in self.headers if name == b"upgrade"), None)
+        return upgrades.requested(self.headers)
 
     def _open_socket(self, rest: bytes) -> None:
         """Hand the connection over to a WebSocket, with what was sent behind the head."""
@@ -232,6 +230,8 @@ class BoundedHttp(CarryingHttp):
 
     def _make_scope(self) -> None:
         url, headers, expects = self.url, self.headers, self.expect_100_continue
+        self.server, self.scheme = get_local_addr(self.transport), "https" if is_ssl(self.transport) else "http"
+        self.app_state = {**self.app_state, "tcp": self.tcp}
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
         self.headers += headers

@@ -17,6 +17,11 @@ from gateway.server.site import Site
 class TimedHttp(HttpToolsProtocol):
     """An HTTP connection that is closed if its client is too slow, idle for too long, or gone."""
 
+    # Not in the dictionary that uvicorn's attributes are in: one with so many names takes a kilobyte more.
+    __slots__ = (
+        "_body_bytes", "_is_half_closed", "_is_refused", "_lingers_until", "_pace", "_probed_at", "_running", "_unsent",
+        "body_began_at", "head_began_at", "idle_since", "site", "tcp",
+    )  # fmt: skip
     site: Site
     tcp: TcpConnection
     head_began_at: float | None

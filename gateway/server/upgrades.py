@@ -26,6 +26,14 @@ class Upgraded(Interface):
     app_state: dict[str, Any]
 
 
+def requested(headers: Headers) -> bytes | None:
+    """Return the protocol to upgrade to, or None. uvicorn reads one Connection header; there may be several."""
+    tokens = b",".join(value for name, value in headers if name == b"connection").lower().split(b",")
+    if b"upgrade" not in [token.strip() for token in tokens]:
+        return None
+    return next((value.lower() for name, value in headers if name == b"upgrade"), None)
+
+
 def has_body(headers: Headers) -> bool:
     """Return whether a handshake announces a body, which it may not have."""
     return any(
@@ -38,7 +46,7 @@ def served_by(upgraded: Upgraded, target: bytes, headers: Headers) -> Callable[[
     path, query = target_parts(target)
     plane, tcp = upgraded.site.plane(), upgraded.tcp
     if plane is None or upgraded.site.is_elsewhere(path):
-        return partial(_run, upgraded.app, target, headers, upgraded.app_state)
+        return partial(_run, upgraded.app, target, headers, {**upgraded.app_state, "tcp": tcp})
     call = accepted(plane, Protocol.WEBSOCKET, "GET", path, query, headers, tcp.ip, tcp)
     call.has_empty_query = not query and target[-1:] == b"?"
     return partial(serve_socket, plane, call)

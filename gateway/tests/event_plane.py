@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -295,6 +295,7 @@ class HttpExchange:
         self.writes: list[bytes] = []
         self._sent: asyncio.Queue[bytes] = asyncio.Queue()
         self._gone = asyncio.Event()
+        self._watcher: Callable[[], None] | None = None
 
     async def read(self) -> bytes:
         return self._parts.pop(0) if self._parts else b""
@@ -326,11 +327,13 @@ class HttpExchange:
         self.is_ended = not more
         self._sent.put_nowait(body)
 
-    async def gone(self) -> None:
-        await self._gone.wait()
+    def watch(self, gone: Callable[[], None] | None) -> None:
+        self._watcher = gone
 
     def leave(self) -> None:
         self._gone.set()
+        if self._watcher is not None:
+            self._watcher()
 
     @property
     def parsed(self) -> Any:

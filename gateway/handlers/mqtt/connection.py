@@ -160,6 +160,7 @@ class MqttConnection:
 
     async def _write(self) -> None:
         while True:
+            await self._outbox.filled()
             items = await self._outbox.take()
             try:
                 async with asyncio.timeout(SEND_TIMEOUT_S):

@@ -239,9 +239,10 @@ class StreamConnection:
     # Writing
 
     async def _write(self) -> None:
-        take, send_all = self._outbox.take, self._socket.send_all
+        outbox, send_all = self._outbox, self._socket.send_all
         while True:
-            texts = await take()
+            await outbox.filled()
+            texts = await outbox.take()
             try:
                 async with asyncio.timeout(SEND_TIMEOUT_S):
                     await send_all(texts)
