@@ -47,6 +47,11 @@ class EventStream:
     An event's id is the position in each channel, in the order of the selections, joined by ``-``.
     """
 
+    __slots__ = (
+        "_call", "_conflate_s", "_conflations", "_ending", "_listeners", "_outbox", "_plane", "_positions",
+        "_principal", "_readings", "_requested", "_selections",
+    )  # fmt: skip
+
     def __init__(
         self,
         plane: Plane,

@@ -62,6 +62,11 @@ async def handle_mqtt(plane: Plane, call: Call) -> Reply:
 class MqttConnection:
     """One MQTT connection of one consumer."""
 
+    __slots__ = (
+        "_call", "_ending", "_is_disconnected", "_outbox", "_peer", "_plane", "_publishing", "_receiving",
+        "_session", "_subscribing", "_will",
+    )  # fmt: skip
+
     def __init__(self, plane: Plane, call: Call) -> None:
         self._plane = plane
         self._call = call

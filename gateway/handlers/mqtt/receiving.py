@@ -27,6 +27,11 @@ class Receiving:
     those that arrive meanwhile are stored by one write.
     """
 
+    __slots__ = (
+        "_call", "_claimed", "_client", "_close", "_is_forgotten", "_plane", "_released", "_saving", "_send",
+        "_session", "_unsaved",
+    )  # fmt: skip
+
     def __init__(
         self,
         plane: Plane,

@@ -48,6 +48,11 @@ _SERVER_CLOSED = {1002: Reason.INVALID_REQUEST, 1007: Reason.INVALID_PAYLOAD, 10
 class StreamConnection:
     """One socket on ``/v1/stream``, for a call that was authenticated and limited."""
 
+    __slots__ = (
+        "_call", "_ending", "_filters", "_in_flight", "_message_max_bytes", "_outbox", "_plane", "_room",
+        "_send", "_socket",
+    )  # fmt: skip
+
     def __init__(self, plane: Plane, call: Call) -> None:
         self._plane = plane
         self._call = call

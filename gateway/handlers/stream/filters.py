@@ -61,6 +61,8 @@ class StreamFilter:
 class StreamFilters:
     """The filters of one connection, by the address in their ``subscribe`` frame."""
 
+    __slots__ = ("_call", "_filters", "_outbox", "_plane", "_send", "is_cloudevents")
+
     def __init__(self, plane: Plane, call: Call, outbox: Outbox[str], send: Callable[[Frame], None]) -> None:
         self._plane = plane
         self._call = call
