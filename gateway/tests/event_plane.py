@@ -327,6 +327,9 @@ class HttpExchange:
         self.is_ended = not more
         self._sent.put_nowait(body)
 
+    async def gone(self) -> None:
+        await self._gone.wait()
+
     def watch(self, gone: Callable[[], None] | None) -> None:
         self._watcher = gone
 
