@@ -53,7 +53,7 @@ class ServerSocket(FrameConnection):
         self.tcp = tcp
         self._accept_key = b""
         self._agreed: tuple[bytes, int] | None = None
-        """The compression that the client's offer allows; None for none."""
+        """The compression that the client's offer allows; None for none, and once the handshake is answered."""
         self._is_accepted = False
         self._is_answered = False
         """The handshake is answered, by ``101`` or otherwise."""
@@ -112,6 +112,7 @@ class ServerSocket(FrameConnection):
             extension, self.window_bits = self._agreed
             given.append((EXTENSIONS, extension))
             self.frames.is_inflating = True
+        self._agreed = None
         self.transport.write(switching(self._accept_key, given, subprotocol))
         if self._is_half_closed:
             self.transport.close()
