@@ -111,13 +111,13 @@ def from_text(text: str) -> Credential:
 
 
 def from_request(
-    headers: Headers, query: bytes, subprotocols: Iterable[str] = (), *, keeps_authorization: bool = False
+    headers: Headers, query: bytes, subprotocols: Iterable[str] = (), *, is_authorization_foreign: bool = False
 ) -> Credential | None:
     """Return the credential of an HTTP request or WebSocket handshake, or None if it has none.
 
     Searches ``Authorization``, ``X-API-Key``, the WebSocket subprotocols ``["bearer", CREDENTIAL]`` and, for a
-    ticket only, ``?ticket=``. With ``keeps_authorization``, ``Authorization`` is the upstream's wherever there is
-    another credential. Raises Refused for more than one credential, and for a key in the query string.
+    ticket only, ``?ticket=``. With ``is_authorization_foreign``, ``Authorization`` is none of the gateway's
+    where there is another credential. Raises Refused for more than one credential, and for a key in the query string.
     """
     credentials: list[Credential] = []
     authorizations: list[bytes] = []
@@ -130,7 +130,7 @@ def from_request(
         credentials += _in_subprotocols(list(subprotocols))
     if query:
         credentials += _in_query(query)
-    if authorizations and not (keeps_authorization and credentials):
+    if authorizations and not (is_authorization_foreign and credentials):
         credentials += map(_bearer, authorizations)
     if len(credentials) > 1:
         raise Refused(

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from gateway import tracing
 from gateway.call import Call, CallersConnection, Reply
 from gateway.credentials.api_keys import from_request, without_ticket
+from gateway.handlers.proxy.forwarding import forwarding_of
 from gateway.handlers.registry import REGISTRY, add_registry_error
 from gateway.identity.client_address import client_ip, front_of
 from gateway.peer import ClientGone, Socket
@@ -187,12 +188,17 @@ def prepare(plane: Plane, call: Call, subprotocols: Iterable[str] = ()) -> None:
     call.parameters = match.parameters
     call.is_anonymous = match.is_anonymous
     if not match.is_anonymous:
-        _read_credential(call, subprotocols)
+        _read_credential(plane, call, subprotocols)
 
 
-def _read_credential(call: Call, subprotocols: Iterable[str]) -> None:
-    keeps_authorization = call.route is not None and call.route.keeps_authorization
-    call.credential = from_request(call.headers, call.query, subprotocols, keeps_authorization=keeps_authorization)
+def _read_credential(plane: Plane, call: Call, subprotocols: Iterable[str]) -> None:
+    route = call.route
+    is_foreign = (
+        route is not None
+        and (route.keeps_authorization or bool(route.sealed_credential))
+        and forwarding_of(route).is_authorization_foreign(plane.config)
+    )
+    call.credential = from_request(call.headers, call.query, subprotocols, is_authorization_foreign=is_foreign)
     if call.credential is not None and call.credential.kind == "ticket":
         _require_place_of_ticket(call)
         call.query = without_ticket(call.query)

@@ -120,7 +120,7 @@ class Carrier:
             found_plan = self.plans.of(plane, request)
         except Refused:
             return None
-        if found_plan is None:
+        if found_plan is None or _is_repeated(found_plan[0], head, request.credential):
             return None
         plan, destination = found_plan
         if length:
@@ -167,6 +167,14 @@ def _request(ip: str, request_line: bytes, lines: Iterable[tuple[Fate, bytes]]) 
         return None
     request = Request(ip, match[1], match[2], (host, *naming), credential)
     return request, 0 if length is None else int(field_of(length)[1])
+
+
+def _is_repeated(plan: Plan, head: bytes, line: bytes) -> bool:
+    """Return whether a head holds the credential in other places than its line, where the path takes it out."""
+    credential = plan.call.credential
+    assert credential is not None, "plans are of proved callers"
+    secret = credential.value.encode()
+    return head.count(secret) > line.count(secret)
 
 
 def _response(status_line: bytes, passed: list[bytes], others: list[tuple[Fate, bytes]], via: bytes) -> Response:

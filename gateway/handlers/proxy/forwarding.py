@@ -104,6 +104,15 @@ class Forwarding:
             headers = [*(header for header in headers if header[0] != credential[0]), credential]
         return headers
 
+    def is_authorization_foreign(self, config: Config) -> bool:
+        """Return whether ``Authorization`` beside a key is none of the gateway's: the route keeps it, or sends its own.
+
+        Raises Refused ``upstream-unavailable`` if the route's credential cannot be decrypted.
+        """
+        if self.route.keeps_authorization or not self.route.sealed_credential:
+            return self.route.keeps_authorization
+        return _opened(config.secret_key, self.route.name, self.route.sealed_credential)[0] == AUTHORIZATION
+
     def _with_destination(self, call: Call, headers: Headers, config: Config) -> Headers:
         names, scheme = self.own_names(call, config), self.target.origin.scheme
         beginning = (call.front or UNKNOWN_FRONT).prefix + self.route.path.partition("{")[0]

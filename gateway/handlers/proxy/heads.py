@@ -96,18 +96,20 @@ def passed_on(call: Call, via: bytes) -> Headers:
     """Return the headers of a request that pass to the upstream. Raises Refused ``loop-detected``.
 
     A name with other characters than letters, digits and hyphens does not pass: some servers take it for another one.
+    Neither does a value that holds the caller's credential, which is the gateway's alone to know.
     """
     named: frozenset[bytes] = frozenset()
     passed: Headers = []
+    secret = b"" if call.credential is None else call.credential.value.encode()
     for header in call.headers:
         name = header[0]
         if name not in EXAMINED:
-            if not is_identity(name) and is_plain_name(name):
+            if not is_identity(name) and is_plain_name(name) and not (secret and secret in header[1]):
                 passed.append(header)
         elif name == b"connection":
             named |= _tokens(header[1])
         elif name in PASSED_IN_PART:
-            passed += _passed_in_part(call, header, via)
+            passed += _passed_in_part(call, header, via, secret)
     if not named or named in ONLY_KEPT_OR_CLOSED:
         return passed
     # What the client names in Connection concerns its own one only (RFC 9110 7.6.1).
@@ -124,7 +126,9 @@ def is_plain_name(name: bytes) -> bool:
     return name.replace(b"-", b"").isalnum()
 
 
-def _passed_in_part(call: Call, header: tuple[bytes, bytes], via: bytes) -> Iterable[tuple[bytes, bytes]]:
+def _passed_in_part(
+    call: Call, header: tuple[bytes, bytes], via: bytes, secret: bytes
+) -> Iterable[tuple[bytes, bytes]]:
     name, value = header
     if name == b"via":
         if has_passed(via, value):
@@ -134,6 +138,8 @@ def _passed_in_part(call: Call, header: tuple[bytes, bytes], via: bytes) -> Iter
         return ACCEPTS_TRAILERS if b"trailers" in _tokens(value) else ()
     if name == b"cookie":
         cookies = cookies_of(value)
+        if secret and secret in cookies:
+            cookies = b"; ".join(cookie.strip() for cookie in cookies.split(b";") if secret not in cookie)
         return ((name, cookies),) if cookies else ()
     return (header,) if _asks_for(call, name) else ()
 

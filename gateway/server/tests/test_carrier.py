@@ -143,6 +143,18 @@ async def test_a_head_that_needs_a_look_takes_the_path(plane, carried, lines):
     assert carried == {"whole": 0, "handed over": 0}
 
 
+@pytest.mark.parametrize("name", ["x-other", "accept", "cookie", "user-agent"])
+async def test_a_head_that_repeats_the_key_takes_the_path_which_takes_it_out(plane, behind, carried, name):
+    async with caller_of(plane) as caller:
+        await warm(caller)
+        for _ in range(2):
+            assert (await caller.ask("GET", "/r/second", f"{name}: a={plane.key.text}")).status == 200
+            assert plane.key.text not in str(behind.upstream.requests[-1].headers)
+        assert carried == {"whole": 0, "handed over": 0}
+        assert (await caller.ask("GET", "/r/second", f"{name}: a=b")).status == 200
+    assert carried == {"whole": 1, "handed over": 0}
+
+
 @pytest.mark.parametrize(
     "reply",
     [

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from gateway.credentials.api_keys import new_key
 from gateway.credentials.sealed import seal
 from gateway.handlers.proxy.tests.websocket.support import HANDSHAKE, echo_messages, sockets_that
 from gateway.snapshot.documents import credential_purpose
@@ -80,6 +81,34 @@ async def test_a_routes_credential_replaces_what_the_caller_sends(plane, behind)
     assert await seen(plane, behind, "/both", FOR_UPSTREAM, name="x-token") == ["t"]
 
 
+async def test_an_authorization_beside_our_key_is_dropped_where_the_route_sends_its_own(plane, behind):
+    for line in (FOR_UPSTREAM, "authorization: Digest a=b", basic(plane.other_key.text), "authorization: \xe9"):
+        assert await seen(plane, behind, "/own", line) == ["Bearer sk-of-the-route"]
+    assert await seen(plane, behind, "/own", FOR_UPSTREAM, FOR_UPSTREAM) == ["Bearer sk-of-the-route"]
+    twice = await ask(plane, "GET", "/named", FOR_UPSTREAM)
+    assert (twice.status, json.loads(twice.body)["reason"]) == (400, "invalid-request")
+    wrong = await ask(
+        plane, "GET", "/own", f"authorization: Bearer {plane.key.text}", f"x-api-key: {new_key(b'').text}", key=None
+    )
+    assert wrong.status == 401
+
+
+async def test_our_key_passes_in_no_header_and_no_cookie_of_any_name(plane, behind):
+    key = plane.key.text
+    lines = (
+        f"x-other: {key}", f"referer: https://page.test/?k={key}", f"user-agent: a ({key}) b", f"x-more: a, {key}",
+        f"cookie: a=1; k={key}; b=2", f"cookie: {key}", "x-kept: yes",
+    )  # fmt: skip
+    for path in ("/dropped", "/kept", "/own"):
+        for _ in range(3):
+            assert await seen(plane, behind, path, *lines, name="x-kept") == ["yes"]
+            assert [
+                header for header in behind.requests[-1].headers if header[0] in ("cookie", "referer", "x-more")
+            ] == [("cookie", "a=1; b=2")]
+    token = f"authorization: {basic(key).partition(' ')[2]}"
+    assert await seen(plane, behind, "/dropped", token, f"x-other: {key}", key=None, name="x-other") == []
+
+
 async def test_a_credential_that_cannot_be_decrypted_refuses_the_call(plane, behind):
     answer = await ask(plane, "GET", "/moved")
     assert (answer.status, json.loads(answer.body)["reason"]) == (502, "upstream-unavailable")
@@ -100,10 +129,11 @@ async def test_a_handshake_has_the_same_credentials(tmp_path):
             for path, *lines in (
                 ("/kept", f"x-api-key: {key}", FOR_UPSTREAM), ("/kept", subprotocol, FOR_UPSTREAM),
                 ("/kept", f"authorization: Bearer {key}"), ("/own", f"authorization: Bearer {key}"),
+                ("/own", subprotocol, FOR_UPSTREAM, f"x-other: {key}"),
             ):  # fmt: skip
                 async with caller_of(plane) as caller:
                     caller.send(caller.head("GET", path, *HANDSHAKE, *lines, key=None))
                     assert (await caller.answer_head()).status == 101
         sent = [request.headers.get_all("authorization") for request in behind.requests]
-        assert sent == [["Bearer sk-for-the-upstream"]] * 2 + [[], ["Bearer sk-of-the-route"]]
+        assert sent == [["Bearer sk-for-the-upstream"]] * 2 + [[]] + [["Bearer sk-of-the-route"]] * 2
         assert not any(key in str(list(request.headers.raw_items())) for request in behind.requests)
