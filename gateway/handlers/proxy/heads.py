@@ -10,7 +10,7 @@ from http import HTTPStatus
 from gateway.call import Call
 from gateway.concurrency.short_cache import short_cache
 from gateway.config import Config
-from gateway.handlers.proxy import destination
+from gateway.handlers.proxy import destination, max_forwards
 from gateway.handlers.proxy.forwarding import Forwarding
 from gateway.handlers.proxy.own_names import REWRITTEN, OwnNames
 from gateway.refusals import Reason, Refused
@@ -47,7 +47,7 @@ SET_BY_GATEWAY = frozenset(
     }
 )  # fmt: skip
 OVERRIDES_RAW = frozenset(name.encode() for name in OVERRIDES)
-PASSED_IN_PART = OVERRIDES_RAW | {b"cookie", b"te", b"via"}
+PASSED_IN_PART = OVERRIDES_RAW | {b"cookie", b"max-forwards", b"te", b"via"}
 EXAMINED = HOP_BY_HOP | SET_BY_GATEWAY | PASSED_IN_PART | {b"proxy", b"trailer"}
 """The others pass to the upstream. CGI takes ``Proxy`` for the variable ``HTTP_PROXY``; a request's trailers are
 dropped."""
@@ -130,10 +130,8 @@ def _passed_in_part(
     call: Call, header: tuple[bytes, bytes], via: bytes, secret: bytes
 ) -> Iterable[tuple[bytes, bytes]]:
     name, value = header
-    if name == b"via":
-        if has_passed(via, value):
-            raise Refused(Reason.LOOP_DETECTED)
-        return (header,)
+    if name == b"via" and has_passed(via, value):
+        raise Refused(Reason.LOOP_DETECTED)
     if name == b"te":
         return ACCEPTS_TRAILERS if b"trailers" in _tokens(value) else ()
     if name == b"cookie":
@@ -141,6 +139,12 @@ def _passed_in_part(
         if secret and secret in cookies:
             cookies = b"; ".join(cookie.strip() for cookie in cookies.split(b";") if secret not in cookie)
         return ((name, cookies),) if cookies else ()
+    if secret and secret in value:
+        return ()
+    if name == b"via":
+        return (header,)
+    if name == max_forwards.NAME:
+        return ((name, max_forwards.decremented(value)),) if call.method == max_forwards.METHOD else (header,)
     return (header,) if _asks_for(call, name) else ()
 
 

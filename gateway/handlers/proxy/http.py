@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.call import Call, Reply
 from gateway.concurrency.stopping import stop_tasks
+from gateway.handlers.proxy import max_forwards
 from gateway.handlers.proxy.answer import GovernedResponse, is_governed
 from gateway.handlers.proxy.forwarding import Forwarding, forwarding_of, own_names
 from gateway.handlers.proxy.heads import (
@@ -60,6 +61,8 @@ async def forward(plane: Plane, call: Call) -> Reply:
 
     If the caller loses its right meanwhile, the call ends as an open connection would: Refused ``key-revoked`` etc.
     """
+    if max_forwards.ends_here(call):
+        return await max_forwards.answer(plane, call)
     if call.route is not None and call.route.idempotency and call.method == "POST":
         key = idempotency_key(call)
         if key is not None:

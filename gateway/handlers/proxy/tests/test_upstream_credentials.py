@@ -98,12 +98,13 @@ async def test_our_key_passes_in_no_header_and_no_cookie_of_any_name(plane, behi
     lines = (
         f"x-other: {key}", f"referer: https://page.test/?k={key}", f"user-agent: a ({key}) b", f"x-more: a, {key}",
         f"cookie: a=1; k={key}; b=2", f"cookie: {key}", "x-kept: yes",
+        f"via: 1.1 {key}", f"max-forwards: {key}",
     )  # fmt: skip
     for path in ("/dropped", "/kept", "/own"):
         for _ in range(3):
             assert await seen(plane, behind, path, *lines, name="x-kept") == ["yes"]
             assert [
-                header for header in behind.requests[-1].headers if header[0] in ("cookie", "referer", "x-more")
+                header for header in behind.requests[-1].headers if header[0] in ("cookie", "referer", "max-forwards")
             ] == [("cookie", "a=1; b=2")]
     token = f"authorization: {basic(key).partition(' ')[2]}"
     assert await seen(plane, behind, "/dropped", token, f"x-other: {key}", key=None, name="x-other") == []
