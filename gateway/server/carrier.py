@@ -46,7 +46,7 @@ END = b"\r\n\r\n"
 UPGRADE = b"pgrade:"
 """Of a head that asks for an upgrade, however it is capitalized by those who write it as words."""
 _REQUEST_LINE = re.compile(rb"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*) HTTP/1\.1")
-_STATUS_LINE = re.compile(rb"HTTP/1\.1 ([234][0-9][0-9]) [\x20-\x7e]+")
+_STATUS_LINE = re.compile(rb"HTTP/1\.1 ([234][0-9][0-9]) [\x20-\x7e]{1,200}")
 WITHOUT_LENGTH = frozenset({204, 205, 304, 426})
 """Responses whose length means something else, or nothing."""
 BY_KEY_LINE = lines_of((BY_KEY,))
@@ -85,6 +85,7 @@ class Carrier:
     def __init__(self, site: Site) -> None:
         self.site = site
         self.plans = Plans(site.is_elsewhere)
+        self._head_max_bytes = min(HEAD_MAX_BYTES, site.bounds.head_max_bytes, site.bounds.path_max_bytes)
         self._request_lines = request_lines()
         self._response_lines = response_lines()
         self._responses: dict[bytes, Response] = {}
@@ -94,7 +95,7 @@ class Carrier:
     def begin(self, connection: HttpConnection, data: bytes) -> CarriedCall | None:
         """Carry the request that begins with these bytes, on an idle connection; None if it has to take the path."""
         plane = self.site.plane()
-        end = data.find(END, 0, HEAD_MAX_BYTES)
+        end = data.find(END, 0, self._head_max_bytes)
         if end < 0 or plane is None or plane.draining or self.site.capacity.memory.level is not Level.ENOUGH:
             return None
         if data.find(UPGRADE, 0, end) >= 0:
@@ -111,6 +112,8 @@ class Carrier:
 
     def _judged(self, plane: Plane, ip: str, head: bytes, hashed: bytes) -> Known | None:
         request_line, *lines = head.split(b"\r\n")
+        if len(lines) > self.site.bounds.head_max_count:
+            return None
         passed, others = self._request_lines.sort(lines)
         found = _request(ip, request_line, others)
         if found is None or found[1] > plane.config.body_max_bytes:

@@ -25,6 +25,7 @@ async def served(
     is_direct: bool = True,
     capacity: Capacity | None = None,
     drain: Callable[[], Awaitable[None]] | None = None,
+    is_carrying: bool = True,
 ) -> AsyncIterator[Server]:
     """Serve a data plane on a free port, ``plane.port``; ``is_direct=False`` sends every call through ASGI's messages.
 
@@ -42,7 +43,14 @@ async def served(
     async def not_at_all() -> None:
         """Leave what is open to the end of the test."""
 
-    site = Site(config, lambda: plane if is_direct else None, lambda path: False, refused, capacity or Capacity(config))
+    site = Site(
+        config,
+        lambda: plane if is_direct else None,
+        lambda path: False,
+        refused,
+        capacity or Capacity(config),
+        is_carrying=is_carrying,
+    )
     server = server_of(application, site, drain=drain or not_at_all, lifespan="off")
     server.capture_signals = nullcontext  # type: ignore[assignment, method-assign]
     listening = socket.create_server(("127.0.0.1", 0))

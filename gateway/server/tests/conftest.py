@@ -1,9 +1,10 @@
 import pytest
 
+from gateway.tests.drivers import driver
 from gateway.tests.garbage import garbage
 from gateway.tests.http_plane import echo, route, running, upstream_that
 
-__all__ = ["garbage"]
+__all__ = ["driver", "garbage"]
 
 
 @pytest.fixture

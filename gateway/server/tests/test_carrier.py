@@ -14,6 +14,11 @@ LIMITS = [{"metric": "requests", "amount": 1000, "per": 60}, {"metric": "bytes_o
 PLAIN = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok"
 
 
+@pytest.fixture(autouse=True)
+def driver():
+    """Begin as the product does."""
+
+
 @pytest.fixture
 def carried(monkeypatch):
     """Count the calls that are carried to their end, and those that are handed over."""

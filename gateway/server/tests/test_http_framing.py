@@ -6,6 +6,7 @@ import json
 import pytest
 
 from gateway.server.tests.heads import CHUNKED, GET, HOST, POST
+from gateway.tests.drivers import BY_THE_PATH
 from gateway.tests.http_plane import caller_of, echo, eventually, large, route, running, say, upstream_that
 
 
@@ -130,6 +131,7 @@ async def test_the_address_is_in_the_path_alone(plane, behind):
     assert {requested.header("host")[0] for requested in behind.requests} == {behind.url.removeprefix("http://")}
 
 
+@BY_THE_PATH
 @pytest.mark.parametrize(
     "broken", [b"a\r\nset-cookie: x=1", b"a\nset-cookie: x=1", b"a\rset-cookie: x=1", b"a\r\n\r\nbody"]
 )

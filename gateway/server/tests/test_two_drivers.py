@@ -49,6 +49,11 @@ SET = [{"type": "set-headers", "options": {"headers": {"x-set": "1"}}}]
 CHANGING = re.compile(rb"date: [^\r]*|t=\d+|r=\d+|00-(?!1{32})[0-9a-f]{32}-[0-9a-f]{16}-01")
 
 
+@pytest.fixture(autouse=True)
+def driver():
+    """Begin as the product does."""
+
+
 class Generated:
     """Answers every request as the test has said, and keeps what it was asked, in bytes."""
 

@@ -1,6 +1,9 @@
 import pytest
 
+from gateway.tests.drivers import driver
 from gateway.tests.http_plane import echo, upstream_that
+
+__all__ = ["driver"]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from gateway.credentials.api_keys import new_key
 from gateway.protocol import Protocol
 from gateway.protocols.http import accepted, prepare
 from gateway.refusals import Refused
+from gateway.tests.drivers import BY_THE_PATH
 from gateway.tests.http_plane import PEPPER, ask, caller_of, echo, eventually, route, running, say, upstream_that
 from gateway.wire.header_fields import OVERRIDES
 
@@ -356,6 +357,7 @@ async def test_what_is_under_way_is_finished_before_the_server_stops(tmp_path, i
         assert plane.outcomes == [("ok", "")]
 
 
+@BY_THE_PATH
 async def test_a_fault_of_ours_is_logged_and_tells_nothing(plane, caplog):
     async def broken(plane_, call):
         raise RuntimeError("secret detail")

@@ -4,6 +4,7 @@ import ssl
 import pytest
 
 from gateway.handlers.proxy.tests.upstream.support import LARGE, OK, certificate_of, is_problem, plane_before
+from gateway.tests.drivers import BY_THE_PATH
 from gateway.tests.http_plane import (
     NOWHERE,
     ask,
@@ -96,6 +97,7 @@ async def test_what_must_not_be_repeated_avoids_a_connection_that_was_idle_for_l
         assert behind.connections == 2
 
 
+@BY_THE_PATH
 async def test_a_new_connection_that_is_closed_is_not_asked_again(tmp_path):
     async def close(requested, reader, writer):
         return True

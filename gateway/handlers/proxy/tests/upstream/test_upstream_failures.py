@@ -5,6 +5,7 @@ import pytest
 from gateway.handlers.proxy.tests.upstream.support import LARGE, OK, is_problem, plane_before
 from gateway.tests.http_plane import (
     NOWHERE,
+    Driver,
     ask,
     caller_of,
     eventually,
@@ -80,7 +81,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("raw", MALFORMED.values(), ids=MALFORMED)
-async def test_an_answer_that_is_none_is_a_502(tmp_path, raw):
+async def test_an_answer_that_is_none_is_a_502(tmp_path, raw, driver):
     async def answer(requested, reader, writer):
         writer.write(raw)
         await writer.drain()
@@ -88,7 +89,8 @@ async def test_an_answer_that_is_none_is_a_502(tmp_path, raw):
 
     async with upstream_that(answer) as behind, plane_before(tmp_path, behind.url) as plane:
         assert is_problem(await ask(plane, "GET", "/r"), 502, "upstream-unavailable")
-        assert len(behind.requests) == 1
+        # The carrier's connection was idle: one that closes without a byte may have been closed before the request.
+        assert len(behind.requests) == (2 if driver is Driver.CARRIER and not raw else 1)
         assert plane.outcomes == [("upstream-lost", "handshake_upstream")]
 
 
