@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import chain
 from typing import Any
 
 from configuration.importers.imported import Imported
@@ -11,6 +12,7 @@ from configuration.importers.options import Options, Secret
 from configuration.importers.references import Path, mapping
 from configuration.importers.report import Report
 from configuration.importers.url_patterns import UNNAMED, Pattern
+from configuration.importers.variables import VARIABLE, value_of
 from configuration.importers.zuplo_policies import Definitions, Operation
 from configuration.yaml_documents import Document, DocumentError
 from gateway.policies.placeholder import PLACEHOLDER
@@ -25,8 +27,9 @@ _PROTOCOLS = {
     "urlRewriteHandler": "http",
     "urlForwardHandler": "http",
 }
-_VARIABLE = re.compile(r"\$\{([^{}]*)\}")
-_LEADING_VARIABLE = re.compile(r"\A\$\{env\.[^{}]*\}")
+_PLACE = re.compile(rf"{VARIABLE.pattern}|\$\{{(?P<call>[^{{}}]*)\}}")
+"""What is replaced in a URL: a variable of the project, or a part of the call."""
+_LEADING_VARIABLE = re.compile(rf"\A(?:{VARIABLE.pattern})")
 _IMPORT = re.compile(r"\$import\((.*)\)")
 _SEARCH = re.compile(r"\$\{search\}\Z")
 """The query of the call, which an upstream gets anyway."""
@@ -122,10 +125,22 @@ def _handler(
     try:
         if export not in _PROTOCOLS:
             raise document.error(f"the handler {export}{module} is not the gateway's", *at)
+        if filters := _message_policies(handler):
+            raise document.error(
+                f"the messages of a WebSocket pass through {filters}, which are not the gateway's", *at
+            )
         return {"type": "upstream", "url": _url(document, handler, path, at, definitions.options)}
     except DocumentError as error:
         definitions.report.add_placeholder(DocumentError(f"{error}: the handler of the route {name}"))
         return {"type": PLACEHOLDER, "name": f"{export}{module}"}
+
+
+def _message_policies(handler: dict[str, Any]) -> str:
+    """Return the names of the policies that the handler of a WebSocket applies to each message; empty if none."""
+    options = handler.get("options")
+    sides = options.get("policies") if isinstance(options, dict) else None
+    listed = chain(*filter(None, sides.values())) if isinstance(sides, dict) else ()
+    return ", ".join(str(one.get("export")) + _module(one) if isinstance(one, dict) else str(one) for one in listed)
 
 
 def _module(handler: dict[str, Any]) -> str:
@@ -134,6 +149,8 @@ def _module(handler: dict[str, Any]) -> str:
 
 
 def _route_path(document: Document, path: str, item: dict[str, Any], at: Path, report: Report) -> str:
+    if found := VARIABLE.search(path):
+        raise document.error(f"{path}: a path has no variables; write the value of {found[0]}", *at)
     options = item.get("x-zuplo-path")
     mode = options.get("pathMode", "open-api") if isinstance(options, dict) else "open-api"
     if mode == "open-api":
@@ -164,24 +181,23 @@ def _url(document: Document, handler: dict[str, Any], path: str, at: Path, asked
     def value(match: re.Match[str]) -> str:
         return _value(document, match, path.replace("...}", "}"), at, asked)
 
-    pattern = _VARIABLE.sub(value, _SEARCH.sub("", pattern))
+    pattern = _PLACE.sub(value, _SEARCH.sub("", pattern))
     return (pattern.rstrip("/") + tail) if tail else pattern
 
 
 def _value(document: Document, match: re.Match[str], path: str, at: Path, asked: Options) -> str:
     """Return what replaces a variable of a URL. Raises DocumentError for one whose value is unknown."""
-    kind, _, name = match[1].partition(".")
+    if match["call"] is None:
+        value = value_of(document, match, at, asked)
+        if isinstance(value, Secret):
+            raise document.error(f"{match[0]} is a secret, which a URL would show; use upstream_credential", *at)
+        return value
+    kind, _, name = match["call"].partition(".")
     if kind == "params":
         return f"{{{UNNAMED if name.isdigit() else name}}}"
-    if match[1] == "pathname":
+    if kind == "pathname":
         return path
-    if kind != "env":
-        raise document.error(f"only Zuplo knows the value of {match[0]}; replace it by its value", *at)
-    if name not in asked.variables:
-        raise document.error(f"{match[0]} has no value; give it with --env FILE", *at)
-    if isinstance(asked.variables[name], Secret):
-        raise document.error(f"{match[0]} is a secret, which a URL would show; use upstream_credential", *at)
-    return asked.variables[name]
+    raise document.error(f"only Zuplo knows the value of {match[0]}; replace it by its value", *at)
 
 
 def _policies(
@@ -203,7 +219,11 @@ def _cors(document: Document, route: dict[str, Any], at: Path, definitions: Defi
     cors = str(route.get("corsPolicy", "none"))
     if cors == "none":
         return []
-    origins = ["*"] if cors == "anything-goes" else definitions.origins(cors)
+    try:
+        origins = ["*"] if cors == "anything-goes" else definitions.origins(cors)
+    except DocumentError as error:
+        definitions.report.skip(error)
+        return []
     if origins is None:
         message = f"the CORS policy {cors} is defined in config/policies.json: pass that file with --policies"
         definitions.report.skip(document.error(message, *at, "corsPolicy"))

@@ -11,6 +11,7 @@ from configuration.importers.imported import Imported
 from configuration.importers.options import Options, Secret
 from configuration.importers.references import Path, mapping, self_contained
 from configuration.importers.report import Report
+from configuration.importers.variables import has_secret, resolved
 from configuration.yaml_documents import Document, DocumentError
 from gateway.policies.placeholder import PLACEHOLDER
 
@@ -19,7 +20,6 @@ _CREDENTIAL = re.compile(
     re.IGNORECASE,
 )
 """Names of headers that hold a credential."""
-_VARIABLE = re.compile(r"\$env\(([^()]*)\)")
 IGNORED = frozenset(
     {
         "allowUnauthenticatedRequests", "authHeader", "authScheme", "bucketId", "bucketName", "cacheTtlSeconds",
@@ -129,41 +129,29 @@ class Definitions:
             raise operation.document.error(f"the policy {name} is {converter.side}, not {side}", *at)
         handler = defined.get("handler")
         options = handler.get("options") if isinstance(handler, Mapping) else None
-        resolved = self._resolved(options, document, path) if isinstance(options, Mapping) else {}
-        instance = Instance(name, resolved, document, path, operation)
+        known = resolved(options, document, path, self.options) if isinstance(options, Mapping) else {}
+        instance = Instance(name, known, document, path, operation)
         if instance.options.pop("allowUnauthenticatedRequests", False) and converter.type in ("api-key", "jwt"):
             self.report.skip(instance.error("allowUnauthenticatedRequests is ignored: every route needs a credential"))
         converted = converter.convert(instance)
-        if any(map(_has_secret, converted)):
+        if has_secret(converted) or (converter.type == "jwt" and has_secret(instance.options)):
             raise instance.error("has a secret of --env, which only a header of requests to the upstream can have")
         if converter.type == "jwt" and instance.options:
             self.issuers.setdefault(name, Imported("issuers", _issuer(instance), at))
         return converted
 
-    def _resolved(self, value: Any, document: Document, path: Path) -> Any:
-        """Return options with the values of ``$env(NAME)``. Raises DocumentError for one that has no value."""
-        if isinstance(value, Mapping):
-            return {name: self._resolved(member, document, path) for name, member in value.items()}
-        if isinstance(value, list):
-            return [self._resolved(member, document, path) for member in value]
-        if not isinstance(value, str):
-            return value
-
-        used: list[str] = []
-
-        def variable(match: re.Match[str]) -> str:
-            if match[1] not in self.options.variables:
-                raise document.error(f"{match[0]} has no value; give it with --env FILE", *path)
-            used.append(self.options.variables[match[1]])
-            return used[-1]
-
-        resolved = _VARIABLE.sub(variable, value)
-        return Secret(resolved) if any(isinstance(part, Secret) for part in used) else resolved
-
     def origins(self, name: str) -> list[str] | None:
-        """Return the origins that a CORS policy of the project allows, or None if it is not defined."""
-        _, defined = self._cors.get(name, (0, {}))
+        """Return the origins that a CORS policy of the project allows, or None if it is not defined.
+
+        Raises DocumentError for a variable without a value, and for one that is a secret.
+        """
+        number, defined = self._cors.get(name, (0, {}))
         allowed = defined.get("allowedOrigins")
+        if self._document is not None:
+            at: Path = ("corsPolicies", number, "allowedOrigins")
+            allowed = resolved(allowed, self._document, at, self.options)
+            if has_secret(allowed):
+                raise self._document.error(f"an origin of the CORS policy {name} is a secret", *at)
         if isinstance(allowed, str):
             allowed = [origin.strip() for origin in allowed.split(",")]
         return [str(origin) for origin in allowed] if isinstance(allowed, list) else None
@@ -265,11 +253,6 @@ def _schema_of(instance: Instance) -> dict[str, Any] | None:
     return None
 
 
-def _has_secret(value: Any) -> bool:
-    members = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    return isinstance(value, Secret) or any(map(_has_secret, members))
-
-
 def _set_headers(on: str) -> Callable[[Instance], list[Converted]]:
     def convert(instance: Instance) -> list[Converted]:
         instance.supported("headers")
@@ -278,6 +261,8 @@ def _set_headers(on: str) -> Callable[[Instance], list[Converted]]:
         for number, header in enumerate(_listed(instance)):
             if not isinstance(header, Mapping) or not isinstance(header.get("name"), str) or "value" not in header:
                 raise instance.error("a header must have a name and a value", "handler", "options", "headers", number)
+            if has_secret(header["name"]) or isinstance(header["value"], (list, Mapping)):
+                raise instance.error("a header has a plain name, and one value", "handler", "options")
             if header.get("overwrite") is False:
                 raise instance.error("overwrite must not be false: set-headers replaces existing headers")
             name, value = header["name"], header["value"]
