@@ -34,7 +34,7 @@ wrk.method = "POST"
 wrk.body = string.rep("x", SIZE)
 wrk.headers["content-type"] = "text/plain"
 """
-PACED_EACH_S = 4_000
+PACED_EACH_S = 2_000
 
 
 def _entrants(place: Place, path: str, answer: str, script: str = "") -> dict[str, Run]:
