@@ -12,7 +12,9 @@ from rest_framework.routers import BaseRouter
 from consumers import services
 from consumers.limits import AMOUNT_MAX, CLOSE_AT_MAX, EXCEEDS, FAILS, LEAST, MODES, PER_MAX_S, SCOPES
 from consumers.models import NAME_PATTERN, Consumer, Tier
+from consumers.scopes import SCOPES_MAX
 from gateway.snapshot.documents import Metric
+from gateway.snapshot.scopes import SCOPE
 from operators.objects import Fields, Objects
 
 
@@ -62,6 +64,20 @@ class Strings(serializers.JSONField):
     """A list of strings; the service validates it."""
 
 
+@extend_schema_field(
+    {
+        "type": "array",
+        "items": {
+            "type": "string",
+            "pattern": f"^({SCOPE.pattern})$",
+        },
+        "maxItems": SCOPES_MAX,
+    }
+)
+class Scopes(serializers.JSONField):
+    """Scopes; the service validates them."""
+
+
 @extend_schema_field({"type": "object", "additionalProperties": {}})
 class Metadata(serializers.JSONField):
     """An object with free members; the service validates it."""
@@ -73,7 +89,7 @@ class TierFields(Fields):
     name = Name()
     description = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
     limits = Limits(required=False)
-    scopes = Strings(required=False, help_text="Bound the scopes of its consumers' keys.")
+    scopes = Scopes(required=False, help_text="Bound the scopes of its consumers' keys.")
 
 
 class ConsumerFields(Fields):

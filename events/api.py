@@ -20,6 +20,7 @@ from events.letter_job_api import LetterJobFields
 from events.letter_job_models import LetterAction
 from events.models import Channel, DeadLetter, OnInvalid
 from events.services import PROTOCOLS, RETENTION_MAX
+from gateway.wire.content_types import CONTENT_TYPE_MAX_CHARS, PATTERN
 from operators.filters import EVERY
 from operators.objects import Collection, Fields, Objects
 
@@ -64,12 +65,17 @@ class Parameters(serializers.JSONField):
     """The values that parameters of the address may have. The service validates them."""
 
 
+@extend_schema_field({"type": "string", "pattern": PATTERN, "maxLength": CONTENT_TYPE_MAX_CHARS})
+class ContentType(serializers.CharField):
+    """What the events of a channel are; the service validates it."""
+
+
 class ChannelFields(Fields):
     """The fields of a channel."""
 
     address = serializers.CharField(trim_whitespace=False)
     title = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
-    content_type = serializers.CharField(
+    content_type = ContentType(
         required=False, help_text="`json` (default), `text`, `bytes` or a media type: what its events are."
     )
     schema = JsonSchema(required=False, allow_null=True)

@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import BaseRouter
 
-from consumers.api import Limits, Metadata, Name, Strings
+from consumers.api import Limits, Metadata, Name, Scopes, Strings
 from consumers.models import Consumer
 from gateway.snapshot.documents import ALGORITHMS
 from keys import issuers, services
@@ -29,7 +29,7 @@ class KeyFields(Fields):
     id = serializers.CharField(read_only=True)
     name = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
     consumer = serializers.CharField(read_only=True)
-    scopes = Strings(required=False)
+    scopes = Scopes(required=False)
     expires_at = serializers.DateTimeField(required=False, allow_null=True)
     allowed_ips = Strings(required=False)
     allowed_origins = Strings(required=False)
@@ -73,9 +73,14 @@ class LeakFields(Fields):
     id = serializers.CharField(read_only=True, allow_null=True)
 
 
-@extend_schema_field({"type": "string", "pattern": "^https?://"})
+@extend_schema_field({"type": "string", "pattern": "^https?://[A-Za-z0-9[]"})
 class WebUrl(serializers.CharField):
     """An absolute URL; the service validates it."""
+
+
+@extend_schema_field({"type": "array", "items": {"type": "string", "enum": list(ALGORITHMS)}})
+class Algorithms(serializers.JSONField):
+    """The algorithms that an issuer may sign with; the service validates them."""
 
 
 class IssuerFields(Fields):
@@ -85,7 +90,7 @@ class IssuerFields(Fields):
     issuer = serializers.CharField(trim_whitespace=False)
     jwks_url = WebUrl(trim_whitespace=False)
     audience = serializers.CharField(trim_whitespace=False)
-    algorithms = Strings(required=False, help_text=f"Some of {', '.join(ALGORITHMS)}.")
+    algorithms = Algorithms(required=False)
     consumer_claim = serializers.CharField(required=False, trim_whitespace=False)
 
 

@@ -15,8 +15,9 @@ from gateway.policies import KNOWN
 from gateway.wire.header_fields import NAME, OVERRIDES
 from operators.objects import Fields, Objects
 from routes import services
+from routes.forwarding import TIMEOUT_MAX_S
 from routes.models import EncodedSlashes, Route, RouteProtocol, UpstreamAuthorization
-from routes.validation import HANDLER_FIELDS, METHOD_MAX_CHARS, METHODS_MAX
+from routes.validation import HANDLER_FIELDS, METHOD_MAX_CHARS, METHODS_MAX, PATH_MAX_CHARS
 
 
 class HandlerFields(serializers.Serializer[Any]):
@@ -47,12 +48,19 @@ class PolicyFields(serializers.Serializer[Any]):
     mode = serializers.ChoiceField(MODES, required=False)
 
 
+@extend_schema_field(
+    {"type": "number", "minimum": 0, "exclusiveMinimum": True, "maximum": TIMEOUT_MAX_S, "nullable": True}
+)
+class Seconds(serializers.FloatField):
+    """A time to wait, in seconds."""
+
+
 class TimeoutFields(serializers.Serializer[Any]):
     """The timeouts of a route, for the schema."""
 
-    connect_s = serializers.FloatField(required=False, help_text="To connect to the upstream.")
-    first_byte_s = serializers.FloatField(required=False, help_text="Until the head of its response.")
-    idle_s = serializers.FloatField(required=False, help_text="Between two parts of its response.")
+    connect_s = Seconds(required=False, help_text="To connect to the upstream.")
+    first_byte_s = Seconds(required=False, help_text="Until the head of its response.")
+    idle_s = Seconds(required=False, help_text="Between two parts of its response.")
 
 
 class CredentialFields(serializers.Serializer[Any]):
@@ -94,11 +102,16 @@ class Methods(serializers.JSONField):
     """Methods; the service validates them."""
 
 
+@extend_schema_field({"type": "string", "pattern": "^/", "maxLength": PATH_MAX_CHARS})
+class Path(serializers.CharField):
+    """A path; the service validates it."""
+
+
 class RouteFields(Fields):
     """A route."""
 
     name = Name()
-    path = serializers.CharField(trim_whitespace=False)
+    path = Path(trim_whitespace=False)
     methods = Methods(required=False)
     protocol = serializers.ChoiceField(RouteProtocol.choices, required=False)
     handler = Handler()

@@ -14,7 +14,10 @@ _MEDIA_TYPES = {JSON: JSON_TYPE, TEXT: TEXT_TYPE, BYTES: BYTES_TYPE}
 _KINDS = {JSON: "JSON", TEXT: "text", BYTES: "bytes of every media type"}
 _NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"  # RFC 6838 4.2
 _ESSENCE = re.compile(f"{_NAME}/{_NAME}", re.ASCII)
-_MEDIA_TYPE = re.compile(rf'{_NAME}/{_NAME}(?: *; *[A-Za-z0-9_.+-]+=(?:[A-Za-z0-9_.+/-]+|"[^"\\\r\n]*"))*', re.ASCII)
+_MEDIA_TYPE_TEXT = rf'{_NAME}/{_NAME}(?: *; *[A-Za-z0-9_.+-]+=(?:[A-Za-z0-9_.+/-]+|"[^"\\\r\n]*"))*'
+_MEDIA_TYPE = re.compile(_MEDIA_TYPE_TEXT, re.ASCII)
+PATTERN = f"^({'|'.join(_MEDIA_TYPES)}|{_MEDIA_TYPE_TEXT})$"
+"""What the content type of a channel is, for documents."""
 
 
 class ContentTypeError(ValueError):

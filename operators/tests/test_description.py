@@ -57,6 +57,31 @@ def test_names_have_the_characters_that_they_may_have(description):
             assert re.search(name["pattern"], bad) is None, (kind, bad)
 
 
+FIELDS = {
+    ("Route", "path"): (["/", "/a/{b}", "/{rest...}"], ["", "a", "x" * 10]),
+    ("Channel", "content_type"): (["json", "image/jpeg", "text/csv; header=present"], ["", "jso", "image", "a/b;"]),
+    ("Issuer", "jwks_url"): (["https://a.test/keys", "http://[::1]/"], ["", "a", "ftp://a.test/", "https://"]),
+}
+
+
+@pytest.mark.parametrize(("kind", "field"), FIELDS)
+def test_texts_have_the_form_that_they_may_have(description, kind, field):
+    pattern = description["components"]["schemas"][f"{kind}FieldsRequest"]["properties"][field]["pattern"]
+    good, bad = FIELDS[kind, field]
+    assert all(re.search(pattern, text) for text in good)
+    assert not any(re.search(pattern, text) for text in bad)
+
+
+@pytest.mark.parametrize("kind", ["Tier", "Key"])
+def test_scopes_have_the_form_that_they_may_have(description, kind):
+    scopes = description["components"]["schemas"][f"{kind}FieldsRequest"]["properties"]["scopes"]
+    pattern = scopes["items"]["pattern"]
+    for good in ("*", "call:quotes", "publish:a b/{c}", "subscribe:trades?conflate=1s", "jobs:*"):
+        assert re.search(pattern, good)
+    for bad in ("", "quotes", "call:", "call:a b", "read:x", "publish:a\n"):
+        assert re.search(pattern, bad) is None, bad
+
+
 @pytest.mark.parametrize("query", ["?limit=0", "?limit=1001", "?limit=", "?limit=1.5", "?limit=x"])
 def test_a_limit_outside_its_bounds_is_refused(api, query):
     problem(api.get(f"/api/v1/tiers/{query}"), 400, "invalid-request")
