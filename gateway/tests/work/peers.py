@@ -25,7 +25,6 @@ class Line:
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
-        self._socket.settimeout(TIMEOUT_S)
         self._received = b""
 
     def send(self, data: bytes) -> None:
@@ -65,7 +64,7 @@ class Line:
 
 
 def connected(port: int) -> Line:
-    return Line(socket.create_connection(("127.0.0.1", port)))
+    return Line(socket.create_connection(("127.0.0.1", port), TIMEOUT_S))
 
 
 @contextmanager
@@ -93,7 +92,7 @@ def upstream() -> Iterator[int]:
 
 
 def _answer(line: Line) -> None:
-    with contextlib.suppress(EOFError, OSError):
+    with contextlib.suppress(EOFError, OSError), contextlib.closing(line):
         while True:
             head = line.until(b"\r\n\r\n")
             if key := KEY.search(head):
