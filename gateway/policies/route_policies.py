@@ -27,7 +27,7 @@ class RoutePolicies:
 
     __slots__ = (
         "answering", "callers", "cors", "inward", "is_of_caller", "is_wrapped", "messages_in", "messages_out",
-        "outward", "reads_answers", "route", "shadow_outward", "waits",
+        "outward", "reads_answers", "reads_heads_alone", "route", "shadow_outward", "waits",
     )  # fmt: skip
 
     def __init__(self, route: Route, dependencies: Dependencies) -> None:
@@ -57,10 +57,10 @@ class RoutePolicies:
             or any(has_admit or policy.is_shadow for policy, has_admit in self.inward)
         )
         """Something has to be awaited, or runs on a copy. Otherwise policies cost a call no task and no await."""
-        self.is_of_caller = not (self.waits or self.outward or self.shadow_outward) and all(
-            policy.is_of_caller for policy, _ in self.inward
-        )
-        """What they decide depends on the caller and its address alone, and they change nothing."""
+        self.is_of_caller = all(policy.is_of_caller for policy, _ in self.inward)
+        """What they decide about a request depends on the caller and its address alone, and they do not change it."""
+        self.reads_heads_alone = not (self.waits or self.shadow_outward)
+        """What they decide and change depends on heads alone, and nothing has to be awaited or reported."""
 
 
 class RoutePoliciesCache:

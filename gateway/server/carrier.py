@@ -6,10 +6,11 @@ It drives the same steps as :mod:`gateway.pipeline`, which defines the path, for
      |                                                               |
      +--- anything else: the path, in a task                         +--- anything else: hand_over to the path
 
-Carried are requests of HTTP/1.1 to an upstream that arrive whole, on routes whose policies look at the caller alone, by
-callers that were proved before and are within their limits, as long as the response arrives whole and with a length.
-What is refused, delayed, streamed, counted in tokens, rewritten, retried or late is handed over with what is known, so
-that only the path decides about it. See docs/architecture.md.
+Carried are requests of HTTP/1.1 to an upstream that arrive whole, on routes whose policies look at heads alone, by
+callers that were proved before and are within their limits, as long as the response arrives whole. Heads pass line by
+line; those that something changes pass by the functions of the path (:mod:`.changed_heads`). What is refused, delayed,
+streamed, counted in tokens, retried or late is handed over with what is known, so that only the path decides about it.
+See docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway import tracing
@@ -28,12 +28,15 @@ from gateway.handlers.proxy.lines import Fate, field_of, request_lines, response
 from gateway.listening.memory import Level
 from gateway.protocols.exchange import HSTS
 from gateway.refusals import Refused
+from gateway.server.changed_heads import call_of, changed_request, changed_response
 from gateway.server.destinations import Destination
-from gateway.server.exchange import DirectExchange
+from gateway.server.exchange import CHUNKED, DirectExchange, chunk
 from gateway.server.plans import Plan, Plans, Request
+from gateway.wire.chunks import whole_body
 from gateway.wire.header_fields import lines_of
 
 if TYPE_CHECKING:
+    from gateway.call import Call
     from gateway.plane import Plane
     from gateway.server.connection import HttpConnection
     from gateway.server.site import Site
@@ -45,10 +48,11 @@ RESPONSES_KEPT, RESPONSE_MAX_BYTES = 1024, 1024
 END = b"\r\n\r\n"
 UPGRADE = b"pgrade:"
 """Of a head that asks for an upgrade, however it is capitalized by those who write it as words."""
-_REQUEST_LINE = re.compile(rb"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*) HTTP/1\.1")
+_REQUEST_LINE = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*) HTTP/1\.1")
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([234][0-9][0-9]) [\x20-\x7e]{1,200}")
-WITHOUT_LENGTH = frozenset({204, 205, 304, 426})
-"""Responses whose length means something else, or nothing."""
+BODILESS = frozenset({204, 304})
+PECULIAR = frozenset({205, 426})
+"""Responses whose length means nothing, or whose head has what others must not."""
 BY_KEY_LINE = lines_of((BY_KEY,))
 PRIVATE_LINE = lines_of((PRIVATE,))
 
@@ -70,12 +74,24 @@ class Response(NamedTuple):
     """The head of a response, and how it passes back."""
 
     status: int
-    length: int
+    length: int | None
+    """Of its body, where the head says so."""
+    is_chunked: bool
     status_line: bytes
     lines: bytes
+    names_upstream: bool
+    """Its lines pass by the function of the path instead, which rewrites them."""
+
+    def body(self, data: bytes, begins: int, *, is_of_head: bool) -> bytes | None:
+        """Return the body, which begins there; None unless it has arrived whole, with nothing behind it."""
+        if is_of_head or self.status in BODILESS:
+            return b"" if self.status and len(data) == begins else None
+        if self.is_chunked:
+            return whole_body(data, begins)
+        return data[begins:] if self.length is not None and len(data) == begins + self.length else None
 
 
-UNCLEAR = Response(0, 0, b"", b"")
+UNCLEAR = Response(0, None, False, b"", b"", False)
 """One that cannot be carried."""
 
 
@@ -121,22 +137,26 @@ class Carrier:
         request, length = found
         try:
             found_plan = self.plans.of(plane, request)
+            if found_plan is None or _is_repeated(found_plan[0], head, request.credential):
+                return None
+            plan, destination = found_plan
+            if plan.changes_requests:
+                changed = changed_request(plane, call_of(plane, plan, destination, lines))
+                return Known(hashed, plan, destination, length, changed)
         except Refused:
             return None
-        if found_plan is None or _is_repeated(found_plan[0], head, request.credential):
-            return None
-        plan, destination = found_plan
         if length:
             passed.append(b"content-length: %d\r\n" % length)
-        head_for_upstream = b"".join((destination.request_line, plan.host, *passed, plan.rest))
-        return Known(hashed, plan, destination, length, head_for_upstream)
+        for_upstream = b"".join((destination.request_line, plan.host, *passed, plan.rest))
+        return Known(hashed, plan, destination, length, for_upstream)
 
     def response(self, plane: Plane, head: bytes) -> Response:
         """Return how a response with this head passes back."""
         known = self._responses.get(head)
         if known is None:
             status_line, *lines = head.split(b"\r\n")
-            known = _response(status_line, *self._response_lines.sort(lines), plane.upstreams.via_line)
+            passed, others = self._response_lines.sort(lines)
+            known = _response(status_line, passed, others, plane.upstreams.via_line)
             if len(head) <= RESPONSE_MAX_BYTES and all(line in self._response_lines for line in lines):
                 make_room(self._responses, RESPONSES_KEPT)
                 self._responses[head] = known
@@ -164,9 +184,11 @@ def _request(ip: str, request_line: bytes, lines: Iterable[tuple[Fate, bytes]]) 
         else:
             once[fate] = line
     host, credential, length = once.get(Fate.HOST), once.get(Fate.CREDENTIAL), once.get(Fate.LENGTH)
+    if Fate.ORIGIN in once:
+        naming.append(once[Fate.ORIGIN])
     if match is None or host is None or credential is None or Fate.UNCLEAR in once:
         return None
-    if length is not None and match[1] == b"GET":
+    if length is not None and match[1] in (b"GET", b"HEAD"):
         return None
     request = Request(ip, match[1], match[2], (host, *naming), credential)
     return request, 0 if length is None else int(field_of(length)[1])
@@ -181,16 +203,25 @@ def _is_repeated(plan: Plan, head: bytes, line: bytes) -> bool:
 
 
 def _response(status_line: bytes, passed: list[bytes], others: list[tuple[Fate, bytes]], via: bytes) -> Response:
-    """Return how a response passes back: with a length, and nothing in it to be looked at."""
-    match, once = _STATUS_LINE.fullmatch(status_line), dict(others)
-    length = once.get(Fate.LENGTH)
-    if match is None or length is None or len(once) < len(others) or Fate.UNCLEAR in once:
+    """Return how a response passes back: with what ends its body."""
+    match = _STATUS_LINE.fullmatch(status_line)
+    lines = [(fate, line) for fate, line in others if fate is not Fate.NAMES_UPSTREAM]
+    once = dict(lines)
+    if match is None or len(once) < len(lines) or Fate.UNCLEAR in once:
         return UNCLEAR
-    status = int(match[1])
-    if status in WITHOUT_LENGTH:
+    status, length, is_chunked = int(match[1]), once.get(Fate.LENGTH), Fate.CHUNKED in once
+    is_framed = length is not None or is_chunked
+    if status in PECULIAR or (status in BODILESS and is_framed) or (length is not None and is_chunked):
         return UNCLEAR
     cached = BY_KEY_LINE if Fate.CACHES in once else PRIVATE_LINE
-    return Response(status, int(field_of(length)[1]), status_line + b"\r\n", b"".join((*passed, cached, via)))
+    return Response(
+        status=status,
+        length=None if length is None else int(field_of(length)[1]),
+        is_chunked=is_chunked,
+        status_line=status_line + b"\r\n",
+        lines=b"".join((*passed, cached, via)),
+        names_upstream=len(lines) < len(others),
+    )
 
 
 def _admitted(plane: Plane, known: Known) -> UpstreamConnection | None:
@@ -231,7 +262,7 @@ class CarriedCall:
         connection.tcp.carries(known.plan.call.ip)
         plane.connections.in_flight.carried.add(self)
         upstream.deadline = self._began + upstream.first_byte_s
-        upstream.carry(self, self._request)
+        upstream.carry(self, self._request, is_head_request=known.plan.call.method == "HEAD")
 
     @property
     def expires_at(self) -> float | None:
@@ -245,24 +276,42 @@ class CarriedCall:
         return known.head + self._data[-known.length :] if known.length else known.head
 
     def answered(self, data: bytes) -> None:
-        """Pass a response on that is whole and plain; anything else is handed over."""
-        plane, connection, known = self._plane, self._connection, self._known
+        """Pass a response on that is whole; anything else is handed over."""
+        plane, connection, plan = self._plane, self._connection, self._known.plan
         end = data.find(END)
         response = self._carrier.response(plane, data[:end]) if end > 0 else UNCLEAR
-        length = response.length
-        is_whole = response is not UNCLEAR and len(data) == end + len(END) + length
-        if not is_whole or connection.flow.write_paused or not self._charge(length):
+        is_of_head = plan.call.method == "HEAD"
+        body = response.body(data, end + len(END), is_of_head=is_of_head)
+        if body is None or connection.flow.write_paused or not self._charge(len(body)):
             self.hand_over(data)
             return
+        lines = self._lines_of(response, data[:end])
+        if response.length is None and response.status not in BODILESS:
+            lines += CHUNKED
+            framed = b"" if is_of_head else b"".join(chunk(body, more=False))
+        else:
+            framed = body
         self._upstream.end_carrying(is_whole=True)
         plane.upstreams.take_back(self._upstream)
-        head = (response.status_line, self._carrier.own_lines(plane, connection), response.lines)
-        limits = plane.limiter.header_lines(known.plan.call)
-        connection.transport.write(b"".join((*head, limits, data[end + 2 :])))
+        own_lines = self._carrier.own_lines(plane, connection)
+        connection.transport.write(b"".join((response.status_line, own_lines, lines, b"\r\n", framed)))
         latency_ms = (time.monotonic() - self._began) * 1000
-        plane.usage.request_ended(known.plan.label, response.status, known.length, length, latency_ms)
+        plane.usage.request_ended(plan.label, response.status, self._known.length, len(body), latency_ms)
         self._end()
         connection.carried_to_its_end()
+
+    def _lines_of(self, response: Response, head: bytes) -> bytes:
+        """Return the lines to pass back, but for those that begin and end every head."""
+        plane, plan = self._plane, self._known.plan
+        if response.names_upstream or plan.changes_responses:
+            return changed_response(plane, self._call(), response.status, head.split(b"\r\n")[1:])
+        return response.lines + plane.limiter.header_lines(plan.call)
+
+    def _call(self) -> Call:
+        """Return the call of this request."""
+        known = self._known
+        lines = self._data[: self._data.find(END)].split(b"\r\n")[1:]
+        return call_of(self._plane, known.plan, known.destination, lines)
 
     def _charge(self, length: int) -> bool:
         call = self._known.plan.call
@@ -275,19 +324,8 @@ class CarriedCall:
         connection, upstream, known = self._connection, self._upstream, self._known
         self._end()
         upstream.end_carrying(is_whole=False)
-        lines = self._data[: self._data.find(END)].split(b"\r\n")[1:]
-        headers = [field_of(line) for line in lines]
-        call = replace(
-            known.plan.call,
-            address=known.destination.address,
-            raw_path=known.destination.raw_path,
-            query=known.destination.query,
-            has_empty_query=known.destination.has_empty_query,
-            parameters=known.destination.parameters,
-            headers=headers,
-            started_at=self._began,
-            tcp=connection.tcp,
-        )
+        call = self._call()
+        call.started_at, call.tcp = self._began, connection.tcp
         if call.header(b"traceparent") is not None:
             tracing.begin(call)
         exchange = DirectExchange(self._plane, call, connection, keep_alive=True, takes_chunks=True, expects_100=False)

@@ -39,6 +39,7 @@ class _StatusLines(dict[int, bytes]):
 STATUS_LINES = _StatusLines(
     {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 )
+CHUNKED = b"transfer-encoding: chunked\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 EXAMINED = frozenset({b"content-length", b"connection", b"upgrade", b"trailer"})
 
@@ -133,7 +134,7 @@ class DirectExchange(Exchange):
             return
         part, may_send = self._probe
         if may_send is None or may_send():
-            self._protocol.transport.write(b"".join(_chunk(part, more=True) if self._is_chunked else (part,)))
+            self._protocol.transport.write(b"".join(chunk(part, more=True) if self._is_chunked else (part,)))
 
     def probe_early(self) -> None:
         """Find that out before the response, by an interim one: clients skip those (RFC 9110 15.2), not of HTTP/1.0."""
@@ -163,7 +164,7 @@ class DirectExchange(Exchange):
             raise ClientGone
         lines, self._lines = self._lines, []
         if not self._is_head:
-            lines += _chunk(body, self._trailers, more=more) if self._is_chunked else (body,)
+            lines += chunk(body, self._trailers, more=more) if self._is_chunked else (body,)
         protocol.transport.write(b"".join(lines))
         if not more:
             self._end()
@@ -273,11 +274,7 @@ class DirectExchange(Exchange):
                     continue
             lines.append(b"%b: %b\r\n" % header)
         lines += (*self._framing(has_length=has_length), b"\r\n")
-        head = b"".join(lines)
-        count = len(lines)
-        if head.count(b"\n") != count or head.count(b"\r") != count:
-            raise ValueError("a response header contains a line break")
-        self._lines.append(head)
+        self._lines.append(joined_lines(lines))
 
     def _is_sent(self, name: bytes, value: bytes) -> bool:
         """Return whether a header of the connection is sent; ``_framing`` writes ``Connection`` itself."""
@@ -295,7 +292,7 @@ class DirectExchange(Exchange):
         lines = []
         if not has_length and self.takes_chunks:
             self._is_chunked = True
-            lines.append(b"transfer-encoding: chunked\r\n")
+            lines.append(CHUNKED)
         elif not has_length:
             self.keep_alive = False
             self._ends_with_connection = True
@@ -314,7 +311,16 @@ class DirectExchange(Exchange):
             self._waiter = None
 
 
-def _chunk(body: bytes, trailers: bytes = b"", *, more: bool) -> tuple[bytes, ...]:
+def joined_lines(lines: list[bytes]) -> bytes:
+    """Return the lines of a head as one text. Raises ValueError if one has a line break inside."""
+    head = b"".join(lines)
+    count = len(lines)
+    if head.count(b"\n") != count or head.count(b"\r") != count:
+        raise ValueError("a response header contains a line break")
+    return head
+
+
+def chunk(body: bytes, trailers: bytes = b"", *, more: bool) -> tuple[bytes, ...]:
     """Return a part of a chunked body, with the last chunk and the trailers unless there is more (RFC 9112 7.1)."""
     chunk = (b"%x\r\n" % len(body), body, b"\r\n") if body else ()
     return chunk if more else (*chunk, b"0\r\n%b\r\n" % trailers)
@@ -323,7 +329,7 @@ def _chunk(body: bytes, trailers: bytes = b"", *, more: bool) -> tuple[bytes, ..
 @lru_cache(maxsize=2)
 def _shared_chunk(body: bytes) -> bytes:
     """Return a chunk, made once for all streams that are sent the same part one after the other."""
-    return b"".join(_chunk(body, more=True))
+    return b"".join(chunk(body, more=True))
 
 
 def _nothing() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -46,7 +47,8 @@ class Request(NamedTuple):
     method: bytes
     target: bytes
     naming: tuple[bytes, ...]
-    """The lines that say how the caller reached the gateway: the host, and what a proxy in front reports."""
+    """The lines that say how the caller reached the gateway, and from where: the host, what a proxy in front reports,
+    and the origin."""
     credential: bytes
     """The line that holds the credential, or its keyed hash."""
 
@@ -65,6 +67,10 @@ class Plan(NamedTuple):
     rest: bytes
     """The end of that head: the caller, its names for the gateway, and ``Via``."""
     label: Label
+    changes_requests: bool
+    """A policy, the upstream's credential or the caller's origin decides about other lines of the request."""
+    changes_responses: bool
+    """A policy decides about lines of the response."""
 
     def holds(self, snapshot: Snapshot) -> bool:
         """Return whether its caller would be admitted now as then."""
@@ -139,9 +145,8 @@ def _is_plain(plane: Plane, call: Call) -> bool:
     is_plain = (
         route is not None
         and not plane.config.trace_start
-        and not forwarding_of(route).has_credentials
         and not (route.idempotency and call.method == "POST")
-        and plane.policies.of(route).is_of_caller
+        and plane.policies.of(route).reads_heads_alone
         and not any(_needs_the_path(limit.metric, limit.scope, call.method) for limit in principal.limits)
         and lacking(principal, call.rights, []) is None
     )
@@ -149,7 +154,8 @@ def _is_plain(plane: Plane, call: Call) -> bool:
         key = plane.snapshot.key(principal.key) if principal.token is None else None
         if key is not None:
             require_place(key, call.ip, call.origin)
-        plane.policies.inbound(call)
+        # They may change it, and do so for each call.
+        plane.policies.inbound(replace(call))
     return is_plain
 
 
@@ -160,7 +166,7 @@ def _needs_the_path(metric: Metric, scope: str, method: str) -> bool:
 
 def _plan(plane: Plane, call: Call) -> Plan:
     assert call.route is not None, "it is for an upstream"
-    forwarding = forwarding_of(call.route)
+    forwarding, policies = forwarding_of(call.route), plane.policies.of(call.route)
     head = request_head(call, forwarding, plane.config, plane.upstreams.via)
     host_begins = head.index(b"\r\n") + 2
     host_ends = head.index(b"\r\n", host_begins) + 2
@@ -172,4 +178,6 @@ def _plan(plane: Plane, call: Call) -> Plan:
         host=head[host_begins:host_ends],
         rest=head[host_ends:],
         label=plane.usage.label_of(call),
+        changes_requests=forwarding.has_credentials or call.origin is not None or not policies.is_of_caller,
+        changes_responses=bool(policies.outward),
     )

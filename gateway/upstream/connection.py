@@ -121,10 +121,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._begin(is_head_request=is_head_request, is_whole=is_whole)
         self._transport.write(head)
 
-    def carry(self, carried: Carried, request: bytes) -> None:
+    def carry(self, carried: Carried, request: bytes, *, is_head_request: bool) -> None:
         """Send a whole request whose response is awaited by callbacks, until :meth:`end_carrying`."""
         assert self._transport is not None, "not connected"
         self._carried = carried
+        self._is_head_request = is_head_request
         self.has_answered = self.is_whole = False
         self._transport.write(request)
 
@@ -134,7 +135,7 @@ class UpstreamConnection(asyncio.Protocol):
         if is_whole:
             self.is_whole = self.is_sent = self._keeps_alive = True
         elif self._transport is not None:
-            self._begin(is_head_request=False, is_whole=True)
+            self._begin(is_head_request=self._is_head_request, is_whole=True)
 
     def _begin(self, *, is_head_request: bool, is_whole: bool) -> None:
         if not self._parser_is_done:

@@ -45,7 +45,11 @@ class Fate(IntEnum):
     TRACE = 5
     CACHES = 6
     """It says who may keep the response."""
-    UNCLEAR = 7
+    ORIGIN = 7
+    NAMES_UPSTREAM = 8
+    """What it says of the upstream is rewritten for the caller. There may be several."""
+    CHUNKED = 9
+    UNCLEAR = 10
 
 
 Judged = tuple[Fate, bytes]
@@ -56,15 +60,15 @@ _UNCLEAR = (Fate.UNCLEAR, b"")
 _NAMING = frozenset({b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-prefix",
                      b"x-forwarded-proto"})  # fmt: skip
 _UNCLEAR_IN_REQUESTS = PASSED_IN_PART | {
-    b"access-control-request-method", b"expect", b"http2-settings", b"origin", b"tracestate", b"trailer",
-    b"transfer-encoding", b"upgrade",
+    b"access-control-request-method", b"expect", b"http2-settings", b"tracestate", b"trailer", b"transfer-encoding",
+    b"upgrade",
 }  # fmt: skip
-_UNCLEAR_IN_RESPONSES = REWRITTEN | {b"trailer", b"transfer-encoding", b"upgrade"}
+_UNCLEAR_IN_RESPONSES = frozenset({b"trailer", b"upgrade"})
 _KEPT_OF_REQUESTS = frozenset(
     {
         b"accept", b"accept-charset", b"accept-encoding", b"accept-language", b"cache-control", b"connection",
-        b"content-encoding", b"content-length", b"content-type", b"dnt", b"host", b"keep-alive", b"pragma", b"priority",
-        b"proxy-connection", b"sec-ch-ua", b"sec-ch-ua-mobile", b"sec-ch-ua-platform", b"sec-fetch-dest",
+        b"content-encoding", b"content-length", b"content-type", b"dnt", b"host", b"keep-alive", b"origin", b"pragma",
+        b"priority", b"proxy-connection", b"sec-ch-ua", b"sec-ch-ua-mobile", b"sec-ch-ua-platform", b"sec-fetch-dest",
         b"sec-fetch-mode", b"sec-fetch-site", b"sec-fetch-user", b"upgrade-insecure-requests", b"user-agent",
         b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-proto", b"x-requested-with",
     }
@@ -74,8 +78,8 @@ _KEPT_OF_RESPONSES = frozenset(
     {
         b"accept-ranges", b"cache-control", b"connection", b"content-encoding", b"content-language", b"content-length",
         b"content-security-policy", b"content-type", b"date", b"expires", b"keep-alive", b"last-modified", b"pragma",
-        b"referrer-policy", b"server", b"strict-transport-security", b"vary", b"x-content-type-options",
-        b"x-frame-options", b"x-powered-by", b"x-xss-protection",
+        b"referrer-policy", b"server", b"strict-transport-security", b"transfer-encoding", b"vary",
+        b"x-content-type-options", b"x-frame-options", b"x-powered-by", b"x-xss-protection",
     }
 )  # fmt: skip
 
@@ -165,6 +169,7 @@ _OF_REQUESTS: dict[bytes, Callable[[bytes], Judged]] = {
     b"content-length": _length,
     b"cookie": _cookie,
     b"host": _host,
+    b"origin": lambda value: (Fate.ORIGIN, _line(b"origin", value)),
     b"traceparent": _trace,
 }
 
@@ -175,6 +180,10 @@ def _of_response(name: bytes, value: bytes) -> Judged:
         return (Fate.LENGTH, _line(name, value)) if is_length else _UNCLEAR
     if name == b"connection":
         return _connection(value)
+    if name == b"transfer-encoding":
+        return (Fate.CHUNKED, b"") if value.lower() == b"chunked" else _UNCLEAR
+    if name in REWRITTEN:
+        return Fate.NAMES_UPSTREAM, b""
     if name in _UNCLEAR_IN_RESPONSES or (name == b"content-type" and b"event-stream" in value.lower()):
         return _UNCLEAR
     if name in NOT_PASSED_BACK:

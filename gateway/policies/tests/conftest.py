@@ -2,7 +2,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from gateway.tests.drivers import driver
 from gateway.tests.http_plane import echo, route, running, upstream_that
+
+__all__ = ["driver"]
 
 
 @pytest.fixture(params=[True, False], ids=["direct", "asgi"])

@@ -135,7 +135,8 @@ async def test_a_target_that_may_hold_a_credential_takes_the_path(plane, carried
 @pytest.mark.parametrize(
     "lines",
     [
-        ("origin: https://elsewhere.test",), ("expect: 100-continue",), ("upgrade: h2c",), ("te: trailers",),
+        ("origin: https://a.test", "origin: https://b.test"), ("expect: 100-continue",), ("upgrade: h2c",),
+        ("te: trailers",),
         ("connection: close",), ("tracestate: a=b",), ("via: 1.1 somebody",), ("x-http-method-override: DELETE",),
         ("content-length: 0",), ("traceparent: forged",),
         ("authorization: Bearer another",), ("host: second.test",),
@@ -163,12 +164,71 @@ async def test_a_head_that_repeats_the_key_takes_the_path_which_takes_it_out(pla
 @pytest.mark.parametrize(
     "reply",
     [
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n3\r\nend\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nlocation: /a\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nset-cookie: a=b; path=/\r\nset-cookie: c=d\r\ncontent-length: 2\r\n\r\nok",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 304 Not Modified\r\netag: a\r\n\r\n",
+    ],
+)
+async def test_a_whole_response_is_carried(plane, behind, carried, reply):
+    async with caller_of(plane) as caller:
+        await warm(caller)
+        behind.reply = reply
+        answer = await caller.ask("GET", "/r/second")
+        assert answer.status == int(reply[9:12])
+        assert answer.header("location") == ("/r/a" if answer.status == 302 else None)
+        assert [value for name, value in answer.headers if name == "set-cookie"] in ([], ["a=b; path=/r", "c=d"])
+        behind.reply = PLAIN
+        assert (await caller.ask("GET", "/r/third")).body == b"ok"
+    assert carried == {"whole": 2, "handed over": 0}
+
+
+POLICIES = [
+    {"type": "set-headers", "options": {"headers": {"x-set": "1"}}},
+    {"type": "remove-headers", "options": {"headers": ["x-asked"]}},
+    {"type": "set-headers", "options": {"headers": {"x-answered": "1"}, "on": "response"}},
+    {"type": "cors", "options": {"allowed_origins": ["https://page.test"]}},
+]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+async def test_heads_that_policies_change_are_carried(tmp_path, behind, carried, method):
+    routes = [route("r", "/r/{rest...}", behind.upstream.url + "/{rest}", policies=POLICIES)]
+    async with running(tmp_path, routes, limits=LIMITS) as plane, caller_of(plane) as caller:
+        await warm(caller)
+        behind.reply = PLAIN if method != "HEAD" else PLAIN[:-2]
+        body = b"abc" if method == "POST" else b""
+        answer = await caller.ask(method, "/r/second", "origin: https://page.test", "x-asked: 1", body=body)
+        assert answer.header("x-answered") == "1"
+        assert answer.header("access-control-allow-origin") == "https://page.test"
+        asked = behind.upstream.requests[-1]
+        assert (asked.method, asked.body, asked.header("x-set"), asked.header("x-asked")) == (method, body, ["1"], [])
+        assert asked.header("origin") == ["https://page.test"]
+    assert carried == {"whole": 1, "handed over": 0}
+
+
+async def test_an_origin_that_a_key_may_not_be_used_from_is_refused(plane, carried):
+    plane.snapshot._set(
+        "key", plane.key.id, replace(plane.snapshot.key(plane.key.id), allowed_origins=("https://a.test",))
+    )
+    async with caller_of(plane) as caller:
+        await warm(caller)
+        for origin, status in (("https://a.test", 200), ("https://b.test", 403), ("https://a.test", 200)):
+            assert (await caller.ask("GET", "/r/second", f"origin: {origin}")).status == status
+    assert carried == {"whole": 2, "handed over": 0}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
         [PLAIN[:20], PLAIN[20:]],
         [PLAIN[:-1], PLAIN[-1:]],
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;a=b\r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-trailer: a\r\n\r\n",
+        [b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n", b"0\r\n\r\n"],
         b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n" + PLAIN,
-        b"HTTP/1.1 302 Found\r\nlocation: /r/a\r\ncontent-length: 2\r\n\r\nok",
-        b"HTTP/1.1 200 OK\r\nset-cookie: a=b\r\ncontent-length: 2\r\n\r\nok",
         b"HTTP/1.1 500 Oh\r\ncontent-length: 2\r\n\r\nok",
         b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 11\r\n\r\ndata: ok\n\n\n",
     ],

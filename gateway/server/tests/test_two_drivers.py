@@ -1,12 +1,15 @@
 """A carried call and one that takes the path come to the same: response, request upstream and usage, byte for byte."""
 
+import json
 import random
 import re
 from ipaddress import ip_network
 
 import pytest
 
+from gateway.credentials.sealed import seal
 from gateway.server.carrier import CarriedCall
+from gateway.snapshot.documents import credential_purpose
 from gateway.tests.http_plane import caller_of, eventually, route, running, upstream_that
 
 LIMITS = [{"metric": "requests", "amount": 10**6, "per": 1}, {"metric": "bytes_in", "amount": 10**9, "per": 1},
@@ -14,7 +17,8 @@ LIMITS = [{"metric": "requests", "amount": 10**6, "per": 1}, {"metric": "bytes_i
 METHODS = ["GET"] * 4 + ["POST", "PUT", "PATCH", "DELETE", "HEAD", "PROPFIND"]
 TARGETS = [
     "/r/a", "/r/a?x=1", "/r/a?", "/r/%61%2Fb;c=d", "/r/x%zz", "/r//b", "/r/../b", "/r/a?ticket=no", "/limited/a",
-    "/named/a/b", "/nowhere", "/r/\u00e9", "/keeps/a",
+    "/named/a/b", "/nowhere", "/r/\u00e9", "/keeps/a", "/changed/a", "/changed/b", "/read/a", "/read/b",
+    "/owned/a", "/owned/a/b",
 ]  # fmt: skip
 LINES = [
     "accept: */*", "Accept: text/html", "ACCEPT:x", "user-agent:   spaced", "user-agent: trailing ", "x-empty:",
@@ -31,7 +35,8 @@ LINES = [
 RESPONSE_LINES = [
     "content-type: text/plain", "Content-Type: text/event-stream", "cache-control: max-age=3", "vary: a", "server: x",
     "date: Thu, 01 Jan 1970 00:00:00 GMT", "connection: keep-alive", "connection: close", "connection: x-a", "x-a: b",
-    "set-cookie: a=b; Domain=127.0.0.1", "set-cookie: sessionid=x", "location: /b", "link: </a>", "keep-alive: 5",
+    "set-cookie: a=b; Domain=127.0.0.1", "set-cookie: c=d; Path=/a", "set-cookie: sessionid=x", "location: /b",
+    "Location: http://127.0.0.1/c?x=//", "refresh: 0; url=/d", "x-dropped: 1", "link: </a>", "keep-alive: 5",
     "ratelimit: own", "via: 1.1 far", "x-under_score: a", "etag:  \"a\"", "x-empty:", "strict-transport-security: a",
     "access-control-allow-origin: *", "trailer: x", "service-worker-allowed: /", "content-encoding: gzip",
 ]  # fmt: skip
@@ -46,6 +51,18 @@ STATUSES = ["200 OK"] * 6 + [
 ]
 WARM = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 SET = [{"type": "set-headers", "options": {"headers": {"x-set": "1"}}}]
+CHANGES = [
+    {"type": "set-headers", "options": {"headers": {"x-set": "1", "x-own": "ours", "origin": "https://set.test"}}},
+    {"type": "remove-headers", "options": {"headers": ["accept", "x-key", "cookie"]}},
+    {"type": "set-headers", "options": {"headers": {"x-a": "c", "vary": "b"}, "on": "response"}},
+    {"type": "remove-headers", "options": {"headers": ["x-dropped", "set-cookie", "ratelimit"], "on": "response"}},
+    {"type": "request-size-limit", "options": {"max_bytes": 100}},
+]
+CORS = [
+    {"type": "cors", "options": {"allowed_origins": ["https://else.test"], "allow_credentials": True}},
+    {"type": "ip-restriction", "options": {"allow": ["127.0.0.0/8", "9.0.0.0/8"]}},
+]
+SEALED = seal(b"secret", credential_purpose("owned"), json.dumps({"header": "x-own", "value": "of the route"}).encode())
 CHANGING = re.compile(rb"date: [^\r]*|t=\d+|r=\d+|00-(?!1{32})[0-9a-f]{32}-[0-9a-f]{16}-01")
 
 
@@ -67,15 +84,29 @@ class Generated:
 def response_of(chance, method):
     body = b"x" * chance.choice([0, 2, 2, 2, 700])
     lines = chance.sample(RESPONSE_LINES, chance.choice([0, 0, 1, 1, 2, 4]))
-    if chance.random() < 0.9:
+    if chance.random() < 0.7:
         lines.insert(chance.randint(0, len(lines)), f"Content-Length: {len(body)}")
         framed = body
     else:
-        lines.append("transfer-encoding: chunked")
-        framed = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n"
+        lines.insert(chance.randint(0, len(lines)), "transfer-encoding: " + chance.choice(["chunked", "Chunked"]))
+        framed = chunked(chance, body)
     status = chance.choice(STATUSES)
+    is_bodiless = method == "HEAD" or status[:3] in ("204", "304")
+    if is_bodiless and chance.random() < 0.7:
+        lines = [line for line in lines if not line.lower().startswith(("content-length", "transfer-encoding"))]
     head = "\r\n".join([f"HTTP/1.1 {status}", *lines, "", ""]).encode("latin-1")
-    return head if method == "HEAD" or status[:3] in ("204", "304") else head + framed
+    return head if is_bodiless else head + framed
+
+
+def chunked(chance, body):
+    extension, trailer = (
+        chance.choice([b"", b"", b"", b"", b";a=b"]),
+        chance.choice([b"", b"", b"", b"", b"x-t: 1\r\n"]),
+    )
+    half = len(body) // 2
+    parts = chance.choice([[body], [body[:half], body[half:]]])
+    framed = [b"%X%b\r\n%b\r\n" % (len(part), extension, part) for part in parts if part]
+    return b"".join((*framed, b"0\r\n", trailer, b"\r\n"))
 
 
 def request_of(chance, key):
@@ -135,6 +166,9 @@ async def test_both_drivers_come_to_the_same(tmp_path, seed, monkeypatch):
             route("named", "/named/{rest...}", behind.url + "/{rest}", methods=["GET"], preserve_host=True),
             route("keeps", "/keeps/{rest...}", behind.url + "/{rest}", upstream_authorization="keep"),
             route("limited", "/limited/{rest...}", behind.url + "/{rest}", policies=SET),
+            route("changed", "/changed/{rest...}", behind.url + "/{rest}", policies=CHANGES),
+            route("read", "/read/{rest...}", behind.url + "/{rest}", policies=CORS, rewrite_location=seed % 2 == 0),
+            route("owned", "/owned/{own}/{rest...}", behind.url + "/{own}/{rest}", sealed_credential=SEALED),
         ]
         trusted = (ip_network("127.0.0.0/8"),) if seed % 2 else ()
         options = {"trusted_proxies": trusted, "legacy_ratelimit_headers": seed % 3 == 0}
