@@ -15,13 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from typing import Protocol as Interface
 from urllib.parse import quote, urlsplit
 
-from gateway.concurrency.stopping import stop_tasks
 from gateway.refusals import Reason, Refused
 from gateway.snapshot.documents import Timeouts
 from gateway.upstream.connection import UpstreamBroken, UpstreamConnection
+from gateway.upstream.deadlines import Deadlines, Timed
 from gateway.upstream.origin import Origin
 from gateway.upstream.outbound import Endpoint, Network, is_address, is_forbidden, is_own
 from gateway.wire.header_fields import Headers
@@ -36,20 +35,10 @@ FRESH_S = 1.5
 two seconds or more, and what is sent to them at that moment is lost."""
 POOL_MAX = 512
 """The number of idle connections kept for one upstream."""
-SWEEP_S = 0.5
 JUDGED_MAX = 1024
 """Addresses of upstreams that are remembered with what was found about them."""
 AS_SET = Timeouts()
 _URL_SAFE = "/%:@!$&'()*+,;=~?"
-
-
-class Timed(Interface):
-    """Something with a deadline."""
-
-    deadline: float | None
-
-    def expire(self) -> None:
-        """End it: the deadline has passed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +67,12 @@ class UpstreamClient:
         self.first_byte_timeout_s = config.upstream_first_byte_timeout_s
         self.idle_timeout_s = config.upstream_idle_timeout_s
         self._pools: dict[Origin, deque[UpstreamConnection]] = {}
-        self._in_use: set[Timed] = set()
+        self._deadlines = Deadlines(self._close_idle)
+        self._in_use = self._deadlines.timed
         self.tls = ssl.create_default_context()
         self.via = own_entry(config.key_pepper)
         """What is added to ``Via`` of requests to upstreams, and of their responses."""
         self.via_line = b"via: %b\r\n" % self.via
-        self._sweeper: asyncio.Task[None] | None = None
 
     async def lend(
         self, origin: Origin, timeouts: Timeouts = AS_SET, *, is_new: bool = False, may_repeat: bool = True
@@ -103,8 +92,10 @@ class UpstreamClient:
         return None if connection is None else self._lent(connection, timeouts)
 
     def _lent(self, connection: UpstreamConnection, timeouts: Timeouts) -> UpstreamConnection:
-        connection.first_byte_s = timeouts.first_byte_s or self.first_byte_timeout_s
-        connection.idle_s = timeouts.idle_s or self.idle_timeout_s
+        first_byte_s = connection.first_byte_s = timeouts.first_byte_s or self.first_byte_timeout_s
+        idle_s = connection.idle_s = timeouts.idle_s or self.idle_timeout_s
+        if first_byte_s < self._deadlines.shortest_s or idle_s < self._deadlines.shortest_s:
+            self._deadlines.shorten(min(first_byte_s, idle_s))
         self._in_use.add(connection)
         return connection
 
@@ -155,7 +146,7 @@ class UpstreamClient:
 
     def time(self, timed: Timed) -> None:
         """Enforce a deadline from now on."""
-        self._sweeper = self._sweeper or asyncio.create_task(self._sweep(), name="upstream deadlines")
+        self._deadlines.begin()
         self._in_use.add(timed)
 
     def time_no_more(self, timed: Timed) -> None:
@@ -168,7 +159,7 @@ class UpstreamClient:
 
     async def close(self) -> None:
         """Close all pooled connections."""
-        await stop_tasks(self._sweeper)
+        self._deadlines.end()
         for pool in self._pools.values():
             for connection in pool:
                 connection.close()
@@ -196,7 +187,7 @@ class UpstreamClient:
         return None
 
     async def _connect(self, origin: Origin, within_s: float | None) -> UpstreamConnection:
-        self._sweeper = self._sweeper or asyncio.create_task(self._sweep(), name="upstream deadlines")
+        self._deadlines.begin()
         connection = UpstreamConnection(origin)
         await self.open(connection, within_s)
         return connection
@@ -238,16 +229,10 @@ class UpstreamClient:
             found = [(str(address[0]), int(address[1])) for *_, address in resolved]
         return [address for address in found if self._may_be_reached(*address)]
 
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            now = time.monotonic()
-            for connection in list(self._in_use):
-                if connection.deadline is not None and connection.deadline < now:
-                    connection.expire()
-            for pool in self._pools.values():
-                while pool and now - pool[0].pooled_at > IDLE_POOLED_S:
-                    pool.popleft().close()
+    def _close_idle(self, now: float) -> None:
+        for pool in self._pools.values():
+            while pool and now - pool[0].pooled_at > IDLE_POOLED_S:
+                pool.popleft().close()
 
 
 def _not_connected(within_s: float) -> Refused:
