@@ -23,6 +23,7 @@ from gateway.upstream.connection import UpstreamBroken, UpstreamConnection
 from gateway.upstream.deadlines import Deadlines, Timed
 from gateway.upstream.origin import Origin
 from gateway.upstream.outbound import Endpoint, Network, is_address, is_forbidden, is_own
+from gateway.upstream.tls import rereadable
 from gateway.wire.header_fields import Headers
 from gateway.wire.via import own_entry
 
@@ -213,7 +214,7 @@ class UpstreamClient:
     async def _open(self, connection: UpstreamConnection, host: str, port: int) -> bool:
         """Connect to one address; return False if nothing accepts there."""
         origin = connection.origin
-        tls: dict[str, Any] = {"ssl": self.tls, "server_hostname": origin.host} if origin.is_tls else {}
+        tls: dict[str, Any] = {"ssl": rereadable(self.tls), "server_hostname": origin.host} if origin.is_tls else {}
         try:
             await asyncio.get_running_loop().create_connection(lambda: connection, host, port, **tls)
         except OSError:

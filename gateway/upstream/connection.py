@@ -7,6 +7,7 @@ import contextlib
 import os
 import select
 from collections import deque
+from functools import partial
 from typing import Protocol as Interface
 
 import httptools
@@ -14,16 +15,13 @@ import httptools
 from gateway.peer import ClientGone
 from gateway.refusals import Reason, Refused
 from gateway.upstream.origin import Origin
+from gateway.upstream.tls import Remainder
 from gateway.wire.header_fields import Headers
 
 READ_AHEAD_BYTES = 256 * 1024
 """Reading from the upstream pauses while this many bytes are buffered."""
 HEAD_MAX_BYTES = 64 * 1024
 """Bound of the heads of one response, interim ones included, and of its trailers."""
-
-
-TURNS_TO_READ = 4
-"""Turns of the event loop in which it reads what has arrived; it wakes a task before it reads in the same turn."""
 
 
 class UpstreamBroken(Exception):
@@ -86,6 +84,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._is_paused = False
         self._is_head_request = False
         self._carried: Carried | None = None
+        self._remainder: Remainder | None = None
+        """What may be left unread of an early answer over TLS, once more of a body was sent than came with its head."""
 
     @property
     def is_usable(self) -> bool:
@@ -152,20 +152,12 @@ class UpstreamConnection(asyncio.Protocol):
         """Send a part of the body; waits while the upstream does not read. Raises as ``head`` does."""
         self._check()
         assert self._transport is not None, "not connected"
-        if self.origin.is_tls:
-            await self._read_first()
+        if self.origin.is_tls and self._remainder is None and not self.is_whole:
+            self._remainder = Remainder(self._transport)
         self._transport.write(data)
         if self._can_write is not None:
             await self._can_write
             self._check()
-
-    async def _read_first(self) -> None:
-        """Let what has arrived be read. After a write that fails, nothing could decrypt it: see ``_read_rest``."""
-        for _ in range(TURNS_TO_READ):
-            if self._is_paused or not self.is_usable or self.is_quiet:
-                break
-            await asyncio.sleep(0)
-        self._check()
 
     async def continued(self, within_s: float) -> bool:
         """Wait, at most so long, until the upstream asks for the body; return False if it has answered without.
@@ -270,8 +262,9 @@ class UpstreamConnection(asyncio.Protocol):
         self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if exc is not None and self._parser is not None and not self.origin.is_tls:
+        if exc is not None and self._parser is not None:
             self._read_rest()
+        self._drop_remainder()
         # A response without a length ends with its connection.
         if self.has_answered and not self.is_whole and exc is None and not self._has_length():
             self.is_whole = True
@@ -284,13 +277,23 @@ class UpstreamConnection(asyncio.Protocol):
     def _read_rest(self) -> None:
         """Read what arrived before a write failed: an upstream may refuse a body and close before it has read it."""
         assert self._transport is not None, "it was connected"
-        descriptor = self._transport.get_extra_info("socket").fileno()
+        if self._remainder is not None:
+            read = self._remainder.read
+        elif self.origin.is_tls:
+            return
+        else:
+            read = partial(os.read, self._transport.get_extra_info("socket").fileno(), READ_AHEAD_BYTES)
         # A transport that is closing cannot be paused.
         self._is_paused = True
         with contextlib.suppress(OSError):
-            while not self.is_whole and self._failure is None and (data := os.read(descriptor, READ_AHEAD_BYTES)):
+            while not self.is_whole and self._failure is None and (data := read()):
                 self.data_received(data)
         self._is_paused = False
+
+    def _drop_remainder(self) -> None:
+        if self._remainder is not None:
+            self._remainder.close()
+            self._remainder = None
 
     def pause_writing(self) -> None:
         self._can_write = self._loop.create_future()
@@ -355,6 +358,7 @@ class UpstreamConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self.status >= 200 and self._parser is not None:
             self.is_whole = True
+            self._drop_remainder()
             # After chunks the parser would take a second length in the next head, too.
             self._parser_is_done = not self._is_chunked
             self._keeps_alive = bool(self._parser.should_keep_alive())
