@@ -12,17 +12,20 @@ from gateway.listening.tcp_connections import TcpConnection
 from gateway.peer import ClientGone, Gate
 from gateway.protocols.problem import closing, render
 from gateway.refusals import Reason, Refused
+from gateway.server.half_closed import is_reset
 from gateway.server.handshake import accept_key, refusal, subprotocols_of, switching
 from gateway.server.site import CEILING_EXCEEDED, Site
 from gateway.sockets.connection import FrameConnection, PassOn
 from gateway.wire import websocket as wire
 from gateway.wire.deflate import EXTENSIONS, WIDEST, agreed
 from gateway.wire.header_fields import Headers
-from gateway.wire.websocket import TEXT, FrameFault, compressed_message, frame
+from gateway.wire.websocket import PING, TEXT, FrameFault, compressed_message, frame
 
 logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 5.0
+HALF_CLOSED_S = 2.0
+"""How long a client that has ended its sending side without a close frame gets what is answered to its last frames."""
 WRITE_MAX_BYTES = 64 * 1024
 """Frames are joined up to this size, unless one alone is larger."""
 STREAM_PATH = b"/v1/stream"
@@ -115,7 +118,7 @@ class ServerSocket(FrameConnection):
         self._agreed = None
         self.transport.write(switching(self._accept_key, given, subprotocol))
         if self._is_half_closed:
-            self.transport.close()
+            self._end_soon()
 
     async def deny(self, refused: Refused, limits: Headers) -> None:
         """Refuse the handshake as plain HTTP, with the caller's limits. Raises ClientGone."""
@@ -208,6 +211,9 @@ class ServerSocket(FrameConnection):
         if self._gone is not None or self._close_sent:
             return
         self.send_close(code, reason)
+        if self._is_half_closed:
+            self.hang_up()
+            return
         self._deadline = time.monotonic() + CLOSE_TIMEOUT_S
         self._resume()
         if self.frames.buffered_bytes:
@@ -234,14 +240,22 @@ class ServerSocket(FrameConnection):
         """Enforce the deadline of the close, and ping an open connection."""
         bounds = self._site.bounds
         if self._deadline is not None:
-            if now > self._deadline and self.transport is not None:
-                self.transport.abort()
+            self._sweep_ending(now, self._deadline)
         elif (
             self._is_accepted
             and not self._is_ending
             and not self.keep_alive(now, bounds.ping_interval_s, bounds.ping_timeout_s)
         ):
             self._end(Refused(Reason.IDLE).row.websocket, Refused(Reason.IDLE).close_reason())
+
+    def _sweep_ending(self, now: float, deadline: float) -> None:
+        """Abort at the deadline. A client that has closed its socket resets a ping, which has to be looked for."""
+        if self.transport is None:
+            return
+        if now > deadline or (self._is_half_closed and is_reset(self.transport)):
+            self.transport.abort()
+        elif self._is_half_closed and self.is_writable:
+            self.write_frame(PING, b"")
 
     def shed(self) -> None:
         """Close because of a ceiling: with a refusal if the handshake is not answered yet."""
@@ -260,9 +274,16 @@ class ServerSocket(FrameConnection):
         self.hang_up()
 
     def eof_received(self) -> bool:
-        """Answer a handshake that was sent whole. An open socket ends with its client's sending side, as 1006."""
+        """Go on with what was received, as the client may still read (RFC 9112 9.6); a socket ends soon, as 1006."""
+        if self.transport is None or self._close_sent or not self.transport.can_write_eof():
+            return False
         self._is_half_closed = True
-        return not self._is_answered and self.transport is not None and self.transport.can_write_eof()
+        if self._is_accepted:
+            self._end_soon()
+        return not self._is_answered or self._is_accepted
+
+    def _end_soon(self) -> None:
+        self._deadline = time.monotonic() + HALF_CLOSED_S
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the ceilings."""

@@ -41,13 +41,19 @@ async def break_the_protocol(caller):
     assert await caller.reader.read()
 
 
+async def end_sending(caller):
+    caller.send(frame(b"last"))
+    caller.writer.write_eof()
+    assert await read_frame(caller.reader) == (0x81, b"last")
+
+
 async def all_ended(plane, count):
     await eventually(lambda: len(plane.outcomes) == count and not plane.server.server_state.connections)
     await asyncio.sleep(0.05)  # what is scheduled by now, as transports that close, has run
     plane.connections.opened.clear()  # as usage does
 
 
-@pytest.mark.parametrize("end", [close, abort, break_the_protocol])
+@pytest.mark.parametrize("end", [close, abort, break_the_protocol, end_sending])
 async def test_a_proxied_socket_leaves_no_garbage(plane, garbage, end):
     for _ in range(TIMES):
         async with caller_of(plane) as caller:
