@@ -70,6 +70,8 @@ class UpstreamClient:
         self._pools: dict[Origin, deque[UpstreamConnection]] = {}
         self._deadlines = Deadlines(self._close_idle)
         self._in_use = self._deadlines.timed
+        self._timeouts: Timeouts | None = None
+        """Those of the last call, which are not compared again."""
         self.tls = ssl.create_default_context()
         self.via = own_entry(config.key_pepper)
         """What is added to ``Via`` of requests to upstreams, and of their responses."""
@@ -93,10 +95,13 @@ class UpstreamClient:
         return None if connection is None else self._lent(connection, timeouts)
 
     def _lent(self, connection: UpstreamConnection, timeouts: Timeouts) -> UpstreamConnection:
-        first_byte_s = connection.first_byte_s = timeouts.first_byte_s or self.first_byte_timeout_s
-        idle_s = connection.idle_s = timeouts.idle_s or self.idle_timeout_s
-        if first_byte_s < self._deadlines.shortest_s or idle_s < self._deadlines.shortest_s:
-            self._deadlines.shorten(min(first_byte_s, idle_s))
+        connection.first_byte_s = timeouts.first_byte_s or self.first_byte_timeout_s
+        connection.idle_s = timeouts.idle_s or self.idle_timeout_s
+        if timeouts is not self._timeouts:
+            self._timeouts = timeouts
+            shortest_s = min(connection.first_byte_s, connection.idle_s)
+            if shortest_s < self._deadlines.shortest_s:
+                self._deadlines.shorten(shortest_s)
         self._in_use.add(connection)
         return connection
 
