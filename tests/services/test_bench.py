@@ -5,13 +5,15 @@ import sys
 
 import pytest
 
+from tests.product import ROOT, strangers_environment
+
 pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 
 
 def test_one_work_prints_a_row_for_the_product_and_for_each_installed_peer():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "get", "--rounds", "1", "--seconds", "1"],
-        capture_output=True, text=True, timeout=240, check=False,
+        cwd=ROOT, env=strangers_environment(), capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     rows = [line for line in done.stdout.splitlines() if "µs cpu" in line]

@@ -1,6 +1,7 @@
 """Steps of ``transform``: what each does to a document, and that none fails on JSON."""
 
 import json
+from copy import deepcopy
 
 import pytest
 from hypothesis import given
@@ -42,7 +43,7 @@ def transformed(value, **steps):
     ],
 )
 def test_steps_do_what_the_page_says(steps, before, after):
-    assert transformed(before, **steps) == after
+    assert transformed(deepcopy(before), **steps) == after
 
 
 def test_a_value_that_is_set_is_copied():
