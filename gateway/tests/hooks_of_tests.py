@@ -85,8 +85,8 @@ def spinning(*arguments):
 
 
 def sleeping(*arguments):
-    ends_at = time.monotonic() + SLEEP["s"]
-    while time.monotonic() < ends_at and not RELEASED.is_set():
+    began_at = time.monotonic()
+    while time.monotonic() < began_at + SLEEP["s"] and not RELEASED.is_set():
         time.sleep(0.01)
 
 
