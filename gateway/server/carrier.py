@@ -141,7 +141,7 @@ class Carrier:
                 return None
             plan, destination = found_plan
             if plan.changes_requests:
-                changed = changed_request(plane, call_of(plane, plan, destination, lines))
+                changed = changed_request(plane, call_of(plan, destination, lines))
                 return Known(hashed, plan, destination, length, changed)
         except Refused:
             return None
@@ -311,7 +311,7 @@ class CarriedCall:
         """Return the call of this request."""
         known = self._known
         lines = self._data[: self._data.find(END)].split(b"\r\n")[1:]
-        return call_of(self._plane, known.plan, known.destination, lines)
+        return call_of(known.plan, known.destination, lines)
 
     def _charge(self, length: int) -> bool:
         call = self._known.plan.call
@@ -325,6 +325,8 @@ class CarriedCall:
         self._end()
         upstream.end_carrying(is_whole=False)
         call = self._call()
+        if known.plan.changes_requests:
+            self._plane.policies.inbound(call)
         call.started_at, call.tcp = self._began, connection.tcp
         if call.header(b"traceparent") is not None:
             tracing.begin(call)

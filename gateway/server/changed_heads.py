@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from gateway.server.plans import Plan
 
 
-def call_of(plane: Plane, plan: Plan, destination: Destination, lines: Iterable[bytes]) -> Call:
-    """Return the call of one request with these lines, as its handler gets it. Raises Refused."""
-    call = replace(
+def call_of(plan: Plan, destination: Destination, lines: Iterable[bytes]) -> Call:
+    """Return the call of one request with these lines, before its route's policies see it."""
+    return replace(
         plan.call,
         address=destination.address,
         raw_path=destination.raw_path,
@@ -32,14 +32,12 @@ def call_of(plane: Plane, plan: Plan, destination: Destination, lines: Iterable[
         parameters=destination.parameters,
         headers=[field_of(line) for line in lines],
     )
-    if plan.changes_requests:
-        plane.policies.inbound(call)
-    return call
 
 
 def changed_request(plane: Plane, call: Call) -> bytes:
-    """Return the head for the upstream. Raises Refused."""
+    """Apply the policies to the call, and return its head for the upstream. Raises Refused."""
     assert call.route is not None, "it is for an upstream"
+    plane.policies.inbound(call)
     return request_head(call, forwarding_of(call.route), plane.config, plane.upstreams.via)
 
 
