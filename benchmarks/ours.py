@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from apimgmt.engines import free_port
 from benchmarks import issuer
 from benchmarks.peers.servers import Server, Upstreams
-from benchmarks.processes import LOAD_CORE, SERVER_CORE, free_port, pin, stop
+from benchmarks.processes import LOAD_CORE, SERVER_CORE, pin, stop
 from benchmarks.sampling import OURS
 
 START_TIMEOUT_S = 90

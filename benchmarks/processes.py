@@ -19,14 +19,6 @@ SAID_BYTES = 600
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-def free_port() -> int:
-    """Return a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextlib.contextmanager
 def running(command: list[str], port: int, core: int) -> Iterator[int]:
     """Run a server until it listens, on one core; yields its process id."""

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from gateway.tests.ports import free_port
+from apimgmt.engines import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 90

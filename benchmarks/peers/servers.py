@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from apimgmt.engines import free_port
 from benchmarks import issuer
 from benchmarks.peers import configurations, programs
-from benchmarks.processes import LOAD_CORE, SERVER_CORE, family, free_port, running
+from benchmarks.processes import LOAD_CORE, SERVER_CORE, family, running
 
 KEY = "bench-key-of-a-peer"
 ANSWER = (

@@ -6,9 +6,8 @@ import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from gateway.call import Call, Reply
 from gateway.concurrency.stopping import stop_tasks
 from gateway.config import Config
 from gateway.connections.open import Connections
-from gateway.credentials.api_keys import Credential, new_key
+from gateway.credentials.api_keys import new_key
 from gateway.handle import Dispatcher
 from gateway.handlers import me, placeholder
 from gateway.handlers.proxy import http as upstream
@@ -36,28 +35,17 @@ from gateway.pipeline import Pipeline
 from gateway.refusals import Refused
 from gateway.server.server import Server
 from gateway.side_thread import SideThreads
-from gateway.snapshot.picture import Route, Snapshot
+from gateway.snapshot.picture import Snapshot
+from gateway.tests import driving
+from gateway.tests.driving import Driver
 from gateway.tests.policed import policies_for
 from gateway.tests.servers import served
 from gateway.upstream.client import UpstreamClient
-from gateway.upstream.origin import Origin
 
 PEPPER = b"pepper of the tests"
 WAIT_S = 20.0
 NOWHERE = 1
 """A port on which nobody listens."""
-
-
-class Driver(Enum):
-    """What serves the plain calls of a plane."""
-
-    CARRIER = "carried"
-    """The carrier. Its keys are proved and a connection to each upstream is open, so that it carries the first call."""
-    PATH = "in a task"
-
-
-driver: Driver | None = None
-"""What the tests of HTTP run with, one after the other; None: as the product starts."""
 
 
 class HttpPlane:
@@ -178,30 +166,13 @@ async def running(
             is_direct=is_direct,
             capacity=plane.capacity,
             drain=plane.stop if is_drained else None,
-            is_carrying=driver is not Driver.PATH,
+            is_carrying=driving.driver is not Driver.PATH,
         ) as plane.server:
-            if driver is Driver.CARRIER:
-                await _warm(plane)
+            if driving.driver is Driver.CARRIER:
+                await driving.warm(plane)
             yield plane
     finally:
         await plane.release()
-
-
-async def _warm(plane: HttpPlane) -> None:
-    """Prove the keys, and open a connection to each upstream that can be reached."""
-    for key in (plane.key, plane.other_key):
-        proof = plane.snapshot.key(key.id)
-        assert proof is not None, "it was configured"
-        plane.authenticator._proofs[plane.authenticator.proof_id(Credential("key", key.text))] = proof
-    for origin in {Origin.of(route.handler["url"]) for route in plane.snapshot.routes() if _is_plain(route)}:
-        with suppress(Refused):
-            connection = await plane.upstreams.lend(origin)
-            connection.is_whole = connection._keeps_alive = True
-            plane.upstreams.take_back(connection)
-
-
-def _is_plain(route: Route) -> bool:
-    return route.protocol == "http" and route.handler["type"] == "upstream"
 
 
 @dataclass(slots=True)

@@ -8,8 +8,8 @@ import sysconfig
 import time
 from pathlib import Path
 
+from apimgmt.engines import free_port
 from gateway.tests.freezing import freeze, thaw
-from gateway.tests.ports import free_port
 
 _BINARY = Path(sysconfig.get_path("scripts")) / "nats-server"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import RedisError
 
+from apimgmt.engines import free_port
 from gateway.tests.freezing import freeze, thaw
-from gateway.tests.ports import free_port
 
 
 def binary() -> str:

@@ -15,10 +15,10 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
+from apimgmt.engines import free_port
 from gateway.peer import ClientGone
 from gateway.server import upgrades
 from gateway.tests.http_plane import running
-from gateway.tests.ports import free_port
 from tests.conformance.clients import HERE
 from tests.product import Product, eventually
 

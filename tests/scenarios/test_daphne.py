@@ -11,7 +11,7 @@ import pytest
 import websockets
 import websockets.sync.client
 
-from gateway.tests.ports import free_port
+from apimgmt.engines import free_port
 from tests.product import ROOT, eventually
 
 pytestmark = pytest.mark.xdist_group("product")

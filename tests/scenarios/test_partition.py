@@ -8,9 +8,9 @@ import threading
 import pytest
 import websockets.sync.client
 
+from apimgmt.engines import free_port
 from gateway.concurrency.stopping import stop_tasks
 from gateway.tests.nats_server import NatsServer
-from gateway.tests.ports import free_port
 from gateway.tests.valkey_server import ValkeyServer
 from tests.product import Product, eventually
 

@@ -13,7 +13,7 @@ import time
 import uuid
 from pathlib import Path
 
-from gateway.tests.ports import free_port
+from apimgmt.engines import free_port
 
 HERE = Path(__file__).parent
 START_TIMEOUT_S = 90
