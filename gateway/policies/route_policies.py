@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from gateway.concurrency.room import make_room
 from gateway.policies.cors import Cors, OwnCors
 from gateway.policies.jwt import Jwt
 from gateway.policies.known import KNOWN
@@ -75,8 +76,7 @@ class RoutePoliciesCache:
         """Return the policies of a route."""
         cached = self._cached.get(id(route))
         if cached is None:
-            while len(self._cached) >= ROUTES_MAX:
-                del self._cached[next(iter(self._cached))]
+            make_room(self._cached, ROUTES_MAX)
             cached = self._cached[id(route)] = RoutePolicies(route, self._dependencies)
         return cached
 

@@ -10,7 +10,7 @@ from gateway.concurrency.room import make_room
 from gateway.credentials.api_keys import may_hold_credential
 from gateway.handlers.proxy.forwarding import forwarding_of
 from gateway.protocol import Protocol
-from gateway.server.heads import target_parts
+from gateway.server.heads import has_empty_query, target_parts
 from gateway.snapshot.documents import Route, Timeouts
 from gateway.snapshot.encoded_slashes import match_raw
 from gateway.snapshot.paths import normalised
@@ -80,7 +80,7 @@ class Destinations:
             method=method.decode(),
             raw_path=raw_path,
             query=query,
-            has_empty_query=not query and target[-1:] == b"?",
+            has_empty_query=has_empty_query(target),
             route=route,
             parameters=match.parameters,
         )

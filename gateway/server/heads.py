@@ -40,6 +40,11 @@ def target_parts(url: bytes) -> tuple[bytes, bytes]:
     return parsed.path or b"/", parsed.query or b""
 
 
+def has_empty_query(url: bytes) -> bool:
+    """Return whether a request target ends in a bare ``?``, with nothing for a query."""
+    return url[-1:] == b"?" and url.index(b"?") == len(url) - 1
+
+
 def malformed(what: str) -> Refused:
     """Return the refusal of a request that cannot be read."""
     return Refused(Reason.INVALID_REQUEST, f"The request is malformed: {what}.", cause="malformed-request")

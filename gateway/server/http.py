@@ -25,7 +25,7 @@ from gateway.server.connection import disconnect
 from gateway.server.exchange import DirectExchange
 from gateway.server.flow import Flow, Waiting
 from gateway.server.half_closed import probe
-from gateway.server.heads import fault_of_head, fault_of_old_head, malformed, target_parts
+from gateway.server.heads import fault_of_head, fault_of_old_head, has_empty_query, malformed, target_parts
 from gateway.server.pace import Pace
 from gateway.server.site import CEILING_EXCEEDED, Site
 from gateway.server.websocket import ServerSocket
@@ -311,7 +311,7 @@ class BoundedHttp(CarryingHttp):
         method = (self._method or self.parser.get_method()).decode("ascii")
         self._method = b""
         call = accepted(plane, Protocol.HTTP, method, path, query, self.headers, self.tcp.ip, self.tcp)
-        call.has_empty_query = not query and self.url[-1:] == b"?"
+        call.has_empty_query = has_empty_query(self.url)
         before = self.cycle
         exchange = DirectExchange(
             plane,

@@ -11,7 +11,7 @@ from gateway.listening.tcp_connections import TcpConnection
 from gateway.protocol import Protocol
 from gateway.protocols.http import accepted, serve_socket
 from gateway.server.asgi_socket import AsgiDriver, scope_of
-from gateway.server.heads import target_parts
+from gateway.server.heads import has_empty_query, target_parts
 from gateway.server.site import Site
 from gateway.server.websocket import ServerSocket
 from gateway.wire.header_fields import Headers
@@ -48,7 +48,7 @@ def served_by(upgraded: Upgraded, target: bytes, headers: Headers) -> Callable[[
     if plane is None or upgraded.site.is_elsewhere(path):
         return partial(_run, upgraded.app, target, headers, {**upgraded.app_state, "tcp": tcp})
     call = accepted(plane, Protocol.WEBSOCKET, "GET", path, query, headers, tcp.ip, tcp)
-    call.has_empty_query = not query and target[-1:] == b"?"
+    call.has_empty_query = has_empty_query(target)
     return partial(serve_socket, plane, call)
 
 

@@ -10,6 +10,12 @@ NOT_IMPLEMENTED = frozenset({"CONNECT", "TRACE"})
 """Methods of no route: a tunnel would bypass limits, and an echo would show credentials to scripts."""
 
 
+def allow_of(methods: Iterable[str]) -> str:
+    """Return the value of ``Allow`` for methods: what takes GET takes HEAD."""
+    methods = set(methods)
+    return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
+
+
 def overlap(methods: Iterable[str], others: Iterable[str]) -> bool:
     """Return whether a request may be for both of two lists of methods."""
     methods, others = frozenset(methods), frozenset(others)

@@ -36,7 +36,7 @@ from gateway.snapshot.endpoints import (
     Endpoint,
 )
 from gateway.snapshot.matching import Entries, Match, match_of, methods_of, takes_method
-from gateway.snapshot.methods import ANY
+from gateway.snapshot.methods import ANY, allow_of
 from gateway.snapshot.paths import KEPT_SLASH
 from gateway.snapshot.principal import Principal, bearer
 from gateway.snapshot.routing import PathTable
@@ -284,7 +284,7 @@ class Snapshot:
         allowed = {each for entry, _ in usable for each in methods_of(entry)}
         if not allowed or ANY in allowed:
             raise Refused(Reason.METHOD_NOT_IMPLEMENTED, f"The gateway does not serve {method}.")
-        allow = ", ".join(sorted(allowed | {"HEAD"} if "GET" in allowed else allowed))
+        allow = allow_of(allowed)
         detail = f"{path.replace(KEPT_SLASH, '%2F')} takes {allow}."
         raise Refused(Reason.METHOD_NOT_ALLOWED, detail, headers=((b"allow", allow.encode()),))
 

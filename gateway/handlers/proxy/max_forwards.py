@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from gateway.call import Call, Reply
 from gateway.handlers.responses import send_empty
-from gateway.snapshot.methods import ANY
+from gateway.snapshot.methods import ANY, allow_of
 
 if TYPE_CHECKING:
     from gateway.plane import Plane
@@ -32,9 +32,8 @@ def decremented(value: bytes) -> bytes:
 async def answer(plane: Plane, call: Call) -> Reply:
     """Answer in place of the upstream, with the methods that the route takes."""
     assert call.route is not None, "upstreams are reached by routes"
-    methods = set(call.route.methods) - {ANY} or set(_OF_ANY)
-    allow = ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
-    headers = [(b"allow", allow.encode()), (b"content-length", b"0")]
+    methods = set(call.route.methods) - {ANY} or _OF_ANY
+    headers = [(b"allow", allow_of(methods).encode()), (b"content-length", b"0")]
     return await send_empty(plane.limiter, call, 200, headers=headers)
 
 
